@@ -1,0 +1,88 @@
+-- premake5.lua - options, workspace, projects, actions, from top to bottom.
+-- The makefiles it generates are committed: `make -C build` needs no Premake. After a change here, or
+-- a file added or removed: `premake5 gmake`.
+
+newoption {
+  trigger = 'cuda', value = 'MODE', default = 'auto',
+  description = 'Build the CUDA kernels',
+  allowed = { { 'auto', 'when nvcc is found' }, { 'yes', 'fail without nvcc' }, { 'no', 'CPU only' } },
+}
+newoption {
+  trigger = 'cuda-arch', value = 'LIST', default = '80,86,89,90,100,120',
+  description = 'Comma-separated SM numbers',
+}
+
+workspace 'samebits'
+  configurations { 'release', 'debug', 'asan' }
+  if defaultconfiguration then defaultconfiguration 'release' end
+  location 'build'
+  language 'C'
+  cdialect 'C11'
+  warnings 'Extra'
+  fatalwarnings { 'All' }
+  -- The contract spells out every rounding: the compiler may not fuse or reorder any.
+  buildoptions { '-ffp-contract=off', '-fno-math-errno' }
+  filter 'configurations:release'
+    optimize 'Speed'
+    symbols 'On'
+  filter 'configurations:debug'
+    symbols 'On'
+  filter 'configurations:asan'
+    symbols 'On'
+    optimize 'On'
+    sanitize { 'Address', 'UndefinedBehavior' }
+    buildoptions { '-fno-sanitize-recover=all', '-fno-omit-frame-pointer' }
+  filter {}
+
+project 'samebits'
+  kind 'SharedLib'
+  targetdir 'build/%{cfg.buildcfg}'
+  objdir 'build/obj/%{cfg.buildcfg}'
+  includedirs { 'src' }
+  visibility 'Hidden'
+  pic 'On'
+  files { 'src/**.c', 'src/**.h' }
+  buildoptions { '-pthread' }
+  linkoptions { '-pthread' }
+  links { 'm', 'dl' }
+
+  -- Each kernel is compiled to a fatbin and embedded; without nvcc the embedded file is empty.
+  files { 'kernels/**.cu' }
+  filter 'files:kernels/**.cu'
+    buildmessage 'kernel %{file.name}'
+    buildinputs {
+      'tools/kernel.sh', 'tools/embed.S', 'build/%{prj.name}.make',
+      os.matchfiles('kernels/**.cuh'), os.matchfiles('src/det/*.h'),
+    }
+    buildcommands {
+      'sh ../tools/kernel.sh %{file.relpath} %{cfg.objdir}/%{file.basename}.cu.o --cuda='
+        .. _OPTIONS['cuda'] .. ' --arch=' .. _OPTIONS['cuda-arch'],
+    }
+    buildoutputs { '%{cfg.objdir}/%{file.basename}.cu.o' }
+  filter {}
+
+-- Checks that want C: exhaustive float tests, the accumulator, the ABI. Run by tools/test.
+project 'spec'
+  kind 'ConsoleApp'
+  targetname 'samebits-spec'
+  targetdir 'build/%{cfg.buildcfg}'
+  objdir 'build/obj/spec-%{cfg.buildcfg}'
+  includedirs { 'src' }
+  files { 'spec/c/*.c', 'spec/c/*.h', 'src/cpu_*.c' } -- the isa paths are not exported
+  buildoptions { '-pthread' }
+  linkoptions { '-pthread', "-Wl,-rpath,'$$ORIGIN'" }
+  links { 'samebits', 'm' }
+
+newaction {
+  trigger = 'test', description = 'Build, then run every spec and example',
+  execute = function()
+    if not os.execute('tools/test') then os.exit(1) end
+  end,
+}
+
+newaction {
+  trigger = 'docs', description = 'Generate docs/api from the sources',
+  execute = function()
+    if not os.execute('tools/docs') then os.exit(1) end
+  end,
+}

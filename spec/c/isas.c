@@ -1,0 +1,84 @@
+/* isas.c - the vector paths against the scalar one, on states: rows that are ordinary, and rows that
+ * take every way out of the ordinary (absent and wide leaves, poison, a moving window, ragged ends). */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu.h"
+#include "spec.h"
+
+#define MOST 5000
+
+static float uniform(uint64_t *seed) { return (float)(next_random(seed) >> 40) * 0x1p-24f; }
+
+static float make_logit(uint64_t *seed, int kind)
+{
+    float u = uniform(seed) + uniform(seed) + uniform(seed) + uniform(seed) - 2.0f;
+    switch (kind) {
+    case 0: return u * 5.0f;
+    case 1: return u * 100.0f + 1000.0f;
+    case 2: return next_random(seed) % 4 ? -__builtin_inff() : u * 5.0f;
+    case 3: return next_random(seed) % 64 ? -3.4028234663852886e38f : u;
+    case 4: return u * 3e6f;
+    case 5: return next_random(seed) % 1000 ? u * 8.0f : 30.0f * (float)(next_random(seed) % 40);
+    case 6: return sb_float((uint32_t)next_random(seed)); /* any encoding: NaN within some rows */
+    case 7: {
+        float x = sb_float((uint32_t)next_random(seed));
+        return sb_is_poison(x) ? -0.0f : x;
+    }
+    case 8: return next_random(seed) % 3000 ? u : __builtin_inff();
+    case 9: return -__builtin_inff();
+    default: return u * 1e-3f - 4000.0f;
+    }
+}
+
+/* Containers of the same values: the encodings' upper half as bf16, and as fp16 what that is when read
+ * as fp16. */
+static int compare(const sb_isa *isa, const unsigned char *data, int64_t n, const sb_row *row,
+                   int dtype)
+{
+    sb_state want, got;
+    sb_reduce reduce[2] = { dtype == 0   ? sb_isa_scalar.f32
+                            : dtype == 1 ? sb_isa_scalar.f16
+                                         : sb_isa_scalar.bf16,
+                            dtype == 0   ? isa->f32
+                            : dtype == 1 ? isa->f16
+                                         : isa->bf16 };
+    sb_state_init(&want, row->c);
+    sb_state_init(&got, row->c);
+    reduce[0](&want, data, n, row);
+    reduce[1](&got, data, n, row);
+    return memcmp(&want, &got, sizeof want) == 0;
+}
+
+int check_isas_leaves(void)
+{
+    static const float taus[] = { 1.0f, 0.7f, 0.02f, 50.0f, 0x1p-10f, 0x1p+10f, 0x1.715476p+0f };
+    const sb_isa *isas[] = { &sb_isa_avx2, &sb_isa_avx512 };
+    static unsigned char data[4 * MOST + 8];
+    uint64_t seed = 4;
+    int compared[2] = { 0, 0 }, wrong = 0;
+    for (int round = 0; round < 3000; round++) {
+        int64_t n = 1 + (int64_t)(next_random(&seed) % (round % 8 ? 600 : MOST));
+        size_t offset = next_random(&seed) % 8;
+        int kind = round % 11, dtype = (int)(next_random(&seed) % 3);
+        sb_row row = sb_row_of(taus[next_random(&seed) % 7]);
+        for (int64_t i = 0; i < n; i++) {
+            float x = make_logit(&seed, kind);
+            uint16_t half = (uint16_t)(sb_bits32(x) >> 16);
+            if (dtype == 0) memcpy(data + offset + 4 * i, &x, 4);
+            else memcpy(data + offset + 2 * i, &half, 2);
+        }
+        for (int k = 0; k < 2; k++) {
+            if (!isas[k]->available()) continue;
+            compared[k]++;
+            if (!compare(isas[k], data + offset, n, &row, dtype)) {
+                if (wrong++ == 0)
+                    printf("%s differs: round %d, kind %d, dtype %d, n %lld, c %a; ", isas[k]->name,
+                           round, kind, dtype, (long long)n, (double)row.c);
+            }
+        }
+    }
+    printf("avx2: %d rows compared, avx512: %d; %d differ\n", compared[0], compared[1], wrong);
+    return wrong == 0;
+}

@@ -1,0 +1,64 @@
+/* main.c - `samebits-spec NAME` runs one check, `samebits-spec` lists their names. */
+#include "spec.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct check {
+    const char *name, *what;
+    int (*run)(void);
+} checks[] = {
+    { "exp2-all", "exp2 at every fp32 in [-1/2, 1/2], against fp64", check_exp2_all },
+    { "exp2-isas", "exp2 at every fp32 in [-1/2, 1/2], the same bits by every isa",
+      check_exp2_isas },
+    { "log2-mantissas", "log2 at every fp32 mantissa, against long double", check_log2_mantissas },
+    { "log2-sums", "log2 at mantissas of 53 bits, against long double", check_log2_sums },
+    { "f16-all", "every binary16 to fp32", check_f16_all },
+    { "accumulator-order", "random leaves in random trees of merges: the same bytes",
+      check_accumulator_order },
+    { "accumulator-window", "the window holds what a window of all digits holds",
+      check_accumulator_window },
+    { "sum-order", "a sequence's sum in any order, against long division", check_sum_order },
+    { "isas-leaves", "random and nasty rows: every isa makes the scalar path's state",
+      check_isas_leaves },
+    { "fpmode", "a caller's rounding mode, FTZ and DAZ change nothing and are put back",
+      check_fpmode },
+    { "contexts", "contexts used from many threads at once", check_contexts },
+};
+
+typedef struct task {
+    void (*part)(void *arg, int index);
+    void *arg;
+    int first, step, parts;
+} task;
+
+static void *run_task(void *arg)
+{
+    task *t = arg;
+    for (int i = t->first; i < t->parts; i += t->step) t->part(t->arg, i);
+    return NULL;
+}
+
+void in_parallel(void (*part)(void *arg, int index), void *arg, int parts)
+{
+    task tasks[2] = { { part, arg, 0, 2, parts }, { part, arg, 1, 2, parts } };
+    pthread_t thread;
+    int started = pthread_create(&thread, NULL, run_task, &tasks[1]) == 0;
+    run_task(&tasks[0]);
+    if (started) pthread_join(thread, NULL);
+    else run_task(&tasks[1]);
+}
+
+int main(int argc, char **argv)
+{
+    int n = (int)(sizeof checks / sizeof *checks);
+    if (argc < 2) {
+        for (int i = 0; i < n; i++) printf("%s\t%s\n", checks[i].name, checks[i].what);
+        return 0;
+    }
+    for (int i = 0; i < n; i++)
+        if (strcmp(argv[1], checks[i].name) == 0) return checks[i].run() ? 0 : 1;
+    fprintf(stderr, "no check is called %s\n", argv[1]);
+    return 2;
+}

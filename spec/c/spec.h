@@ -1,0 +1,36 @@
+/* spec.h - what the C checks share. Each check is a function that prints what it saw on one line and
+ * returns whether it holds; main.c lists them, and spec/numerics/c_spec.lua runs them one by one. */
+#ifndef SB_SPEC_H
+#define SB_SPEC_H
+
+#include <stdint.h>
+
+int check_exp2_all(void);
+int check_exp2_isas(void);
+int check_log2_mantissas(void);
+int check_log2_sums(void);
+int check_f16_all(void);
+int check_accumulator_order(void);
+int check_accumulator_window(void);
+int check_sum_order(void);
+int check_isas_leaves(void);
+int check_fpmode(void);
+int check_contexts(void);
+
+/* A sequence of numbers that is the same on every machine (splitmix64). */
+static inline uint64_t next_random(uint64_t *seed)
+{
+    uint64_t z = *seed += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+/* Runs part(arg, 0 .. parts - 1), two at a time. */
+void in_parallel(void (*part)(void *arg, int index), void *arg, int parts);
+
+/* p[i] = the polynomial at r[i], by each instruction set; 0 where this machine lacks it. */
+int exp2_avx2(float *p, const float *r, int64_t n);
+int exp2_avx512(float *p, const float *r, int64_t n);
+
+#endif

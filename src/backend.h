@@ -1,0 +1,88 @@
+/* backend.h - what a backend is, what a context holds, and the checked form of a call. */
+#ifndef SB_BACKEND_H
+#define SB_BACKEND_H
+
+#include <string.h>
+
+#include "samebits.h"
+
+/* One line for the user. */
+typedef struct sb_message {
+    char text[256];
+} sb_message;
+
+/* A batch whose arguments were checked and whose defaults are filled in. Per-row arrays stand as the
+ * caller gave them; ids and temperatures are for the backend to check, since it can read them. */
+typedef struct sb_call {
+    sb_batch in;  /* strides resolved */
+    int64_t rows; /* B * T or N */
+    int32_t split;
+} sb_call;
+
+typedef struct sb_backend {
+    const char *name;
+
+    /* Required. Whether it can be opened here; if not, why. */
+    sb_status (*probe)(sb_message *why);
+    /* Required. Sets ctx->state; frees what it made on failure. */
+    sb_status (*open)(sb_context *ctx, const sb_open_options *options, sb_message *why);
+    /* Required. Frees ctx->state. */
+    void (*close)(sb_context *ctx);
+    /* Required. What sb_context_isa and sb_context_threads report. */
+    const char *(*isa)(const sb_context *ctx);
+    int32_t (*threads)(const sb_context *ctx);
+    /* Optional: null where the backend lacks the operation. Reports with sb_fail. */
+    sb_status (*logprob)(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
+} sb_backend;
+
+struct sb_context {
+    const sb_backend *backend;
+    void *state; /* the backend's own */
+    sb_message error;
+};
+
+/* Every known backend, best first, null at the end. */
+extern const sb_backend *const sb_backends[];
+extern const sb_backend sb_backend_cpu;
+
+/* Writes the message and returns the status, for `return sb_fail(...)`. */
+#if defined(__GNUC__)
+__attribute__((format(printf, 3, 4)))
+#endif
+sb_status
+sb_fail(sb_message *message, sb_status status, const char *format, ...);
+
+/* batch.c: checks a batch and its launch options against samebits.h and fills in call. */
+sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *launch,
+                     sb_message *why);
+
+/* batch.c: one position of a call. */
+typedef struct sb_position {
+    int64_t sequence, position;
+} sb_position;
+
+/* Where row stands; host cu_seqlens only. */
+sb_position sb_position_of(const sb_call *call, int64_t row);
+
+/* Element i of an int32 or int64 array, wherever it lies: a mapped file aligns nothing. */
+static inline int64_t sb_int_at(const void *data, int32_t dtype, int64_t i)
+{
+    if (dtype == SB_I64) {
+        int64_t wide;
+        memcpy(&wide, (const char *)data + i * 8, 8);
+        return wide;
+    } else {
+        int32_t narrow;
+        memcpy(&narrow, (const char *)data + i * 4, 4);
+        return narrow;
+    }
+}
+
+static inline float sb_float_at(const float *data, int64_t i)
+{
+    float x;
+    memcpy(&x, (const char *)data + i * 4, 4);
+    return x;
+}
+
+#endif

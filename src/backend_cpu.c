@@ -1,0 +1,384 @@
+/* backend_cpu.c - the CPU backend: which instruction set, how many threads, and how a call's rows are
+ * cut up and handed out. No arithmetic. */
+#define _GNU_SOURCE
+#include <inttypes.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "backend.h"
+#include "cpu.h"
+#include "det/convert.h"
+#include "det/finish.h"
+#include "det/sum.h"
+#include "fpmode.h"
+#include "pool.h"
+
+#define MAX_THREADS 1024
+#define PIECE_LOGITS 4096  /* a piece of a row is at least this long, unless split says otherwise */
+#define CHUNK_LOGITS 65536 /* rows handed out at once hold about this much; less runs unthreaded */
+
+static const sb_isa *const isas[] = { &sb_isa_avx512, &sb_isa_avx2, &sb_isa_scalar, NULL };
+
+/* Memory that lasts from call to call and only grows. */
+typedef struct scratch {
+    void *data;
+    size_t size;
+} scratch;
+
+typedef struct cpu {
+    const sb_isa *isa;
+    sb_pool *pool;
+    scratch rows;   /* int64 [active] the rows to compute */
+    scratch states; /* sb_state [active][split] */
+    scratch tokens; /* float [rows], where the caller wants sums but no tokens */
+} cpu;
+
+static sb_status probe(sb_message *why)
+{
+    (void)why;
+    return SB_OK;
+}
+
+static int32_t usable_threads(void)
+{
+    cpu_set_t set;
+    long n;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+    n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : (int32_t)n;
+}
+
+static sb_status isa_named(const char *name, const sb_isa **isa, sb_message *why)
+{
+    int any = !name || strcmp(name, "auto") == 0;
+    for (int i = 0; isas[i]; i++) {
+        if (!any && strcmp(isas[i]->name, name) != 0) continue;
+        *isa = isas[i];
+        if (isas[i]->available()) return SB_OK;
+        if (!any)
+            return sb_fail(why, SB_ERR_BACKEND, "this processor or build lacks the isa %s", name);
+    }
+    return sb_fail(why, SB_ERR_ARGUMENT,
+                   "no isa is called \"%.40s\"; known: avx512, avx2, scalar, or auto", name);
+}
+
+static sb_status open_cpu(sb_context *ctx, const sb_open_options *options, sb_message *why)
+{
+    int32_t threads = options->threads ? options->threads : usable_threads();
+    const sb_isa *isa = NULL;
+    sb_status status = isa_named(options->isa, &isa, why);
+    cpu *c;
+
+    if (status != SB_OK) return status;
+    if (threads < 1 || threads > MAX_THREADS)
+        return sb_fail(why, SB_ERR_ARGUMENT, "threads is %d, outside [0, %d]", (int)threads,
+                       MAX_THREADS);
+    c = calloc(1, sizeof *c);
+    if (!c) return sb_fail(why, SB_ERR_MEMORY, "no memory for the cpu backend");
+    c->isa = isa;
+    c->pool = sb_pool_create(threads);
+    if (!c->pool) {
+        free(c);
+        return sb_fail(why, SB_ERR_SYSTEM, "could not start %d threads", (int)threads);
+    }
+    ctx->state = c;
+    return SB_OK;
+}
+
+static void close_cpu(sb_context *ctx)
+{
+    cpu *c = ctx->state;
+    sb_pool_destroy(c->pool);
+    free(c->rows.data);
+    free(c->states.data);
+    free(c->tokens.data);
+    free(c);
+}
+
+static const char *isa_of(const sb_context *ctx) { return ((const cpu *)ctx->state)->isa->name; }
+
+static int32_t threads_of(const sb_context *ctx)
+{
+    return sb_pool_threads(((const cpu *)ctx->state)->pool);
+}
+
+/* count items of a size, or null. */
+static void *room(scratch *s, int64_t count, size_t size)
+{
+    size_t bytes;
+    if (__builtin_mul_overflow((size_t)count, size, &bytes)) return NULL;
+    if (bytes > s->size) {
+        void *data = malloc(bytes);
+        if (!data) return NULL;
+        free(s->data);
+        s->data = data;
+        s->size = bytes;
+    }
+    /* Never null: a caller asks for room, not for nothing. */
+    if (!s->data) s->data = malloc(1);
+    return s->data;
+}
+
+/* ---- one call ------------------------------------------------------------------------------- */
+
+typedef struct job {
+    const sb_call *call;
+    sb_reduce reduce;
+    int32_t itemsize;
+    const int64_t *active; /* rows to compute */
+    int64_t actives;
+    int64_t split;      /* pieces a row */
+    int64_t piece;      /* logits a piece, a multiple of 16 */
+    int64_t chunk;      /* rows handed out at once, where split is 1 */
+    sb_state *states;   /* [actives][split], where split is not 1 */
+    float *token, *lse; /* may be null */
+} job;
+
+static float temperature_of(const sb_call *call, int64_t row)
+{
+    return call->in.temperatures ? sb_float_at(call->in.temperatures, row) : call->in.temperature;
+}
+
+/* Where the logits that score row lie. */
+static const char *logits_of(const job *j, int64_t row)
+{
+    const sb_batch *in = &j->call->in;
+    int64_t element;
+    row -= in->shift;
+    if (in->cu_seqlens) element = row * in->row_stride;
+    else element = row / in->time * in->batch_stride + row % in->time * in->row_stride;
+    return (const char *)in->logits + element * j->itemsize;
+}
+
+static float logit_at(const job *j, const char *logits, int64_t id)
+{
+    uint16_t half;
+    float x;
+    if (j->call->in.logits_dtype == SB_F32) {
+        memcpy(&x, logits + id * 4, 4);
+        return x;
+    }
+    memcpy(&half, logits + id * 2, 2);
+    return j->call->in.logits_dtype == SB_F16 ? sb_from_f16(half) : sb_from_bf16(half);
+}
+
+static void finish_row(const job *j, int64_t row, const sb_state *state, const sb_row *constants)
+{
+    int64_t id = sb_int_at(j->call->in.ids, j->call->in.ids_dtype, row);
+    if (j->token)
+        j->token[row] = sb_finish_logprob(state, logit_at(j, logits_of(j, row), id), constants);
+    if (j->lse) j->lse[row] = sb_finish_lse(state, constants);
+}
+
+/* Piece p of an active row. */
+static void reduce_piece(const job *j, int64_t row, int64_t p, const sb_row *constants,
+                         sb_state *state)
+{
+    int64_t first = p * j->piece, n = j->call->in.vocab - first;
+    sb_state_init(state, constants->c);
+    if (n > j->piece) n = j->piece;
+    if (n > 0) j->reduce(state, logits_of(j, row) + first * j->itemsize, n, constants);
+}
+
+static void run_rows(void *shared, int64_t item)
+{
+    const job *j = shared;
+    int64_t first = item * j->chunk, last = first + j->chunk;
+    sb_fpmode mode = sb_fpmode_enter();
+    if (last > j->actives) last = j->actives;
+    for (int64_t i = first; i < last; i++) {
+        int64_t row = j->active[i];
+        sb_row constants = sb_row_of(temperature_of(j->call, row));
+        sb_state state;
+        reduce_piece(j, row, 0, &constants, &state);
+        finish_row(j, row, &state, &constants);
+    }
+    sb_fpmode_leave(mode);
+}
+
+static void run_piece(void *shared, int64_t item)
+{
+    const job *j = shared;
+    int64_t row = j->active[item / j->split];
+    sb_fpmode mode = sb_fpmode_enter();
+    sb_row constants = sb_row_of(temperature_of(j->call, row));
+    reduce_piece(j, row, item % j->split, &constants, &j->states[item]);
+    sb_fpmode_leave(mode);
+}
+
+static void merge_row(void *shared, int64_t i)
+{
+    const job *j = shared;
+    int64_t row = j->active[i];
+    sb_fpmode mode = sb_fpmode_enter();
+    sb_row constants = sb_row_of(temperature_of(j->call, row));
+    sb_state state = j->states[i * j->split];
+    for (int64_t p = 1; p < j->split; p++) sb_state_merge(&state, &j->states[i * j->split + p]);
+    finish_row(j, row, &state, &constants);
+    sb_fpmode_leave(mode);
+}
+
+/* How rows are cut up: whole rows when there are plenty, pieces when there are few. */
+static void plan(job *j, int32_t threads)
+{
+    int64_t vocab = j->call->in.vocab, leaves = (vocab + SB_LEAF - 1) / SB_LEAF;
+    int64_t split = j->call->split;
+    if (split == 0) {
+        int64_t most = vocab / PIECE_LOGITS, wanted = 4 * (int64_t)threads;
+        split = j->actives == 0 || j->actives >= wanted || threads == 1
+                    ? 1
+                    : (wanted + j->actives - 1) / j->actives;
+        if (split > most) split = most;
+    }
+    if (split > leaves) split = leaves;
+    if (split < 1) split = 1;
+    j->split = split;
+    j->piece = (leaves + split - 1) / split * SB_LEAF;
+    j->chunk = 1 + CHUNK_LOGITS / vocab;
+}
+
+static int is_small(const job *j) { return j->actives * j->call->in.vocab <= CHUNK_LOGITS; }
+
+/* ---- which rows ------------------------------------------------------------------------------- */
+
+/* Checks an active row's id and temperature. */
+static sb_status check_row(const sb_call *call, int64_t row, int64_t id, sb_message *why)
+{
+    float temperature = temperature_of(call, row);
+    sb_position at;
+    if (id >= 0 && id < call->in.vocab && sb_temperature_ok(temperature)) return SB_OK;
+    at = sb_position_of(call, row);
+    if (id < 0 || id >= call->in.vocab)
+        return sb_fail(why, SB_ERR_ID,
+                       "row %" PRId64 " (sequence %" PRId64 ", position %" PRId64 "): id %" PRId64
+                       " is outside [0, %" PRId64 ")",
+                       row, at.sequence, at.position, id, call->in.vocab);
+    return sb_fail(why, SB_ERR_TEMPERATURE,
+                   "row %" PRId64 " (sequence %" PRId64 ", position %" PRId64
+                   "): temperature %.9g is outside [2^-10, 2^10]",
+                   row, at.sequence, at.position, (double)temperature);
+}
+
+typedef struct extent {
+    int64_t first, last; /* rows of a sequence, half open */
+} extent;
+
+static extent extent_of(const sb_call *call, int64_t b)
+{
+    const sb_batch *in = &call->in;
+    extent e;
+    if (in->cu_seqlens) {
+        e.first = sb_int_at(in->cu_seqlens, in->cu_seqlens_dtype, b);
+        e.last = sb_int_at(in->cu_seqlens, in->cu_seqlens_dtype, b + 1);
+    } else {
+        e.first = b * in->time;
+        e.last = e.first + in->time;
+    }
+    return e;
+}
+
+/* Lists the active rows, checking each; count[b], where wanted, gets sequence b's number. */
+static sb_status list_active(const sb_call *call, int64_t *active, int64_t *actives,
+                             sb_message *why)
+{
+    const sb_batch *in = &call->in;
+    int64_t listed = 0, n = 0;
+    for (int64_t b = 0; b < in->batch; b++) {
+        extent e = extent_of(call, b);
+        for (int64_t row = e.first; row < e.last; row++) {
+            int64_t id;
+            sb_status status;
+            if (in->row_list) {
+                if (listed == in->row_count || in->row_list[listed] != row) continue;
+                listed++;
+            }
+            if (in->shift && row == e.first) continue;
+            if (in->mask && !in->mask[row]) continue;
+            id = sb_int_at(in->ids, in->ids_dtype, row);
+            if (id == in->ignore_index) continue;
+            status = check_row(call, row, id, why);
+            if (status != SB_OK) return status;
+            active[n++] = row;
+        }
+    }
+    *actives = n;
+    return SB_OK;
+}
+
+/* ---- sequences ------------------------------------------------------------------------------ */
+
+/* active is in rising order; a row that is not active adds nothing. */
+static void sum_sequences(const sb_logprob_out *out, const job *j)
+{
+    int64_t i = 0;
+    sb_fpmode mode = sb_fpmode_enter();
+    for (int64_t b = 0; b < j->call->in.batch; b++) {
+        int64_t last = extent_of(j->call, b).last, before = i;
+        sb_sum sum;
+        sb_sum_init(&sum);
+        for (; i < j->actives && j->active[i] < last; i++)
+            if (out->sequence) sb_sum_add(&sum, j->token[j->active[i]]);
+        if (out->sequence) out->sequence[b] = sb_sum_round(&sum);
+        if (out->count) out->count[b] = i - before;
+    }
+    sb_fpmode_leave(mode);
+}
+
+static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
+{
+    cpu *c = ctx->state;
+    int64_t *active = room(&c->rows, call->in.row_list ? call->in.row_count : call->rows,
+                           sizeof *active);
+    job j = { .call = call, .token = out->token, .lse = out->lse };
+    sb_status status;
+
+    if (!active)
+        return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory to list %" PRId64 " rows",
+                       call->rows);
+    if (!call->in.temperatures && !sb_temperature_ok(call->in.temperature))
+        return sb_fail(&ctx->error, SB_ERR_TEMPERATURE, "temperature %.9g is outside [2^-10, 2^10]",
+                       (double)call->in.temperature);
+    status = list_active(call, active, &j.actives, &ctx->error);
+    if (status != SB_OK) return status;
+
+    j.active = active;
+    j.itemsize = call->in.logits_dtype == SB_F32 ? 4 : 2;
+    j.reduce = call->in.logits_dtype == SB_F32   ? c->isa->f32
+               : call->in.logits_dtype == SB_F16 ? c->isa->f16
+                                                 : c->isa->bf16;
+    if (!j.token && out->sequence) {
+        j.token = room(&c->tokens, call->rows, sizeof *j.token);
+        if (!j.token)
+            return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory for %" PRId64 " token logprobs",
+                           call->rows);
+    }
+    plan(&j, sb_pool_threads(c->pool));
+    if (j.split > 1) {
+        j.states = room(&c->states, j.actives * j.split, sizeof *j.states);
+        if (!j.states)
+            return sb_fail(&ctx->error, SB_ERR_MEMORY,
+                           "no memory for %" PRId64 " rows in %" PRId64 " pieces", j.actives,
+                           j.split);
+    }
+
+    /* Nothing fails from here on. */
+    if (out->token) memset(out->token, 0, (size_t)call->rows * sizeof *out->token);
+    if (out->lse) memset(out->lse, 0, (size_t)call->rows * sizeof *out->lse);
+    if (j.token || j.lse) {
+        int alone = is_small(&j);
+        if (j.split > 1) {
+            sb_pool_run(c->pool, alone, run_piece, &j, j.actives * j.split);
+            sb_pool_run(c->pool, alone, merge_row, &j, j.actives);
+        } else {
+            sb_pool_run(c->pool, alone, run_rows, &j, (j.actives + j.chunk - 1) / j.chunk);
+        }
+    }
+    if (out->sequence || out->count) sum_sequences(out, &j);
+    return SB_OK;
+}
+
+const sb_backend sb_backend_cpu = {
+    "cpu", probe, open_cpu, close_cpu, isa_of, threads_of, logprob
+};

@@ -1,0 +1,183 @@
+/* batch.c - checks what a call is given, as samebits.h states it, before a backend sees it. */
+#include <inttypes.h>
+
+#include "backend.h"
+#include "det/sum.h"
+
+/* a * b for a, b >= 0, or -1 where it passes int64. */
+static int64_t product(int64_t a, int64_t b)
+{
+    int64_t p;
+    return a < 0 || b < 0 || __builtin_mul_overflow(a, b, &p) ? -1 : p;
+}
+
+static sb_status check_sequence_length(int64_t sequence, int64_t length, sb_message *why)
+{
+    if (length <= SB_SUM_MAX) return SB_OK;
+    return sb_fail(why, SB_ERR_SHAPE,
+                   "sequence %" PRId64 " has %" PRId64 " positions; at most 2^24 are summed",
+                   sequence, length);
+}
+
+/* Packed: cu_seqlens starts at 0, never falls and ends at N. */
+static sb_status check_cu_seqlens(const sb_batch *in, sb_message *why)
+{
+    int64_t before = sb_int_at(in->cu_seqlens, in->cu_seqlens_dtype, 0);
+    if (before != 0)
+        return sb_fail(why, SB_ERR_SHAPE, "cu_seqlens[0] is %" PRId64 ", not 0", before);
+    for (int64_t b = 0; b < in->batch; b++) {
+        int64_t next = sb_int_at(in->cu_seqlens, in->cu_seqlens_dtype, b + 1);
+        sb_status status;
+        if (next < before || next > in->rows)
+            return sb_fail(why, SB_ERR_SHAPE,
+                           "cu_seqlens[%" PRId64 "] is %" PRId64 ": it must lie in [%" PRId64
+                           ", %" PRId64 "]",
+                           b + 1, next, before, in->rows);
+        status = check_sequence_length(b, next - before, why);
+        if (status != SB_OK) return status;
+        before = next;
+    }
+    if (before != in->rows)
+        return sb_fail(why, SB_ERR_SHAPE,
+                       "cu_seqlens[%" PRId64 "] is %" PRId64 ", not the number of rows %" PRId64,
+                       in->batch, before, in->rows);
+    return SB_OK;
+}
+
+static sb_status check_row_list(const sb_call *call, sb_message *why)
+{
+    const sb_batch *in = &call->in;
+    int64_t before = -1;
+    if (in->row_count < 0)
+        return sb_fail(why, SB_ERR_SHAPE, "row_count is %" PRId64, in->row_count);
+    for (int64_t i = 0; i < in->row_count; i++) {
+        int64_t row = in->row_list[i];
+        if (row < 0 || row >= call->rows)
+            return sb_fail(why, SB_ERR_SHAPE,
+                           "row_list[%" PRId64 "] is %" PRId64 ", outside [0, %" PRId64 ")", i, row,
+                           call->rows);
+        if (row <= before)
+            return sb_fail(why, SB_ERR_SHAPE,
+                           "row_list[%" PRId64 "] is %" PRId64 ", not above the %" PRId64
+                           " before it",
+                           i, row, before);
+        before = row;
+    }
+    return SB_OK;
+}
+
+/* The addresses that the logits span: their number of elements, in bytes, fits int64. */
+static sb_status check_extent(const sb_call *call, sb_message *why)
+{
+    const sb_batch *in = &call->in;
+    int64_t itemsize = in->logits_dtype == SB_F32 ? 4 : 2;
+    int64_t span = in->cu_seqlens ? product(call->rows, in->row_stride)
+                                  : product(in->batch > 0 ? in->batch - 1 : 0, in->batch_stride);
+    if (span >= 0 && !in->cu_seqlens) {
+        int64_t last = product(in->time, in->row_stride);
+        if (last < 0 || __builtin_add_overflow(span, last, &span)) span = -1;
+    }
+    if (span < 0 || product(span, itemsize) < 0)
+        return sb_fail(why, SB_ERR_SHAPE,
+                       "the logits' strides (batch %" PRId64 ", row %" PRId64
+                       ") reach past the address space",
+                       in->batch_stride, in->row_stride);
+    return SB_OK;
+}
+
+static sb_status check_shape(sb_call *call, sb_message *why)
+{
+    sb_batch *in = &call->in;
+    sb_status status;
+
+    if (in->vocab < 1 || in->vocab > SB_MAX_VOCAB)
+        return sb_fail(why, SB_ERR_SHAPE, "vocab is %" PRId64 ", outside [1, %d]", in->vocab,
+                       SB_MAX_VOCAB);
+    if (in->batch < 0) return sb_fail(why, SB_ERR_SHAPE, "batch is %" PRId64, in->batch);
+    if (in->row_stride == 0) in->row_stride = in->vocab;
+    if (in->row_stride < in->vocab)
+        return sb_fail(why, SB_ERR_SHAPE, "row_stride %" PRId64 " is less than vocab %" PRId64,
+                       in->row_stride, in->vocab);
+
+    if (in->cu_seqlens) {
+        if (in->cu_seqlens_dtype != SB_I32 && in->cu_seqlens_dtype != SB_I64)
+            return sb_fail(why, SB_ERR_DTYPE, "cu_seqlens_dtype is %d: it takes SB_I32 or SB_I64",
+                           (int)in->cu_seqlens_dtype);
+        if (in->rows < 0) return sb_fail(why, SB_ERR_SHAPE, "rows is %" PRId64, in->rows);
+        call->rows = in->rows;
+        status = check_cu_seqlens(in, why);
+        if (status != SB_OK) return status;
+    } else {
+        if (in->time < 0) return sb_fail(why, SB_ERR_SHAPE, "time is %" PRId64, in->time);
+        status = check_sequence_length(0, in->time, why);
+        if (status != SB_OK) return status;
+        call->rows = product(in->batch, in->time);
+        if (call->rows < 0)
+            return sb_fail(why, SB_ERR_SHAPE,
+                           "batch %" PRId64 " times time %" PRId64 " passes 2^63", in->batch,
+                           in->time);
+        if (in->batch_stride < 0)
+            return sb_fail(why, SB_ERR_SHAPE, "batch_stride is %" PRId64, in->batch_stride);
+        if (in->batch_stride == 0) {
+            in->batch_stride = product(in->time, in->row_stride);
+            if (in->batch_stride < 0) return check_extent(call, why);
+        }
+    }
+    return check_extent(call, why);
+}
+
+sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *launch, sb_message *why)
+{
+    sb_status status;
+
+    if (!batch) return sb_fail(why, SB_ERR_ARGUMENT, "batch is null");
+    if (batch->size != sizeof *batch)
+        return sb_fail(why, SB_ERR_ARGUMENT,
+                       "sb_batch.size is %u, not %u: start from SB_BATCH_INIT",
+                       (unsigned)batch->size, (unsigned)sizeof *batch);
+    if (launch && launch->size != sizeof *launch)
+        return sb_fail(why, SB_ERR_ARGUMENT,
+                       "sb_launch.size is %u, not %u: start from SB_LAUNCH_INIT",
+                       (unsigned)launch->size, (unsigned)sizeof *launch);
+    call->in = *batch;
+    call->rows = 0;
+    call->split = launch ? launch->split : 0;
+    if (call->split < 0 || call->split > 65536)
+        return sb_fail(why, SB_ERR_ARGUMENT, "split is %d, outside [0, 65536]", (int)call->split);
+    if (batch->shift != 0 && batch->shift != 1)
+        return sb_fail(why, SB_ERR_ARGUMENT, "shift is %d, not 0 or 1", (int)batch->shift);
+    if (batch->logits_dtype != SB_F32 && batch->logits_dtype != SB_F16 &&
+        batch->logits_dtype != SB_BF16)
+        return sb_fail(why, SB_ERR_DTYPE, "logits_dtype is %d: it takes SB_F32, SB_F16 or SB_BF16",
+                       (int)batch->logits_dtype);
+    if (batch->ids_dtype != SB_I32 && batch->ids_dtype != SB_I64)
+        return sb_fail(why, SB_ERR_DTYPE, "ids_dtype is %d: it takes SB_I32 or SB_I64",
+                       (int)batch->ids_dtype);
+
+    status = check_shape(call, why);
+    if (status != SB_OK) return status;
+    if (call->rows > 0 && !batch->logits) return sb_fail(why, SB_ERR_ARGUMENT, "logits is null");
+    if (call->rows > 0 && !batch->ids) return sb_fail(why, SB_ERR_ARGUMENT, "ids is null");
+    return batch->row_list ? check_row_list(call, why) : SB_OK;
+}
+
+sb_position sb_position_of(const sb_call *call, int64_t row)
+{
+    const sb_batch *in = &call->in;
+    sb_position at;
+    if (in->cu_seqlens) {
+        /* The last sequence that starts at or before row: empty ones before it share its start. */
+        int64_t low = 0, high = in->batch;
+        while (high - low > 1) {
+            int64_t middle = low + (high - low) / 2;
+            if (sb_int_at(in->cu_seqlens, in->cu_seqlens_dtype, middle) <= row) low = middle;
+            else high = middle;
+        }
+        at.sequence = low;
+        at.position = row - sb_int_at(in->cu_seqlens, in->cu_seqlens_dtype, low);
+    } else {
+        at.sequence = row / in->time;
+        at.position = row % in->time;
+    }
+    return at;
+}

@@ -1,0 +1,59 @@
+/* cpu_scalar.c - the contract as it is written, one leaf at a time: the path for processors that have
+ * nothing better, and what the other paths are compared with. */
+#include <string.h>
+
+#include "cpu.h"
+#include "det/convert.h"
+
+static float load_f32(const void *logits, int64_t i)
+{
+    float x;
+    memcpy(&x, (const char *)logits + i * 4, 4);
+    return x;
+}
+
+static uint16_t load_u16(const void *logits, int64_t i)
+{
+    uint16_t b;
+    memcpy(&b, (const char *)logits + i * 2, 2);
+    return b;
+}
+
+static float load_f16(const void *logits, int64_t i) { return sb_from_f16(load_u16(logits, i)); }
+static float load_bf16(const void *logits, int64_t i) { return sb_from_bf16(load_u16(logits, i)); }
+
+static inline void reduce(sb_state *state, const void *logits, int64_t n, const sb_row *row,
+                          float (*load)(const void *, int64_t))
+{
+    for (int64_t first = 0; first < n; first += SB_LEAF) {
+        int64_t here = n - first < SB_LEAF ? n - first : SB_LEAF;
+        float x[SB_LEAF];
+        sb_leaf leaf;
+        for (int64_t i = 0; i < SB_LEAF; i++)
+            x[i] = i < here ? load(logits, first + i) : sb_float(0xff800000u);
+        switch (sb_leaf_of(&leaf, x, row)) {
+        case SB_LEAF_PRESENT: sb_state_add(state, &leaf); break;
+        case SB_LEAF_POISON: sb_state_poison(state); return;
+        case SB_LEAF_ABSENT: break;
+        }
+    }
+}
+
+static void reduce_f32(sb_state *state, const void *logits, int64_t n, const sb_row *row)
+{
+    reduce(state, logits, n, row, load_f32);
+}
+
+static void reduce_f16(sb_state *state, const void *logits, int64_t n, const sb_row *row)
+{
+    reduce(state, logits, n, row, load_f16);
+}
+
+static void reduce_bf16(sb_state *state, const void *logits, int64_t n, const sb_row *row)
+{
+    reduce(state, logits, n, row, load_bf16);
+}
+
+static int available(void) { return 1; }
+
+const sb_isa sb_isa_scalar = { "scalar", available, reduce_f32, reduce_f16, reduce_bf16 };

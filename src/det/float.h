@@ -1,0 +1,82 @@
+/* float.h - the ground everything in det/ stands on: one function attribute, bit casts, fused
+ * multiply-add, and the NaN.
+ *
+ * These headers are compiled by a C compiler and by nvcc. Plain + - * / below mean one IEEE operation
+ * rounded to nearest even: build with -ffp-contract=off (C) or --fmad=false (nvcc), never with fast
+ * math, FTZ or DAZ. A fused multiply-add is always written sb_fma32 or sb_fma64. */
+#ifndef SB_DET_FLOAT_H
+#define SB_DET_FLOAT_H
+
+#include <stdint.h>
+
+#if defined(__CUDACC__) || defined(__HIPCC__)
+#define SB_DET static __device__ __forceinline__
+#else
+#include <string.h>
+#define SB_DET static inline
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF
+#endif
+#if defined(__FAST_MATH__)
+#error "samebits needs IEEE arithmetic: do not compile it with -ffast-math"
+#endif
+#endif
+
+/* What every NaN result looks like. */
+#define SB_NAN_BITS 0x7fc00000u
+#define SB_INF_BITS 0x7f800000u
+
+#if defined(__CUDACC__) || defined(__HIPCC__)
+
+SB_DET uint32_t sb_bits32(float x) { return __float_as_uint(x); }
+SB_DET float sb_float(uint32_t b) { return __uint_as_float(b); }
+SB_DET uint64_t sb_bits64(double x) { return (uint64_t)__double_as_longlong(x); }
+SB_DET double sb_double(uint64_t b) { return __longlong_as_double((long long)b); }
+SB_DET float sb_fma32(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+SB_DET double sb_fma64(double a, double b, double c) { return __fma_rn(a, b, c); }
+/* The place of the highest set bit, b != 0. */
+SB_DET int32_t sb_top64(uint64_t b) { return 63 - __clzll((long long)b); }
+
+#else
+
+SB_DET uint32_t sb_bits32(float x)
+{
+    uint32_t b;
+    memcpy(&b, &x, sizeof b);
+    return b;
+}
+
+SB_DET float sb_float(uint32_t b)
+{
+    float x;
+    memcpy(&x, &b, sizeof x);
+    return x;
+}
+
+SB_DET uint64_t sb_bits64(double x)
+{
+    uint64_t b;
+    memcpy(&b, &x, sizeof b);
+    return b;
+}
+
+SB_DET double sb_double(uint64_t b)
+{
+    double x;
+    memcpy(&x, &b, sizeof x);
+    return x;
+}
+
+SB_DET float sb_fma32(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+SB_DET double sb_fma64(double a, double b, double c) { return __builtin_fma(a, b, c); }
+/* The place of the highest set bit, b != 0. */
+SB_DET int32_t sb_top64(uint64_t b) { return 63 - __builtin_clzll(b); }
+
+#endif
+
+/* Tests on the encoding: they hold under any floating-point mode. */
+SB_DET int sb_is_absent(float x) { return sb_bits32(x) == 0xff800000u; } /* -inf */
+SB_DET int sb_is_nan(float x) { return (sb_bits32(x) & 0x7fffffffu) > SB_INF_BITS; }
+SB_DET int sb_is_poison(float x) { return sb_bits32(x) == SB_INF_BITS || sb_is_nan(x); }
+
+#endif

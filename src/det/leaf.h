@@ -1,0 +1,88 @@
+/* leaf.h - the leaf: 16 logits with consecutive ids, the first a multiple of 16, become one number
+ * M * 2^(A - 24), M an integer. docs/numerics.md, section "Leaf", proves the bounds quoted here.
+ *
+ * Inside a leaf the order of operations is fixed; above it everything is exact (accumulator.h). */
+#ifndef SB_DET_LEAF_H
+#define SB_DET_LEAF_H
+
+#include "exp2.h"
+#include "float.h"
+#include "row.h"
+
+#define SB_LEAF 16
+#define SB_EVEN_MAGIC 0x1.8p+24f /* fma(m, c, this) rounds m * c to an even integer */
+#define SB_INT_MAGIC 0x1.8p+23f  /* fma(y, c, this) rounds y * c to an integer */
+#define SB_WIDE 4096.0f          /* a leaf is wide unless |A| is below this */
+
+typedef enum sb_leaf_kind {
+    SB_LEAF_ABSENT, /* no logit above -inf: contributes nothing */
+    SB_LEAF_PRESENT,
+    SB_LEAF_POISON /* a NaN or +inf: so is the row */
+} sb_leaf_kind;
+
+typedef struct sb_leaf {
+    int32_t A;  /* even, |A| <= 2^21 */
+    uint32_t M; /* 2^23 .. 2^29 */
+} sb_leaf;
+
+SB_DET float sb_clamp(float x, float lim) { return x > lim ? lim : x < -lim ? -lim : x; }
+
+/* A of a leaf whose largest logit is m, as a float; NaN or inf where m is. */
+SB_DET float sb_leaf_octave(float m, float c)
+{
+    return sb_fma32(m, c, SB_EVEN_MAGIC) - SB_EVEN_MAGIC;
+}
+
+SB_DET int sb_leaf_is_wide(float A) { return !(A < SB_WIDE && A > -SB_WIDE); }
+
+/* The largest bf16 not above x. */
+SB_DET float sb_bf16_floor(float x)
+{
+    uint32_t b = sb_bits32(x);
+    return sb_float((b + (b >> 31) * 0xffffu) & 0xffff0000u);
+}
+
+/* The term of one logit, 2^(y * c) scaled by 2^-A: magic is SB_INT_MAGIC - A. */
+SB_DET float sb_leaf_term(float y, float c, float magic)
+{
+    float z = sb_fma32(y, c, magic);
+    float n = z - magic;
+    float r = sb_fma32(y, c, -n);
+    return sb_float(sb_bits32(sb_exp2(r)) + (sb_bits32(z) << 23));
+}
+
+/* x[i] is the logit of the leaf's id i as fp32; -inf: absent. leaf is written where present. */
+SB_DET sb_leaf_kind sb_leaf_of(sb_leaf *leaf, const float x[SB_LEAF], const sb_row *row)
+{
+    float v[SB_LEAF];
+    float m = sb_float(0xff800000u), A, thr, lim = row->lim;
+    int wide, i, width;
+
+    for (i = 0; i < SB_LEAF; i++) {
+        if (sb_is_poison(x[i])) return SB_LEAF_POISON;
+        m = x[i] > m ? x[i] : m;
+    }
+    if (sb_is_absent(m)) return SB_LEAF_ABSENT;
+
+    A = sb_leaf_octave(m, row->c);
+    wide = sb_leaf_is_wide(A);
+    if (wide) {
+        m = sb_clamp(m, lim);
+        A = sb_leaf_octave(m, row->c);
+    }
+    thr = m - row->k64;
+    if (!wide) thr = sb_bf16_floor(thr); /* in a wide leaf it would take n - A out of range */
+
+    for (i = 0; i < SB_LEAF; i++) {
+        float y = wide && !sb_is_absent(x[i]) ? sb_clamp(x[i], lim) : x[i];
+        v[i] = sb_leaf_term(y > thr ? y : thr, row->c, SB_INT_MAGIC - A);
+    }
+    for (width = SB_LEAF / 2; width > 0; width /= 2)
+        for (i = 0; i < width; i++) v[i] += v[i + width];
+
+    leaf->A = (int32_t)A;
+    leaf->M = (uint32_t)(v[0] * 0x1p+24f);
+    return SB_LEAF_PRESENT;
+}
+
+#endif

@@ -1,0 +1,44 @@
+/* fpmode.h - the floating-point mode the contract needs: round to nearest, no flush to zero.
+ * Frameworks change it for their threads, so every entry into the arithmetic sets it and puts the
+ * caller's back. */
+#ifndef SB_FPMODE_H
+#define SB_FPMODE_H
+
+#include <stdint.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+typedef uint32_t sb_fpmode;
+
+static inline sb_fpmode sb_fpmode_enter(void)
+{
+    sb_fpmode before = _mm_getcsr();
+    _mm_setcsr(0x1f80); /* every exception masked, nearest even, FTZ and DAZ off */
+    return before;
+}
+
+static inline void sb_fpmode_leave(sb_fpmode before) { _mm_setcsr(before); }
+
+#elif defined(__aarch64__)
+
+typedef uint64_t sb_fpmode;
+
+static inline sb_fpmode sb_fpmode_enter(void)
+{
+    sb_fpmode before, standard = 0;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+    __asm__ volatile("msr fpcr, %0" : : "r"(standard) : "memory");
+    return before;
+}
+
+static inline void sb_fpmode_leave(sb_fpmode before)
+{
+    __asm__ volatile("msr fpcr, %0" : : "r"(before) : "memory");
+}
+
+#else
+#error "fpmode.h: say how this machine's floating-point mode is read and set"
+#endif
+
+#endif

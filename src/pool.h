@@ -1,0 +1,22 @@
+/* pool.h - a few threads that run one job at a time, its items handed out as they come free. */
+#ifndef SB_POOL_H
+#define SB_POOL_H
+
+#include <stdint.h>
+
+typedef struct sb_pool sb_pool;
+
+/* One item of a job; items run in any order, on any thread. */
+typedef void (*sb_job)(void *shared, int64_t item);
+
+/* threads - 1 threads are started: the caller of sb_pool_run is the last one. Null where memory or
+ * threads ran out. */
+sb_pool *sb_pool_create(int32_t threads);
+void sb_pool_destroy(sb_pool *pool);
+int32_t sb_pool_threads(const sb_pool *pool);
+
+/* Runs job(shared, 0 .. items - 1) and returns when all are done; alone: on this thread only, for
+ * jobs that are not worth waking the others. */
+void sb_pool_run(sb_pool *pool, int alone, sb_job job, void *shared, int64_t items);
+
+#endif

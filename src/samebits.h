@@ -1,0 +1,237 @@
+/* samebits.h - token and sequence logprobs from logits, the same bits every time.
+ *
+ * This header is the manual. It is also the source of the LuaJIT declarations: tools/gen_cdef.lua
+ * copies what stands between the two "ffi" marks into lua/samebits/cdef.lua.
+ *
+ * What is promised. A token's logprob is a pure function of its row's logits (as real numbers), its
+ * id and its temperature. Batch size, position, padding, masks, neighbours, the dtype that holds the
+ * logits, alignment, strides, threads, instruction set and backend cannot reach a single bit of it.
+ * docs/numerics.md defines every operation; SB_NUMERICS is that definition's version.
+ *
+ * A first call:
+ *
+ *     char why[256];
+ *     sb_context *ctx;
+ *     if (sb_open(&ctx, SB_ABI, "cpu", NULL, why, sizeof why) != SB_OK) return fail(why);
+ *
+ *     sb_batch batch = SB_BATCH_INIT;
+ *     batch.logits = logits;              // fp32 [B, T, V]
+ *     batch.batch  = B;
+ *     batch.time   = T;
+ *     batch.vocab  = V;
+ *     batch.ids    = ids;                 // int32 [B, T]
+ *
+ *     sb_logprob_out out = SB_LOGPROB_OUT_INIT;
+ *     out.token    = token;               // fp32 [B, T]
+ *     out.sequence = sequence;            // fp32 [B]
+ *     if (sb_logprob(ctx, &out, &batch, NULL) != SB_OK) return fail(sb_last_error(ctx));
+ *     sb_close(ctx);
+ *
+ * Conventions. Every function that can fail returns an sb_status; SB_OK is 0. After any other status
+ * no output may be relied on: arguments and ids are checked before the first output is written.
+ * Structs start with their size: begin with the INIT macro. The library never prints, exits or
+ * aborts, keeps no global mutable state, and owns no memory of the caller's. Distinct contexts may
+ * be used from distinct threads at once; one context serves one call at a time.
+ */
+#ifndef SAMEBITS_H
+#define SAMEBITS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define SB_API __attribute__((visibility("default")))
+#else
+#define SB_API
+#endif
+
+/* Three numbers. The release; the layout of the structs and calls below, checked by sb_open; and the
+ * version of the arithmetic, which moves when any bit of any result may move: record it beside
+ * experiments. */
+#define SB_VERSION "0.1.0"
+#define SB_ABI 1
+#define SB_NUMERICS 1
+
+#define SB_MAX_VOCAB 1048576     /* the largest V: 2^20 */
+#define SB_IGNORE_INDEX (-100)   /* the default ignore_index */
+
+/* Every status, once: name, number, what it means. */
+#define SB_STATUSES(X)                                                                             \
+    X(SB_OK, 0, "success")                                                                         \
+    X(SB_ERR_ARGUMENT, 1, "a null pointer, an unknown option or a struct of the wrong size")       \
+    X(SB_ERR_SHAPE, 2, "a negative or oversized extent, stride, row list or cu_seqlens")           \
+    X(SB_ERR_DTYPE, 3, "a dtype that this argument does not take")                                 \
+    X(SB_ERR_ID, 4, "an active target id outside [0, V)")                                          \
+    X(SB_ERR_TEMPERATURE, 5, "a temperature outside [2^-10, 2^10]")                                \
+    X(SB_ERR_ABI, 6, "the caller was built against another SB_ABI")                                \
+    X(SB_ERR_BACKEND, 7, "the backend is unknown, or unavailable on this machine")                 \
+    X(SB_ERR_MEMORY, 8, "an allocation failed")                                                    \
+    X(SB_ERR_SYSTEM, 9, "the operating system refused a thread")
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ffi begin */
+
+typedef enum sb_status {
+    SB_OK = 0,
+    SB_ERR_ARGUMENT = 1,
+    SB_ERR_SHAPE = 2,
+    SB_ERR_DTYPE = 3,
+    SB_ERR_ID = 4,
+    SB_ERR_TEMPERATURE = 5,
+    SB_ERR_ABI = 6,
+    SB_ERR_BACKEND = 7,
+    SB_ERR_MEMORY = 8,
+    SB_ERR_SYSTEM = 9
+} sb_status;
+
+/* How elements are stored: IEEE binary32 and binary16, bfloat16, two's complement integers, all
+ * little-endian. 0 is no dtype. */
+typedef enum sb_dtype {
+    SB_F32 = 1,
+    SB_F16 = 2,
+    SB_BF16 = 3,
+    SB_I32 = 4,
+    SB_I64 = 5
+} sb_dtype;
+
+/* A backend that has been opened, with its threads and scratch memory. */
+typedef struct sb_context sb_context;
+
+/* Options of sb_open. Start from SB_OPEN_OPTIONS_INIT; a zero field means the default. */
+typedef struct sb_open_options {
+    uint32_t size;          /* sizeof(sb_open_options) */
+    int32_t threads;        /* cpu: threads that work on a call, 1 .. 1024; 0: all this process may use */
+    const char *isa;        /* cpu: "scalar", "avx2", "avx512"; null or "auto": the best one here */
+} sb_open_options;
+
+/* What to score. Start from SB_BATCH_INIT.
+ *
+ * Two layouts. Padded: B sequences of T positions, logits [B, T, V], cu_seqlens null. Packed: N
+ * positions of B sequences one after the other, logits [N, V], cu_seqlens [B + 1] with
+ * cu_seqlens[0] = 0, never falling, cu_seqlens[B] = N. Both number their rows (positions) from 0:
+ * row b * T + t, or n.
+ *
+ * Everything that is per row is contiguous and shares that number: ids, mask, temperatures, the row
+ * list, token and lse. Only the logits are strided.
+ *
+ * A row is ignored where its id is ignore_index, its mask is 0, it is missing from the row list, or,
+ * with shift, it is its sequence's first. Its logprob and lse are +0, its logits are never read (they
+ * may be NaN, or unmapped), its id and temperature are not checked, and it counts nowhere.
+ *
+ * Precedence: ignored; then a bad id (an error); then a row that is poisoned (NaN or +inf among its
+ * logits) or empty (all -inf): NaN; then a target whose logit is -inf: -inf; then the formula.
+ */
+typedef struct sb_batch {
+    uint32_t size;            /* sizeof(sb_batch) */
+    int32_t logits_dtype;     /* SB_F32, SB_F16 or SB_BF16 */
+    const void *logits;       /* any alignment */
+    int64_t batch;            /* B >= 0 */
+    int64_t time;             /* T >= 0; padded layout only */
+    int64_t rows;             /* N >= 0; packed layout only */
+    int64_t vocab;            /* V, 1 .. SB_MAX_VOCAB */
+    int64_t row_stride;       /* elements from one row's logits to the next one's, >= V; 0: V */
+    int64_t batch_stride;     /* padded: elements from one sequence's logits to the next one's,
+                                 >= 0 (they may overlap); 0: T * row_stride */
+    const void *cu_seqlens;   /* [B + 1], or null: padded */
+    const void *ids;          /* [B, T] or [N] target ids */
+    const uint8_t *mask;      /* the same shape, non-zero: active; null: all active */
+    const float *temperatures;/* the same shape, one a row; null: temperature, for every row */
+    const int64_t *row_list;  /* [row_count] rows to score, strictly rising; null: all of them */
+    int64_t row_count;
+    int64_t ignore_index;     /* wins over the range check, even inside [0, V) */
+    int32_t cu_seqlens_dtype; /* SB_I32 or SB_I64 */
+    int32_t ids_dtype;        /* SB_I32 or SB_I64 */
+    float temperature;        /* divides the logits; in [2^-10, 2^10] */
+    int32_t shift;            /* 0: logits of row t score id t. 1: causal, logits of row t score id
+                                 t + 1 of the same sequence; the result stands at t + 1, beside the
+                                 id it belongs to, and a sequence's first row is ignored */
+} sb_batch;
+
+/* Where results go. Start from SB_LOGPROB_OUT_INIT; a null pointer means: not wanted. Outputs must
+ * not overlap each other or an input. */
+typedef struct sb_logprob_out {
+    uint32_t size;            /* sizeof(sb_logprob_out) */
+    uint32_t reserved;        /* 0 */
+    float *token;             /* [B, T] or [N]: ln p(id); in nats; never above 0 */
+    float *lse;               /* [B, T] or [N]: ln sum_i exp(logit_i / temperature) */
+    float *sequence;          /* [B]: the exact sum of the active token logprobs, rounded once */
+    int64_t *count;           /* [B]: active tokens */
+} sb_logprob_out;
+
+/* How to run one call; never what comes out. Start from SB_LAUNCH_INIT, or pass null. */
+typedef struct sb_launch {
+    uint32_t size;            /* sizeof(sb_launch) */
+    int32_t split;            /* cpu: pieces to cut each row into, 1 .. 65536; 0: chosen */
+} sb_launch;
+
+/* The release, SB_ABI and SB_NUMERICS of the library itself (the macros are the header's). */
+SB_API const char *sb_version(void);
+SB_API uint32_t sb_abi(void);
+SB_API uint32_t sb_numerics(void);
+
+/* "SB_ERR_ID" for SB_ERR_ID, and what it means; "unknown status" for any other number. */
+SB_API const char *sb_status_name(sb_status status);
+SB_API const char *sb_status_text(sb_status status);
+
+/* The name of backend number index, best first; null past the last. Known, not necessarily
+ * available: ask sb_probe. */
+SB_API const char *sb_backend_name(int32_t index);
+
+/* Whether a backend can be opened here. Writes at most why_size bytes into why, always terminated:
+ * "" if it can, else one line that says why not. why may be null where why_size is 0. */
+SB_API sb_status sb_probe(const char *backend, char *why, size_t why_size);
+
+/* Opens a context. *ctx is set on success and null on failure, when why gets one line (as for
+ * sb_probe). abi: SB_ABI. backend: a backend's name, or "auto": the first one available. options:
+ * null for the defaults. Errors: SB_ERR_ABI, SB_ERR_BACKEND, SB_ERR_ARGUMENT, SB_ERR_MEMORY,
+ * SB_ERR_SYSTEM. */
+SB_API sb_status sb_open(sb_context **ctx, uint32_t abi, const char *backend,
+                         const sb_open_options *options, char *why, size_t why_size);
+
+/* Frees a context; null does nothing. */
+SB_API void sb_close(sb_context *ctx);
+
+/* What was opened: the backend's name ("cpu"), its instruction set ("avx2"), its threads. Valid
+ * until sb_close. */
+SB_API const char *sb_context_backend(const sb_context *ctx);
+SB_API const char *sb_context_isa(const sb_context *ctx);
+SB_API int32_t sb_context_threads(const sb_context *ctx);
+
+/* One line about this context's last failure, naming the row, id or shape; "" if its last call
+ * succeeded. Valid until the context's next call. */
+SB_API const char *sb_last_error(const sb_context *ctx);
+
+/* The logprob of each row's id, and per sequence their exact sum.
+ *
+ *   token[r] = ln( exp(x_id / tau) / sum_i exp(x_i / tau) )
+ *
+ * computed as docs/numerics.md defines: |error| <= 4.1e-7 + 2^-24 * entropy + half an output ulp.
+ * Exactly 0 where a token stands alone, never above 0, -inf where the target's logit is -inf, the
+ * NaN 7fc00000 where the row is poisoned or empty. A sequence is NaN if any active token is NaN,
+ * else -inf if any is -inf; a sequence without active tokens is +0.
+ *
+ * Requires: ctx open, out and batch as described at their types. Writes: the outputs asked for, all
+ * of each. Errors: SB_ERR_ARGUMENT, SB_ERR_SHAPE, SB_ERR_DTYPE, SB_ERR_ID, SB_ERR_TEMPERATURE (the
+ * first bad row is named), SB_ERR_MEMORY.
+ * Deterministic across: everything but the row's logits, id and temperature. */
+SB_API sb_status sb_logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
+                            const sb_launch *launch);
+
+/* ffi end */
+
+/* Initialisers: every struct starts from one. */
+#define SB_OPEN_OPTIONS_INIT { sizeof(sb_open_options), 0, 0 }
+#define SB_BATCH_INIT                                                                              \
+    { sizeof(sb_batch), SB_F32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, SB_IGNORE_INDEX, SB_I32,    \
+      SB_I32, 1.0f, 0 }
+#define SB_LOGPROB_OUT_INIT { sizeof(sb_logprob_out), 0, 0, 0, 0, 0 }
+#define SB_LAUNCH_INIT { sizeof(sb_launch), 0 }
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* SAMEBITS_H */

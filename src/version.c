@@ -1,0 +1,6 @@
+/* version.c - the three numbers of the library itself. */
+#include "samebits.h"
+
+const char *sb_version(void) { return SB_VERSION; }
+uint32_t sb_abi(void) { return SB_ABI; }
+uint32_t sb_numerics(void) { return SB_NUMERICS; }
