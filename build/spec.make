@@ -95,6 +95,7 @@ GENERATED += $(OBJDIR)/exp2_avx512.o
 GENERATED += $(OBJDIR)/isas.o
 GENERATED += $(OBJDIR)/log2.o
 GENERATED += $(OBJDIR)/main.o
+GENERATED += $(OBJDIR)/vectors.o
 OBJECTS += $(OBJDIR)/accumulator.o
 OBJECTS += $(OBJDIR)/calls.o
 OBJECTS += $(OBJDIR)/convert.o
@@ -107,6 +108,7 @@ OBJECTS += $(OBJDIR)/exp2_avx512.o
 OBJECTS += $(OBJDIR)/isas.o
 OBJECTS += $(OBJDIR)/log2.o
 OBJECTS += $(OBJDIR)/main.o
+OBJECTS += $(OBJDIR)/vectors.o
 
 # Rules
 # #############################################
@@ -195,6 +197,9 @@ $(OBJDIR)/log2.o: ../spec/c/log2.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/main.o: ../spec/c/main.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/vectors.o: ../spec/c/vectors.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/cpu_avx2.o: ../src/cpu_avx2.c

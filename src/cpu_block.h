@@ -54,8 +54,8 @@ static inline void add_digits(block_state *b, vq M, vq first)
     }
 }
 
-/* Wide leaves, one by one. m: the leaves' largest logits; load gives the block's logits. */
-static inline void add_wide(block_state *b, const float *m, uint32_t wide, const float *logits)
+/* Wide leaves, one by one. m: the leaves' largest logits; logits: the block's, as fp32. */
+static inline void add_wide(block_state *b, const float *m, uint32_t wide, const void *logits)
 {
     flush(b);
     for (int k = 0; k < W; k++) {
@@ -66,31 +66,45 @@ static inline void add_wide(block_state *b, const float *m, uint32_t wide, const
         /* A leaf that starts 3 digits below the window adds nothing: finfo.min used as a mask. */
         A = sb_leaf_octave(sb_clamp(m[k], b->row->lim), b->row->c);
         if (((uint32_t)((int32_t)A + SB_BIAS) >> 5) + 2 < b->state->J) continue;
-        memcpy(x, logits + SB_LEAF * k, sizeof x);
+        memcpy(x, (const char *)logits + sizeof x * (size_t)k, sizeof x);
         if (sb_leaf_of(&leaf, x, b->row) == SB_LEAF_PRESENT) sb_state_add(b->state, &leaf);
     }
 }
 
 typedef vf (*vector_load)(const void *logits, int64_t i);
 
-/* One block. False: it holds a NaN or +inf. */
-static inline __attribute__((always_inline)) int add_block(block_state *b, const void *logits,
-                                                           vector_load load)
-{
-    const vf c = vf_splat(b->row->c), magic = vf_splat(SB_INT_MAGIC),
-             even = vf_splat(SB_EVEN_MAGIC), absent_m = vf_splat(-__builtin_inff());
-    float thrs[W] __attribute__((aligned(64))), magics[W] __attribute__((aligned(64)));
-    vf v[W], m, A, thr;
-    uint32_t nan, absent, wide;
-    vi a, M;
+/* What the first pass over a block leaves for the second. */
+typedef struct block_head {
+    float thr[W] __attribute__((aligned(64)));   /* of each leaf */
+    float magic[W] __attribute__((aligned(64))); /* SB_INT_MAGIC - A */
+    vf A;
+    uint32_t absent; /* leaves that add nothing in the second pass, a bit each */
+    float x[BLOCK] __attribute__((aligned(64))); /* the logits as fp32, where they were not */
+} block_head;
 
-    /* The maxima. Vector max loses NaN: it is looked for apart. */
-    nan = 0;
+/* A vector of logits; kept for the second pass if that saves converting them again. */
+static inline __attribute__((always_inline)) vf load_keep(block_head *head, const void *logits,
+                                                          int i, vector_load load)
+{
+    vf x = load(logits, i);
+    if (load != vf_load_f32) vf_store(head->x + i, x);
+    return x;
+}
+
+/* First pass: the maxima, and from them what a leaf's terms need. Adds the wide leaves itself. False:
+ * the block holds a NaN or +inf. */
+static inline __attribute__((always_inline)) int read_head(block_state *b, block_head *head,
+                                                           const void *logits, vector_load load)
+{
+    const vf c = vf_splat(b->row->c), even = vf_splat(SB_EVEN_MAGIC);
+    uint32_t nan = 0, wide;
+    vf v[W], m, A;
+
     for (int k = 0; k < W; k++) {
-        vf x = load(logits, SB_LEAF * k);
+        vf x = load_keep(head, logits, SB_LEAF * k, load);
 #if HALVES == 2
-        vf y = load(logits, SB_LEAF * k + W);
-        nan |= vf_unordered(x, y);
+        vf y = load_keep(head, logits, SB_LEAF * k + W, load);
+        nan |= vf_unordered(x, y); /* vector max loses NaN */
         v[k] = vf_max(x, y);
 #else
         nan |= vf_unordered(x, x);
@@ -100,58 +114,81 @@ static inline __attribute__((always_inline)) int add_block(block_state *b, const
     if (nan) return 0;
     m = fold_max(v);
 
-    absent = vf_equal(m, absent_m);
-    A = vf_sub(vf_fma(vf_zero_where(m, absent), c, even), even);
+    head->absent = vf_equal(m, vf_splat(-__builtin_inff()));
+    m = vf_zero_where(m, head->absent);
+    A = vf_sub(vf_fma(m, c, even), even);
     wide = vf_not_below(A, vf_splat(SB_WIDE));
     if (wide) {
-        float each[W], x[BLOCK];
+        float each[W];
         memcpy(each, &m, sizeof each);
         for (int k = 0; k < W; k++)
             if (sb_is_poison(each[k])) return 0;
-        for (int i = 0; i < BLOCK; i += W) {
-            vf part = load(logits, i);
-            memcpy(x + i, &part, sizeof part);
-        }
-        add_wide(b, each, wide, x);
-        absent |= wide; /* done: nothing more from these lanes */
-        if (absent == (uint32_t)((1ull << W) - 1)) return 1;
+        add_wide(b, each, wide, load == vf_load_f32 ? logits : head->x);
+        head->absent |= wide;
         A = vf_zero_where(A, wide);
         m = vf_zero_where(m, wide);
     }
+    vf_store(head->thr, vf_bf16_floor(vf_sub(m, vf_splat(b->row->k64))));
+    vf_store(head->magic, vf_sub(vf_splat(SB_INT_MAGIC), A));
+    head->A = A;
+    return 1;
+}
 
-    /* thr is rounded to bf16, down. */
-    thr = vf_bf16_floor(vf_sub(vf_zero_where(m, absent), vf_splat(b->row->k64)));
-    vf_store(thrs, thr);
-    vf_store(magics, vf_sub(magic, A));
+/* W terms of a leaf. */
+static inline __attribute__((always_inline)) vf terms_of(vf x, vf thr, vf c, vf magic)
+{
+    vf y = vf_max(x, thr);
+    vf z = vf_fma(y, c, magic);
+    vf r = vf_fms(y, c, vf_sub(z, magic));
+    vf p = SB_EXP2_HORNER(vf_fma, vf_splat, r);
+    return vi_as_vf(vi_add(vf_as_vi(p), vi_shl23(vf_as_vi(z))));
+}
 
-    /* The terms. */
-    for (int k = 0; k < W; k++) {
-        const vf low = vf_splat(thrs[k]), base = vf_splat(magics[k]);
-        vf term[HALVES];
-        for (int h = 0; h < HALVES; h++) {
-            vf y = vf_max(load(logits, SB_LEAF * k + W * h), low);
-            vf z = vf_fma(y, c, base);
-            vf n = vf_sub(z, base);
-            vf r = vf_fms(y, c, n);
-            vf p = SB_EXP2_HORNER(vf_fma, vf_splat, r);
-            term[h] = vi_as_vf(vi_add(vf_as_vi(p), vi_shl23(vf_as_vi(z))));
-        }
+/* Leaf k's terms, lanes i and i + W added where a leaf has more than W: its tree's first step. */
+static inline __attribute__((always_inline)) vf leaf_terms(const block_head *head, const void *x,
+                                                           int k, vf c)
+{
+    const vf thr = vf_splat(head->thr[k]), magic = vf_splat(head->magic[k]);
+    vf low = terms_of(vf_load_f32(x, SB_LEAF * k), thr, c, magic);
 #if HALVES == 2
-        v[k] = vf_add(term[0], term[1]);
+    return vf_add(low, terms_of(vf_load_f32(x, SB_LEAF * k + W), thr, c, magic));
 #else
-        v[k] = term[0];
+    return low;
 #endif
-    }
-    M = vi_zero_where(vf_to_vi(vf_mul(fold_add(v), vf_splat(0x1p+24f))), absent);
-    a = vi_zero_where(vi_add(vf_to_vi(A), vi_splat(SB_BIAS)), absent);
+}
 
-    {
-        int32_t over = (int32_t)(32 * (b->state->J + 1));
-        vi first;
-        if (vi_not_below(a, vi_splat(over))) rise_to(b, (uint32_t)vi_largest(a) >> 5);
-        first = vi_sub(vi_splat((int32_t)(32 * b->state->J)), a); /* 32 - d */
-        add_digits(b, vi_low_half(M), vi_low_half(first));
-        add_digits(b, vi_high_half(M), vi_high_half(first));
+/* Second pass: the terms, their trees, and the sums into the window. x: the logits as fp32. */
+static inline __attribute__((always_inline)) void add_terms(block_state *b, const block_head *head,
+                                                            const void *x)
+{
+    const vf c = vf_splat(b->row->c);
+    vf v[W];
+    vi a, M, first;
+
+    for (int k = 0; k < W; k++) v[k] = leaf_terms(head, x, k, c);
+    M = vi_zero_where(vf_to_vi(vf_mul(fold_add(v), vf_splat(0x1p+24f))), head->absent);
+    a = vi_zero_where(vi_add(vf_to_vi(head->A), vi_splat(SB_BIAS)), head->absent);
+
+    if (vi_not_below(a, vi_splat((int32_t)(32 * (b->state->J + 1)))))
+        rise_to(b, (uint32_t)vi_largest(a) >> 5);
+    first = vi_sub(vi_splat((int32_t)(32 * b->state->J)), a); /* 32 - d */
+    add_digits(b, vi_low_half(M), vi_low_half(first));
+    add_digits(b, vi_high_half(M), vi_high_half(first));
+}
+
+/* The first pass runs a block ahead, so that the processor always has independent work at hand. */
+static inline __attribute__((always_inline)) int add_blocks(block_state *b, const void *logits,
+                                                            int64_t blocks, vector_load load,
+                                                            int itemsize)
+{
+    block_head heads[2];
+    const char *at = logits;
+    if (blocks == 0) return 1;
+    if (!read_head(b, &heads[0], at, load)) return 0;
+    for (int64_t i = 0; i < blocks; i++, at += BLOCK * itemsize) {
+        if (i + 1 < blocks && !read_head(b, &heads[(i + 1) & 1], at + BLOCK * itemsize, load))
+            return 0;
+        add_terms(b, &heads[i & 1], load == vf_load_f32 ? (const void *)at : heads[i & 1].x);
     }
     return 1;
 }
@@ -162,17 +199,16 @@ static inline __attribute__((always_inline)) void reduce(sb_state *state, const 
                                                          float (*load_one)(const void *, int64_t))
 {
     block_state b = { state, { vq_zero(), vq_zero(), vq_zero() }, row };
-    int64_t i = 0;
-    int fine = 1;
+    int64_t done = n / BLOCK * BLOCK;
+    int fine;
 
     if (state->J == SB_J_POISON) return;
-    for (; fine && n - i >= BLOCK; i += BLOCK)
-        fine = add_block(&b, (const char *)logits + i * itemsize, load);
-    if (fine && i < n) {
+    fine = add_blocks(&b, logits, n / BLOCK, load, itemsize);
+    if (fine && done < n) {
         float last[BLOCK];
         for (int k = 0; k < BLOCK; k++)
-            last[k] = i + k < n ? load_one(logits, i + k) : -__builtin_inff();
-        fine = add_block(&b, last, vf_load_f32);
+            last[k] = done + k < n ? load_one(logits, done + k) : -__builtin_inff();
+        fine = add_blocks(&b, last, 1, vf_load_f32, 4);
     }
     flush(&b);
     if (!fine) sb_state_poison(state);

@@ -24,6 +24,7 @@ static const struct check {
       check_isas_leaves },
     { "fpmode", "a caller's rounding mode, FTZ and DAZ change nothing and are put back",
       check_fpmode },
+    { "vectors", "golden vectors that the API does not reach", check_vectors },
     { "contexts", "contexts used from many threads at once", check_contexts },
 };
 

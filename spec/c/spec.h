@@ -16,6 +16,7 @@ int check_sum_order(void);
 int check_isas_leaves(void);
 int check_fpmode(void);
 int check_contexts(void);
+int check_vectors(void); /* in the folder SB_VECTORS, else spec/vectors */
 
 /* A sequence of numbers that is the same on every machine (splitmix64). */
 static inline uint64_t next_random(uint64_t *seed)
