@@ -1,0 +1,945 @@
+#!/usr/bin/env python3
+"""Writes spec/vectors/*.txt: golden bits of the contract, by tools/reference.py.
+
+    python3 tools/gen_vectors.py [--out DIR]     writes the files (default: spec/vectors)
+    python3 tools/gen_vectors.py --check         says which files would change; writes nothing
+
+spec/vectors/README.md defines the format. The output is the same every time: all randomness is
+splitmix64, and no libm function is called. Beside the golden bits stand true values, computed by
+mpmath (pip install mpmath) from the logits as real numbers; every row is checked against the stated
+accuracy while it is written, and the largest error is printed.
+"""
+import math
+import os
+import sys
+from collections import Counter
+from fractions import Fraction
+
+sys.dont_write_bytecode = True
+import reference as ref     # noqa: E402
+
+try:
+    import mpmath
+except ImportError:
+    sys.exit("gen_vectors.py: mpmath is missing: pip install mpmath")
+
+VERSION = "1"
+INF = ref.INF
+PLUS_INF = {"f32": 0x7F800000, "f16": 0x7C00, "bf16": 0x7F80}
+ABSENT = {"f32": 0xFF800000, "f16": 0xFC00, "bf16": 0xFF80}         # -inf
+NAN = {"f32": 0x7FC00000, "f16": 0x7E00, "bf16": 0x7FC0}
+LOWEST = {"f32": 0xFF7FFFFF, "f16": 0xFBFF, "bf16": 0xFF7F}
+DTYPES = ("f32", "bf16", "f16")
+TAU_C1 = 0x3FB8AA3B             # 0x1.715476p+0: c is exactly 1, so t = x
+TAUS = (0x3F800000, 0x3F333333, 0x3CA3D70A, 0x42480000, TAU_C1)     # 1, .7, .02, 50
+
+
+# --- Integers that any language can repeat (README.md, "Generated rows") -------------------------
+
+class SplitMix64:
+    def __init__(self, seed):
+        self.state = seed & (2 ** 64 - 1)
+
+    def next(self):
+        self.state = (self.state + 0x9E3779B97F4A7C15) & (2 ** 64 - 1)
+        z = self.state
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & (2 ** 64 - 1)
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & (2 ** 64 - 1)
+        return z ^ (z >> 31)
+
+    def below(self, n):
+        return self.next() % n
+
+    def pick(self, values):
+        return values[self.below(len(values))]
+
+
+FORMAT = {"f32": (24, -126, 127), "bf16": (8, -126, 127), "f16": (11, -14, 15)}
+
+
+def encode(n, q, dtype):
+    """The encoding of n * 2^q, cut towards zero; beyond the finite range: the last finite one."""
+    if n == 0:
+        return 0
+    precision, emin, emax = FORMAT[dtype]
+    sign = 1 << (4 * ref.WIDTH[dtype] - 1) if n < 0 else 0
+    n = abs(n)
+    top = max(n.bit_length() - 1 + q, emin)             # exponent of the leading bit
+    if top > emax:
+        return sign | (LOWEST[dtype] & ((1 << (4 * ref.WIDTH[dtype] - 1)) - 1))
+    unit = top - (precision - 1)                        # exponent of the last bit kept
+    m = n >> (unit - q) if unit > q else n << (q - unit)
+    return sign | (m + ((top - emin) << (precision - 1)))
+
+
+def encode_float(x, dtype):
+    if x == -INF:
+        return ABSENT[dtype]
+    n, d = x.as_integer_ratio()
+    return encode(n, 1 - d.bit_length(), dtype)
+
+
+class Recipe:
+    """A generated row: a gen line, then holes and put lines in order."""
+
+    def __init__(self, kind, seed, *parameters):
+        self.gen = (kind, seed) + parameters
+        self.after = []
+
+    def holes(self, seed, ids, leaves, fill):
+        self.after.append(("holes", seed, ids, leaves, fill))
+        return self
+
+    def put(self, i, bits):
+        self.after.append(("put", i, bits))
+        return self
+
+    def lines(self, dtype):
+        kind, seed = self.gen[:2]
+        yield "gen %s %016x %s" % (kind, seed, " ".join("%d" % p for p in self.gen[2:]))
+        for step in self.after:
+            if step[0] == "holes":
+                yield "holes %016x %d %d %s" % (step[1:4] + (hex_of(step[4], dtype),))
+            else:
+                yield "put %d %s" % (step[1], hex_of(step[2], dtype))
+
+    def row(self, vocab, dtype):
+        kind, seed = self.gen[:2]
+        parameters, draws, row = self.gen[2:], SplitMix64(seed), []
+        width = 4 * ref.WIDTH[dtype]
+        for i in range(vocab):
+            u = draws.next()
+            if kind == "bits":
+                b = u >> (64 - width)
+                if not parameters[0] and ref.is_poison(ref.decode(b, dtype)):
+                    b = ABSENT[dtype]
+            elif kind == "scatter":
+                q, span = parameters
+                n = 2 ** 20 + (u & 0xFFFFF)
+                b = encode(-n if u >> 63 else n, q + ((u >> 32) & 0xFFFF) % span, dtype)
+            else:
+                q, offset, step = parameters
+                b = encode(offset + step * (i >> 4) + NOISE[kind](u), q, dtype)
+            row.append(b)
+        for step in self.after:
+            if step[0] == "put":
+                row[step[1]] = step[2]
+                continue
+            draws = SplitMix64(step[1])
+            for i in range(vocab):
+                u = draws.next()
+                if i % 16 == 0:
+                    leaf_is_hole = (u >> 10 & 1023) < step[3]
+                if leaf_is_hole or (u & 1023) < step[2]:
+                    row[i] = step[4]
+        return row
+
+
+NOISE = {
+    "const": lambda u: 0,
+    "few": lambda u: u >> 62,
+    "flat": lambda u: (u >> 52) - 2048,
+    "gauss": lambda u: (u & 0xFFFF) + (u >> 16 & 0xFFFF) + (u >> 32 & 0xFFFF) + (u >> 48) - 131070,
+}
+
+
+# --- True values --------------------------------------------------------------------------------
+
+mpmath.mp.dps = 80
+
+
+def exact(x):
+    f = Fraction(x)
+    return mpmath.mpf(f.numerator) / f.denominator      # a power of two: exact
+
+
+class Truth:
+    """lse, entropy and ln p of a row in real arithmetic; no use where a logit saturates."""
+
+    def __init__(self, row, k):
+        self.tau, self.m, self.k = exact(k.tau), max(row), k
+        present = Counter(x for x in row if x != -INF)
+        saturated = [x for x in present if abs(x) > k.lim]
+        self.known = abs(self.m) <= k.lim and (
+            not saturated or (self.m + k.lim) / k.tau > 400.0)      # they weigh nothing, then
+        if not self.known:
+            return
+        total = moment = mpmath.mpf(0)
+        for x, count in sorted(present.items()):
+            if (self.m - x) / k.tau < 400.0:                        # e^-400: below 1e-173
+                d = (exact(x) - exact(self.m)) / self.tau
+                w = count * mpmath.exp(d)
+                total += w
+                moment += w * d
+        self.log_total = mpmath.log(total)
+        self.lse = exact(self.m) / self.tau + self.log_total
+        self.entropy = self.log_total - moment / total
+
+    def logprob(self, x):
+        if not self.known or not abs(x) <= self.k.lim:
+            return None
+        return (exact(x) - exact(self.m)) / self.tau - self.log_total
+
+
+def ulp32(x):
+    return math.ldexp(1.0, max(math.frexp(x)[1] - 24, -149)) if x else 0.0
+
+
+class Accuracy:
+    """|error| <= BOUND + 2^-24 * entropy + half an output ulp, checked on every row."""
+
+    BOUND = {"logprob": 4.1e-7, "lse": 3.3e-7}
+
+    def __init__(self):
+        self.count, self.largest = 0, {}
+
+    def check(self, name, what, got, true, entropy):
+        self.count += 1
+        kind = "lse" if what == "lse" else "logprob"
+        beyond = float(abs(exact(got) - true)) - 0.5 * ulp32(got)
+        if beyond > self.BOUND[kind] + 2.0 ** -24 * float(entropy):
+            sys.exit("gen_vectors.py: %s: %s is off by %g" % (name, what, beyond))
+        self.largest[kind] = max(self.largest.get(kind, (0.0, "")), (beyond, name))
+
+
+# --- Text ---------------------------------------------------------------------------------------
+
+def hex_of(bits, dtype):
+    return "%0*x" % (ref.WIDTH[dtype], bits)
+
+
+def hex64(u):
+    return "%016x" % int.from_bytes(ref.struct.pack(">d", u), "big")
+
+
+def true_text(value):
+    return "-" if value is None else float(value).hex()
+
+
+class File:
+    def __init__(self, name, about):
+        self.name = name
+        self.lines = ["samebits-vectors 1 %s numerics %d generator tools/gen_vectors.py %s"
+                      % (name, ref.NUMERICS, VERSION), "# " + about]
+
+    def add(self, *words):
+        self.lines.append(" ".join(str(w) for w in words))
+
+    def values(self, key, bits, dtype, per_line=16):
+        for first in range(0, len(bits), per_line):
+            self.add(key, *(hex_of(b, dtype) for b in bits[first:first + per_line]))
+
+    def text(self):
+        return "\n".join(self.lines) + "\n"
+
+
+# --- Parts: constants, polynomials, leaves -------------------------------------------------------
+
+def constants_file():
+    out = File("constants", "tau c kappa k64 lim; or refused tau")
+    draws = SplitMix64(101)
+    taus = [0x3A800000, 0x3A800001, 0x3A800002, 0x44800000, 0x447FFFFF, 0x447FFFFE]   # 2^-10, 2^10
+    taus += list(TAUS) + [0x3F7FFFFF, 0x3F800001, 0x40000000, 0x3F000000, 0x3DCCCCCD, 0x3F19999A,
+                          0x3F666666, 0x3F8CCCCD, 0x40400000, 0x41200000, 0x42C80000]
+    taus += [TAU_C1 + d for d in (-3, -2, -1, 1, 2, 3)]
+    taus += [0x3A800000 + draws.below(0x44800000 - 0x3A800000 + 1) for _ in range(160)]
+    for tau in taus:
+        k = ref.Constants(ref.from_bits32(tau))
+        out.add("constants", hex_of(tau, "f32"), hex_of(ref.bits32(k.c), "f32"), hex64(k.kappa),
+                hex_of(ref.bits32(k.k64), "f32"), hex_of(ref.bits32(k.lim), "f32"))
+    for tau in (0x3A7FFFFF, 0x44800001, 0, 0x80000000, 0xBF800000, 1, 0x7F800000, 0xFF800000,
+                0x7FC00000, 0x7F7FFFFF, 0xFFC00000):
+        try:
+            ref.Constants(ref.from_bits32(tau))
+        except ValueError:
+            out.add("refused", hex_of(tau, "f32"))
+        else:
+            raise AssertionError("a temperature that should be refused")
+    return out
+
+
+def exp2_file():
+    out = File("exp2", "exp2 r p: the polynomial alone, |r| <= 1/2")
+    draws = SplitMix64(102)
+    rs = [0, 1, 0x80000001, 0x00800000, 0x33800000, 0xB3800000, 0x3F000000, 0xBF000000, 0x3EFFFFFF,
+          0xBEFFFFFF, 0x3E800000, 0xBE800000, 0x34000000, 0xB4000000]
+    for _ in range(1200):                               # even over the interval
+        rs.append(encode(draws.below(2 ** 25 + 1) - 2 ** 24, -25, "f32"))
+    for _ in range(300):                                # even over the exponents
+        rs.append((draws.below(2) << 31) | draws.below(0x3F000000))
+    rs += EXP2_TELLING
+    for r in rs:
+        out.add("exp2", hex_of(r, "f32"),
+                hex_of(ref.bits32(ref.exp2_poly(ref.from_bits32(r))), "f32"))
+    return out
+
+
+# Where a coefficient of r^6, r^5 or r^4 that is wrong by one ulp changes the last bit of p. Rare:
+# found by trying up to a million random r.
+EXP2_TELLING = [0xBEF529C2, 0xBEFF5FC2, 0xBEF13CA8, 0xBEF4768B, 0xBEFB2263, 0xBEF66E3A,
+                0xBEFFE3F1, 0xBEF903CF, 0x3EF38C88, 0x3EFD4655, 0x3EF81D7A,
+                0x3EEA1406, 0xBEFAFDD5, 0xBE9526BF, 0x3EDB46B1, 0x3EA47098, 0x3EC5997F]
+
+
+def lg_file():
+    out = File("lg", "lg u e F: log2(u) is about e + F; u and F are fp64 encodings")
+    draws = SplitMix64(103)
+
+    def add(u):
+        e, F = ref.lg(u)
+        out.add("lg", hex64(u), e, hex64(F))
+
+    for e in (-3, -1, 0, 1, 2, 52, 53, 100, 127):
+        add(math.ldexp(1.0, e))
+    for d in (-2, -1, 0, 1, 2):                         # where g is halved
+        add(ref.SQRT2 + d * 2.0 ** -52)
+        add(0.5 * ref.SQRT2 + d * 2.0 ** -53)
+    for n in range(1, 6):                               # next to 1, from both sides
+        add(1.0 + n * 2.0 ** -52)
+        add(1.0 - n * 2.0 ** -53)
+    for _ in range(700):                                # sums: 53 bits, any exponent they have
+        add(math.ldexp(2 ** 52 + draws.below(2 ** 52), draws.below(80)))
+    for _ in range(300):                                # terms: fp32 values between 0.7 and 1.42
+        add(ref.exp2_poly(ref.from_bits32(
+            encode(draws.below(2 ** 25 + 1) - 2 ** 24, -25, "f32"))))
+    for change in (unfused, lambda q, h, k: ref.fma64(q, h + 2.0 ** -58, k)):
+        for _ in range(20):                             # where a small mistake changes F
+            u = 1.0
+            while lg_by(u, change) == ref.lg(u)[1]:
+                u = 1.0 + draws.below(2 ** 52) * 2.0 ** -52
+            add(u)
+    return out
+
+
+def unfused(q, h, k):
+    return q * h + k
+
+
+def lg_by(u, step):
+    """F of lg(u), 1 <= u < 2, with another Horner step."""
+    g = 0.5 * u if u > ref.SQRT2 else u
+    f = (g - 1.0) / (g + 1.0)
+    q = ref.LOG2_COEFFICIENTS[0]
+    for k in ref.LOG2_COEFFICIENTS[1:]:
+        q = step(q, f * f, k)
+    return f * q
+
+
+def leaf_file():
+    out = File("leaves", "leaf tau A M x0 .. x15; A and M are - where no logit is present")
+    draws = SplitMix64(104)
+    absent = ABSENT["f32"]
+
+    def add(tau, xs):
+        k = ref.Constants(ref.from_bits32(tau))
+        value = ref.leaf([ref.from_bits32(x) for x in xs], k)
+        A, M = value or ("-", "-")
+        out.add("leaf", hex_of(tau, "f32"), A, M, *(hex_of(x, "f32") for x in xs))
+
+    add(TAUS[0], [absent] * 16)
+    for tau in TAUS + (0x3A800000, 0x44800000):
+        k = ref.Constants(ref.from_bits32(tau))
+        for scale in (1, 8, 60):                        # sigma / 0.29, in units of t
+            for _ in range(6):
+                add(tau, [near(NOISE["gauss"](draws.next()) * scale, -17, k) for _ in range(16)])
+        for _ in range(12):                             # anywhere: also wide, also with holes
+            centre = (draws.below(2 ** 14) - 2 ** 13) << 9
+            add(tau, [near(centre + draws.below(2 ** 16), -9, k) if draws.below(4) else absent
+                      for _ in range(16)])
+        for t in (2 ** 21, -2 ** 21, 4096, -4096):      # around saturation and around wide
+            limit = ref.bits32(math.copysign(k.lim, t)) if abs(t) > 4096 else near(t, 0, k)
+            for _ in range(5):
+                add(tau, [limit + draws.below(9) - 4 if draws.below(3) else
+                          near(t + draws.below(257) - 128, 0, k) for _ in range(16)])
+        for _ in range(10):                             # around thr, to the last bit
+            m = ref.from_bits32(near((draws.below(2 ** 14) - 2 ** 13) * 999, -11, k))
+            wide = not abs(ref.fma32(m, k.c, ref.EVEN) - ref.EVEN) < 4096
+            thr, raw = ref.bits32(ref.threshold(m, wide, k)), ref.bits32(ref.to32(m - k.k64))
+            xs = [thr - 1, thr, thr + 1, raw - 1, raw, raw + 1, thr + 0x8000, raw & 0xFFFF0000]
+            xs = [x for x in xs if ref.from_bits32(x) <= m]
+            add(tau, ([ref.bits32(m)] + xs + [absent] * 16)[:16])
+    for tau in TAUS[:4]:                                # t beside a half: which way is n?
+        k = ref.Constants(ref.from_bits32(tau))
+        for count in (1, 1, 1, 1, 4, 4, 16, 16):
+            n = 2 * (draws.below(2 ** 12) - 2 ** 11) + 1
+            xs = [near(n - 2 * draws.below(3), -1, k) for _ in range(count)]
+            add(tau, xs + [absent] * (16 - count))
+    for _ in range(100):                                # random bits, half of them near 1
+        xs = [draws.next() >> 32 for _ in range(16)]
+        if draws.below(2):
+            xs = [(x & 0x87FFFFFF) | 0x38000000 for x in xs]
+        add(draws.pick(TAUS), [absent if ref.is_poison(ref.from_bits32(x)) else x for x in xs])
+    return out
+
+
+def near(n, q, k):
+    """The fp32 encoding of about n * 2^q / c: a logit, from a place on the t axis."""
+    return encode_float(ref.to32(math.ldexp(n, q) / k.c), "f32")
+
+
+# --- Parts: accumulator, sums -------------------------------------------------------------------
+
+def merge_file():
+    out = File("merge", "leaves, ways to put them together, and the one record that all must give")
+    draws = SplitMix64(105)
+
+    def random_tree(items):
+        """Postfix: an item pushes a state, + merges the two states on top."""
+        items, words, depth = list(items), [], 0
+        while items or depth > 1:
+            if items and (depth < 2 or draws.below(2)):
+                words.append(items.pop(draws.below(len(items))))
+                depth += 1
+            else:
+                words.append("+")
+                depth -= 1
+        return words
+
+    def evaluate(words, leaves, c):
+        stack = []
+        for word in words:
+            if word == "+":
+                right = stack.pop()
+                stack[-1].merge(right)
+                continue
+            state = ref.State(c)
+            if word == "poison":
+                state.poison()
+            elif word != "empty":
+                state.add(*leaves[word])
+            stack.append(state)
+        (state,) = stack
+        return state.record()
+
+    def case(name, leaves, extra=(), tau=TAUS[0]):
+        c = ref.Constants(ref.from_bits32(tau)).c
+        out.add("case", name)
+        out.add("tau", hex_of(tau, "f32"))
+        for A, M in leaves:
+            out.add("leaf", A, M)
+        records = set()
+        items = list(range(len(leaves))) + list(extra)
+        for _ in range(3 if len(items) <= 24 else 0):
+            words = random_tree(items)
+            out.add("tree", *words)
+            records.add(evaluate(words, leaves, c))
+        if "poison" not in extra:
+            for order in (leaves, leaves[::-1], sorted(leaves)):
+                state = ref.State(c)
+                for A, M in order:
+                    state.add(A, M)
+                records.add(state.record())
+        (record,) = records                             # the contract's claim
+        out.add("state", record.hex())
+        out.add("end")
+
+    def M():
+        return draws.pick((2 ** 23, 2 ** 29, 2 ** 29 - 1, 2 ** 24, 2 ** 23 + draws.below(2 ** 23),
+                           2 ** 23 + draws.below(2 ** 29 - 2 ** 23)))
+
+    case("none", [], ["empty", "empty"])
+    case("poison", [(0, 2 ** 24)], ["poison"])
+    case("poison twice", [(64, 2 ** 24), (-2000, 2 ** 29)], ["poison", "empty", "poison"])
+    case("one", [(0, 2 ** 24)], ["empty"])
+    for A in (0, 2, 30, 32, -2, -32, 2 ** 21, -2 ** 21, 4094, -4094):
+        case("twice at %d" % A, [(A, 2 ** 29), (A, 2 ** 23)])
+    for rise in (30, 32, 34, 62, 64, 66, 94, 96, 98, 128, 1000):
+        case("rise %d" % rise, [(rise * n - 100, M()) for n in range(4)])
+    for J in (0, 5, -70):                               # every distance below the window
+        case("below digit %d" % J, [(32 * J + 31 & ~1, M())]
+             + [(32 * (J - d) + 2 * draws.below(16), 2 ** 29) for d in range(5)])
+    for n, width in ((5, 8), (8, 40), (10, 80), (12, 160), (16, 64), (20, 128), (24, 4000),
+                     (24, 2 ** 21)):
+        for _ in range(4):
+            case("random %d, width %d" % (n, width),
+                 [(2 * draws.below(width + 1) - width & ~1, M()) for _ in range(n)],
+                 ["empty"] if n < 24 and draws.below(2) else [], draws.pick(TAUS))
+    case("digits above 32 bits", [(2 * draws.below(16), 2 ** 29) for _ in range(300)])
+    case("long", [(2 * draws.below(60) - 60, M()) for _ in range(400)])
+    return out
+
+
+def sums_file():
+    out = File("sums", "exact sums of logprobs (fp32), rounded once")
+    draws = SplitMix64(106)
+
+    def case(name, bits, repeats=()):
+        values = [ref.from_bits32(b) for b in bits]
+        out.add("case", name)
+        out.values("x", bits, "f32")
+        for count, b in repeats:
+            out.add("repeat", count, hex_of(b, "f32"))
+            values += [ref.from_bits32(b)] * count
+        out.add("sum", hex_of(ref.bits32(ref.exact_sum(values)), "f32"))
+        out.add("end")
+
+    minus = [ref.bits32(-math.ldexp(1.0, e)) for e in range(-54, 22)]      # -2^(index - 54)
+    least, most = minus[0], 0xCA7FFFFF                                     # -2^-54, below -2^22
+    case("empty", [])
+    case("zero", [0])
+    case("minus zero", [0x80000000])
+    case("zeros", [0, 0x80000000, 0])
+    for b in (least, least + 1, minus[54], most, 0xBF317218, 0xB3FFFFFF):
+        case("one value", [b])
+        case("one value and zeros", [0, b, 0])
+    case("NaN", [minus[54], ref.NAN_BITS, minus[3]])
+    case("another NaN", [minus[54], 0xFFC00001])
+    case("-inf", [minus[54], ABSENT["f32"], minus[3]])
+    case("NaN wins over -inf", [ABSENT["f32"], ref.NAN_BITS])
+    case("NaN wins over -inf, either order", [ref.NAN_BITS, ABSENT["f32"]])
+    for e in (54, 60, 74, 24):                          # last bit of -2^(e - 54): 2^(e - 54 - 23)
+        half = minus[e - 24]
+        case("tie to even, down", [minus[e], half])
+        case("tie to even, up", [minus[e] + 1, half])
+        case("tie and a little", [minus[e], half, least])
+        case("tie and a little, from far", [least, minus[e], half, least])
+        if e > 24:
+            case("tie less a little", [minus[e], half - 1])
+        if e > 24:
+            case("tie of two halves", [minus[e], minus[e - 25], minus[e - 25]])
+        case("carry to the next power", [minus[e + 1] - 1, half])
+    case("all powers", minus)
+    case("all powers, falling", minus[::-1])
+    case("least steps", [least + 1, least + 1, least])
+    case("steps of 2^-77", [least + 1] * 3)
+    case("many of the largest", [], [(70000, most)])
+    case("many of the least", [], [(70000, least + 1)])
+    case("largest and least", [], [(40000, most), (3, least), (1, minus[20])])
+    case("a tie, one ulp off 1", [0xBF800000] + [0xB3000000] * 5)
+    case("large and least", [0xCA310002, 0xBE000000, 0xA4B17218])
+    case("2^16 of -ln 2", [], [(65536, 0xBF317218)])
+    for n in (2, 3, 5, 16, 40, 100):
+        for low, high in ((0, 76), (44, 60), (50, 58), (0, 20), (70, 76)):
+            case("random %d" % n, [(minus[low + draws.below(high - low)] & 0xFF800000)
+                                   | draws.below(2 ** 23) for _ in range(n)])
+    for n in (2, 4, 7):                                 # few bits: ties happen
+        for _ in range(12):
+            case("few bits %d" % n, [(minus[40 + draws.below(26)] & 0xFF800000)
+                                     | (draws.below(4) << 21) for _ in range(n)])
+    return out
+
+
+# --- Rows ---------------------------------------------------------------------------------------
+
+class RowFile(File):
+    def __init__(self, name, about, accuracy):
+        super().__init__(name, about)
+        self.accuracy, self.draws, self.cases = accuracy, SplitMix64(107), 0
+
+    def case(self, name, dtype, tau, row, ids=None, vocab=None):
+        """row: encodings, or a Recipe (then with vocab)."""
+        recipe = row if isinstance(row, Recipe) else None
+        encodings = recipe.row(vocab, dtype) if recipe else row
+        values = [ref.decode(b, dtype) for b in encodings]
+        ids = self.choose(values) if ids is None else ids
+        logprobs, lse, state = ref.logprob_row(values, ids, ref.from_bits32(tau))
+        truth = None
+        if lse == lse:
+            truth = Truth(values, ref.Constants(ref.from_bits32(tau)))
+        self.add("case", name)
+        self.add("dtype", dtype)
+        self.add("tau", hex_of(tau, "f32"))
+        self.add("vocab", len(values))
+        if recipe:
+            self.lines += recipe.lines(dtype)
+        else:
+            self.values("x", encodings, dtype)
+        known = truth is not None and truth.known
+        for i, logprob in zip(ids, logprobs):
+            true = truth.logprob(values[i]) if known and values[i] != -INF else None
+            self.add("target", i, hex_of(ref.bits32(logprob), "f32"), true_text(true))
+            if true is not None:
+                self.accuracy.check(name, "id %d" % i, logprob, true, truth.entropy)
+        self.add("lse", hex_of(ref.bits32(lse), "f32"), true_text(truth.lse if known else None))
+        self.add("entropy", true_text(truth.entropy if known else None))
+        self.add("state", state.record().hex())
+        self.add("end")
+        if known:
+            self.accuracy.check(name, "lse", lse, truth.lse, truth.entropy)
+        self.cases += 1
+
+    def choose(self, values):
+        """The largest, the smallest present, an absent one, the ends, and two more."""
+        n = len(values)
+        finite = [i for i in range(n) if not ref.is_poison(values[i]) and values[i] != -INF]
+        ids = {0, n - 1, self.draws.below(n), self.draws.below(n)}
+        if finite:
+            ids |= {max(finite, key=values.__getitem__), min(finite, key=values.__getitem__)}
+        ids |= set([i for i in range(n) if values[i] == -INF][:1])
+        return sorted(ids)
+
+
+def edge_rows(accuracy):
+    out = RowFile("rows", "literal rows: edge cases", accuracy)
+    draws = SplitMix64(108)
+
+    # The rows that random ones do not replace: each catches one mistake in the leaf.
+    for m, low, why in ((-1, -INF, "absent taken as 0"), (-1, -90, "clamped taken as 0"),
+                        (4015, -INF, "thr not rounded to bf16"),
+                        (-4017, -INF, "thr rounded towards zero"),
+                        (4095, -INF, "wide by > instead of >="),
+                        (-4097, -INF, "thr rounded in a wide leaf")):
+        row = [low] * 16
+        row[0], row[1], row[3] = m, m - 24, m - 48
+        out.case("catches " + why, "f32", TAU_C1, encodings(row, "f32"))
+
+    row = [-INF] * 112                                  # first leaf dropped, half of the second
+    for i, x in enumerate((-70, -36.375, -2.375, 6.875, 7.875, 7.625, 29.625)):
+        row[16 * i] = x
+    out.case("window", "f32", TAU_C1, encodings(row, "f32"), [0, 16, 48, 96])
+    for dtype in DTYPES:
+        special_values(out, dtype)
+    for tau in TAUS + (0x3A800000, 0x44800000):
+        limits(out, tau, draws)
+    near_certain(out)
+    sticky(out)
+    halves(out, draws)
+    for dtype in DTYPES:                                # rows of every small size, in full
+        for vocab in (1, 2, 15, 16, 17, 31, 33, 100):
+            row = Recipe("gauss", draws.next(), -14, 0, 0).row(vocab, dtype)
+            if vocab >= 31:
+                for _ in range(4):
+                    row[draws.below(vocab)] = ABSENT[dtype]
+            out.case("plain", dtype, draws.pick(TAUS), row)
+    return out
+
+
+def encodings(values, dtype):
+    return [encode_float(float(x), dtype) for x in values]
+
+
+def special_values(out, dtype):
+    """Edges: NaN, infinities, absent ids, signed zeros, subnormals, ties."""
+    tau, a, p, q = TAUS[0], ABSENT[dtype], PLUS_INF[dtype], NAN[dtype]
+    low = LOWEST[dtype]
+    sign = a - p
+    high = low - sign
+    one, two, least = encode_float(1.0, dtype), encode_float(2.0, dtype), 1
+
+    def case(name, row, ids=None):
+        out.case(name, dtype, tau, row, ids)
+
+    case("all absent", [a] * 3)
+    case("all absent, two leaves", [a] * 17)
+    for name, poison in (("NaN", q), ("negative NaN", q | sign), ("signalling NaN", p + 1),
+                         ("negative signalling NaN", a + 1), ("NaN, all ones", 2 * sign - 1),
+                         ("+inf", p)):
+        case(name, [one, poison, two], [0, 1, 2])
+        case(name + " alone", [poison])
+        case(name + " among absent ids", [a, a, poison, a], [0, 2])
+        case(name + " in the last leaf", [one] * 32 + [poison], [0, 32])
+        case(name + " in the first leaf", [poison] + [a] * 15 + [two] * 3, [0, 1, 17])
+        case(name + " beside the lowest", [low] * 5 + [poison] + [high] * 3)
+    case("+inf and NaN", [p, q, one])
+    case("target absent", [one, a, two], [0, 1, 2])
+    for name, x in (("1", one), ("-2", two | sign), ("+0", 0), ("-0", sign), ("least", least),
+                    ("-least", least | sign), ("high", high), ("low", low)):
+        case("one token: " + name, [x])
+        case("one present: " + name, [a, x, a], [0, 1])
+        case("one present in the third leaf: " + name, [a] * 40 + [x] + [a] * 3, [0, 40])
+        case("all equal: " + name, [x] * 16, [0, 15])
+        case("all equal, a leaf and one: " + name, [x] * 17, [0, 16])
+    case("zeros of both signs", [0, sign] * 8 + [sign])
+    case("zeros of both signs, swapped", [sign, 0] * 8 + [0])
+    case("subnormals", [least, least | sign, 3, 3 | sign, 0])
+    case("highest and lowest", [high, low, one])
+    case("lowest as a mask", [one, low, two, low, low], [0, 1, 2])
+    case("lowest as a mask, whole leaves", [low] * 16 + [two, one] + [low] * 14 + [low] * 3,
+         [0, 16, 17, 34])
+    case("lowest and absent", [low, a, low, a])
+    case("absent leaves between", [one] + [a] * 31 + [two] + [a] * 30 + [one | sign],
+         [0, 1, 32, 63])
+
+
+def limits(out, tau, draws):
+    """Around wide leaves, saturation and thr: literal places where one ulp decides."""
+    k = ref.Constants(ref.from_bits32(tau))
+    lim = ref.bits32(k.lim)
+    sign, absent = 0x80000000, ABSENT["f32"]
+    for s in (0, sign):
+        for d in (-1, 0, 1):
+            x = lim + d + s
+            out.case("alone at lim %+d" % d, "f32", tau, [x])
+            out.case("lim %+d among others" % d, "f32", tau,
+                     [x, lim - 1 + s, lim + s, lim + 1 + s, near(40, 0, k), absent])
+        for t in (4092, 4093, 4094, 4095, 4096, 4097, 4098, 4099, 4160):
+            t = -t if s else t
+            row = [near(t, 0, k), near(t - 24, 0, k), absent, near(t - 48, 0, k),
+                   near(2 * t - 129, -1, k), near(t - 64, 0, k), near(t - 97, 0, k)]
+            out.case("largest at t = %d" % t, "f32", tau, row, [0, 1, 6])
+    for _ in range(4):                                  # a target to either side of thr
+        m = ref.from_bits32(near(draws.below(2 ** 23) - 2 ** 22, -10, k))
+        thr = ref.bits32(ref.threshold(m, False, k))
+        out.case("around thr", "f32", tau,
+                 [ref.bits32(m), thr - 1, thr, thr + 1] + [absent] * 12 + [thr], [0, 1, 2, 3])
+
+
+def sticky(out):
+    """The largest m, m - 24 (half an ulp of it), m - 48 (half an ulp of that) and the rest at thr,
+    in t: the ties go up only if what stands at thr weighs more than 2^-72, so the last bit of M
+    tells how thr was rounded. m - 64 is a bf16 or just beside one. c is a power of two, so that t
+    is exact.
+    """
+    places = [-1, -2, -63, -64, -66, 62, 63, 64, 65, 66, 70, 318, 319, 320, 322, 578, 1087, 1088,
+              1090, 2110, 2112, 2114, 3134, 3136, 3138, 4078, 4092, 4094, -190, -192, -194, -448,
+              -450, -958, -960, -962, -1982, -1984, -1986, -2496, -2512, -2514, -3966, -3968, -3970,
+              -3984, -4015, -4016, -4017, -4032, -4094, 4096, 4098, 4100, 5000, -4096, -4098, -5000]
+    for i, t in enumerate(places):
+        scale = (0, 0, 1, -1, 5, -5, 9, -9)[i % 8]
+        for low in (-INF, t - 90.0):
+            row = [low] * 16
+            row[0], row[1], row[3] = t, t - 24, t - 48
+            out.case("sticky at t = %d" % t, "f32", TAU_C1 + (scale << 23),
+                     encodings([math.ldexp(x, scale) if x > -INF else x for x in row], "f32"), [0])
+
+
+def halves(out, draws):
+    """t within an ulp of a half: rounding x c before it is added would take the other n."""
+    for tau in TAUS:
+        k = ref.Constants(ref.from_bits32(tau))
+        for _ in range(10):
+            n = 2 * (draws.below(2 ** 12) - 2 ** 11) + 1
+            out.case("alone at a half", "f32", tau, [near(n, -1, k)])
+            row = [near(n - 2 * draws.below(4), -1, k) for _ in range(16)]
+            out.case("a leaf of halves", "f32", tau, row, [0, 7])
+
+
+def near_certain(out):
+    """A lead of n nats, in the same leaf and in another: relative accuracy near 0."""
+    for n in (5, 9, 12, 16, 17, 20, 26, 30, 34, 37, 38, 45):
+        for gap in (0, 16, 100):
+            row = [n] + [0] * gap + [-1, -2, 0]
+            row[1:1 + gap] = [-INF] * gap
+            out.case("lead of %d" % n, "f32", TAUS[0], encodings(row, "f32"),
+                     [0, len(row) - 1])
+
+
+def generated_rows(accuracy):
+    out = RowFile("generated", "generated rows; README.md has the generator", accuracy)
+    draws = SplitMix64(109)
+
+    def case(name, dtype, tau, vocab, *recipe, edit=None):
+        made = Recipe(recipe[0], draws.next(), *recipe[1:])
+        if edit:
+            edit(made)
+        out.case(name, dtype, tau, made, vocab=vocab)
+
+    def some_holes(made):
+        made.holes(draws.next(), 300, 200, ABSENT[dtype])
+
+    def low_holes(made):
+        made.holes(draws.next(), 500, 300, LOWEST[dtype])
+
+    def peak(made):
+        made.put(draws.below(vocab), encode_float(30.0, dtype))
+
+    sizes = (1, 15, 16, 17, 31, 33, 100, 1023, 1025)
+    for vocab in sizes:
+        for dtype in DTYPES:
+            for tau in TAUS if vocab < 1000 else TAUS[:1] + (draws.pick(TAUS[1:]),):
+                case("gauss", dtype, tau, vocab, "gauss", -14, 0, 0)
+            tau = draws.pick(TAUS)
+            case("flat", dtype, tau, vocab, "flat", -15, 0, 0)
+            case("peaked", dtype, tau, vocab, "gauss", -14, 0, 0, edit=peak)
+            case("equal", dtype, tau, vocab, "const", -3, 5 + draws.below(90), 0)
+            case("few values", dtype, tau, vocab, "few", -1, draws.below(64) - 32, 0)
+            case("masked", dtype, tau, vocab, "gauss", -13, 0, 0, edit=some_holes)
+            case("masked by the lowest", dtype, tau, vocab, "gauss", -14, 0, 0, edit=low_holes)
+            case("offset", dtype, tau, vocab, "gauss", -14, 10000 << 14, 0)
+            case("offset below", dtype, tau, vocab, "gauss", -14, -30000 << 14, 0)
+            case("wide exponents", dtype, tau, vocab, "scatter", -40, 44)
+            if dtype != "f16":
+                case("all exponents", dtype, tau, vocab, "scatter", -160, 260)
+            case("bits, finite", dtype, tau, vocab, "bits", 0)
+            if vocab <= 100:
+                case("bits", dtype, tau, vocab, "bits", 1)
+
+    # Digit boundaries: leaf maxima a multiple of 32 apart in t, so that the window moves by 1, 2,
+    # 3 or more, upwards and downwards, with A to either side of the boundary.
+    for vocab in (33, 100, 1025):
+        for dtype in ("f32", "bf16"):
+            for rise in (2, 30, 31, 32, 33, 34, 62, 64, 66, 96, 97, 128):
+                for direction in (1, -1):
+                    step = direction * rise * 2048
+                    case("digits %+d" % (direction * rise), dtype, TAU_C1, vocab, "flat", -11,
+                         -(step * (vocab // 32)) - 2048 - draws.below(4096), step)
+    for vocab in (100, 1023):                           # across the border of wide leaves
+        for tau in TAUS:
+            k = ref.Constants(ref.from_bits32(tau))
+            for t in (4096, -4096, 2 ** 21, -2 ** 21):
+                dtype = "f32"
+                offset = int(t / k.c * 256.0)
+                case("border at t = %d" % t, dtype, tau, vocab, "flat", -8, offset,
+                     draws.below(513) - 256)
+
+    for dtype, tau, vocab, recipe, edit in (
+            ("bf16", TAUS[0], 32000, ("gauss", -14, 0, 0), None),
+            ("f32", TAUS[1], 32000, ("gauss", -14, 0, 0), some_holes),
+            ("f16", TAUS[3], 32000, ("gauss", -13, 0, 0), peak),
+            ("f32", TAU_C1, 32000, ("flat", -11, -1000 * 2048, 2048), None),
+            ("f32", TAUS[0], 50257, ("gauss", -14, 0, 0), None),
+            ("bf16", TAUS[2], 50257, ("gauss", -15, 0, 0), low_holes),
+            ("f16", TAUS[0], 50257, ("flat", -8, 0, 0), some_holes),
+            ("bf16", TAUS[0], 151936, ("gauss", -14, 0, 0), None),
+            ("f16", TAUS[1], 151936, ("gauss", -14, 0, 0), some_holes),
+            ("f32", TAU_C1, 151936, ("flat", -11, -4800 * 2048, 2048), None)):
+        case("large", dtype, tau, vocab, *recipe, edit=edit)
+    return out
+
+
+# --- Batches ------------------------------------------------------------------------------------
+
+def batches_file():
+    out = File("batches", "whole batches: masks, ignored rows, shift, temperatures, packing")
+    draws = SplitMix64(110)
+
+    def case(name, dtype, vocab, batch=None, time=None, cu=None, shift=False, ignore=-100,
+             temperatures=None, mask=False, row_list=None, ids=None, edit=None, tau=TAUS[0]):
+        rows = cu[-1] if cu else batch * time
+        logits = [Recipe("gauss", draws.next(), -13, 0, 0).row(vocab, dtype) for _ in range(rows)]
+        ids = [draws.below(vocab) for _ in range(rows)] if ids is None else ids
+        masks = [draws.pick((0, 0, 1, 2, 128, 255)) for _ in range(rows)] if mask else None
+        if temperatures == "random":
+            temperatures = [draws.pick(TAUS) for _ in range(rows)]
+        if edit:
+            edit(logits, ids, masks, temperatures)
+        out.add("case", name)
+        out.add("dtype", dtype)
+        out.add("vocab", vocab)
+        if cu:
+            out.add("cu_seqlens", *cu)
+        else:
+            out.add("padded", batch, time)
+        out.add("shift", int(shift))
+        out.add("ignore_index", ignore)
+        if temperatures:
+            out.values("temperatures", temperatures, "f32")
+        else:
+            out.add("temperature", hex_of(tau, "f32"))
+        for key, values in (("ids", ids), ("mask", masks), ("row_list", row_list)):
+            if values is not None:
+                out.add(key, *values)
+        for r, row in enumerate(logits):
+            out.add("row", r)
+            out.values("x", row, dtype)
+        try:
+            got = ref.logprob_batch(
+                logits, dtype, ids, batch=batch, time=time, vocab=vocab, mask=masks,
+                temperature=[ref.from_bits32(t) for t in temperatures or [tau] * rows],
+                ignore_index=ignore, shift=shift, cu_seqlens=cu, row_list=row_list)
+        except ValueError as error:
+            words = str(error).split()                  # row R: id I is outside [0, V)
+            assert words[2] == "id", error
+            out.add("bad_id", words[1].rstrip(":"), words[3])
+        else:
+            out.values("token", got["token"], "f32")
+            out.values("lse", got["lse"], "f32")
+            out.values("sequence", got["sequence"], "f32")
+            out.add("count", *got["count"])
+        out.add("end")
+
+    def poison_inactive(logits, ids, masks, temperatures):
+        for r, m in enumerate(masks):
+            if not m:                                   # none of this may be looked at
+                logits[r] = [NAN["f32"]] * len(logits[r])
+                ids[r] = draws.pick((-7, 1000000, ids[r]))
+                if temperatures:
+                    temperatures[r] = draws.pick((0, NAN["f32"], 0x50000000))
+
+    def sprinkle(logits, ids, masks, temperatures):
+        for row in logits:
+            for _ in range(draws.below(6)):
+                row[draws.below(len(row))] = ABSENT["f32"]
+        logits[1][2] = NAN["f32"]
+        logits[2][3] = PLUS_INF["f32"]
+        logits[4] = [ABSENT["f32"]] * len(logits[4])
+        logits[5][ids[5]] = ABSENT["f32"]
+
+    for dtype in DTYPES:
+        case("padded", dtype, 17, 2, 4)
+        case("padded, mask, temperatures", dtype, 16, 3, 4, mask=True, temperatures="random")
+        case("shift", dtype, 15, 2, 4, shift=True)
+        case("packed", dtype, 19, cu=[0, 3, 3, 4, 9], temperatures="random")
+    case("one token", "f32", 5, 1, 1)
+    case("one token, shift", "f32", 5, 1, 1, shift=True)
+    case("temperature .7", "f32", 33, 2, 3, tau=TAUS[1])
+    case("inactive rows hold nonsense", "f32", 18, 3, 4, mask=True, edit=poison_inactive)
+    case("inactive rows hold nonsense, temperatures", "f32", 18, 3, 4, mask=True,
+         temperatures="random", edit=poison_inactive)
+    case("ignore_index", "f32", 9, 2, 3, ids=[3, -100, 8, -100, -100, -100])
+    case("ignore_index in range", "f32", 9, 2, 3, ids=[3, 0, 8, 0, 0, 2], ignore=0)
+    case("ignore_index far away", "f32", 9, 1, 4, ids=[3, 70000, 8, 0], ignore=70000)
+    case("poison and absent targets", "f32", 20, 4, 3, edit=sprinkle)
+    case("poison and absent targets, mask, shift", "f32", 20, 4, 3, edit=sprinkle, mask=True,
+         shift=True)
+    case("shift, temperatures, mask", "f32", 16, 3, 4, shift=True, temperatures="random", mask=True)
+    case("shift, ids of first rows unchecked", "f32", 16, 2, 3, shift=True,
+         ids=[99, 1, 2, -5, 3, 4])
+    case("packed, shift", "f32", 12, cu=[0, 0, 1, 5, 7, 7], shift=True, mask=True)
+    case("row list", "f32", 16, 2, 4, row_list=[0, 3, 4])
+    case("row list, shift, bad ids elsewhere", "f32", 16, 2, 4, row_list=[0, 2, 7], shift=True,
+         ids=[-1, -1, 3, -1, -1, -1, 99, 15])
+    case("empty row list", "f32", 16, 2, 2, row_list=[])
+    case("bad id", "f32", 8, 2, 2, ids=[0, 8, 7, 9])
+    case("bad id, negative", "f32", 8, 2, 2, ids=[0, 1, -1, 9])
+    case("bad id before a poisoned row", "f32", 8, 1, 3, ids=[0, 1, -2],
+         edit=lambda logits, *_: logits[0].__setitem__(0, NAN["f32"]))
+    case("bad id: the default ignore_index is not special", "f32", 8, 1, 2, ids=[-100, 1],
+         ignore=-1)
+    case("bad id, packed, shift", "f32", 8, cu=[0, 2, 5], shift=True, ids=[9, 1, 9, 2, 8])
+    case("bad id in a poisoned row", "f32", 8, 1, 2, ids=[1, 8],
+         edit=lambda logits, *_: logits[1].__setitem__(0, NAN["f32"]))
+    return out
+
+
+# --- Main ---------------------------------------------------------------------------------------
+
+# The contract's own special rows: m, the rest, logprob of id 0, lse (tau 0x1.715476p+0).
+KNOWN = ((-1, -INF, 0xB3FFFFFF, 0xBF317216), (-1, -90, 0xB3FFFFFF, 0xBF317216),
+         (4015, -INF, 0x00000000, 0x452DEFC7), (-4017, -INF, 0x00000000, 0xC52E05F5),
+         (4095, -INF, 0xB3FFFFFF, 0x45316701), (-4097, -INF, 0xB3FFFFFF, 0xC5317D2F))
+
+
+def check_known():
+    for m, low, logprob, lse in KNOWN:
+        row = [float(low)] * 16
+        row[0], row[1], row[3] = float(m), m - 24.0, m - 48.0
+        (got,), got_lse, _ = ref.logprob_row(row, [0], ref.from_bits32(TAU_C1))
+        if (ref.bits32(got), ref.bits32(got_lse)) != (logprob, lse):
+            sys.exit("gen_vectors.py: the row with largest logit %d has the wrong bits" % m)
+
+
+def main(arguments):
+    check = arguments == ["--check"]
+    folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "spec", "vectors")
+    if arguments[:1] == ["--out"] and len(arguments) == 2:
+        folder = arguments[1]
+    elif arguments and not check:
+        print(__doc__.strip(), file=sys.stderr)
+        return 2
+    check_known()
+    accuracy, changed = Accuracy(), 0
+    for make in (constants_file, exp2_file, lg_file, leaf_file, merge_file, sums_file,
+                 lambda: edge_rows(accuracy), lambda: generated_rows(accuracy), batches_file):
+        out = make()
+        path = os.path.join(folder, out.name + ".txt")
+        old = None
+        if os.path.exists(path):
+            with open(path, newline="") as file:
+                old = file.read()
+        same = old == out.text()
+        changed += not same
+        print("%-14s %7d lines %8d bytes %s" % (out.name + ".txt", len(out.lines), len(out.text()),
+                                                "same" if same else "changed"), flush=True)
+        if not same and not check:
+            with open(path + ".tmp", "w", newline="") as file:
+                file.write(out.text())
+            os.replace(path + ".tmp", path)
+    for kind, (error, name) in sorted(accuracy.largest.items()):
+        print("largest error of %s beyond half an ulp: %.3g (%s)" % (kind, error, name))
+    print("%d values within the stated accuracy" % accuracy.count)
+    return 1 if check and changed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

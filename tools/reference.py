@@ -1,0 +1,473 @@
+#!/usr/bin/env python3
+"""The bit contract (docs/numerics.md) in plain Python: slow, exact, and short enough to port from.
+
+Every function below states the section of docs/numerics.md that it spells out. Nothing here shares
+code with the C library; the two are checked against each other, and spec/vectors is made by this.
+
+A Python float is an IEEE binary64. An fp32 value is kept as the float that equals it, so
+
+  RN64(a + b), RN64(a * b), ...  are a + b, a * b, ...;
+  RN32(a + b), RN32(a / b), ...  are to32(a + b), to32(a / b), ...: rounding twice, to 53 bits and
+                                 then to 24, gives what rounding once gives, for + - * / of two fp32
+                                 values, because 53 >= 2 * 24 + 2;
+  fma                            is the one operation of which that is not true: fma32 and fma64
+                                 form the exact value in integers and round it once.
+
+Standard library only, Python 3.9 or later.
+
+    python3 tools/reference.py FILE.json        ("-": standard input)
+
+reads one batch and prints one JSON object with token_bits, lse_bits (a list for each sequence),
+sequence_bits and count. The input's fields:
+
+    dtype         "f32", "f16" or "bf16"
+    logits        a list of rows; a row is a string of hex encodings, one after the other, spaces
+                  ignored, or a list of such strings; null where the row is never read
+    ids           target ids, a flat list or a list of lists
+    mask          likewise; optional (all active); a row is active where it is not 0
+    temperature   a number for all rows, or a list with one for each row; a string is an fp32
+                  encoding in hex; optional (1)
+    ignore_index  optional (-100)
+    shift         optional (false): logits of row t score id t + 1 of the same sequence
+    batch, time   B and T of the padded layout; optional (1 and the number of rows)
+    cu_seqlens    instead of batch and time: the packed layout
+    row_list      optional: the rows to score; the others are ignored
+    vocab         optional: V, where every row is null
+"""
+import json
+import math
+import struct
+import sys
+
+VERSION = "1"       # of this program
+NUMERICS = 1        # of the arithmetic
+
+INF = math.inf
+NAN_BITS = 0x7FC00000
+
+
+# --- Numbers ------------------------------------------------------------------------------------
+
+def to32(u):
+    """Definitions, fp32(u): the double u rounded once to fp32, nearest even."""
+    try:
+        return struct.unpack("<f", struct.pack("<f", u))[0]
+    except OverflowError:               # struct refuses what rounds to infinity
+        return math.copysign(INF, u)
+
+
+def round32(n, e):
+    """The real number n * 2^e (n an integer of any size) rounded once to fp32, nearest even."""
+    cut = max(abs(n).bit_length() - 24, -149 - e)       # bits to drop; 2^-149: fp32's last bit
+    if cut > 0:
+        q = n >> cut                                    # floor, also of a negative n
+        rest, half = n - (q << cut), 1 << (cut - 1)
+        if rest > half or (rest == half and q & 1):
+            q += 1
+        n, e = q, e + cut
+    if n.bit_length() + e > 128:
+        return math.copysign(INF, n)
+    return math.ldexp(n, e)
+
+
+def fma32(a, b, c):
+    """RN32(a * b + c) for fp32 values. (An exact zero comes out as +0: its sign has no effect.)"""
+    pn, pd = (a * b).as_integer_ratio()                 # exact: 24 + 24 bits are fewer than 53
+    cn, cd = c.as_integer_ratio()                       # pd and cd are powers of two
+    return round32(pn * cd + cn * pd, 2 - pd.bit_length() - cd.bit_length())
+
+
+def fma64(a, b, c):
+    """RN64(a * b + c)."""
+    an, ad = a.as_integer_ratio()
+    bn, bd = b.as_integer_ratio()
+    cn, cd = c.as_integer_ratio()
+    return (an * bn * cd + cn * ad * bd) / (ad * bd * cd)   # int / int is rounded once
+
+
+def bits32(x):
+    """The encoding of an fp32 value; any NaN is 7fc00000 (Edges)."""
+    return NAN_BITS if x != x else struct.unpack("<I", struct.pack("<f", x))[0]
+
+
+def from_bits32(b):
+    return struct.unpack("<f", struct.pack("<I", b))[0]
+
+
+def decode(bits, dtype):
+    """Definitions, x_i: the value of an encoding. All three dtypes convert to fp32 exactly."""
+    if dtype == "f32":
+        return from_bits32(bits)
+    if dtype == "bf16":
+        return from_bits32(bits << 16)
+    if dtype == "f16":
+        return struct.unpack("<e", struct.pack("<H", bits))[0]
+    raise ValueError("unknown dtype %r" % (dtype,))
+
+
+WIDTH = {"f32": 8, "f16": 4, "bf16": 4}     # hex digits of an encoding
+
+
+# --- Definitions: row constants -----------------------------------------------------------------
+
+LOG2E = float.fromhex("0x1.71547652b82fep+0")
+MAGIC = 1.5 * 2.0 ** 23         # adding it rounds to a multiple of 1 ...
+EVEN = 1.5 * 2.0 ** 24          # ... and adding this one, to a multiple of 2
+
+
+class Constants:
+    """Definitions: what a temperature determines. tau is rounded to fp32, then range-checked."""
+
+    def __init__(self, temperature):
+        tau = to32(temperature)
+        if not 2.0 ** -10 <= tau <= 2.0 ** 10:
+            raise ValueError("temperature %r is outside [2^-10, 2^10]" % (temperature,))
+        self.tau = tau
+        self.c = to32(LOG2E / tau)                              # fp64 division, then rounded
+        self.kappa = (1.0 / tau) / self.c                       # two fp64 divisions
+        self.k64 = to32(64.0 / self.c)                          # fp32 division
+        self.lim = from_bits32(bits32(to32(2.0 ** 21 / self.c)) & 0xFFFF0000)
+
+
+# --- Leaf ---------------------------------------------------------------------------------------
+
+EXP2_COEFFICIENTS = [float.fromhex(h) for h in (               # of r^6 .. r^0
+    "0x1.44138ap-13", "0x1.5f0890p-10", "0x1.3b2a54p-7", "0x1.c6af6cp-5", "0x1.ebfbe0p-3",
+    "0x1.62e430p-1", "0x1p+0")]
+
+
+def exp2_poly(r):
+    """Definitions, exp2: p = 2^r for r in [-1/2, 1/2], Horner with fma."""
+    p = EXP2_COEFFICIENTS[0]
+    for coefficient in EXP2_COEFFICIENTS[1:]:
+        p = fma32(p, r, coefficient)
+    return p
+
+
+def clamp(x, lim):
+    return max(-lim, min(x, lim))
+
+
+def threshold(m, wide, k):
+    """Leaf, Threshold: the smallest value that a leaf with largest logit m distinguishes."""
+    thr = to32(m - k.k64)
+    if wide:
+        return thr
+    b = bits32(thr)
+    if b >> 31:
+        b += 0xFFFF                     # towards -inf: away from zero where thr is negative
+    return from_bits32(b & 0xFFFF0000)
+
+
+def is_poison(x):
+    return x != x or x == INF
+
+
+def leaf(xs, k):
+    """Leaf: the pair (A, M), worth M * 2^(A - 24), of up to 16 logits; None if none is present.
+
+    xs: the fp32 logits of ids 16 b, 16 b + 1, ...; -inf is absent, ids past the end are left out.
+    NaN and +inf must have been looked for before.
+    """
+    m = max(xs)                                                 # Scan
+    if m == -INF:
+        return None
+    A = to32(fma32(m, k.c, EVEN) - EVEN)                    # Octave
+    wide = not abs(A) < 4096                                    # Wide
+    if wide:
+        xs = [x if x == -INF else clamp(x, k.lim) for x in xs]
+        m = clamp(m, k.lim)
+        A = fma32(m, k.c, EVEN) - EVEN
+    thr = threshold(m, wide, k)                                 # Threshold
+    xs = list(xs) + [-INF] * (16 - len(xs))
+    v = [leaf_term(max(x, thr), A, k.c) for x in xs]            # Terms
+    for half in (8, 4, 2, 1):                                   # Tree
+        v = [to32(v[i] + v[i + half]) for i in range(half)]
+    M = int(v[0] * 2.0 ** 24)                                   # Integer
+    assert M == v[0] * 2.0 ** 24 and 2 ** 23 <= M <= 2 ** 29 and A % 2 == 0
+    return int(A), M
+
+
+def leaf_term(y, A, c):
+    """Leaf, Terms: v = 2^(y c - A). Scaling by a power of two is exact: v is a normal number."""
+    z = fma32(y, c, MAGIC - A)
+    n = z - (MAGIC - A)
+    r = fma32(y, c, -n)
+    return exp2_poly(r) * 2.0 ** int(n - A)
+
+
+# --- Accumulator --------------------------------------------------------------------------------
+
+POISON_J = 0x7FFFFFFF
+MASK32 = 2 ** 32 - 1
+
+
+class State:
+    """Accumulator: (J, l0, l1, l2), exact sums of the 32-bit digits J - 1, J, J + 1 of a row."""
+
+    def __init__(self, c):
+        self.c = c                      # merging needs equal bits of c
+        self.J = 0                      # 0: empty
+        self.digits = [0, 0, 0]
+
+    def raise_to(self, J):
+        """Moves the window up to J; what falls below it is dropped."""
+        if J > self.J:
+            self.digits = (self.digits + [0, 0, 0])[min(J - self.J, 3):][:3]
+            self.J = J
+
+    def add(self, A, M):
+        """Adds M * 2^(A - 24)."""
+        a = A + 2 ** 22
+        j, w = a >> 5, M << (a & 31)
+        self.raise_to(j)
+        for digit, part in ((j, w & MASK32), (j + 1, w >> 32)):
+            if digit >= self.J - 1:
+                self.digits[digit - (self.J - 1)] += part
+
+    def poison(self):
+        self.J, self.digits = POISON_J, [0, 0, 0]
+
+    def merge(self, other):
+        if bits32(self.c) != bits32(other.c):
+            raise ValueError("states of different temperatures")
+        J = max(self.J, other.J)
+        moved = State(other.c)
+        moved.J, moved.digits = other.J, list(other.digits)
+        moved.raise_to(J)
+        self.raise_to(J)
+        self.digits = [p + q for p, q in zip(self.digits, moved.digits)]
+
+    def record(self):
+        """State bytes: the 32 bytes, little-endian: J, the bits of c, l0, l1, l2."""
+        return struct.pack("<IIQQQ", self.J, bits32(self.c), *self.digits)
+
+
+def row_state(row, k):
+    """Leaf and Accumulator: the state of a row of fp32 values; leaves may come in any order."""
+    state = State(k.c)
+    if any(map(is_poison, row)):
+        state.poison()
+        return state
+    for first in range(0, len(row), 16):
+        value = leaf(row[first:first + 16], k)
+        if value is not None:
+            state.add(*value)
+    return state
+
+
+# --- Finish -------------------------------------------------------------------------------------
+
+SQRT2 = float.fromhex("0x1.6a09e667f3bcdp+0")
+LOG2_COEFFICIENTS = [float.fromhex(h) for h in (               # k = 10 .. 0
+    "0x1.1964ec6fc9491p-3", "0x1.3703c1f4d0ffep-3", "0x1.5b9ac9b743f0dp-3", "0x1.89f3b1694cffep-3",
+    "0x1.c68f568d31761p-3", "0x1.0c9a84994022dp-2", "0x1.484b13d7c02a9p-2", "0x1.a61762a7adedap-2",
+    "0x1.2776c50ef9bfep-1", "0x1.ec709dc3a03fep-1", "0x1.71547652b82fep+1")]
+
+
+def lg(u):
+    """Definitions, lg(u) = (e, F): log2 of a double u > 0 is e + F, |F| <= about 1/2, in fp64."""
+    g, e = math.frexp(u)                # in [1/2, 1)
+    g, e = 2.0 * g, e - 1               # in [1, 2)
+    if g > SQRT2:
+        g, e = 0.5 * g, e + 1
+    f = (g - 1.0) / (g + 1.0)
+    h = f * f
+    q = LOG2_COEFFICIENTS[0]
+    for coefficient in LOG2_COEFFICIENTS[1:]:
+        q = fma64(q, h, coefficient)
+    return e, f * q
+
+
+def trunc53(T):
+    """Finish, T: a positive integer cut to its 53 highest bits, towards zero, as a double."""
+    drop = max(T.bit_length() - 53, 0)
+    return math.ldexp(T >> drop, drop)
+
+
+def lg_of_state(state):
+    """Finish, Sum, (eS, FS): log2 of the row's sum."""
+    l0, l1, l2 = state.digits
+    e, F = lg(trunc53(l0 + (l1 << 32) + (l2 << 64)))
+    return e + 32 * (state.J - 1) - 24 - 2 ** 22, F
+
+
+def lg_of_target(x, k):
+    """Finish, Target's term, (ey, Fy): log2 of the target's term, from its logit alone."""
+    x = clamp(x, k.lim)
+    z = fma32(x, k.c, MAGIC)
+    n = z - MAGIC
+    e, F = lg(exp2_poly(fma32(x, k.c, -n)))
+    return e + int(n), F
+
+
+def finish_lse(state, k):
+    """Finish and Edges: lse as an fp32 value, from the state of the whole row."""
+    if state.J in (0, POISON_J):
+        return math.nan
+    eS, FS = lg_of_state(state)
+    return to32(k.kappa * (eS + FS))
+
+
+def finish_logprob(state, x, k):
+    """Finish and Edges: the logprob as an fp32 value; x is the target's logit."""
+    if state.J in (0, POISON_J):
+        return math.nan
+    if x == -INF:
+        return -INF
+    eS, FS = lg_of_state(state)
+    ey, Fy = lg_of_target(x, k)
+    return to32(k.kappa * ((ey - eS) + (Fy - FS)))
+
+
+def logprob_row(row, ids, temperature):
+    """One row of fp32 values: (logprob of each id, lse, state)."""
+    k = Constants(temperature)
+    state = row_state(row, k)
+    return [finish_logprob(state, row[i], k) for i in ids], finish_lse(state, k), state
+
+
+# --- Sums ---------------------------------------------------------------------------------------
+
+def exact_sum(values):
+    """Sums: the exact real sum of fp32 values, rounded once to nearest even; zero and empty: +0."""
+    values = list(values)
+    if any(x != x for x in values) or (INF in values and -INF in values):
+        return math.nan
+    for infinity in (INF, -INF):
+        if infinity in values:
+            return infinity
+    total = 0
+    for x in values:                                    # in steps of 2^-149, fp32's last bit
+        n, d = x.as_integer_ratio()
+        total += n * (2 ** 149 // d)
+    return round32(total, -149)
+
+
+# --- Edges: whole batches -----------------------------------------------------------------------
+
+def logprob_batch(logits, dtype, ids, batch=None, time=None, vocab=None, mask=None,
+                  temperature=1.0, ignore_index=-100, shift=False, cu_seqlens=None,
+                  row_list=None):
+    """Edges and Sums: everything sb_logprob answers, as encodings.
+
+    logits: R rows, each a list of V encodings, or None where the row is never read. ids, mask and
+    a list of temperatures have R entries. Padded: R = batch * time. Packed: cu_seqlens.
+    Result: a dict of lists token and lse (R encodings), sequence (B encodings), count (B).
+    With shift, what stands at row r of a sequence (id, mask, temperature, place in row_list, and
+    the result) is scored with the logits of row r - 1.
+    """
+    rows = len(ids)
+    if cu_seqlens is not None:
+        spans = list(zip(cu_seqlens[:-1], cu_seqlens[1:]))
+    else:
+        batch = 1 if batch is None else batch
+        time = rows // max(batch, 1) if time is None else time
+        spans = [(b * time, (b + 1) * time) for b in range(batch)]
+    temperatures = temperature if isinstance(temperature, list) else [temperature] * rows
+    for name, size in (("positions", spans[-1][1] if spans else 0), ("rows of logits", len(logits)),
+                       ("masks", rows if mask is None else len(mask)),
+                       ("temperatures", len(temperatures))):
+        if size != rows:
+            raise ValueError("%d ids, but %d %s" % (rows, size, name))
+    if vocab is None:
+        vocab = next((len(row) for row in logits if row is not None), 0)
+
+    for r, row in enumerate(logits):
+        if row is not None and len(row) != vocab:
+            raise ValueError("row %d: %d logits, not %d" % (r, len(row), vocab))
+
+    active = [True] * rows
+    if mask is not None:
+        active = [m != 0 for m in mask]
+    if row_list is not None:
+        listed = set(row_list)
+        active = [active[r] and r in listed for r in range(rows)]
+    if shift:
+        for first, end in spans:
+            if first < end:
+                active[first] = False
+    active = [active[r] and ids[r] != ignore_index for r in range(rows)]
+
+    for r in range(rows):                               # all ids before any result
+        if active[r] and not 0 <= ids[r] < vocab:
+            raise ValueError("row %d: id %d is outside [0, %d)" % (r, ids[r], vocab))
+
+    token, lse = [0.0] * rows, [0.0] * rows             # +0 where ignored
+    for r in range(rows):
+        if active[r]:
+            row = [decode(b, dtype) for b in logits[r - 1 if shift else r]]
+            try:
+                (token[r],), lse[r], _ = logprob_row(row, [ids[r]], temperatures[r])
+            except ValueError as error:
+                raise ValueError("row %d: %s" % (r, error))
+    sums = [exact_sum(token[r] for r in range(*span) if active[r]) for span in spans]
+    return {"token": [bits32(x) for x in token], "lse": [bits32(x) for x in lse],
+            "sequence": [bits32(x) for x in sums],
+            "count": [sum(active[first:end]) for first, end in spans], "spans": spans}
+
+
+# --- Command line -------------------------------------------------------------------------------
+
+def hex_row(row, dtype):
+    """The encodings in a string of hex digits, or in a list of such strings; null stays None."""
+    if row is None:
+        return None
+    text = "".join(("".join(row) if isinstance(row, list) else row).split())
+    width = WIDTH[dtype]
+    if len(text) % width:
+        raise ValueError("a row's hex digits are not a multiple of %d" % width)
+    return [int(text[i:i + width], 16) for i in range(0, len(text), width)]
+
+
+def flat(values):
+    """A list of lists as one list; any other list as it is."""
+    if values and isinstance(values[0], list):
+        return [x for inner in values for x in inner]
+    return values
+
+
+def temperature_of(value):
+    if isinstance(value, list):
+        return [temperature_of(v) for v in flat(value)]
+    return from_bits32(int(value, 16)) if isinstance(value, str) else float(value)
+
+
+def main(arguments):
+    if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
+        print(__doc__.strip())
+        return 0 if arguments and arguments[0] in ("-h", "--help") else 2
+    try:
+        if arguments[0] == "-":
+            job = json.load(sys.stdin)
+        else:
+            with open(arguments[0]) as file:
+                job = json.load(file)
+        dtype = {"fp32": "f32", "fp16": "f16"}.get(job["dtype"], job["dtype"])
+        if dtype not in WIDTH:
+            raise ValueError("unknown dtype %r" % (job["dtype"],))
+        mask = job.get("mask")
+        out = logprob_batch(
+            [hex_row(row, dtype) for row in job["logits"]], dtype, flat(job["ids"]),
+            batch=job.get("batch"), time=job.get("time"), vocab=job.get("vocab"),
+            mask=None if mask is None else flat(mask),
+            temperature=temperature_of(job.get("temperature", 1.0)),
+            ignore_index=job.get("ignore_index", -100), shift=bool(job.get("shift", False)),
+            cu_seqlens=job.get("cu_seqlens"), row_list=job.get("row_list"))
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        what = "field %s is missing" % error if isinstance(error, KeyError) else error
+        print("reference.py: %s" % what, file=sys.stderr)
+        return 1
+
+    def sequences(bits):
+        return [["%08x" % b for b in bits[first:end]] for first, end in out["spans"]]
+
+    print(json.dumps({
+        "numerics": NUMERICS, "token_bits": sequences(out["token"]),
+        "lse_bits": sequences(out["lse"]),
+        "sequence_bits": ["%08x" % b for b in out["sequence"]], "count": out["count"]}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
