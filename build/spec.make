@@ -83,6 +83,7 @@ endif
 GENERATED :=
 OBJECTS :=
 
+GENERATED += $(OBJDIR)/abi.o
 GENERATED += $(OBJDIR)/accumulator.o
 GENERATED += $(OBJDIR)/calls.o
 GENERATED += $(OBJDIR)/convert.o
@@ -96,6 +97,7 @@ GENERATED += $(OBJDIR)/isas.o
 GENERATED += $(OBJDIR)/log2.o
 GENERATED += $(OBJDIR)/main.o
 GENERATED += $(OBJDIR)/vectors.o
+OBJECTS += $(OBJDIR)/abi.o
 OBJECTS += $(OBJDIR)/accumulator.o
 OBJECTS += $(OBJDIR)/calls.o
 OBJECTS += $(OBJDIR)/convert.o
@@ -172,6 +174,9 @@ endif
 # File Rules
 # #############################################
 
+$(OBJDIR)/abi.o: ../spec/c/abi.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/accumulator.o: ../spec/c/accumulator.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"

@@ -20,43 +20,64 @@ SB_DET int32_t sb_top128(sb_u128 t)
 /* NaN rows: poisoned, or nothing present. */
 SB_DET int sb_state_is_nan(const sb_state *s) { return s->J == SB_J_EMPTY || s->J == SB_J_POISON; }
 
-/* log2 of the sum, its 53 highest bits taken. Requires: not sb_state_is_nan(s). */
-SB_DET sb_lg sb_state_log2(const sb_state *s)
+/* A positive number (1 + m / 2^52) * 2^e, ready for sb_log2_parts. */
+typedef struct sb_mantissa {
+    uint64_t m;
+    int32_t e;
+} sb_mantissa;
+
+/* The sum, its 53 highest bits. Requires: not sb_state_is_nan(s). */
+SB_DET sb_mantissa sb_sum_mantissa(const sb_state *s)
 {
     sb_u128 t = (sb_u128)s->l[0] + ((sb_u128)s->l[1] << 32) + ((sb_u128)s->l[2] << 64);
     int32_t top = sb_top128(t);
     uint64_t m = (uint64_t)(top > 52 ? t >> (top - 52) : t << (52 - top));
-    return sb_log2_parts(m & 0x000fffffffffffffu, top + 32 * ((int32_t)s->J - 1) - 24 - SB_BIAS);
+    sb_mantissa sum;
+    sum.m = m & 0x000fffffffffffffu;
+    sum.e = top + 32 * ((int32_t)s->J - 1) - 24 - SB_BIAS;
+    return sum;
 }
 
-/* log2 of the target's term. Requires: x finite. */
-SB_DET sb_lg sb_target_log2(float x, const sb_row *row)
+/* The target's term. Requires: x finite. */
+SB_DET sb_mantissa sb_target_mantissa(float x, const sb_row *row)
 {
     float y = sb_clamp(x, row->lim);
     float z = sb_fma32(y, row->c, SB_INT_MAGIC);
     float n = z - SB_INT_MAGIC;
-    float r = sb_fma32(y, row->c, -n);
-    sb_lg lg = sb_log2((double)sb_exp2(r));
-    lg.e += (int32_t)n;
-    return lg;
+    uint32_t p = sb_bits32(sb_exp2(sb_fma32(y, row->c, -n))); /* positive and normal */
+    sb_mantissa target;
+    target.m = (uint64_t)(p & 0x7fffffu) << 29;
+    target.e = (int32_t)(p >> 23) - 127 + (int32_t)n;
+    return target;
+}
+
+/* From the logarithms of the target's term and of the sum. */
+SB_DET float sb_logprob_of(sb_lg target, sb_lg sum, const sb_row *row)
+{
+    return (float)(row->kappa * ((double)(target.e - sum.e) + (target.f - sum.f)));
+}
+
+SB_DET float sb_lse_of(sb_lg sum, const sb_row *row)
+{
+    return (float)(row->kappa * ((double)sum.e + sum.f));
 }
 
 SB_DET float sb_finish_logprob(const sb_state *s, float x, const sb_row *row)
 {
-    sb_lg sum, target;
+    sb_mantissa sum, target;
     if (sb_state_is_nan(s)) return sb_float(SB_NAN_BITS);
     if (sb_is_absent(x)) return sb_float(0xff800000u);
-    sum = sb_state_log2(s);
-    target = sb_target_log2(x, row);
-    return (float)(row->kappa * ((double)(target.e - sum.e) + (target.f - sum.f)));
+    sum = sb_sum_mantissa(s);
+    target = sb_target_mantissa(x, row);
+    return sb_logprob_of(sb_log2_parts(target.m, target.e), sb_log2_parts(sum.m, sum.e), row);
 }
 
 SB_DET float sb_finish_lse(const sb_state *s, const sb_row *row)
 {
-    sb_lg sum;
+    sb_mantissa sum;
     if (sb_state_is_nan(s)) return sb_float(SB_NAN_BITS);
-    sum = sb_state_log2(s);
-    return (float)(row->kappa * ((double)sum.e + sum.f));
+    sum = sb_sum_mantissa(s);
+    return sb_lse_of(sb_log2_parts(sum.m, sum.e), row);
 }
 
 #endif

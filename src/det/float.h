@@ -18,7 +18,7 @@
 #pragma STDC FP_CONTRACT OFF
 #endif
 #if defined(__FAST_MATH__)
-#error "samebits needs IEEE arithmetic: do not compile it with -ffast-math"
+#error "samebits needs IEEE arithmetic: compile it without fast math"
 #endif
 #endif
 

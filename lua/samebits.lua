@@ -1,0 +1,52 @@
+--- samebits: token and sequence logprobs from logits, the same bits every time.
+--
+--     local samebits = require "samebits"
+--     local ctx   = samebits.open()
+--     local data  = samebits.load("logits.safetensors")
+--     local batch = samebits.batch { logits = data.logits, ids = data.ids, mask = data.mask }
+--     local out   = ctx:logprob(batch)           -- out.token, out.lse, out.sequence, out.count
+--
+-- Rows, positions, sequences, dimensions and ids count from 0, as in dumps of numpy and torch.
+-- Lists that are Lua tables, such as a shape, count from 1 as any.
+--
+-- Misuse is an error; what the environment refuses (a file, a backend) is nil, a message and, from
+-- the library, the name of its status.
+-- @module samebits
+
+local lib = require "samebits.lib"
+local bits = require "samebits.bits"
+local tensor = require "samebits.tensor"
+local batches = require "samebits.batch"
+local context = require "samebits.context"
+local ragged = require "samebits.ragged"
+local formats = require "samebits.formats"
+
+return {
+  --- The library's release, arithmetic (record it beside experiments) and ABI.
+  version = lib.version,
+  numerics = lib.numerics,
+  abi = lib.abi,
+
+  open = context.open,
+  backends = context.backends,
+  logprob = context.logprob,
+
+  tensor = tensor.tensor,
+  zeros = tensor.zeros,
+  empty = tensor.empty,
+  is_tensor = tensor.is_tensor,
+
+  batch = batches.new,
+  batch_from = ragged.from_sequences,
+  pad = ragged.pad,
+  pack = ragged.pack,
+  mask_from_lengths = ragged.mask_from_lengths,
+  mask_from_splits = ragged.mask_from_splits,
+
+  load = formats.load,
+  save = formats.save,
+
+  bits = bits,
+  same_bits = bits.same_bits,
+  ulp = bits.ulp,
+}

@@ -1,0 +1,443 @@
+--- Batches: what `ctx:logprob` scores. Everything about them is checked here, in words of the
+-- caller's own arguments, except the values of ids, temperatures and offsets, which the library
+-- checks row by row.
+--
+-- Layouts:
+--
+-- * padded: logits [B, T, V], and per row [B, T];
+-- * packed: logits [N, V], cu_seqlens [B + 1], and per row [N];
+-- * one sequence: logits [N, V] without cu_seqlens, and per row [N].
+--
+-- A batch refers to the tensors it was made from and keeps them alive. It copies only what the
+-- library cannot read in place: logits whose vocabulary dimension is not contiguous or whose rows
+-- overlap, strided per-row tensors, and integers of another width.
+
+local ffi = require "ffi"
+local tensor = require "samebits.tensor"
+local misuse = require "samebits.misuse"
+local constants = require "samebits.cdef"
+
+local raise = misuse.raise
+
+local LOGITS_DTYPES = { float32 = 1, float16 = 2, bfloat16 = 3 }
+local INDEX_DTYPES = { int32 = 4, int64 = 5 }
+local INTEGERS = { int8 = true, uint8 = true, int16 = true, int32 = true, int64 = true }
+local FLOATS = { float64 = true, float32 = true, float16 = true, bfloat16 = true }
+
+local POINTERS = {
+  bool = "const uint8_t *", uint8 = "const uint8_t *", int8 = "const int8_t *",
+  int16 = "const int16_t *", int32 = "const int32_t *", int64 = "const int64_t *",
+  float32 = "const float *",
+}
+
+local FIELDS = {
+  logits = true, ids = true, mask = true, temperature = true, ignore_index = true, shift = true,
+  rows = true, cu_seqlens = true,
+}
+
+local function shape_text(shape) return "[" .. table.concat(shape, ", ") .. "]" end
+
+local function describe(value)
+  if tensor.is_tensor(value) then return ("%s %s"):format(value.dtype, shape_text(value.shape)) end
+  return type(value)
+end
+
+local function same_shape(a, b)
+  if #a ~= #b then return false end
+  for i = 1, #a do if a[i] ~= b[i] then return false end end
+  return true
+end
+
+local function product(shape)
+  local n = 1
+  for i = 1, #shape do n = n * shape[i] end
+  return n
+end
+
+local function typed(t) return ffi.cast(POINTERS[t.dtype], t.ptr) end
+
+local function is_int64(x)
+  return type(x) == "cdata" and (ffi.istype("int64_t", x) or ffi.istype("uint64_t", x))
+end
+
+local function is_integer(x)
+  return is_int64(x) or type(x) == "number" and x % 1 == 0 and math.abs(x) < 2 ^ 63
+end
+
+-- What a table's elements may be, and how they are stored.
+local function to_index(x) return is_integer(x) and x or nil end
+local function to_flag(x)
+  if type(x) == "boolean" then return x and 1 or 0 end
+  return is_integer(x) and (x ~= 0 and 1 or 0) or nil
+end
+local function to_float(x) return type(x) == "number" and x or nil end
+
+-- Nested tables to a tensor of a known shape; every level must have exactly the length it should.
+local function from_table(name, value, shape, dtype, convert)
+  local out = tensor.zeros(shape, dtype)
+  local kind = dtype == "float32" and "float *" or dtype == "uint8" and "uint8_t *" or "int64_t *"
+  local data, at = ffi.cast(kind, out.ptr), 0
+  local function copy(level, depth, where)
+    if type(level) ~= "table" or tensor.is_tensor(level) then
+      raise("%s%s: expected a table, got %s", name, where, describe(level))
+    end
+    if #level ~= shape[depth] then
+      raise("%s%s has %d entries, expected %d (shape %s)", name, where, #level,
+            shape[depth], shape_text(shape))
+    end
+    for i = 1, #level do
+      local here = ("%s[%d]"):format(where, i - 1)
+      if depth < #shape then
+        copy(level[i], depth + 1, here)
+      else
+        local x = convert(level[i])
+        if x == nil then
+          raise("%s%s is %s, expected %s", name, here, tostring(level[i]),
+                convert == to_index and "an integer" or convert == to_flag and
+                "an integer or a boolean" or "a number")
+        end
+        data[at] = x
+        at = at + 1
+      end
+    end
+  end
+  copy(value, 1, "")
+  return out
+end
+
+local function check_tensor(name, value, wanted)
+  if not tensor.is_tensor(value) then
+    raise("%s: expected %s, got %s", name, wanted, describe(value))
+  end
+  if value.device ~= "cpu" then
+    raise("%s: the tensor is on device %s; batches take tensors of the cpu", name,
+          tostring(value.device))
+  end
+end
+
+local function check_shape(name, value, shape)
+  if not same_shape(value.shape, shape) then
+    raise("%s: shape %s, expected %s", name, shape_text(value.shape), shape_text(shape))
+  end
+end
+
+-- Contiguous and aligned to its elements, as the library wants whatever is per row; files may hold
+-- tensors at odd offsets.
+local function in_place(t)
+  t = t:contiguous()
+  if tonumber(ffi.cast("uintptr_t", t.ptr) % t.itemsize) ~= 0 then t = t:clone() end
+  return t
+end
+
+-- Integers [shape] as a contiguous int32 or int64 tensor.
+local function indices(name, value, shape)
+  if type(value) == "table" and not tensor.is_tensor(value) then
+    return from_table(name, value, shape, "int64", to_index)
+  end
+  check_tensor(name, value, "a tensor of integers or a table")
+  if not INTEGERS[value.dtype] then
+    raise("%s: dtype %s, expected int32 or int64", name, value.dtype)
+  end
+  check_shape(name, value, shape)
+  return in_place(INDEX_DTYPES[value.dtype] and value or value:to "int32")
+end
+
+-- A mask as bytes, non-zero where active.
+local function mask_bytes(name, value, shape)
+  if type(value) == "table" and not tensor.is_tensor(value) then
+    return from_table(name, value, shape, "uint8", to_flag)
+  end
+  check_tensor(name, value, "a tensor of bool or integers, or a table")
+  if value.dtype ~= "bool" and not INTEGERS[value.dtype] then
+    raise("%s: dtype %s, expected bool or an integer (non-zero: active)", name, value.dtype)
+  end
+  check_shape(name, value, shape)
+  value = in_place(value)
+  if value.itemsize == 1 then return value end
+  -- Not value:to "uint8": it would take 256 to 0, which is active here.
+  local out = tensor.zeros(shape, "uint8")
+  local from, to = typed(value), ffi.cast("uint8_t *", out.ptr)
+  for i = 0, value:numel() - 1 do to[i] = from[i] ~= 0 and 1 or 0 end
+  return out
+end
+
+-- One value a sequence [B] to one a row. bounds(b) gives the sequence's first row and the one past
+-- its last.
+local function expand(values, row_shape, sequences, bounds)
+  local out = tensor.zeros(row_shape, "float32")
+  -- As words: a NaN must not pass through a Lua number, where LuaJIT may misread it.
+  local from, to = ffi.cast("const uint32_t *", values.ptr), ffi.cast("uint32_t *", out.ptr)
+  for b = 0, sequences - 1 do
+    local first, past = bounds(b)
+    for row = first, past - 1 do to[row] = from[b] end
+  end
+  return out
+end
+
+-- Temperatures as a number, or as fp32 one a row.
+local function temperatures(value, row_shape, sequences, bounds)
+  if type(value) == "number" then return value end
+  local per_sequence = { sequences }
+  if type(value) == "table" and not tensor.is_tensor(value) then
+    local nested = type(value[1]) == "table"
+    local shape = row_shape
+    if not nested and not (#row_shape == 1 and #value == row_shape[1]) then shape = per_sequence end
+    value = from_table("temperature", value, shape, "float32", to_float)
+  end
+  check_tensor("temperature", value, "a number, a tensor or a table")
+  if not FLOATS[value.dtype] and not INTEGERS[value.dtype] then
+    raise("temperature: dtype %s, expected float32", value.dtype)
+  end
+  value = in_place(value.dtype == "float32" and value or value:to "float32")
+  -- Where both fit (N = B), one a row is meant.
+  if same_shape(value.shape, row_shape) then return value end
+  if same_shape(value.shape, per_sequence) then
+    return expand(value, row_shape, sequences, bounds)
+  end
+  raise("temperature: shape %s, expected %s (one a row) or %s (one a sequence)",
+        shape_text(value.shape), shape_text(row_shape), shape_text(per_sequence))
+end
+
+local function check_logits(value)
+  if type(value) == "table" and not tensor.is_tensor(value) then
+    local ok, made = pcall(tensor.tensor, value, { dtype = "float32" })
+    if not ok then raise("logits: %s", tostring(made)) end
+    value = made
+  end
+  check_tensor("logits", value, "a tensor [B, T, V] or [N, V]")
+  if not LOGITS_DTYPES[value.dtype] then
+    raise("logits: dtype %s, expected float32, float16 or bfloat16%s", value.dtype,
+          value.dtype == "float64" and " (logits:to \"float32\" rounds them)" or "")
+  end
+  if value.ndim ~= 2 and value.ndim ~= 3 then
+    raise("logits: shape %s, expected [B, T, V] or [N, V]", shape_text(value.shape))
+  end
+  local vocab = value.shape[value.ndim]
+  if vocab < 1 or vocab > constants.SB_MAX_VOCAB then
+    raise("logits: shape %s: a vocabulary of %d; 1 to %d can be scored", shape_text(value.shape),
+          vocab, constants.SB_MAX_VOCAB)
+  end
+  return value
+end
+
+-- The logits as the library can read them, with row and sequence strides; a copy only where they
+-- cannot be read in place. A stride of 0 means the dense one there, and is given for dimensions of
+-- length 1, whose stride means nothing.
+local function readable(logits)
+  local n, shape, strides = logits.ndim, logits.shape, logits.strides
+  local vocab = shape[n]
+  local row = shape[n - 1] > 1 and strides[n - 1] or 0
+  local sequence = n == 3 and shape[1] > 1 and strides[1] or 0
+  local ok = (vocab == 1 or strides[n] == 1) and (shape[n - 1] <= 1 or row >= vocab) and
+             (n == 2 or shape[1] <= 1 or sequence > 0)
+  if ok then return logits, row, sequence end
+  return logits:contiguous(), 0, 0
+end
+
+local Batch = {}
+Batch.__index = Batch
+
+-- The first row of sequence b, and the one past its last.
+local function bounds_of(self)
+  local offsets = self.cu_seqlens and typed(self.cu_seqlens)
+  if offsets then
+    -- Unchecked offsets (the library checks them) are clipped: never a row outside [0, N].
+    local function clip(x) return math.max(0, math.min(tonumber(x), self.rows_total)) end
+    return function(b) return clip(offsets[b]), clip(offsets[b + 1]) end
+  end
+  local time = self.sequences > 0 and self.rows_total / self.sequences or 0
+  return function(b) return b * time, (b + 1) * time end
+end
+
+-- A list of integers of any length: its tensor.
+local function index_list(name, value, wanted)
+  local n
+  if tensor.is_tensor(value) then
+    n = value.ndim == 1 and value.shape[1]
+  else
+    n = type(value) == "table" and #value
+  end
+  if not n then
+    raise("%s: expected a tensor %s or a table, got %s", name, wanted, describe(value))
+  end
+  return indices(name, value, { n }), n
+end
+
+-- Layout, per-row shape, sequences and offsets.
+local function set_layout(self, logits, cu_seqlens)
+  if logits.ndim == 3 then
+    if cu_seqlens ~= nil then
+      raise("cu_seqlens: given with logits %s; packed logits are [N, V]", shape_text(logits.shape))
+    end
+    self.layout, self.sequences = "padded", logits.shape[1]
+    self.shape = { logits.shape[1], logits.shape[2] }
+  elseif cu_seqlens == nil then
+    self.layout, self.sequences = "one sequence", 1
+    self.shape = { logits.shape[1] }
+  else
+    local n
+    self.cu_seqlens, n = index_list("cu_seqlens", cu_seqlens, "[B + 1]")
+    if n < 1 then raise "cu_seqlens: shape [0], expected [B + 1]" end
+    self.layout, self.sequences = "packed", n - 1
+    self.shape = { logits.shape[1] }
+  end
+  self.rows_total = product(self.shape)
+end
+
+-- The row list as int64; beside it what the library gets: there a null pointer means every row,
+-- and an empty list none.
+local function set_rows(self, rows)
+  local list, n = index_list("rows", rows, "[R]")
+  self.rows = list.dtype == "int64" and list or list:to "int64"
+  self.row_list = n > 0 and self.rows or tensor.zeros({ 1 }, "int64")
+end
+
+local function shift_of(value)
+  if value == nil or value == false or value == 0 then return 0 end
+  if value == true or value == 1 then return 1 end
+  raise("shift: expected 0, 1 or a boolean, got %s", tostring(value))
+end
+
+-- The library's struct, which points into this batch's tensors.
+local function describe_to_c(self, row_stride, batch_stride)
+  local c = ffi.new "sb_batch"
+  c.size = ffi.sizeof "sb_batch"
+  c.logits, c.logits_dtype = self.logits.ptr, LOGITS_DTYPES[self.logits.dtype]
+  c.vocab, c.row_stride, c.batch_stride = self.vocab, row_stride, batch_stride
+  c.batch = self.sequences
+  if self.cu_seqlens then
+    c.rows = self.shape[1]
+    c.cu_seqlens, c.cu_seqlens_dtype = self.cu_seqlens.ptr, INDEX_DTYPES[self.cu_seqlens.dtype]
+  else
+    c.time = self.shape[#self.shape]
+  end
+  c.ids, c.ids_dtype = self.ids.ptr, INDEX_DTYPES[self.ids.dtype]
+  if self.mask then c.mask = self.mask.ptr end
+  if self.rows then
+    c.row_list = ffi.cast("const int64_t *", self.row_list.ptr)
+    c.row_count = self.rows.shape[1]
+  end
+  if type(self.temperature) == "number" then
+    c.temperature = self.temperature
+  else
+    c.temperature = 1
+    c.temperatures = ffi.cast("const float *", self.temperature.ptr)
+  end
+  c.ignore_index, c.shift = self.ignore_index, self.shift
+  return c
+end
+
+local function build(spec)
+  if type(spec) ~= "table" or tensor.is_tensor(spec) then
+    raise("batch: expected a table { logits = ..., ids = ... }, got %s", describe(spec))
+  end
+  for key in pairs(spec) do
+    if not FIELDS[key] then raise("batch: unknown field '%s'", tostring(key)) end
+  end
+  for _, key in ipairs { "logits", "ids" } do
+    if spec[key] == nil then raise("batch: %s is missing", key) end
+  end
+
+  local logits = check_logits(spec.logits)
+  local self = setmetatable({ vocab = logits.shape[logits.ndim] }, Batch)
+  set_layout(self, logits, spec.cu_seqlens)
+
+  self.ids = indices("ids", spec.ids, self.shape)
+  if spec.mask ~= nil then self.mask = mask_bytes("mask", spec.mask, self.shape) end
+  if spec.rows ~= nil then set_rows(self, spec.rows) end
+  self.temperature = 1
+  if spec.temperature ~= nil then
+    self.temperature = temperatures(spec.temperature, self.shape, self.sequences, bounds_of(self))
+  end
+  self.ignore_index = spec.ignore_index == nil and constants.SB_IGNORE_INDEX or spec.ignore_index
+  if not is_integer(self.ignore_index) then
+    raise("ignore_index: expected an integer, got %s", tostring(self.ignore_index))
+  end
+  self.shift = shift_of(spec.shift)
+
+  local row_stride, batch_stride
+  self.logits, row_stride, batch_stride = readable(logits)
+  self.c = describe_to_c(self, row_stride, batch_stride)
+  return self
+end
+
+--- The first row of sequence `b` and the one past its last, both counted from 0.
+function Batch:bounds(b)
+  return bounds_of(self)(b)
+end
+
+--- Which rows are active: a uint8 tensor of the per-row shape, 1 where a token is scored.
+function Batch:active()
+  local out = tensor.zeros(self.shape, "uint8")
+  local flags, ids = ffi.cast("uint8_t *", out.ptr), typed(self.ids)
+  local mask = self.mask and ffi.cast("const uint8_t *", self.mask.ptr)
+  local ignored = ffi.cast("int64_t", self.ignore_index)
+  local bounds = bounds_of(self)
+
+  local function visit(row)
+    if ids[row] ~= ignored and (not mask or mask[row] ~= 0) then flags[row] = 1 end
+  end
+  if self.rows then
+    local rows = typed(self.rows)
+    for i = 0, self.rows.shape[1] - 1 do
+      local row = tonumber(rows[i])
+      if row >= 0 and row < self.rows_total then visit(row) end
+    end
+  else
+    for row = 0, self.rows_total - 1 do visit(row) end
+  end
+  if self.shift == 1 then
+    for b = 0, self.sequences - 1 do
+      local first, past = bounds(b)
+      if first < past then flags[first] = 0 end
+    end
+  end
+  return out
+end
+
+function Batch:__tostring()
+  local active, flags = 0, self:active()
+  local bytes = ffi.cast("const uint8_t *", flags.ptr)
+  for row = 0, self.rows_total - 1 do active = active + bytes[row] end
+  local lines = { ("samebits.batch, %s"):format(self.layout) }
+  local function add(name, value)
+    if tensor.is_tensor(value) then value = describe(value) end
+    lines[#lines + 1] = ("  %-13s%s"):format(name, tostring(value))
+  end
+  add("logits", self.logits)
+  if self.cu_seqlens then add("cu_seqlens", self.cu_seqlens) end
+  add("ids", self.ids)
+  if self.mask then add("mask", self.mask) end
+  if self.rows then add("rows", self.rows) end
+  add("temperature", self.temperature)
+  if self.ignore_index ~= constants.SB_IGNORE_INDEX then add("ignore_index", self.ignore_index) end
+  if self.shift == 1 then add("shift", "1 (logits of row t score id t + 1)") end
+  add("active", ("%d of %d tokens, %d sequence%s"):format(active, self.rows_total, self.sequences,
+                                                          self.sequences == 1 and "" or "s"))
+  return table.concat(lines, "\n")
+end
+
+local M = {}
+
+--- Makes a batch.
+-- @tparam table spec
+--
+-- * `logits`: a tensor [B, T, V] or [N, V] of float32, float16 or bfloat16;
+-- * `ids`: the target ids, integers [B, T] or [N], a tensor or nested tables;
+-- * `mask`: the same shape, bool or integers, non-zero where active; all are by default;
+-- * `temperature`: a number, or one a row, or one a sequence [B]; 1 by default;
+-- * `cu_seqlens`: [B + 1], for packed logits;
+-- * `rows`: the rows to score, strictly rising; all by default;
+-- * `ignore_index`: the id of tokens not to score; -100 by default;
+-- * `shift`: 1 or true if the logits of row t score id t + 1 of the same sequence.
+M.new = misuse.guard(build)
+
+-- For code inside the library: raises what misuse.guard understands.
+M.build = build
+
+function M.is_batch(value) return getmetatable(value) == Batch end
+
+M.describe, M.shape_text, M.same_shape = describe, shape_text, same_shape
+M.indices, M.mask_bytes = indices, mask_bytes
+
+return M

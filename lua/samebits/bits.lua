@@ -1,0 +1,215 @@
+--- Are these the same bits? And how far apart are they?
+--
+-- Encodings are compared, not values: +0 and -0 differ, NaNs with equal bits do not.
+--
+-- The distance of two values, in ULPs, is the number of steps between them on the line of the
+-- dtype's values in order (infinities included, +0 and -0 in one place). Integers: their
+-- difference. NaN has no place on the line.
+
+local ffi = require "ffi"
+local dtype = require "samebits.dtype"
+local element = require "samebits.element"
+local layout = require "samebits.layout"
+local misuse = require "samebits.misuse"
+local tensor = require "samebits.tensor"
+
+ffi.cdef [[
+int samebits_libc_memcmp(const void *, const void *, size_t) __asm__("memcmp");
+]]
+
+local M = {}
+
+-- Elements compared at once; only blocks that differ are looked at one by one.
+local BLOCK = 4096
+
+-- scan(a, b, first, n): how many of the elements differ, the first one that does, the largest
+-- distance, and how many of the pairs hold a NaN. One compiled loop a dtype, from this text.
+local SCAN = [[
+local ffi, bit, WORD, NAN = ...
+local band, cast, abs = bit.band, ffi.cast, math.abs
+local uint64 = ffi.typeof("uint64_t")
+
+local function place(w) PLACE end
+
+local function scan(a, b, first, n)
+  local p, q = cast(WORD, a), cast(WORD, b)
+  local count, at, largest, nans = 0, -1, ZERO, 0
+  for k = first, first + n - 1 do
+    local x, y = p[k], q[k]
+    if x ~= y then
+      count = count + 1
+      if at < 0 then at = k end
+      if ISNAN then
+        nans = nans + 1
+      else
+        local i, j = place(x), place(y)
+        local d = DISTANCE
+        if d > largest then largest = d end
+      end
+    end
+  end
+  return count, at, largest, nans
+end
+return scan
+]]
+
+-- Sign and magnitude to a place on the line, for encodings of each size.
+local FLOAT_PLACE = {
+  [2] = "return w < 0x8000 and w or 0x8000 - w",
+  [4] = "return w >= 0 and w or -band(w, 0x7fffffff)",
+  [8] = "return w >= 0 and w or -band(w, 0x7fffffffffffffffLL)",
+}
+local FLOAT_WORD = { [2] = "uint16_t *", [4] = "int32_t *", [8] = "int64_t *" }
+local INFINITY = { float16 = 0x7c00, bfloat16 = 0x7f80, float32 = 0x7f800000,
+                   float64 = 0x7ff0000000000000LL }
+local MAGNITUDE = { [2] = "0x7fff", [4] = "0x7fffffff", [8] = "0x7fffffffffffffffLL" }
+
+local function make_scan(name)
+  local description = dtype.of[name]
+  local size, float = description.size, description.kind == "float"
+  local parts = {
+    PLACE = float and FLOAT_PLACE[size] or "return w",
+    ISNAN = "false",
+    ZERO = size == 8 and "0ULL" or "0",
+    DISTANCE = size == 8 and "i > j and cast(uint64, i) - cast(uint64, j) or " ..
+               "cast(uint64, j) - cast(uint64, i)" or "abs(i - j)",
+  }
+  if float then
+    parts.ISNAN = ("band(x, M) > NAN or band(y, M) > NAN"):gsub("M", MAGNITUDE[size])
+  end
+  local word = float and ffi.typeof(FLOAT_WORD[size]) or element.pointer[name]
+  local source = SCAN:gsub("%u+", parts)
+  return assert(loadstring(source, "=scan_" .. name))(ffi, require "bit", word, INFINITY[name])
+end
+
+local scans = setmetatable({}, { __index = function(self, name)
+  self[name] = make_scan(name)
+  return self[name]
+end })
+
+-- A distance as a Lua number where it is one exactly.
+local function plain(distance)
+  if type(distance) == "cdata" and distance <= 2ULL ^ 53 then return tonumber(distance) end
+  return distance
+end
+
+local function ulps_text(ulps)
+  if not ulps then return "no distance (NaN)" end
+  return ("%s ULP%s"):format(element.text(ulps), ulps == 1 and "" or "s")
+end
+
+local function value_text(v)
+  return type(v) == "number" and v == v and ("%.9g"):format(v) or element.text(v)
+end
+
+local Report = {}
+Report.__index = Report
+
+--- One line: the report's message.
+function Report:__tostring() return self.message end
+
+local function unlike(what, a, b)
+  return setmetatable({ message = ("%s differ: %s and %s"):format(what, a, b) }, Report)
+end
+
+local function compare(a, b)
+  local given = { a, b }
+  for i = 1, 2 do
+    local t = given[i]
+    if not tensor.is_tensor(t) then
+      misuse.raise("same_bits: argument %d is %s, not a tensor", i, element.text(t))
+    end
+    if t.device ~= "cpu" then
+      misuse.raise("same_bits: argument %d is on %s, not in memory", i, t.device)
+    end
+  end
+  if a.dtype ~= b.dtype then return false, unlike("dtypes", a.dtype, b.dtype) end
+  local shape_a, shape_b = layout.text(a.shape), layout.text(b.shape)
+  if shape_a ~= shape_b then return false, unlike("shapes", shape_a, shape_b) end
+
+  local name, size, total = a.dtype, a.itemsize, a:numel()
+  local x, y = a:contiguous(), b:contiguous()
+  local p, q = x.ptr, y.ptr
+  local scan = scans[name]
+  local count, at, largest, nans = 0, -1, size == 8 and 0ULL or 0, 0
+  for first = 0, total - 1, BLOCK do
+    local n = math.min(BLOCK, total - first)
+    if ffi.C.samebits_libc_memcmp(p + first * size, q + first * size, n * size) ~= 0 then
+      local c, f, d, nan = scan(p, q, first, n)
+      count, nans = count + c, nans + nan
+      if at < 0 then at = f end
+      if d > largest then largest = d end
+    end
+  end
+  if count == 0 then return true end
+
+  local read, hex = element.read[name], element.hex[size]
+  local _, _, distance, nan_first = scan(p, q, at, 1)
+  local first = {
+    flat = at, index = layout.index(at, a.shape), a = read(p, at), b = read(q, at),
+    a_hex = hex(p, at), b_hex = hex(q, at),
+  }
+  if nan_first == 0 then first.ulps = plain(distance) end
+  local report = { count = count, total = total, nans = nans, first = first }
+  if nans < count then report.max_ulps = plain(largest) end
+  report.message = ("%d of %d elements differ (%s %s); first at %s: %s and %s (%s and %s), %s")
+    :format(count, total, name, shape_a, layout.text(first.index), first.a_hex, first.b_hex,
+            value_text(first.a), value_text(first.b), ulps_text(first.ulps))
+  if count > 1 and report.max_ulps then
+    report.message = report.message .. ("; at most %s"):format(ulps_text(report.max_ulps))
+  end
+  if nans > 0 then
+    report.message = report.message .. ("; %d with NaN"):format(nans)
+  end
+  return false, setmetatable(report, Report)
+end
+
+--- Whether two tensors have the same dtype, shape and bits: true; or false and a report:
+--
+-- * `message`: all of it in one line, also what tostring(report) gives;
+-- * `count` of `total` elements differ, `nans` of them with a NaN on either side;
+-- * `first`: the first one's `index` (a list), `flat` (elements before it), `a_hex` and `b_hex`,
+--   `a` and `b` as `get` gives them, and `ulps`, nil where either is a NaN;
+-- * `max_ulps`: the largest distance; nil if every pair has a NaN.
+--
+-- Distances beyond 2^53 are uint64_t. Of different dtypes or shapes only the message tells.
+M.same_bits = misuse.guard(compare)
+
+local scratch = tensor.zeros({ 2 }, "int64")
+
+local function put(what, name, k, v)
+  local description, message = dtype.find(name)
+  if not description then misuse.raise("%s: %s", what, message) end
+  local ok, why = element.put(name, scratch.ptr, k, v)
+  if not ok then misuse.raise("%s: the value %s", what, why) end
+  return description
+end
+
+--- The distance of two Lua values, each rounded to the dtype ("float32") first; nil where either is
+-- NaN.
+M.ulp = misuse.guard(function(a, b, name)
+  name = name or "float32"
+  put("ulp", name, 0, a)
+  put("ulp", name, 1, b)
+  local _, _, distance, nans = scans[name](scratch.ptr, scratch.ptr + dtype.of[name].size, 0, 1)
+  -- Two NaNs have equal bits here: every NaN is stored as the same one.
+  if nans > 0 or a ~= a or b ~= b then return nil end
+  return plain(distance)
+end)
+
+--- The bits of a Lua value in a dtype, "float32" by default: hex(-math.log(2)) is "bf317218".
+M.hex = misuse.guard(function(v, name)
+  local description = put("hex", name or "float32", 0, v)
+  return element.hex[description.size](scratch.ptr, 0)
+end)
+
+--- The Lua value of bits.
+M.from_hex = misuse.guard(function(digits, name)
+  local description, message = dtype.find(name or "float32")
+  if not description then misuse.raise("from_hex: %s", message) end
+  local ok, why = element.put_hex(description.size, scratch.ptr, 0, digits)
+  if not ok then misuse.raise("from_hex: the value %s", why) end
+  return element.read[description.name](scratch.ptr, 0)
+end)
+
+return M

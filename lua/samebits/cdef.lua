@@ -1,0 +1,107 @@
+-- Generated from src/samebits.h by tools/gen_cdef.lua: do not edit.
+
+local ffi = require "ffi"
+
+-- A struct may be declared only once in a Lua state, this file may be run again.
+if not pcall(ffi.typeof, "sb_context") then
+  ffi.cdef [[
+typedef enum sb_status {
+    SB_OK = 0,
+    SB_ERR_ARGUMENT = 1,
+    SB_ERR_SHAPE = 2,
+    SB_ERR_DTYPE = 3,
+    SB_ERR_ID = 4,
+    SB_ERR_TEMPERATURE = 5,
+    SB_ERR_ABI = 6,
+    SB_ERR_BACKEND = 7,
+    SB_ERR_MEMORY = 8,
+    SB_ERR_SYSTEM = 9
+} sb_status;
+
+typedef enum sb_dtype {
+    SB_F32 = 1,
+    SB_F16 = 2,
+    SB_BF16 = 3,
+    SB_I32 = 4,
+    SB_I64 = 5
+} sb_dtype;
+
+typedef struct sb_context sb_context;
+
+typedef struct sb_open_options {
+    uint32_t size;
+    int32_t threads;
+    const char *isa;
+} sb_open_options;
+
+typedef struct sb_batch {
+    uint32_t size;
+    int32_t logits_dtype;
+    const void *logits;
+    int64_t batch;
+    int64_t time;
+    int64_t rows;
+    int64_t vocab;
+    int64_t row_stride;
+    int64_t batch_stride;
+    const void *cu_seqlens;
+    const void *ids;
+    const uint8_t *mask;
+    const float *temperatures;
+    const int64_t *row_list;
+    int64_t row_count;
+    int64_t ignore_index;
+    int32_t cu_seqlens_dtype;
+    int32_t ids_dtype;
+    float temperature;
+    int32_t shift;
+} sb_batch;
+
+typedef struct sb_logprob_out {
+    uint32_t size;
+    uint32_t reserved;
+    float *token;
+    float *lse;
+    float *sequence;
+    int64_t *count;
+} sb_logprob_out;
+
+typedef struct sb_launch {
+    uint32_t size;
+    int32_t split;
+} sb_launch;
+
+const char *sb_version(void);
+uint32_t sb_abi(void);
+uint32_t sb_numerics(void);
+
+const char *sb_status_name(sb_status status);
+const char *sb_status_text(sb_status status);
+
+const char *sb_backend_name(int32_t index);
+
+sb_status sb_probe(const char *backend, char *why, size_t why_size);
+
+sb_status sb_open(sb_context **ctx, uint32_t abi, const char *backend,
+                         const sb_open_options *options, char *why, size_t why_size);
+
+void sb_close(sb_context *ctx);
+
+const char *sb_context_backend(const sb_context *ctx);
+const char *sb_context_isa(const sb_context *ctx);
+int32_t sb_context_threads(const sb_context *ctx);
+
+const char *sb_last_error(const sb_context *ctx);
+
+sb_status sb_logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
+                            const sb_launch *launch);
+]]
+end
+
+return {
+  SB_VERSION = "0.1.0",
+  SB_ABI = 1,
+  SB_NUMERICS = 1,
+  SB_MAX_VOCAB = 1048576,
+  SB_IGNORE_INDEX = -100,
+}

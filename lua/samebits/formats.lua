@@ -1,0 +1,128 @@
+--- Loading and saving tensors, whatever the format: .npy or .safetensors, told apart by their
+-- first bytes, and by the name's ending where a file is written or too short to tell.
+
+local npy = require "samebits.npy"
+local safetensors = require "samebits.safetensors"
+local tensor = require "samebits.tensor"
+local misuse = require "samebits.misuse"
+local refusal = require "samebits.refusal"
+
+local raise = misuse.raise
+
+local NPY_MAGIC = "\147NUMPY"
+
+local function extension(path) return path:match "%.(%a+)$" end
+
+local function first_bytes(path, n)
+  local file, why = io.open(path, "rb")
+  if not file then return nil, why end
+  local bytes, unreadable = file:read(n)
+  file:close()
+  if not bytes and unreadable then return nil, ("%s: %s"):format(path, unreadable) end
+  return bytes or ""
+end
+
+local function format_of(path)
+  local bytes, why = first_bytes(path, 9)
+  if not bytes then return nil, why end
+  if bytes:sub(1, #NPY_MAGIC) == NPY_MAGIC then return "npy" end
+  local ending = extension(path)
+  if ending == "npy" or ending == "safetensors" then return ending end
+  -- Eight bytes of header length, then the header, a JSON object.
+  if bytes:sub(9, 9) == "{" then return "safetensors" end
+  return nil, ("%s: neither .npy nor .safetensors"):format(path)
+end
+
+-- The names in a table of tensors, sorted; and as a list for a message.
+local function names_of(tensors)
+  local names, quoted = {}, {}
+  for name in pairs(tensors) do names[#names + 1] = name end
+  table.sort(names)
+  for i, name in ipairs(names) do quoted[i] = refusal.quote(name) end
+  return names, table.concat(quoted, ", ")
+end
+
+local function load(path, name)
+  if type(path) ~= "string" then raise("load: expected a path, got %s", type(path)) end
+  if name ~= nil and type(name) ~= "string" then
+    raise("load: expected a tensor's name, got %s", type(name))
+  end
+  local format, why = format_of(path)
+  if not format then return nil, why end
+  if format == "npy" then
+    if name then
+      return nil, ("%s: a .npy file holds one tensor, without the name %s"):format(path,
+        refusal.quote(name))
+    end
+    return npy.load(path)
+  end
+  if not name then return safetensors.load(path) end
+  local tensors, problem = safetensors.load(path)
+  if not tensors then return nil, problem end
+  -- rawget: what is loaded answers to `metadata`, too.
+  local found = rawget(tensors, name)
+  if found then return found end
+  local names, text = names_of(tensors)
+  return nil, ("%s: no tensor called %s; it holds %s"):format(path, refusal.quote(name),
+    #names > 0 and text or "none")
+end
+
+local function exists(path)
+  local file = io.open(path, "rb")
+  if file then file:close() end
+  return file ~= nil
+end
+
+--- Loads one tensor for a role ("logits", "ids", "mask") from FILE or FILE:NAME. A path that exists
+-- as it stands wins over a name after a colon. Without a name a .safetensors file must hold one
+-- tensor, or one that is called as the role.
+local function load_one(spec, role)
+  local path, name = spec, nil
+  if not exists(spec) then
+    local file, after = spec:match "^(.+):([^:]+)$"
+    if file and exists(file) then path, name = file, after end
+  end
+  if name then return load(path, name) end
+  local loaded, why = load(path)
+  if not loaded or tensor.is_tensor(loaded) then return loaded, why end
+  local names, text = names_of(loaded)
+  if rawget(loaded, role) then return loaded[role] end
+  if #names == 1 then return loaded[names[1]] end
+  if #names == 0 then return nil, ("%s: holds no tensor"):format(path) end
+  return nil, ("%s: say which tensor is meant, as %s:NAME; it holds %s"):format(path, path, text)
+end
+
+local function save(path, value, metadata)
+  if type(path) ~= "string" then raise("save: expected a path, got %s", type(path)) end
+  local ending = extension(path)
+  if ending == "npy" then
+    if not tensor.is_tensor(value) then
+      raise("save: a .npy file holds one tensor, got %s", type(value))
+    end
+    return npy.save(path, value)
+  end
+  if ending == "safetensors" then
+    if type(value) ~= "table" or tensor.is_tensor(value) then
+      raise("save: a .safetensors file holds named tensors, { name = tensor }, got %s",
+            tensor.is_tensor(value) and "a tensor" or type(value))
+    end
+    return safetensors.save(path, value, metadata)
+  end
+  raise("save: %s ends neither in .npy nor in .safetensors", path)
+end
+
+local M = {}
+
+--- Loads a file.
+-- @tparam string path
+-- @tparam[opt] string name of a tensor inside a .safetensors file
+-- @return a tensor (.npy, or a name was given) or a table of tensors by name; or nil and a message
+M.load = misuse.guard(load)
+
+--- Saves a tensor as .npy or a table of tensors as .safetensors, chosen by the path's ending.
+-- @return true, or nil and a message
+M.save = misuse.guard(save)
+
+M.load_one = load_one
+
+return M

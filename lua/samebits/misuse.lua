@@ -1,0 +1,31 @@
+--- Misuse of the API, raised from any depth and reported at the line of the user who called.
+--
+-- Code behind a public function calls `misuse.raise(format, ...)`, however deep it stands. The
+-- public function is wrapped with `misuse.guard`, which turns what was raised into an ordinary
+-- `error(message, 2)` at the caller of the public function. Called through pcall there is no such
+-- line, and the message comes bare: the command line prints it as it is.
+
+local M = {}
+
+local Misuse = { __tostring = function(self) return self.message end }
+
+--- Stops the public call that is under way.
+function M.raise(format, ...)
+  error(setmetatable({ message = select("#", ...) > 0 and format:format(...) or format }, Misuse),
+        0)
+end
+
+-- Reached by a tail call, so that level 2 is the caller of the guarded function.
+local function finish(ok, ...)
+  if ok then return ... end
+  local err = ...
+  if getmetatable(err) == Misuse then error(err.message, 2) end
+  error(err, 0)
+end
+
+--- Wraps a public function.
+function M.guard(f)
+  return function(...) return finish(pcall(f, ...)) end
+end
+
+return M

@@ -1,0 +1,102 @@
+--- The system calls behind file.lua and mmap.lua, as Linux has them.
+
+local ffi = require "ffi"
+
+-- Under names of our own, so that no other module's declarations of them can matter.
+ffi.cdef [[
+int samebits_libc_open(const char *path, int flags, ...) __asm__("open");
+int samebits_libc_close(int fd) __asm__("close");
+intptr_t samebits_libc_write(int fd, const void *data, size_t size) __asm__("write");
+void *samebits_libc_mmap(void *at, size_t size, int protection, int flags, int fd, int64_t offset)
+  __asm__("mmap");
+int samebits_libc_munmap(void *at, size_t size) __asm__("munmap");
+int samebits_libc_statx(int dir, const char *path, int flags, unsigned int mask, void *out)
+  __asm__("statx");
+int samebits_libc_rename(const char *from, const char *to) __asm__("rename");
+int samebits_libc_unlink(const char *path) __asm__("unlink");
+char *samebits_libc_realpath(const char *path, char *out) __asm__("realpath");
+char *samebits_libc_strerror(int error) __asm__("strerror");
+int samebits_libc_getpid(void) __asm__("getpid");
+]]
+
+local C = ffi.C
+local M = {}
+
+M.EINTR, M.EEXIST, M.EISDIR, M.ENOENT = 4, 17, 21, 2
+
+local O_WRONLY, O_CREAT, O_EXCL, O_NONBLOCK, O_CLOEXEC = 1, 0x40, 0x80, 0x800, 0x80000
+local PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_NORESERVE = 1, 2, 2, 0x4000
+local AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
+local STATX_TYPE, STATX_SIZE = 1, 0x200
+
+--- The system's words for an error, by default the last one's.
+function M.words(errno) return ffi.string(C.samebits_libc_strerror(errno or ffi.errno())) end
+
+--- A file descriptor for reading, or nil. O_NONBLOCK keeps a FIFO from waiting for its other end.
+function M.open(path)
+  local fd = C.samebits_libc_open(path, O_NONBLOCK + O_CLOEXEC)
+  return fd >= 0 and fd or nil
+end
+
+--- A file descriptor for writing a file that must not exist yet, or nil.
+function M.create(path)
+  local fd = C.samebits_libc_open(path, O_WRONLY + O_CREAT + O_EXCL + O_CLOEXEC,
+                                  ffi.cast("int", 438))  -- rw-rw-rw-, less the umask
+  return fd >= 0 and fd or nil
+end
+
+function M.close(fd) return C.samebits_libc_close(fd) == 0 end
+
+-- struct statx, which is the same on every architecture: the mode at byte 28, the size at byte 40.
+local KINDS = { [4] = "directory", [8] = "file" }
+local function statx(dir, path, flags)
+  local out = ffi.new("uint64_t[32]")
+  if C.samebits_libc_statx(dir, path, flags, STATX_TYPE + STATX_SIZE, out) ~= 0 then return nil end
+  local mode = ffi.cast("uint16_t *", out)[14]
+  return KINDS[math.floor(mode / 4096)] or "other", tonumber(out[5])
+end
+
+--- What a path names ("file", "directory" or "other") and its size; nil where that fails.
+function M.kind_of_path(path) return statx(AT_FDCWD, path, 0) end
+
+--- The same of a descriptor.
+function M.kind_of(fd) return statx(fd, "", AT_EMPTY_PATH) end
+
+--- A private map of a file: pages are read when they are touched, and copied when they are written,
+-- so that nothing reaches the file. Nil where it fails. MAP_NORESERVE because a map larger than the
+-- memory is fine as long as few of its pages are written.
+function M.map(fd, size)
+  local at = C.samebits_libc_mmap(nil, size, PROT_READ + PROT_WRITE, MAP_PRIVATE + MAP_NORESERVE,
+                                  fd, 0)
+  if ffi.cast("intptr_t", at) == -1 then return nil end
+  return at
+end
+
+function M.unmap(at, size) C.samebits_libc_munmap(at, size) end
+
+--- Writes `size` bytes; true, or nil. Large ones go in pieces: a single write ends before 2 GiB.
+function M.write(fd, data, size)
+  local p, done = ffi.cast("const uint8_t *", data), 0
+  while done < size do
+    local n = tonumber(C.samebits_libc_write(fd, p + done, math.min(size - done, 2 ^ 26)))
+    if n < 0 then
+      if ffi.errno() ~= M.EINTR then return nil end
+    else
+      done = done + n
+    end
+  end
+  return true
+end
+
+function M.rename(from, to) return C.samebits_libc_rename(from, to) == 0 end
+function M.unlink(path) return C.samebits_libc_unlink(path) == 0 end
+function M.pid() return C.samebits_libc_getpid() end
+
+--- Where a path leads, links followed; nil where nothing is there.
+function M.real_path(path)
+  local out = ffi.new("char[4097]")
+  if C.samebits_libc_realpath(path, out) == nil then return nil end
+  return ffi.string(out)
+end
+
+return M

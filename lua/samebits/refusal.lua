@@ -1,0 +1,32 @@
+--- How the readers of files say no: from any depth, in one line, with the byte where it is.
+
+local utf8 = require "samebits.utf8"
+
+local M = {}
+
+local Refusal = {}
+
+--- Ends the reading under way.
+function M.raise(format, ...)
+  error(setmetatable({ message = format:format(...) }, Refusal), 0)
+end
+
+--- Runs a reader: its results, or nil and the message of a refusal, behind `name`.
+function M.catch(name, f, ...)
+  local function finish(ok, ...)
+    if ok then return ... end
+    local err = ...
+    if getmetatable(err) == Refusal then return nil, ("%s: %s"):format(name, err.message) end
+    error(err, 0)
+  end
+  return finish(pcall(f, ...))
+end
+
+--- Text from a file, made fit for a message: no control characters, valid UTF-8, not too long.
+function M.quote(text)
+  if #text > 64 then text = text:sub(1, 64):gsub("[\192-\255][\128-\191]*$", "") .. "..." end
+  if utf8.invalid(text) then text = text:gsub("[\128-\255]", "?") end
+  return "'" .. text:gsub("%c", "?"):gsub("\194[\128-\159]", "?") .. "'"
+end
+
+return M

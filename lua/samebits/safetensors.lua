@@ -1,0 +1,165 @@
+--- Reading and writing .safetensors files.
+--
+-- All rules of the format are enforced when a file is loaded, before any tensor is handed out.
+-- Dtypes: F32, F16, BF16, F64, I8, U8, I16, I32, I64, BOOL; a file with another one is refused as
+-- a whole, by the tensor's name. Tensors may start at any byte.
+--
+-- JSON goes through dkjson (Debian: lua-dkjson).
+
+local ffi = require "ffi"
+local file = require "samebits.file"
+local header = require "samebits.safetensors_header"
+local misuse = require "samebits.misuse"
+local mmap = require "samebits.mmap"
+local refusal = require "samebits.refusal"
+local tensor = require "samebits.tensor"
+local tensor_text = require "samebits.tensor_text"
+local utf8 = require "samebits.utf8"
+
+local M = {}
+
+-- The format's bound on the header.
+local MAX_HEADER = 100000000
+
+local function load_json()
+  local ok, json = pcall(require, "dkjson")
+  if ok then return json end
+  return nil, "safetensors files need the Lua module dkjson (Debian: lua-dkjson)"
+end
+
+-- What load gives: tensors by name. Its metatable carries the metadata, so that names are free.
+local function new_table(metadata)
+  return setmetatable({}, {
+    __index = { metadata = metadata },
+    __tostring = function(self)
+      local lines = {}
+      for name, t in pairs(self) do
+        lines[#lines + 1] = ("  %s: %s"):format(refusal.quote(name), tensor_text.head(t))
+      end
+      table.sort(lines)
+      return ("safetensors, %d tensor%s%s"):format(#lines, #lines == 1 and "" or "s",
+                                                   #lines > 0 and "\n" or "") ..
+             table.concat(lines, "\n")
+    end,
+  })
+end
+
+local function read(map, json)
+  local p, size = map.ptr, map.size
+  if size < 8 then refusal.raise("%.17g bytes; a safetensors file starts with 8 at least", size) end
+  -- A sum of doubles: exact where it matters, and no length can wrap around.
+  local length = 0
+  for i = 7, 0, -1 do length = length * 256 + p[i] end
+  if length > MAX_HEADER then
+    refusal.raise("byte 0: a header of %.17g bytes (at most %d)", length, MAX_HEADER)
+  end
+  if 8 + length > size then
+    refusal.raise("byte 0: a header of %.17g bytes in a file of %.17g", length, size)
+  end
+
+  local start = 8 + length
+  local list, metadata = header.parse(ffi.string(p + 8, length), 8, size - start, json)
+  local out = new_table(metadata)
+  for _, entry in ipairs(list) do
+    rawset(out, entry.name, tensor.tensor(p + (start + entry.first), {
+      dtype = entry.dtype, shape = entry.shape, owner = map.owner,
+    }))
+  end
+  return out, metadata
+end
+
+--- The tensors in a file, by name, and its metadata (strings by strings; empty if there is none);
+-- or nil and a message.
+--
+-- `data.metadata` is the metadata, too, unless a tensor has that name. The file is mapped, not
+-- read: pages come when they are touched, and writing to a tensor never changes the file.
+M.load = misuse.guard(function(path)
+  file.check_path("safetensors.load", path)
+  local json, message = load_json()
+  if not json then return nil, message end
+  local map
+  map, message = mmap.map(path)
+  if not map then return nil, message end
+  return refusal.catch(path, read, map, json)
+end)
+
+local function check_text(what, text)
+  if type(text) ~= "string" then
+    misuse.raise("safetensors.save: %s %s is not a string", what, tostring(text))
+  end
+  if utf8.invalid(text) then
+    misuse.raise("safetensors.save: %s %s is not UTF-8", what, refusal.quote(text))
+  end
+end
+
+-- Larger elements first: then each tensor is aligned to its elements, as the data is to 8 bytes.
+local function place(tensors)
+  local list = {}
+  for name, t in pairs(tensors) do
+    check_text("the name", name)
+    if name == header.METADATA then
+      misuse.raise("safetensors.save: a tensor cannot be called %s", name)
+    end
+    if not tensor.is_tensor(t) then
+      misuse.raise("safetensors.save: %s is not a tensor but %s", refusal.quote(name), type(t))
+    end
+    if t.device ~= "cpu" then
+      misuse.raise("safetensors.save: the elements of %s are on %s, not in memory",
+                   refusal.quote(name), t.device)
+    end
+    list[#list + 1] = { name = name, tensor = t, dtype = t.dtype, shape = t.shape }
+  end
+  table.sort(list, function(a, b)
+    if a.tensor.itemsize ~= b.tensor.itemsize then return a.tensor.itemsize > b.tensor.itemsize end
+    return a.name < b.name
+  end)
+  local at = 0
+  for _, entry in ipairs(list) do
+    entry.first = at
+    at = at + entry.tensor:numel() * entry.tensor.itemsize
+    entry.last = at
+  end
+  return list
+end
+
+local function length_bytes(n)
+  local out = {}
+  for i = 1, 8 do
+    out[i] = string.char(n % 256)
+    n = math.floor(n / 256)
+  end
+  return table.concat(out)
+end
+
+--- Writes tensors by name, and metadata (strings by strings, may be nil): true, or nil and a
+-- message. Equal tensors give equal bytes. The file is replaced whole or not at all.
+M.save = misuse.guard(function(path, tensors, metadata)
+  file.check_path("safetensors.save", path)
+  if type(tensors) ~= "table" or tensor.is_tensor(tensors) then
+    misuse.raise("safetensors.save: expected a table of tensors by name, got %s",
+                 tensor.is_tensor(tensors) and "a tensor" or type(tensors))
+  end
+  if metadata ~= nil and type(metadata) ~= "table" then
+    misuse.raise("safetensors.save: the metadata is %s, not a table", type(metadata))
+  end
+  for key, value in pairs(metadata or {}) do
+    check_text("the metadata's key", key)
+    check_text("the metadata's value", value)
+  end
+  local list = place(tensors)
+
+  local json, message = load_json()
+  if not json then return nil, message end
+  local text = header.format(list, metadata or {}, json)
+  if #text > MAX_HEADER then
+    return nil, ("%s: a header of %d bytes (at most %d)"):format(path, #text, MAX_HEADER)
+  end
+  local parts = { length_bytes(#text), text }
+  for _, entry in ipairs(list) do
+    local dense = entry.tensor:contiguous()
+    parts[#parts + 1] = { ptr = dense.ptr, size = entry.last - entry.first, owner = dense }
+  end
+  return file.write(path, parts)
+end)
+
+return M

@@ -1,0 +1,176 @@
+--- Checks golden vectors through the public API, on every backend and instruction set of this
+-- machine.
+
+local ffi = require "ffi"
+local bit = require "bit"
+local tensor = require "samebits.tensor"
+local batches = require "samebits.batch"
+local vectors = require "samebits.vectors"
+local variants = require "samebits.variants"
+
+local M = {}
+
+--- The files that the public API can be checked with.
+M.FILES = { "rows.txt", "generated.txt", "batches.txt", "constants.txt" }
+
+--- Where they are in a checkout.
+M.directory = (debug.getinfo(1, "S").source:match "^@(.*)/[^/]*$" or ".") .. "/../../spec/vectors"
+
+local function hex(t, i)
+  return bit.tohex(ffi.cast("const uint32_t *", t.ptr)[i])
+end
+
+-- Each check returns nothing, or what differs.
+
+-- A row and its targets, one call each.
+local function check_row(ctx, case)
+  for _, target in ipairs(case.targets) do
+    local batch = batches.new { logits = case.logits, ids = { target.id }, temperature = case.tau }
+    local out, why = ctx:logprob(batch, { outputs = { "token", "lse" } })
+    if not out then return why end
+    if hex(out.token, 0) ~= target.bits then
+      return ("logprob of id %d: expected %s, got %s"):format(target.id, target.bits,
+                                                             hex(out.token, 0))
+    end
+    if hex(out.lse, 0) ~= case.lse then
+      return ("lse: expected %s, got %s"):format(case.lse, hex(out.lse, 0))
+    end
+  end
+end
+
+local function batch_of(case)
+  local function shaped(values, dtype)
+    return values and tensor.tensor(values, { dtype = dtype }):view(case.row_shape)
+  end
+  local temperature = case.temperature
+  if case.temperatures then
+    temperature = tensor.from_bits(case.temperatures):view(case.row_shape)
+  end
+  local logits = case.logits
+  if case.padded then
+    logits = logits:view { case.padded[1], case.padded[2], case.vocab }
+  end
+  return batches.new {
+    logits = logits, ids = shaped(case.ids, "int64"), mask = shaped(case.mask, "uint8"),
+    temperature = temperature, cu_seqlens = case.cu_seqlens, rows = case.row_list,
+    shift = case.shift, ignore_index = case.ignore_index,
+  }
+end
+
+local function check_batch(ctx, case)
+  local ok, out, why = pcall(ctx.logprob, ctx, batch_of(case))
+  if case.bad_id then
+    local row, id = case.bad_id[1], case.bad_id[2]
+    if ok then return ("expected an error that names row %d and id %d, got none"):format(row,
+      id) end
+    local words = out:gsub("[^%w-]+", " ") .. " "
+    if not words:find(("row %d "):format(row), 1, true) or
+       not words:find(("id %d "):format(id), 1, true) then
+      return ("expected an error that names row %d and id %d, got: %s"):format(row, id, out)
+    end
+    return
+  end
+  if not ok then return out end
+  if not out then return why end
+
+  for _, name in ipairs { "token", "lse", "sequence" } do
+    for i, want in ipairs(case[name]) do
+      local got = hex(out[name], i - 1)
+      if got ~= want then return ("%s %d: expected %s, got %s"):format(name, i - 1, want, got) end
+    end
+    if out[name]:numel() ~= #case[name] then
+      return ("%s: expected %d values, got %d"):format(name, #case[name], out[name]:numel())
+    end
+  end
+  for b, want in ipairs(case.count) do
+    local got = tonumber(out.count:get(b - 1))
+    if got ~= want then return ("count %d: expected %d, got %d"):format(b - 1, want, got) end
+  end
+end
+
+local function check_refused(ctx, case)
+  local ok = pcall(ctx.logprob, ctx, { logits = tensor.zeros({ 1, 1 }), ids = { 0 },
+                                       temperature = case.refused })
+  if ok then return "expected an error, got none" end
+end
+
+local function check(ctx, case)
+  if case.refused then return check_refused(ctx, case) end
+  if case.targets then return check_row(ctx, case) end
+  return check_batch(ctx, case)
+end
+
+--- Runs the check.
+-- @tparam[opt] table opts `directory` of the vectors; `files`: some of FILES; `variants`: some of
+-- `variants.list()`, by default all that can be opened; `progress`: called with the number of cases
+-- done, of all, and the file's name
+-- @treturn table { counts = { { file, variant, cases, failed } }, missing = { { name, why } },
+-- failures = { text }, failed }; or nil and a message
+function M.run(opts)
+  opts = opts or {}
+  local directory = opts.directory or M.directory
+  local present, missing = opts.variants, {}
+  if not present then present, missing = variants.present() end
+  if #present == 0 then return nil, "no backend can be opened here" end
+
+  local loaded, total = {}, 0
+  for _, file in ipairs(opts.files or M.FILES) do
+    local cases, why = vectors.read(directory .. "/" .. file)
+    if not cases then return nil, why end
+    loaded[#loaded + 1] = { file = file, cases = cases }
+    total = total + #cases
+  end
+
+  local report = { counts = {}, missing = missing, failures = {}, failed = 0 }
+  local done = 0
+  for _, entry in ipairs(loaded) do
+    local counts = {}
+    for v, at in ipairs(present) do
+      counts[v] = { file = entry.file, variant = at.name, cases = #entry.cases, failed = 0 }
+      report.counts[#report.counts + 1] = counts[v]
+    end
+    for _, case in ipairs(entry.cases) do
+      for v, at in ipairs(present) do
+        local ok, wrong = pcall(check, at.context(), case)
+        if not ok then wrong = ("error: %s"):format(tostring(wrong)) end
+        if wrong then
+          counts[v].failed = counts[v].failed + 1
+          report.failed = report.failed + 1
+          report.failures[#report.failures + 1] = ("%s:%d: %s, on %s: %s"):format(entry.file,
+            case.line, case.name, at.name, wrong)
+        end
+      end
+      done = done + 1
+      if opts.progress and (done % 50 == 0 or done == total) then
+        opts.progress(done, total, entry.file)
+      end
+    end
+  end
+  return report
+end
+
+-- Failures shown at most: a wrong kernel fails everywhere.
+local SHOWN = 20
+
+--- A report as text.
+function M.text(report)
+  local lines = { ("%-15s %-32s %6s %7s"):format("vectors", "on", "cases", "failed") }
+  for _, count in ipairs(report.counts) do
+    lines[#lines + 1] = ("%-15s %-32s %6d %7d"):format(count.file, count.variant, count.cases,
+                                                      count.failed)
+  end
+  for _, at in ipairs(report.missing) do
+    lines[#lines + 1] = ("not here: %s: %s"):format(at.name, at.why)
+  end
+  for i = 1, math.min(#report.failures, SHOWN) do
+    lines[#lines + 1] = "FAILED " .. report.failures[i]
+  end
+  if #report.failures > SHOWN then
+    lines[#lines + 1] = ("and %d more"):format(#report.failures - SHOWN)
+  end
+  lines[#lines + 1] = report.failed == 0 and "all bits as expected" or
+                      ("%d mismatches"):format(report.failed)
+  return table.concat(lines, "\n") .. "\n"
+end
+
+return M

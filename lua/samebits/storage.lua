@@ -1,0 +1,42 @@
+--- Memory for tensors: zeroed, aligned for any dtype, freed when nothing refers to it any more.
+
+local ffi = require "ffi"
+
+-- Under names of our own, so that no other module's declarations of them can matter.
+ffi.cdef [[
+void *samebits_libc_calloc(size_t count, size_t size) __asm__("calloc");
+void samebits_libc_free(void *) __asm__("free");
+]]
+
+local M = {}
+
+-- LuaJIT's own objects are collected in time but limited in size; what calloc gives is neither, so
+-- the collector is told to run each time this much more has been handed out.
+local SMALL = 2 ^ 20
+local PERIOD = 2 ^ 30
+local since = 0
+
+local bytes_p = ffi.typeof("uint8_t *")
+
+--- `size` zeroed bytes: a uint8_t pointer and what to keep alive with it. Nil where memory is out.
+function M.zeroed(size)
+  if size < SMALL then
+    local array = ffi.new("int64_t[?]", math.ceil(size / 8) + 1)
+    return ffi.cast(bytes_p, array), array
+  end
+  since = since + size
+  if since > PERIOD then
+    collectgarbage()
+    since = 0
+  end
+  local memory = ffi.C.samebits_libc_calloc(size, 1)
+  if memory == nil then
+    collectgarbage()
+    memory = ffi.C.samebits_libc_calloc(size, 1)
+    if memory == nil then return nil end
+  end
+  memory = ffi.gc(ffi.cast(bytes_p, memory), ffi.C.samebits_libc_free)
+  return memory, memory
+end
+
+return M

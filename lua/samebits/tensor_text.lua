@@ -1,0 +1,92 @@
+--- What tostring gives for a tensor: a head line and the values, shortened in the middle where they
+-- are many.
+
+local element = require "samebits.element"
+local layout = require "samebits.layout"
+
+local M = {}
+
+local MANY = 120     -- from here on, in elements, dimensions are shortened
+local EDGE = 3       -- to so many values at either end
+local WIDTH = 96     -- columns
+
+local function format_value(v)
+  if type(v) == "number" then
+    return v ~= v and "nan" or ("%.6g"):format(v)
+  end
+  return element.text(v)
+end
+
+-- The indices of a dimension that are shown; false stands for the gap.
+local function shown(size, shorten)
+  local out = {}
+  if not shorten or size <= 2 * EDGE then
+    for i = 0, size - 1 do out[#out + 1] = i end
+  else
+    for i = 0, EDGE - 1 do out[#out + 1] = i end
+    out[#out + 1] = false
+    for i = size - EDGE, size - 1 do out[#out + 1] = i end
+  end
+  return out
+end
+
+-- A row of right-aligned cells, over several lines if need be.
+local function row(cells, width, indent)
+  local lines, line = {}, ""
+  for i, cell in ipairs(cells) do
+    local pad = cell == "..." and 0 or width - #cell
+    local piece = (" "):rep(pad) .. cell .. (i < #cells and "," or "")
+    if line ~= "" and indent + 1 + #line + 1 + #piece > WIDTH then
+      lines[#lines + 1] = line
+      line = ""
+    end
+    line = line == "" and piece or line .. " " .. piece
+  end
+  lines[#lines + 1] = line
+  return "[" .. table.concat(lines, "\n" .. (" "):rep(indent + 1)) .. "]"
+end
+
+local function values(t)
+  local numel = layout.numel(t.shape)
+  if numel == 0 then return "[]" end
+  local read, shorten = element.read[t.dtype], numel > MANY
+  if t.ndim == 0 then return format_value(read(t.ptr, 0)) end
+
+  local width = 1
+  local function leaves(depth, offset)
+    local out = {}
+    for _, i in ipairs(shown(t.shape[depth], shorten)) do
+      if not i then
+        out[#out + 1] = "..."
+      elseif depth == t.ndim then
+        out[#out + 1] = format_value(read(t.ptr, offset + i * t.strides[depth]))
+        width = math.max(width, #out[#out])
+      else
+        out[#out + 1] = leaves(depth + 1, offset + i * t.strides[depth])
+      end
+    end
+    return out
+  end
+
+  local function join(level, depth)
+    if depth == t.ndim then return row(level, width, depth - 1) end
+    local out = {}
+    for i, part in ipairs(level) do out[i] = part == "..." and part or join(part, depth + 1) end
+    -- A blank line more for every dimension but the last two, as in print-outs of matrices.
+    return "[" .. table.concat(out, "," .. ("\n"):rep(t.ndim - depth) .. (" "):rep(depth)) .. "]"
+  end
+  return join(leaves(1, 0), 1)
+end
+
+--- "tensor float32 [2, 3] cpu", alone.
+function M.head(t)
+  return ("tensor %s %s %s"):format(t.dtype, layout.text(t.shape), t.device)
+end
+
+--- The head line and, where they can be read, the values.
+function M.describe(t)
+  if t.device ~= "cpu" then return M.head(t) end
+  return M.head(t) .. "\n" .. values(t)
+end
+
+return M

@@ -1,0 +1,63 @@
+--- Every way to run a call on this machine: each backend, and on the cpu each instruction set with
+-- several threads and splits. All must give the same bits; selftest and the specs see to it.
+
+local context = require "samebits.context"
+
+local M = {}
+
+--- The instruction sets of the cpu backend.
+M.ISAS = { "scalar", "avx2", "avx512" }
+
+-- One thread and no cut; and threads and pieces that nothing divides evenly.
+local SETTINGS = {
+  { label = "", threads = 1, split = 1 },
+  { label = ", 3 threads, split 7", threads = 3, split = 7 },
+}
+
+local function variant(name, key, backend, opts)
+  local opened
+  local function open()
+    if opened then return opened end
+    local ctx, why, code = context.open(backend, opts)
+    opened = ctx
+    return ctx, why, code
+  end
+  return { name = name, key = key, backend = backend, context = open }
+end
+
+--- A list of { name, key, backend, context }. `key` is the backend's name, on the cpu the
+-- instruction set's; `context()` opens it at the first call, or returns nil, a message and a code.
+function M.list()
+  local list = {}
+  for _, backend in ipairs(context.backends()) do
+    if backend.name == "cpu" then
+      for _, isa in ipairs(M.ISAS) do
+        for _, setting in ipairs(SETTINGS) do
+          list[#list + 1] = variant(("cpu %s%s"):format(isa, setting.label), isa, "cpu",
+            { isa = isa, threads = setting.threads, split = setting.split })
+        end
+      end
+    else
+      list[#list + 1] = variant(backend.name, backend.name, backend.name)
+    end
+  end
+  return list
+end
+
+--- The list in two: those that can be opened here, and, one a key, those that cannot, with `why`.
+function M.present()
+  local present, missing, seen = {}, {}, {}
+  for _, at in ipairs(M.list()) do
+    local ctx, why = at.context()
+    if ctx then
+      present[#present + 1] = at
+    elseif not seen[at.key] then
+      seen[at.key] = true
+      at.why = why
+      missing[#missing + 1] = at
+    end
+  end
+  return present, missing
+end
+
+return M

@@ -1,0 +1,302 @@
+--- Reads golden vectors: the files that spec/vectors/README.md defines.
+--
+-- Only what the public API can be asked is read: rows, generated rows, batches, and refused
+-- temperatures. The other files hold steps inside the arithmetic, which the C tests check.
+
+local ffi = require "ffi"
+local bit = require "bit"
+local lib = require "samebits.lib"
+local tensor = require "samebits.tensor"
+
+local M = {}
+
+local DTYPES = { f32 = "float32", f16 = "float16", bf16 = "bfloat16" }
+
+-- By dtype: precision, smallest and largest exponent, width in bits, the encodings of -inf and of
+-- the lowest finite value.
+local FORMATS = {
+  f32 = { P = 24, emin = -126, emax = 127, width = 32, absent = 0xff800000, lowest = 0xff7fffff },
+  bf16 = { P = 8, emin = -126, emax = 127, width = 16, absent = 0xff80, lowest = 0xff7f },
+  f16 = { P = 11, emin = -14, emax = 15, width = 16, absent = 0xfc00, lowest = 0xfbff },
+}
+
+local WORDS = { [32] = "uint32_t *", [16] = "uint16_t *" }
+
+-- Generated rows ----------------------------------------------------------------------------------
+
+local floor, frexp, max = math.floor, math.frexp, math.max
+
+-- The encoding of n * 2^q, cut towards zero. |n| < 2^52, so that doubles hold every step.
+local function encode(n, q, format)
+  if n == 0 then return 0 end
+  local sign = n < 0 and 2 ^ (format.width - 1) or 0
+  n = math.abs(n)
+  local _, length = frexp(n)
+  local top = max(length - 1 + q, format.emin)
+  if top > format.emax then return format.lowest - 2 ^ (format.width - 1) + sign end
+  local unit = top - (format.P - 1)
+  local m = floor(n * 2 ^ (q - unit))
+  return sign + m + (top - format.emin) * 2 ^ (format.P - 1)
+end
+
+-- NaN or +inf.
+local function is_poison(b, format)
+  local sign = 2 ^ (format.width - 1)
+  local infinity = format.absent - sign
+  return b % sign > infinity or b == infinity
+end
+
+-- A stream of splitmix64: each call gives the upper and the lower 32 bits of the next draw.
+local function splitmix64(seed)
+  local state = ffi.cast("uint64_t", tonumber(seed:sub(1, 8), 16)) * 2 ^ 32 +
+                tonumber(seed:sub(9, 16), 16)
+  return function()
+    state = state + 0x9e3779b97f4a7c15ULL
+    local u = state
+    u = bit.bxor(u, bit.rshift(u, 30)) * 0xbf58476d1ce4e5b9ULL
+    u = bit.bxor(u, bit.rshift(u, 27)) * 0x94d049bb133111ebULL
+    u = bit.bxor(u, bit.rshift(u, 31))
+    return tonumber(bit.rshift(u, 32)), tonumber(bit.band(u, 0xffffffffULL))
+  end
+end
+
+local NOISE = {
+  const = function() return 0 end,
+  few = function(high) return floor(high / 2 ^ 30) end,
+  flat = function(high) return floor(high / 2 ^ 20) - 2048 end,
+  gauss = function(high, low)
+    return high % 65536 + floor(high / 65536) + low % 65536 + floor(low / 65536) - 131070
+  end,
+}
+
+local function generate(words, vocab, format, kind, seed, a, b, c)
+  local draw = splitmix64(seed)
+  if kind == "bits" then
+    for i = 0, vocab - 1 do
+      local high = draw()
+      local word = format.width == 32 and high or floor(high / 65536)
+      if a == 0 and is_poison(word, format) then word = format.absent end
+      words[i] = word
+    end
+  elseif kind == "scatter" then
+    for i = 0, vocab - 1 do
+      local high, low = draw()
+      local n = 2 ^ 20 + low % 2 ^ 20
+      words[i] = encode(high >= 2 ^ 31 and -n or n, a + high % 65536 % b, format)
+    end
+  else
+    local noise = NOISE[kind]
+    if not noise then return nil, ("unknown generator '%s'"):format(kind) end
+    for i = 0, vocab - 1 do
+      words[i] = encode(b + c * floor(i / 16) + noise(draw()), a, format)
+    end
+  end
+  return true
+end
+
+local function punch(words, vocab, seed, ids, leaves, fill)
+  local draw, leaf_is_hole = splitmix64(seed), false
+  for i = 0, vocab - 1 do
+    local _, low = draw()
+    if i % 16 == 0 then leaf_is_hole = floor(low / 1024) % 1024 < leaves end
+    if leaf_is_hole or low % 1024 < ids then words[i] = fill end
+  end
+end
+
+-- Blocks ------------------------------------------------------------------------------------------
+
+local function split(text)
+  local words = {}
+  for word in text:gmatch "%S+" do words[#words + 1] = word end
+  return words
+end
+
+local function numbers(text)
+  local list = {}
+  for word in text:gmatch "%S+" do list[#list + 1] = tonumber(word) end
+  return list
+end
+
+-- The fp32 number of an encoding.
+local function fp32(hex)
+  local word = ffi.new("uint32_t[1]", tonumber(hex, 16))
+  return tonumber(ffi.cast("float *", word)[0])
+end
+
+local function append(list, more)
+  for i = 1, #more do list[#list + 1] = more[i] end
+end
+
+-- Hex words into logits, from element `at` on; the next place, or nil if they do not fit.
+local function store(case, at, words)
+  if at + #words > case.logits:numel() then return nil end
+  local p = ffi.cast(WORDS[FORMATS[case.dtype].width], case.logits.ptr)
+  for i = 1, #words do p[at + i - 1] = tonumber(words[i], 16) end
+  return at + #words
+end
+
+-- Every key: what its line adds to the case. Returns nothing, or what is wrong.
+local KEYS = {}
+
+local function make_logits(case, rows)
+  if not case.dtype or not case.vocab then return "no dtype or vocab before the row" end
+  case.logits = tensor.zeros({ rows, case.vocab }, DTYPES[case.dtype])
+end
+
+function KEYS.dtype(case, text)
+  if not DTYPES[text] then return "unknown dtype" end
+  case.dtype = text
+end
+function KEYS.tau(case, text) case.tau = fp32(text) end
+function KEYS.vocab(case, text) case.vocab = tonumber(text) end
+
+function KEYS.x(case, text)
+  if not case.logits then
+    local wrong = make_logits(case, 1)
+    if wrong then return wrong end
+  end
+  case.filled = store(case, case.filled or 0, split(text))
+  if not case.filled then return "more logits than the shape holds" end
+end
+
+function KEYS.gen(case, text)
+  local wrong = make_logits(case, 1)
+  if wrong then return wrong end
+  local format, words = FORMATS[case.dtype], split(text)
+  local p = ffi.cast(WORDS[format.width], case.logits.ptr)
+  local ok, why = generate(p, case.vocab, format, words[1], words[2], tonumber(words[3]),
+                           tonumber(words[4]), tonumber(words[5]))
+  if not ok then return why end
+  case.filled = case.vocab
+end
+
+function KEYS.holes(case, text)
+  local words = split(text)
+  punch(ffi.cast(WORDS[FORMATS[case.dtype].width], case.logits.ptr), case.vocab, words[1],
+        tonumber(words[2]), tonumber(words[3]), tonumber(words[4], 16))
+end
+
+function KEYS.put(case, text)
+  local words = split(text)
+  if not store(case, tonumber(words[1]), { words[2] }) then return "an id past the vocabulary" end
+end
+
+function KEYS.target(case, text)
+  local words = split(text)
+  case.targets = case.targets or {}
+  case.targets[#case.targets + 1] = { id = tonumber(words[1]), bits = words[2] }
+end
+
+-- The row's in rows.txt, one a row in batches.txt.
+function KEYS.lse(case, text)
+  if case.row_shape then
+    case.lse = case.lse or {}
+    append(case.lse, split(text))
+  else
+    case.lse = split(text)[1]
+  end
+end
+
+function KEYS.entropy() end
+function KEYS.state() end
+
+function KEYS.padded(case, text)
+  case.padded = numbers(text)
+  case.row_shape = case.padded
+end
+
+function KEYS.cu_seqlens(case, text)
+  case.cu_seqlens = numbers(text)
+  case.row_shape = { case.cu_seqlens[#case.cu_seqlens] }
+end
+
+function KEYS.shift(case, text) case.shift = tonumber(text) end
+function KEYS.ignore_index(case, text) case.ignore_index = tonumber(text) end
+function KEYS.temperature(case, text) case.temperature = fp32(text) end
+
+function KEYS.temperatures(case, text)
+  case.temperatures = case.temperatures or {}
+  append(case.temperatures, split(text))
+end
+
+function KEYS.ids(case, text) case.ids = case.ids or {}; append(case.ids, numbers(text)) end
+function KEYS.mask(case, text) case.mask = case.mask or {}; append(case.mask, numbers(text)) end
+
+function KEYS.row_list(case, text)
+  case.row_list = case.row_list or {}
+  append(case.row_list, numbers(text))
+end
+
+function KEYS.row(case, text)
+  if not case.logits then
+    local rows = case.row_shape[1] * (case.row_shape[2] or 1)
+    local wrong = make_logits(case, rows)
+    if wrong then return wrong end
+  end
+  if tonumber(text) * case.vocab ~= (case.filled or 0) then return "rows are not in order" end
+end
+
+function KEYS.token(case, text) case.token = case.token or {}; append(case.token, split(text)) end
+function KEYS.sequence(case, text) case.sequence = split(text) end
+function KEYS.count(case, text) case.count = numbers(text) end
+function KEYS.bad_id(case, text) case.bad_id = numbers(text) end
+
+-- Lines that are cases of their own; those of other files are not read.
+local function one_line(path, at, key, value)
+  if key == "refused" then
+    return { name = "refused temperature " .. value, path = path, line = at, refused = fp32(value) }
+  end
+end
+
+--- The cases of a file.
+-- @treturn table a list of { name, path, line, ... }, or nil and a message
+function M.read(path)
+  local file, why = io.open(path, "rb")
+  if not file then return nil, why end
+
+  local head = file:read "*l" or ""
+  local format, kind, numerics = head:match "^samebits%-vectors (%d+) (%S+) numerics (%d+) "
+  if not format then
+    file:close()
+    return nil, ("%s:1: no head line of golden vectors"):format(path)
+  elseif format ~= "1" or tonumber(numerics) ~= lib.numerics then
+    file:close()
+    return nil, ("%s:1: format %s of numerics %s; format 1 of numerics %d can be checked"):format(
+      path, format, numerics, lib.numerics)
+  end
+
+  local blocks = kind == "rows" or kind == "generated" or kind == "batches"
+  local cases, case, at, wrong = {}, nil, 1, nil
+  for line in file:lines() do
+    at = at + 1
+    if line:sub(1, 1) ~= "#" then
+      local key, value = line:match "^(%S+) ?(.*)$"
+      if not key then
+        wrong = "an empty line"
+      elseif not blocks then
+        cases[#cases + 1] = one_line(path, at, key, value)
+      elseif key == "case" then
+        case = { name = value, path = path, line = at }
+      elseif not case then
+        wrong = ("'%s' outside a case"):format(key)
+      elseif key == "end" then
+        if case.logits and (case.filled or 0) ~= case.logits:numel() then
+          wrong = "logits are missing"
+        end
+        cases[#cases + 1], case = case, nil
+      elseif KEYS[key] then
+        local ok, problem = pcall(KEYS[key], case, value)
+        wrong = ok and problem or not ok and "a malformed line" or nil
+      else
+        wrong = ("unknown key '%s'"):format(key)
+      end
+      if wrong then break end
+    end
+  end
+  file:close()
+  if case and not wrong then wrong = "the last case has no end" end
+  if wrong then return nil, ("%s:%d: %s"):format(path, at, wrong) end
+  return cases
+end
+
+return M

@@ -1,0 +1,84 @@
+-- The header, the library's symbols and the committed makefiles belong together.
+
+local function output(command)
+  local pipe = assert(io.popen(command .. ' 2>&1; echo "exit $?"'))
+  local text = pipe:read('*a')
+  pipe:close()
+  local said, status = text:match('^(.-)exit (%d+)\n$')
+  return said, tonumber(status)
+end
+
+local function read(name)
+  local file = assert(io.open(name, 'rb'))
+  local text = file:read('*a')
+  file:close()
+  return text
+end
+
+local function has(program)
+  local _, status = output('command -v ' .. program)
+  return status == 0
+end
+
+local build = 'build/' .. (os.getenv('SB_BUILD') or 'release')
+
+describe('samebits.h', function()
+  local header = read('src/samebits.h')
+
+  it('declares exactly what the library exports', function()
+    if not has('nm') then return pending('nm is not installed') end
+    local declared, exported = {}, {}
+    for name in header:gmatch('SB_API [^;]-%f[%w_](sb_[%w_]+)%(') do declared[#declared + 1] = name end
+    local symbols, status = output('nm -D --defined-only ' .. build .. '/libsamebits.so')
+    assert.equal(0, status, symbols)
+    for name in symbols:gmatch(' [TDBR] ([%w_]+)') do
+      -- the sanitizers' own
+      if not name:match('^__') and not name:match('^_[fi]') then exported[#exported + 1] = name end
+    end
+    table.sort(declared)
+    table.sort(exported)
+    assert.is_true(#declared > 10)
+    assert.same(declared, exported)
+  end)
+
+  it('lists in SB_STATUSES what the enum holds', function()
+    local listed, held = {}, {}
+    for name, number in header:gmatch('X%((SB_%u+[_%u]*), (%d+),') do listed[#listed + 1] = name .. ' = ' .. number end
+    for name, number in header:match('typedef enum sb_status {(.-)}'):gmatch('(SB_[%u_]+) = (%d+)') do
+      held[#held + 1] = name .. ' = ' .. number
+    end
+    assert.is_true(#held > 5)
+    assert.same(held, listed)
+  end)
+
+  it('is C++ as well', function()
+    if not has('c++') then return pending('no C++ compiler is installed') end
+    local program = os.tmpname()
+    local said, status = output(('c++ -std=c++11 -Wall -Wextra -pedantic -Werror -Isrc spec/c/header.cpp -o %s ' ..
+      '-L%s -lsamebits -Wl,-rpath,$PWD/%s && %s'):format(program, build, build, program))
+    os.remove(program)
+    if os.getenv('SB_BUILD') == 'asan' then return pending('needs a library without sanitizers') end
+    assert.equal(0, status, said)
+  end)
+end)
+
+describe('the committed makefiles', function()
+  it('name every source', function()
+    local makefiles = read('build/samebits.make') .. read('build/spec.make')
+    local sources, n = output('find src kernels spec/c -name "*.c" -o -name "*.cu"'), 0
+    for path in sources:gmatch('(%S+%.cu?)\n') do
+      n = n + 1
+      assert.truthy(makefiles:find('../' .. path, 1, true),
+        path .. ' is in no makefile: run `premake5 gmake` and commit build/')
+    end
+    assert.is_true(n > 15)
+  end)
+
+  it('are what premake5.lua generates', function()
+    if not has('premake5') then return pending('premake5 is not installed') end
+    local before = read('build/Makefile') .. read('build/samebits.make') .. read('build/spec.make')
+    local said, status = output('premake5 gmake')
+    assert.equal(0, status, said)
+    assert.equal(before, read('build/Makefile') .. read('build/samebits.make') .. read('build/spec.make'))
+  end)
+end)

@@ -1,0 +1,44 @@
+/* abi.c - the layout of the public structs, on which bindings in other languages rely. A change here
+ * is a change of SB_ABI. */
+#include "samebits.h"
+
+#define AT(type, field, offset)                                                                    \
+    _Static_assert(offsetof(type, field) == (offset), #type "." #field " has moved")
+
+AT(sb_open_options, size, 0);
+AT(sb_open_options, threads, 4);
+AT(sb_open_options, isa, 8);
+_Static_assert(sizeof(sb_open_options) == 16, "sb_open_options");
+
+AT(sb_batch, size, 0);
+AT(sb_batch, logits_dtype, 4);
+AT(sb_batch, logits, 8);
+AT(sb_batch, batch, 16);
+AT(sb_batch, time, 24);
+AT(sb_batch, rows, 32);
+AT(sb_batch, vocab, 40);
+AT(sb_batch, row_stride, 48);
+AT(sb_batch, batch_stride, 56);
+AT(sb_batch, cu_seqlens, 64);
+AT(sb_batch, ids, 72);
+AT(sb_batch, mask, 80);
+AT(sb_batch, temperatures, 88);
+AT(sb_batch, row_list, 96);
+AT(sb_batch, row_count, 104);
+AT(sb_batch, ignore_index, 112);
+AT(sb_batch, cu_seqlens_dtype, 120);
+AT(sb_batch, ids_dtype, 124);
+AT(sb_batch, temperature, 128);
+AT(sb_batch, shift, 132);
+_Static_assert(sizeof(sb_batch) == 136, "sb_batch");
+
+AT(sb_logprob_out, token, 8);
+AT(sb_logprob_out, lse, 16);
+AT(sb_logprob_out, sequence, 24);
+AT(sb_logprob_out, count, 32);
+_Static_assert(sizeof(sb_logprob_out) == 40, "sb_logprob_out");
+
+AT(sb_launch, split, 4);
+_Static_assert(sizeof(sb_launch) == 8, "sb_launch");
+
+_Static_assert(SB_ABI == 1, "SB_ABI has moved: check every offset above");

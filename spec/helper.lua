@@ -1,0 +1,56 @@
+--- Runs before the first spec file (see .busted): makes busted fit for FFI code, loads the library
+-- once, adds assertions, and ends the output with one line that a program can read:
+--
+--     12 passed, 0 failed, 3 skipped
+
+local busted = require "busted"
+local ffi = require "ffi"
+
+-- busted remembers what ffi.typeof gave by its first argument alone, so that typeof("$[?]", float)
+-- would be given for typeof("$[?]", double), too. Only plain declarations may be remembered.
+local function upvalue(f, wanted)
+  for i = 1, 20 do
+    local name, value = debug.getupvalue(f, i)
+    if name == wanted then return value end
+  end
+end
+local remembered, typeof = ffi.typeof, upvalue(ffi.typeof, "original")
+if typeof then
+  ffi.typeof = function(declaration, ...)
+    if type(declaration) == "string" and select("#", ...) == 0 then
+      return remembered(declaration)
+    end
+    return typeof(declaration, ...)
+  end
+end
+
+-- What is loaded here stays loaded: spec files share it, and a shared library is opened once. Without
+-- libsamebits.so the first one fails, as each spec that requires it will say; the others do without.
+for _, name in ipairs { "samebits", "samebits.bits", "samebits.npy", "samebits.safetensors" } do
+  pcall(require, name)
+end
+
+require "spec.support.assertions"
+
+local counts = { success = 0, failure = 0, error = 0, pending = 0 }
+
+-- Whatever fails outside of a test: a file that does not load, a describe, a setup, a teardown.
+local function outside(element)
+  if element.descriptor ~= "it" then counts.error = counts.error + 1 end
+  return nil, true
+end
+
+busted.subscribe({ "test", "end" }, function(_, _, status)
+  counts[status] = counts[status] + 1
+  return nil, true
+end)
+busted.subscribe({ "error" }, outside)
+busted.subscribe({ "failure" }, outside)
+
+-- The last thing that busted publishes, whatever its output handler.
+busted.subscribe({ "exit" }, function()
+  io.stdout:write(("\n%d passed, %d failed, %d skipped\n"):format(
+    counts.success, counts.failure + counts.error, counts.pending))
+  io.stdout:flush()
+  return nil, true
+end)

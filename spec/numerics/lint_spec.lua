@@ -1,0 +1,25 @@
+-- The sources hold no arithmetic that the contract does not know.
+
+local loaded = assert(loadfile('tools/lint_floats.lua'))('tools.lint_floats')
+
+describe('lint_floats', function()
+  it('passes the sources', function()
+    local files = loaded.default_files()
+    assert.is_true(#files > 20, 'found only ' .. #files .. ' sources')
+    assert.same({}, loaded.lint_files(files))
+  end)
+
+  for _, planted in ipairs {
+    'x = expf(y);', 'x = exp(y);', 'x = exp2f(y);', 'x = log(y);', 'x = log1pf(y);', 'x = pow(y, 2);',
+    'x = __expf(y);', 'x = __logf(y);', 'x = __fdividef(y, z);', 'atomicAdd(&sum, x);',
+    'asm("ex2.approx.f32 %0, %1;" : "=f"(x) : "f"(y));', 'cflags = "-ffast-math";', '"--use_fast_math"',
+  } do
+    it('catches ' .. planted, function()
+      assert.equal(1, #loaded.lint('planted.c', 'float x;\n' .. planted .. '\n'))
+    end)
+  end
+
+  it('lets comments and our own names be', function()
+    assert.same({}, loaded.lint('fine.c', '/* no expf(x), no atomicAdd */ float p = sb_exp2(r); sb_log2(u); // exp(x)\n'))
+  end)
+end)
