@@ -113,8 +113,8 @@ for _, format in ipairs(FORMATS) do
       end
       check(list, "float64")
       check({ 0.0, -0.0, 2 ^ -149, -2 ^ -149, 2 ^ -25, 2 ^ -24, 1.5 * 2 ^ -25, 65504, 65519.99,
-              65520, -65520, 2 ^ 127, 1e300, -1e300, INF, -INF, 2 ^ -133, 2 ^ -134, 3.38e38, 3.4e38 },
-            "float64")
+              65520, -65520, 2 ^ 127, 1e300, -1e300, INF, -INF, 2 ^ -133, 2 ^ -134, 3.38e38,
+              3.4e38 }, "float64")
       check(tensor(list):totable(), "float32")
     end)
   end)

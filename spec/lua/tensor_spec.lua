@@ -282,9 +282,9 @@ describe("indices", function()
 
   it("give infinities and the largest numbers as they are", function()
     for _, dtype in ipairs { "float32", "float16", "bfloat16", "float64" } do
-      local t = tensor({ math.huge, -math.huge }, { dtype = dtype })
-      assert.same({ math.huge, -math.huge }, t:totable())
-      assert.same({ math.huge, -math.huge }, t:to("float32"):to("float64"):totable())
+      local s = tensor({ math.huge, -math.huge }, { dtype = dtype })
+      assert.same({ math.huge, -math.huge }, s:totable())
+      assert.same({ math.huge, -math.huge }, s:to("float32"):to("float64"):totable())
     end
     local largest = samebits.from_bits({ "7fefffffffffffff", "ffefffffffffffff" }, "float64")
     assert.same({ 0x1.fffffffffffffp1023, -0x1.fffffffffffffp1023 }, largest:totable())
