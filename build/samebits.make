@@ -81,26 +81,46 @@ OBJECTS :=
 
 GENERATED += $(OBJDIR)/backend.o
 GENERATED += $(OBJDIR)/backend_cpu.o
+GENERATED += $(OBJDIR)/backend_cuda.o
 GENERATED += $(OBJDIR)/batch.o
 GENERATED += $(OBJDIR)/context.o
 GENERATED += $(OBJDIR)/cpu_avx2.o
 GENERATED += $(OBJDIR)/cpu_avx512.o
 GENERATED += $(OBJDIR)/cpu_scalar.o
+GENERATED += $(OBJDIR)/cuda_driver.o
+GENERATED += $(OBJDIR)/memory.o
 GENERATED += $(OBJDIR)/op_logprob.o
 GENERATED += $(OBJDIR)/pool.o
 GENERATED += $(OBJDIR)/status.o
 GENERATED += $(OBJDIR)/version.o
 OBJECTS += $(OBJDIR)/backend.o
 OBJECTS += $(OBJDIR)/backend_cpu.o
+OBJECTS += $(OBJDIR)/backend_cuda.o
 OBJECTS += $(OBJDIR)/batch.o
 OBJECTS += $(OBJDIR)/context.o
 OBJECTS += $(OBJDIR)/cpu_avx2.o
 OBJECTS += $(OBJDIR)/cpu_avx512.o
 OBJECTS += $(OBJDIR)/cpu_scalar.o
+OBJECTS += $(OBJDIR)/cuda_driver.o
+OBJECTS += $(OBJDIR)/memory.o
 OBJECTS += $(OBJDIR)/op_logprob.o
 OBJECTS += $(OBJDIR)/pool.o
 OBJECTS += $(OBJDIR)/status.o
 OBJECTS += $(OBJDIR)/version.o
+
+ifeq ($(config),release)
+GENERATED += obj/release/logprob.cu.o
+OBJECTS += obj/release/logprob.cu.o
+
+else ifeq ($(config),debug)
+GENERATED += obj/debug/logprob.cu.o
+OBJECTS += obj/debug/logprob.cu.o
+
+else ifeq ($(config),asan)
+GENERATED += obj/asan/logprob.cu.o
+OBJECTS += obj/asan/logprob.cu.o
+
+endif
 
 # Rules
 # #############################################
@@ -170,6 +190,9 @@ $(OBJDIR)/backend.o: ../src/backend.c
 $(OBJDIR)/backend_cpu.o: ../src/backend_cpu.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/backend_cuda.o: ../src/backend_cuda.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/batch.o: ../src/batch.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -185,6 +208,12 @@ $(OBJDIR)/cpu_avx512.o: ../src/cpu_avx512.c
 $(OBJDIR)/cpu_scalar.o: ../src/cpu_scalar.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/cuda_driver.o: ../src/cuda_driver.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/memory.o: ../src/memory.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/op_logprob.o: ../src/op_logprob.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -197,6 +226,23 @@ $(OBJDIR)/status.o: ../src/status.c
 $(OBJDIR)/version.o: ../src/version.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+
+ifeq ($(config),release)
+obj/release/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/common.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h
+	@echo "kernel logprob.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/release/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
+
+else ifeq ($(config),debug)
+obj/debug/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/common.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h
+	@echo "kernel logprob.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/debug/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
+
+else ifeq ($(config),asan)
+obj/asan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/common.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h
+	@echo "kernel logprob.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/asan/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
+
+endif
 
 -include $(OBJECTS:%.o=%.d)
 ifneq (,$(PCH))

@@ -16,23 +16,40 @@ typedef struct sb_message {
 typedef struct sb_call {
     sb_batch in;  /* strides resolved */
     int64_t rows; /* B * T or N */
-    int32_t split;
+    sb_launch launch;
 } sb_call;
 
 typedef struct sb_backend {
     const char *name;
+    int device_memory; /* the caller's arrays are the device's: the host must not read them */
 
-    /* Required. Whether it can be opened here; if not, why. */
-    sb_status (*probe)(sb_message *why);
+    /* Required. Whether device number device can be opened here; if not, why. */
+    sb_status (*probe)(int device, sb_message *why);
     /* Required. Sets ctx->state; frees what it made on failure. */
-    sb_status (*open)(sb_context *ctx, const sb_open_options *options, sb_message *why);
+    sb_status (*open)(sb_context *ctx, int device, const sb_open_options *options, sb_message *why);
     /* Required. Frees ctx->state. */
     void (*close)(sb_context *ctx);
     /* Required. What sb_context_isa and sb_context_threads report. */
     const char *(*isa)(const sb_context *ctx);
     int32_t (*threads)(const sb_context *ctx);
-    /* Optional: null where the backend lacks the operation. Reports with sb_fail. */
+
+    /* Optional: null where the backend lacks the operation. These report with sb_fail. */
     sb_status (*logprob)(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
+    uint64_t (*workspace)(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
+
+    /* Optional, all or none: device memory, streams, events; as samebits.h states them. */
+    sb_status (*check)(sb_context *ctx, void *stream);
+    sb_status (*memory_alloc)(sb_context *ctx, void **data, uint64_t bytes, sb_memory kind);
+    sb_status (*memory_free)(sb_context *ctx, void *data, sb_memory kind);
+    sb_status (*memory_copy)(sb_context *ctx, void *to, const void *from, uint64_t bytes,
+                             void *stream);
+    sb_status (*stream_create)(sb_context *ctx, void **stream);
+    sb_status (*stream_destroy)(sb_context *ctx, void *stream);
+    sb_status (*stream_wait)(sb_context *ctx, void *stream);
+    sb_status (*event_create)(sb_context *ctx, void **event);
+    sb_status (*event_destroy)(sb_context *ctx, void *event);
+    sb_status (*event_record)(sb_context *ctx, void *event, void *stream);
+    sb_status (*event_elapsed)(sb_context *ctx, float *milliseconds, void *start, void *end);
 } sb_backend;
 
 struct sb_context {
@@ -43,7 +60,7 @@ struct sb_context {
 
 /* Every known backend, best first, null at the end. */
 extern const sb_backend *const sb_backends[];
-extern const sb_backend sb_backend_cpu;
+extern const sb_backend sb_backend_cpu, sb_backend_cuda;
 
 /* Writes the message and returns the status, for `return sb_fail(...)`. */
 #if defined(__GNUC__)
@@ -54,15 +71,20 @@ sb_fail(sb_message *message, sb_status status, const char *format, ...);
 
 /* batch.c: checks a batch and its launch options against samebits.h and fills in call. */
 sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *launch,
-                     sb_message *why);
+                     int device_memory, sb_message *why);
 
-/* batch.c: one position of a call. */
-typedef struct sb_position {
-    int64_t sequence, position;
-} sb_position;
+/* batch.c: the rows of sequence b, half open; host cu_seqlens only. */
+typedef struct sb_extent {
+    int64_t first, last;
+} sb_extent;
+sb_extent sb_extent_of(const sb_call *call, int64_t b);
 
-/* Where row stands; host cu_seqlens only. */
-sb_position sb_position_of(const sb_call *call, int64_t row);
+/* batch.c: checks each active row's id and temperature and lists the active rows, rising. active (room for
+ * every row) and actives may be null. Host arrays only. */
+sb_status sb_list_active(const sb_call *call, int64_t *active, int64_t *actives, sb_message *why);
+
+/* batch.c: all checks that sb_call_of leaves out for device memory, on host copies of its arrays. */
+sb_status sb_check_device_call(const sb_call *call, sb_message *why);
 
 /* Element i of an int32 or int64 array, wherever it lies: a mapped file aligns nothing. */
 static inline int64_t sb_int_at(const void *data, int32_t dtype, int64_t i)
@@ -83,6 +105,11 @@ static inline float sb_float_at(const float *data, int64_t i)
     float x;
     memcpy(&x, (const char *)data + i * 4, 4);
     return x;
+}
+
+static inline float sb_temperature_at(const sb_call *call, int64_t row)
+{
+    return call->in.temperatures ? sb_float_at(call->in.temperatures, row) : call->in.temperature;
 }
 
 #endif

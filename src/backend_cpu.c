@@ -35,9 +35,9 @@ typedef struct cpu {
     scratch tokens; /* float [rows], where the caller wants sums but no tokens */
 } cpu;
 
-static sb_status probe(sb_message *why)
+static sb_status probe(int device, sb_message *why)
 {
-    (void)why;
+    (void)device, (void)why;
     return SB_OK;
 }
 
@@ -64,13 +64,15 @@ static sb_status isa_named(const char *name, const sb_isa **isa, sb_message *why
                    "no isa is called \"%.40s\"; known: avx512, avx2, scalar, or auto", name);
 }
 
-static sb_status open_cpu(sb_context *ctx, const sb_open_options *options, sb_message *why)
+static sb_status open_cpu(sb_context *ctx, int device, const sb_open_options *options,
+                          sb_message *why)
 {
     int32_t threads = options->threads ? options->threads : usable_threads();
     const sb_isa *isa = NULL;
     sb_status status = isa_named(options->isa, &isa, why);
     cpu *c;
 
+    (void)device;
     if (status != SB_OK) return status;
     if (threads < 1 || threads > MAX_THREADS)
         return sb_fail(why, SB_ERR_ARGUMENT, "threads is %d, outside [0, %d]", (int)threads,
@@ -136,11 +138,6 @@ typedef struct job {
     float *token, *lse; /* may be null */
 } job;
 
-static float temperature_of(const sb_call *call, int64_t row)
-{
-    return call->in.temperatures ? sb_float_at(call->in.temperatures, row) : call->in.temperature;
-}
-
 /* Where the logits that score row lie. */
 static const char *logits_of(const job *j, int64_t row)
 {
@@ -190,7 +187,7 @@ static void run_rows(void *shared, int64_t item)
     if (last > j->actives) last = j->actives;
     for (int64_t i = first; i < last; i++) {
         int64_t row = j->active[i];
-        sb_row constants = sb_row_of(temperature_of(j->call, row));
+        sb_row constants = sb_row_of(sb_temperature_at(j->call, row));
         sb_state state;
         reduce_piece(j, row, 0, &constants, &state);
         finish_row(j, row, &state, &constants);
@@ -203,7 +200,7 @@ static void run_piece(void *shared, int64_t item)
     const job *j = shared;
     int64_t row = j->active[item / j->split];
     sb_fpmode mode = sb_fpmode_enter();
-    sb_row constants = sb_row_of(temperature_of(j->call, row));
+    sb_row constants = sb_row_of(sb_temperature_at(j->call, row));
     reduce_piece(j, row, item % j->split, &constants, &j->states[item]);
     sb_fpmode_leave(mode);
 }
@@ -213,7 +210,7 @@ static void merge_row(void *shared, int64_t i)
     const job *j = shared;
     int64_t row = j->active[i];
     sb_fpmode mode = sb_fpmode_enter();
-    sb_row constants = sb_row_of(temperature_of(j->call, row));
+    sb_row constants = sb_row_of(sb_temperature_at(j->call, row));
     sb_state state = j->states[i * j->split];
     for (int64_t p = 1; p < j->split; p++) sb_state_merge(&state, &j->states[i * j->split + p]);
     finish_row(j, row, &state, &constants);
@@ -224,7 +221,7 @@ static void merge_row(void *shared, int64_t i)
 static void plan(job *j, int32_t threads)
 {
     int64_t vocab = j->call->in.vocab, leaves = (vocab + SB_LEAF - 1) / SB_LEAF;
-    int64_t split = j->call->split;
+    int64_t split = j->call->launch.split;
     if (split == 0) {
         int64_t most = vocab / PIECE_LOGITS, wanted = 4 * (int64_t)threads;
         split = j->actives == 0 || j->actives >= wanted || threads == 1
@@ -241,72 +238,6 @@ static void plan(job *j, int32_t threads)
 
 static int is_small(const job *j) { return j->actives * j->call->in.vocab <= CHUNK_LOGITS; }
 
-/* ---- which rows ------------------------------------------------------------------------------- */
-
-/* Checks an active row's id and temperature. */
-static sb_status check_row(const sb_call *call, int64_t row, int64_t id, sb_message *why)
-{
-    float temperature = temperature_of(call, row);
-    sb_position at;
-    if (id >= 0 && id < call->in.vocab && sb_temperature_ok(temperature)) return SB_OK;
-    at = sb_position_of(call, row);
-    if (id < 0 || id >= call->in.vocab)
-        return sb_fail(why, SB_ERR_ID,
-                       "row %" PRId64 " (sequence %" PRId64 ", position %" PRId64 "): id %" PRId64
-                       " is outside [0, %" PRId64 ")",
-                       row, at.sequence, at.position, id, call->in.vocab);
-    return sb_fail(why, SB_ERR_TEMPERATURE,
-                   "row %" PRId64 " (sequence %" PRId64 ", position %" PRId64
-                   "): temperature %.9g is outside [2^-10, 2^10]",
-                   row, at.sequence, at.position, (double)temperature);
-}
-
-typedef struct extent {
-    int64_t first, last; /* rows of a sequence, half open */
-} extent;
-
-static extent extent_of(const sb_call *call, int64_t b)
-{
-    const sb_batch *in = &call->in;
-    extent e;
-    if (in->cu_seqlens) {
-        e.first = sb_int_at(in->cu_seqlens, in->cu_seqlens_dtype, b);
-        e.last = sb_int_at(in->cu_seqlens, in->cu_seqlens_dtype, b + 1);
-    } else {
-        e.first = b * in->time;
-        e.last = e.first + in->time;
-    }
-    return e;
-}
-
-/* Lists the active rows, checking each; count[b], where wanted, gets sequence b's number. */
-static sb_status list_active(const sb_call *call, int64_t *active, int64_t *actives,
-                             sb_message *why)
-{
-    const sb_batch *in = &call->in;
-    int64_t listed = 0, n = 0;
-    for (int64_t b = 0; b < in->batch; b++) {
-        extent e = extent_of(call, b);
-        for (int64_t row = e.first; row < e.last; row++) {
-            int64_t id;
-            sb_status status;
-            if (in->row_list) {
-                if (listed == in->row_count || in->row_list[listed] != row) continue;
-                listed++;
-            }
-            if (in->shift && row == e.first) continue;
-            if (in->mask && !in->mask[row]) continue;
-            id = sb_int_at(in->ids, in->ids_dtype, row);
-            if (id == in->ignore_index) continue;
-            status = check_row(call, row, id, why);
-            if (status != SB_OK) return status;
-            active[n++] = row;
-        }
-    }
-    *actives = n;
-    return SB_OK;
-}
-
 /* ---- sequences ------------------------------------------------------------------------------ */
 
 /* active is in rising order; a row that is not active adds nothing. */
@@ -315,7 +246,7 @@ static void sum_sequences(const sb_logprob_out *out, const job *j)
     int64_t i = 0;
     sb_fpmode mode = sb_fpmode_enter();
     for (int64_t b = 0; b < j->call->in.batch; b++) {
-        int64_t last = extent_of(j->call, b).last, before = i;
+        int64_t last = sb_extent_of(j->call, b).last, before = i;
         sb_sum sum;
         sb_sum_init(&sum);
         for (; i < j->actives && j->active[i] < last; i++)
@@ -337,10 +268,7 @@ static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_ca
     if (!active)
         return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory to list %" PRId64 " rows",
                        call->rows);
-    if (!call->in.temperatures && !sb_temperature_ok(call->in.temperature))
-        return sb_fail(&ctx->error, SB_ERR_TEMPERATURE, "temperature %.9g is outside [2^-10, 2^10]",
-                       (double)call->in.temperature);
-    status = list_active(call, active, &j.actives, &ctx->error);
+    status = sb_list_active(call, active, &j.actives, &ctx->error);
     if (status != SB_OK) return status;
 
     j.active = active;
@@ -380,5 +308,11 @@ static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_ca
 }
 
 const sb_backend sb_backend_cpu = {
-    "cpu", probe, open_cpu, close_cpu, isa_of, threads_of, logprob
+    .name = "cpu",
+    .probe = probe,
+    .open = open_cpu,
+    .close = close_cpu,
+    .isa = isa_of,
+    .threads = threads_of,
+    .logprob = logprob,
 };

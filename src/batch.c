@@ -48,8 +48,6 @@ static sb_status check_row_list(const sb_call *call, sb_message *why)
 {
     const sb_batch *in = &call->in;
     int64_t before = -1;
-    if (in->row_count < 0)
-        return sb_fail(why, SB_ERR_SHAPE, "row_count is %" PRId64, in->row_count);
     for (int64_t i = 0; i < in->row_count; i++) {
         int64_t row = in->row_list[i];
         if (row < 0 || row >= call->rows)
@@ -85,7 +83,7 @@ static sb_status check_extent(const sb_call *call, sb_message *why)
     return SB_OK;
 }
 
-static sb_status check_shape(sb_call *call, sb_message *why)
+static sb_status check_shape(sb_call *call, int device_memory, sb_message *why)
 {
     sb_batch *in = &call->in;
     sb_status status;
@@ -105,7 +103,7 @@ static sb_status check_shape(sb_call *call, sb_message *why)
                            (int)in->cu_seqlens_dtype);
         if (in->rows < 0) return sb_fail(why, SB_ERR_SHAPE, "rows is %" PRId64, in->rows);
         call->rows = in->rows;
-        status = check_cu_seqlens(in, why);
+        status = device_memory ? SB_OK : check_cu_seqlens(in, why);
         if (status != SB_OK) return status;
     } else {
         if (in->time < 0) return sb_fail(why, SB_ERR_SHAPE, "time is %" PRId64, in->time);
@@ -126,8 +124,10 @@ static sb_status check_shape(sb_call *call, sb_message *why)
     return check_extent(call, why);
 }
 
-sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *launch, sb_message *why)
+sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *launch,
+                     int device_memory, sb_message *why)
 {
+    const sb_launch defaults = SB_LAUNCH_INIT;
     sb_status status;
 
     if (!batch) return sb_fail(why, SB_ERR_ARGUMENT, "batch is null");
@@ -141,9 +141,10 @@ sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *laun
                        (unsigned)launch->size, (unsigned)sizeof *launch);
     call->in = *batch;
     call->rows = 0;
-    call->split = launch ? launch->split : 0;
-    if (call->split < 0 || call->split > 65536)
-        return sb_fail(why, SB_ERR_ARGUMENT, "split is %d, outside [0, 65536]", (int)call->split);
+    call->launch = launch ? *launch : defaults;
+    if (call->launch.split < 0 || call->launch.split > 65536)
+        return sb_fail(why, SB_ERR_ARGUMENT, "split is %d, outside [0, 65536]",
+                       (int)call->launch.split);
     if (batch->shift != 0 && batch->shift != 1)
         return sb_fail(why, SB_ERR_ARGUMENT, "shift is %d, not 0 or 1", (int)batch->shift);
     if (batch->logits_dtype != SB_F32 && batch->logits_dtype != SB_F16 &&
@@ -154,17 +155,29 @@ sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *laun
         return sb_fail(why, SB_ERR_DTYPE, "ids_dtype is %d: it takes SB_I32 or SB_I64",
                        (int)batch->ids_dtype);
 
-    status = check_shape(call, why);
+    status = check_shape(call, device_memory, why);
     if (status != SB_OK) return status;
+    if (!batch->temperatures && !sb_temperature_ok(batch->temperature))
+        return sb_fail(why, SB_ERR_TEMPERATURE, "temperature %.9g is outside [2^-10, 2^10]",
+                       (double)batch->temperature);
     if (call->rows > 0 && !batch->logits) return sb_fail(why, SB_ERR_ARGUMENT, "logits is null");
     if (call->rows > 0 && !batch->ids) return sb_fail(why, SB_ERR_ARGUMENT, "ids is null");
-    return batch->row_list ? check_row_list(call, why) : SB_OK;
+    if (!batch->row_list) return SB_OK;
+    if (batch->row_count < 0 || batch->row_count > call->rows)
+        return sb_fail(why, SB_ERR_SHAPE, "row_count is %" PRId64 ", outside [0, %" PRId64 "]",
+                       batch->row_count, call->rows);
+    return device_memory ? SB_OK : check_row_list(call, why);
 }
 
-sb_position sb_position_of(const sb_call *call, int64_t row)
+/* Where row stands: sequence and position. */
+typedef struct place {
+    int64_t sequence, position;
+} place;
+
+static place place_of(const sb_call *call, int64_t row)
 {
     const sb_batch *in = &call->in;
-    sb_position at;
+    place at;
     if (in->cu_seqlens) {
         /* The last sequence that starts at or before row: empty ones before it share its start. */
         int64_t low = 0, high = in->batch;
@@ -180,4 +193,71 @@ sb_position sb_position_of(const sb_call *call, int64_t row)
         at.position = row % in->time;
     }
     return at;
+}
+
+/* Checks an active row's id and temperature. */
+static sb_status check_row(const sb_call *call, int64_t row, int64_t id, sb_message *why)
+{
+    float temperature = sb_temperature_at(call, row);
+    place at;
+    if (id >= 0 && id < call->in.vocab && sb_temperature_ok(temperature)) return SB_OK;
+    at = place_of(call, row);
+    if (id < 0 || id >= call->in.vocab)
+        return sb_fail(why, SB_ERR_ID,
+                       "row %" PRId64 " (sequence %" PRId64 ", position %" PRId64 "): id %" PRId64
+                       " is outside [0, %" PRId64 ")",
+                       row, at.sequence, at.position, id, call->in.vocab);
+    return sb_fail(why, SB_ERR_TEMPERATURE,
+                   "row %" PRId64 " (sequence %" PRId64 ", position %" PRId64
+                   "): temperature %.9g is outside [2^-10, 2^10]",
+                   row, at.sequence, at.position, (double)temperature);
+}
+
+sb_extent sb_extent_of(const sb_call *call, int64_t b)
+{
+    const sb_batch *in = &call->in;
+    sb_extent e;
+    if (in->cu_seqlens) {
+        e.first = sb_int_at(in->cu_seqlens, in->cu_seqlens_dtype, b);
+        e.last = sb_int_at(in->cu_seqlens, in->cu_seqlens_dtype, b + 1);
+    } else {
+        e.first = b * in->time;
+        e.last = e.first + in->time;
+    }
+    return e;
+}
+
+sb_status sb_list_active(const sb_call *call, int64_t *active, int64_t *actives, sb_message *why)
+{
+    const sb_batch *in = &call->in;
+    int64_t listed = 0, n = 0;
+    for (int64_t b = 0; b < in->batch; b++) {
+        sb_extent e = sb_extent_of(call, b);
+        for (int64_t row = e.first; row < e.last; row++) {
+            int64_t id;
+            sb_status status;
+            if (in->row_list) {
+                if (listed == in->row_count || in->row_list[listed] != row) continue;
+                listed++;
+            }
+            if (in->shift && row == e.first) continue;
+            if (in->mask && !in->mask[row]) continue;
+            id = sb_int_at(in->ids, in->ids_dtype, row);
+            if (id == in->ignore_index) continue;
+            status = check_row(call, row, id, why);
+            if (status != SB_OK) return status;
+            if (active) active[n] = row;
+            n++;
+        }
+    }
+    if (actives) *actives = n;
+    return SB_OK;
+}
+
+sb_status sb_check_device_call(const sb_call *call, sb_message *why)
+{
+    sb_status status = SB_OK;
+    if (call->in.cu_seqlens) status = check_cu_seqlens(&call->in, why);
+    if (status == SB_OK && call->in.row_list) status = check_row_list(call, why);
+    return status == SB_OK ? sb_list_active(call, NULL, NULL, why) : status;
 }

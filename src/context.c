@@ -24,10 +24,21 @@ const char *sb_backend_name(int32_t index)
     return sb_backends[i] ? sb_backends[i]->name : NULL;
 }
 
-static const sb_backend *backend_named(const char *name)
+/* "cuda" is device 0 of cuda, "cuda:1" its device 1. Null for other names. */
+static const sb_backend *backend_named(const char *name, int *device)
 {
-    for (int i = 0; sb_backends[i]; i++)
-        if (strcmp(sb_backends[i]->name, name) == 0) return sb_backends[i];
+    for (int i = 0; sb_backends[i]; i++) {
+        size_t length = strlen(sb_backends[i]->name);
+        *device = 0;
+        if (strncmp(sb_backends[i]->name, name, length) != 0) continue;
+        if (name[length] == '\0') return sb_backends[i];
+        if (name[length] == ':' && sb_backends[i]->device_memory && name[length + 1] != '\0' &&
+            strspn(name + length + 1, "0123456789") == strlen(name + length + 1) &&
+            strlen(name + length + 1) < 6) {
+            *device = atoi(name + length + 1);
+            return sb_backends[i];
+        }
+    }
     return NULL;
 }
 
@@ -52,9 +63,10 @@ static sb_status answer(sb_status status, const sb_message *message, char *why, 
 static sb_status probe(const char *name, sb_message *why)
 {
     const sb_backend *backend;
+    int device;
     if (!name) return sb_fail(why, SB_ERR_ARGUMENT, "backend is null");
-    backend = backend_named(name);
-    return backend ? backend->probe(why) : no_such_backend(name, why);
+    backend = backend_named(name, &device);
+    return backend ? backend->probe(device, why) : no_such_backend(name, why);
 }
 
 sb_status sb_probe(const char *backend, char *why, size_t why_size)
@@ -71,6 +83,7 @@ static sb_status open_checked(sb_context **ctx, uint32_t abi, const char *name,
     const sb_backend *backend;
     sb_context *made;
     sb_status status;
+    int device = 0;
 
     if (abi != SB_ABI)
         return sb_fail(why, SB_ERR_ABI, "the caller was built for ABI %u, the library has ABI %u",
@@ -84,20 +97,20 @@ static sb_status open_checked(sb_context **ctx, uint32_t abi, const char *name,
 
     if (strcmp(name, "auto") == 0) {
         int i = 0;
-        while (sb_backends[i] && sb_backends[i]->probe(why) != SB_OK) i++;
+        while (sb_backends[i] && sb_backends[i]->probe(0, why) != SB_OK) i++;
         backend = sb_backends[i];
         if (!backend) return sb_fail(why, SB_ERR_BACKEND, "no backend is available");
     } else {
-        backend = backend_named(name);
+        backend = backend_named(name, &device);
         if (!backend) return no_such_backend(name, why);
-        status = backend->probe(why);
+        status = backend->probe(device, why);
         if (status != SB_OK) return status;
     }
 
     made = calloc(1, sizeof *made);
     if (!made) return sb_fail(why, SB_ERR_MEMORY, "no memory for a context");
     made->backend = backend;
-    status = backend->open(made, options, why);
+    status = backend->open(made, device, options, why);
     if (status != SB_OK) {
         free(made);
         return status;

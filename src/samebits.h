@@ -66,7 +66,8 @@
     X(SB_ERR_ABI, 6, "the caller was built against another SB_ABI")                                \
     X(SB_ERR_BACKEND, 7, "the backend is unknown, or unavailable on this machine")                 \
     X(SB_ERR_MEMORY, 8, "an allocation failed")                                                    \
-    X(SB_ERR_SYSTEM, 9, "the operating system refused a thread")
+    X(SB_ERR_SYSTEM, 9, "the operating system refused a thread")                                   \
+    X(SB_ERR_DEVICE, 10, "the device or its driver failed")
 
 #ifdef __cplusplus
 extern "C" {
@@ -84,7 +85,8 @@ typedef enum sb_status {
     SB_ERR_ABI = 6,
     SB_ERR_BACKEND = 7,
     SB_ERR_MEMORY = 8,
-    SB_ERR_SYSTEM = 9
+    SB_ERR_SYSTEM = 9,
+    SB_ERR_DEVICE = 10
 } sb_status;
 
 /* How elements are stored: IEEE binary32 and binary16, bfloat16, two's complement integers, all
@@ -164,8 +166,22 @@ typedef struct sb_logprob_out {
 /* How to run one call; never what comes out. Start from SB_LAUNCH_INIT, or pass null. */
 typedef struct sb_launch {
     uint32_t size;            /* sizeof(sb_launch) */
-    int32_t split;            /* cpu: pieces to cut each row into, 1 .. 65536; 0: chosen */
+    int32_t split;            /* pieces to cut each row into, 1 .. 65536; 0: chosen */
+    int32_t threads;          /* cuda: threads a block, a multiple of 32 up to 512; 0: chosen */
+    int32_t check;            /* cuda: 1: wait for the call, and fail as the cpu does where a device
+                                 array holds a bad id, temperature, row or cu_seqlens. 0: return at
+                                 once; such rows become NaN, and sb_check tells */
+    void *stream;             /* cuda: the CUstream or cudaStream_t to run in; null: the default one */
+    void *workspace;          /* cuda: device memory for scratch, 256-byte aligned, this call's own
+                                 until it is done; null: allocated and freed in the stream's order */
+    uint64_t workspace_size;  /* in bytes; sb_workspace_size says how many are needed */
 } sb_launch;
+
+/* Kinds of memory that sb_memory_alloc gives. */
+typedef enum sb_memory {
+    SB_DEVICE = 1, /* the backend's own: on the GPU; for cpu, ordinary memory */
+    SB_PINNED = 2  /* the host's, page-locked, for copies that run beside other work */
+} sb_memory;
 
 /* The release, SB_ABI and SB_NUMERICS of the library itself (the macros are the header's). */
 SB_API const char *sb_version(void);
@@ -220,6 +236,43 @@ SB_API const char *sb_last_error(const sb_context *ctx);
 SB_API sb_status sb_logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
                             const sb_launch *launch);
 
+/* ---- device backends: cuda, cuda:N ----
+ *
+ * All pointers of sb_batch and sb_logprob_out are then device memory of the context's GPU (or pinned or
+ * managed memory), aligned to their elements. Calls are put into a stream and return: results are there when the stream
+ * has got so far. A call neither waits nor, with a workspace, allocates, and may be captured into a CUDA
+ * graph (check must be 0 then). The GPU's primary context is used, so that a framework's pointers and
+ * streams are good here; the calling thread's current context is left as it was. Calls of one context in
+ * several streams may run at the same time; each needs a workspace of its own, or none.
+ *
+ * On cpu the calls below work, too, at once and on ordinary memory; stream is ignored. */
+
+/* The scratch memory that sb_logprob needs for this call; 0 where it needs none. */
+SB_API sb_status sb_workspace_size(sb_context *ctx, uint64_t *size, const sb_logprob_out *out,
+                                   const sb_batch *batch, const sb_launch *launch);
+
+/* Waits for the stream; then fails if a call since the last sb_check met a bad id, temperature, row list
+ * or cu_seqlens, naming one such row, and forgets it. A call with check = 1 names the first. */
+SB_API sb_status sb_check(sb_context *ctx, void *stream);
+
+/* Memory: *data gets bytes (null for 0); free takes null. Copies go between any two of device, pinned
+ * and ordinary memory, in the stream's order; between pinned and device memory without waiting. */
+SB_API sb_status sb_memory_alloc(sb_context *ctx, void **data, uint64_t bytes, sb_memory kind);
+SB_API sb_status sb_memory_free(sb_context *ctx, void *data, sb_memory kind);
+SB_API sb_status sb_memory_copy(sb_context *ctx, void *to, const void *from, uint64_t bytes,
+                                void *stream);
+
+/* Streams that do not wait for the default one, and waiting for a stream. */
+SB_API sb_status sb_stream_create(sb_context *ctx, void **stream);
+SB_API sb_status sb_stream_destroy(sb_context *ctx, void *stream);
+SB_API sb_status sb_stream_wait(sb_context *ctx, void *stream);
+
+/* Events, for timing: record puts one into a stream; elapsed waits for both and gives milliseconds. */
+SB_API sb_status sb_event_create(sb_context *ctx, void **event);
+SB_API sb_status sb_event_destroy(sb_context *ctx, void *event);
+SB_API sb_status sb_event_record(sb_context *ctx, void *event, void *stream);
+SB_API sb_status sb_event_elapsed(sb_context *ctx, float *milliseconds, void *start, void *end);
+
 /* ffi end */
 
 /* Initialisers: every struct starts from one. */
@@ -228,7 +281,7 @@ SB_API sb_status sb_logprob(sb_context *ctx, const sb_logprob_out *out, const sb
     { sizeof(sb_batch), SB_F32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, SB_IGNORE_INDEX, SB_I32,    \
       SB_I32, 1.0f, 0 }
 #define SB_LOGPROB_OUT_INIT { sizeof(sb_logprob_out), 0, 0, 0, 0, 0 }
-#define SB_LAUNCH_INIT { sizeof(sb_launch), 0 }
+#define SB_LAUNCH_INIT { sizeof(sb_launch), 0, 0, 0, 0, 0, 0 }
 
 #ifdef __cplusplus
 }

@@ -15,7 +15,8 @@ typedef enum sb_status {
     SB_ERR_ABI = 6,
     SB_ERR_BACKEND = 7,
     SB_ERR_MEMORY = 8,
-    SB_ERR_SYSTEM = 9
+    SB_ERR_SYSTEM = 9,
+    SB_ERR_DEVICE = 10
 } sb_status;
 
 typedef enum sb_dtype {
@@ -69,7 +70,17 @@ typedef struct sb_logprob_out {
 typedef struct sb_launch {
     uint32_t size;
     int32_t split;
+    int32_t threads;
+    int32_t check;
+    void *stream;
+    void *workspace;
+    uint64_t workspace_size;
 } sb_launch;
+
+typedef enum sb_memory {
+    SB_DEVICE = 1,
+    SB_PINNED = 2
+} sb_memory;
 
 const char *sb_version(void);
 uint32_t sb_abi(void);
@@ -95,6 +106,25 @@ const char *sb_last_error(const sb_context *ctx);
 
 sb_status sb_logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
                             const sb_launch *launch);
+
+sb_status sb_workspace_size(sb_context *ctx, uint64_t *size, const sb_logprob_out *out,
+                                   const sb_batch *batch, const sb_launch *launch);
+
+sb_status sb_check(sb_context *ctx, void *stream);
+
+sb_status sb_memory_alloc(sb_context *ctx, void **data, uint64_t bytes, sb_memory kind);
+sb_status sb_memory_free(sb_context *ctx, void *data, sb_memory kind);
+sb_status sb_memory_copy(sb_context *ctx, void *to, const void *from, uint64_t bytes,
+                                void *stream);
+
+sb_status sb_stream_create(sb_context *ctx, void **stream);
+sb_status sb_stream_destroy(sb_context *ctx, void *stream);
+sb_status sb_stream_wait(sb_context *ctx, void *stream);
+
+sb_status sb_event_create(sb_context *ctx, void **event);
+sb_status sb_event_destroy(sb_context *ctx, void *event);
+sb_status sb_event_record(sb_context *ctx, void *event, void *stream);
+sb_status sb_event_elapsed(sb_context *ctx, float *milliseconds, void *start, void *end);
 ]]
 end
 

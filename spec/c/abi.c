@@ -39,6 +39,11 @@ AT(sb_logprob_out, count, 32);
 _Static_assert(sizeof(sb_logprob_out) == 40, "sb_logprob_out");
 
 AT(sb_launch, split, 4);
-_Static_assert(sizeof(sb_launch) == 8, "sb_launch");
+AT(sb_launch, threads, 8);
+AT(sb_launch, check, 12);
+AT(sb_launch, stream, 16);
+AT(sb_launch, workspace, 24);
+AT(sb_launch, workspace_size, 32);
+_Static_assert(sizeof(sb_launch) == 40, "sb_launch");
 
 _Static_assert(SB_ABI == 1, "SB_ABI has moved: check every offset above");

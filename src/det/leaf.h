@@ -51,12 +51,21 @@ SB_DET float sb_leaf_term(float y, float c, float magic)
     return sb_float(sb_bits32(sb_exp2(r)) + (sb_bits32(z) << 23));
 }
 
+/* The halving tree: v[i] with v[i + 8], then + 4, + 2, + 1. Written out, so that every compiler keeps v in
+ * registers. */
+SB_DET float sb_leaf_tree(float v[SB_LEAF])
+{
+    float a = (v[0] + v[8]) + (v[4] + v[12]), b = (v[2] + v[10]) + (v[6] + v[14]);
+    float c = (v[1] + v[9]) + (v[5] + v[13]), d = (v[3] + v[11]) + (v[7] + v[15]);
+    return (a + b) + (c + d);
+}
+
 /* x[i] is the logit of the leaf's id i as fp32; -inf: absent. leaf is written where present. */
 SB_DET sb_leaf_kind sb_leaf_of(sb_leaf *leaf, const float x[SB_LEAF], const sb_row *row)
 {
     float v[SB_LEAF];
     float m = sb_float(0xff800000u), A, thr, lim = row->lim;
-    int wide, i, width;
+    int wide, i;
 
     for (i = 0; i < SB_LEAF; i++) {
         if (sb_is_poison(x[i])) return SB_LEAF_POISON;
@@ -77,11 +86,8 @@ SB_DET sb_leaf_kind sb_leaf_of(sb_leaf *leaf, const float x[SB_LEAF], const sb_r
         float y = wide && !sb_is_absent(x[i]) ? sb_clamp(x[i], lim) : x[i];
         v[i] = sb_leaf_term(y > thr ? y : thr, row->c, SB_INT_MAGIC - A);
     }
-    for (width = SB_LEAF / 2; width > 0; width /= 2)
-        for (i = 0; i < width; i++) v[i] += v[i + width];
-
     leaf->A = (int32_t)A;
-    leaf->M = (uint32_t)(v[0] * 0x1p+24f);
+    leaf->M = (uint32_t)(sb_leaf_tree(v) * 0x1p+24f);
     return SB_LEAF_PRESENT;
 }
 

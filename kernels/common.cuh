@@ -1,0 +1,128 @@
+/* common.cuh - what the kernels share: which row is active and where its logits lie, and the merging
+ * of states in a warp and in a block.
+ *
+ * No atomics, no approximate instruction: src/det is the arithmetic, --fmad=false its rounding. */
+#pragma once
+
+#include <stdint.h>
+
+#include "../src/cuda_args.h"
+#include "../src/det/accumulator.h"
+#include "../src/det/convert.h"
+#include "../src/det/finish.h"
+#include "../src/det/sum.h"
+
+#define WARP 32
+#define FULL 0xffffffffu
+
+/* ---- rows ------------------------------------------------------------------------------------- */
+
+struct row_of_call {
+    const char *logits; /* null: ignored */
+    int64_t id;
+    float tau;
+    bool bad; /* its id or temperature: reported, and NaN */
+};
+
+SB_DET int64_t int_at(uint64_t data, int32_t dtype, int64_t i)
+{
+    return dtype == SB_CUDA_I64 ? ((const int64_t *)data)[i] : ((const int32_t *)data)[i];
+}
+
+/* The sequence that holds row, packed: the last that starts at or before it. */
+SB_DET int64_t sequence_of(const sb_cuda_args &in, int64_t row)
+{
+    int64_t low = 0, high = in.batch;
+    while (high - low > 1) {
+        int64_t middle = low + (high - low) / 2;
+        if (int_at(in.cu_seqlens, in.cu_seqlens_dtype, middle) <= row) low = middle;
+        else high = middle;
+    }
+    return low;
+}
+
+SB_DET bool starts_sequence(const sb_cuda_args &in, int64_t row)
+{
+    if (!in.cu_seqlens) return row % in.time == 0;
+    return int_at(in.cu_seqlens, in.cu_seqlens_dtype, sequence_of(in, row)) == row;
+}
+
+SB_DET bool is_active(const sb_cuda_args &in, int64_t row, int64_t id)
+{
+    return id != in.ignore_index && !(in.mask && !((const uint8_t *)in.mask)[row]) &&
+           !(in.shift && starts_sequence(in, row));
+}
+
+/* Whether row is active and where its logits lie; precedence as samebits.h states it. */
+SB_DET row_of_call resolve(const sb_cuda_args &in, int64_t row)
+{
+    row_of_call r;
+    int64_t source = row - in.shift, element;
+    r.logits = nullptr;
+    r.bad = false;
+    r.tau = 1.0f;
+    r.id = int_at(in.ids, in.ids_dtype, row);
+    if (!is_active(in, row, r.id)) return r;
+    r.tau = in.temperatures ? ((const float *)in.temperatures)[row] : in.temperature;
+    r.bad = r.id < 0 || r.id >= in.vocab || !sb_temperature_ok(r.tau);
+    if (in.flat) element = source * in.row_stride;
+    else element = source / in.time * in.batch_stride + source % in.time * in.row_stride;
+    r.logits = (const char *)in.logits + element * in.itemsize;
+    return r;
+}
+
+/* The row that work item i stands for. Rows of 16-bit logits that start at 8 different alignments are
+ * visited by alignment, so that blocks that run together run the same code. */
+SB_DET int64_t row_at(const sb_cuda_args &in, int64_t i)
+{
+    if (in.phases) {
+        int64_t each = in.work / 8, more = in.work % 8, longer = more * (each + 1);
+        i = i < longer ? i / (each + 1) + i % (each + 1) * 8
+                       : more + (i - longer) / each + (i - longer) % each * 8;
+    }
+    return in.row_list ? ((const int64_t *)in.row_list)[i] : i;
+}
+
+/* A row list must rise strictly and stay inside; a row that does not is reported and left alone. */
+SB_DET bool listed_well(const sb_cuda_args &in, int64_t i)
+{
+    const int64_t *list = (const int64_t *)in.row_list;
+    if (!list) return true;
+    return list[i] >= 0 && list[i] < in.rows && (i == 0 || list[i] > list[i - 1]);
+}
+
+/* ---- states ----------------------------------------------------------------------------------- */
+
+/* The sum over a warp of 64-bit values below 2^59: 27 bits at a time, exact. All lanes get it. */
+SB_DET uint64_t warp_sum(uint64_t x)
+{
+    uint64_t low = __reduce_add_sync(FULL, (uint32_t)x & 0x7ffffffu);
+    uint64_t middle = __reduce_add_sync(FULL, (uint32_t)(x >> 27) & 0x7ffffffu);
+    uint32_t high = (uint32_t)(x >> 54);
+    low += middle << 27;
+    if (__any_sync(FULL, high != 0)) low += (uint64_t)__reduce_add_sync(FULL, high) << 54;
+    return low;
+}
+
+/* Merges the states of a warp's lanes; all lanes get the result. c is left alone. */
+SB_DET void warp_merge(sb_state *s)
+{
+    sb_state_rise(s, __reduce_max_sync(FULL, s->J));
+    s->l[0] = warp_sum(s->l[0]);
+    s->l[1] = warp_sum(s->l[1]);
+    s->l[2] = warp_sum(s->l[2]);
+}
+
+/* Merges the states of a block's threads. The result is warp 0's; shared holds a state a warp. */
+SB_DET void block_merge(sb_state *s, sb_state *shared)
+{
+    int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    warp_merge(s);
+    if (lane == 0) shared[warp] = *s;
+    __syncthreads(); /* every warp's state is in shared */
+    if (warp == 0) {
+        if (lane < warps) *s = shared[lane];
+        else sb_state_init(s, 0);
+        warp_merge(s);
+    }
+}

@@ -1,0 +1,642 @@
+/* backend_cuda.c - the CUDA backend: finding a GPU, checking pointers, choosing a launch, and reading
+ * what kernels report. No arithmetic but the row constants of a call's one temperature, which are
+ * det/row.h's. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend.h"
+#include "cuda_args.h"
+#include "cuda_driver.h"
+#include "det/accumulator.h"
+#include "fpmode.h"
+
+#define MAX_GRID 0x7fffffff
+#define MAX_BLOCK 512 /* as the kernels' launch bounds */
+#define BAD_MASK (((int64_t)1 << SB_BAD_SHIFT) - 1)
+
+/* The kernels, as tools/kernel.sh embedded them; size 0: built without nvcc. */
+extern const unsigned char sb_fatbin_logprob[];
+extern const uint64_t sb_fatbin_logprob_size;
+
+#define KERNELS(X)                                                                                 \
+    X(logprob_f32)                                                                                 \
+    X(logprob_f16)                                                                                 \
+    X(logprob_bf16)                                                                                \
+    X(logprob_finish)                                                                              \
+    X(sequence_sums)
+
+typedef struct cuda {
+    sb_cuda_driver driver;
+    CUdevice device;
+    int ordinal;
+    CUcontext context; /* the primary one */
+    CUmodule module;
+#define KERNEL_FIELD(name) CUfunction name;
+    KERNELS(KERNEL_FIELD)
+    int multiprocessors;
+    int dependent_launch; /* the device can set a kernel up early: compute capability 9.0 */
+    volatile int64_t *bad; /* mapped host memory that kernels report into */
+    CUdeviceptr bad_device;
+    char isa[16]; /* "sm_90" */
+} cuda;
+
+static sb_status device_error(sb_message *why, const sb_cuda_driver *driver, const char *what,
+                              CUresult result)
+{
+    char text[64];
+    return sb_fail(why, result == CUDA_ERROR_OUT_OF_MEMORY ? SB_ERR_MEMORY : SB_ERR_DEVICE,
+                   "%s gave %s", what, sb_cuda_error(driver, result, text));
+}
+
+/* Calls a driver function; on failure returns from the enclosing function with its name. */
+#define DRIVER(why, driver, function, ...)                                                         \
+    do {                                                                                           \
+        CUresult result_ = (driver)->function(__VA_ARGS__);                                        \
+        if (result_ != CUDA_SUCCESS) return device_error(why, driver, "cu" #function, result_);    \
+    } while (0)
+
+/* ---- opening ---------------------------------------------------------------------------------- */
+
+static sb_status find_device(const sb_cuda_driver *driver, int ordinal, CUdevice *device,
+                             char isa[16], sb_message *why)
+{
+    int count = 0, major = 0, minor = 0;
+    char name[96] = "";
+    CUresult result = driver->DeviceGetCount(&count);
+    if (result != CUDA_SUCCESS || count == 0) {
+        char text[64];
+        return sb_fail(why, SB_ERR_BACKEND, "there is no CUDA device: cuDeviceGetCount gave %s, %d",
+                       sb_cuda_error(driver, result, text), count);
+    }
+    if (ordinal >= count)
+        return sb_fail(why, SB_ERR_BACKEND, "there is no CUDA device %d: there are %d", ordinal,
+                       count);
+    DRIVER(why, driver, DeviceGet, device, ordinal);
+    DRIVER(why, driver, DeviceGetAttribute, &major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+           *device);
+    DRIVER(why, driver, DeviceGetAttribute, &minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+           *device);
+    if (major < 8) {
+        driver->DeviceGetName(name, sizeof name, *device);
+        return sb_fail(why, SB_ERR_BACKEND,
+                       "CUDA device %d (%s) has compute capability %d.%d; 8.0 is needed", ordinal,
+                       name, major, minor);
+    }
+    snprintf(isa, 16, "sm_%d%d", major, minor);
+    return SB_OK;
+}
+
+static sb_status has_kernels(sb_message *why)
+{
+    if (sb_fatbin_logprob_size != 0) return SB_OK;
+    return sb_fail(why, SB_ERR_BACKEND, "the library was built without nvcc: it holds no kernels");
+}
+
+static sb_status probe(int ordinal, sb_message *why)
+{
+    sb_cuda_driver driver;
+    CUdevice device;
+    char isa[16];
+    sb_status status = has_kernels(why);
+    if (status != SB_OK) return status;
+    status = sb_cuda_driver_load(&driver, why);
+    if (status != SB_OK) return status;
+    status = find_device(&driver, ordinal, &device, isa, why);
+    sb_cuda_driver_unload(&driver);
+    return status;
+}
+
+/* Makes the context current; leave undoes it. */
+static sb_status enter(sb_context *ctx)
+{
+    cuda *c = ctx->state;
+    DRIVER(&ctx->error, &c->driver, CtxPushCurrent, c->context);
+    return SB_OK;
+}
+
+static sb_status leave(sb_context *ctx, sb_status status)
+{
+    cuda *c = ctx->state;
+    CUcontext popped;
+    c->driver.CtxPopCurrent(&popped);
+    return status;
+}
+
+static sb_status load_kernels(cuda *c, sb_message *why)
+{
+    void *bad;
+    DRIVER(why, &c->driver, DeviceGetAttribute, &c->multiprocessors,
+           CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, c->device);
+    c->dependent_launch = strcmp(c->isa, "sm_90") >= 0 || strlen(c->isa) > 5;
+    DRIVER(why, &c->driver, ModuleLoadData, &c->module, sb_fatbin_logprob);
+    /* Loaded now: the driver's lazy loading could not happen under a graph capture. */
+#define KERNEL_LOAD(name)                                                                          \
+    DRIVER(why, &c->driver, ModuleGetFunction, &c->name, c->module, #name);                        \
+    DRIVER(why, &c->driver, FuncLoad, c->name);
+    KERNELS(KERNEL_LOAD)
+    DRIVER(why, &c->driver, MemHostAlloc, &bad, sizeof(int64_t),
+           CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP);
+    c->bad = bad;
+    *c->bad = 0;
+    DRIVER(why, &c->driver, MemHostGetDevicePointer, &c->bad_device, bad, 0);
+    return SB_OK;
+}
+
+static void close_state(cuda *c)
+{
+    CUcontext popped;
+    if (c->context && c->driver.CtxPushCurrent(c->context) == CUDA_SUCCESS) {
+        if (c->bad) c->driver.MemFreeHost((void *)(uintptr_t)c->bad);
+        if (c->module) c->driver.ModuleUnload(c->module);
+        c->driver.CtxPopCurrent(&popped);
+    }
+    if (c->context) c->driver.DevicePrimaryCtxRelease(c->device);
+    sb_cuda_driver_unload(&c->driver);
+    free(c);
+}
+
+static sb_status open_state(cuda *c, sb_message *why)
+{
+    sb_status status = has_kernels(why);
+    CUcontext popped;
+    if (status == SB_OK) status = sb_cuda_driver_load(&c->driver, why);
+    if (status != SB_OK) return status;
+    status = find_device(&c->driver, c->ordinal, &c->device, c->isa, why);
+    if (status != SB_OK) return status;
+    DRIVER(why, &c->driver, DevicePrimaryCtxRetain, &c->context, c->device);
+    DRIVER(why, &c->driver, CtxPushCurrent, c->context);
+    status = load_kernels(c, why);
+    c->driver.CtxPopCurrent(&popped);
+    return status;
+}
+
+static sb_status open_cuda(sb_context *ctx, int ordinal, const sb_open_options *options,
+                           sb_message *why)
+{
+    cuda *c = calloc(1, sizeof *c);
+    sb_status status;
+    (void)options;
+    if (!c) return sb_fail(why, SB_ERR_MEMORY, "no memory for the cuda backend");
+    c->ordinal = ordinal;
+    status = open_state(c, why);
+    if (status != SB_OK) {
+        close_state(c);
+        return status;
+    }
+    ctx->state = c;
+    return SB_OK;
+}
+
+static void close_cuda(sb_context *ctx) { close_state(ctx->state); }
+static const char *isa_of(const sb_context *ctx) { return ((const cuda *)ctx->state)->isa; }
+
+static int32_t threads_of(const sb_context *ctx)
+{
+    return ((const cuda *)ctx->state)->multiprocessors;
+}
+
+/* ---- a call ----------------------------------------------------------------------------------- */
+
+/* Pointers must be the device's own, or host memory that it can reach, and aligned to their elements. */
+static sb_status check_pointer(sb_context *ctx, const char *name, const void *data, size_t align)
+{
+    cuda *c = ctx->state;
+    unsigned type = 0;
+    int ordinal = -1;
+    CUdeviceptr address = (CUdeviceptr)(uintptr_t)data;
+    if (!data) return SB_OK;
+    if (address % align != 0)
+        return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "%s (%p) is not aligned to %zu bytes", name,
+                       data, align);
+    if (c->driver.PointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, address) !=
+        CUDA_SUCCESS)
+        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
+                       "%s (%p) is host memory: the cuda backend takes device memory", name, data);
+    if (type != CU_MEMORYTYPE_HOST &&
+        c->driver.PointerGetAttribute(&ordinal, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, address) ==
+            CUDA_SUCCESS &&
+        ordinal != c->ordinal)
+        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
+                       "%s (%p) lies on device %d, the context is on device %d", name, data,
+                       ordinal, c->ordinal);
+    return SB_OK;
+}
+
+static sb_status check_pointers(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
+{
+    const sb_batch *in = &call->in;
+    const struct {
+        const char *name;
+        const void *data;
+        size_t align;
+    } pointers[] = {
+        { "logits", in->logits, in->logits_dtype == SB_F32 ? 4 : 2 },
+        { "ids", in->ids, in->ids_dtype == SB_I64 ? 8 : 4 },
+        { "mask", in->mask, 1 },
+        { "temperatures", in->temperatures, 4 },
+        { "row_list", in->row_list, 8 },
+        { "cu_seqlens", in->cu_seqlens, in->cu_seqlens_dtype == SB_I64 ? 8 : 4 },
+        { "token", out->token, 4 },
+        { "lse", out->lse, 4 },
+        { "sequence", out->sequence, 4 },
+        { "count", out->count, 8 },
+        { "workspace", call->launch.workspace, 256 },
+    };
+    for (size_t i = 0; i < sizeof pointers / sizeof *pointers; i++) {
+        sb_status status = check_pointer(ctx, pointers[i].name, pointers[i].data,
+                                         pointers[i].align);
+        if (status != SB_OK) return status;
+    }
+    return SB_OK;
+}
+
+typedef struct plan {
+    int32_t split, threads;
+    int64_t piece;           /* leaves */
+    int64_t work;            /* rows to visit */
+    uint64_t states, targets, tokens; /* bytes of scratch, in this order */
+} plan;
+
+/* Whole rows when they fill the GPU; else each row in pieces, of no less than a leaf a thread. */
+static plan plan_of(const cuda *c, const sb_logprob_out *out, const sb_call *call)
+{
+    int64_t leaves = (call->in.vocab + SB_LEAF - 1) / SB_LEAF, wanted = 4 * c->multiprocessors;
+    plan p;
+    p.work = call->in.row_list ? call->in.row_count : call->rows;
+    p.threads = call->launch.threads ? call->launch.threads : 256;
+    p.split = call->launch.split;
+    if (p.split == 0) {
+        int64_t most = (leaves + p.threads - 1) / p.threads;
+        int64_t split = p.work > 0 ? wanted / p.work : 1;
+        if (split > most) split = most;
+        p.split = split < 1 ? 1 : (int32_t)split;
+    }
+    if (p.split > leaves) p.split = (int32_t)leaves;
+    if (!call->launch.threads) /* small rows do not need a whole block */
+        while (p.threads > 32 && p.threads / 2 >= leaves / p.split + 1) p.threads /= 2;
+    p.piece = (leaves + p.split - 1) / p.split;
+    p.states = p.split > 1 ? (uint64_t)p.work * (uint64_t)p.split * sizeof(sb_state) : 0;
+    p.targets = p.split > 1 ? (uint64_t)p.work * sizeof(sb_cuda_target) : 0;
+    p.tokens = out->sequence && !out->token ? (uint64_t)call->rows * sizeof(float) : 0;
+    return p;
+}
+
+static uint64_t workspace(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
+{
+    plan p = plan_of(ctx->state, out, call);
+    return p.states + p.targets + p.tokens;
+}
+
+static uint64_t address(const void *data) { return (uint64_t)(uintptr_t)data; }
+
+static sb_cuda_args args_of(const cuda *c, const sb_logprob_out *out, const sb_call *call,
+                            const plan *p, CUdeviceptr scratch)
+{
+    const sb_batch *in = &call->in;
+    sb_cuda_args a;
+    sb_fpmode mode;
+    memset(&a, 0, sizeof a);
+    a.logits = address(in->logits);
+    a.cu_seqlens = address(in->cu_seqlens);
+    a.ids = address(in->ids);
+    a.mask = address(in->mask);
+    a.temperatures = address(in->temperatures);
+    a.row_list = address(in->row_list);
+    a.token = address(out->token);
+    a.lse = address(out->lse);
+    a.sequence = address(out->sequence);
+    a.count = address(out->count);
+    a.states = scratch;
+    a.targets = scratch + p->states;
+    a.tokens = p->tokens ? scratch + p->states + p->targets : a.token;
+    a.ahead = p->split == 1 ? (int64_t)c->multiprocessors * (1536 / p->threads) : 0;
+    a.bad = c->bad_device;
+    a.work = p->work;
+    a.rows = call->rows;
+    a.batch = in->batch;
+    a.time = in->time;
+    a.vocab = in->vocab;
+    a.row_stride = in->row_stride;
+    a.batch_stride = in->batch_stride;
+    a.row_count = in->row_count;
+    a.ignore_index = in->ignore_index;
+    a.piece = p->piece;
+    a.split = p->split;
+    a.cu_seqlens_dtype = in->cu_seqlens_dtype;
+    a.ids_dtype = in->ids_dtype;
+    a.itemsize = in->logits_dtype == SB_F32 ? 4 : 2;
+    a.shift = in->shift;
+    a.flat = in->cu_seqlens || in->batch <= 1 || in->batch_stride == in->time * in->row_stride;
+    a.phases = a.flat && !in->row_list && p->split == 1 && a.itemsize == 2 &&
+               in->row_stride % 2 != 0 && p->work >= 64;
+    a.simple = a.flat && !in->mask && !in->row_list && !in->temperatures && !in->shift && !a.phases;
+    a.logits_dtype = in->logits_dtype;
+    a.temperature = in->temperature;
+    mode = sb_fpmode_enter();
+    a.row = sb_row_of(in->temperature);
+    sb_fpmode_leave(mode);
+    return a;
+}
+
+/* early: the kernel may be set up while the one before it runs, and waits for it by itself. */
+static sb_status launch(sb_context *ctx, CUfunction kernel, int64_t blocks, int32_t threads,
+                        int early, sb_cuda_args *a, CUstream stream)
+{
+    cuda *c = ctx->state;
+    void *parameters[] = { a };
+    CUlaunchAttribute attribute;
+    CUlaunchConfig config;
+    if (blocks == 0) return SB_OK;
+    if (blocks > MAX_GRID)
+        return sb_fail(&ctx->error, SB_ERR_SHAPE,
+                       "%" PRId64 " blocks are more than a grid holds (2^31 - 1)", blocks);
+    memset(&attribute, 0, sizeof attribute);
+    memset(&config, 0, sizeof config);
+    attribute.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+    attribute.value.integer = 1;
+    config.grid[0] = (unsigned)blocks;
+    config.block[0] = (unsigned)threads;
+    config.grid[1] = config.grid[2] = config.block[1] = config.block[2] = 1;
+    config.stream = stream;
+    config.attributes = &attribute;
+    config.attribute_count = early && c->dependent_launch ? 1 : 0;
+    DRIVER(&ctx->error, &c->driver, LaunchKernelEx, &config, kernel, parameters, NULL);
+    return SB_OK;
+}
+
+static sb_status clear(sb_context *ctx, void *data, int64_t floats, CUstream stream)
+{
+    cuda *c = ctx->state;
+    if (!data || floats == 0) return SB_OK;
+    DRIVER(&ctx->error, &c->driver, MemsetD8Async, (CUdeviceptr)(uintptr_t)data, 0,
+           (size_t)floats * 4, stream);
+    return SB_OK;
+}
+
+/* Warps of 32 threads, 8 a block. */
+static int64_t blocks_for_warps(int64_t warps) { return (warps + 7) / 8; }
+
+static sb_status run(sb_context *ctx, const sb_logprob_out *out, const sb_call *call, const plan *p,
+                     CUdeviceptr scratch)
+{
+    cuda *c = ctx->state;
+    CUstream stream = call->launch.stream;
+    sb_cuda_args a = args_of(c, out, call, p, scratch);
+    CUfunction kernel = call->in.logits_dtype == SB_F32   ? c->logprob_f32
+                        : call->in.logits_dtype == SB_F16 ? c->logprob_f16
+                                                          : c->logprob_bf16;
+    sb_status status = SB_OK;
+
+    if (call->in.row_list) { /* rows that are not listed */
+        status = clear(ctx, (void *)(uintptr_t)a.tokens, call->rows, stream);
+        if (status == SB_OK) status = clear(ctx, out->lse, call->rows, stream);
+    }
+    if (status == SB_OK && (a.tokens || a.lse || call->launch.check)) {
+        status = launch(ctx, kernel, p->work * p->split, p->threads, 0, &a, stream);
+        if (status == SB_OK && p->split > 1)
+            status = launch(ctx, c->logprob_finish, blocks_for_warps(p->work), 256, 1, &a, stream);
+    }
+    if (status == SB_OK && (out->sequence || out->count))
+        status = launch(ctx, c->sequence_sums, blocks_for_warps(call->in.batch), 256, 0, &a, stream);
+    return status;
+}
+
+/* ---- what kernels report ------------------------------------------------------------------------ */
+
+/* Words for a report; the row's own id is not at hand. */
+static sb_status name_report(sb_context *ctx, int64_t report)
+{
+    int64_t index = (report & BAD_MASK) - 1;
+    switch (report >> SB_BAD_SHIFT) {
+    case SB_BAD_ID:
+        return sb_fail(&ctx->error, SB_ERR_ID, "row %" PRId64 ": its id is outside [0, V)", index);
+    case SB_BAD_TEMPERATURE:
+        return sb_fail(&ctx->error, SB_ERR_TEMPERATURE,
+                       "row %" PRId64 ": its temperature is outside [2^-10, 2^10]", index);
+    case SB_BAD_ROW_LIST:
+        return sb_fail(&ctx->error, SB_ERR_SHAPE,
+                       "row_list[%" PRId64 "] is outside the rows, or not above the one before it",
+                       index);
+    default:
+        return sb_fail(&ctx->error, SB_ERR_SHAPE,
+                       "cu_seqlens around sequence %" PRId64
+                       " do not rise from 0 to the number of rows",
+                       index);
+    }
+}
+
+static sb_status check_entered(sb_context *ctx, CUstream stream)
+{
+    cuda *c = ctx->state;
+    int64_t report;
+    DRIVER(&ctx->error, &c->driver, StreamSynchronize, stream);
+    report = *c->bad;
+    *c->bad = 0;
+    return report ? name_report(ctx, report) : SB_OK;
+}
+
+static sb_status check(sb_context *ctx, void *stream)
+{
+    sb_status status = enter(ctx);
+    return status == SB_OK ? leave(ctx, check_entered(ctx, stream)) : status;
+}
+
+/* A copy of count elements of a device array, or null: for naming the first bad row. */
+static sb_status fetch(sb_context *ctx, const void **array, int64_t count, size_t size,
+                       CUstream stream)
+{
+    cuda *c = ctx->state;
+    void *copy;
+    if (!*array || count == 0) return SB_OK;
+    copy = malloc((size_t)count * size);
+    if (!copy) {
+        *array = NULL;
+        return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory to look for the bad row");
+    }
+    if (c->driver.MemcpyAsync(address(copy), address(*array), (size_t)count * size, stream) !=
+            CUDA_SUCCESS ||
+        c->driver.StreamSynchronize(stream) != CUDA_SUCCESS) {
+        free(copy);
+        *array = NULL;
+        return sb_fail(&ctx->error, SB_ERR_DEVICE, "the call's arrays could not be read back");
+    }
+    *array = copy;
+    return SB_OK;
+}
+
+/* After a report: the same checks, on copies, as the cpu backend makes them, so that the first bad row is
+ * named with its id. */
+static sb_status find_first_bad(sb_context *ctx, const sb_call *call, int64_t report)
+{
+    sb_call host = *call;
+    CUstream stream = call->launch.stream;
+    const void *arrays[5] = { call->in.ids, call->in.mask, call->in.temperatures, call->in.row_list,
+                              call->in.cu_seqlens };
+    const struct {
+        int64_t count;
+        size_t size;
+    } shapes[5] = {
+        { call->rows, call->in.ids_dtype == SB_I64 ? 8 : 4 },
+        { call->rows, 1 },
+        { call->rows, 4 },
+        { call->in.row_count, 8 },
+        { call->in.batch + 1, call->in.cu_seqlens_dtype == SB_I64 ? 8 : 4 },
+    };
+    sb_status status = SB_OK;
+    int fetched = 0;
+    for (; fetched < 5 && status == SB_OK; fetched++)
+        status = fetch(ctx, &arrays[fetched], shapes[fetched].count, shapes[fetched].size, stream);
+    if (status == SB_OK) {
+        host.in.ids = arrays[0];
+        host.in.mask = arrays[1];
+        host.in.temperatures = arrays[2];
+        host.in.row_list = arrays[3];
+        host.in.cu_seqlens = arrays[4];
+        status = sb_check_device_call(&host, &ctx->error);
+        if (status == SB_OK) status = name_report(ctx, report); /* the arrays have changed since */
+    }
+    for (int i = 0; i < fetched; i++) free((void *)(uintptr_t)arrays[i]);
+    return status;
+}
+
+static sb_status check_call(sb_context *ctx, const sb_call *call)
+{
+    cuda *c = ctx->state;
+    int64_t report;
+    DRIVER(&ctx->error, &c->driver, StreamSynchronize, call->launch.stream);
+    report = *c->bad;
+    *c->bad = 0;
+    return report ? find_first_bad(ctx, call, report) : SB_OK;
+}
+
+static sb_status logprob_entered(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
+{
+    cuda *c = ctx->state;
+    plan p = plan_of(c, out, call);
+    uint64_t needed = p.states + p.targets + p.tokens;
+    CUdeviceptr scratch = address(call->launch.workspace);
+    sb_status status;
+
+    if (call->launch.threads % 32 != 0 || call->launch.threads < 0 || call->launch.threads > MAX_BLOCK)
+        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
+                       "threads is %d: it must be a multiple of 32 up to %d, or 0",
+                       (int)call->launch.threads, MAX_BLOCK);
+    status = check_pointers(ctx, out, call);
+    if (status != SB_OK) return status;
+    if (call->launch.workspace && call->launch.workspace_size < needed)
+        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
+                       "the workspace has %" PRIu64 " bytes, the call needs %" PRIu64,
+                       call->launch.workspace_size, needed);
+    if (needed && !scratch)
+        DRIVER(&ctx->error, &c->driver, MemAllocAsync, &scratch, needed, call->launch.stream);
+    status = run(ctx, out, call, &p, scratch);
+    if (needed && !call->launch.workspace) c->driver.MemFreeAsync(scratch, call->launch.stream);
+    if (status == SB_OK && call->launch.check) status = check_call(ctx, call);
+    return status;
+}
+
+static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
+{
+    sb_status status = enter(ctx);
+    return status == SB_OK ? leave(ctx, logprob_entered(ctx, out, call)) : status;
+}
+
+/* ---- memory, streams, events -------------------------------------------------------------------- */
+
+/* A driver call inside the context, as a whole function's body. */
+#define IN_CONTEXT(function, ...)                                                                  \
+    do {                                                                                           \
+        cuda *c = ctx->state;                                                                      \
+        sb_status status = enter(ctx);                                                             \
+        CUresult result;                                                                           \
+        if (status != SB_OK) return status;                                                        \
+        result = c->driver.function(__VA_ARGS__);                                                  \
+        if (result != CUDA_SUCCESS)                                                                \
+            status = device_error(&ctx->error, &c->driver, "cu" #function, result);                \
+        return leave(ctx, status);                                                                 \
+    } while (0)
+
+static sb_status memory_alloc(sb_context *ctx, void **data, uint64_t bytes, sb_memory kind)
+{
+    if (kind == SB_PINNED)
+        IN_CONTEXT(MemHostAlloc, data, bytes, CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP);
+    IN_CONTEXT(MemAlloc, (CUdeviceptr *)data, bytes);
+}
+
+static sb_status memory_free(sb_context *ctx, void *data, sb_memory kind)
+{
+    if (kind == SB_PINNED) IN_CONTEXT(MemFreeHost, data);
+    IN_CONTEXT(MemFree, (CUdeviceptr)(uintptr_t)data);
+}
+
+static sb_status memory_copy(sb_context *ctx, void *to, const void *from, uint64_t bytes,
+                             void *stream)
+{
+    IN_CONTEXT(MemcpyAsync, address(to), address(from), bytes, stream);
+}
+
+static sb_status stream_create(sb_context *ctx, void **stream)
+{
+    IN_CONTEXT(StreamCreate, (CUstream *)stream, CU_STREAM_NON_BLOCKING);
+}
+
+static sb_status stream_destroy(sb_context *ctx, void *stream)
+{
+    IN_CONTEXT(StreamDestroy, stream);
+}
+static sb_status stream_wait(sb_context *ctx, void *stream)
+{
+    IN_CONTEXT(StreamSynchronize, stream);
+}
+
+static sb_status event_create(sb_context *ctx, void **event)
+{
+    IN_CONTEXT(EventCreate, (CUevent *)event, 0);
+}
+
+static sb_status event_destroy(sb_context *ctx, void *event) { IN_CONTEXT(EventDestroy, event); }
+
+static sb_status event_record(sb_context *ctx, void *event, void *stream)
+{
+    IN_CONTEXT(EventRecord, event, stream);
+}
+
+static sb_status elapsed_entered(sb_context *ctx, float *milliseconds, CUevent start, CUevent end)
+{
+    cuda *c = ctx->state;
+    DRIVER(&ctx->error, &c->driver, EventSynchronize, start);
+    DRIVER(&ctx->error, &c->driver, EventSynchronize, end);
+    DRIVER(&ctx->error, &c->driver, EventElapsedTime, milliseconds, start, end);
+    return SB_OK;
+}
+
+static sb_status event_elapsed(sb_context *ctx, float *milliseconds, void *start, void *end)
+{
+    sb_status status = enter(ctx);
+    return status == SB_OK ? leave(ctx, elapsed_entered(ctx, milliseconds, start, end)) : status;
+}
+
+const sb_backend sb_backend_cuda = {
+    .name = "cuda",
+    .device_memory = 1,
+    .probe = probe,
+    .open = open_cuda,
+    .close = close_cuda,
+    .isa = isa_of,
+    .threads = threads_of,
+    .logprob = logprob,
+    .workspace = workspace,
+    .check = check,
+    .memory_alloc = memory_alloc,
+    .memory_free = memory_free,
+    .memory_copy = memory_copy,
+    .stream_create = stream_create,
+    .stream_destroy = stream_destroy,
+    .stream_wait = stream_wait,
+    .event_create = event_create,
+    .event_destroy = event_destroy,
+    .event_record = event_record,
+    .event_elapsed = event_elapsed,
+};

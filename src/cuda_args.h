@@ -1,0 +1,52 @@
+/* cuda_args.h - what the host hands to a kernel, in one struct passed by value. Shared by
+ * backend_cuda.c and kernels/, so plain C with fixed-width fields. */
+#ifndef SB_CUDA_ARGS_H
+#define SB_CUDA_ARGS_H
+
+#include <stdint.h>
+
+#include "det/row.h"
+
+#define SB_CUDA_F32 1 /* as sb_dtype */
+#define SB_CUDA_F16 2
+#define SB_CUDA_BF16 3
+#define SB_CUDA_I64 5
+
+/* What a kernel reports of bad input, in the top byte; below it the row, list or sequence index + 1. */
+#define SB_BAD_ID 1
+#define SB_BAD_TEMPERATURE 2
+#define SB_BAD_ROW_LIST 3
+#define SB_BAD_CU_SEQLENS 4
+#define SB_BAD_SHIFT 56
+
+/* What logprob_<dtype> leaves for logprob_finish beside the states, an item. */
+typedef struct sb_cuda_target {
+    float x;        /* the target's logit */
+    int32_t active; /* 0: the row is done, ignored or refused */
+} sb_cuda_target;
+
+typedef struct sb_cuda_args {
+    uint64_t logits, cu_seqlens, ids, mask, temperatures, row_list; /* device addresses, or 0 */
+    uint64_t token, lse, sequence, count;                           /* outputs, or 0 */
+    uint64_t states; /* sb_state [work][split], where split is not 1 */
+    uint64_t targets; /* sb_cuda_target [work], likewise */
+    uint64_t tokens; /* float [rows]: token, or scratch where only sums are wanted, or 0 */
+    uint64_t bad;    /* int64, in mapped host memory: the last report */
+    int64_t work;    /* rows to visit: rows, or row_count */
+    int64_t rows, batch, time, vocab;
+    int64_t row_stride, batch_stride; /* in elements */
+    int64_t row_count, ignore_index;
+    int64_t piece; /* leaves a piece */
+    int64_t ahead;   /* rows whose ids are fetched early: about what runs at once; 0: none */
+    int32_t split;
+    int32_t cu_seqlens_dtype, ids_dtype, itemsize;
+    int32_t shift;
+    int32_t flat;   /* element of row r is r * row_stride: packed, or a contiguous batch */
+    int32_t simple; /* flat; no mask, row list, temperatures, shift or phases */
+    int32_t phases; /* 16-bit rows whose alignment repeats every 8: visit rows by alignment */
+    int32_t logits_dtype;
+    float temperature;
+    sb_row row; /* of temperature */
+} sb_cuda_args;
+
+#endif

@@ -1,0 +1,104 @@
+/* cuda_driver.h - the CUDA driver, found at run time: libcuda.so.1 by dlopen, nothing linked, no CUDA
+ * header needed to build. Every symbol used is in the one list below. */
+#ifndef SB_CUDA_DRIVER_H
+#define SB_CUDA_DRIVER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "backend.h"
+
+typedef int CUresult, CUdevice;
+typedef unsigned long long CUdeviceptr;
+typedef struct CUctx_st *CUcontext;
+typedef struct CUmod_st *CUmodule;
+typedef struct CUfunc_st *CUfunction;
+typedef struct CUstream_st *CUstream;
+typedef struct CUevent_st *CUevent;
+
+enum {
+    CUDA_SUCCESS = 0,
+    CUDA_ERROR_INVALID_VALUE = 1,
+    CUDA_ERROR_OUT_OF_MEMORY = 2,
+    CUDA_ERROR_NO_DEVICE = 100,
+    CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT = 16,
+    CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75,
+    CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76,
+    CU_POINTER_ATTRIBUTE_MEMORY_TYPE = 2,
+    CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL = 9,
+    CU_MEMORYTYPE_HOST = 1,
+    CU_MEMHOSTALLOC_PORTABLE = 1,
+    CU_MEMHOSTALLOC_DEVICEMAP = 2,
+    CU_STREAM_NON_BLOCKING = 1,
+    CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6
+};
+
+/* CUlaunchAttribute and CUlaunchConfig, as far as they are used. */
+typedef struct CUlaunchAttribute {
+    int id;
+    char pad[4];
+    union {
+        char size[64];
+        int integer;
+    } value;
+} CUlaunchAttribute;
+
+typedef struct CUlaunchConfig {
+    unsigned grid[3], block[3], shared;
+    CUstream stream;
+    CUlaunchAttribute *attributes;
+    unsigned attribute_count;
+} CUlaunchConfig;
+
+/* Field, symbol in the library, arguments. */
+#define SB_CUDA_SYMBOLS(X)                                                                         \
+    X(Init, cuInit, (unsigned))                                                                    \
+    X(GetErrorName, cuGetErrorName, (CUresult, const char **))                                     \
+    X(DeviceGetCount, cuDeviceGetCount, (int *))                                                   \
+    X(DeviceGet, cuDeviceGet, (CUdevice *, int))                                                   \
+    X(DeviceGetName, cuDeviceGetName, (char *, int, CUdevice))                                     \
+    X(DeviceGetAttribute, cuDeviceGetAttribute, (int *, int, CUdevice))                            \
+    X(DevicePrimaryCtxRetain, cuDevicePrimaryCtxRetain, (CUcontext *, CUdevice))                   \
+    X(DevicePrimaryCtxRelease, cuDevicePrimaryCtxRelease_v2, (CUdevice))                           \
+    X(CtxPushCurrent, cuCtxPushCurrent_v2, (CUcontext))                                            \
+    X(CtxPopCurrent, cuCtxPopCurrent_v2, (CUcontext *))                                            \
+    X(ModuleLoadData, cuModuleLoadData, (CUmodule *, const void *))                                \
+    X(ModuleUnload, cuModuleUnload, (CUmodule))                                                    \
+    X(ModuleGetFunction, cuModuleGetFunction, (CUfunction *, CUmodule, const char *))              \
+    X(FuncLoad, cuFuncLoad, (CUfunction))                                                          \
+    X(LaunchKernelEx, cuLaunchKernelEx, (const CUlaunchConfig *, CUfunction, void **, void **))    \
+    X(PointerGetAttribute, cuPointerGetAttribute, (void *, int, CUdeviceptr))                      \
+    X(MemAlloc, cuMemAlloc_v2, (CUdeviceptr *, size_t))                                            \
+    X(MemFree, cuMemFree_v2, (CUdeviceptr))                                                        \
+    X(MemAllocAsync, cuMemAllocAsync, (CUdeviceptr *, size_t, CUstream))                           \
+    X(MemFreeAsync, cuMemFreeAsync, (CUdeviceptr, CUstream))                                       \
+    X(MemHostAlloc, cuMemHostAlloc, (void **, size_t, unsigned))                                   \
+    X(MemFreeHost, cuMemFreeHost, (void *))                                                        \
+    X(MemHostGetDevicePointer, cuMemHostGetDevicePointer_v2, (CUdeviceptr *, void *, unsigned))    \
+    X(MemcpyAsync, cuMemcpyAsync, (CUdeviceptr, CUdeviceptr, size_t, CUstream))                    \
+    X(MemsetD8Async, cuMemsetD8Async, (CUdeviceptr, unsigned char, size_t, CUstream))              \
+    X(StreamCreate, cuStreamCreate, (CUstream *, unsigned))                                        \
+    X(StreamDestroy, cuStreamDestroy_v2, (CUstream))                                               \
+    X(StreamSynchronize, cuStreamSynchronize, (CUstream))                                          \
+    X(StreamIsCapturing, cuStreamIsCapturing, (CUstream, int *))                                   \
+    X(EventCreate, cuEventCreate, (CUevent *, unsigned))                                           \
+    X(EventDestroy, cuEventDestroy_v2, (CUevent))                                                  \
+    X(EventRecord, cuEventRecord, (CUevent, CUstream))                                             \
+    X(EventSynchronize, cuEventSynchronize, (CUevent))                                             \
+    X(EventElapsedTime, cuEventElapsedTime_v2, (float *, CUevent, CUevent))
+
+typedef struct sb_cuda_driver {
+    void *library;
+#define SB_CUDA_FIELD(name, symbol, arguments) CUresult(*name) arguments;
+    SB_CUDA_SYMBOLS(SB_CUDA_FIELD)
+#undef SB_CUDA_FIELD
+} sb_cuda_driver;
+
+/* Loads and initialises the driver; on failure nothing stays loaded and why says what is missing. */
+sb_status sb_cuda_driver_load(sb_cuda_driver *driver, sb_message *why);
+void sb_cuda_driver_unload(sb_cuda_driver *driver);
+
+/* "CUDA_ERROR_OUT_OF_MEMORY (2)", into the caller's text. */
+const char *sb_cuda_error(const sb_cuda_driver *driver, CUresult result, char text[64]);
+
+#endif

@@ -1,0 +1,41 @@
+#!/bin/sh
+# kernel.sh IN.cu OUT.o [--cuda=auto|yes|no] [--arch=80,90] - compiles a kernel file to a fatbin (machine
+# code for each SM and PTX of the last) and wraps it in an object file as sb_fatbin_NAME; without nvcc
+# the embedded file is empty. The environment, or make's command line, may set NVCC, CUDA, CUDA_ARCH, CC.
+set -eu
+in=$1 out=$2
+shift 2
+mode=auto arch=80,90
+for o; do
+  case $o in
+    --cuda=*) mode=${o#*=} ;;
+    --arch=*) arch=${o#*=} ;;
+  esac
+done
+mode=${CUDA:-$mode} arch=${CUDA_ARCH:-$arch}
+here=$(dirname "$0") name=$(basename "$in" .cu) bin=${out%.o}.fatbin dep=${out%.o}.d
+
+nvcc=
+if [ "$mode" != no ]; then
+  for c in "${NVCC:-}" "$(command -v nvcc || :)" "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc"; do
+    if [ -n "$c" ] && [ -x "$c" ]; then nvcc=$c; break; fi
+  done
+  if [ -z "$nvcc" ] && [ "$mode" = yes ]; then
+    echo "kernel.sh: CUDA=yes, but no nvcc was found" >&2
+    exit 1
+  fi
+fi
+
+if [ -n "$nvcc" ]; then
+  gen= last=
+  for a in $(printf %s "$arch" | tr ',' ' '); do
+    gen="$gen -gencode arch=compute_$a,code=sm_$a" last=$a
+  done
+  # shellcheck disable=SC2086
+  "$nvcc" -std=c++17 -O3 --fmad=false --threads 2 $gen -gencode "arch=compute_$last,code=compute_$last" \
+    -MMD -MP -MF "$dep" -MT "$out" -fatbin -o "$bin" "$in"
+else
+  : > "$bin"
+  : > "$dep"
+fi
+${CC:-cc} -c -x assembler-with-cpp -DNAME=sb_fatbin_"$name" -DFILE=\""$bin"\" -o "$out" "$here/embed.S"
