@@ -1,5 +1,5 @@
-/* common.cuh - what the kernels share: which row is active and where its logits lie, and the merging
- * of states in a warp and in a block.
+/* common.cuh - what the kernels share: which row is active and where its logits lie, and the
+ * merging of states in a warp and in a block.
  *
  * No atomics, no approximate instruction: src/det is the arithmetic, --fmad=false its rounding. */
 #pragma once
@@ -15,7 +15,7 @@
 #define WARP 32
 #define FULL 0xffffffffu
 
-/* ---- rows ------------------------------------------------------------------------------------- */
+/* ---- rows --------------------------------------------------------------------------------- */
 
 struct row_of_call {
     const char *logits; /* null: ignored */
@@ -71,8 +71,8 @@ SB_DET row_of_call resolve(const sb_cuda_args &in, int64_t row)
     return r;
 }
 
-/* The row that work item i stands for. Rows of 16-bit logits that start at 8 different alignments are
- * visited by alignment, so that blocks that run together run the same code. */
+/* The row that work item i stands for. Rows of 16-bit logits that start at 8 different alignments
+ * are visited by alignment, so that blocks that run together run the same code. */
 SB_DET int64_t row_at(const sb_cuda_args &in, int64_t i)
 {
     if (in.phases) {
@@ -91,7 +91,7 @@ SB_DET bool listed_well(const sb_cuda_args &in, int64_t i)
     return list[i] >= 0 && list[i] < in.rows && (i == 0 || list[i] > list[i - 1]);
 }
 
-/* ---- states ----------------------------------------------------------------------------------- */
+/* ---- states ------------------------------------------------------------------------------- */
 
 /* The sum over a warp of 64-bit values below 2^59: 27 bits at a time, exact. All lanes get it. */
 SB_DET uint64_t warp_sum(uint64_t x)

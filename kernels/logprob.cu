@@ -5,10 +5,10 @@
  * Shapes: logits [B, T, V] or [N, V], fp32, fp16 or bf16, any alignment; everything else in
  * src/cuda_args.h.
  *
- * The reduction. A thread takes every blockDim-th leaf (16 ids) of its piece of a row into a state of
- * exact integers; states merge by integer sums:
+ * The reduction. A thread takes every blockDim-th leaf (16 ids) of its piece of a row into a state
+ * of exact integers; states merge by integer sums:
  *
- *     leaves -> thread's state -> warp (redux) -> block (shared) -> [pieces, logprob_finish] -> finish
+ *     leaves -> thread's state -> warp (redux) -> block (shared) -> [pieces: logprob_finish] -> finish
  *
  * No order shows in the result, so the launch is free:
  *
@@ -18,18 +18,24 @@
  *     logprob_finish     a warp an item; grid covers work * 32 threads.
  *     sequence_sums      a warp a sequence; grid covers batch * 32 threads.
  *
- * The hot loop keeps a leaf's place in the window as the encoding of z0 = fma(m, c, 1.5 * 2^24), which is
- * 4bc00000 + A / 2: one subtraction tells digit and shift. Terms are computed 2^24 times as large, so
- * that the tree's sum is M itself. Neither changes a rounding. What is not ordinary (a wide leaf, NaN,
- * +inf) is left for a second loop through det/leaf.h. */
+ * The hot loop keeps a leaf's place in the window as the encoding of z0 = fma(m, c, 1.5 * 2^24),
+ * which is 4bc00000 + A / 2: one subtraction tells digit and shift. Terms are computed 2^24 times
+ * as large, so that the tree's sum is M itself. Neither changes a rounding. What is not ordinary
+ * (a wide leaf, NaN, +inf) is left for a second loop through det/leaf.h. */
 #include "common.cuh"
 
-/* ---- logits of a leaf -------------------------------------------------------------------------- */
+/* ---- logits of a leaf --------------------------------------------------------------------- */
 
 template <int DTYPE> struct leaf_words; /* 16 logits as they lie in memory */
-template <> struct leaf_words<SB_CUDA_F32> { uint32_t w[16]; };
-template <> struct leaf_words<SB_CUDA_F16> { uint32_t w[8]; };
-template <> struct leaf_words<SB_CUDA_BF16> { uint32_t w[8]; };
+template <> struct leaf_words<SB_CUDA_F32> {
+    uint32_t w[16];
+};
+template <> struct leaf_words<SB_CUDA_F16> {
+    uint32_t w[8];
+};
+template <> struct leaf_words<SB_CUDA_BF16> {
+    uint32_t w[8];
+};
 
 template <int DTYPE> SB_DET float unpack(const leaf_words<DTYPE> &x, int i)
 {
@@ -53,12 +59,13 @@ SB_DET uint4 load16(const char *p)
 {
     uint4 v;
     asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(p));
     return v;
 }
 
-/* The 16 logits at p. SHIFT: p's distance in bytes from the 16-byte boundary below it; that boundary's
- * chunk and every chunk read holds at least one of the logits. */
+/* The 16 logits at p. SHIFT: p's distance in bytes from the 16-byte boundary below it; that
+ * boundary's chunk and every chunk read holds at least one of the logits. */
 template <int DTYPE, int SHIFT> SB_DET void load_leaf(leaf_words<DTYPE> &x, const char *p)
 {
     constexpr int WORDS = DTYPE == SB_CUDA_F32 ? 16 : 8;
@@ -101,8 +108,8 @@ template <int DTYPE> SB_DET void load_part(leaf_words<DTYPE> &x, const char *p, 
     }
 }
 
-/* Programmatic dependent launch: logprob_finish may be set up while the blocks before it still run; it
- * waits for their stores. */
+/* Programmatic dependent launch: logprob_finish may be set up while the blocks before it still
+ * run; it waits for their stores. */
 SB_DET void begin_dependents()
 {
 #if __CUDA_ARCH__ >= 900
@@ -119,7 +126,7 @@ SB_DET void wait_for_primary()
 
 SB_DET void prefetch(const char *p) { asm volatile("prefetch.global.L2 [%0];" : : "l"(p)); }
 
-/* ---- a leaf, the hot way ------------------------------------------------------------------------ */
+/* ---- a leaf, the hot way ------------------------------------------------------------------ */
 
 SB_DET float max_nan(float a, float b)
 {
@@ -192,8 +199,9 @@ SB_DET uint32_t leaf_sum(leaf_words<DTYPE> &x, float m, float z0, const leaf_row
     return (uint32_t)sb_leaf_tree(v);
 }
 
-/* A thread's sum. base: the encoding of z0 at the start of digit J, so that one subtraction gives a leaf's
- * place; 0 while no leaf may go by it: nothing yet, or a window that touches wide leaves' octaves. */
+/* A thread's sum. base: the encoding of z0 at the start of digit J, so that one subtraction gives
+ * a leaf's place; 0 while no leaf may go by it: nothing yet, or a window that touches wide leaves'
+ * octaves. */
 struct thread_state {
     uint32_t base;
     sb_state s;
@@ -248,10 +256,11 @@ struct part_of_row {
     int32_t first, last; /* V <= 2^20: leaves fit */
 };
 
-/* The second loop: what the first one left, through det/leaf.h. Apart, so that its registers are not the
- * first one's. */
+/* The second loop: what the first one left, through det/leaf.h. Apart, so that its registers are
+ * not the first one's. */
 template <int DTYPE>
-static __device__ __noinline__ void add_left(sb_state *s, part_of_row part, float c, float k64, float lim)
+static __device__ __noinline__ void add_left(sb_state *s, part_of_row part, float c, float k64,
+                                             float lim)
 {
     constexpr int BYTES = SB_LEAF * (DTYPE == SB_CUDA_F32 ? 4 : 2);
     sb_row row;
@@ -277,8 +286,8 @@ SB_DET bool add_leaves(thread_state *t, const part_of_row &part, const leaf_row 
 {
     constexpr int BYTES = SB_LEAF * (DTYPE == SB_CUDA_F32 ? 4 : 2);
     constexpr int SIZE = BYTES / SB_LEAF;
-    /* whole leaves: all ids present, and with SHIFT also the rest of the last chunk; the chunk below a
-     * shifted row's first leaf belongs to what lies before the row */
+    /* whole leaves: all ids present, and with SHIFT also the rest of the last chunk; the chunk
+     * below a shifted row's first leaf belongs to what lies before the row */
     const int whole = (int)((part.vocab - (SHIFT ? (16 - SHIFT) / SIZE : 0)) / SB_LEAF);
     const int begin = SHIFT ? 1 : 0;
     const int hot = part.last < whole ? part.last : whole;
@@ -287,7 +296,8 @@ SB_DET bool add_leaves(thread_state *t, const part_of_row &part, const leaf_row 
     leaf_words<DTYPE> x;
     const char *p = part.logits + (int64_t)k * BYTES;
 
-    if (part.last - part.first > blockDim.x) { /* else one trip, below, in which no leaf waits for others */
+    if (part.last - part.first >
+        blockDim.x) { /* else one trip, below, in which no leaf waits for others */
         if (k < begin && k < part.last) {
             load_part<DTYPE>(x, p, part.vocab);
             add_leaf<DTYPE>(t, x, row, &left);
@@ -315,17 +325,17 @@ SB_DET bool add_row(thread_state *t, const part_of_row &part, const leaf_row &ro
     case 4: return add_leaves<DTYPE, 4>(t, part, row);
     case 8: return add_leaves<DTYPE, 8>(t, part, row);
     case 12: return add_leaves<DTYPE, 12>(t, part, row);
-    case 2: return HALVES && add_leaves<DTYPE, HALVES ? 2 : 0>(t, part, row);
-    case 6: return HALVES && add_leaves<DTYPE, HALVES ? 6 : 0>(t, part, row);
-    case 10: return HALVES && add_leaves<DTYPE, HALVES ? 10 : 0>(t, part, row);
-    default: return HALVES && add_leaves<DTYPE, HALVES ? 14 : 0>(t, part, row);
+    case 2: return HALVES && add_leaves < DTYPE, HALVES ? 2 : 0 > (t, part, row);
+    case 6: return HALVES && add_leaves < DTYPE, HALVES ? 6 : 0 > (t, part, row);
+    case 10: return HALVES && add_leaves < DTYPE, HALVES ? 10 : 0 > (t, part, row);
+    default: return HALVES && add_leaves < DTYPE, HALVES ? 14 : 0 > (t, part, row);
     }
 }
 
-/* ---- finish --------------------------------------------------------------------------------------- */
+/* ---- finish ------------------------------------------------------------------------------- */
 
-/* By the first two lanes of a warp: lane 0 takes the sum's logarithm, lane 1 the target's, at the same
- * time; lane 0 writes. x: the target's logit. */
+/* By the first two lanes of a warp: lane 0 takes the sum's logarithm, lane 1 the target's, at the
+ * same time; lane 0 writes. x: the target's logit. */
 SB_DET void finish_row(const sb_cuda_args &in, int64_t r, const sb_state &s, float x,
                        const sb_row &row)
 {
@@ -358,7 +368,8 @@ SB_DET void write_row(const sb_cuda_args &in, int64_t r, float x)
     if (in.lse) ((float *)in.lse)[r] = x;
 }
 
-/* Tells the host. Every writer's report is a whole one: 8 bytes in one store; the last one stays. */
+/* Tells the host. Every writer's report is a whole one: 8 bytes in one store; the last one stays.
+ */
 SB_DET void report(const sb_cuda_args &in, int64_t kind, int64_t index)
 {
     *(volatile int64_t *)in.bad = kind << SB_BAD_SHIFT | (index + 1);
@@ -382,7 +393,7 @@ SB_DET visit visit_row(const sb_cuda_args &in, int64_t item, bool writes)
 {
     visit v;
     v.done = true;
-    if (in.simple) { /* the common case without its branches: what is not active goes the long way */
+    if (in.simple) { /* the common case, short; a row that is not active goes the long way */
         v.r.id = int_at(in.ids, in.ids_dtype, item);
         v.r.logits = (const char *)in.logits + item * in.row_stride * in.itemsize;
         v.r.tau = 1.0f;
@@ -423,8 +434,8 @@ SB_DET sb_row constants_of(const sb_cuda_args &in, float tau)
     return in.temperatures ? sb_row_of(tau) : in.row;
 }
 
-/* What a block's first thread finds out about its row, for all of them: kept in shared memory, so that no
- * thread holds it in registers through the hot loop. */
+/* What a block's first thread finds out about its row, for all of them: kept in shared memory, so
+ * that no thread holds it in registers through the hot loop. */
 struct block_row {
     sb_row row;
     const char *logits;
@@ -442,7 +453,9 @@ SB_DET void fetch_word(uint32_t *shared, const char *p, bool alone)
     }
     uint32_t to = (uint32_t)__cvta_generic_to_shared(shared);
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4;"
-                 : : "r"(to), "l"((uint64_t)p & ~(uint64_t)3) : "memory");
+                 :
+                 : "r"(to), "l"((uint64_t)p & ~(uint64_t)3)
+                 : "memory");
 }
 
 template <int DTYPE> SB_DET float word_value(uint32_t word, const char *p)
@@ -464,7 +477,8 @@ template <int DTYPE> SB_DET void logprob_block(const sb_cuda_args &in)
 
     begin_dependents();
     if (threadIdx.x == WARP && in.ahead && blockIdx.x + in.ahead < in.work && !in.row_list)
-        prefetch((const char *)in.ids + row_at(in, blockIdx.x + in.ahead) * (in.ids_dtype == SB_CUDA_I64 ? 8 : 4));
+        prefetch((const char *)in.ids +
+                 row_at(in, blockIdx.x + in.ahead) * (in.ids_dtype == SB_CUDA_I64 ? 8 : 4));
     if (threadIdx.x == 0) {
         int64_t item = in.split == 1 ? blockIdx.x : blockIdx.x / in.split;
         visit v = visit_row(in, item, in.split == 1 || blockIdx.x % in.split == 0);
@@ -536,7 +550,7 @@ extern "C" __global__ void BLOCK_BOUNDS logprob_bf16(const __grid_constant__ sb_
 
 /* Merges the pieces of a row and finishes it: a warp a row. */
 extern "C" __global__ void __launch_bounds__(256)
-logprob_finish(const __grid_constant__ sb_cuda_args in)
+    logprob_finish(const __grid_constant__ sb_cuda_args in)
 {
     int64_t item = (blockIdx.x * (int64_t)blockDim.x + threadIdx.x) / WARP;
     int lane = threadIdx.x % WARP;
@@ -551,12 +565,13 @@ logprob_finish(const __grid_constant__ sb_cuda_args in)
     for (int p = lane; p < in.split; p += WARP)
         sb_state_merge(&s, &((const sb_state *)in.states)[item * in.split + p]);
     if (!target.active) return;
-    const sb_row row = constants_of(in, in.temperatures ? ((const float *)in.temperatures)[number] : 1.0f);
+    const sb_row row = constants_of(in, in.temperatures ? ((const float *)in.temperatures)[number]
+                                                        : 1.0f);
     warp_merge(&s);
     finish_row(in, number, s, target.x, row);
 }
 
-/* ---- sequences ---------------------------------------------------------------------------------- */
+/* ---- sequences ---------------------------------------------------------------------------- */
 
 SB_DET bool is_listed(const sb_cuda_args &in, int64_t row)
 {
@@ -573,7 +588,7 @@ SB_DET bool is_listed(const sb_cuda_args &in, int64_t row)
 
 /* Sums a sequence's tokens exactly, and counts its active ones: a warp a sequence. */
 extern "C" __global__ void __launch_bounds__(256)
-sequence_sums(const __grid_constant__ sb_cuda_args in)
+    sequence_sums(const __grid_constant__ sb_cuda_args in)
 {
     int64_t b = (blockIdx.x * (int64_t)blockDim.x + threadIdx.x) / WARP;
     int lane = threadIdx.x % WARP;

@@ -11,8 +11,9 @@ typedef struct sb_message {
     char text[256];
 } sb_message;
 
-/* A batch whose arguments were checked and whose defaults are filled in. Per-row arrays stand as the
- * caller gave them; ids and temperatures are for the backend to check, since it can read them. */
+/* A batch whose arguments were checked and whose defaults are filled in. Per-row arrays stand as
+ * the caller gave them; ids and temperatures are for the backend to check, since it can read them.
+ */
 typedef struct sb_call {
     sb_batch in;  /* strides resolved */
     int64_t rows; /* B * T or N */
@@ -79,11 +80,12 @@ typedef struct sb_extent {
 } sb_extent;
 sb_extent sb_extent_of(const sb_call *call, int64_t b);
 
-/* batch.c: checks each active row's id and temperature and lists the active rows, rising. active (room for
- * every row) and actives may be null. Host arrays only. */
+/* batch.c: checks each active row's id and temperature and lists the active rows, rising. active
+ * (room for every row) and actives may be null. Host arrays only. */
 sb_status sb_list_active(const sb_call *call, int64_t *active, int64_t *actives, sb_message *why);
 
-/* batch.c: all checks that sb_call_of leaves out for device memory, on host copies of its arrays. */
+/* batch.c: all checks that sb_call_of leaves out for device memory, on host copies of its arrays.
+ */
 sb_status sb_check_device_call(const sb_call *call, sb_message *why);
 
 /* Element i of an int32 or int64 array, wherever it lies: a mapped file aligns nothing. */

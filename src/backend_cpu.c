@@ -1,5 +1,5 @@
-/* backend_cpu.c - the CPU backend: which instruction set, how many threads, and how a call's rows are
- * cut up and handed out. No arithmetic. */
+/* backend_cpu.c - the CPU backend: which instruction set, how many threads, and how a call's rows
+ * are cut up and handed out. No arithmetic. */
 #define _GNU_SOURCE
 #include <inttypes.h>
 #include <sched.h>
@@ -123,7 +123,7 @@ static void *room(scratch *s, int64_t count, size_t size)
     return s->data;
 }
 
-/* ---- one call ------------------------------------------------------------------------------- */
+/* ---- one call ----------------------------------------------------------------------------- */
 
 typedef struct job {
     const sb_call *call;
@@ -238,7 +238,7 @@ static void plan(job *j, int32_t threads)
 
 static int is_small(const job *j) { return j->actives * j->call->in.vocab <= CHUNK_LOGITS; }
 
-/* ---- sequences ------------------------------------------------------------------------------ */
+/* ---- sequences ---------------------------------------------------------------------------- */
 
 /* active is in rising order; a row that is not active adds nothing. */
 static void sum_sequences(const sb_logprob_out *out, const job *j)

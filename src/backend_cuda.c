@@ -1,6 +1,6 @@
-/* backend_cuda.c - the CUDA backend: finding a GPU, checking pointers, choosing a launch, and reading
- * what kernels report. No arithmetic but the row constants of a call's one temperature, which are
- * det/row.h's. */
+/* backend_cuda.c - the CUDA backend: finding a GPU, checking pointers, choosing a launch, and
+ * reading what kernels report. No arithmetic but the row constants of a call's one temperature,
+ * which are det/row.h's. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,7 +36,7 @@ typedef struct cuda {
 #define KERNEL_FIELD(name) CUfunction name;
     KERNELS(KERNEL_FIELD)
     int multiprocessors;
-    int dependent_launch; /* the device can set a kernel up early: compute capability 9.0 */
+    int dependent_launch;  /* the device can set a kernel up early: compute capability 9.0 */
     volatile int64_t *bad; /* mapped host memory that kernels report into */
     CUdeviceptr bad_device;
     char isa[16]; /* "sm_90" */
@@ -57,7 +57,7 @@ static sb_status device_error(sb_message *why, const sb_cuda_driver *driver, con
         if (result_ != CUDA_SUCCESS) return device_error(why, driver, "cu" #function, result_);    \
     } while (0)
 
-/* ---- opening ---------------------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------------------------ */
 
 static sb_status find_device(const sb_cuda_driver *driver, int ordinal, CUdevice *device,
                              char isa[16], sb_message *why)
@@ -197,9 +197,10 @@ static int32_t threads_of(const sb_context *ctx)
     return ((const cuda *)ctx->state)->multiprocessors;
 }
 
-/* ---- a call ----------------------------------------------------------------------------------- */
+/* ---- a call ------------------------------------------------------------------------------- */
 
-/* Pointers must be the device's own, or host memory that it can reach, and aligned to their elements. */
+/* Pointers must be the device's own, or host memory that it can reach, and aligned to their
+ * elements. */
 static sb_status check_pointer(sb_context *ctx, const char *name, const void *data, size_t align)
 {
     cuda *c = ctx->state;
@@ -254,8 +255,8 @@ static sb_status check_pointers(sb_context *ctx, const sb_logprob_out *out, cons
 
 typedef struct plan {
     int32_t split, threads;
-    int64_t piece;           /* leaves */
-    int64_t work;            /* rows to visit */
+    int64_t piece;                    /* leaves */
+    int64_t work;                     /* rows to visit */
     uint64_t states, targets, tokens; /* bytes of scratch, in this order */
 } plan;
 
@@ -399,11 +400,12 @@ static sb_status run(sb_context *ctx, const sb_logprob_out *out, const sb_call *
             status = launch(ctx, c->logprob_finish, blocks_for_warps(p->work), 256, 1, &a, stream);
     }
     if (status == SB_OK && (out->sequence || out->count))
-        status = launch(ctx, c->sequence_sums, blocks_for_warps(call->in.batch), 256, 0, &a, stream);
+        status = launch(ctx, c->sequence_sums, blocks_for_warps(call->in.batch), 256, 0, &a,
+                        stream);
     return status;
 }
 
-/* ---- what kernels report ------------------------------------------------------------------------ */
+/* ---- what kernels report ------------------------------------------------------------------ */
 
 /* Words for a report; the row's own id is not at hand. */
 static sb_status name_report(sb_context *ctx, int64_t report)
@@ -466,8 +468,8 @@ static sb_status fetch(sb_context *ctx, const void **array, int64_t count, size_
     return SB_OK;
 }
 
-/* After a report: the same checks, on copies, as the cpu backend makes them, so that the first bad row is
- * named with its id. */
+/* After a report: the same checks, on copies, as the cpu backend makes them, so that the first bad
+ * row is named with its id. */
 static sb_status find_first_bad(sb_context *ctx, const sb_call *call, int64_t report)
 {
     sb_call host = *call;
@@ -519,7 +521,8 @@ static sb_status logprob_entered(sb_context *ctx, const sb_logprob_out *out, con
     CUdeviceptr scratch = address(call->launch.workspace);
     sb_status status;
 
-    if (call->launch.threads % 32 != 0 || call->launch.threads < 0 || call->launch.threads > MAX_BLOCK)
+    if (call->launch.threads % 32 != 0 || call->launch.threads < 0 ||
+        call->launch.threads > MAX_BLOCK)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
                        "threads is %d: it must be a multiple of 32 up to %d, or 0",
                        (int)call->launch.threads, MAX_BLOCK);
@@ -543,7 +546,7 @@ static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_ca
     return status == SB_OK ? leave(ctx, logprob_entered(ctx, out, call)) : status;
 }
 
-/* ---- memory, streams, events -------------------------------------------------------------------- */
+/* ---- memory, streams, events -------------------------------------------------------------- */
 
 /* A driver call inside the context, as a whole function's body. */
 #define IN_CONTEXT(function, ...)                                                                  \

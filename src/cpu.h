@@ -6,8 +6,8 @@
 
 #include "det/accumulator.h"
 
-/* Adds the leaves of n >= 1 logits to state. The first logit's id is a multiple of 16; where n is not,
- * the row ends here. logits need no alignment. Runs in the contract's floating-point mode. */
+/* Adds the leaves of n >= 1 logits to state. The first logit's id is a multiple of 16; where n is
+ * not, the row ends here. logits need no alignment. Runs in the contract's floating-point mode. */
 typedef void (*sb_reduce)(sb_state *state, const void *logits, int64_t n, const sb_row *row);
 
 typedef struct sb_isa {

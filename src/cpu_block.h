@@ -1,4 +1,5 @@
-/* cpu_block.h - the leaf and the accumulator over W leaves at once, W the lanes of a vector of floats.
+/* cpu_block.h - the leaf and the accumulator over W leaves at once, W the lanes of a vector of
+ * floats.
  *
  * Included by cpu_avx2.c and cpu_avx512.c after they define, for their instruction set:
  *
@@ -10,12 +11,13 @@
  *   fold_max, fold_add     of W vectors, one for each leaf, one vector whose lane k is leaf k's
  *                          halving tree: lane i with lane i + W/2, then + W/4 ... + 1
  *
- * Each lane computes what det/leaf.h computes, operation for operation. What a vector can't do in the
- * same way (wide leaves) goes to det/leaf.h itself. The sum is exact integers, so that lanes may add
- * up on their own and meet at the end.
+ * Each lane computes what det/leaf.h computes, operation for operation. What a vector can't do in
+ * the same way (wide leaves) goes to det/leaf.h itself. The sum is exact integers, so that lanes
+ * may add up on their own and meet at the end.
  *
- * A block is W leaves, 16 W logits. Two passes over it: the leaves' maxima, folded into one vector, so
- * that A and thr are computed for W leaves at once; then the terms, folded into one vector of sums. */
+ * A block is W leaves, 16 W logits. Two passes over it: the leaves' maxima, folded into one
+ * vector, so that A and thr are computed for W leaves at once; then the terms, folded into one
+ * vector of sums. */
 
 #define BLOCK (SB_LEAF * W)
 
@@ -43,8 +45,8 @@ static inline void rise_to(block_state *b, uint32_t J)
 }
 
 /* Adds M[k] * 2^(a[k] - ...) for half of the lanes. With d = a - 32 (J - 1), digit k of M << d is
- * bits 32 (k + 1) - d and up of M << 32: shifts of 64 and more, negative ones taken as unsigned among
- * them, give the 0 that such digits hold. */
+ * bits 32 (k + 1) - d and up of M << 32: shifts of 64 and more, negative ones taken as unsigned
+ * among them, give the 0 that such digits hold. */
 static inline void add_digits(block_state *b, vq M, vq first)
 {
     vq top = vq_shl32(M), mask = vq_splat(0xffffffff), step = vq_splat(32);
@@ -91,8 +93,8 @@ static inline __attribute__((always_inline)) vf load_keep(block_head *head, cons
     return x;
 }
 
-/* First pass: the maxima, and from them what a leaf's terms need. Adds the wide leaves itself. False:
- * the block holds a NaN or +inf. */
+/* First pass: the maxima, and from them what a leaf's terms need. Adds the wide leaves itself.
+ * False: the block holds a NaN or +inf. */
 static inline __attribute__((always_inline)) int read_head(block_state *b, block_head *head,
                                                            const void *logits, vector_load load)
 {

@@ -1,5 +1,5 @@
-/* cpu_scalar.c - the contract as it is written, one leaf at a time: the path for processors that have
- * nothing better, and what the other paths are compared with. */
+/* cpu_scalar.c - the contract as it is written, one leaf at a time: the path for processors that
+ * have nothing better, and what the other paths are compared with. */
 #include <string.h>
 
 #include "cpu.h"

@@ -12,7 +12,8 @@
 #define SB_CUDA_BF16 3
 #define SB_CUDA_I64 5
 
-/* What a kernel reports of bad input, in the top byte; below it the row, list or sequence index + 1. */
+/* What a kernel reports of bad input, in the top byte; below it the row, list or sequence index +
+ * 1. */
 #define SB_BAD_ID 1
 #define SB_BAD_TEMPERATURE 2
 #define SB_BAD_ROW_LIST 3
@@ -28,16 +29,16 @@ typedef struct sb_cuda_target {
 typedef struct sb_cuda_args {
     uint64_t logits, cu_seqlens, ids, mask, temperatures, row_list; /* device addresses, or 0 */
     uint64_t token, lse, sequence, count;                           /* outputs, or 0 */
-    uint64_t states; /* sb_state [work][split], where split is not 1 */
+    uint64_t states;  /* sb_state [work][split], where split is not 1 */
     uint64_t targets; /* sb_cuda_target [work], likewise */
-    uint64_t tokens; /* float [rows]: token, or scratch where only sums are wanted, or 0 */
-    uint64_t bad;    /* int64, in mapped host memory: the last report */
-    int64_t work;    /* rows to visit: rows, or row_count */
+    uint64_t tokens;  /* float [rows]: token, or scratch where only sums are wanted, or 0 */
+    uint64_t bad;     /* int64, in mapped host memory: the last report */
+    int64_t work;     /* rows to visit: rows, or row_count */
     int64_t rows, batch, time, vocab;
     int64_t row_stride, batch_stride; /* in elements */
     int64_t row_count, ignore_index;
     int64_t piece; /* leaves a piece */
-    int64_t ahead;   /* rows whose ids are fetched early: about what runs at once; 0: none */
+    int64_t ahead; /* rows whose ids are fetched early: about what runs at once; 0: none */
     int32_t split;
     int32_t cu_seqlens_dtype, ids_dtype, itemsize;
     int32_t shift;

@@ -1,5 +1,5 @@
-/* cuda_driver.h - the CUDA driver, found at run time: libcuda.so.1 by dlopen, nothing linked, no CUDA
- * header needed to build. Every symbol used is in the one list below. */
+/* cuda_driver.h - the CUDA driver, found at run time: libcuda.so.1 by dlopen, nothing linked, no
+ * CUDA header needed to build. Every symbol used is in the one list below. */
 #ifndef SB_CUDA_DRIVER_H
 #define SB_CUDA_DRIVER_H
 
@@ -94,7 +94,8 @@ typedef struct sb_cuda_driver {
 #undef SB_CUDA_FIELD
 } sb_cuda_driver;
 
-/* Loads and initialises the driver; on failure nothing stays loaded and why says what is missing. */
+/* Loads and initialises the driver; on failure nothing stays loaded and why says what is missing.
+ */
 sb_status sb_cuda_driver_load(sb_cuda_driver *driver, sb_message *why);
 void sb_cuda_driver_unload(sb_cuda_driver *driver);
 

@@ -1,5 +1,5 @@
-/* memory.c - memory, streams and events: the backend's, or where it has none of its own, ordinary memory
- * and the clock. */
+/* memory.c - memory, streams and events: the backend's, or where it has none of its own, ordinary
+ * memory and the clock. */
 #define _POSIX_C_SOURCE 200809L
 #include <stdlib.h>
 #include <string.h>

@@ -3,10 +3,10 @@
  * This header is the manual. It is also the source of the LuaJIT declarations: tools/gen_cdef.lua
  * copies what stands between the two "ffi" marks into lua/samebits/cdef.lua.
  *
- * What is promised. A token's logprob is a pure function of its row's logits (as real numbers), its
- * id and its temperature. Batch size, position, padding, masks, neighbours, the dtype that holds the
- * logits, alignment, strides, threads, instruction set and backend cannot reach a single bit of it.
- * docs/numerics.md defines every operation; SB_NUMERICS is that definition's version.
+ * What is promised. A token's logprob is a pure function of its row's logits (as real numbers),
+ * its id and its temperature. Batch size, position, padding, masks, neighbours, the dtype that
+ * holds the logits, alignment, strides, threads, instruction set and backend cannot reach a single
+ * bit of it. docs/numerics.md defines every operation; SB_NUMERICS is that definition's version.
  *
  * A first call:
  *
@@ -27,12 +27,11 @@
  *     if (sb_logprob(ctx, &out, &batch, NULL) != SB_OK) return fail(sb_last_error(ctx));
  *     sb_close(ctx);
  *
- * Conventions. Every function that can fail returns an sb_status; SB_OK is 0. After any other status
- * no output may be relied on: arguments and ids are checked before the first output is written.
- * Structs start with their size: begin with the INIT macro. The library never prints, exits or
- * aborts, keeps no global mutable state, and owns no memory of the caller's. Distinct contexts may
- * be used from distinct threads at once; one context serves one call at a time.
- */
+ * Conventions. Every function that can fail returns an sb_status; SB_OK is 0. After any other
+ * status no output may be relied on: arguments and ids are checked before the first output is
+ * written. Structs start with their size: begin with the INIT macro. The library never prints,
+ * exits or aborts, keeps no global mutable state, and owns no memory of the caller's. Distinct
+ * contexts may be used from distinct threads at once; one context serves one call at a time. */
 #ifndef SAMEBITS_H
 #define SAMEBITS_H
 
@@ -45,8 +44,8 @@
 #define SB_API
 #endif
 
-/* Three numbers. The release; the layout of the structs and calls below, checked by sb_open; and the
- * version of the arithmetic, which moves when any bit of any result may move: record it beside
+/* Three numbers. The release; the layout of the structs and calls below, checked by sb_open; and
+ * the version of the arithmetic, which moves when any bit of any result may move: record it beside
  * experiments. */
 #define SB_VERSION "0.1.0"
 #define SB_ABI 1
@@ -105,7 +104,8 @@ typedef struct sb_context sb_context;
 /* Options of sb_open. Start from SB_OPEN_OPTIONS_INIT; a zero field means the default. */
 typedef struct sb_open_options {
     uint32_t size;          /* sizeof(sb_open_options) */
-    int32_t threads;        /* cpu: threads that work on a call, 1 .. 1024; 0: all this process may use */
+    int32_t threads;        /* cpu: threads that work on a call, 1 .. 1024; 0: all that this
+                               process may use */
     const char *isa;        /* cpu: "scalar", "avx2", "avx512"; null or "auto": the best one here */
 } sb_open_options;
 
@@ -116,15 +116,16 @@ typedef struct sb_open_options {
  * cu_seqlens[0] = 0, never falling, cu_seqlens[B] = N. Both number their rows (positions) from 0:
  * row b * T + t, or n.
  *
- * Everything that is per row is contiguous and shares that number: ids, mask, temperatures, the row
- * list, token and lse. Only the logits are strided.
+ * Everything that is per row is contiguous and shares that number: ids, mask, temperatures, the
+ * row list, token and lse. Only the logits are strided.
  *
- * A row is ignored where its id is ignore_index, its mask is 0, it is missing from the row list, or,
- * with shift, it is its sequence's first. Its logprob and lse are +0, its logits are never read (they
- * may be NaN, or unmapped), its id and temperature are not checked, and it counts nowhere.
+ * A row is ignored where its id is ignore_index, its mask is 0, it is missing from the row list,
+ * or, with shift, it is its sequence's first. Its logprob and lse are +0, its logits are never
+ * read (they may be NaN, or unmapped), its id and temperature are not checked, and it counts
+ * nowhere.
  *
- * Precedence: ignored; then a bad id (an error); then a row that is poisoned (NaN or +inf among its
- * logits) or empty (all -inf): NaN; then a target whose logit is -inf: -inf; then the formula.
+ * Precedence: ignored; then a bad id (an error); then a row that is poisoned (NaN or +inf among
+ * its logits) or empty (all -inf): NaN; then a target whose logit is -inf: -inf; then the formula.
  */
 typedef struct sb_batch {
     uint32_t size;            /* sizeof(sb_batch) */
@@ -171,9 +172,9 @@ typedef struct sb_launch {
     int32_t check;            /* cuda: 1: wait for the call, and fail as the cpu does where a device
                                  array holds a bad id, temperature, row or cu_seqlens. 0: return at
                                  once; such rows become NaN, and sb_check tells */
-    void *stream;             /* cuda: the CUstream or cudaStream_t to run in; null: the default one */
+    void *stream;             /* cuda: the CUstream or cudaStream_t to run in; null: the default */
     void *workspace;          /* cuda: device memory for scratch, 256-byte aligned, this call's own
-                                 until it is done; null: allocated and freed in the stream's order */
+                                 until it is done; null: allocated and freed in stream order */
     uint64_t workspace_size;  /* in bytes; sb_workspace_size says how many are needed */
 } sb_launch;
 
@@ -238,12 +239,13 @@ SB_API sb_status sb_logprob(sb_context *ctx, const sb_logprob_out *out, const sb
 
 /* ---- device backends: cuda, cuda:N ----
  *
- * All pointers of sb_batch and sb_logprob_out are then device memory of the context's GPU (or pinned or
- * managed memory), aligned to their elements. Calls are put into a stream and return: results are there when the stream
- * has got so far. A call neither waits nor, with a workspace, allocates, and may be captured into a CUDA
- * graph (check must be 0 then). The GPU's primary context is used, so that a framework's pointers and
- * streams are good here; the calling thread's current context is left as it was. Calls of one context in
- * several streams may run at the same time; each needs a workspace of its own, or none.
+ * All pointers of sb_batch and sb_logprob_out are then device memory of the context's GPU (or
+ * pinned or managed memory), aligned to their elements. Calls are put into a stream and return:
+ * results are there when the stream has got so far. A call neither waits nor, with a workspace,
+ * allocates, and may be captured into a CUDA graph (check must be 0 then). The GPU's primary
+ * context is used, so that a framework's pointers and streams are good here; the calling thread's
+ * current context is left as it was. Calls of one context in several streams may run at the same
+ * time; each needs a workspace of its own, or none.
  *
  * On cpu the calls below work, too, at once and on ordinary memory; stream is ignored. */
 
@@ -251,12 +253,14 @@ SB_API sb_status sb_logprob(sb_context *ctx, const sb_logprob_out *out, const sb
 SB_API sb_status sb_workspace_size(sb_context *ctx, uint64_t *size, const sb_logprob_out *out,
                                    const sb_batch *batch, const sb_launch *launch);
 
-/* Waits for the stream; then fails if a call since the last sb_check met a bad id, temperature, row list
- * or cu_seqlens, naming one such row, and forgets it. A call with check = 1 names the first. */
+/* Waits for the stream; then fails if a call since the last sb_check met a bad id, temperature,
+ * row list or cu_seqlens, naming one such row, and forgets it. A call with check = 1 names the
+ * first. */
 SB_API sb_status sb_check(sb_context *ctx, void *stream);
 
-/* Memory: *data gets bytes (null for 0); free takes null. Copies go between any two of device, pinned
- * and ordinary memory, in the stream's order; between pinned and device memory without waiting. */
+/* Memory: *data gets bytes (null for 0); free takes null. Copies go between any two of device,
+ * pinned and ordinary memory, in the stream's order; between pinned and device memory without
+ * waiting. */
 SB_API sb_status sb_memory_alloc(sb_context *ctx, void **data, uint64_t bytes, sb_memory kind);
 SB_API sb_status sb_memory_free(sb_context *ctx, void *data, sb_memory kind);
 SB_API sb_status sb_memory_copy(sb_context *ctx, void *to, const void *from, uint64_t bytes,
@@ -267,7 +271,8 @@ SB_API sb_status sb_stream_create(sb_context *ctx, void **stream);
 SB_API sb_status sb_stream_destroy(sb_context *ctx, void *stream);
 SB_API sb_status sb_stream_wait(sb_context *ctx, void *stream);
 
-/* Events, for timing: record puts one into a stream; elapsed waits for both and gives milliseconds. */
+/* Events, for timing: record puts one into a stream; elapsed waits for both and gives
+ * milliseconds. */
 SB_API sb_status sb_event_create(sb_context *ctx, void **event);
 SB_API sb_status sb_event_destroy(sb_context *ctx, void *event);
 SB_API sb_status sb_event_record(sb_context *ctx, void *event, void *stream);

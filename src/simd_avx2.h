@@ -1,5 +1,6 @@
-/* simd_avx2.h - the vector operations that cpu_block.h is written in: 8 lanes, with AVX2, FMA and F16C.
- * From here to the end of the file that includes it, functions are compiled for these instructions. */
+/* simd_avx2.h - the vector operations that cpu_block.h is written in: 8 lanes, with AVX2, FMA and
+ * F16C. From here to the end of the file that includes it, functions are compiled for these
+ * instructions. */
 #ifndef SB_SIMD_AVX2_H
 #define SB_SIMD_AVX2_H
 
@@ -123,8 +124,8 @@ static inline vf vf_load_bf16(const void *logits, int64_t i)
     return vi_as_vf(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_u16(logits, i)), 16));
 }
 
-/* The steps of a fold: from two vectors of trees to one, at twice the trees a vector. The order of the
- * leaves going in (0 4, 1 5, ...) makes the lanes come out in order. */
+/* The steps of a fold: from two vectors of trees to one, at twice the trees a vector. The order of
+ * the leaves going in (0 4, 1 5, ...) makes the lanes come out in order. */
 #define FOLD4(op, x, y) op(_mm256_permute2f128_ps(x, y, 0x20), _mm256_permute2f128_ps(x, y, 0x31))
 #define PD _mm256_castps_pd
 #define FOLD2(op, x, y)                                                                            \

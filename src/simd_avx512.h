@@ -1,5 +1,6 @@
 /* simd_avx512.h - the vector operations that cpu_block.h is written in: 16 lanes, with AVX-512F.
- * From here to the end of the file that includes it, functions are compiled for these instructions. */
+ * From here to the end of the file that includes it, functions are compiled for these
+ * instructions. */
 #ifndef SB_SIMD_AVX512_H
 #define SB_SIMD_AVX512_H
 

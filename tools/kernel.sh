@@ -1,7 +1,8 @@
 #!/bin/sh
-# kernel.sh IN.cu OUT.o [--cuda=auto|yes|no] [--arch=80,90] - compiles a kernel file to a fatbin (machine
-# code for each SM and PTX of the last) and wraps it in an object file as sb_fatbin_NAME; without nvcc
-# the embedded file is empty. The environment, or make's command line, may set NVCC, CUDA, CUDA_ARCH, CC.
+# kernel.sh IN.cu OUT.o [--cuda=auto|yes|no] [--arch=80,90] - compiles a kernel file to a fatbin
+# (machine code for each SM and PTX of the last) and wraps it in an object file as sb_fatbin_NAME;
+# without nvcc the embedded file is empty. The environment, or make's command line, may set NVCC,
+# CUDA, CUDA_ARCH, CC.
 set -eu
 in=$1 out=$2
 shift 2
@@ -32,10 +33,12 @@ if [ -n "$nvcc" ]; then
     gen="$gen -gencode arch=compute_$a,code=sm_$a" last=$a
   done
   # shellcheck disable=SC2086
-  "$nvcc" -std=c++17 -O3 --fmad=false --threads 2 $gen -gencode "arch=compute_$last,code=compute_$last" \
+  "$nvcc" -std=c++17 -O3 --fmad=false --threads 2 $gen \
+    -gencode "arch=compute_$last,code=compute_$last" \
     -MMD -MP -MF "$dep" -MT "$out" -fatbin -o "$bin" "$in"
 else
   : > "$bin"
   : > "$dep"
 fi
-${CC:-cc} -c -x assembler-with-cpp -DNAME=sb_fatbin_"$name" -DFILE=\""$bin"\" -o "$out" "$here/embed.S"
+${CC:-cc} -c -x assembler-with-cpp -DNAME=sb_fatbin_"$name" -DFILE=\""$bin"\" -o "$out" \
+  "$here/embed.S"

@@ -1,10 +1,10 @@
 /* accumulator.h - the sum of leaves as exact integers, in a window of three 32-bit digits.
  *
- * Digit j weighs 2^(32 j - 24 - 2^22). The window is the largest digit that any leaf started in (J) and
- * its two neighbours; what falls below it is dropped, each digit by itself. Every digit still in the
- * window has received all of its contributions whatever the order, and the l are never carried into
- * each other, so adding leaves and merging states is associative and commutative, byte for byte
- * (docs/numerics.md, section "Proofs"). */
+ * Digit j weighs 2^(32 j - 24 - 2^22). The window is the largest digit that any leaf started in
+ * (J) and its two neighbours; what falls below it is dropped, each digit by itself. Every digit
+ * still in the window has received all of its contributions whatever the order, and the l are
+ * never carried into each other, so adding leaves and merging states is associative and
+ * commutative, byte for byte (docs/numerics.md, section "Proofs"). */
 #ifndef SB_DET_ACCUMULATOR_H
 #define SB_DET_ACCUMULATOR_H
 
@@ -15,7 +15,8 @@
 #define SB_J_EMPTY 0u
 #define SB_J_POISON 0x7fffffffu
 
-/* 32 bytes, little-endian, the same everywhere: this is the record that vocabulary shards exchange. */
+/* 32 bytes, little-endian, the same everywhere: this is the record that vocabulary shards
+ * exchange. */
 typedef struct sb_state {
     uint32_t J;    /* 65536 .. 196608, SB_J_EMPTY or SB_J_POISON */
     uint32_t c;    /* the bits of the row's c */

@@ -1,9 +1,9 @@
 /* float.h - the ground everything in det/ stands on: one function attribute, bit casts, fused
  * multiply-add, and the NaN.
  *
- * These headers are compiled by a C compiler and by nvcc. Plain + - * / below mean one IEEE operation
- * rounded to nearest even: build with -ffp-contract=off (C) or --fmad=false (nvcc), never with fast
- * math, FTZ or DAZ. A fused multiply-add is always written sb_fma32 or sb_fma64. */
+ * These headers are compiled by a C compiler and by nvcc. Plain + - * / below mean one IEEE
+ * operation rounded to nearest even: build with -ffp-contract=off (C) or --fmad=false (nvcc),
+ * never with fast math, FTZ or DAZ. A fused multiply-add is always written sb_fma32 or sb_fma64. */
 #ifndef SB_DET_FLOAT_H
 #define SB_DET_FLOAT_H
 

@@ -51,8 +51,8 @@ SB_DET float sb_leaf_term(float y, float c, float magic)
     return sb_float(sb_bits32(sb_exp2(r)) + (sb_bits32(z) << 23));
 }
 
-/* The halving tree: v[i] with v[i + 8], then + 4, + 2, + 1. Written out, so that every compiler keeps v in
- * registers. */
+/* The halving tree: v[i] with v[i + 8], then + 4, + 2, + 1. Written out, so that every compiler
+ * keeps v in registers. */
 SB_DET float sb_leaf_tree(float v[SB_LEAF])
 {
     float a = (v[0] + v[8]) + (v[4] + v[12]), b = (v[2] + v[10]) + (v[6] + v[14]);

@@ -2,8 +2,8 @@
  *
  * u = 2^e * g with g in (0.7071, 1.4142]; f = (g - 1) / (g + 1); log2(g) = f * q(f^2), q the odd
  * series 2 / ln 2 * sum f^(2k) / (2k + 1) cut after k = 10. The fraction is a rounded value of its
- * own: differences of two logarithms subtract integers and fractions apart, so what is common to both
- * cancels exactly. */
+ * own: differences of two logarithms subtract integers and fractions apart, so what is common to
+ * both cancels exactly. */
 #ifndef SB_DET_LOG2_H
 #define SB_DET_LOG2_H
 

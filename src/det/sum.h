@@ -1,7 +1,8 @@
 /* sum.h - the exact sum of a sequence's logprobs, rounded once.
  *
- * A finite logprob is 0 or a negative fp32 of magnitude in [2^-54, 2^22): a multiple of 2^-77. 2^24 of
- * them fit a signed 128-bit integer in steps of 2^-80, so the order of adding cannot matter. */
+ * A finite logprob is 0 or a negative fp32 of magnitude in [2^-54, 2^22): a multiple of 2^-77.
+ * 2^24 of them fit a signed 128-bit integer in steps of 2^-80, so the order of adding cannot
+ * matter. */
 #ifndef SB_DET_SUM_H
 #define SB_DET_SUM_H
 
