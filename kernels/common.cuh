@@ -73,14 +73,15 @@ SB_DET row_of_call resolve(const sb_cuda_args &in, int64_t row)
 
 /* The row that work item i stands for. Rows of 16-bit logits that start at 8 different alignments
  * are visited by alignment, so that blocks that run together run the same code. */
-SB_DET int64_t row_at(const sb_cuda_args &in, int64_t i)
+SB_DET int64_t row_at(const sb_cuda_args &in, int64_t item)
 {
-    if (in.phases) {
-        int64_t each = in.work / 8, more = in.work % 8, longer = more * (each + 1);
-        i = i < longer ? i / (each + 1) + i % (each + 1) * 8
-                       : more + (i - longer) / each + (i - longer) % each * 8;
-    }
-    return in.row_list ? ((const int64_t *)in.row_list)[i] : i;
+    if (in.row_list) return ((const int64_t *)in.row_list)[item];
+    if (!in.phases) return item;
+    uint32_t i = (uint32_t)item, work = (uint32_t)in.work; /* a grid has fewer than 2^31 blocks */
+    uint32_t each = work / 8, more = work % 8, longer = more * (each + 1);
+    if (i < longer) return i / (each + 1) + i % (each + 1) * 8;
+    i -= longer;
+    return more + i / each + i % each * 8;
 }
 
 /* A row list must rise strictly and stay inside; a row that does not is reported and left alone. */

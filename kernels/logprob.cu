@@ -394,10 +394,10 @@ SB_DET visit visit_row(const sb_cuda_args &in, int64_t item, bool writes)
     visit v;
     v.done = true;
     if (in.simple) { /* the common case, short; a row that is not active goes the long way */
-        v.r.id = int_at(in.ids, in.ids_dtype, item);
-        v.r.logits = (const char *)in.logits + item * in.row_stride * in.itemsize;
+        v.number = row_at(in, item);
+        v.r.id = int_at(in.ids, in.ids_dtype, v.number);
+        v.r.logits = (const char *)in.logits + v.number * in.row_stride * in.itemsize;
         v.r.tau = 1.0f;
-        v.number = item;
         v.done = v.r.id == in.ignore_index || (uint64_t)v.r.id >= (uint64_t)in.vocab;
         if (!v.done) return v;
     }

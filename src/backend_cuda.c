@@ -260,24 +260,35 @@ typedef struct plan {
     uint64_t states, targets, tokens; /* bytes of scratch, in this order */
 } plan;
 
-/* Whole rows when they fill the GPU; else each row in pieces, of no less than a leaf a thread. */
+/* Rows of 16-bit logits whose alignment repeats every 8. */
+static int has_phases(const sb_call *call)
+{
+    return call->in.logits_dtype != SB_F32 && call->in.row_stride % 2 != 0;
+}
+
+/* Whole rows when they fill the GPU; else each row in pieces, of no less than a leaf a thread. The
+ * block sizes are the best of those measured (bench/results). */
 static plan plan_of(const cuda *c, const sb_logprob_out *out, const sb_call *call)
 {
     int64_t leaves = (call->in.vocab + SB_LEAF - 1) / SB_LEAF, wanted = 4 * c->multiprocessors;
     plan p;
     p.work = call->in.row_list ? call->in.row_count : call->rows;
-    p.threads = call->launch.threads ? call->launch.threads : 256;
     p.split = call->launch.split;
     if (p.split == 0) {
-        int64_t most = (leaves + p.threads - 1) / p.threads;
-        int64_t split = p.work > 0 ? wanted / p.work : 1;
+        int64_t most = (leaves + 255) / 256, split = p.work > 0 ? wanted / p.work : 1;
         if (split > most) split = most;
         p.split = split < 1 ? 1 : (int32_t)split;
     }
     if (p.split > leaves) p.split = (int32_t)leaves;
-    if (!call->launch.threads) /* small rows do not need a whole block */
-        while (p.threads > 32 && p.threads / 2 >= leaves / p.split + 1) p.threads /= 2;
     p.piece = (leaves + p.split - 1) / p.split;
+    p.threads = call->launch.threads;
+    if (p.threads == 0) {
+        int64_t needed = (p.piece + 31) / 32 * 32; /* a leaf a thread */
+        p.threads = p.split > 1 || has_phases(call)   ? 256
+                    : call->in.logits_dtype == SB_F32 ? 512
+                                                      : 384;
+        if (p.threads > needed) p.threads = (int32_t)needed;
+    }
     p.states = p.split > 1 ? (uint64_t)p.work * (uint64_t)p.split * sizeof(sb_state) : 0;
     p.targets = p.split > 1 ? (uint64_t)p.work * sizeof(sb_cuda_target) : 0;
     p.tokens = out->sequence && !out->token ? (uint64_t)call->rows * sizeof(float) : 0;
@@ -330,9 +341,8 @@ static sb_cuda_args args_of(const cuda *c, const sb_logprob_out *out, const sb_c
     a.itemsize = in->logits_dtype == SB_F32 ? 4 : 2;
     a.shift = in->shift;
     a.flat = in->cu_seqlens || in->batch <= 1 || in->batch_stride == in->time * in->row_stride;
-    a.phases = a.flat && !in->row_list && p->split == 1 && a.itemsize == 2 &&
-               in->row_stride % 2 != 0 && p->work >= 64;
-    a.simple = a.flat && !in->mask && !in->row_list && !in->temperatures && !in->shift && !a.phases;
+    a.phases = has_phases(call) && a.flat && !in->row_list && p->split == 1 && p->work >= 64;
+    a.simple = a.flat && !in->mask && !in->row_list && !in->temperatures && !in->shift;
     a.logits_dtype = in->logits_dtype;
     a.temperature = in->temperature;
     mode = sb_fpmode_enter();

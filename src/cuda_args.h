@@ -43,7 +43,7 @@ typedef struct sb_cuda_args {
     int32_t cu_seqlens_dtype, ids_dtype, itemsize;
     int32_t shift;
     int32_t flat;   /* element of row r is r * row_stride: packed, or a contiguous batch */
-    int32_t simple; /* flat; no mask, row list, temperatures, shift or phases */
+    int32_t simple; /* flat; no mask, row list, temperatures or shift */
     int32_t phases; /* 16-bit rows whose alignment repeats every 8: visit rows by alignment */
     int32_t logits_dtype;
     float temperature;
