@@ -114,6 +114,14 @@ SB_DET void warp_merge(sb_state *s)
     s->l[2] = warp_sum(s->l[2]);
 }
 
+/* Merges count states in shared memory; all lanes of the calling warp get the result. */
+SB_DET void merge_shared(sb_state *s, const sb_state *shared, int count)
+{
+    sb_state_init(s, 0);
+    for (int i = threadIdx.x % WARP; i < count; i += WARP) sb_state_merge(s, &shared[i]);
+    warp_merge(s);
+}
+
 /* Merges the states of a block's threads. The result is warp 0's; shared holds a state a warp. */
 SB_DET void block_merge(sb_state *s, sb_state *shared)
 {
@@ -121,9 +129,33 @@ SB_DET void block_merge(sb_state *s, sb_state *shared)
     warp_merge(s);
     if (lane == 0) shared[warp] = *s;
     __syncthreads(); /* every warp's state is in shared */
-    if (warp == 0) {
-        if (lane < warps) *s = shared[lane];
-        else sb_state_init(s, 0);
-        warp_merge(s);
-    }
+    if (warp == 0) merge_shared(s, shared, warps);
 }
+
+#if __CUDA_ARCH__ >= 900
+
+/* ---- clusters: blocks that can reach each other's shared memory ---------------------------------
+ *
+ * arrive and wait are the two halves of a barrier of all the cluster's threads. */
+
+SB_DET void cluster_arrive()
+{
+    asm volatile("barrier.cluster.arrive.release.aligned;" : : : "memory");
+}
+SB_DET void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" : : : "memory"); }
+
+/* Stores a state at the same place in the shared memory of the cluster's first block. */
+SB_DET void store_to_first_block(sb_state *shared, const sb_state &s)
+{
+    const uint64_t *words = (const uint64_t *)&s;
+    uint32_t to, here = (uint32_t)__cvta_generic_to_shared(shared);
+    asm("mapa.shared::cluster.u32 %0, %1, 0;" : "=r"(to) : "r"(here));
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        asm volatile("st.shared::cluster.u64 [%0], %1;"
+                     :
+                     : "r"(to + 8 * i), "l"(words[i])
+                     : "memory");
+}
+
+#endif

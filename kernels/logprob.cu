@@ -8,15 +8,17 @@
  * The reduction. A thread takes every blockDim-th leaf (16 ids) of its piece of a row into a state
  * of exact integers; states merge by integer sums:
  *
- *     leaves -> thread's state -> warp (redux) -> block (shared) -> [pieces: logprob_finish] -> finish
+ *     leaves -> thread's state -> warp (redux) -> block (shared) -> [pieces] -> finish
  *
  * No order shows in the result, so the launch is free:
  *
- *     logprob_<dtype>    grid work * split, any multiple of 32 threads up to 1024.
- *                        split 1: finishes rows itself. Else writes states [work][split] and
- *                        targets [work].
- *     logprob_finish     a warp an item; grid covers work * 32 threads.
- *     sequence_sums      a warp a sequence; grid covers batch * 32 threads.
+ *     logprob_<dtype>            grid work * split, blocks of a multiple of 32 threads up to 512.
+ *                                split 1: finishes rows itself. Else writes states [work][split]
+ *                                and targets [work].
+ *     logprob_<dtype>_cluster    the same grid in clusters of split blocks, 2 .. 16; finishes rows
+ *                                itself. Compute capability 9.0.
+ *     logprob_finish             a warp an item; grid covers work * 32 threads.
+ *     sequence_sums              a warp a sequence; grid covers batch * 32 threads.
  *
  * The hot loop keeps a leaf's place in the window as the encoding of z0 = fma(m, c, 1.5 * 2^24),
  * which is 4bc00000 + A / 2: one subtraction tells digit and shift. Terms are computed 2^24 times
@@ -465,6 +467,42 @@ template <int DTYPE> SB_DET float word_value(uint32_t word, const char *p)
     return unpack<DTYPE>(x, DTYPE == SB_CUDA_F32 ? 0 : (int)((uint64_t)p >> 1 & 1));
 }
 
+/* By one thread. writes: whether it also writes what a row that is done gets. */
+SB_DET void set_block_row(const sb_cuda_args &in, block_row *mine, bool writes)
+{
+    int64_t item = in.split == 1 ? blockIdx.x : blockIdx.x / in.split;
+    visit v = visit_row(in, item, writes);
+    mine->done = v.done;
+    if (v.done) return;
+    mine->row = constants_of(in, v.r.tau);
+    mine->logits = v.r.logits;
+    mine->number = v.number;
+    mine->id = v.r.id;
+}
+
+/* Begins to fetch the target's logit. */
+template <int DTYPE> SB_DET void fetch_target(uint32_t *word, const block_row &mine, int64_t vocab)
+{
+    constexpr int SIZE = DTYPE == SB_CUDA_F32 ? 4 : 2;
+    const char *p = mine.logits + mine.id * SIZE;
+    int64_t other = mine.id + ((uint64_t)p & 2 ? -1 : 1);
+    fetch_word(word, p, SIZE == 2 && (other < 0 || other >= vocab));
+}
+
+/* A thread's leaves of a part, both loops. */
+template <int DTYPE>
+SB_DET void sum_part(thread_state *t, const part_of_row &part, const sb_row &row)
+{
+    const leaf_row constants = { row.c, row.k64 };
+    t->base = 0;
+    sb_state_init(&t->s, row.c);
+    if (add_row<DTYPE>(t, part, constants)) {
+        sb_state s = t->s;
+        add_left<DTYPE>(&s, part, row.c, row.k64, row.lim);
+        t->s = s;
+    }
+}
+
 template <int DTYPE> SB_DET void logprob_block(const sb_cuda_args &in)
 {
     constexpr int SIZE = DTYPE == SB_CUDA_F32 ? 4 : 2;
@@ -472,6 +510,7 @@ template <int DTYPE> SB_DET void logprob_block(const sb_cuda_args &in)
     __shared__ sb_state shared[32];
     __shared__ uint32_t word; /* that holds the target's logit */
     const int leaves = (int)((in.vocab + SB_LEAF - 1) / SB_LEAF);
+    const int piece = in.split == 1 ? 0 : (int)(blockIdx.x % in.split);
     part_of_row part;
     thread_state t;
 
@@ -479,45 +518,23 @@ template <int DTYPE> SB_DET void logprob_block(const sb_cuda_args &in)
     if (threadIdx.x == WARP && in.ahead && blockIdx.x + in.ahead < in.work && !in.row_list)
         prefetch((const char *)in.ids +
                  row_at(in, blockIdx.x + in.ahead) * (in.ids_dtype == SB_CUDA_I64 ? 8 : 4));
-    if (threadIdx.x == 0) {
-        int64_t item = in.split == 1 ? blockIdx.x : blockIdx.x / in.split;
-        visit v = visit_row(in, item, in.split == 1 || blockIdx.x % in.split == 0);
-        mine.done = v.done;
-        if (v.done && in.split != 1) { /* logprob_finish reads every state before it knows */
-            sb_state_init(&((sb_state *)in.states)[blockIdx.x], 0);
-            if (blockIdx.x % in.split == 0) write_target(in, item, 0.0f, 0);
-        }
-        if (!v.done) {
-            mine.row = constants_of(in, v.r.tau);
-            mine.logits = v.r.logits;
-            mine.number = v.number;
-            mine.id = v.r.id;
-        }
-    }
+    if (threadIdx.x == 0) set_block_row(in, &mine, piece == 0);
     __syncthreads(); /* mine is written */
-    if (mine.done) return;
+    if (mine.done) {
+        if (in.split != 1 && threadIdx.x == 0) { /* logprob_finish reads before it knows */
+            sb_state_init(&((sb_state *)in.states)[blockIdx.x], 0);
+            if (piece == 0) write_target(in, blockIdx.x / in.split, 0.0f, 0);
+        }
+        return;
+    }
 
     part.logits = mine.logits;
     part.vocab = in.vocab;
-    part.first = in.split == 1 ? 0 : (int)(blockIdx.x % in.split * in.piece);
-    part.last = in.split == 1 ? leaves : part.first + (int)in.piece;
-    if (part.last > leaves) part.last = leaves;
-    t.base = 0;
-    sb_state_init(&t.s, mine.row.c);
+    part.first = (int)(piece * in.piece);
+    part.last = min(part.first + (int)in.piece, leaves);
     const bool owner = mine.id / SB_LEAF >= part.first && mine.id / SB_LEAF < part.last;
-    if (threadIdx.x == 0 && owner) {
-        const char *p = mine.logits + mine.id * SIZE;
-        int64_t other = mine.id + ((uint64_t)p & 2 ? -1 : 1);
-        fetch_word(&word, p, SIZE == 2 && (other < 0 || other >= in.vocab));
-    }
-    {
-        leaf_row row = { mine.row.c, mine.row.k64 };
-        if (add_row<DTYPE>(&t, part, row)) {
-            sb_state s = t.s;
-            add_left<DTYPE>(&s, part, row.c, row.k64, mine.row.lim);
-            t.s = s;
-        }
-    }
+    if (threadIdx.x == 0 && owner) fetch_target<DTYPE>(&word, mine, in.vocab);
+    sum_part<DTYPE>(&t, part, mine.row);
     if (threadIdx.x == 0) asm volatile("cp.async.wait_all;" : : : "memory");
     block_merge(&t.s, shared);
     if (threadIdx.x >= WARP) return;
@@ -530,23 +547,66 @@ template <int DTYPE> SB_DET void logprob_block(const sb_cuda_args &in)
     }
 }
 
+#define MAX_CLUSTER 16
+
+/* The same for few rows: the pieces of a row are the blocks of a cluster, and its first block
+ * merges their warps' states and finishes, so that one launch is enough. */
+template <int DTYPE> SB_DET void logprob_cluster(const sb_cuda_args &in)
+{
+#if __CUDA_ARCH__ >= 900
+    constexpr int SIZE = DTYPE == SB_CUDA_F32 ? 4 : 2;
+    __shared__ block_row mine;
+    __shared__ sb_state shared[MAX_CLUSTER * 16]; /* a state a warp of the cluster */
+    __shared__ uint32_t word;                     /* that holds the target's logit */
+    const int leaves = (int)((in.vocab + SB_LEAF - 1) / SB_LEAF);
+    const int piece = blockIdx.x % in.split, warps = blockDim.x / WARP;
+    part_of_row part;
+    thread_state t;
+
+    cluster_arrive(); /* the first block's shared memory may be written once all have started */
+    if (threadIdx.x == 0) set_block_row(in, &mine, piece == 0);
+    __syncthreads(); /* mine is written */
+    if (!mine.done) {
+        if (threadIdx.x == 0 && piece == 0) fetch_target<DTYPE>(&word, mine, in.vocab);
+        part.logits = mine.logits;
+        part.vocab = in.vocab;
+        part.first = (int)(piece * in.piece);
+        part.last = min(part.first + (int)in.piece, leaves);
+        sum_part<DTYPE>(&t, part, mine.row);
+        warp_merge(&t.s);
+    }
+    cluster_wait();
+    if (!mine.done && threadIdx.x % WARP == 0)
+        store_to_first_block(&shared[piece * warps + threadIdx.x / WARP], t.s);
+    cluster_arrive(); /* the states are stored */
+    if (piece != 0 || mine.done) {
+        cluster_wait();
+        return;
+    }
+    if (threadIdx.x == 0) asm volatile("cp.async.wait_all;" : : : "memory");
+    cluster_wait();
+    if (threadIdx.x >= WARP) return;
+    const float x = word_value<DTYPE>(word, mine.logits + mine.id * SIZE);
+    merge_shared(&t.s, shared, in.split * warps);
+    finish_row(in, mine.number, t.s, x, mine.row);
+#endif
+}
+
 /* 40 registers: 48 warps a multiprocessor. */
-#define BLOCK_BOUNDS __launch_bounds__(512, 3)
-
-extern "C" __global__ void BLOCK_BOUNDS logprob_f32(const __grid_constant__ sb_cuda_args in)
-{
-    logprob_block<SB_CUDA_F32>(in);
-}
-
-extern "C" __global__ void BLOCK_BOUNDS logprob_f16(const __grid_constant__ sb_cuda_args in)
-{
-    logprob_block<SB_CUDA_F16>(in);
-}
-
-extern "C" __global__ void BLOCK_BOUNDS logprob_bf16(const __grid_constant__ sb_cuda_args in)
-{
-    logprob_block<SB_CUDA_BF16>(in);
-}
+#define KERNELS(name, DTYPE)                                                                       \
+    extern "C" __global__ void __launch_bounds__(512, 3)                                           \
+        logprob_##name(const __grid_constant__ sb_cuda_args in)                                    \
+    {                                                                                              \
+        logprob_block<DTYPE>(in);                                                                  \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(512, 2)                                           \
+        logprob_##name##_cluster(const __grid_constant__ sb_cuda_args in)                          \
+    {                                                                                              \
+        logprob_cluster<DTYPE>(in);                                                                \
+    }
+KERNELS(f32, SB_CUDA_F32)
+KERNELS(f16, SB_CUDA_F16)
+KERNELS(bf16, SB_CUDA_BF16)
 
 /* Merges the pieces of a row and finishes it: a warp a row. */
 extern "C" __global__ void __launch_bounds__(256)

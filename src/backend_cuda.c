@@ -14,6 +14,7 @@
 
 #define MAX_GRID 0x7fffffff
 #define MAX_BLOCK 512 /* as the kernels' launch bounds */
+#define MAX_CLUSTER 16
 #define BAD_MASK (((int64_t)1 << SB_BAD_SHIFT) - 1)
 
 /* The kernels, as tools/kernel.sh embedded them; size 0: built without nvcc. */
@@ -24,6 +25,9 @@ extern const uint64_t sb_fatbin_logprob_size;
     X(logprob_f32)                                                                                 \
     X(logprob_f16)                                                                                 \
     X(logprob_bf16)                                                                                \
+    X(logprob_f32_cluster)                                                                         \
+    X(logprob_f16_cluster)                                                                         \
+    X(logprob_bf16_cluster)                                                                        \
     X(logprob_finish)                                                                              \
     X(sequence_sums)
 
@@ -36,7 +40,7 @@ typedef struct cuda {
 #define KERNEL_FIELD(name) CUfunction name;
     KERNELS(KERNEL_FIELD)
     int multiprocessors;
-    int dependent_launch;  /* the device can set a kernel up early: compute capability 9.0 */
+    int hopper;            /* compute capability 9.0: clusters, and kernels set up early */
     volatile int64_t *bad; /* mapped host memory that kernels report into */
     CUdeviceptr bad_device;
     char isa[16]; /* "sm_90" */
@@ -129,13 +133,20 @@ static sb_status load_kernels(cuda *c, sb_message *why)
     void *bad;
     DRIVER(why, &c->driver, DeviceGetAttribute, &c->multiprocessors,
            CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, c->device);
-    c->dependent_launch = strcmp(c->isa, "sm_90") >= 0 || strlen(c->isa) > 5;
+    c->hopper = strcmp(c->isa, "sm_90") >= 0 || strlen(c->isa) > 5;
     DRIVER(why, &c->driver, ModuleLoadData, &c->module, sb_fatbin_logprob);
     /* Loaded now: the driver's lazy loading could not happen under a graph capture. */
 #define KERNEL_LOAD(name)                                                                          \
     DRIVER(why, &c->driver, ModuleGetFunction, &c->name, c->module, #name);                        \
     DRIVER(why, &c->driver, FuncLoad, c->name);
     KERNELS(KERNEL_LOAD)
+    if (c->hopper) { /* clusters of 16 */
+        CUfunction clusters[] = { c->logprob_f32_cluster, c->logprob_f16_cluster,
+                                  c->logprob_bf16_cluster };
+        for (int i = 0; i < 3; i++)
+            DRIVER(why, &c->driver, FuncSetAttribute, clusters[i],
+                   CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1);
+    }
     DRIVER(why, &c->driver, MemHostAlloc, &bad, sizeof(int64_t),
            CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP);
     c->bad = bad;
@@ -255,6 +266,7 @@ static sb_status check_pointers(sb_context *ctx, const sb_logprob_out *out, cons
 
 typedef struct plan {
     int32_t split, threads;
+    int cluster;                      /* a row's pieces are a cluster */
     int64_t piece;                    /* leaves */
     int64_t work;                     /* rows to visit */
     uint64_t states, targets, tokens; /* bytes of scratch, in this order */
@@ -266,31 +278,47 @@ static int has_phases(const sb_call *call)
     return call->in.logits_dtype != SB_F32 && call->in.row_stride % 2 != 0;
 }
 
-/* Whole rows when they fill the GPU; else each row in pieces, of no less than a leaf a thread. The
- * block sizes are the best of those measured (bench/results). */
+/* How many pieces a row is cut into, and whether they form a cluster: whole rows when they fill
+ * the GPU; else pieces of no less than a leaf a thread. Measured on an H100 (bench/results):
+ * clusters pay for a few short rows, and where two blocks a row just fill the chip. */
+static void choose_split(const cuda *c, int64_t leaves, plan *p)
+{
+    int64_t most = (leaves + 255) / 256, split = p->work > 0 ? 4 * c->multiprocessors / p->work : 1;
+    int is_short = leaves <= 4096;
+    if (split > most) split = most;
+    p->split = split < 1 ? 1 : (int32_t)split;
+    if (p->cluster < 0 || !c->hopper) return;
+    if (is_short && p->work <= 8 && p->split > 1) {
+        p->cluster = 1;
+        if (p->split > MAX_CLUSTER) p->split = MAX_CLUSTER;
+    } else if (p->work <= c->multiprocessors && p->work >= (is_short ? 64 : 96) && most > 1) {
+        p->cluster = 1;
+        p->split = 2;
+        p->threads = MAX_BLOCK;
+    }
+}
+
 static plan plan_of(const cuda *c, const sb_logprob_out *out, const sb_call *call)
 {
-    int64_t leaves = (call->in.vocab + SB_LEAF - 1) / SB_LEAF, wanted = 4 * c->multiprocessors;
+    int64_t leaves = (call->in.vocab + SB_LEAF - 1) / SB_LEAF;
     plan p;
     p.work = call->in.row_list ? call->in.row_count : call->rows;
     p.split = call->launch.split;
-    if (p.split == 0) {
-        int64_t most = (leaves + 255) / 256, split = p.work > 0 ? wanted / p.work : 1;
-        if (split > most) split = most;
-        p.split = split < 1 ? 1 : (int32_t)split;
-    }
+    p.threads = 0;
+    p.cluster = call->launch.cluster;
+    if (p.split == 0) choose_split(c, leaves, &p);
     if (p.split > leaves) p.split = (int32_t)leaves;
+    if (p.split < 2 || p.split > MAX_CLUSTER || !c->hopper || p.cluster < 0) p.cluster = 0;
     p.piece = (leaves + p.split - 1) / p.split;
-    p.threads = call->launch.threads;
-    if (p.threads == 0) {
-        int64_t needed = (p.piece + 31) / 32 * 32; /* a leaf a thread */
+    if (p.threads == 0)
         p.threads = p.split > 1 || has_phases(call)   ? 256
                     : call->in.logits_dtype == SB_F32 ? 512
                                                       : 384;
-        if (p.threads > needed) p.threads = (int32_t)needed;
-    }
-    p.states = p.split > 1 ? (uint64_t)p.work * (uint64_t)p.split * sizeof(sb_state) : 0;
-    p.targets = p.split > 1 ? (uint64_t)p.work * sizeof(sb_cuda_target) : 0;
+    if (p.threads > (p.piece + 31) / 32 * 32) p.threads = (int32_t)((p.piece + 31) / 32 * 32);
+    if (call->launch.threads) p.threads = call->launch.threads;
+    p.states = p.split > 1 && !p.cluster ? (uint64_t)p.work * (uint64_t)p.split * sizeof(sb_state)
+                                         : 0;
+    p.targets = p.states ? (uint64_t)p.work * sizeof(sb_cuda_target) : 0;
     p.tokens = out->sequence && !out->token ? (uint64_t)call->rows * sizeof(float) : 0;
     return p;
 }
@@ -351,28 +379,41 @@ static sb_cuda_args args_of(const cuda *c, const sb_logprob_out *out, const sb_c
     return a;
 }
 
-/* early: the kernel may be set up while the one before it runs, and waits for it by itself. */
-static sb_status launch(sb_context *ctx, CUfunction kernel, int64_t blocks, int32_t threads,
-                        int early, sb_cuda_args *a, CUstream stream)
+/* early: the kernel may be set up while the one before it runs, and waits for it by itself.
+ * cluster: blocks in one, or 0. */
+typedef struct shape {
+    int64_t blocks;
+    int32_t threads, cluster;
+    int early;
+} shape;
+
+static sb_status launch(sb_context *ctx, CUfunction kernel, shape grid, sb_cuda_args *a,
+                        CUstream stream)
 {
     cuda *c = ctx->state;
     void *parameters[] = { a };
     CUlaunchAttribute attribute;
     CUlaunchConfig config;
-    if (blocks == 0) return SB_OK;
-    if (blocks > MAX_GRID)
+    if (grid.blocks == 0) return SB_OK;
+    if (grid.blocks > MAX_GRID)
         return sb_fail(&ctx->error, SB_ERR_SHAPE,
-                       "%" PRId64 " blocks are more than a grid holds (2^31 - 1)", blocks);
+                       "%" PRId64 " blocks are more than a grid holds (2^31 - 1)", grid.blocks);
     memset(&attribute, 0, sizeof attribute);
     memset(&config, 0, sizeof config);
-    attribute.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-    attribute.value.integer = 1;
-    config.grid[0] = (unsigned)blocks;
-    config.block[0] = (unsigned)threads;
+    if (grid.cluster) {
+        attribute.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+        attribute.value.dimension[0] = (unsigned)grid.cluster;
+        attribute.value.dimension[1] = attribute.value.dimension[2] = 1;
+    } else {
+        attribute.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+        attribute.value.integer = 1;
+    }
+    config.grid[0] = (unsigned)grid.blocks;
+    config.block[0] = (unsigned)grid.threads;
     config.grid[1] = config.grid[2] = config.block[1] = config.block[2] = 1;
     config.stream = stream;
     config.attributes = &attribute;
-    config.attribute_count = early && c->dependent_launch ? 1 : 0;
+    config.attribute_count = c->hopper && (grid.cluster || grid.early) ? 1 : 0;
     DRIVER(&ctx->error, &c->driver, LaunchKernelEx, &config, kernel, parameters, NULL);
     return SB_OK;
 }
@@ -386,8 +427,21 @@ static sb_status clear(sb_context *ctx, void *data, int64_t floats, CUstream str
     return SB_OK;
 }
 
-/* Warps of 32 threads, 8 a block. */
-static int64_t blocks_for_warps(int64_t warps) { return (warps + 7) / 8; }
+/* A warp an item, 8 a block. */
+static shape warps_for(int64_t items, int early)
+{
+    shape grid = { (items + 7) / 8, 256, 0, early };
+    return grid;
+}
+
+static CUfunction kernel_for(const cuda *c, int32_t dtype, int cluster)
+{
+    switch (dtype) {
+    case SB_F32: return cluster ? c->logprob_f32_cluster : c->logprob_f32;
+    case SB_F16: return cluster ? c->logprob_f16_cluster : c->logprob_f16;
+    default: return cluster ? c->logprob_bf16_cluster : c->logprob_bf16;
+    }
+}
 
 static sb_status run(sb_context *ctx, const sb_logprob_out *out, const sb_call *call, const plan *p,
                      CUdeviceptr scratch)
@@ -395,9 +449,7 @@ static sb_status run(sb_context *ctx, const sb_logprob_out *out, const sb_call *
     cuda *c = ctx->state;
     CUstream stream = call->launch.stream;
     sb_cuda_args a = args_of(c, out, call, p, scratch);
-    CUfunction kernel = call->in.logits_dtype == SB_F32   ? c->logprob_f32
-                        : call->in.logits_dtype == SB_F16 ? c->logprob_f16
-                                                          : c->logprob_bf16;
+    shape grid = { p->work * p->split, p->threads, p->cluster ? p->split : 0, 0 };
     sb_status status = SB_OK;
 
     if (call->in.row_list) { /* rows that are not listed */
@@ -405,13 +457,12 @@ static sb_status run(sb_context *ctx, const sb_logprob_out *out, const sb_call *
         if (status == SB_OK) status = clear(ctx, out->lse, call->rows, stream);
     }
     if (status == SB_OK && (a.tokens || a.lse || call->launch.check)) {
-        status = launch(ctx, kernel, p->work * p->split, p->threads, 0, &a, stream);
-        if (status == SB_OK && p->split > 1)
-            status = launch(ctx, c->logprob_finish, blocks_for_warps(p->work), 256, 1, &a, stream);
+        status = launch(ctx, kernel_for(c, call->in.logits_dtype, p->cluster), grid, &a, stream);
+        if (status == SB_OK && p->split > 1 && !p->cluster)
+            status = launch(ctx, c->logprob_finish, warps_for(p->work, 1), &a, stream);
     }
     if (status == SB_OK && (out->sequence || out->count))
-        status = launch(ctx, c->sequence_sums, blocks_for_warps(call->in.batch), 256, 0, &a,
-                        stream);
+        status = launch(ctx, c->sequence_sums, warps_for(call->in.batch, 0), &a, stream);
     return status;
 }
 
@@ -536,6 +587,9 @@ static sb_status logprob_entered(sb_context *ctx, const sb_logprob_out *out, con
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
                        "threads is %d: it must be a multiple of 32 up to %d, or 0",
                        (int)call->launch.threads, MAX_BLOCK);
+    if (call->launch.cluster < -1 || call->launch.cluster > 1)
+        return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "cluster is %d, not -1, 0 or 1",
+                       (int)call->launch.cluster);
     status = check_pointers(ctx, out, call);
     if (status != SB_OK) return status;
     if (call->launch.workspace && call->launch.workspace_size < needed)

@@ -30,7 +30,9 @@ enum {
     CU_MEMHOSTALLOC_PORTABLE = 1,
     CU_MEMHOSTALLOC_DEVICEMAP = 2,
     CU_STREAM_NON_BLOCKING = 1,
-    CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6
+    CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION = 4,
+    CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6,
+    CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED = 14
 };
 
 /* CUlaunchAttribute and CUlaunchConfig, as far as they are used. */
@@ -40,6 +42,7 @@ typedef struct CUlaunchAttribute {
     union {
         char size[64];
         int integer;
+        unsigned dimension[3];
     } value;
 } CUlaunchAttribute;
 
@@ -65,6 +68,7 @@ typedef struct CUlaunchConfig {
     X(ModuleLoadData, cuModuleLoadData, (CUmodule *, const void *))                                \
     X(ModuleUnload, cuModuleUnload, (CUmodule))                                                    \
     X(ModuleGetFunction, cuModuleGetFunction, (CUfunction *, CUmodule, const char *))              \
+    X(FuncSetAttribute, cuFuncSetAttribute, (CUfunction, int, int))                                \
     X(FuncLoad, cuFuncLoad, (CUfunction))                                                          \
     X(LaunchKernelEx, cuLaunchKernelEx, (const CUlaunchConfig *, CUfunction, void **, void **))    \
     X(PointerGetAttribute, cuPointerGetAttribute, (void *, int, CUdeviceptr))                      \

@@ -176,6 +176,9 @@ typedef struct sb_launch {
     void *workspace;          /* cuda: device memory for scratch, 256-byte aligned, this call's own
                                  until it is done; null: allocated and freed in stream order */
     uint64_t workspace_size;  /* in bytes; sb_workspace_size says how many are needed */
+    int32_t cluster;          /* cuda: 1: a row's pieces, 2 .. 16, are a thread block cluster, where
+                                 the GPU has clusters; -1: they are not; 0: chosen */
+    int32_t reserved;         /* 0 */
 } sb_launch;
 
 /* Kinds of memory that sb_memory_alloc gives. */
@@ -286,7 +289,7 @@ SB_API sb_status sb_event_elapsed(sb_context *ctx, float *milliseconds, void *st
     { sizeof(sb_batch), SB_F32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, SB_IGNORE_INDEX, SB_I32,    \
       SB_I32, 1.0f, 0 }
 #define SB_LOGPROB_OUT_INIT { sizeof(sb_logprob_out), 0, 0, 0, 0, 0 }
-#define SB_LAUNCH_INIT { sizeof(sb_launch), 0, 0, 0, 0, 0, 0 }
+#define SB_LAUNCH_INIT { sizeof(sb_launch), 0, 0, 0, 0, 0, 0, 0, 0 }
 
 #ifdef __cplusplus
 }

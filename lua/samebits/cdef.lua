@@ -75,6 +75,8 @@ typedef struct sb_launch {
     void *stream;
     void *workspace;
     uint64_t workspace_size;
+    int32_t cluster;
+    int32_t reserved;
 } sb_launch;
 
 typedef enum sb_memory {

@@ -1,5 +1,5 @@
-/* abi.c - the layout of the public structs, on which bindings in other languages rely. A change here
- * is a change of SB_ABI. */
+/* abi.c - the layout of the public structs, on which bindings in other languages rely. A change
+ * here is a change of SB_ABI. */
 #include "samebits.h"
 
 #define AT(type, field, offset)                                                                    \
@@ -44,6 +44,7 @@ AT(sb_launch, check, 12);
 AT(sb_launch, stream, 16);
 AT(sb_launch, workspace, 24);
 AT(sb_launch, workspace_size, 32);
-_Static_assert(sizeof(sb_launch) == 40, "sb_launch");
+AT(sb_launch, cluster, 40);
+_Static_assert(sizeof(sb_launch) == 48, "sb_launch");
 
 _Static_assert(SB_ABI == 1, "SB_ABI has moved: check every offset above");
