@@ -16,7 +16,9 @@ local ctx   = assert(samebits.open())
 local data  = assert(samebits.load(arg[1] or here .. "/../spec/vectors/smollm2.safetensors"))
 local batch = samebits.batch { logits = data.logits, ids = data.ids, mask = data.mask,
                                temperature = 1.0 }
-local out   = assert(ctx:logprob(batch))      -- out.token [B, T], out.sequence [B], out.lse [B, T]
+-- On a GPU the batch has to be there; results stay there, and are copied as they are looked at.
+local out   = assert(ctx:logprob(batch:to(ctx.device)))
+                                              -- out.token [B, T], out.sequence [B], out.lse [B, T]
 
 print(ctx)
 print(batch)
@@ -62,7 +64,7 @@ local batches = {
 print(("\nsequence 0 in four batches\n%-42s %16s %10s  token bits"):format("", "logprob", "bits"))
 for _, entry in ipairs(batches) do
   local name, b, made = entry[1], entry[2], entry[3]
-  local result = assert(ctx:logprob(made))
+  local result = assert(ctx:logprob(made:to(ctx.device)))
   local active, all = made:active():view(-1), result.token:view(-1)
   local tokens = {}
   local first, past = made:bounds(b)

@@ -4,7 +4,8 @@
 --     local ctx   = samebits.open()
 --     local data  = samebits.load("logits.safetensors")
 --     local batch = samebits.batch { logits = data.logits, ids = data.ids, mask = data.mask }
---     local out   = ctx:logprob(batch)           -- out.token, out.lse, out.sequence, out.count
+--     local out   = ctx:logprob(batch:to(ctx.device))
+--                                                -- out.token, out.lse, out.sequence, out.count
 --
 -- Rows, positions, sequences, dimensions and ids count from 0, as in dumps of numpy and torch.
 -- Lists that are Lua tables, such as a shape, count from 1 as any.
@@ -34,6 +35,7 @@ return {
   tensor = tensor.tensor,
   zeros = tensor.zeros,
   empty = tensor.empty,
+  pinned = tensor.pinned,
   is_tensor = tensor.is_tensor,
 
   batch = batches.new,

@@ -11,8 +11,13 @@
 -- A batch refers to the tensors it was made from and keeps them alive. It copies only what the
 -- library cannot read in place: logits whose vocabulary dimension is not contiguous or whose rows
 -- overlap, strided per-row tensors, and integers of another width.
+--
+-- A batch is on one device, its logits'. What is per row may be given in memory or in tables as
+-- well, and is copied there; on a device, what has to be converted goes through memory. Logits are
+-- never copied from one place to another but by the batch's `to`.
 
 local ffi = require "ffi"
+local devices = require "samebits.device"
 local tensor = require "samebits.tensor"
 local misuse = require "samebits.misuse"
 local constants = require "samebits.cdef"
@@ -40,6 +45,13 @@ local function shape_text(shape) return "[" .. table.concat(shape, ", ") .. "]" 
 local function describe(value)
   if tensor.is_tensor(value) then return ("%s %s"):format(value.dtype, shape_text(value.shape)) end
   return type(value)
+end
+
+-- A tensor on a device, or the device's failure as an error.
+local function brought(name, t, device)
+  local out, message = t:to(device)
+  if not out then raise("%s: %s", name, message) end
+  return out
 end
 
 local function same_shape(a, b)
@@ -105,13 +117,13 @@ local function from_table(name, value, shape, dtype, convert)
   return out
 end
 
-local function check_tensor(name, value, wanted)
+-- A tensor that is per row, on the batch's device or in memory.
+local function check_tensor(name, value, wanted, device)
   if not tensor.is_tensor(value) then
     raise("%s: expected %s, got %s", name, wanted, describe(value))
   end
-  if value.device ~= "cpu" then
-    raise("%s: the tensor is on device %s; batches take tensors of the cpu", name,
-          tostring(value.device))
+  if value.device ~= "cpu" and value.device ~= device then
+    raise("%s: the tensor is on %s, the logits are on %s", name, value.device, device)
   end
 end
 
@@ -123,42 +135,61 @@ end
 
 -- Contiguous and aligned to its elements, as the library wants whatever is per row; files may hold
 -- tensors at odd offsets.
+local function is_in_place(t)
+  return t:is_contiguous() and tonumber(ffi.cast("uintptr_t", t.ptr) % t.itemsize) == 0
+end
+
 local function in_place(t)
   t = t:contiguous()
-  if tonumber(ffi.cast("uintptr_t", t.ptr) % t.itemsize) ~= 0 then t = t:clone() end
-  return t
+  return is_in_place(t) and t or t:clone()
+end
+
+-- What is per row, as the library can read it: as it stands, or else converted in memory; then on
+-- the batch's device.
+local function prepared(name, value, device, ready, convert)
+  if not (ready and is_in_place(value)) then
+    value = in_place(convert(brought(name, value, "cpu")))
+  end
+  return brought(name, value, device)
 end
 
 -- Integers [shape] as a contiguous int32 or int64 tensor.
-local function indices(name, value, shape)
+local function indices(name, value, shape, device)
+  device = device or "cpu"
   if type(value) == "table" and not tensor.is_tensor(value) then
-    return from_table(name, value, shape, "int64", to_index)
+    return brought(name, from_table(name, value, shape, "int64", to_index), device)
   end
-  check_tensor(name, value, "a tensor of integers or a table")
+  check_tensor(name, value, "a tensor of integers or a table", device)
   if not INTEGERS[value.dtype] then
     raise("%s: dtype %s, expected int32 or int64", name, value.dtype)
   end
   check_shape(name, value, shape)
-  return in_place(INDEX_DTYPES[value.dtype] and value or value:to "int32")
+  local ready = INDEX_DTYPES[value.dtype]
+  return prepared(name, value, device, ready, function(t) return ready and t or t:to "int32" end)
+end
+
+-- Not t:to "uint8": it would take 256 to 0, which is active here.
+local function to_bytes(t)
+  if t.itemsize == 1 then return t end
+  t = in_place(t)
+  local out = tensor.zeros(t.shape, "uint8")
+  local from, to = typed(t), ffi.cast("uint8_t *", out.ptr)
+  for i = 0, t:numel() - 1 do to[i] = from[i] ~= 0 and 1 or 0 end
+  return out
 end
 
 -- A mask as bytes, non-zero where active.
-local function mask_bytes(name, value, shape)
+local function mask_bytes(name, value, shape, device)
+  device = device or "cpu"
   if type(value) == "table" and not tensor.is_tensor(value) then
-    return from_table(name, value, shape, "uint8", to_flag)
+    return brought(name, from_table(name, value, shape, "uint8", to_flag), device)
   end
-  check_tensor(name, value, "a tensor of bool or integers, or a table")
+  check_tensor(name, value, "a tensor of bool or integers, or a table", device)
   if value.dtype ~= "bool" and not INTEGERS[value.dtype] then
     raise("%s: dtype %s, expected bool or an integer (non-zero: active)", name, value.dtype)
   end
   check_shape(name, value, shape)
-  value = in_place(value)
-  if value.itemsize == 1 then return value end
-  -- Not value:to "uint8": it would take 256 to 0, which is active here.
-  local out = tensor.zeros(shape, "uint8")
-  local from, to = typed(value), ffi.cast("uint8_t *", out.ptr)
-  for i = 0, value:numel() - 1 do to[i] = from[i] ~= 0 and 1 or 0 end
-  return out
+  return prepared(name, value, device, value.itemsize == 1, to_bytes)
 end
 
 -- One value a sequence [B] to one a row. bounds(b) gives the sequence's first row and the one past
@@ -175,7 +206,7 @@ local function expand(values, row_shape, sequences, bounds)
 end
 
 -- Temperatures as a number, or as fp32 one a row.
-local function temperatures(value, row_shape, sequences, bounds)
+local function temperatures(value, device, row_shape, sequences, bounds)
   if type(value) == "number" then return value end
   local per_sequence = { sequences }
   if type(value) == "table" and not tensor.is_tensor(value) then
@@ -184,15 +215,18 @@ local function temperatures(value, row_shape, sequences, bounds)
     if not nested and not (#row_shape == 1 and #value == row_shape[1]) then shape = per_sequence end
     value = from_table("temperature", value, shape, "float32", to_float)
   end
-  check_tensor("temperature", value, "a number, a tensor or a table")
+  check_tensor("temperature", value, "a number, a tensor or a table", device)
   if not FLOATS[value.dtype] and not INTEGERS[value.dtype] then
     raise("temperature: dtype %s, expected float32", value.dtype)
   end
-  value = in_place(value.dtype == "float32" and value or value:to "float32")
+  local function single(t) return t.dtype == "float32" and t or t:to "float32" end
   -- Where both fit (N = B), one a row is meant.
-  if same_shape(value.shape, row_shape) then return value end
-  if same_shape(value.shape, per_sequence) then
-    return expand(value, row_shape, sequences, bounds)
+  if same_shape(value.shape, row_shape) then
+    return prepared("temperature", value, device, value.dtype == "float32", single)
+  elseif same_shape(value.shape, per_sequence) then
+    return prepared("temperature", value, device, false, function(t)
+      return expand(in_place(single(t)), row_shape, sequences, bounds())
+    end)
   end
   raise("temperature: shape %s, expected %s (one a row) or %s (one a sequence)",
         shape_text(value.shape), shape_text(row_shape), shape_text(per_sequence))
@@ -204,7 +238,9 @@ local function check_logits(value)
     if not ok then raise("logits: %s", tostring(made)) end
     value = made
   end
-  check_tensor("logits", value, "a tensor [B, T, V] or [N, V]")
+  if not tensor.is_tensor(value) then
+    raise("logits: expected a tensor [B, T, V] or [N, V], got %s", describe(value))
+  end
   if not LOGITS_DTYPES[value.dtype] then
     raise("logits: dtype %s, expected float32, float16 or bfloat16%s", value.dtype,
           value.dtype == "float64" and " (logits:to \"float32\" rounds them)" or "")
@@ -231,6 +267,10 @@ local function readable(logits)
   local ok = (vocab == 1 or strides[n] == 1) and (shape[n - 1] <= 1 or row >= vocab) and
              (n == 2 or shape[1] <= 1 or sequence > 0)
   if ok then return logits, row, sequence end
+  if logits.device ~= "cpu" then
+    raise("logits: shape %s with strides %s cannot be read in place on %s: make them contiguous " ..
+          "first", shape_text(shape), shape_text(strides), logits.device)
+  end
   return logits:contiguous(), 0, 0
 end
 
@@ -239,18 +279,21 @@ Batch.__index = Batch
 
 -- The first row of sequence b, and the one past its last.
 local function bounds_of(self)
-  local offsets = self.cu_seqlens and typed(self.cu_seqlens)
-  if offsets then
+  if self.cu_seqlens then
+    local held = brought("cu_seqlens", self.cu_seqlens, "cpu")
     -- Unchecked offsets (the library checks them) are clipped: never a row outside [0, N].
     local function clip(x) return math.max(0, math.min(tonumber(x), self.rows_total)) end
-    return function(b) return clip(offsets[b]), clip(offsets[b + 1]) end
+    return function(b)
+      local offsets = typed(held)
+      return clip(offsets[b]), clip(offsets[b + 1])
+    end
   end
   local time = self.sequences > 0 and self.rows_total / self.sequences or 0
   return function(b) return b * time, (b + 1) * time end
 end
 
 -- A list of integers of any length: its tensor.
-local function index_list(name, value, wanted)
+local function index_list(name, value, wanted, device)
   local n
   if tensor.is_tensor(value) then
     n = value.ndim == 1 and value.shape[1]
@@ -260,7 +303,7 @@ local function index_list(name, value, wanted)
   if not n then
     raise("%s: expected a tensor %s or a table, got %s", name, wanted, describe(value))
   end
-  return indices(name, value, { n }), n
+  return indices(name, value, { n }, device), n
 end
 
 -- Layout, per-row shape, sequences and offsets.
@@ -276,7 +319,7 @@ local function set_layout(self, logits, cu_seqlens)
     self.shape = { logits.shape[1] }
   else
     local n
-    self.cu_seqlens, n = index_list("cu_seqlens", cu_seqlens, "[B + 1]")
+    self.cu_seqlens, n = index_list("cu_seqlens", cu_seqlens, "[B + 1]", self.device)
     if n < 1 then raise "cu_seqlens: shape [0], expected [B + 1]" end
     self.layout, self.sequences = "packed", n - 1
     self.shape = { logits.shape[1] }
@@ -287,9 +330,10 @@ end
 -- The row list as int64; beside it what the library gets: there a null pointer means every row,
 -- and an empty list none.
 local function set_rows(self, rows)
-  local list, n = index_list("rows", rows, "[R]")
+  local list, n = index_list("rows", rows, "[R]", self.device)
   self.rows = list.dtype == "int64" and list or list:to "int64"
-  self.row_list = n > 0 and self.rows or tensor.zeros({ 1 }, "int64")
+  self.row_list = n > 0 and self.rows or
+                  brought("rows", tensor.zeros({ 1 }, "int64"), self.device)
 end
 
 local function shift_of(value)
@@ -339,15 +383,16 @@ local function build(spec)
   end
 
   local logits = check_logits(spec.logits)
-  local self = setmetatable({ vocab = logits.shape[logits.ndim] }, Batch)
+  local self = setmetatable({ vocab = logits.shape[logits.ndim], device = logits.device }, Batch)
   set_layout(self, logits, spec.cu_seqlens)
 
-  self.ids = indices("ids", spec.ids, self.shape)
-  if spec.mask ~= nil then self.mask = mask_bytes("mask", spec.mask, self.shape) end
+  self.ids = indices("ids", spec.ids, self.shape, self.device)
+  if spec.mask ~= nil then self.mask = mask_bytes("mask", spec.mask, self.shape, self.device) end
   if spec.rows ~= nil then set_rows(self, spec.rows) end
   self.temperature = 1
   if spec.temperature ~= nil then
-    self.temperature = temperatures(spec.temperature, self.shape, self.sequences, bounds_of(self))
+    self.temperature = temperatures(spec.temperature, self.device, self.shape, self.sequences,
+                                    function() return bounds_of(self) end)
   end
   self.ignore_index = spec.ignore_index == nil and constants.SB_IGNORE_INDEX or spec.ignore_index
   if not is_integer(self.ignore_index) then
@@ -366,11 +411,40 @@ function Batch:bounds(b)
   return bounds_of(self)(b)
 end
 
---- Which rows are active: a uint8 tensor of the per-row shape, 1 where a token is scored.
+local MOVED = { "logits", "ids", "mask", "cu_seqlens", "rows", "row_list", "temperature" }
+
+local function to(self, device, opts)
+  local name = devices.normal(device)
+  if not name then raise("to: %s is no device, like 'cpu' and 'cuda:0'", tostring(device)) end
+  if name == self.device then return self end
+  local made = {}
+  for key, value in pairs(self) do made[key] = value end
+  for _, field in ipairs(MOVED) do
+    if tensor.is_tensor(self[field]) then
+      local copy, message, code = self[field]:to(name, opts)
+      if not copy then return nil, message, code end
+      made[field] = copy
+    end
+  end
+  made.device = name
+  local row_stride, batch_stride
+  made.logits, row_stride, batch_stride = readable(made.logits)
+  made.c = describe_to_c(made, row_stride, batch_stride)
+  return setmetatable(made, Batch)
+end
+
+--- The batch on another device, `opts` as for a tensor's `to`; itself where it is already. Nil, a
+-- message and a code where a device cannot be had, or fails.
+Batch.to = misuse.guard(to)
+
+--- Which rows are active: a uint8 tensor of the per-row shape in memory, 1 where a token is scored.
 function Batch:active()
   local out = tensor.zeros(self.shape, "uint8")
-  local flags, ids = ffi.cast("uint8_t *", out.ptr), typed(self.ids)
-  local mask = self.mask and ffi.cast("const uint8_t *", self.mask.ptr)
+  local flags = ffi.cast("uint8_t *", out.ptr)
+  local held = { ids = brought("ids", self.ids, "cpu"),
+                 mask = self.mask and brought("mask", self.mask, "cpu"),
+                 rows = self.rows and brought("rows", self.rows, "cpu") }
+  local ids, mask = typed(held.ids), held.mask and ffi.cast("const uint8_t *", held.mask.ptr)
   local ignored = ffi.cast("int64_t", self.ignore_index)
   local bounds = bounds_of(self)
 
@@ -378,7 +452,7 @@ function Batch:active()
     if ids[row] ~= ignored and (not mask or mask[row] ~= 0) then flags[row] = 1 end
   end
   if self.rows then
-    local rows = typed(self.rows)
+    local rows = typed(held.rows)
     for i = 0, self.rows.shape[1] - 1 do
       local row = tonumber(rows[i])
       if row >= 0 and row < self.rows_total then visit(row) end
@@ -405,6 +479,7 @@ function Batch:__tostring()
     lines[#lines + 1] = ("  %-13s%s"):format(name, tostring(value))
   end
   add("logits", self.logits)
+  if self.device ~= "cpu" then add("device", self.device) end
   if self.cu_seqlens then add("cu_seqlens", self.cu_seqlens) end
   add("ids", self.ids)
   if self.mask then add("mask", self.mask) end
@@ -430,6 +505,8 @@ local M = {}
 -- * `rows`: the rows to score, strictly rising; all by default;
 -- * `ignore_index`: the id of tokens not to score; -100 by default;
 -- * `shift`: 1 or true if the logits of row t score id t + 1 of the same sequence.
+--
+-- The batch is on the logits' device; the others may be there or in memory.
 M.new = misuse.guard(build)
 
 -- For code inside the library: raises what misuse.guard understands.

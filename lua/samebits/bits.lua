@@ -120,9 +120,12 @@ local function compare(a, b)
       misuse.raise("same_bits: argument %d is %s, not a tensor", i, element.text(t))
     end
     if t.device ~= "cpu" then
-      misuse.raise("same_bits: argument %d is on %s, not in memory", i, t.device)
+      local copy, message = t:to "cpu"
+      if not copy then misuse.raise("same_bits: argument %d: %s", i, message) end
+      given[i] = copy
     end
   end
+  a, b = given[1], given[2]
   if a.dtype ~= b.dtype then return false, unlike("dtypes", a.dtype, b.dtype) end
   local shape_a, shape_b = layout.text(a.shape), layout.text(b.shape)
   if shape_a ~= shape_b then return false, unlike("shapes", shape_a, shape_b) end
@@ -164,7 +167,8 @@ local function compare(a, b)
   return false, setmetatable(report, Report)
 end
 
---- Whether two tensors have the same dtype, shape and bits: true; or false and a report:
+--- Whether two tensors, on any devices, have the same dtype, shape and bits: true; or false and a
+-- report:
 --
 -- * `message`: all of it in one line, also what tostring(report) gives;
 -- * `count` of `total` elements differ, `nans` of them with a NaN on either side;

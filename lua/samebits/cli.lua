@@ -9,8 +9,7 @@ local samebits = require "samebits"
 local lib = require "samebits.lib"
 local formats = require "samebits.formats"
 local selftest = require "samebits.selftest"
-
-local ISAS = { "scalar", "avx2", "avx512" }
+local variants = require "samebits.variants"
 
 -- Raised by fail, caught by main.
 local Failure = {}
@@ -42,7 +41,7 @@ end
 -- What the cpu offers: "avx2, scalar; avx512 is not: why".
 local function describe_cpu()
   local present, absent = {}, {}
-  for _, isa in ipairs(ISAS) do
+  for _, isa in ipairs(variants.ISAS) do
     local ctx, why = samebits.open("cpu", { isa = isa })
     if ctx then
       present[#present + 1] = isa
@@ -71,8 +70,7 @@ local function info()
       if not ctx then
         add("backend    %s: unavailable: %s", backend.name, why)
       else
-        add("backend    %s: available, %s, %d thread%s", ctx.backend, ctx.isa, ctx.threads,
-            ctx.threads == 1 and "" or "s")
+        add("backend    %s: available, %s", ctx.backend, ctx:describe())
         ctx:close()
         if backend.name == "cpu" then add("isa        %s", describe_cpu()) end
       end
@@ -182,7 +180,9 @@ local function logprob(args)
   }
   local batch = try(samebits.batch, spec)
   local ctx = try(samebits.open, args.backend, { threads = args.threads, isa = args.isa })
-  local out = try(ctx.logprob, ctx, batch)
+  local moved = try(batch.to, batch, ctx.device)
+  local out = try(ctx.logprob, ctx, moved)
+  for name, t in pairs(out) do out[name] = try(t.to, t, "cpu") end
   write((args.json and as_json or as_text)(ctx, batch, out))
   ctx:close()
   return 0

@@ -20,13 +20,26 @@ local function hex(t, i)
   return bit.tohex(ffi.cast("const uint32_t *", t.ptr)[i])
 end
 
+-- A batch's results in memory; or nil and a message.
+local function score(ctx, batch, opts)
+  local out, why = ctx:logprob(batch, opts)
+  if not out then return nil, why end
+  for name, t in pairs(out) do
+    out[name], why = t:to "cpu"
+    if why then return nil, why end
+  end
+  return out
+end
+
 -- Each check returns nothing, or what differs.
 
 -- A row and its targets, one call each.
 local function check_row(ctx, case)
+  local logits, lost = case.logits:to(ctx.device)
+  if not logits then return lost end
   for _, target in ipairs(case.targets) do
-    local batch = batches.new { logits = case.logits, ids = { target.id }, temperature = case.tau }
-    local out, why = ctx:logprob(batch, { outputs = { "token", "lse" } })
+    local batch = batches.new { logits = logits, ids = { target.id }, temperature = case.tau }
+    local out, why = score(ctx, batch, { outputs = { "token", "lse" } })
     if not out then return why end
     if hex(out.token, 0) ~= target.bits then
       return ("logprob of id %d: expected %s, got %s"):format(target.id, target.bits,
@@ -58,7 +71,9 @@ local function batch_of(case)
 end
 
 local function check_batch(ctx, case)
-  local ok, out, why = pcall(ctx.logprob, ctx, batch_of(case))
+  local batch, lost = batch_of(case):to(ctx.device)
+  if not batch then return lost end
+  local ok, out, why = pcall(score, ctx, batch)
   if case.bad_id then
     local row, id = case.bad_id[1], case.bad_id[2]
     if ok then return ("expected an error that names row %d and id %d, got none"):format(row,
@@ -89,9 +104,14 @@ local function check_batch(ctx, case)
 end
 
 local function check_refused(ctx, case)
-  local ok = pcall(ctx.logprob, ctx, { logits = tensor.zeros({ 1, 1 }), ids = { 0 },
-                                       temperature = case.refused })
+  local batch, lost = batches.new { logits = tensor.zeros { 1, 1 }, ids = { 0 },
+                                    temperature = case.refused }:to(ctx.device)
+  if not batch then return lost end
+  local ok, message = pcall(ctx.logprob, ctx, batch)
   if ok then return "expected an error, got none" end
+  if not tostring(message):find("temperature", 1, true) then
+    return "expected an error about the temperature, got: " .. tostring(message)
+  end
 end
 
 local function check(ctx, case)

@@ -1,18 +1,26 @@
 --- Tensors: a pointer, a dtype, a shape and strides.
 --
 -- Fields (read them, do not write them): `dtype` ("float32", ... see dtype.lua), `shape` and
--- `strides` (lists; strides in elements), `ndim`, `itemsize`, `device` ("cpu"), `ptr` (uint8_t *,
--- the first element) and `owner` (what keeps the memory alive: hold the tensor, or its owner, as
--- long as the pointer is used).
+-- `strides` (lists; strides in elements), `ndim`, `itemsize`, `device` ("cpu" or "cuda:0"), `ptr`
+-- (uint8_t *, the first element's address on the device) and `owner` (what keeps the memory alive:
+-- hold the tensor, or its owner, as long as the pointer is used).
 --
 -- Dimensions and indices count from 0: `t[0]` is the first row. Views share memory: slice, select,
--- transpose, view, `t[i]`. Nothing changes a tensor but `set`, `t[i] = v` and writes through ptr.
+-- transpose, view, `t[i]`. Nothing changes a tensor but `set`, `t[i] = v`, `copy_` and writes
+-- through ptr.
+--
+-- On a device, views are made as in memory; `get`, `t[i]`, `totable`, `bits` and tostring copy what
+-- they show; another dtype, and a contiguous copy of what is not, are made in memory and copied
+-- back; `set` is refused. What is copied without a stream is there on return: it waits for the
+-- device's default stream (and so for all work but that in streams of their own, as `ctx:stream`
+-- makes them).
 --
 -- Reading floats through a pointer, mind that LuaJIT takes some NaN encodings for values of another
 -- type (see element.lua); `get`, `totable` and `bits` do not.
 
 local ffi = require "ffi"
 local convert = require "samebits.convert"
+local devices = require "samebits.device"
 local dtype = require "samebits.dtype"
 local element = require "samebits.element"
 local layout = require "samebits.layout"
@@ -20,6 +28,7 @@ local misuse = require "samebits.misuse"
 local nested = require "samebits.nested"
 local storage = require "samebits.storage"
 local tensor_text = require "samebits.tensor_text"
+local transfer = require "samebits.transfer"
 
 local raise, text = misuse.raise, layout.text
 local bytes_p = ffi.typeof("uint8_t *")
@@ -36,6 +45,12 @@ local function new(ptr, name, shape, strides, owner, device)
   }, metatable)
 end
 
+local function copy_list(list)
+  local out = {}
+  for i = 1, #list do out[i] = list[i] end
+  return out
+end
+
 --- Whether a value is a tensor.
 function M.is_tensor(value) return getmetatable(value) == metatable end
 
@@ -45,25 +60,103 @@ local function checked(what, value, message)
   return value
 end
 
-local function on_cpu(t, what)
-  if t.device ~= "cpu" then raise("%s: the elements are on %s, not in memory", what, t.device) end
-end
-
+-- Zeroed memory.
 local function allocate(what, name, shape)
   local size = layout.numel(shape) * dtype.of[name].size
   local ptr, owner = storage.zeroed(size)
   if not ptr then raise("%s: no memory for %.17g bytes (%s %s)", what, size, name, text(shape)) end
-  return new(ptr, name, shape, layout.dense(shape), owner, "cpu")
+  return new(ptr, name, copy_list(shape), layout.dense(shape), owner, "cpu")
+end
+
+local function bytes_of(t) return layout.numel(t.shape) * t.itemsize end
+
+-- A device's failure, behind the call's name.
+local function failed(what, device, message, code)
+  return nil, ("%s: %s: %s"):format(what, device, message), code
+end
+
+-- Uninitialised memory of a device, for a kind of tensors; nil, a message and a code without it.
+local function allocate_on(what, device, kind, name, shape)
+  local at, message, code = devices.of(device)
+  if not at then return failed(what, device, message, code) end
+  local owner
+  owner, message, code = at:alloc(layout.numel(shape) * dtype.of[name].size, kind)
+  if not owner then return failed(what, device, message, code) end
+  return new(owner, name, copy_list(shape), layout.dense(shape), owner,
+             kind == devices.PINNED and "cpu" or device)
 end
 
 -- "cpu", or a backend's name and a number: "cuda" is "cuda:0".
 local function device_name(what, name)
-  if name == nil or name == "cpu" then return "cpu" end
-  if type(name) == "string" then
-    if name:find("^%l+$") then return name .. ":0" end
-    if name:find("^%l+:%d+$") then return name end
-  end
+  if name == nil then return "cpu" end
+  local normal = devices.normal(name)
+  if normal then return normal end
   raise("%s: device %s; expected 'cpu' or one like 'cuda:0'", what, element.text(name))
+end
+
+local function dense_copy(t, what)
+  local out = allocate(what, t.dtype, t.shape)
+  transfer.dense(out.ptr, t.ptr, t.itemsize, t.shape, t.strides)
+  return out
+end
+
+local function is_contiguous(t) return layout.is_dense(t.shape, t.strides) end
+
+-- In memory, contiguous: the tensor itself, or a copy.
+local function dense(t, what)
+  return is_contiguous(t) and t or dense_copy(t, what)
+end
+
+-- To memory: a contiguous copy; nil, a message and a code where the device fails.
+local function fetched(t, what, stream)
+  local at, ok, message, code
+  at, message, code = devices.of(t.device)
+  if not at then return failed(what, t.device, message, code) end
+  if stream and not is_contiguous(t) then
+    raise("%s: a tensor of shape %s with strides %s is no single copy: not in a stream", what,
+          text(t.shape), text(t.strides))
+  end
+  local out = allocate(what, t.dtype, t.shape)
+  ok, message, code = transfer.fetch(at, out.ptr, t, stream)
+  if not ok then return failed(what, t.device, message, code) end
+  if stream then stream:keep(t, out) end
+  return out
+end
+
+-- From memory to a device: a contiguous copy, or the device's failure.
+local function sent(t, what, device, stream)
+  local source = dense(t, what)
+  local out, ok, message, code
+  out, message, code = allocate_on(what, device, devices.DEVICE, t.dtype, t.shape)
+  if not out then return nil, message, code end
+  ok, message, code = devices.of(device):copy(out.ptr, source.ptr, bytes_of(source), stream)
+  if not ok then return failed(what, device, message, code) end
+  if stream then stream:keep(source, out) end
+  return out
+end
+
+-- A contiguous copy on the same device.
+local function cloned(t, what)
+  if t.device == "cpu" then return dense_copy(t, what) end
+  local out, ok, message, code
+  if not is_contiguous(t) then
+    out, message, code = fetched(t, what)
+    if not out then return nil, message, code end
+    return sent(out, what, t.device)
+  end
+  out, message, code = allocate_on(what, t.device, devices.DEVICE, t.dtype, t.shape)
+  if not out then return nil, message, code end
+  ok, message, code = devices.of(t.device):copy(out.ptr, t.ptr, bytes_of(t))
+  if not ok then return failed(what, t.device, message, code) end
+  return out
+end
+
+-- In memory, to be read at once; a device's failure is an error here.
+local function readable(t, what)
+  if t.device == "cpu" then return t end
+  local copy, message = fetched(t, what)
+  if not copy then raise("%s", message) end
+  return copy
 end
 
 -- Memory of the caller's, which stays the caller's.
@@ -115,8 +208,9 @@ end
 --   `opts.strides` (in elements, any sign) are dense by default, and `opts.owner` is kept alive
 --   with the tensor.
 --
--- `opts.dtype` is "float32" by default. `opts.device` says where a pointer points; lists make
--- tensors in memory ("cpu").
+-- `opts.dtype` is "float32" by default. `opts.device` ("cpu", "cuda", "cuda:1") says where a
+-- pointer points, or where the lists' tensor is to be; nil, a message and a code if that cannot be
+-- had.
 M.tensor = misuse.guard(function(data, opts)
   opts = check_options(opts)
   if M.is_tensor(data) then raise "tensor: data is a tensor; see its methods to and clone" end
@@ -124,9 +218,7 @@ M.tensor = misuse.guard(function(data, opts)
 
   local name = checked("tensor", dtype.find(opts.dtype or "float32")).name
   if opts.strides ~= nil then raise "tensor: strides are for pointers" end
-  if device_name("tensor", opts.device) ~= "cpu" then
-    raise("tensor: device '%s' is for pointers; data is %s", opts.device, type(data))
-  end
+  local device = device_name("tensor", opts.device)
   local shape = nested.shape(data, "tensor")
   local out = allocate("tensor", name, shape)
   local function put(p, k, v) return element.put(name, p, k, v) end
@@ -137,13 +229,16 @@ M.tensor = misuse.guard(function(data, opts)
     -- bool is stricter here than a conversion to bool is.
     nested.fill(data, shape, out.ptr, "tensor", put, name ~= "bool" and name or nil)
   end
-  if opts.shape == nil then return out end
-  local wanted = checked("tensor", layout.shape(opts.shape))
-  if layout.numel(wanted) ~= out:numel() then
-    raise("tensor: data of shape %s has %.17g elements, %s has %.17g", text(shape), out:numel(),
-          text(wanted), layout.numel(wanted))
+  if opts.shape ~= nil then
+    local wanted = checked("tensor", layout.shape(opts.shape))
+    if layout.numel(wanted) ~= out:numel() then
+      raise("tensor: data of shape %s has %.17g elements, %s has %.17g", text(shape), out:numel(),
+            text(wanted), layout.numel(wanted))
+    end
+    out = new(out.ptr, name, wanted, layout.dense(wanted), out.owner, "cpu")
   end
-  return new(out.ptr, name, wanted, layout.dense(wanted), out.owner, "cpu")
+  if device == "cpu" then return out end
+  return sent(out, "tensor", device)
 end)
 
 --- A tensor from nested lists of hex strings, as `bits` gives them.
@@ -161,18 +256,35 @@ M.from_bits = misuse.guard(function(data, name)
   return out
 end)
 
-local function filled(what)
-  return misuse.guard(function(shape, name)
-    name = checked(what, dtype.find(name or "float32")).name
-    return allocate(what, name, checked(what, layout.shape(shape)))
-  end)
+-- The dtype's name, the shape and the device that a function was given.
+local function described(what, shape, name, device)
+  name = checked(what, dtype.find(name or "float32")).name
+  return name, checked(what, layout.shape(shape)), device_name(what, device)
 end
 
---- A tensor of zeros.
-M.zeros = filled "zeros"
+--- A tensor of zeros: its shape, its dtype ("float32") and its device ("cpu"). Nil, a message and
+-- a code if the device cannot be had.
+M.zeros = misuse.guard(function(shape, name, device)
+  name, shape, device = described("zeros", shape, name, device)
+  local out = allocate("zeros", name, shape)
+  if device == "cpu" then return out end
+  return sent(out, "zeros", device)
+end)
 
---- A tensor to be written; what it holds until then is not promised.
-M.empty = filled "empty"
+--- The same, to be written: what it holds until then is not promised.
+M.empty = misuse.guard(function(shape, name, device)
+  name, shape, device = described("empty", shape, name, device)
+  if device == "cpu" then return allocate("empty", name, shape) end
+  return allocate_on("empty", device, devices.DEVICE, name, shape)
+end)
+
+--- A tensor in page-locked memory, to be written: copies between it and a device ("cuda") run
+-- beside other work. On the device "cpu" it is ordinary memory. Nil, a message and a code if the
+-- device cannot be had.
+M.pinned = misuse.guard(function(shape, name, device)
+  name, shape, device = described("pinned", shape, name, device or "cuda")
+  return allocate_on("pinned", device, devices.PINNED, name, shape)
+end)
 
 --- The number of elements.
 function Tensor:numel() return layout.numel(self.shape) end
@@ -183,8 +295,16 @@ function Tensor:len()
   return self.shape[1]
 end
 
---- The first element's address as a pointer of the dtype's C type (uint16_t for 16-bit floats).
+--- The first element's address as a pointer of the dtype's C type (uint16_t for 16-bit floats). On
+-- a device, an address there.
 function Tensor:pointer() return ffi.cast(element.pointer[self.dtype], self.ptr) end
+
+-- What a write is refused with: nothing for elements in memory.
+local function read_only(t, what)
+  if t.device == "cpu" then return nil end
+  return ("%s: the elements are on %s: set them in memory and copy them there (see copy_)"):format(
+    what, t.device)
+end
 
 -- The offset that one index adds; nil and a message where there is no such index.
 local function step(t, what, dim, i)
@@ -201,9 +321,6 @@ local function locate(t, what, ...)
   local n = select("#", ...)
   if n ~= t.ndim then
     return nil, ("%s: %d indices for a tensor of shape %s"):format(what, n, text(t.shape))
-  end
-  if t.device ~= "cpu" then
-    return nil, ("%s: the elements are on %s, not in memory"):format(what, t.device)
   end
   local offset = 0
   if n <= 3 then
@@ -238,13 +355,16 @@ end
 function Tensor:get(...)
   local offset, message = locate(self, "get", ...)
   if not offset then error(message, 2) end
-  return element.read[self.dtype](self.ptr, offset)
+  local value, why = transfer.read(self, offset)
+  if value == nil then error(("get: %s: %s"):format(self.device, why), 2) end
+  return value
 end
 
 --- Stores a value at an index, converted as `tensor` converts list elements.
 function Tensor:set(value, ...)
   local offset, message = locate(self, "set", ...)
-  if not offset then error(message, 2) end
+  message = message or read_only(self, "set")
+  if message then error(message, 2) end
   local ok, why = element.put(self.dtype, self.ptr, offset, value)
   if not ok then error(("set: the value at %s %s"):format(text { ... }, why), 2) end
 end
@@ -255,12 +375,6 @@ local function check_dim(t, what, dim)
           text(t.shape))
   end
   return dim + 1
-end
-
-local function copy_list(list)
-  local out = {}
-  for i = 1, #list do out[i] = list[i] end
-  return out
 end
 
 -- A view of the same memory, `offset` elements further on.
@@ -313,43 +427,17 @@ Tensor.transpose = misuse.guard(function(self, dim0, dim1)
 end)
 
 --- Whether the elements follow each other in memory in index order.
-function Tensor:is_contiguous() return layout.is_dense(self.shape, self.strides) end
+function Tensor:is_contiguous() return is_contiguous(self) end
 
-local copy_run = {}
-for size, word_p in pairs(element.word) do
-  -- A loop of its own for every size, so that each is compiled for its type.
-  copy_run[size] = assert(loadstring([[
-    local ffi, word_p = ...
-    return function(target, source, count, step)
-      local to, from = ffi.cast(word_p, target), ffi.cast(word_p, source)
-      for i = 0, count - 1 do to[i] = from[i * step] end
-    end]], "=copy_run"))(ffi, word_p)
-end
+--- The tensor itself if it is contiguous, else a contiguous copy on the same device (made in
+-- memory and copied back). Nil, a message and a code where the device fails.
+Tensor.contiguous = misuse.guard(function(self)
+  if is_contiguous(self) then return self end
+  return cloned(self, "contiguous")
+end)
 
-local function dense_copy(t, what)
-  on_cpu(t, what)
-  local out = allocate(what, t.dtype, copy_list(t.shape))
-  local size, run = t.itemsize, copy_run[t.itemsize]
-  layout.each_run(t.shape, t.strides, function(offset, count, stride, first)
-    local to, from = out.ptr + first * size, t.ptr + offset * size
-    if stride == 1 then
-      ffi.copy(to, from, count * size)
-    else
-      run(to, from, count, stride)
-    end
-  end)
-  return out
-end
-
-local function dense(t, what)
-  return t:is_contiguous() and t or dense_copy(t, what)
-end
-
---- The tensor itself if it is contiguous, else a contiguous copy.
-Tensor.contiguous = misuse.guard(function(self) return dense(self, "contiguous") end)
-
---- A contiguous copy.
-Tensor.clone = misuse.guard(function(self) return dense_copy(self, "clone") end)
+--- A contiguous copy on the same device; nil, a message and a code where that fails.
+Tensor.clone = misuse.guard(function(self) return cloned(self, "clone") end)
 
 -- The shape asked for, given as a list or as arguments; one size may be -1: what is left.
 local function wanted_shape(t, what, first, ...)
@@ -393,47 +481,132 @@ Tensor.reshape = misuse.guard(function(self, ...)
   local shape = wanted_shape(self, "reshape", ...)
   local strides = layout.reshaped(self.shape, self.strides, shape)
   if strides then return view_at(self, 0, shape, strides) end
-  return view_at(dense_copy(self, "reshape"), 0, shape, layout.dense(shape))
+  local copy, message, code = cloned(self, "reshape")
+  if not copy then return nil, message, code end
+  return view_at(copy, 0, shape, layout.dense(shape))
 end)
+
+local function stream_option(what, opts, device)
+  if opts == nil then return nil end
+  if type(opts) ~= "table" then
+    raise("%s: options are %s, not a table", what, element.text(opts))
+  end
+  for key in pairs(opts) do
+    if key ~= "stream" then raise("%s: unknown option '%s'", what, tostring(key)) end
+  end
+  return opts.stream ~= nil and devices.check_stream(what, opts.stream, device) or nil
+end
+
+-- On another device, contiguous.
+local function moved(t, device, opts)
+  if t.device == "cpu" then return sent(t, "to", device, stream_option("to", opts, device)) end
+  local stream = stream_option("to", opts, t.device)
+  if device == "cpu" then return fetched(t, "to", stream) end
+  if stream then
+    raise("to: from %s to %s goes through memory: not in a stream", t.device, device)
+  end
+  local copy, message, code = fetched(t, "to")
+  if not copy then return nil, message, code end
+  return sent(copy, "to", device)
+end
+
+-- In another dtype, on the same device.
+local converted
+function converted(t, target)
+  if t.device ~= "cpu" then
+    local copy, message, code = fetched(t, "to")
+    if not copy then return nil, message, code end
+    return sent(converted(copy, target), "to", t.device)
+  end
+  local source = dense(t, "to")
+  local out = allocate("to", target, t.shape)
+  local bad = convert.array(target, out.ptr, source.dtype, source.ptr, out:numel())
+  if bad then
+    local value = element.read[source.dtype](source.ptr, bad)
+    local _, why = element.check_integer(dtype.of[target], value)
+    raise("to: element %s is %s, %s", text(layout.index(bad, t.shape)), element.text(value), why)
+  end
+  return out
+end
 
 --- The tensor in another dtype or on another device; itself where nothing changes.
 --
 -- Floats are rounded to nearest even once (subnormals kept, overflow to infinity, NaN stays NaN).
 -- An integer dtype takes integers in its range, and the first other element is named in an error;
--- bool is true where an element is not zero. A device that cannot be had is nil and a message.
-Tensor.to = misuse.guard(function(self, target)
-  if not dtype.of[target] then
-    if type(target) ~= "string" or not target:find("^cpu$") and not target:find("^%l+:%d+$") and
-       target ~= "cuda" then
-      raise("to: %s is neither a dtype (%s) nor a device", element.text(target), dtype.names)
-    end
-    local device = device_name("to", target)
-    if device == self.device then return self end
-    return nil, ("to: no way from %s to %s"):format(self.device, device)
+-- bool is true where an element is not zero.
+--
+-- To another device ("cpu", "cuda", "cuda:1") the copy is contiguous. `opts.stream` puts it into a
+-- stream and returns at once: the result is there when the stream has got so far, and the stream
+-- keeps both tensors until its `wait`. (Beside other work only between a device and page-locked
+-- memory.) A device that cannot be had, or fails, is nil, a message and a code.
+Tensor.to = misuse.guard(function(self, target, opts)
+  if dtype.of[target] then
+    if opts ~= nil then raise "to: options are for devices" end
+    if target == self.dtype then return self end
+    return converted(self, target)
   end
-  if target == self.dtype then return self end
-  on_cpu(self, "to")
-  local source = dense(self, "to")
-  local out = allocate("to", target, copy_list(self.shape))
-  local bad = convert.array(target, out.ptr, source.dtype, source.ptr, out:numel())
-  if bad then
-    local value = element.read[source.dtype](source.ptr, bad)
-    local _, why = element.check_integer(dtype.of[target], value)
-    raise("to: element %s is %s, %s", text(layout.index(bad, self.shape)), element.text(value), why)
+  if type(target) ~= "string" or target ~= "cpu" and target ~= "cuda" and
+     not target:find("^%l+:%d+$") then
+    raise("to: %s is neither a dtype (%s) nor a device", element.text(target), dtype.names)
   end
-  return out
+  local device = device_name("to", target)
+  if device == self.device then return self end
+  return moved(self, device, opts)
+end)
+
+--- Copies the elements of another tensor of the same dtype and shape into this one, which has to
+-- be contiguous; either may be on any device. `opts.stream` as for `to`; what is copied in a stream
+-- has to be contiguous, too. The tensor; or nil, a message and a code where a device fails.
+Tensor.copy_ = misuse.guard(function(self, source, opts)
+  if not M.is_tensor(source) then raise("copy_: %s is no tensor", element.text(source)) end
+  if source.dtype ~= self.dtype or text(source.shape) ~= text(self.shape) then
+    raise("copy_: from %s %s to %s %s", source.dtype, text(source.shape), self.dtype,
+          text(self.shape))
+  end
+  if not is_contiguous(self) then
+    raise("copy_: the target of shape %s with strides %s is not contiguous", text(self.shape),
+          text(self.strides))
+  end
+  local device = self.device == "cpu" and source.device or self.device
+  if device == "cpu" and type(opts) == "table" and devices.is_stream(opts.stream) then
+    device = opts.stream.device
+  end
+  local stream = stream_option("copy_", opts, device)
+
+  -- Between two devices, and from strides on one: through memory.
+  local elsewhere = source.device ~= "cpu" and source.device ~= device
+  if stream and (elsewhere or not is_contiguous(source)) then
+    raise("copy_: %s on %s with strides %s is no single copy: not in a stream", text(source.shape),
+          source.device, text(source.strides))
+  end
+  if elsewhere or source.device ~= "cpu" and not is_contiguous(source) then
+    local copy, message, code = fetched(source, "copy_")
+    if not copy then return nil, message, code end
+    source = copy
+  end
+  source = dense(source, "copy_")
+  if device == "cpu" then
+    ffi.copy(self.ptr, source.ptr, bytes_of(self))
+    return self
+  end
+  local at, why, name = devices.of(device)
+  if not at then return failed("copy_", device, why, name) end
+  local ok, message, code = at:copy(self.ptr, source.ptr, bytes_of(self), stream)
+  if not ok then return failed("copy_", device, message, code) end
+  if stream then stream:keep(self, source) end
+  return self
 end)
 
 --- The elements as nested lists (of a tensor of shape []: the value), as get gives them.
 Tensor.totable = misuse.guard(function(self)
-  on_cpu(self, "totable")
-  return nested.to(self.ptr, self.shape, self.strides, element.read[self.dtype])
+  local t = readable(self, "totable")
+  return nested.to(t.ptr, t.shape, t.strides, element.read[t.dtype])
 end)
 
 --- The encodings as nested lists of hex strings, two digits a byte, most significant first.
 Tensor.bits = misuse.guard(function(self)
-  on_cpu(self, "bits")
-  return nested.to(self.ptr, self.shape, self.strides, element.hex[self.itemsize])
+  local t = readable(self, "bits")
+  return nested.to(t.ptr, t.shape, t.strides, element.hex[t.itemsize])
 end)
 
 -- t[i]: the view of row i, or the element itself where there is one dimension.
@@ -442,7 +615,9 @@ local index_number = misuse.guard(function(self, i)
   if self.ndim > 1 then return select_index(self, "index", 0, i) end
   local offset, message = locate(self, "index", i)
   if not offset then raise(message) end
-  return element.read[self.dtype](self.ptr, offset)
+  local value, why = transfer.read(self, offset)
+  if value == nil then raise("index: %s: %s", self.device, why) end
+  return value
 end)
 
 function metatable.__index(self, key)
@@ -455,7 +630,8 @@ local set_number = misuse.guard(function(self, i, value)
     raise("index: t[i] = v needs one dimension, the shape is %s (see set)", text(self.shape))
   end
   local offset, message = locate(self, "index", i)
-  if not offset then raise(message) end
+  message = message or read_only(self, "index")
+  if message then raise("%s", message) end
   local ok, why = element.put(self.dtype, self.ptr, offset, value)
   if not ok then raise("index: the value at [%d] %s", i, why) end
 end)
@@ -465,6 +641,6 @@ function metatable.__newindex(self, key, value)
   rawset(self, key, value)
 end
 
-metatable.__tostring = tensor_text.describe
+function metatable.__tostring(self) return tensor_text.describe(self, transfer.read) end
 
 return M

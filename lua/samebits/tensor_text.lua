@@ -46,11 +46,11 @@ local function row(cells, width, indent)
   return "[" .. table.concat(lines, "\n" .. (" "):rep(indent + 1)) .. "]"
 end
 
-local function values(t)
+local function values(t, read)
   local numel = layout.numel(t.shape)
   if numel == 0 then return "[]" end
-  local read, shorten = element.read[t.dtype], numel > MANY
-  if t.ndim == 0 then return format_value(read(t.ptr, 0)) end
+  local shorten = numel > MANY
+  if t.ndim == 0 then return format_value(read(t, 0)) end
 
   local width = 1
   local function leaves(depth, offset)
@@ -59,7 +59,7 @@ local function values(t)
       if not i then
         out[#out + 1] = "..."
       elseif depth == t.ndim then
-        out[#out + 1] = format_value(read(t.ptr, offset + i * t.strides[depth]))
+        out[#out + 1] = format_value(read(t, offset + i * t.strides[depth]))
         width = math.max(width, #out[#out])
       else
         out[#out + 1] = leaves(depth + 1, offset + i * t.strides[depth])
@@ -83,10 +83,10 @@ function M.head(t)
   return ("tensor %s %s %s"):format(t.dtype, layout.text(t.shape), t.device)
 end
 
---- The head line and, where they can be read, the values.
-function M.describe(t)
-  if t.device ~= "cpu" then return M.head(t) end
-  return M.head(t) .. "\n" .. values(t)
+--- The head line and, where they can be read, the values: read(t, offset) gives one, or nil.
+function M.describe(t, read)
+  if layout.numel(t.shape) > 0 and read(t, 0) == nil then return M.head(t) end
+  return M.head(t) .. "\n" .. values(t, read)
 end
 
 return M

@@ -1,5 +1,6 @@
---- Every way to run a call on this machine: each backend, and on the cpu each instruction set with
--- several threads and splits. All must give the same bits; selftest and the specs see to it.
+--- Every way to run a call on this machine: each backend, on the cpu each instruction set with
+-- several threads and splits, on others several geometries. All must give the same bits; selftest
+-- and the specs see to it.
 
 local context = require "samebits.context"
 
@@ -12,6 +13,14 @@ M.ISAS = { "scalar", "avx2", "avx512" }
 local SETTINGS = {
   { label = "", threads = 1, split = 1 },
   { label = ", 3 threads, split 7", threads = 3, split = 7 },
+}
+
+-- What a GPU chooses for itself; a block a row; rows in pieces; the largest blocks.
+local GEOMETRIES = {
+  { label = "" },
+  { label = ", split 1, 128 threads", split = 1, block = 128 },
+  { label = ", split 7, 64 threads", split = 7, block = 64 },
+  { label = ", split 1, 512 threads", split = 1, block = 512 },
 }
 
 local function variant(name, key, backend, opts)
@@ -38,7 +47,10 @@ function M.list()
         end
       end
     else
-      list[#list + 1] = variant(backend.name, backend.name, backend.name)
+      for _, geometry in ipairs(GEOMETRIES) do
+        list[#list + 1] = variant(backend.name .. geometry.label, backend.name, backend.name,
+          { split = geometry.split, block = geometry.block })
+      end
     end
   end
   return list

@@ -123,6 +123,11 @@ local function fp32(hex)
   return tonumber(ffi.cast("float *", word)[0])
 end
 
+-- A true value: a number, or nil where the file has none.
+local function exact(word)
+  return word ~= "-" and assert(tonumber(word)) or nil
+end
+
 local function append(list, more)
   for i = 1, #more do list[#list + 1] = more[i] end
 end
@@ -184,20 +189,22 @@ end
 function KEYS.target(case, text)
   local words = split(text)
   case.targets = case.targets or {}
-  case.targets[#case.targets + 1] = { id = tonumber(words[1]), bits = words[2] }
+  case.targets[#case.targets + 1] = { id = tonumber(words[1]), bits = words[2],
+                                      exact = exact(words[3]) }
 end
 
 -- The row's in rows.txt, one a row in batches.txt.
 function KEYS.lse(case, text)
+  local words = split(text)
   if case.row_shape then
     case.lse = case.lse or {}
-    append(case.lse, split(text))
+    append(case.lse, words)
   else
-    case.lse = split(text)[1]
+    case.lse, case.exact_lse = words[1], exact(words[2])
   end
 end
 
-function KEYS.entropy() end
+function KEYS.entropy(case, text) case.entropy = exact(text) end
 function KEYS.state() end
 
 function KEYS.padded(case, text)
@@ -248,7 +255,8 @@ local function one_line(path, at, key, value)
   end
 end
 
---- The cases of a file.
+--- The cases of a file. True values (`exact` of a target, `exact_lse` and `entropy` of a row) are
+-- numbers where the file has them.
 -- @treturn table a list of { name, path, line, ... }, or nil and a message
 function M.read(path)
   local file, why = io.open(path, "rb")

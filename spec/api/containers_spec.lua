@@ -27,7 +27,7 @@ end
 backends.each(function(at)
   describe("on " .. at.name .. ", bits do not depend on", function()
     local function bits(logits, ids)
-      local out = assert(at.context():logprob { logits = logits, ids = ids, temperature = 0.7 })
+      local out = at.score { logits = logits, ids = ids, temperature = 0.7 }
       return { hex.of(out.token), hex.of(out.lse), hex.of(out.sequence) }
     end
 
@@ -55,7 +55,7 @@ backends.each(function(at)
       local base = hex.tensor(hex.values(B * T * V, 5), { B, T, V })
       local ids = samebits.tensor({ { 0, 1, 2, 3 }, { 4, 5, 6, 7 }, { 8, 9, 10, 36 } },
                                   { dtype = "int32" })
-      local want = assert(at.context():logprob { logits = base, ids = ids })
+      local want = at.score { logits = base, ids = ids }
       for _, view in ipairs {
         -- [T, B, V], then [V, B, T] and [B, V, T] in memory.
         base:transpose(0, 1):clone():transpose(0, 1),
@@ -63,7 +63,7 @@ backends.each(function(at)
         base:transpose(1, 2):clone():transpose(1, 2),
       } do
         assert.is_false(view:is_contiguous())
-        local got = assert(at.context():logprob { logits = view, ids = ids })
+        local got = at.score { logits = view, ids = ids }
         for _, name in ipairs { "token", "lse", "sequence", "count" } do
           assert(samebits.same_bits(want[name], got[name]))
         end
@@ -82,8 +82,8 @@ backends.each(function(at)
       } do
         local view = samebits.tensor(line.ptr, { dtype = "float32", shape = { 3, 3, V },
                                                  strides = strides, owner = line })
-        local got = assert(at.context():logprob { logits = view, ids = ids })
-        local want = assert(at.context():logprob { logits = view:clone(), ids = ids })
+        local got = at.score { logits = view, ids = ids }
+        local want = at.score { logits = view:clone(), ids = ids }
         assert(samebits.same_bits(want.token, got.token))
         assert(samebits.same_bits(want.sequence, got.sequence))
       end
@@ -93,20 +93,20 @@ backends.each(function(at)
       local logits = hex.tensor(hex.values(4 * 40, 6), { 4, 40 })
       local want
       for _, dtype in ipairs { "int32", "int64", "int8", "uint8", "int16" } do
-        local out = assert(at.context():logprob {
+        local out = at.score {
           logits = logits,
           ids = samebits.tensor({ 3, 39, 0, 17 }, { dtype = dtype }),
           mask = samebits.tensor({ 1, 1, 0, 1 }, { dtype = dtype }),
           temperature = samebits.tensor({ 0.5, 1, 2, 4 },
                                         { dtype = dtype == "int8" and "float16" or "float64" }),
-        })
+        }
         want = want or out
         assert(samebits.same_bits(want.token, out.token))
       end
-      local out = assert(at.context():logprob {
+      local out = at.score {
         logits = logits, ids = { 3, 39, 0, 17 }, mask = { true, true, false, true },
         temperature = { 0.5, 1, 2, 4 },
-      })
+      }
       assert(samebits.same_bits(want.token, out.token))
     end)
   end)

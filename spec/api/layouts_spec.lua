@@ -29,8 +29,8 @@ local function sequences()
 end
 
 -- Results by sequence and position, whatever the layout: { token bits, lse bits, sum, count }.
-local function results(ctx, batch, lengths, side)
-  local out = assert(ctx:logprob(batch))
+local function results(score, batch, lengths, side)
+  local out = score(batch)
   local token, lse, sums = hex.of(out.token), hex.of(out.lse), hex.of(out.sequence)
   local list = {}
   for b, length in ipairs(lengths) do
@@ -63,12 +63,12 @@ backends.each(function(at)
         end
 
         it("padded on the right, on the left, and packed; " .. how, function()
-          local ctx = at.context()
-          local want = results(ctx, built "packed", LENGTHS)
-          assert.same(want, results(ctx, built "right", LENGTHS))
-          assert.same(want, results(ctx, built("right", 19), LENGTHS))
-          assert.same(want, results(ctx, built "left", LENGTHS, "left"))
-          assert.same(want, results(ctx, built("left", 19), LENGTHS, "left"))
+          local score = at.score
+          local want = results(score, built "packed", LENGTHS)
+          assert.same(want, results(score, built "right", LENGTHS))
+          assert.same(want, results(score, built("right", 19), LENGTHS))
+          assert.same(want, results(score, built "left", LENGTHS, "left"))
+          assert.same(want, results(score, built("left", 19), LENGTHS, "left"))
           -- Something was scored.
           local counts = {}
           for b, entry in ipairs(want) do counts[b] = entry.count end
@@ -76,46 +76,46 @@ backends.each(function(at)
         end)
 
         it("alone; " .. how, function()
-          local ctx = at.context()
-          local want = results(ctx, built "packed", LENGTHS)
+          local score = at.score
+          local want = results(score, built "packed", LENGTHS)
           for b, sequence in ipairs(sequences()) do
             local alone = samebits.batch_from {
               sequences = { sequence }, shift = shift,
               temperature = type(temperature) == "table" and temperature[b] or temperature,
             }
-            assert.same(want[b], results(ctx, alone, { LENGTHS[b] })[1])
+            assert.same(want[b], results(score, alone, { LENGTHS[b] })[1])
           end
         end)
       end
     end
 
     it("in another order, with other neighbours", function()
-      local ctx, list = at.context(), sequences()
-      local want = results(ctx, samebits.batch_from { sequences = list }, LENGTHS)
+      local score, list = at.score, sequences()
+      local want = results(score, samebits.batch_from { sequences = list }, LENGTHS)
       local order = { 4, 3, 5, 1, 2 }
       local shuffled, lengths, expected = {}, {}, {}
       for i, b in ipairs(order) do
         shuffled[i], lengths[i], expected[i] = list[b], LENGTHS[b], want[b]
       end
       for _, layout in ipairs { "right", "packed" } do
-        assert.same(expected, results(ctx, samebits.batch_from { sequences = shuffled,
-                                                                 layout = layout }, lengths))
+        assert.same(expected, results(score, samebits.batch_from { sequences = shuffled,
+                                                                   layout = layout }, lengths))
       end
     end)
 
     it("by a list of rows, which gives the listed rows and only those", function()
-      local ctx = at.context()
+      local score = at.score
       local logits = hex.tensor(hex.values(6 * V, 3), { 2, 3, V })
       local ids = { { 1, 2, 3 }, { 4, 5, 66 } }
-      local all = hex.of(assert(ctx:logprob { logits = logits, ids = ids }).token)
+      local all = hex.of(score { logits = logits, ids = ids }.token)
       for _, rows in ipairs { {}, { 0 }, { 5 }, { 1, 3, 4 }, { 0, 1, 2, 3, 4, 5 } } do
         local mask, listed = { { 0, 0, 0 }, { 0, 0, 0 } }, {}
         for _, row in ipairs(rows) do
           mask[math.floor(row / 3) + 1][row % 3 + 1] = 1
           listed[row] = true
         end
-        local out = assert(ctx:logprob { logits = logits, ids = ids, rows = rows })
-        local masked = assert(ctx:logprob { logits = logits, ids = ids, mask = mask })
+        local out = score { logits = logits, ids = ids, rows = rows }
+        local masked = score { logits = logits, ids = ids, mask = mask }
         for _, name in ipairs { "token", "lse", "sequence", "count" } do
           assert(samebits.same_bits(masked[name], out[name]))
         end
@@ -126,12 +126,11 @@ backends.each(function(at)
     end)
 
     it("shifted by the library and by hand", function()
-      local ctx = at.context()
+      local score = at.score
       local logits = hex.tensor(hex.values(8 * V, 4), { 2, 4, V })
       local ids = samebits.tensor({ { 1, 2, 3, 4 }, { 5, 6, 7, 8 } }, { dtype = "int64" })
-      local shifted = assert(ctx:logprob { logits = logits, ids = ids, shift = 1 })
-      local by_hand = assert(ctx:logprob { logits = logits:slice(1, 0, 3),
-                                           ids = ids:slice(1, 1, 4) })
+      local shifted = score { logits = logits, ids = ids, shift = 1 }
+      local by_hand = score { logits = logits:slice(1, 0, 3), ids = ids:slice(1, 1, 4) }
       assert(samebits.same_bits(by_hand.token, shifted.token:slice(1, 1, 4)))
       assert(samebits.same_bits(by_hand.lse, shifted.lse:slice(1, 1, 4)))
       assert(samebits.same_bits(by_hand.sequence, shifted.sequence))
@@ -140,7 +139,7 @@ backends.each(function(at)
     end)
 
     it("with prompts masked by splits", function()
-      local ctx = at.context()
+      local score = at.score
       local list = { { prompt = 2, total = 4 }, { prompt = 0, total = 3 },
                      { prompt = 3, total = 3 } }
       local entries, prompts, totals, ids = {}, {}, {}, {}
@@ -154,11 +153,11 @@ backends.each(function(at)
       for _, side in ipairs { "right", "left" } do
         local logits = {}
         for b = 1, 3 do logits[b] = entries[b].logits end
-        local by_hand = assert(ctx:logprob {
+        local by_hand = score {
           logits = samebits.pad(logits, { side = side }), ids = samebits.pad(ids, { side = side }),
           mask = samebits.mask_from_splits(prompts, totals, nil, side),
-        })
-        local made = assert(ctx:logprob(samebits.batch_from { sequences = entries, layout = side }))
+        }
+        local made = score(samebits.batch_from { sequences = entries, layout = side })
         assert(samebits.same_bits(by_hand.token, made.token))
         assert(samebits.same_bits(by_hand.sequence, made.sequence))
         assert.same({ 2, 3, 0 }, made.count:totable())
@@ -166,14 +165,13 @@ backends.each(function(at)
     end)
 
     it("in many rows at once as in each alone, and as on the first variant", function()
-      local ctx = at.context()
-      local all = hex.of(assert(ctx:logprob { logits = many, ids = many_ids,
-                                              temperature = 0.9 }).token)
+      local score = at.score
+      local all = hex.of(score { logits = many, ids = many_ids, temperature = 0.9 }.token)
       reference = reference or all
       assert.same(reference, all)
       for row = 0, ROWS - 1, 7 do
-        local one = assert(ctx:logprob { logits = many:slice(0, row, row + 1), temperature = 0.9,
-                                         ids = { many_ids[row + 1] } })
+        local one = score { logits = many:slice(0, row, row + 1), temperature = 0.9,
+                            ids = { many_ids[row + 1] } }
         assert.equal(all[row + 1], hex.of(one.token)[1])
       end
     end)

@@ -28,7 +28,8 @@ describe("open", function()
     end
     assert.equal(best, ctx.backend)
     assert.is_true(ctx.threads >= 1)
-    assert.matches("^samebits context: " .. best .. ", %w+, %d+ thread", tostring(ctx))
+    assert.matches("^samebits context: " .. best .. "[:%d]*, [%w_]+, %d+ %w+$", tostring(ctx))
+    assert.matches("^" .. best, ctx.device)
     ctx:close()
   end)
 

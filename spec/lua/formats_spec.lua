@@ -112,9 +112,8 @@ describe("the module", function()
     table.sort(names)
     assert.same({
       "abi", "backends", "batch", "batch_from", "bits", "empty", "is_tensor", "load", "logprob",
-      "mask_from_lengths", "mask_from_splits", "numerics", "open", "pack", "pad", "same_bits",
-        "save",
-      "tensor", "ulp", "version", "zeros",
+      "mask_from_lengths", "mask_from_splits", "numerics", "open", "pack", "pad", "pinned",
+      "same_bits", "save", "tensor", "ulp", "version", "zeros",
     }, names)
   end)
 end)

@@ -37,10 +37,13 @@ end
 backends.each(function(at)
   -- Into memory that holds something else: whatever an output is to say has to be written.
   local function score(spec)
-    local batch = samebits.batch(spec)
-    local out = assert(at.context():logprob(batch))
-    for _, t in pairs(out) do ffi.fill(t.ptr, t:numel() * t.itemsize, 0x55) end
-    return assert(at.context():logprob(batch, { out = out }))
+    local batch, outputs = at.batch(spec), {}
+    for name, t in pairs(assert(at.context():logprob(batch))) do
+      local filled = samebits.empty(t.shape, t.dtype)
+      ffi.fill(filled.ptr, t:numel() * t.itemsize, 0x55)
+      outputs[name] = assert(t:copy_(filled))
+    end
+    return at.score(batch, { out = outputs })
   end
 
   local function bits_of(values, id, temperature)
@@ -79,11 +82,14 @@ backends.each(function(at)
       end
     end)
 
-    it("ignored rows may be poisoned, and may be unmapped", function()
+    it("ignored rows may be poisoned", function()
       local out = score { logits = rows(row(1, { [3] = QUIET_NAN }), row(2)), ids = { 3, 4 },
                           mask = { 0, 1 } }
       assert.equal(ZERO, hex.of(out.token)[1])
+    end)
 
+    local it_in_memory = at.context().device == "cpu" and it or function() end
+    it_in_memory("ignored rows may be unmapped", function()
       -- Four pages of which only the second can be read; a row is a page.
       local page = 4096
       local base = ffi.cast("uint8_t *", ffi.C.mmap(nil, 4 * page, 0, 0x22, -1, 0))

@@ -1,21 +1,84 @@
 --- Specs over every way there is to run a call: each backend known, on the cpu with each
--- instruction set and several threads and splits.
+-- instruction set and several threads and splits, on a GPU in several geometries; and the cpu
+-- behind a device, so that what moves batches and results is at work on every machine.
 --
 --     backends.each(function(at)
 --       it("does something on " .. at.name, function()
---         local out = at.context():logprob(batch)
+--         local out = at.score { logits = logits, ids = ids }
 --       end)
 --     end)
+--
+-- `at.score(batch, opts)` takes a batch in memory or the table to make one from, scores it where
+-- the variant computes, and gives the results in memory. `at.context()` is the context.
 --
 -- What cannot be opened here becomes a pending test with the reason; if SB_REQUIRE names it, or its
 -- backend (SB_REQUIRE=cuda, SB_REQUIRE=avx512,cuda), it becomes a failing one.
 
 local busted = require "busted"
+local ffi = require "ffi"
+local samebits = require "samebits"
+local devices = require "samebits.device"
+local layout = require "samebits.layout"
 local variants = require "samebits.variants"
 
 local M = {}
 
 local present, missing = variants.present()
+
+--- The name of the device that the cpu stands behind.
+M.LOOPBACK = "loopback:0"
+devices.alias(M.LOOPBACK, "cpu")
+
+local loopback = assert(samebits.open(M.LOOPBACK, { split = 3 }))
+present[#present + 1] = { name = "the cpu behind a device", key = "cpu", backend = "cpu",
+                          context = function() return loopback end }
+
+--- A tensor of memory copied to a device as it lies: the same strides, and the first element as far
+-- from a multiple of 64 bytes (but for what is not a multiple of the element's size).
+function M.placed(t, device)
+  if device == t.device or t:numel() == 0 then return assert(t:to(device)) end
+  local size = t.itemsize
+  local low, high = layout.extent(t.shape, t.strides)
+  local first = t.ptr + low * size
+  local before = math.floor(tonumber(ffi.cast("uintptr_t", first) % 64) / size)
+  local buffer = samebits.zeros({ before + high - low + 1 }, t.dtype)
+  ffi.copy(buffer.ptr + before * size, first, (high - low + 1) * size)
+  local moved = assert(buffer:to(device))
+  return samebits.tensor(moved.ptr + (before - low) * size, {
+    device = device, dtype = t.dtype, shape = t.shape, strides = t.strides, owner = moved,
+  })
+end
+
+-- The batch on a device. Logits that cannot be read in place there are made contiguous first, as
+-- the message says.
+local function batch_on(device, spec)
+  if type(spec.to) == "function" then return assert(spec:to(device)) end
+  if not samebits.is_tensor(spec.logits) then return assert(samebits.batch(spec):to(device)) end
+  local copy = {}
+  for key, value in pairs(spec) do copy[key] = value end
+  copy.logits = M.placed(spec.logits, device)
+  local ok, made = pcall(samebits.batch, copy)
+  if not ok and tostring(made):find("make them contiguous first", 1, true) then
+    copy.logits = assert(copy.logits:contiguous())
+    made = samebits.batch(copy)
+  elseif not ok then
+    error(made, 0)
+  end
+  return made
+end
+
+for _, at in ipairs(present) do
+  function at.score(spec, opts)
+    local ctx = at.context()
+    local out = assert(ctx:logprob(batch_on(ctx.device, spec), opts))
+    local results = {}
+    for name, t in pairs(out) do results[name] = assert(t:to "cpu") end
+    return results
+  end
+
+  --- The batch where the variant computes.
+  function at.batch(spec) return batch_on(at.context().device, spec) end
+end
 
 local required = {}
 for key in (os.getenv "SB_REQUIRE" or ""):gmatch "[^,%s]+" do required[key] = true end
@@ -28,16 +91,34 @@ for key in pairs(required) do
   end
 end
 
+local function absent(at)
+  if required[at.key] or required[at.backend] then
+    busted.it(("%s is required"):format(at.key), function() error(at.why, 0) end)
+  else
+    busted.pending(("%s: %s"):format(at.key, at.why))
+  end
+end
+
 --- Calls body(at) for each variant that can be opened here; inside a describe block.
 function M.each(body)
   for _, at in ipairs(present) do body(at) end
-  for _, at in ipairs(missing) do
-    if required[at.key] or required[at.backend] then
-      busted.it(("%s is required"):format(at.key), function() error(at.why, 0) end)
-    else
-      busted.pending(("%s: %s"):format(at.key, at.why))
-    end
+  for _, at in ipairs(missing) do absent(at) end
+end
+
+--- The same for the first variant of a backend ("cuda") alone.
+function M.with(backend, body)
+  for _, at in ipairs(present) do
+    if at.backend == backend then return body(at) end
   end
+  for _, at in ipairs(missing) do
+    if at.backend == backend then return absent(at) end
+  end
+end
+
+--- The same for the devices that tensors can be moved to: body(name).
+function M.each_device(body)
+  body(M.LOOPBACK)
+  M.with("cuda", function(at) body(at.context().device) end)
 end
 
 return M

@@ -1,0 +1,245 @@
+--- Devices: the memory, the streams and the events of a backend.
+--
+-- A device is opened at its first use and stays open: its tensors, streams and events belong to it
+-- and not to any context of the user's, which may be closed before them. On a GPU all contexts work
+-- in the device's primary CUDA context, so that pointers and streams of one are good in another.
+--
+-- The library is loaded with the first device: tensors in memory do without.
+
+local ffi = require "ffi"
+local misuse = require "samebits.misuse"
+
+local raise = misuse.raise
+local bytes_p, void_p = ffi.typeof("uint8_t *"), ffi.typeof("void *")
+
+local M = {}
+
+-- The library and what tells its failures, once a device is opened.
+local C, status_of, constants
+
+-- The kinds of memory: SB_DEVICE and SB_PINNED.
+M.DEVICE, M.PINNED = 1, 2
+
+-- Names -------------------------------------------------------------------------------------------
+
+local aliases = {}
+
+--- Gives a backend's device a second name. To tensors that is another device, whose memory they
+-- cannot read: the specs put the cpu behind one, to go wherever a GPU's tensors go.
+function M.alias(name, backend) aliases[name] = backend end
+
+--- "cpu", or a backend's name and a number: "cuda" is "cuda:0". Nil for what is no such name.
+function M.normal(name)
+  if name == "cpu" then return name end
+  if type(name) ~= "string" then return nil end
+  if name:find "^%l+$" then return name .. ":0" end
+  local backend, number = name:match "^(%l+):(%d+)$"
+  return backend and ("%s:%d"):format(backend, tonumber(number)) or nil
+end
+
+--- What the library calls a device.
+function M.backend(name) return aliases[M.normal(name)] or name end
+
+-- Devices -----------------------------------------------------------------------------------------
+
+local Device = {}
+Device.__index = Device
+
+-- The context is closed when neither the device nor anything made there is left. At the end of a
+-- Lua state finalizers run in no order, so they are counted. No finalizer may refer to the cdata
+-- that it is for, which would then never be collected: `raw` is a copy of the pointer.
+local function release(box)
+  box.users = box.users - 1
+  if box.users == 0 then C.sb_close(box.raw) end
+end
+
+local function owned(box, pointer, free)
+  box.users = box.users + 1
+  return ffi.gc(pointer, function(p)
+    free(box.raw, p)
+    release(box)
+  end)
+end
+
+local function check(self, status) return status_of.check(status, self.box.raw) end
+
+-- Lua's collector does not see how large memory on a device is: it is told to run each time this
+-- much more has been handed out, and where there is none left.
+local PERIOD = 2 ^ 30
+local since = 0
+
+local FREE = {
+  [M.DEVICE] = function(raw, p) C.sb_memory_free(raw, p, M.DEVICE) end,
+  [M.PINNED] = function(raw, p) C.sb_memory_free(raw, p, M.PINNED) end,
+}
+
+--- Memory of a kind: a uint8_t pointer, which keeps it alive; or nil, a message and a code.
+function Device:alloc(bytes, kind)
+  since = since + bytes
+  if since > PERIOD then
+    collectgarbage()
+    since = 0
+  end
+  local data = ffi.new "void *[1]"
+  local status = C.sb_memory_alloc(self.box.raw, data, bytes, kind)
+  if status ~= 0 then
+    collectgarbage()
+    status = C.sb_memory_alloc(self.box.raw, data, bytes, kind)
+    if status ~= 0 then return check(self, status) end
+  end
+  return owned(self.box, ffi.cast(bytes_p, data[0]), FREE[kind])
+end
+
+--- Puts a copy into a stream, the default one if none is given. Between any two of this device's,
+-- page-locked and ordinary memory.
+function Device:queue(to, from, bytes, stream)
+  return check(self, C.sb_memory_copy(self.box.raw, to, from, bytes, stream and stream.handle))
+end
+
+--- Waits for a stream, the default one if none is given.
+function Device:wait(stream)
+  return check(self, C.sb_stream_wait(self.box.raw, stream and stream.handle))
+end
+
+--- Copies and waits; into a stream that is given, without waiting.
+function Device:copy(to, from, bytes, stream)
+  local ok, message, code = self:queue(to, from, bytes, stream)
+  if not ok or stream then return ok, message, code end
+  return self:wait()
+end
+
+-- Streams -----------------------------------------------------------------------------------------
+
+local Stream = {}
+Stream.__index = Stream
+
+function Stream:__tostring() return ("samebits stream on %s"):format(self.device) end
+
+--- Waits until everything that was put into the stream is done. The stream; or nil, a message and a
+-- code.
+Stream.wait = misuse.guard(function(self)
+  local ok, message, code = self.owner:wait(self)
+  if not ok then return nil, message, code end
+  self:done()
+  return self
+end)
+
+--- Keeps what a copy in the stream reads and writes until it is done.
+function Stream:keep(...)
+  for i = 1, select("#", ...) do self.kept[select(i, ...)] = true end
+end
+
+--- For who has waited for the stream by other means: forgets what it kept.
+function Stream:done() self.kept = {} end
+
+local function end_stream(raw, p)
+  -- What copies under way still use goes with it.
+  C.sb_stream_wait(raw, p)
+  C.sb_stream_destroy(raw, p)
+end
+
+--- A new stream; or one of somebody else's, given its handle, which stays theirs.
+function Device:stream(pointer)
+  local handle
+  if pointer ~= nil then
+    local kind = type(pointer)
+    if kind ~= "userdata" and
+       not (kind == "cdata" and tostring(ffi.typeof(pointer)):find("*", 1, true)) then
+      raise("stream: expected a pointer (a CUstream or cudaStream_t), got %s", kind)
+    end
+    handle = ffi.cast(void_p, pointer)
+  else
+    local made = ffi.new "void *[1]"
+    local ok, message, code = check(self, C.sb_stream_create(self.box.raw, made))
+    if not ok then return nil, message, code end
+    handle = owned(self.box, made[0], end_stream)
+  end
+  return setmetatable({ device = self.name, owner = self, handle = handle, kept = {} }, Stream)
+end
+
+--- Whether a value is a stream.
+function M.is_stream(value) return getmetatable(value) == Stream end
+
+-- Events ------------------------------------------------------------------------------------------
+
+local Event = {}
+Event.__index = Event
+
+function Event:__tostring() return ("samebits event on %s"):format(self.device) end
+
+--- Puts the event into a stream, the default one if none is given: it happens when the stream has
+-- got so far. The event; or nil, a message and a code.
+Event.record = misuse.guard(function(self, stream)
+  if stream ~= nil then M.check_stream("record", stream, self.device) end
+  local ok, message, code = check(self.owner, C.sb_event_record(
+    self.owner.box.raw, self.handle, stream and stream.handle))
+  if not ok then return nil, message, code end
+  self.recorded = true
+  return self
+end)
+
+local function end_event(raw, p) C.sb_event_destroy(raw, p) end
+
+--- A new event.
+function Device:event()
+  local made = ffi.new "void *[1]"
+  local ok, message, code = check(self, C.sb_event_create(self.box.raw, made))
+  if not ok then return nil, message, code end
+  return setmetatable({ device = self.name, owner = self,
+                        handle = owned(self.box, made[0], end_event) }, Event)
+end
+
+--- Waits for two recorded events and gives the milliseconds from one to the other.
+function Device:elapsed(start, stop)
+  for i, event in ipairs { start or false, stop or false } do
+    if getmetatable(event) ~= Event then
+      raise("elapsed: argument %d is no event (see ctx:event)", i)
+    elseif event.device ~= self.name then
+      raise("elapsed: argument %d is an event on %s, not on %s", i, event.device, self.name)
+    elseif not event.recorded then
+      raise("elapsed: argument %d has not been recorded", i)
+    end
+  end
+  local milliseconds = ffi.new "float[1]"
+  local ok, message, code = check(self, C.sb_event_elapsed(self.box.raw, milliseconds,
+                                                           start.handle, stop.handle))
+  if not ok then return nil, message, code end
+  return milliseconds[0]
+end
+
+-- Opening -----------------------------------------------------------------------------------------
+
+local opened = {}
+
+--- A device by its normal name, opened if need be; or nil, a message and a code.
+function M.of(name)
+  if opened[name] then return opened[name] end
+  local lib = require "samebits.lib"
+  C, status_of, constants = lib.C, require "samebits.status", lib.constants
+
+  local options = ffi.new "sb_open_options"
+  options.size = ffi.sizeof "sb_open_options"
+  options.threads = 1 -- nothing is computed here
+  local why, handle = ffi.new "char[512]", ffi.new "sb_context *[1]"
+  local status = C.sb_open(handle, constants.SB_ABI, M.backend(name), options, why, 512)
+  if status ~= 0 then return status_of.failure(status, ffi.string(why)) end
+
+  local box = { raw = handle[0], users = 0 }
+  local self = setmetatable({ name = name, box = box }, Device)
+  self.anchor = owned(box, ffi.new "uint8_t[1]", function() end)
+  opened[name] = self
+  return self
+end
+
+--- Raises unless a value is a stream of the device.
+function M.check_stream(what, stream, device)
+  if not M.is_stream(stream) then
+    raise("%s: expected a stream, got %s (ctx:stream makes one, also from a framework's)", what,
+          type(stream))
+  elseif stream.device ~= device then
+    raise("%s: the stream is on %s, not on %s", what, stream.device, device)
+  end
+  return stream
+end
+
+return M

@@ -1,0 +1,57 @@
+-- Without a CUDA driver, and with one that does not work: the same library says why, and the cpu is
+-- there.
+
+local temporary = require "spec.support.temporary"
+
+-- CUDA's stand-in for the driver, for linking: every call of it fails.
+local STUBS = { "/usr/local/cuda/lib64/stubs", "/usr/local/cuda/lib/stubs" }
+
+local function run(command)
+  local pipe = io.popen("{ " .. command .. "; } 2>&1; echo \"status $?\"")
+  local text = pipe:read "*a"
+  pipe:close()
+  local output, status = text:match "^(.*)status (%d+)\n$"
+  return tonumber(status), output
+end
+
+local function exists(path)
+  local file = io.open(path, "rb")
+  if file then file:close() end
+  return file ~= nil
+end
+
+-- The line about cuda; the rest has to be as ever.
+local function cuda_line(environment)
+  local status, output = run(environment .. " bin/samebits info")
+  assert.equal(0, status, output)
+  assert.matches("\nbackend    cpu: available, ", output)
+  return (assert(output:match "\nbackend    (cuda: [^\n]*)\n", output))
+end
+
+-- Whether the library was built with nvcc; without kernels it says so before it looks for a driver.
+local function has_kernels()
+  return not cuda_line(""):find("without nvcc", 1, true)
+end
+
+describe("samebits info", function()
+  it("without a driver says so", function()
+    if pcall(require("ffi").load, "libcuda.so.1") then return pending "there is a driver here" end
+    if not has_kernels() then return pending "the library was built without nvcc" end
+    assert.matches("^cuda: unavailable: there is no CUDA driver: libcuda%.so%.1: ", cuda_line "")
+  end)
+
+  it("with a driver that does not work says so", function()
+    local stub
+    for _, folder in ipairs(STUBS) do
+      if exists(folder .. "/libcuda.so") then stub = folder .. "/libcuda.so" end
+    end
+    if not stub then return pending "there is no stub of libcuda here" end
+    if not has_kernels() then return pending "the library was built without nvcc" end
+    local files = temporary.folder()
+    os.execute(("ln -s '%s' '%s'"):format(stub, files:path "libcuda.so.1"))
+    local ok, line = pcall(cuda_line, ("LD_LIBRARY_PATH='%s'"):format(files.name))
+    files:remove()
+    assert(ok, line)
+    assert.matches("^cuda: unavailable: the CUDA driver does not start: cuInit gave .*34", line)
+  end)
+end)
