@@ -1,11 +1,13 @@
 -- premake5.lua - options, workspace, projects, actions, from top to bottom.
--- The makefiles it generates are committed: `make -C build` needs no Premake. After a change here, or
--- a file added or removed: `premake5 gmake`.
+-- The makefiles it generates are committed: `make -C build` needs no Premake. After a change here,
+-- or a file added or removed: `premake5 gmake`.
 
 newoption {
   trigger = 'cuda', value = 'MODE', default = 'auto',
   description = 'Build the CUDA kernels',
-  allowed = { { 'auto', 'when nvcc is found' }, { 'yes', 'fail without nvcc' }, { 'no', 'CPU only' } },
+  allowed = {
+    { 'auto', 'when nvcc is found' }, { 'yes', 'fail without nvcc' }, { 'no', 'CPU only' },
+  },
 }
 newoption {
   trigger = 'cuda-arch', value = 'LIST', default = '80,86,89,90,100,120',

@@ -308,19 +308,37 @@ def lg_file():
             while lg_by(u, change) == ref.lg(u)[1]:
                 u = 1.0 + draws.below(2 ** 52) * 2.0 ** -52
             add(u)
+    for k, up, down in TELLING:
+        for u, towards in ((up, math.inf), (down, 0.0)):
+            u = float.fromhex(u)
+            K = list(ref.LOG2_COEFFICIENTS)             # K10 first
+            K[10 - k] = math.nextafter(K[10 - k], towards)
+            assert lg_by(u, ref.fma64, K) != ref.lg(u)[1] == lg_by(u, ref.fma64)
+            add(u)
     return out
+
+
+# K1 .. K5 one unit up, one unit down: a u whose F changes. The rarest took 5e8 draws to find; the
+# terms above K5 show even less.
+TELLING = (
+    (1, "0x1.66a8b0019939cp+0", "0x1.67597673ea266p+0"),
+    (2, "0x1.6c33e5f2c604cp+0", "0x1.6aabe93bebb03p+0"),
+    (3, "0x1.6c6a2bff80f37p+0", "0x1.6ae8db8897e2dp+0"),
+    (4, "0x1.6868b1c519429p+0", "0x1.6d91a41ef7d1fp+0"),
+    (5, "0x1.6b13d3f0caa9dp+0", "0x1.6ba963e3574b2p+0"),
+)
 
 
 def unfused(q, h, k):
     return q * h + k
 
 
-def lg_by(u, step):
-    """F of lg(u), 1 <= u < 2, with another Horner step."""
+def lg_by(u, step, coefficients=ref.LOG2_COEFFICIENTS):
+    """F of lg(u), 1 <= u < 2, with another Horner step or other coefficients."""
     g = 0.5 * u if u > ref.SQRT2 else u
     f = (g - 1.0) / (g + 1.0)
-    q = ref.LOG2_COEFFICIENTS[0]
-    for k in ref.LOG2_COEFFICIENTS[1:]:
+    q = coefficients[0]
+    for k in coefficients[1:]:
         q = step(q, f * f, k)
     return f * q
 

@@ -1,10 +1,10 @@
 -- lint_floats.lua - says where floating-point arithmetic stands that the contract does not know.
 --
---   luajit tools/lint_floats.lua [FILE ...]      default: every C and CUDA source, and the build files
+--   luajit tools/lint_floats.lua [FILE ...]   default: every C and CUDA source, and the build files
 --
--- Refused everywhere: fast-math options and pragmas, approximate device functions, atomics on floats,
--- libm and libdevice exp, log and pow. Float arithmetic belongs in src/det and the vector text that
--- mirrors it; elsewhere a float may be stored, compared and passed on.
+-- Refused everywhere: fast-math options and pragmas, approximate device functions, atomics on
+-- floats, libm and libdevice exp, log and pow. Float arithmetic belongs in src/det and the vector
+-- text that mirrors it; elsewhere a float may be stored, compared and passed on.
 
 local refused = {
   { '%-ffast%-math', 'fast math' }, { '%-Ofast', 'fast math' }, { 'use_fast_math', 'fast math' },
@@ -12,11 +12,14 @@ local refused = {
   { '%-ffp%-contract=fast', 'contraction by the compiler' }, { '%-fmad=true', 'contraction' },
   { '%-ftz=true', 'flush to zero' }, { 'FP_CONTRACT%s+ON', 'contraction by the compiler' },
   { '%f[%w_]__expf?%f[^%w_]', 'approximate exp' }, { '%f[%w_]__exp10f%f[^%w_]', 'approximate exp' },
-  { '%f[%w_]__log2?f%f[^%w_]', 'approximate log' }, { '%f[%w_]__log10f%f[^%w_]', 'approximate log' },
-  { '%f[%w_]__fdividef%f[^%w_]', 'approximate division' }, { '%f[%w_]__powf%f[^%w_]', 'approximate pow' },
+  { '%f[%w_]__log2?f%f[^%w_]', 'approximate log' },
+  { '%f[%w_]__log10f%f[^%w_]', 'approximate log' },
+  { '%f[%w_]__fdividef%f[^%w_]', 'approximate division' },
+  { '%f[%w_]__powf%f[^%w_]', 'approximate pow' },
   { '%.approx', 'an approximate instruction' },
   { '%f[%w_]atomic%u%w*%f[^%w_]', 'an atomic on device memory' },
-  { '%f[%w_]exp[2m]?1?[0f]?f?%s*%(', 'exp of a library' }, { '%f[%w_]logf?%s*%(', 'log of a library' },
+  { '%f[%w_]exp[2m]?1?[0f]?f?%s*%(', 'exp of a library' },
+  { '%f[%w_]logf?%s*%(', 'log of a library' },
   { '%f[%w_]log2f?%s*%(', 'log of a library' }, { '%f[%w_]log1pf?%s*%(', 'log of a library' },
   { '%f[%w_]log10f?%s*%(', 'log of a library' }, { '%f[%w_]powf?%s*%(', 'pow of a library' },
 }
@@ -34,7 +37,8 @@ local function lint(name, text)
     number = number + 1
     for _, rule in ipairs(refused) do
       if line:find(rule[1]) then
-        found[#found + 1] = ('%s:%d: %s: %s'):format(name, number, rule[2], line:match('^%s*(.-)%s*$'))
+        found[#found + 1] = ('%s:%d: %s: %s'):format(name, number, rule[2],
+                                                     line:match('^%s*(.-)%s*$'))
         break
       end
     end
@@ -44,7 +48,8 @@ end
 
 local function default_files()
   local names = {}
-  local pipe = assert(io.popen('find src kernels -name "*.[ch]" -o -name "*.cu" -o -name "*.cuh" 2>/dev/null'))
+  local pipe = assert(io.popen('find src kernels -name "*.[ch]" -o -name "*.cu" -o ' ..
+                               '-name "*.cuh" 2>/dev/null'))
   for name in pipe:lines() do names[#names + 1] = name end
   pipe:close()
   for _, name in ipairs { 'premake5.lua', 'build/samebits.make', 'tools/kernel.sh' } do

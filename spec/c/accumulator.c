@@ -1,4 +1,5 @@
-/* accumulator.c - the state is a function of the set of leaves: order, trees and splits do not show. */
+/* accumulator.c - the state is a function of the set of leaves: order, trees and splits do not
+ * show. */
 #include "det/accumulator.h"
 
 #include <stdio.h>
@@ -44,7 +45,8 @@ static sb_state in_order(const sb_leaf *leaf, int n, int poisoned)
     return s;
 }
 
-/* Leaves cut at random places, states merged as a random tree; poison, if any, enters in one part. */
+/* Leaves cut at random places, states merged as a random tree; poison, if any, enters in one
+ * part. */
 static sb_state in_tree(const sb_leaf *leaf, int n, int poisoned, uint64_t *seed)
 {
     sb_state left, right;
@@ -81,8 +83,8 @@ int check_accumulator_order(void)
     return wrong == 0 && sizeof(sb_state) == 32;
 }
 
-/* By definition: J is the largest digit any leaf starts in, and every digit of the window is the sum
- * of all low halves that start in it and all high halves that start one below. */
+/* By definition: J is the largest digit any leaf starts in, and every digit of the window is the
+ * sum of all low halves that start in it and all high halves that start one below. */
 static sb_state by_definition(const sb_leaf *leaf, int n)
 {
     sb_state s;

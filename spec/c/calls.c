@@ -1,14 +1,20 @@
-/* calls.c - what only a C caller can do to the library: another floating-point mode, many threads. */
+/* calls.c - what only a C caller can do to the library: another floating-point mode, many
+ * threads. */
+#define _GNU_SOURCE
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "fpmode.h"
 #include "samebits.h"
 #include "spec.h"
 
-enum { ROWS = 12, VOCAB = 3001 };
+enum { ROWS = 12, VOCAB = 6001 }; /* enough for threads to be woken */
 
 static float logits[ROWS * VOCAB];
 static int32_t ids[ROWS];
@@ -22,10 +28,12 @@ static void make_batch(void)
 }
 
 /* token, lse, sequence: ROWS + ROWS + 1 floats. */
-static int score(sb_context *ctx, float *out)
+static int score(sb_context *ctx, float *out, int split)
 {
     sb_batch batch = SB_BATCH_INIT;
     sb_logprob_out to = SB_LOGPROB_OUT_INIT;
+    sb_launch launch = SB_LAUNCH_INIT;
+    launch.split = split;
     batch.logits = logits;
     batch.batch = 1;
     batch.time = ROWS;
@@ -35,7 +43,7 @@ static int score(sb_context *ctx, float *out)
     to.token = out;
     to.lse = out + ROWS;
     to.sequence = out + 2 * ROWS;
-    return sb_logprob(ctx, &to, &batch, NULL) == SB_OK;
+    return sb_logprob(ctx, &to, &batch, &launch) == SB_OK;
 }
 
 static sb_context *open_with(int threads)
@@ -52,20 +60,26 @@ int check_fpmode(void)
     float want[2 * ROWS + 1], got[2 * ROWS + 1];
     static const uint32_t modes[] = { 0x9fc0, 0x3f80, 0x5f80,
                                       0x7f80 }; /* FTZ + DAZ; down; up; cut */
-    sb_context *ctx = open_with(2);
+    sb_context *ctx = open_with(1);
     int wrong = 0, kept = 1;
     make_batch();
-    if (!ctx || !score(ctx, want)) return 0;
-    for (int i = 0; i < 4; i++) {
-        sb_fpmode before = _mm_getcsr();
-        _mm_setcsr(modes[i]);
-        wrong += !score(ctx, got);
-        kept &= (_mm_getcsr() & ~0x3fu) == modes[i];
-        _mm_setcsr(before);
-        wrong += memcmp(want, got, sizeof want) != 0;
-    }
+    if (!ctx || !score(ctx, want, 1)) return 0;
     sb_close(ctx);
-    printf("4 modes: %d differ, the caller's mode is %s\n", wrong, kept ? "kept" : "LOST");
+    for (int i = 0; i < 12; i++) {
+        sb_fpmode before = _mm_getcsr();
+        _mm_setcsr(modes[i % 4]);
+        ctx = open_with(1 + i / 4); /* its threads get the mode, too */
+        for (int split = 1; ctx && split <= 5; split += 4) {
+            memset(got, 0, sizeof got);
+            wrong += !score(ctx, got, split);
+            wrong += memcmp(want, got, sizeof want) != 0;
+        }
+        kept &= ctx && (_mm_getcsr() & ~0x3fu) == modes[i % 4];
+        sb_close(ctx);
+        _mm_setcsr(before);
+    }
+    printf("4 modes, 1 to 3 threads, rows whole and cut: %d differ, the caller's mode is %s\n",
+           wrong, kept ? "kept" : "LOST");
     return wrong == 0 && kept;
 #else
     printf("not on this machine\n");
@@ -85,7 +99,7 @@ static void *call_often(void *arg)
         float got[2 * ROWS + 1];
         sb_context *ctx = open_with(1 + i % 3);
         for (int k = 0; ctx && k < 5; k++)
-            c->wrong += !score(ctx, got) || memcmp(c->want, got, sizeof got) != 0;
+            c->wrong += !score(ctx, got, k) || memcmp(c->want, got, sizeof got) != 0;
         c->wrong += !ctx;
         sb_close(ctx);
     }
@@ -101,7 +115,7 @@ int check_contexts(void)
     sb_context *ctx = open_with(1);
     int wrong = 0;
     make_batch();
-    if (!ctx || !score(ctx, want)) return 0;
+    if (!ctx || !score(ctx, want, 1)) return 0;
     sb_close(ctx);
     for (int i = 0; i < CALLERS; i++) {
         callers[i].want = want;
@@ -114,4 +128,89 @@ int check_contexts(void)
     }
     printf("%d threads, 100 calls each: %d wrong\n", CALLERS, wrong);
     return wrong == 0;
+}
+
+static volatile sig_atomic_t signals_taken;
+
+static void take_signal(int number)
+{
+    (void)number;
+    signals_taken++;
+}
+
+/* A signal that every thread but the library's blocks stays pending; and opening leaves the
+ * caller's mask as it was. */
+int check_signals(void)
+{
+    float out[2 * ROWS + 1];
+    struct sigaction action, before;
+    sigset_t mine, blocked, now;
+    const struct timespec moment = { 0, 20 * 1000 * 1000 };
+    sb_context *ctx;
+    int same = 1, early, late;
+
+    memset(&action, 0, sizeof action);
+    action.sa_handler = take_signal;
+    sigaction(SIGUSR1, &action, &before);
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, NULL, &mine);
+    ctx = open_with(4);
+    pthread_sigmask(SIG_BLOCK, NULL, &now);
+    for (int s = 1; s < 32; s++) same &= sigismember(&mine, s) == sigismember(&now, s);
+
+    make_batch();
+    if (!ctx || !score(ctx, out, 1)) return 0;
+    pthread_sigmask(SIG_BLOCK, &blocked, NULL);
+    kill(getpid(), SIGUSR1);
+    nanosleep(&moment, NULL);
+    early = signals_taken;
+    pthread_sigmask(SIG_UNBLOCK, &blocked, NULL);
+    late = signals_taken;
+    sb_close(ctx);
+    sigaction(SIGUSR1, &before, NULL);
+    printf("the library's threads took %d signals of 1, the caller %d; the caller's mask is %s\n",
+           early, late - early, same ? "kept" : "LOST");
+    return early == 0 && late == 1 && same;
+}
+
+/* Bytes of address space in use; 0 where that cannot be read. */
+static long address_space(void)
+{
+    long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (!file) return 0;
+    if (fscanf(file, "%ld", &pages) != 1) pages = 0;
+    fclose(file);
+    return pages * sysconf(_SC_PAGESIZE);
+}
+
+/* Threads that the system refuses: an error, and nothing left behind that the next open minds. */
+int check_refused_threads(void)
+{
+    sb_open_options options = SB_OPEN_OPTIONS_INIT;
+    float out[2 * ROWS + 1];
+    char why[256] = "";
+    sb_context *refused = NULL, *ctx;
+    struct rlimit before, tight;
+    sb_status status;
+    int after;
+
+    if (address_space() == 0 || getrlimit(RLIMIT_AS, &before) != 0) {
+        printf("not on this machine\n");
+        return 1;
+    }
+    tight = before;
+    tight.rlim_cur = (rlim_t)address_space() + (200 << 20); /* no room for 1023 stacks */
+    if (setrlimit(RLIMIT_AS, &tight) != 0) return 0;
+    options.threads = 1024;
+    status = sb_open(&refused, SB_ABI, "cpu", &options, why, sizeof why);
+    setrlimit(RLIMIT_AS, &before);
+
+    make_batch();
+    ctx = open_with(3);
+    after = ctx && score(ctx, out, 1);
+    sb_close(ctx);
+    printf("%s: %s; afterwards %s\n", sb_status_name(status), why, after ? "fine" : "BROKEN");
+    return status == SB_ERR_SYSTEM && !refused && strstr(why, "1024") && after;
 }

@@ -15,8 +15,8 @@
 #define STEP (HALF_BITS / PARTS) /* divides evenly; the last part takes 1/2 itself, too */
 #define CHUNK 4096
 
-/* 2^r by the Taylor series of exp(r ln 2) up to degree 13, in fp64: the first term left out is below
- * 2e-18, the roundings below 1e-15. */
+/* 2^r by the Taylor series of exp(r ln 2) up to degree 13, in fp64: the first term left out is
+ * below 2e-18, the roundings below 1e-15. */
 static double reference(double r)
 {
     static const double inverse[] = { 1.0,

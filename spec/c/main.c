@@ -26,6 +26,8 @@ static const struct check {
       check_fpmode },
     { "vectors", "golden vectors that the API does not reach", check_vectors },
     { "contexts", "contexts used from many threads at once", check_contexts },
+    { "signals", "the library's threads take no signals", check_signals },
+    { "refused-threads", "threads that the system refuses", check_refused_threads },
 };
 
 typedef struct task {

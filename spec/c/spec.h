@@ -1,5 +1,6 @@
-/* spec.h - what the C checks share. Each check is a function that prints what it saw on one line and
- * returns whether it holds; main.c lists them, and spec/numerics/c_spec.lua runs them one by one. */
+/* spec.h - what the C checks share. Each check is a function that prints what it saw on one line
+ * and returns whether it holds; main.c lists them, and spec/numerics/c_spec.lua runs them one by
+ * one. */
 #ifndef SB_SPEC_H
 #define SB_SPEC_H
 
@@ -16,6 +17,8 @@ int check_sum_order(void);
 int check_isas_leaves(void);
 int check_fpmode(void);
 int check_contexts(void);
+int check_signals(void);
+int check_refused_threads(void);
 int check_vectors(void); /* in the folder SB_VECTORS, else spec/vectors */
 
 /* A sequence of numbers that is the same on every machine (splitmix64). */

@@ -1,5 +1,6 @@
-/* vectors.c - the golden vectors of spec/vectors that the public API can't reach: row constants, exp2,
- * lg, leaves, merges, sums, and the state of every literal row by each isa. Format: its README.md. */
+/* vectors.c - the golden vectors of spec/vectors that the public API can't reach: row constants,
+ * exp2, lg, leaves, merges, sums, and the state of every literal row by each isa. Format: its
+ * README.md. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,0 +1,267 @@
+#!/usr/bin/env python3
+"""Short calls of the CUDA backend, compared bit for bit with the cpu's: for compute-sanitizer.
+
+    python3 bench/gpu_short.py [--repeats N] [--streams N] [--exact] [--backend cuda]
+
+Plain Python, no PyTorch. By itself: every dtype, id dtype, layout and kind of row at the edges of
+shapes, cut and launched in several ways. --repeats: one batch so many times, in changing ways.
+--streams: so many streams at once. The last line is a digest of the shapes' results, the same on
+any GPU.
+"""
+import argparse
+import array
+import ctypes
+import hashlib
+import random
+import struct
+import sys
+
+from samebits_ctypes import DEVICE, Context, Unavailable, lib
+
+INF, NAN = float("inf"), float("nan")
+
+
+class Array:
+    """Elements in a context's memory, as a tensor would show itself.
+
+    Kernels read logits in aligned chunks of 16 bytes, each of which holds one at least. What else
+    is in a first or last chunk is never used, and a GPU's allocations are whole chunks; but
+    compute-sanitizer counts bytes, so that chunk is made whole and written. exact leaves it so.
+    """
+
+    exact = False
+
+    def __init__(self, ctx, dtype, data, itemsize, offset=0):
+        self.ctx, self.dtype, self.bytes, self.itemsize = ctx, dtype, bytes(data), itemsize
+        self.offset, self.base = offset, ctypes.c_void_p()
+        size = max(1, len(self.bytes) + offset)
+        if not Array.exact:
+            size = (size + 15) // 16 * 16
+        ctx.must(lib.sb_memory_alloc(ctx.handle, ctypes.byref(self.base), size, DEVICE))
+        if self.bytes:
+            self.write(bytes(offset) + self.bytes + bytes(size - offset - len(self.bytes)),
+                       -offset)
+
+    def __len__(self):
+        return len(self.bytes) // self.itemsize
+
+    def data_ptr(self):
+        return self.base.value + self.offset
+
+    def write(self, data, at=0):
+        self.ctx.must(lib.sb_memory_copy(self.ctx.handle, self.data_ptr() + at, data, len(data),
+                                         None))
+        self.ctx.must(lib.sb_stream_wait(self.ctx.handle, None))
+
+    def read(self):
+        into = ctypes.create_string_buffer(len(self.bytes))
+        self.ctx.must(lib.sb_memory_copy(self.ctx.handle, into, self.data_ptr(), len(self.bytes),
+                                         None))
+        self.ctx.must(lib.sb_stream_wait(self.ctx.handle, None))
+        return into.raw
+
+    def free(self):
+        self.ctx.must(lib.sb_memory_free(self.ctx.handle, self.base, DEVICE))
+
+
+def encode(values, dtype):
+    if dtype == "float32":
+        return array.array("f", values).tobytes()
+    if dtype == "float16":
+        return struct.pack(f"<{len(values)}e", *values)
+    words = array.array("I", array.array("f", values).tobytes())
+    return array.array("H", [w >> 16 for w in words]).tobytes() # exact: see logits()
+
+
+def logits(seed, rows, vocab):
+    """Values that fp16 and bf16 hold exactly, with what rows can hold at worst."""
+    source = random.Random(seed)
+    values = [source.randint(-128, 127) / 8 for _ in range(rows * vocab)]
+    for r in range(rows):
+        kind, first = r % 7, r * vocab
+        if kind == 1:
+            values[first:first + vocab // 2] = [-INF] * (vocab // 2)
+        elif kind == 2:
+            values[first + vocab - 1] = NAN
+        elif kind == 3:
+            values[first:first + vocab] = [-INF] * vocab
+        elif kind == 4:
+            values[first + source.randrange(vocab)] = 61440.0
+        elif kind == 5:
+            values[first] = INF
+    return values
+
+
+# (rows or (B, T), vocab, options)
+SHAPES = [
+    ((1,), 1, {}), ((1,), 15, {}), ((3,), 16, {}), ((9,), 17, {"ids": "int64"}),
+    ((7,), 1023, {"temperature": 0.75}), ((8,), 1025, {"mask": True}),
+    ((65,), 257, {"temperatures": True}), ((4, 5), 129, {"shift": 1, "mask": True}),
+    ((12,), 333, {"row_list": [0, 2, 3, 11]}), ((11,), 64, {"cu_seqlens": [0, 0, 4, 11]}),
+    ((9,), 4097, {"stride": 4103}), ((2,), 50257, {}), ((3, 3), 2048, {"stride": 2049}),
+]
+WAYS = [(0, 0, 0), (1, 32, 0), (3, 64, -1), (17, 512, 0), (8, 256, 1), (1, 256, 0), (2, 128, 1)]
+# split, threads, cluster
+
+
+class Case:
+    def __init__(self, ctx, shape, vocab, dtype, options, offset=0):
+        rows = 1
+        for extent in shape:
+            rows *= extent
+        stride, source = options.get("stride", vocab), random.Random(rows * vocab)
+        itemsize = 4 if dtype == "float32" else 2
+        ids_dtype = options.get("ids", "int32")
+        ids = [source.randrange(vocab) if r % 5 else -100 for r in range(1, rows + 1)]
+        self.arrays, self.sequences = [], shape[0] if len(shape) == 2 else 1
+
+        def add(name, data, size, at=0):
+            self.arrays.append(Array(ctx, name, data, size, at))
+            return self.arrays[-1]
+
+        values = logits(vocab, rows, stride)
+        arguments = {
+            "logits": add(dtype, encode(values, dtype), itemsize, offset * itemsize),
+            "ids": add(ids_dtype, array.array("i" if ids_dtype == "int32" else "q", ids).tobytes(),
+                       4 if ids_dtype == "int32" else 8),
+            "shape": (*shape, vocab), "row_stride": stride, "shift": options.get("shift", 0),
+            "temperature": options.get("temperature", 1.0)}
+        if options.get("mask"):
+            arguments["mask"] = add("uint8", bytes(r % 3 != 1 for r in range(rows)), 1)
+        if options.get("temperatures"):
+            taus = array.array("f", [0.5 + r / 16 for r in range(rows)])
+            arguments["temperatures"] = add("float32", taus.tobytes(), 4)
+        for name, code, kind, size in (("row_list", "q", "int64", 8),
+                                       ("cu_seqlens", "i", "int32", 4)):
+            if name in options:
+                data = array.array(code, options[name]).tobytes()
+                arguments[name] = add(kind, data, size)
+        if "cu_seqlens" in options:
+            self.sequences = len(options["cu_seqlens"]) - 1
+        self.outputs = {
+            "token": add("float32", b"\xee" * 4 * rows, 4),
+            "lse": add("float32", b"\xee" * 4 * rows, 4),
+            "sequence": add("float32", b"\xee" * 4 * self.sequences, 4),
+            "count": add("int64", b"\xee" * 8 * self.sequences, 8)}
+        self.ctx, self.arguments = ctx, {**arguments, **self.outputs}
+
+    def call(self, split=0, threads=0, cluster=0, workspace=True, check=0):
+        """A Call, with a workspace of its own, or with what the stream's order gives."""
+        call = self.ctx.prepare(split=split, threads=threads, cluster=cluster, check=check,
+                                **self.arguments)
+        size = call.workspace_size()
+        if workspace and size:
+            # not initialised: a kernel that reads what none wrote shows under initcheck
+            scratch = Array(self.ctx, "uint8", b"", 1, size)
+            self.arrays.append(scratch)
+            call.launch.workspace, call.launch.workspace_size = scratch.base.value, size
+        return call
+
+    def poison(self):
+        for out in self.outputs.values():
+            out.write(b"\xee" * len(out.bytes))
+
+    def results(self):
+        return b"".join(out.read() for out in self.outputs.values())
+
+    def free(self):
+        for one in self.arrays:
+            one.free()
+
+
+def fail(what):
+    sys.exit(f"bench/gpu_short.py: {what}")
+
+
+def every_shape(ctx, cpu, digest):
+    calls = 0
+    for shape, vocab, options in SHAPES:
+        for number, dtype in enumerate(("float32", "float16", "bfloat16")):
+            reference = Case(cpu, shape, vocab, dtype, options)
+            reference.call()()
+            expected = reference.results()
+            reference.free()
+            case = Case(ctx, shape, vocab, dtype, options, offset=number + vocab % 3)
+            for way, launch in enumerate(WAYS):
+                case.poison()
+                case.call(*launch, workspace=way % 2 == 0, check=way % 3 == 0)()
+                if case.results() != expected:
+                    fail(f"the bits differ from the cpu's: {shape}, V = {vocab}, {dtype}, "
+                         f"{options}, (split, threads, cluster) {launch}")
+                calls += 1
+            case.free()
+            digest.update(expected)
+    print(f"{calls} calls: the cpu's bits")
+
+
+def repeats(ctx, count):
+    case = Case(ctx, (64,), 5003, "bfloat16", {})
+    ways = [case.call(*launch) for launch in WAYS]
+    first = None
+    for i in range(count):
+        case.poison()
+        ways[i % len(ways)]()
+        if first is None:
+            first = case.results()
+        elif case.results() != first:
+            fail(f"call {i} of {count} gives other bits than the first")
+    case.free()
+    print(f"{count} repeats: the same bits")
+
+
+def streams(ctx, cpu, count, rounds=50):
+    handles, cases, calls = [], [], []
+    for i in range(count):
+        handle = ctypes.c_void_p()
+        ctx.must(lib.sb_stream_create(ctx.handle, ctypes.byref(handle)))
+        handles.append(handle)
+        dtype = ("float32", "float16", "bfloat16")[i % 3]
+        arguments = ((16 + i,), 1000 + 701 * i, dtype, {})
+        reference = Case(cpu, *arguments)
+        reference.call()()
+        case = Case(ctx, *arguments)
+        cases.append((case, reference.results()))
+        calls.append(case.call(*WAYS[i % len(WAYS)], workspace=i % 2 == 0))
+        reference.free()
+    for _ in range(rounds):
+        for case, _ in cases:
+            case.poison()
+        for _ in range(4): # several in flight in each stream
+            for call, handle in zip(calls, handles):
+                call(handle)
+        for handle in handles:
+            ctx.must(lib.sb_check(ctx.handle, handle))
+        for i, (case, expected) in enumerate(cases):
+            if case.results() != expected:
+                fail(f"stream {i} of {count} gives other bits than the cpu")
+    for (case, _), handle in zip(cases, handles):
+        ctx.must(lib.sb_stream_destroy(ctx.handle, handle))
+        case.free()
+    print(f"{count} streams at once, {rounds} rounds: the cpu's bits")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--repeats", type=int, default=0)
+    parser.add_argument("--streams", type=int, default=0)
+    parser.add_argument("--exact", action="store_true", help="allocations end with their data")
+    parser.add_argument("--backend", default="cuda")
+    args = parser.parse_args()
+    Array.exact = args.exact
+    try:
+        ctx, cpu = Context(args.backend), Context("cpu")
+    except Unavailable as why:
+        fail(why)
+    digest = hashlib.sha256()
+    every_shape(ctx, cpu, digest)
+    if args.repeats:
+        repeats(ctx, args.repeats)
+    if args.streams:
+        streams(ctx, cpu, args.streams)
+    ctx.close()
+    cpu.close()
+    print(f"digest {digest.hexdigest()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""The C API for Python: structs as in src/samebits.h, and a Context around them.
+
+    from samebits_ctypes import Context
+    ctx = Context("cuda")
+    ctx.logprob(logits=tensor, ids=ids, token=token, stream=stream)
+
+Arguments are tensors of PyTorch, or any object with data_ptr(); nothing else is needed. Every call
+keeps what it points at alive; a call that is put into a CUDA graph must be kept by its caller.
+"""
+import ctypes
+import os
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+F32, F16, BF16, I32, I64 = 1, 2, 3, 4, 5
+DEVICE, PINNED = 1, 2
+DTYPES = {"float32": F32, "float16": F16, "bfloat16": BF16, "int32": I32, "int64": I64}
+
+
+class OpenOptions(ctypes.Structure):
+    _fields_ = [("size", ctypes.c_uint32), ("threads", ctypes.c_int32), ("isa", ctypes.c_char_p)]
+
+
+class Batch(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_uint32), ("logits_dtype", ctypes.c_int32), ("logits", ctypes.c_void_p),
+        ("batch", ctypes.c_int64), ("time", ctypes.c_int64), ("rows", ctypes.c_int64),
+        ("vocab", ctypes.c_int64), ("row_stride", ctypes.c_int64), ("batch_stride", ctypes.c_int64),
+        ("cu_seqlens", ctypes.c_void_p), ("ids", ctypes.c_void_p), ("mask", ctypes.c_void_p),
+        ("temperatures", ctypes.c_void_p), ("row_list", ctypes.c_void_p),
+        ("row_count", ctypes.c_int64), ("ignore_index", ctypes.c_int64),
+        ("cu_seqlens_dtype", ctypes.c_int32), ("ids_dtype", ctypes.c_int32),
+        ("temperature", ctypes.c_float), ("shift", ctypes.c_int32)]
+
+
+class Out(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_uint32), ("reserved", ctypes.c_uint32), ("token", ctypes.c_void_p),
+        ("lse", ctypes.c_void_p), ("sequence", ctypes.c_void_p), ("count", ctypes.c_void_p)]
+
+
+class Launch(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_uint32), ("split", ctypes.c_int32), ("threads", ctypes.c_int32),
+        ("check", ctypes.c_int32), ("stream", ctypes.c_void_p), ("workspace", ctypes.c_void_p),
+        ("workspace_size", ctypes.c_uint64), ("cluster", ctypes.c_int32),
+        ("reserved", ctypes.c_int32)]
+
+
+def _load():
+    path = os.environ.get("SAMEBITS_LIB",
+                          os.path.join(ROOT, "build", "release", "libsamebits.so"))
+    loaded = ctypes.CDLL(path)
+    pointer, u64, i32 = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int32
+    loaded.sb_version.restype = ctypes.c_char_p
+    loaded.sb_last_error.restype = loaded.sb_context_isa.restype = ctypes.c_char_p
+    loaded.sb_last_error.argtypes = loaded.sb_context_isa.argtypes = [pointer]
+    loaded.sb_close.argtypes, loaded.sb_close.restype = [pointer], None
+    loaded.sb_logprob.argtypes = [pointer] * 4
+    loaded.sb_workspace_size.argtypes = [pointer] * 5
+    loaded.sb_check.argtypes = loaded.sb_stream_wait.argtypes = [pointer] * 2
+    loaded.sb_stream_create.argtypes = loaded.sb_stream_destroy.argtypes = [pointer] * 2
+    loaded.sb_memory_alloc.argtypes = [pointer, pointer, u64, i32]
+    loaded.sb_memory_free.argtypes = [pointer, pointer, i32]
+    loaded.sb_memory_copy.argtypes = [pointer, pointer, pointer, u64, pointer]
+    return loaded
+
+
+lib = _load()
+
+
+class Unavailable(RuntimeError):
+    """A backend that cannot be opened here; the text says why."""
+
+
+def _address(array):
+    return None if array is None else array.data_ptr()
+
+
+def _dtype(array):
+    return DTYPES[str(array.dtype).rsplit(".", 1)[-1]]
+
+
+class Call:
+    """One sb_logprob, its structs made; call it, with a stream, as often as wanted."""
+
+    def __init__(self, ctx, batch, out, launch, keep):
+        self.ctx, self.batch, self.out, self.launch, self.keep = ctx, batch, out, launch, keep
+        self.pointers = [ctypes.addressof(s) for s in (out, batch, launch)]
+
+    def workspace_size(self):
+        size = ctypes.c_uint64()
+        self.ctx.must(lib.sb_workspace_size(self.ctx.handle, ctypes.byref(size), *self.pointers))
+        return size.value
+
+    def use_workspace(self, array, size):
+        self.launch.workspace, self.launch.workspace_size = _address(array), size
+        self.keep.append(array)
+
+    def __call__(self, stream=None):
+        self.launch.stream = stream
+        self.ctx.must(lib.sb_logprob(self.ctx.handle, *self.pointers))
+
+
+class Context:
+    def __init__(self, backend, isa=None, threads=0):
+        options = OpenOptions(ctypes.sizeof(OpenOptions), threads, isa and isa.encode())
+        handle, why = ctypes.c_void_p(), ctypes.create_string_buffer(256)
+        if lib.sb_open(ctypes.byref(handle), lib.sb_abi(), backend.encode(), ctypes.byref(options),
+                       why, ctypes.c_size_t(256)) != 0:
+            raise Unavailable(why.value.decode())
+        self.handle = handle
+        self.isa = lib.sb_context_isa(handle).decode()
+
+    def close(self):
+        lib.sb_close(self.handle)
+        self.handle = None
+
+    def must(self, status):
+        if status != 0:
+            raise RuntimeError(lib.sb_last_error(self.handle).decode())
+
+    def prepare(self, logits, ids, token=None, lse=None, sequence=None, count=None, mask=None,
+                temperatures=None, row_list=None, cu_seqlens=None, shape=None, shift=0,
+                temperature=1.0, row_stride=0, split=0, threads=0, cluster=0, check=0):
+        """A Call. logits: [N, V] tensor; or shape says (N, V), or (B, T, V)."""
+        *rows, vocab = shape or logits.shape
+        batch = Batch(
+            size=ctypes.sizeof(Batch), logits_dtype=_dtype(logits), logits=_address(logits),
+            vocab=vocab, row_stride=row_stride, cu_seqlens=_address(cu_seqlens), ids=_address(ids),
+            mask=_address(mask), temperatures=_address(temperatures), row_list=_address(row_list),
+            row_count=0 if row_list is None else len(row_list), ignore_index=-100,
+            cu_seqlens_dtype=I32 if cu_seqlens is None else _dtype(cu_seqlens),
+            ids_dtype=_dtype(ids), temperature=temperature, shift=shift)
+        if cu_seqlens is not None:
+            batch.batch, batch.rows = len(cu_seqlens) - 1, rows[0]
+        else:
+            batch.batch, batch.time = rows if len(rows) == 2 else (1, rows[0])
+        out = Out(size=ctypes.sizeof(Out), token=_address(token), lse=_address(lse),
+                  sequence=_address(sequence), count=_address(count))
+        launch = Launch(size=ctypes.sizeof(Launch), split=split, threads=threads,
+                        cluster=cluster, check=check)
+        keep = [logits, ids, token, lse, sequence, count, mask, temperatures, row_list, cu_seqlens]
+        return Call(self, batch, out, launch, keep)
+
+    def logprob(self, logits, ids, stream=None, **options):
+        self.prepare(logits, ids, **options)(stream)

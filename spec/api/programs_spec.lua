@@ -1,0 +1,98 @@
+-- Programs of the tree that nothing else runs: the examples, and the tools' own command lines.
+
+local temporary = require "spec.support.temporary"
+
+-- Runs a command; its exit status and its output, both streams together.
+local function run(command, ...)
+  local pipe = io.popen(("{ " .. command .. "; } 2>&1; echo \"status $?\""):format(...))
+  local text = pipe:read "*a"
+  pipe:close()
+  local output, status = text:match "^(.*)status (%d+)\n$"
+  return tonumber(status), output
+end
+
+-- The names that a pattern of the shell stands for.
+local function files_like(pattern)
+  local list, _, output = {}, run("ls %s", pattern)
+  for name in output:gmatch "[^\n]+" do list[#list + 1] = name end
+  return list
+end
+
+describe("examples run from any folder:", function()
+  for _, name in ipairs(files_like "examples/*.lua") do
+    it(name, function()
+      local status, output = run("here=$PWD; cd / && luajit \"$here\"/%s", name)
+      assert.equal(0, status, output)
+      assert.is_true(#output > 0)
+    end)
+  end
+
+  it("the first one shows the same bits in four batches, and refuses another file", function()
+    local _, output = run "luajit examples/01_quickstart.lua"
+    assert.truthy(output:find("the same bits in all of them", 1, true), output)
+    local four = output:match "in four batches\n[^\n]*\n(.*)the same bits"
+    local seen = {}
+    for line in four:gmatch "[^\n]+" do
+      seen[#seen + 1] = line:match "(%x%x%x%x%x%x%x%x  %x+ %.%. %x+)$"
+    end
+    assert.same({ seen[1], seen[1], seen[1], seen[1] }, seen)
+    assert.equal(4, #seen)
+    local status
+    status, output = run "luajit examples/01_quickstart.lua README.md"
+    assert.equal(1, status)
+    assert.truthy(output:find("README.md", 1, true), output)
+  end)
+end)
+
+describe("tools:", function()
+  local files
+  setup(function() files = temporary.folder() end)
+  teardown(function() files:remove() end)
+
+  it("the shell scripts parse", function()
+    local scripts = 0
+    for _, name in ipairs(files_like "tools/* .ci/run") do
+      local first = io.lines(name)() or ""
+      if first == "#!/bin/sh" or name:match "%.sh$" then
+        scripts = scripts + 1
+        local status, output = run("sh -n %s", name)
+        assert.equal(0, status, output)
+        if first:sub(1, 2) == "#!" and not name:match "%.sh$" then
+          assert.equal(0, (run("test -x %s", name)), name .. " is not executable")
+        end
+      end
+    end
+    assert.is_true(scripts >= 5)
+  end)
+
+  it("gen_cdef.lua refuses other arguments", function()
+    local status, output = run "luajit tools/gen_cdef.lua --chekc"
+    assert.equal(1, status)
+    assert.matches("unknown argument '%-%-chekc'", output)
+  end)
+
+  it("gen_cdef.lua refuses a header that it cannot read right", function()
+    run("mkdir -p %s/tools %s/src %s/lua/samebits; cp tools/gen_cdef.lua %s/tools", files.name,
+        files.name, files.name, files.name)
+    for edit, words in pairs {
+      ["/ffi begin/d"] = "the ffi marks are missing",
+      ["/#define SB_ABI/d"] = "no #define SB_ABI",
+      ["s/#define SB_ABI .*/#define SB_ABI (1 + 1)/"] = "SB_ABI is neither a number nor",
+      ["s/ffi begin .*/&\\n#if 1/"] = "a preprocessor line between the ffi marks",
+    } do
+      run("sed '%s' src/samebits.h > %s/src/samebits.h", edit, files.name)
+      local status, output = run("luajit %s/tools/gen_cdef.lua", files.name)
+      assert.equal(1, status, edit)
+      assert.truthy(output:find(words, 1, true), output)
+      assert.same({}, files_like(files.name .. "/lua/samebits"))
+    end
+  end)
+
+  it("lint_floats.lua says where, and by its exit status", function()
+    assert.same({ 0, "" }, { run "luajit tools/lint_floats.lua" })
+    local path = files:write("planted.c", "float f(float x) { return x; }\nx = expf(y);\n")
+    local status, output = run("luajit tools/lint_floats.lua %s", path)
+    assert.equal(1, status)
+    assert.equal(path .. ":2: exp of a library: x = expf(y);\n", output)
+  end)
+end)

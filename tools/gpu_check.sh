@@ -1,0 +1,107 @@
+#!/bin/sh
+# gpu_check.sh [--luaenv DIR] [--results DIR] [--budget SECONDS] [STEP ...] - everything that needs
+# a GPU, from a clean tree, and a dated record of it in bench/results/.
+#
+#   build       make -C build CUDA=yes
+#   suite       every spec, with SB_REQUIRE=cuda
+#   memcheck, racecheck, initcheck      compute-sanitizer on bench/gpu_short.py
+#   repeats     1000 repeats, the same bits
+#   streams     12 streams at once
+#   bench       bench/gpu.py, with a record of its own
+#
+# Without STEP: all of them. Needs nvcc, make, a C compiler, Python 3 (PYTHON names another) with
+# PyTorch for the last step, and LuaJIT with busted for the suite; --luaenv names a folder that
+# holds these two, and a program luaenv that runs a command with them. The exit status is 0 if all
+# passed.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+
+luaenv='' results=bench/results budget=300 steps=''
+while [ $# -gt 0 ]; do
+  case $1 in
+    --luaenv) luaenv=$2; shift 2 ;;
+    --results) results=$2; shift 2 ;;
+    --budget) budget=$2; shift 2 ;;
+    -*) echo "gpu_check: unknown option $1" >&2; exit 2 ;;
+    *) steps="$steps $1"; shift ;;
+  esac
+done
+[ -n "$steps" ] || steps='build suite memcheck racecheck initcheck repeats streams bench'
+
+gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1)
+if [ -z "$gpu" ]; then
+  echo 'gpu_check: nvidia-smi names no GPU' >&2
+  exit 1
+fi
+driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)
+# "NVIDIA H100 80GB HBM3": h100
+short=$(printf %s "$gpu" | tr '[:upper:] ' '[:lower:]\n' | grep -m 1 '[0-9]' || echo gpu)
+today=$(date +%Y-%m-%d)
+mkdir -p "$results" || exit 1
+record=$results/check-$short-$today.md logs=$(mktemp -d) || exit 1
+trap 'rm -rf "$logs"' EXIT
+
+python=${PYTHON:-python3}
+sanitizer=$(command -v compute-sanitizer) ||
+  sanitizer=${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer
+
+sanitize() {
+  "$sanitizer" --tool "$1" --error-exitcode 9 --target-processes all "$python" bench/gpu_short.py
+}
+
+suite() {
+  if [ -n "$luaenv" ]; then
+    SB_REQUIRE=cuda "$luaenv/luaenv" luajit "$luaenv/usr/bin/busted"
+  else
+    SB_REQUIRE=cuda luajit "$(command -v busted)"
+  fi
+}
+
+step() {
+  case $1 in
+    build) make -C build -j"$(nproc)" CUDA=yes ;;
+    suite) suite ;;
+    memcheck | racecheck | initcheck) sanitize "$1" ;;
+    repeats) "$python" bench/gpu_short.py --repeats 1000 ;;
+    streams) "$python" bench/gpu_short.py --streams 12 ;;
+    bench) "$python" bench/gpu.py --budget "$budget" --out "$results/gpu-$short-$today.md" ;;
+    *) echo "gpu_check: there is no step $1"; return 2 ;;
+  esac
+}
+
+{
+  echo "# Checks on a GPU: $gpu, $today"
+  echo
+  echo "Driver $driver; $("${NVCC:-nvcc}" --version 2>/dev/null | grep release | sed 's/^ *//');"
+  echo "commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown). \`tools/gpu_check.sh\`,"
+  echo "which says what each step is."
+  echo
+  echo '| step | result | seconds | last line |'
+  echo '| --- | --- | --- | --- |'
+} > "$record.tmp"
+
+failed=0
+for s in $steps; do
+  echo "== $s"
+  began=$(date +%s)
+  step "$s" > "$logs/$s" 2>&1
+  status=$?
+  took=$(($(date +%s) - began))
+  # The sanitizer's summary stands after the program's own last line.
+  last=$(grep -v '^[[:space:]]*$' "$logs/$s" | tail -n 1 | tr '|' '/' | cut -c 1-120)
+  if [ $status -eq 0 ]; then result=passed; tail -n 4 "$logs/$s"
+  else
+    result="**failed** ($status)" failed=$((failed + 1))
+    tail -n 60 "$logs/$s"
+  fi
+  echo "| $s | $result | $took | $last |" >> "$record.tmp"
+done
+
+digest=$(cat "$logs"/* | sed -n 's/^digest //p' | head -n 1)
+if [ -n "$digest" ]; then
+  printf '\nDigest of what bench/gpu_short.py computes, the same on any GPU:\n%s\n' "$digest" \
+    >> "$record.tmp"
+fi
+mv "$record.tmp" "$record"
+echo "== record: $record; $failed failed"
+[ "$failed" -eq 0 ]
