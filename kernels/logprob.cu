@@ -92,6 +92,47 @@ template <int DTYPE, int SHIFT> SB_DET void load_leaf(leaf_words<DTYPE> &x, cons
     }
 }
 
+/* Staging: a thread's next leaf is on its way to shared memory while it works on the one before:
+ * two slots a thread, its own. A leaf's 16-byte chunks lie blockDim chunks apart, so that a warp's
+ * accesses meet no bank twice. Only for 16-bit logits that are aligned: more chunks a leaf, and
+ * L1, through which the two halves of a 32-byte sector are read, is the limit (measured). */
+extern __shared__ uint4 staging[];
+
+SB_DET uint32_t staging_slot()
+{
+    return (uint32_t)__cvta_generic_to_shared(staging) + threadIdx.x * 16;
+}
+
+/* Begins to copy the leaf at p, 16-byte aligned. */
+template <int BYTES> SB_DET void fetch_leaf(uint32_t slot, const char *p)
+{
+#pragma unroll
+    for (int i = 0; i < BYTES / 16; i++)
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 16;"
+                     :
+                     : "r"(slot + i * blockDim.x * 16), "l"(p + 16 * i)
+                     : "memory");
+    asm volatile("cp.async.commit_group;" : : : "memory");
+}
+
+/* For the older of two leaves; more: there are two. */
+SB_DET void wait_for_leaf(bool more)
+{
+    if (more) asm volatile("cp.async.wait_group 1;" : : : "memory");
+    else asm volatile("cp.async.wait_group 0;" : : : "memory");
+}
+
+template <int DTYPE> SB_DET void load_staged(leaf_words<DTYPE> &x, uint32_t slot)
+{
+#pragma unroll
+    for (int k = 0; k < (DTYPE == SB_CUDA_F32 ? 4 : 2); k++)
+        asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(x.w[4 * k]), "=r"(x.w[4 * k + 1]), "=r"(x.w[4 * k + 2]),
+                       "=r"(x.w[4 * k + 3])
+                     : "r"(slot + k * blockDim.x * 16)
+                     : "memory");
+}
+
 /* The leaf at p of which only the first n logits exist. */
 template <int DTYPE> SB_DET void load_part(leaf_words<DTYPE> &x, const char *p, int64_t n)
 {
@@ -305,7 +346,23 @@ SB_DET bool add_leaves(thread_state *t, const part_of_row &part, const leaf_row 
             add_leaf<DTYPE>(t, x, row, &left);
             k += blockDim.x, p += blockDim.x * BYTES;
         }
-        for (; k < hot; k += blockDim.x, p += blockDim.x * BYTES) {
+        constexpr bool STAGED = DTYPE != SB_CUDA_F32 && SHIFT == 0;
+        if (STAGED && k < hot) {
+            const uint32_t first = staging_slot(), both = 2 * first + blockDim.x * BYTES;
+            uint32_t slot = first;
+            bool more = true;
+            fetch_leaf<BYTES>(slot, p);
+            while (more) {
+                k += blockDim.x, p += blockDim.x * BYTES;
+                more = k < hot;
+                if (more) fetch_leaf<BYTES>(both - slot, p);
+                wait_for_leaf(more);
+                load_staged<DTYPE>(x, slot);
+                add_leaf<DTYPE>(t, x, row, &left);
+                slot = both - slot;
+            }
+        }
+        for (; !STAGED && k < hot; k += blockDim.x, p += blockDim.x * BYTES) {
             load_leaf<DTYPE, SHIFT>(x, p);
             add_leaf<DTYPE>(t, x, row, &left);
         }

@@ -385,6 +385,7 @@ typedef struct shape {
     int64_t blocks;
     int32_t threads, cluster;
     int early;
+    uint32_t shared; /* bytes */
 } shape;
 
 static sb_status launch(sb_context *ctx, CUfunction kernel, shape grid, sb_cuda_args *a,
@@ -411,6 +412,7 @@ static sb_status launch(sb_context *ctx, CUfunction kernel, shape grid, sb_cuda_
     config.grid[0] = (unsigned)grid.blocks;
     config.block[0] = (unsigned)grid.threads;
     config.grid[1] = config.grid[2] = config.block[1] = config.block[2] = 1;
+    config.shared = grid.shared;
     config.stream = stream;
     config.attributes = &attribute;
     config.attribute_count = c->hopper && (grid.cluster || grid.early) ? 1 : 0;
@@ -427,10 +429,16 @@ static sb_status clear(sb_context *ctx, void *data, int64_t floats, CUstream str
     return SB_OK;
 }
 
+/* As kernels/logprob.cu stages leaves: two a thread, of 16-bit logits. */
+static uint32_t staging_bytes(int32_t dtype, int32_t threads)
+{
+    return dtype == SB_F32 ? 0 : (uint32_t)threads * 2 * SB_LEAF * 2;
+}
+
 /* A warp an item, 8 a block. */
 static shape warps_for(int64_t items, int early)
 {
-    shape grid = { (items + 7) / 8, 256, 0, early };
+    shape grid = { (items + 7) / 8, 256, 0, early, 0 };
     return grid;
 }
 
@@ -449,7 +457,8 @@ static sb_status run(sb_context *ctx, const sb_logprob_out *out, const sb_call *
     cuda *c = ctx->state;
     CUstream stream = call->launch.stream;
     sb_cuda_args a = args_of(c, out, call, p, scratch);
-    shape grid = { p->work * p->split, p->threads, p->cluster ? p->split : 0, 0 };
+    shape grid = { p->work * p->split, p->threads, p->cluster ? p->split : 0, 0,
+                   staging_bytes(call->in.logits_dtype, p->threads) };
     sb_status status = SB_OK;
 
     if (call->in.row_list) { /* rows that are not listed */
