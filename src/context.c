@@ -76,6 +76,12 @@ sb_status sb_probe(const char *backend, char *why, size_t why_size)
     return answer(status, &message, why, why_size);
 }
 
+/* Only host backends have instruction sets. */
+static int named_isa(const sb_open_options *options)
+{
+    return options->isa && strcmp(options->isa, "auto") != 0;
+}
+
 static sb_status open_checked(sb_context **ctx, uint32_t abi, const char *name,
                               const sb_open_options *options, sb_message *why)
 {
@@ -97,12 +103,17 @@ static sb_status open_checked(sb_context **ctx, uint32_t abi, const char *name,
 
     if (strcmp(name, "auto") == 0) {
         int i = 0;
-        while (sb_backends[i] && sb_backends[i]->probe(0, why) != SB_OK) i++;
+        while (sb_backends[i] && ((named_isa(options) && sb_backends[i]->device_memory) ||
+                                  sb_backends[i]->probe(0, why) != SB_OK))
+            i++;
         backend = sb_backends[i];
         if (!backend) return sb_fail(why, SB_ERR_BACKEND, "no backend is available");
     } else {
         backend = backend_named(name, &device);
         if (!backend) return no_such_backend(name, why);
+        if (named_isa(options) && backend->device_memory)
+            return sb_fail(why, SB_ERR_ARGUMENT, "the %s backend has no isa \"%.40s\"",
+                           backend->name, options->isa);
         status = backend->probe(device, why);
         if (status != SB_OK) return status;
     }

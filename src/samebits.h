@@ -106,7 +106,8 @@ typedef struct sb_open_options {
     uint32_t size;          /* sizeof(sb_open_options) */
     int32_t threads;        /* cpu: threads that work on a call, 1 .. 1024; 0: all that this
                                process may use */
-    const char *isa;        /* cpu: "scalar", "avx2", "avx512"; null or "auto": the best one here */
+    const char *isa;        /* "scalar", "avx2", "avx512": then "auto" means cpu, and others refuse
+                               it; null or "auto": the best one here */
 } sb_open_options;
 
 /* What to score. Start from SB_BATCH_INIT.

@@ -20,6 +20,14 @@ local function example()
 end
 
 describe("open", function()
+
+  it("gives an isa to the cpu only: auto means cpu then", function()
+    assert.equal("cpu", samebits.open("auto", { isa = "scalar" }).backend)
+    local ok, message = pcall(samebits.open, "cuda", { isa = "scalar" })
+    assert.is_false(ok)
+    assert.matches('the cuda backend has no isa "scalar"', message, 1, true)
+  end)
+
   it("opens the best backend by default", function()
     local ctx = assert(samebits.open())
     local best
