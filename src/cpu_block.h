@@ -81,6 +81,7 @@ typedef struct block_head {
     float magic[W] __attribute__((aligned(64))); /* SB_INT_MAGIC - A */
     vf A;
     uint32_t absent; /* leaves that add nothing in the second pass, a bit each */
+    int checked;     /* no logit is NaN; else the second pass is to see */
     float x[BLOCK] __attribute__((aligned(64))); /* the logits as fp32, where they were not */
 } block_head;
 
@@ -93,11 +94,23 @@ static inline __attribute__((always_inline)) vf load_keep(block_head *head, cons
     return x;
 }
 
+/* Whether any of a block's logits is NaN. */
+static inline int has_nan(const float *x)
+{
+    uint32_t nan = 0;
+    for (int i = 0; i < BLOCK; i += W) nan |= vf_unordered(vf_load_f32(x, i), vf_load_f32(x, i));
+    return nan != 0;
+}
+
 /* First pass: the maxima, and from them what a leaf's terms need. Adds the wide leaves itself.
- * False: the block holds a NaN or +inf. */
+ * False: the block holds a NaN or +inf.
+ *
+ * Vector max loses NaN. In 16-bit logits a NaN is left to the second pass: its lowest 9 bits as
+ * fp32 are 0, so that scaling does not touch it and the leaf's sum is NaN. */
 static inline __attribute__((always_inline)) int read_head(block_state *b, block_head *head,
                                                            const void *logits, vector_load load)
 {
+    const int early = load == vf_load_f32;
     const vf c = vf_splat(b->row->c), even = vf_splat(SB_EVEN_MAGIC);
     uint32_t nan = 0, wide;
     vf v[W], m, A;
@@ -106,10 +119,10 @@ static inline __attribute__((always_inline)) int read_head(block_state *b, block
         vf x = load_keep(head, logits, SB_LEAF * k, load);
 #if HALVES == 2
         vf y = load_keep(head, logits, SB_LEAF * k + W, load);
-        nan |= vf_unordered(x, y); /* vector max loses NaN */
+        if (early) nan |= vf_unordered(x, y);
         v[k] = vf_max(x, y);
 #else
-        nan |= vf_unordered(x, x);
+        if (early) nan |= vf_unordered(x, x);
         v[k] = x;
 #endif
     }
@@ -120,12 +133,14 @@ static inline __attribute__((always_inline)) int read_head(block_state *b, block
     m = vf_zero_where(m, head->absent);
     A = vf_sub(vf_fma(m, c, even), even);
     wide = vf_not_below(A, vf_splat(SB_WIDE));
+    head->checked = early || wide;
     if (wide) {
         float each[W];
         memcpy(each, &m, sizeof each);
+        if (!early && has_nan(head->x)) return 0;
         for (int k = 0; k < W; k++)
             if (sb_is_poison(each[k])) return 0;
-        add_wide(b, each, wide, load == vf_load_f32 ? logits : head->x);
+        add_wide(b, each, wide, early ? logits : head->x);
         head->absent |= wide;
         A = vf_zero_where(A, wide);
         m = vf_zero_where(m, wide);
@@ -139,7 +154,7 @@ static inline __attribute__((always_inline)) int read_head(block_state *b, block
 /* W terms of a leaf. */
 static inline __attribute__((always_inline)) vf terms_of(vf x, vf thr, vf c, vf magic)
 {
-    vf y = vf_max(x, thr);
+    vf y = vf_max(thr, x); /* x, if that is NaN */
     vf z = vf_fma(y, c, magic);
     vf r = vf_fms(y, c, vf_sub(z, magic));
     vf p = SB_EXP2_HORNER(vf_fma, vf_splat, r);
@@ -159,16 +174,19 @@ static inline __attribute__((always_inline)) vf leaf_terms(const block_head *hea
 #endif
 }
 
-/* Second pass: the terms, their trees, and the sums into the window. x: the logits as fp32. */
-static inline __attribute__((always_inline)) void add_terms(block_state *b, const block_head *head,
-                                                            const void *x)
+/* Second pass: the terms, their trees, and the sums into the window. x: the logits as fp32. False:
+ * one is NaN. */
+static inline __attribute__((always_inline)) int add_terms(block_state *b, const block_head *head,
+                                                           const void *x)
 {
     const vf c = vf_splat(b->row->c);
-    vf v[W];
+    vf v[W], s;
     vi a, M, first;
 
     for (int k = 0; k < W; k++) v[k] = leaf_terms(head, x, k, c);
-    M = vi_zero_where(vf_to_vi(vf_mul(fold_add(v), vf_splat(0x1p+24f))), head->absent);
+    s = fold_add(v);
+    if (!head->checked && vf_unordered(s, s)) return 0;
+    M = vi_zero_where(vf_to_vi(vf_mul(s, vf_splat(0x1p+24f))), head->absent);
     a = vi_zero_where(vi_add(vf_to_vi(head->A), vi_splat(SB_BIAS)), head->absent);
 
     if (vi_not_below(a, vi_splat((int32_t)(32 * (b->state->J + 1)))))
@@ -176,6 +194,7 @@ static inline __attribute__((always_inline)) void add_terms(block_state *b, cons
     first = vi_sub(vi_splat((int32_t)(32 * b->state->J)), a); /* 32 - d */
     add_digits(b, vi_low_half(M), vi_low_half(first));
     add_digits(b, vi_high_half(M), vi_high_half(first));
+    return 1;
 }
 
 /* The first pass runs a block ahead, so that the processor always has independent work at hand. */
@@ -190,7 +209,8 @@ static inline __attribute__((always_inline)) int add_blocks(block_state *b, cons
     for (int64_t i = 0; i < blocks; i++, at += BLOCK * itemsize) {
         if (i + 1 < blocks && !read_head(b, &heads[(i + 1) & 1], at + BLOCK * itemsize, load))
             return 0;
-        add_terms(b, &heads[i & 1], load == vf_load_f32 ? (const void *)at : heads[i & 1].x);
+        if (!add_terms(b, &heads[i & 1], load == vf_load_f32 ? (const void *)at : heads[i & 1].x))
+            return 0;
     }
     return 1;
 }
