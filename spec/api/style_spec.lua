@@ -32,20 +32,22 @@ local function wrong_with(name, line)
   end
 end
 
-it("the tree's text keeps to the style", function()
-  local files, wrong = tracked(), {}
-  if #files == 0 then return pending "not a git checkout" end
-  assert.is_true(#files > 50)
-  for _, file in ipairs(files) do
-    local number = 0
-    if file.text ~= "" and file.text:sub(-1) ~= "\n" then
-      wrong[#wrong + 1] = file.name .. ": no newline at the end"
+describe("style:", function()
+  it("the tree's text is ASCII, of at most 100 columns", function()
+    local files, wrong = tracked(), {}
+    if #files == 0 then return pending "not a git checkout" end
+    assert.is_true(#files > 50)
+    for _, file in ipairs(files) do
+      local number = 0
+      if file.text ~= "" and file.text:sub(-1) ~= "\n" then
+        wrong[#wrong + 1] = file.name .. ": no newline at the end"
+      end
+      for line in file.text:gmatch "([^\n]*)\n" do
+        number = number + 1
+        local why = wrong_with(file.name, line)
+        if why then wrong[#wrong + 1] = ("%s:%d: %s"):format(file.name, number, why) end
+      end
     end
-    for line in file.text:gmatch "([^\n]*)\n" do
-      number = number + 1
-      local why = wrong_with(file.name, line)
-      if why then wrong[#wrong + 1] = ("%s:%d: %s"):format(file.name, number, why) end
-    end
-  end
-  assert.same({}, wrong)
+    assert.same({}, wrong)
+  end)
 end)
