@@ -61,7 +61,7 @@ describe('samebits.h', function()
     if not has('c++') then return pending('no C++ compiler is installed') end
     local program = os.tmpname()
     local said, status = output(('c++ -std=c++11 -Wall -Wextra -pedantic -Werror %s ' ..
-      '-Isrc spec/c/header.cpp -o %s -L%s -lsamebits -Wl,-rpath,$PWD/%s && %s')
+      '-Isrc spec/c/header.cpp -o %s -L%s -lsamebits "-Wl,-rpath,$PWD/%s" && %s')
       :format(configuration == 'asan' and '-fsanitize=address,undefined' or '', program, build,
               build, program))
     os.remove(program)
