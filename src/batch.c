@@ -4,6 +4,12 @@
 #include "backend.h"
 #include "det/sum.h"
 
+/* For messages: a NaN without its sign. */
+static double printable(float x)
+{
+    return sb_is_nan(x) ? (double)sb_float(SB_NAN_BITS) : (double)x;
+}
+
 /* a * b for a, b >= 0, or -1 where it passes int64. */
 static int64_t product(int64_t a, int64_t b)
 {
@@ -159,7 +165,7 @@ sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *laun
     if (status != SB_OK) return status;
     if (!batch->temperatures && !sb_temperature_ok(batch->temperature))
         return sb_fail(why, SB_ERR_TEMPERATURE, "temperature %.9g is outside [2^-10, 2^10]",
-                       (double)batch->temperature);
+                       printable(batch->temperature));
     if (call->rows > 0 && !batch->logits) return sb_fail(why, SB_ERR_ARGUMENT, "logits is null");
     if (call->rows > 0 && !batch->ids) return sb_fail(why, SB_ERR_ARGUMENT, "ids is null");
     if (!batch->row_list) return SB_OK;
@@ -210,7 +216,7 @@ static sb_status check_row(const sb_call *call, int64_t row, int64_t id, sb_mess
     return sb_fail(why, SB_ERR_TEMPERATURE,
                    "row %" PRId64 " (sequence %" PRId64 ", position %" PRId64
                    "): temperature %.9g is outside [2^-10, 2^10]",
-                   row, at.sequence, at.position, (double)temperature);
+                   row, at.sequence, at.position, printable(temperature));
 }
 
 sb_extent sb_extent_of(const sb_call *call, int64_t b)
