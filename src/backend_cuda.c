@@ -515,23 +515,22 @@ static sb_status check(sb_context *ctx, void *stream)
     return status == SB_OK ? leave(ctx, check_entered(ctx, stream)) : status;
 }
 
-/* A copy of count elements of a device array, or null: for naming the first bad row. */
+/* Replaces a device array, if there is one, by a copy on the heap: for naming the first bad row. On
+ * failure by null. */
 static sb_status fetch(sb_context *ctx, const void **array, int64_t count, size_t size,
                        CUstream stream)
 {
     cuda *c = ctx->state;
+    size_t bytes = (size_t)count * size;
+    const void *from = *array;
     void *copy;
-    if (!*array || count == 0) return SB_OK;
-    copy = malloc((size_t)count * size);
-    if (!copy) {
-        *array = NULL;
-        return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory to look for the bad row");
-    }
-    if (c->driver.MemcpyAsync(address(copy), address(*array), (size_t)count * size, stream) !=
-            CUDA_SUCCESS ||
-        c->driver.StreamSynchronize(stream) != CUDA_SUCCESS) {
+    if (!from) return SB_OK;
+    *array = NULL;
+    copy = malloc(bytes ? bytes : 1);
+    if (!copy) return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory to look for the bad row");
+    if (bytes && (c->driver.MemcpyAsync(address(copy), address(from), bytes, stream) ||
+                  c->driver.StreamSynchronize(stream))) {
         free(copy);
-        *array = NULL;
         return sb_fail(&ctx->error, SB_ERR_DEVICE, "the call's arrays could not be read back");
     }
     *array = copy;
@@ -539,8 +538,8 @@ static sb_status fetch(sb_context *ctx, const void **array, int64_t count, size_
 }
 
 /* After a report: the same checks, on copies, as the cpu backend makes them, so that the first bad
- * row is named with its id. */
-static sb_status find_first_bad(sb_context *ctx, const sb_call *call, int64_t report)
+ * row is named with its id. SB_OK: the report is another call's. */
+static sb_status find_first_bad(sb_context *ctx, const sb_call *call)
 {
     sb_call host = *call;
     CUstream stream = call->launch.stream;
@@ -567,20 +566,21 @@ static sb_status find_first_bad(sb_context *ctx, const sb_call *call, int64_t re
         host.in.row_list = arrays[3];
         host.in.cu_seqlens = arrays[4];
         status = sb_check_device_call(&host, &ctx->error);
-        if (status == SB_OK) status = name_report(ctx, report); /* the arrays have changed since */
     }
     for (int i = 0; i < fetched; i++) free((void *)(uintptr_t)arrays[i]);
     return status;
 }
 
+/* Waits for the call; an earlier call's report stays for sb_check. */
 static sb_status check_call(sb_context *ctx, const sb_call *call)
 {
     cuda *c = ctx->state;
-    int64_t report;
+    sb_status status;
     DRIVER(&ctx->error, &c->driver, StreamSynchronize, call->launch.stream);
-    report = *c->bad;
-    *c->bad = 0;
-    return report ? find_first_bad(ctx, call, report) : SB_OK;
+    if (*c->bad == 0) return SB_OK;
+    status = find_first_bad(ctx, call);
+    if (status != SB_OK) *c->bad = 0;
+    return status;
 }
 
 static sb_status logprob_entered(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)

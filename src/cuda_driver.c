@@ -21,11 +21,22 @@ static int find(void *library, const char *symbol, void *field)
     return address != NULL;
 }
 
+/* For drivers that can't name even their own refusal to start. */
+static const char *known_name(CUresult result)
+{
+    switch (result) {
+    case 34: return "CUDA_ERROR_STUB_LIBRARY";
+    case 100: return "CUDA_ERROR_NO_DEVICE";
+    case 803: return "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH";
+    default: return "error";
+    }
+}
+
 const char *sb_cuda_error(const sb_cuda_driver *driver, CUresult result, char text[64])
 {
     const char *name = NULL;
     if (driver->GetErrorName) driver->GetErrorName(result, &name);
-    snprintf(text, 64, "%.48s (%d)", name ? name : "error", (int)result);
+    snprintf(text, 64, "%.48s (%d)", name ? name : known_name(result), (int)result);
     return text;
 }
 
