@@ -108,6 +108,7 @@ local function launch_of(self, opts)
   launch.size = ffi.sizeof "sb_launch"
   launch.split = small_integer("split", opts.split == nil and self.split or opts.split)
   launch.threads = small_integer("threads", opts.threads == nil and self.block or opts.threads)
+  launch.cluster = small_integer("cluster", opts.cluster == nil and self.cluster or opts.cluster)
   launch.check = flag("check", opts.check)
   if opts.stream ~= nil then
     launch.stream = devices.check_stream("logprob", opts.stream, self.device).handle
@@ -122,7 +123,7 @@ end
 
 local LOGPROB_OPTIONS = {
   outputs = true, split = true, threads = true, out = true, check = true, stream = true,
-  workspace = true,
+  workspace = true, cluster = true,
 }
 
 -- The batch and the options of a call, checked.
@@ -172,7 +173,7 @@ end
 -- default); `split`: pieces to cut each row into; `out`: a table from an earlier call, whose
 -- tensors are written again; and on a GPU: `check`; `stream`: where to run (the default stream);
 -- `workspace`: a tensor to compute in, of the bytes that `workspace_size` says; `threads`: of a
--- block
+-- block; `cluster`: 1 makes a row's pieces a thread block cluster, -1 never does
 -- @treturn table `token` and `lse`, shaped like the ids, `sequence` and `count` [B], on the
 -- context's device; or nil, a message and the status' name where the environment fails. Anything
 -- wrong with the batch is an error.
@@ -225,7 +226,7 @@ Context.event = on_device "event"
 --- Waits for two recorded events; the milliseconds from the first to the second.
 Context.elapsed = on_device "elapsed"
 
-local OPEN_OPTIONS = { threads = true, isa = true, split = true, block = true }
+local OPEN_OPTIONS = { threads = true, isa = true, split = true, block = true, cluster = true }
 
 local function open(backend, opts)
   if backend == nil then backend = "auto" end
@@ -242,6 +243,7 @@ local function open(backend, opts)
   c.threads = small_integer("threads", opts.threads)
   c.isa = opts.isa
   local split, block = small_integer("split", opts.split), small_integer("block", opts.block)
+  local cluster = small_integer("cluster", opts.cluster)
   local why, handle = ffi.new "char[512]", ffi.new "sb_context *[1]"
   local status = C.sb_open(handle, lib.constants.SB_ABI, devices.backend(backend), c, why, 512)
   if status ~= 0 then return status_of.failure(status, ffi.string(why)) end
@@ -257,6 +259,7 @@ local function open(backend, opts)
     threads = C.sb_context_threads(owned),
     split = split,
     block = block,
+    cluster = cluster,
   }, Context)
 end
 
@@ -266,8 +269,8 @@ local M = {}
 -- @tparam[opt] string backend its name ("cuda:1" is the second GPU); "auto", the default, is the
 -- best one here
 -- @tparam[opt] table opts on the cpu `threads`: how many work on a call, and `isa`: "scalar",
--- "avx2" or "avx512"; `split`, and on a GPU `block`: the defaults of `ctx:logprob`'s options
--- `split` and `threads`. None of them can reach a bit.
+-- "avx2" or "avx512"; `split`, and on a GPU `block` and `cluster`: the defaults of `ctx:logprob`'s
+-- options `split`, `threads` and `cluster`. None of them can reach a bit.
 -- @return the context, with the fields `backend`, `device`, `isa` ("avx2", "sm_90") and `threads`
 -- (of a GPU: its multiprocessors); or nil, a message and the status' name
 M.open = misuse.guard(open)

@@ -15,11 +15,13 @@ local SETTINGS = {
   { label = ", 3 threads, split 7", threads = 3, split = 7 },
 }
 
--- What a GPU chooses for itself; a block a row; rows in pieces; the largest blocks.
+-- What a GPU chooses for itself; a block a row; rows in pieces, finished by a second launch or in
+-- a cluster; the largest blocks.
 local GEOMETRIES = {
   { label = "" },
   { label = ", split 1, 128 threads", split = 1, block = 128 },
-  { label = ", split 7, 64 threads", split = 7, block = 64 },
+  { label = ", split 7, 64 threads", split = 7, block = 64, cluster = -1 },
+  { label = ", split 5, 96 threads, cluster", split = 5, block = 96, cluster = 1 },
   { label = ", split 1, 512 threads", split = 1, block = 512 },
 }
 
@@ -49,7 +51,7 @@ function M.list()
     else
       for _, geometry in ipairs(GEOMETRIES) do
         list[#list + 1] = variant(backend.name .. geometry.label, backend.name, backend.name,
-          { split = geometry.split, block = geometry.block })
+          { split = geometry.split, block = geometry.block, cluster = geometry.cluster })
       end
     end
   end
