@@ -15,6 +15,26 @@
 #define WARP 32
 #define FULL 0xffffffffu
 
+/* ---- launches and caches ------------------------------------------------------------------ */
+
+/* Programmatic dependent launch: logprob_finish may be set up while the blocks before it still
+ * run; it waits for their stores. */
+SB_DET void begin_dependents()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+SB_DET void wait_for_primary()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" : : : "memory");
+#endif
+}
+
+SB_DET void prefetch(const char *p) { asm volatile("prefetch.global.L2 [%0];" : : "l"(p)); }
+
 /* ---- rows --------------------------------------------------------------------------------- */
 
 struct row_of_call {

@@ -1,0 +1,231 @@
+/* leaf.cuh - det/leaf.h and det/accumulator.h in the form of the hot loop, and the loop: a
+ * thread's part of a row into its state.
+ *
+ * The hot loop keeps a leaf's place in the window as the encoding of z0 = fma(m, c, 1.5 * 2^24),
+ * which is 4bc00000 + A / 2: one subtraction tells digit and shift. Terms are computed 2^24 times
+ * as large, so that the tree's sum is M itself. Neither changes a rounding. What is not ordinary
+ * (a wide leaf, NaN, +inf) is left for a second loop through det/leaf.h. */
+#pragma once
+
+#include "common.cuh"
+#include "load.cuh"
+
+SB_DET float max_nan(float a, float b)
+{
+    float m;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(m) : "f"(a), "f"(b));
+    return m;
+}
+
+SB_DET uint32_t max_nan_pair_bf16(uint32_t a, uint32_t b)
+{
+    uint32_t m;
+    asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(m) : "r"(a), "r"(b));
+    return m;
+}
+
+SB_DET uint32_t max_nan_pair_f16(uint32_t a, uint32_t b)
+{
+    uint32_t m;
+    asm("max.NaN.f16x2 %0, %1, %2;" : "=r"(m) : "r"(a), "r"(b));
+    return m;
+}
+
+/* The largest logit; NaN if any is. */
+template <int DTYPE> SB_DET float leaf_max(const leaf_words<DTYPE> &x)
+{
+    if (DTYPE == SB_CUDA_F32) {
+        float m = sb_float(x.w[0]);
+#pragma unroll
+        for (int i = 1; i < 16; i++) m = max_nan(m, sb_float(x.w[i]));
+        return m;
+    }
+    uint32_t m = x.w[0];
+#pragma unroll
+    for (int i = 1; i < 8; i++)
+        m = DTYPE == SB_CUDA_BF16 ? max_nan_pair_bf16(m, x.w[i]) : max_nan_pair_f16(m, x.w[i]);
+    leaf_words<DTYPE> pair;
+    pair.w[0] = m;
+    return max_nan(unpack<DTYPE>(pair, 0), unpack<DTYPE>(pair, 1));
+}
+
+/* z0 of a leaf that is not wide: Z_ZERO + A / 2 with |A| < 4096. */
+#define Z_ZERO 0x4bc00000u
+SB_DET bool is_narrow(uint32_t z0) { return z0 - (Z_ZERO - 2047u) < 4095u; }
+
+/* What the hot loop needs of a row's constants. */
+struct leaf_row {
+    float c, k64;
+};
+
+/* M of a leaf that is not wide, from its largest logit m and z0 = fma(m, c, SB_EVEN_MAGIC). */
+template <int DTYPE>
+SB_DET uint32_t leaf_sum(leaf_words<DTYPE> &x, float m, float z0, const leaf_row &row)
+{
+    /* SB_INT_MAGIC - A + 24, exactly: terms come out 2^24 times as large */
+    const float magic = (SB_INT_MAGIC + 24.0f + SB_EVEN_MAGIC) - z0;
+    const float thr = sb_bf16_floor(m - row.k64);
+    float v[16];
+
+    if (DTYPE == SB_CUDA_BF16) { /* thr is a bf16: pairs are clamped as they lie */
+        uint32_t pair = __byte_perm(sb_bits32(thr), 0, 0x3232);
+#pragma unroll
+        for (int i = 0; i < 8; i++) x.w[i] = max_nan_pair_bf16(x.w[i], pair);
+    }
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        float y = unpack<DTYPE>(x, i);
+        if (DTYPE != SB_CUDA_BF16) y = fmaxf(y, thr);
+        v[i] = sb_leaf_term(y, row.c, magic);
+    }
+    return (uint32_t)sb_leaf_tree(v);
+}
+
+/* A thread's sum. base: the encoding of z0 at the start of digit J, so that one subtraction gives
+ * a leaf's place; 0 while no leaf may go by it: nothing yet, or a window that touches wide leaves'
+ * octaves. */
+struct thread_state {
+    uint32_t base;
+    sb_state s;
+};
+
+#define DIGIT 16u /* steps of z0's encoding in a digit: A / 2 */
+
+/* Moves the window up to the digit of z, if that is above it. */
+SB_DET void rise_to(thread_state *t, uint32_t z)
+{
+    uint32_t j = ((z - Z_ZERO) * 2u + SB_BIAS) >> 5;
+    if (j <= t->s.J) return;
+    sb_state_rise(&t->s, j);
+    t->base = j > SB_BIAS / 32 - 127 ? Z_ZERO + (j - SB_BIAS / 32) * DIGIT : 0;
+}
+
+/* One leaf into a thread's state. left: set if it must go through the second loop. */
+template <int DTYPE>
+SB_DET void add_leaf(thread_state *t, leaf_words<DTYPE> &x, const leaf_row &row, bool *left)
+{
+    float m = leaf_max<DTYPE>(x);
+    float z0 = sb_fma32(m, row.c, SB_EVEN_MAGIC);
+    uint32_t z = sb_bits32(z0);
+    if (z - t->base + DIGIT >= 2 * DIGIT) { /* not in digits J - 1 and J */
+        if (!is_narrow(z)) {
+            if (!sb_is_absent(m)) *left = true;
+            return;
+        }
+        rise_to(t, z);
+    }
+    uint32_t M = leaf_sum<DTYPE>(x, m, z0, row);
+    uint32_t u = z - t->base, shift = 2 * u; /* the shifts below take it modulo 32 */
+    uint32_t lo = M << (shift & 31), hi = __funnelshift_l(M, 0, shift);
+    if (u < DIGIT) {
+        t->s.l[1] += lo;
+        t->s.l[2] += hi;
+    } else if (u + DIGIT < DIGIT) {
+        t->s.l[0] += lo;
+        t->s.l[1] += hi;
+    } else { /* digit J - 2 or below, or no base */
+        sb_leaf leaf;
+        leaf.A = (int32_t)(z - Z_ZERO) * 2;
+        leaf.M = M;
+        sb_state_add(&t->s, &leaf);
+    }
+}
+
+/* A thread's part of a row: leaves first + threadIdx, + blockDim .. below last. */
+struct part_of_row {
+    const char *logits;
+    int64_t vocab;
+    int32_t first, last; /* V <= 2^20: leaves fit */
+};
+
+/* The second loop: what the first one left, through det/leaf.h. Apart, so that its registers are
+ * not the first one's. */
+template <int DTYPE>
+static __device__ __noinline__ void add_left(sb_state *s, part_of_row part, float c, float k64,
+                                             float lim)
+{
+    constexpr int BYTES = SB_LEAF * (DTYPE == SB_CUDA_F32 ? 4 : 2);
+    sb_row row;
+    row.c = c, row.k64 = k64, row.lim = lim, row.kappa = 0;
+    for (int k = part.first + threadIdx.x; k < part.last; k += blockDim.x) {
+        leaf_words<DTYPE> x;
+        sb_leaf leaf;
+        float y[SB_LEAF];
+        load_part<DTYPE>(x, part.logits + (int64_t)k * BYTES, part.vocab - (int64_t)k * SB_LEAF);
+        if (is_narrow(sb_bits32(sb_fma32(leaf_max<DTYPE>(x), c, SB_EVEN_MAGIC)))) continue;
+        for (int i = 0; i < SB_LEAF; i++) y[i] = unpack<DTYPE>(x, i);
+        switch (sb_leaf_of(&leaf, y, &row)) {
+        case SB_LEAF_PRESENT: sb_state_add(s, &leaf); break;
+        case SB_LEAF_POISON: sb_state_poison(s); break;
+        default: break;
+        }
+    }
+}
+
+/* The first loop. True: it left something. */
+template <int DTYPE, int SHIFT>
+SB_DET bool add_leaves(thread_state *t, const part_of_row &part, const leaf_row &row)
+{
+    constexpr int BYTES = SB_LEAF * (DTYPE == SB_CUDA_F32 ? 4 : 2);
+    constexpr int SIZE = BYTES / SB_LEAF;
+    /* whole leaves: all ids present, and with SHIFT also the rest of the last chunk; the chunk
+     * below a shifted row's first leaf belongs to what lies before the row */
+    const int whole = (int)((part.vocab - (SHIFT ? (16 - SHIFT) / SIZE : 0)) / SB_LEAF);
+    const int begin = SHIFT ? 1 : 0;
+    const int hot = part.last < whole ? part.last : whole;
+    int k = part.first + threadIdx.x;
+    bool left = false;
+    leaf_words<DTYPE> x;
+    const char *p = part.logits + (int64_t)k * BYTES;
+
+    if (part.last - part.first >
+        blockDim.x) { /* else one trip, below, in which no leaf waits for others */
+        if (k < begin && k < part.last) {
+            load_part<DTYPE>(x, p, part.vocab);
+            add_leaf<DTYPE>(t, x, row, &left);
+            k += blockDim.x, p += blockDim.x * BYTES;
+        }
+        constexpr bool STAGED = DTYPE != SB_CUDA_F32 && SHIFT == 0;
+        if (STAGED && k < hot) {
+            const uint32_t first = staging_slot(), both = 2 * first + blockDim.x * BYTES;
+            uint32_t slot = first;
+            bool more = true;
+            fetch_leaf<BYTES>(slot, p);
+            while (more) {
+                k += blockDim.x, p += blockDim.x * BYTES;
+                more = k < hot;
+                if (more) fetch_leaf<BYTES>(both - slot, p);
+                wait_for_leaf(more);
+                load_staged<DTYPE>(x, slot);
+                add_leaf<DTYPE>(t, x, row, &left);
+                slot = both - slot;
+            }
+        }
+        for (; !STAGED && k < hot; k += blockDim.x, p += blockDim.x * BYTES) {
+            load_leaf<DTYPE, SHIFT>(x, p);
+            add_leaf<DTYPE>(t, x, row, &left);
+        }
+    }
+    for (; k < part.last; k += blockDim.x, p += blockDim.x * BYTES) {
+        if (k >= begin && k < whole) load_leaf<DTYPE, SHIFT>(x, p);
+        else load_part<DTYPE>(x, p, part.vocab - (int64_t)k * SB_LEAF);
+        add_leaf<DTYPE>(t, x, row, &left);
+    }
+    return left;
+}
+
+template <int DTYPE>
+SB_DET bool add_row(thread_state *t, const part_of_row &part, const leaf_row &row)
+{
+    constexpr bool HALVES = DTYPE != SB_CUDA_F32;
+    switch ((uint32_t)(uint64_t)part.logits & 15) {
+    case 0: return add_leaves<DTYPE, 0>(t, part, row);
+    case 4: return add_leaves<DTYPE, 4>(t, part, row);
+    case 8: return add_leaves<DTYPE, 8>(t, part, row);
+    case 12: return add_leaves<DTYPE, 12>(t, part, row);
+    case 2: return HALVES && add_leaves < DTYPE, HALVES ? 2 : 0 > (t, part, row);
+    case 6: return HALVES && add_leaves < DTYPE, HALVES ? 6 : 0 > (t, part, row);
+    case 10: return HALVES && add_leaves < DTYPE, HALVES ? 10 : 0 > (t, part, row);
+    default: return HALVES && add_leaves < DTYPE, HALVES ? 14 : 0 > (t, part, row);
+    }
+}

@@ -1,0 +1,136 @@
+/* load.cuh - the 16 logits of a leaf out of device memory: aligned or not, through registers or by
+ * way of shared memory, whole or the row's ragged end. */
+#pragma once
+
+#include "common.cuh"
+
+template <int DTYPE> struct leaf_words; /* 16 logits as they lie in memory */
+template <> struct leaf_words<SB_CUDA_F32> {
+    uint32_t w[16];
+};
+template <> struct leaf_words<SB_CUDA_F16> {
+    uint32_t w[8];
+};
+template <> struct leaf_words<SB_CUDA_BF16> {
+    uint32_t w[8];
+};
+
+template <int DTYPE> SB_DET float unpack(const leaf_words<DTYPE> &x, int i)
+{
+    if (DTYPE == SB_CUDA_F32) return sb_float(x.w[i]);
+    uint32_t w = x.w[i / 2];
+    if (DTYPE == SB_CUDA_BF16) return sb_float(i & 1 ? w & 0xffff0000u : w << 16);
+    float f;
+    uint16_t half = (uint16_t)(i & 1 ? w >> 16 : w);
+    asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(half)); /* exact */
+    return f;
+}
+
+/* An absent logit, as it is stored. */
+template <int DTYPE> SB_DET uint32_t absent_word()
+{
+    return DTYPE == SB_CUDA_F32 ? 0xff800000u : DTYPE == SB_CUDA_F16 ? 0xfc00u : 0xff80u;
+}
+
+/* Through L1: a lane's two loads share a 32-byte sector, and unaligned leaves share chunks. */
+SB_DET uint4 load16(const char *p)
+{
+    uint4 v;
+    asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(p));
+    return v;
+}
+
+/* The 16 logits at p. SHIFT: p's distance in bytes from the 16-byte boundary below it; that
+ * boundary's chunk and every chunk read holds at least one of the logits. */
+template <int DTYPE, int SHIFT> SB_DET void load_leaf(leaf_words<DTYPE> &x, const char *p)
+{
+    constexpr int WORDS = DTYPE == SB_CUDA_F32 ? 16 : 8;
+    if (SHIFT == 0) {
+#pragma unroll
+        for (int k = 0; k < WORDS / 4; k++) {
+            uint4 v = load16(p + 16 * k);
+            x.w[4 * k] = v.x, x.w[4 * k + 1] = v.y, x.w[4 * k + 2] = v.z, x.w[4 * k + 3] = v.w;
+        }
+    } else {
+        uint32_t raw[WORDS + 4];
+#pragma unroll
+        for (int k = 0; k < WORDS / 4 + 1; k++) {
+            uint4 v = load16(p - SHIFT + 16 * k);
+            raw[4 * k] = v.x, raw[4 * k + 1] = v.y, raw[4 * k + 2] = v.z, raw[4 * k + 3] = v.w;
+        }
+#pragma unroll
+        for (int k = 0; k < WORDS; k++) {
+            if (SHIFT % 4 == 0) x.w[k] = raw[k + SHIFT / 4];
+            else x.w[k] = __byte_perm(raw[k + SHIFT / 4], raw[k + SHIFT / 4 + 1], 0x5432);
+        }
+    }
+}
+
+/* Staging: a thread's next leaf is on its way to shared memory while it works on the one before:
+ * two slots a thread, its own. A leaf's 16-byte chunks lie blockDim chunks apart, so that a warp's
+ * accesses meet no bank twice. Only for 16-bit logits that are aligned: more chunks a leaf, and
+ * L1, through which the two halves of a 32-byte sector are read, is the limit (measured). */
+extern __shared__ uint4 staging[];
+
+SB_DET uint32_t staging_slot()
+{
+    return (uint32_t)__cvta_generic_to_shared(staging) + threadIdx.x * 16;
+}
+
+/* Begins to copy the leaf at p, 16-byte aligned. */
+template <int BYTES> SB_DET void fetch_leaf(uint32_t slot, const char *p)
+{
+#pragma unroll
+    for (int i = 0; i < BYTES / 16; i++)
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 16;"
+                     :
+                     : "r"(slot + i * blockDim.x * 16), "l"(p + 16 * i)
+                     : "memory");
+    asm volatile("cp.async.commit_group;" : : : "memory");
+}
+
+/* For the older of two leaves; more: there are two. */
+SB_DET void wait_for_leaf(bool more)
+{
+    if (more) asm volatile("cp.async.wait_group 1;" : : : "memory");
+    else asm volatile("cp.async.wait_group 0;" : : : "memory");
+}
+
+template <int DTYPE> SB_DET void load_staged(leaf_words<DTYPE> &x, uint32_t slot)
+{
+#pragma unroll
+    for (int k = 0; k < (DTYPE == SB_CUDA_F32 ? 4 : 2); k++)
+        asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(x.w[4 * k]), "=r"(x.w[4 * k + 1]), "=r"(x.w[4 * k + 2]),
+                       "=r"(x.w[4 * k + 3])
+                     : "r"(slot + k * blockDim.x * 16)
+                     : "memory");
+}
+
+/* The leaf at p of which only the first n logits exist. */
+template <int DTYPE> SB_DET void load_part(leaf_words<DTYPE> &x, const char *p, int64_t n)
+{
+    if (DTYPE == SB_CUDA_F32) {
+#pragma unroll
+        for (int i = 0; i < 16; i++)
+            x.w[i] = i < n ? ((const uint32_t *)p)[i] : absent_word<DTYPE>();
+    } else {
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            const uint16_t *h = (const uint16_t *)p;
+            uint32_t a = 2 * i < n ? h[2 * i] : absent_word<DTYPE>();
+            uint32_t b = 2 * i + 1 < n ? h[2 * i + 1] : absent_word<DTYPE>();
+            x.w[i] = a | b << 16;
+        }
+    }
+}
+
+template <int DTYPE> SB_DET float load_one(const char *logits, int64_t id)
+{
+    if (DTYPE == SB_CUDA_F32) return ((const float *)logits)[id];
+    leaf_words<DTYPE> x;
+    x.w[0] = ((const uint16_t *)logits)[id];
+    return unpack<DTYPE>(x, 0);
+}
