@@ -102,7 +102,8 @@ describe("npy", function()
         views[i] = t:select(0, 1)
       end
       refuses("nothing")
-      assert.is_true(descriptors() <= before)
+      -- 50 if files stayed open; one or two may be open elsewhere in the process
+      assert.is_true(descriptors() < before + 10)
       collectgarbage()
       collectgarbage()
       for i = 1, 50 do assert.equal(i, views[i]:get(1)) end
