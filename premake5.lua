@@ -70,7 +70,7 @@ project 'spec'
   targetdir 'build/%{cfg.buildcfg}'
   objdir 'build/obj/spec-%{cfg.buildcfg}'
   includedirs { 'src' }
-  files { 'spec/c/*.c', 'spec/c/*.h', 'src/cpu_*.c' } -- the isa paths are not exported
+  files { 'spec/c/*.c', 'spec/c/*.h', 'src/cpu_*.c', 'src/cuda_plan.c' } -- not exported
   buildoptions { '-pthread' }
   linkoptions { '-pthread', "-Wl,-rpath,'$$ORIGIN'" }
   links { 'samebits', 'm' }

@@ -90,12 +90,14 @@ GENERATED += $(OBJDIR)/convert.o
 GENERATED += $(OBJDIR)/cpu_avx2.o
 GENERATED += $(OBJDIR)/cpu_avx512.o
 GENERATED += $(OBJDIR)/cpu_scalar.o
+GENERATED += $(OBJDIR)/cuda_plan.o
 GENERATED += $(OBJDIR)/exp2.o
 GENERATED += $(OBJDIR)/exp2_avx2.o
 GENERATED += $(OBJDIR)/exp2_avx512.o
 GENERATED += $(OBJDIR)/isas.o
 GENERATED += $(OBJDIR)/log2.o
 GENERATED += $(OBJDIR)/main.o
+GENERATED += $(OBJDIR)/plan.o
 GENERATED += $(OBJDIR)/vectors.o
 OBJECTS += $(OBJDIR)/abi.o
 OBJECTS += $(OBJDIR)/accumulator.o
@@ -104,12 +106,14 @@ OBJECTS += $(OBJDIR)/convert.o
 OBJECTS += $(OBJDIR)/cpu_avx2.o
 OBJECTS += $(OBJDIR)/cpu_avx512.o
 OBJECTS += $(OBJDIR)/cpu_scalar.o
+OBJECTS += $(OBJDIR)/cuda_plan.o
 OBJECTS += $(OBJDIR)/exp2.o
 OBJECTS += $(OBJDIR)/exp2_avx2.o
 OBJECTS += $(OBJDIR)/exp2_avx512.o
 OBJECTS += $(OBJDIR)/isas.o
 OBJECTS += $(OBJDIR)/log2.o
 OBJECTS += $(OBJDIR)/main.o
+OBJECTS += $(OBJDIR)/plan.o
 OBJECTS += $(OBJDIR)/vectors.o
 
 # Rules
@@ -204,6 +208,9 @@ $(OBJDIR)/log2.o: ../spec/c/log2.c
 $(OBJDIR)/main.o: ../spec/c/main.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/plan.o: ../spec/c/plan.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/vectors.o: ../spec/c/vectors.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -214,6 +221,9 @@ $(OBJDIR)/cpu_avx512.o: ../src/cpu_avx512.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/cpu_scalar.o: ../src/cpu_scalar.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/cuda_plan.o: ../src/cuda_plan.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 

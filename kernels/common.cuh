@@ -114,15 +114,13 @@ SB_DET bool listed_well(const sb_cuda_args &in, int64_t i)
 
 /* ---- states ------------------------------------------------------------------------------- */
 
-/* The sum over a warp of 64-bit values below 2^59: 27 bits at a time, exact. All lanes get it. */
+/* The sum over a warp of 64-bit values, exact: 27 bits at a time. A digit's sum over a whole row is
+ * below 2^48 (2^16 leaves of less than 2^32), so that two times are enough. All lanes get it. */
 SB_DET uint64_t warp_sum(uint64_t x)
 {
     uint64_t low = __reduce_add_sync(FULL, (uint32_t)x & 0x7ffffffu);
-    uint64_t middle = __reduce_add_sync(FULL, (uint32_t)(x >> 27) & 0x7ffffffu);
-    uint32_t high = (uint32_t)(x >> 54);
-    low += middle << 27;
-    if (__any_sync(FULL, high != 0)) low += (uint64_t)__reduce_add_sync(FULL, high) << 54;
-    return low;
+    uint64_t high = __reduce_add_sync(FULL, (uint32_t)(x >> 27));
+    return low + (high << 27);
 }
 
 /* Merges the states of a warp's lanes; all lanes get the result. c is left alone. */
@@ -137,9 +135,18 @@ SB_DET void warp_merge(sb_state *s)
 /* Merges count states in shared memory; all lanes of the calling warp get the result. */
 SB_DET void merge_shared(sb_state *s, const sb_state *shared, int count)
 {
+    uint32_t J = SB_J_EMPTY;
     sb_state_init(s, 0);
-    for (int i = threadIdx.x % WARP; i < count; i += WARP) sb_state_merge(s, &shared[i]);
-    warp_merge(s);
+    for (int i = threadIdx.x % WARP; i < count; i += WARP) J = max(J, shared[i].J);
+    s->J = __reduce_max_sync(FULL, J);
+    for (int i = threadIdx.x % WARP; i < count; i += WARP) {
+        const uint64_t a = shared[i].l[0], b = shared[i].l[1], c = shared[i].l[2];
+        const uint32_t rise = s->J - shared[i].J;
+        s->l[0] += rise == 0 ? a : rise == 1 ? b : rise == 2 ? c : 0;
+        s->l[1] += rise == 0 ? b : rise == 1 ? c : 0;
+        s->l[2] += rise == 0 ? c : 0;
+    }
+    for (int i = 0; i < 3; i++) s->l[i] = warp_sum(s->l[i]);
 }
 
 /* Merges the states of a block's threads. The result is warp 0's; shared holds a state a warp. */
@@ -160,22 +167,50 @@ SB_DET void block_merge(sb_state *s, sb_state *shared)
 
 SB_DET void cluster_arrive()
 {
-    asm volatile("barrier.cluster.arrive.release.aligned;" : : : "memory");
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" : : : "memory");
 }
 SB_DET void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" : : : "memory"); }
 
-/* Stores a state at the same place in the shared memory of the cluster's first block. */
-SB_DET void store_to_first_block(sb_state *shared, const sb_state &s)
+/* A barrier in the first block's shared memory that counts the bytes other blocks send there. */
+SB_DET void expect_bytes(uint64_t *barrier, uint32_t bytes)
 {
-    const uint64_t *words = (const uint64_t *)&s;
-    uint32_t to, here = (uint32_t)__cvta_generic_to_shared(shared);
-    asm("mapa.shared::cluster.u32 %0, %1, 0;" : "=r"(to) : "r"(here));
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        asm volatile("st.shared::cluster.u64 [%0], %1;"
-                     :
-                     : "r"(to + 8 * i), "l"(words[i])
+    uint32_t here = (uint32_t)__cvta_generic_to_shared(barrier);
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" : : "r"(here) : "memory");
+    asm volatile("fence.mbarrier_init.release.cluster;" : : : "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
+                 :
+                 : "r"(here), "r"(bytes)
+                 : "memory");
+}
+
+SB_DET void wait_for_bytes(uint64_t *barrier)
+{
+    uint32_t here = (uint32_t)__cvta_generic_to_shared(barrier), there = 0;
+    while (!there)
+        asm volatile("{\n\t.reg .pred p;\n\t"
+                     "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], 0;\n\t"
+                     "selp.u32 %0, 1, 0, p;\n\t}"
+                     : "=r"(there)
+                     : "r"(here)
                      : "memory");
+}
+
+/* By a warp: sends a state to the same place in the shared memory of the cluster's first block, and
+ * its bytes to that block's barrier. */
+SB_DET void send_state(sb_state *shared, uint64_t *barrier, const sb_state &s)
+{
+    const int half = threadIdx.x % WARP;
+    uint32_t to = (uint32_t)__cvta_generic_to_shared((char *)shared + 16 * half);
+    uint32_t counted = (uint32_t)__cvta_generic_to_shared(barrier);
+    if (half >= 2) return;
+    const uint64_t a = half ? s.l[1] : (uint64_t)s.c << 32 | s.J, b = half ? s.l[2] : s.l[0];
+    asm("mapa.shared::cluster.u32 %0, %0, 0;" : "+r"(to));
+    asm("mapa.shared::cluster.u32 %0, %0, 0;" : "+r"(counted));
+    asm volatile(
+        "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.b64 [%0], {%1, %2}, [%3];"
+        :
+        : "r"(to), "l"(a), "l"(b), "r"(counted)
+        : "memory");
 }
 
 #endif

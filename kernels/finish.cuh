@@ -1,10 +1,21 @@
-/* finish.cuh - what is done once a row: whether it is active, its constants and its target, and from
- * the sum to logprob and lse. */
+/* finish.cuh - what is done once a row: whether it is active, its constants and its target; then,
+ * from the sum, logprob and lse. */
 #pragma once
 
 #include "common.cuh"
 #include "leaf.cuh"
 #include "load.cuh"
+
+/* From the two logarithms to the outputs, by one thread. */
+SB_DET void write_finished(const sb_cuda_args &in, int64_t r, bool nan, bool absent, sb_lg target,
+                           sb_lg sum, const sb_row &row)
+{
+    if (in.tokens)
+        ((float *)in.tokens)[r] = nan      ? sb_float(SB_NAN_BITS)
+                                  : absent ? sb_float(0xff800000u)
+                                           : sb_logprob_of(target, sum, &row);
+    if (in.lse) ((float *)in.lse)[r] = nan ? sb_float(SB_NAN_BITS) : sb_lse_of(sum, &row);
+}
 
 /* By the first two lanes of a warp: lane 0 takes the sum's logarithm, lane 1 the target's, at the
  * same time; lane 0 writes. x: the target's logit. */
@@ -24,13 +35,7 @@ SB_DET void finish_row(const sb_cuda_args &in, int64_t r, const sb_state &s, flo
     target.e = __shfl_sync(FULL, mine.e, 1);
     target.f = __shfl_sync(FULL, mine.f, 1);
     if (lane != 0) return;
-    if (in.tokens) {
-        float lp = nan      ? sb_float(SB_NAN_BITS)
-                   : absent ? sb_float(0xff800000u)
-                            : sb_logprob_of(target, mine, &row);
-        ((float *)in.tokens)[r] = lp;
-    }
-    if (in.lse) ((float *)in.lse)[r] = nan ? sb_float(SB_NAN_BITS) : sb_lse_of(mine, &row);
+    write_finished(in, r, nan, absent, target, mine, row);
 }
 
 /* One number for a row that has no sum: ignored (0) or refused (NaN). */
@@ -130,9 +135,8 @@ template <int DTYPE> SB_DET float word_value(uint32_t word, const char *p)
 }
 
 /* By one thread. writes: whether it also writes what a row that is done gets. */
-SB_DET void set_block_row(const sb_cuda_args &in, block_row *mine, bool writes)
+SB_DET void set_block_row(const sb_cuda_args &in, block_row *mine, int64_t item, bool writes)
 {
-    int64_t item = in.split == 1 ? blockIdx.x : blockIdx.x / in.split;
     visit v = visit_row(in, item, writes);
     mine->done = v.done;
     if (v.done) return;
@@ -140,6 +144,12 @@ SB_DET void set_block_row(const sb_cuda_args &in, block_row *mine, bool writes)
     mine->logits = v.r.logits;
     mine->number = v.number;
     mine->id = v.r.id;
+}
+
+SB_DET bool owns_target(const block_row &mine, const part_of_row &part)
+{
+    const int64_t leaf = mine.id / SB_LEAF;
+    return leaf >= part.first && leaf < part.last;
 }
 
 /* Begins to fetch the target's logit. */
@@ -160,7 +170,7 @@ SB_DET void sum_part(thread_state *t, const part_of_row &part, const sb_row &row
     sb_state_init(&t->s, row.c);
     if (add_row<DTYPE>(t, part, constants)) {
         sb_state s = t->s;
-        add_left<DTYPE>(&s, part, row.c, row.k64, row.lim);
+        add_left<DTYPE>(&s, part, row.c, row.k64, row.lim, blockDim.x);
         t->s = s;
     }
 }

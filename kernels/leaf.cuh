@@ -142,12 +142,12 @@ struct part_of_row {
  * not the first one's. */
 template <int DTYPE>
 static __device__ __noinline__ void add_left(sb_state *s, part_of_row part, float c, float k64,
-                                             float lim)
+                                             float lim, int step)
 {
     constexpr int BYTES = SB_LEAF * (DTYPE == SB_CUDA_F32 ? 4 : 2);
     sb_row row;
     row.c = c, row.k64 = k64, row.lim = lim, row.kappa = 0;
-    for (int k = part.first + threadIdx.x; k < part.last; k += blockDim.x) {
+    for (int k = part.first + threadIdx.x; k < part.last; k += step) {
         leaf_words<DTYPE> x;
         sb_leaf leaf;
         float y[SB_LEAF];
@@ -168,47 +168,39 @@ SB_DET bool add_leaves(thread_state *t, const part_of_row &part, const leaf_row 
 {
     constexpr int BYTES = SB_LEAF * (DTYPE == SB_CUDA_F32 ? 4 : 2);
     constexpr int SIZE = BYTES / SB_LEAF;
-    /* whole leaves: all ids present, and with SHIFT also the rest of the last chunk; the chunk
-     * below a shifted row's first leaf belongs to what lies before the row */
+    /* whole leaves: all ids present, and with SHIFT also the rest of the last chunk */
     const int whole = (int)((part.vocab - (SHIFT ? (16 - SHIFT) / SIZE : 0)) / SB_LEAF);
-    const int begin = SHIFT ? 1 : 0;
-    const int hot = part.last < whole ? part.last : whole;
+    /* a trip that all the block's threads make over whole leaves goes through the hot loop, the
+     * rest through one that looks at ids */
+    const int end = part.last < whole ? part.last : whole;
+    const int hot = end - (int)blockDim.x + (int)threadIdx.x + 1;
     int k = part.first + threadIdx.x;
     bool left = false;
     leaf_words<DTYPE> x;
     const char *p = part.logits + (int64_t)k * BYTES;
 
-    if (part.last - part.first >
-        blockDim.x) { /* else one trip, below, in which no leaf waits for others */
-        if (k < begin && k < part.last) {
-            load_part<DTYPE>(x, p, part.vocab);
-            add_leaf<DTYPE>(t, x, row, &left);
+    constexpr bool STAGED = DTYPE != SB_CUDA_F32 && SHIFT == 0;
+    if (STAGED && k < hot) {
+        const uint32_t first = staging_slot(), both = 2 * first + blockDim.x * BYTES;
+        uint32_t slot = first;
+        bool more = true;
+        fetch_leaf<BYTES>(slot, p);
+        while (more) {
             k += blockDim.x, p += blockDim.x * BYTES;
-        }
-        constexpr bool STAGED = DTYPE != SB_CUDA_F32 && SHIFT == 0;
-        if (STAGED && k < hot) {
-            const uint32_t first = staging_slot(), both = 2 * first + blockDim.x * BYTES;
-            uint32_t slot = first;
-            bool more = true;
-            fetch_leaf<BYTES>(slot, p);
-            while (more) {
-                k += blockDim.x, p += blockDim.x * BYTES;
-                more = k < hot;
-                if (more) fetch_leaf<BYTES>(both - slot, p);
-                wait_for_leaf(more);
-                load_staged<DTYPE>(x, slot);
-                add_leaf<DTYPE>(t, x, row, &left);
-                slot = both - slot;
-            }
-        }
-        for (; !STAGED && k < hot; k += blockDim.x, p += blockDim.x * BYTES) {
-            load_leaf<DTYPE, SHIFT>(x, p);
+            more = k < hot;
+            if (more) fetch_leaf<BYTES>(both - slot, p);
+            wait_for_leaf(more);
+            load_staged<DTYPE>(x, slot);
             add_leaf<DTYPE>(t, x, row, &left);
+            slot = both - slot;
         }
     }
+    for (; !STAGED && k < hot; k += blockDim.x, p += blockDim.x * BYTES) {
+        load_leaf<DTYPE, SHIFT>(x, p);
+        add_leaf<DTYPE>(t, x, row, &left);
+    }
     for (; k < part.last; k += blockDim.x, p += blockDim.x * BYTES) {
-        if (k >= begin && k < whole) load_leaf<DTYPE, SHIFT>(x, p);
-        else load_part<DTYPE>(x, p, part.vocab - (int64_t)k * SB_LEAF);
+        load_present<DTYPE, SHIFT>(x, p, part.vocab - (int64_t)k * SB_LEAF);
         add_leaf<DTYPE>(t, x, row, &left);
     }
     return left;

@@ -20,9 +20,15 @@ template <int DTYPE> SB_DET float unpack(const leaf_words<DTYPE> &x, int i)
     if (DTYPE == SB_CUDA_F32) return sb_float(x.w[i]);
     uint32_t w = x.w[i / 2];
     if (DTYPE == SB_CUDA_BF16) return sb_float(i & 1 ? w & 0xffff0000u : w << 16);
-    float f;
-    uint16_t half = (uint16_t)(i & 1 ? w >> 16 : w);
-    asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(half)); /* exact */
+    float f; /* exact */
+    if (i & 1)
+        asm("{\n\t.reg .b16 low, high;\n\tmov.b32 {low, high}, %1;\n\tcvt.f32.f16 %0, high;\n\t}"
+            : "=f"(f)
+            : "r"(w));
+    else
+        asm("{\n\t.reg .b16 low, high;\n\tmov.b32 {low, high}, %1;\n\tcvt.f32.f16 %0, low;\n\t}"
+            : "=f"(f)
+            : "r"(w));
     return f;
 }
 
@@ -40,6 +46,16 @@ SB_DET uint4 load16(const char *p)
                  : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                  : "l"(p));
     return v;
+}
+
+/* The words of a leaf out of the chunks that hold it. */
+template <int DTYPE, int SHIFT> SB_DET void take_words(leaf_words<DTYPE> &x, const uint32_t *raw)
+{
+#pragma unroll
+    for (int k = 0; k < (DTYPE == SB_CUDA_F32 ? 16 : 8); k++) {
+        if (SHIFT % 4 == 0) x.w[k] = raw[k + SHIFT / 4];
+        else x.w[k] = __byte_perm(raw[k + SHIFT / 4], raw[k + SHIFT / 4 + 1], 0x5432);
+    }
 }
 
 /* The 16 logits at p. SHIFT: p's distance in bytes from the 16-byte boundary below it; that
@@ -60,12 +76,42 @@ template <int DTYPE, int SHIFT> SB_DET void load_leaf(leaf_words<DTYPE> &x, cons
             uint4 v = load16(p - SHIFT + 16 * k);
             raw[4 * k] = v.x, raw[4 * k + 1] = v.y, raw[4 * k + 2] = v.z, raw[4 * k + 3] = v.w;
         }
+        take_words<DTYPE, SHIFT>(x, raw);
+    }
+}
+
+/* Marks the ids from n on as absent. */
+template <int DTYPE> SB_DET void keep_present(leaf_words<DTYPE> &x, int64_t n)
+{
+    if (n >= SB_LEAF) return;
 #pragma unroll
-        for (int k = 0; k < WORDS; k++) {
-            if (SHIFT % 4 == 0) x.w[k] = raw[k + SHIFT / 4];
-            else x.w[k] = __byte_perm(raw[k + SHIFT / 4], raw[k + SHIFT / 4 + 1], 0x5432);
+    for (int i = 0; i < (DTYPE == SB_CUDA_F32 ? 16 : 8); i++) {
+        if (DTYPE == SB_CUDA_F32) {
+            if (i >= n) x.w[i] = absent_word<DTYPE>();
+        } else if (2 * i >= n) {
+            x.w[i] = absent_word<DTYPE>() * 0x10001u;
+        } else if (2 * i + 1 >= n) {
+            x.w[i] = (x.w[i] & 0xffff) | absent_word<DTYPE>() << 16;
         }
     }
+}
+
+/* The leaf at p of which only the first n logits exist, n at least 1: chunks without one are not
+ * read. */
+template <int DTYPE, int SHIFT>
+SB_DET void load_present(leaf_words<DTYPE> &x, const char *p, int64_t n)
+{
+    constexpr int WORDS = DTYPE == SB_CUDA_F32 ? 16 : 8, CHUNKS = WORDS / 4 + (SHIFT != 0);
+    const int64_t bytes = SHIFT + n * (DTYPE == SB_CUDA_F32 ? 4 : 2);
+    uint32_t raw[4 * CHUNKS];
+#pragma unroll
+    for (int k = 0; k < CHUNKS; k++) {
+        uint4 v = { 0, 0, 0, 0 };
+        if (16 * k < bytes) v = load16(p - SHIFT + 16 * k);
+        raw[4 * k] = v.x, raw[4 * k + 1] = v.y, raw[4 * k + 2] = v.z, raw[4 * k + 3] = v.w;
+    }
+    take_words<DTYPE, SHIFT>(x, raw);
+    keep_present<DTYPE>(x, n);
 }
 
 /* Staging: a thread's next leaf is on its way to shared memory while it works on the one before:

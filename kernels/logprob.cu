@@ -12,106 +12,91 @@
  *
  * No order shows in the result, so the launch is free:
  *
- *     logprob_<dtype>            grid work * split, blocks of a multiple of 32 threads up to 512.
- *                                split 1: finishes rows itself. Else writes states [work][split]
- *                                and targets [work].
- *     logprob_<dtype>_cluster    the same grid in clusters of split blocks, 2 .. 16; finishes rows
- *                                itself. Compute capability 9.0.
- *     logprob_finish             a warp an item; grid covers work * 32 threads.
+ *     logprob_<dtype>            blocks of a multiple of 32 threads up to 512: one for each of the
+ *                                first in.whole rows, which it finishes itself, then in.split for
+ *                                each other row: these write states [row][piece] and targets
+ *                                [row], for logprob_finish.
+ *     logprob_<dtype>_few        the same, in.whole 0, with a warp more than sum leaves; few.cuh.
+ *     logprob_<dtype>_cluster    the same in clusters of in.split blocks, 2 .. 16, which finish
+ *                                rows themselves. Compute capability 9.0.
+ *     logprob_finish             a warp an item; grid covers 32 threads a row.
  *     sequence_sums              a warp a sequence; grid covers batch * 32 threads. */
 #include "common.cuh"
+#include "few.cuh"
 #include "finish.cuh"
 #include "leaf.cuh"
 
 /* ---- blocks ------------------------------------------------------------------------------- */
 
+/* A block's part of the work: a whole row, or a piece of one. In shared memory, so that no thread
+ * holds it in registers through the hot loop. */
+struct block_part {
+    int64_t place; /* of the piece, in in.states; -1: a whole row */
+    int first, last;
+};
+
+/* By one thread: the row and the part of it that a block takes. */
+SB_DET void set_block_part(const sb_cuda_args &in, block_row *mine, block_part *part)
+{
+    const uint32_t whole = (uint32_t)in.whole, split = in.split, j = blockIdx.x - whole;
+    const int leaves = (int)((in.vocab + SB_LEAF - 1) / SB_LEAF);
+    int64_t item = blockIdx.x;
+    part->place = -1;
+    part->first = 0;
+    part->last = leaves;
+    if (blockIdx.x >= whole) { /* a grid has fewer than 2^31 blocks */
+        part->place = j;
+        part->first = (int)(j % split * (uint32_t)in.piece);
+        part->last = min(part->first + (int)in.piece, leaves);
+        item = whole + j / split;
+    }
+    set_block_row(in, mine, item, part->first == 0);
+}
+
 template <int DTYPE> SB_DET void logprob_block(const sb_cuda_args &in)
 {
     constexpr int SIZE = DTYPE == SB_CUDA_F32 ? 4 : 2;
     __shared__ block_row mine;
+    __shared__ block_part piece;
     __shared__ sb_state shared[32];
     __shared__ uint32_t word; /* that holds the target's logit */
-    const int leaves = (int)((in.vocab + SB_LEAF - 1) / SB_LEAF);
-    const int piece = in.split == 1 ? 0 : (int)(blockIdx.x % in.split);
     part_of_row part;
     thread_state t;
 
-    begin_dependents();
     if (threadIdx.x == WARP && in.ahead && blockIdx.x + in.ahead < in.work && !in.row_list)
         prefetch((const char *)in.ids +
                  row_at(in, blockIdx.x + in.ahead) * (in.ids_dtype == SB_CUDA_I64 ? 8 : 4));
-    if (threadIdx.x == 0) set_block_row(in, &mine, piece == 0);
-    __syncthreads(); /* mine is written */
+    if (threadIdx.x == 0) set_block_part(in, &mine, &piece);
+    __syncthreads(); /* mine and piece are written */
     if (mine.done) {
-        if (in.split != 1 && threadIdx.x == 0) { /* logprob_finish reads before it knows */
-            sb_state_init(&((sb_state *)in.states)[blockIdx.x], 0);
-            if (piece == 0) write_target(in, blockIdx.x / in.split, 0.0f, 0);
+        if (piece.place >= 0 && threadIdx.x == 0) { /* logprob_finish reads before it knows */
+            sb_state_init(&((sb_state *)in.states)[piece.place], 0);
+            if (piece.first == 0)
+                write_target(in, (uint32_t)piece.place / (uint32_t)in.split, 0.0f, 0);
         }
         return;
     }
 
     part.logits = mine.logits;
     part.vocab = in.vocab;
-    part.first = (int)(piece * in.piece);
-    part.last = min(part.first + (int)in.piece, leaves);
-    const bool owner = mine.id / SB_LEAF >= part.first && mine.id / SB_LEAF < part.last;
-    if (threadIdx.x == 0 && owner) fetch_target<DTYPE>(&word, mine, in.vocab);
+    part.first = piece.first;
+    part.last = piece.last;
+    if (threadIdx.x == 0 && owns_target(mine, part)) fetch_target<DTYPE>(&word, mine, in.vocab);
     sum_part<DTYPE>(&t, part, mine.row);
+    begin_dependents();
     if (threadIdx.x == 0) asm volatile("cp.async.wait_all;" : : : "memory");
     block_merge(&t.s, shared);
     if (threadIdx.x >= WARP) return;
+    part.first = piece.first;
+    part.last = piece.last;
+    const bool owner = owns_target(mine, part);
     const float x = owner ? word_value<DTYPE>(word, mine.logits + mine.id * SIZE) : 0.0f;
-    if (in.split == 1) {
+    if (piece.place < 0) {
         finish_row(in, mine.number, t.s, x, mine.row);
     } else if (threadIdx.x == 0) {
-        ((sb_state *)in.states)[blockIdx.x] = t.s;
-        if (owner) write_target(in, blockIdx.x / in.split, x, 1);
+        ((sb_state *)in.states)[piece.place] = t.s;
+        if (owner) write_target(in, (uint32_t)piece.place / (uint32_t)in.split, x, 1);
     }
-}
-
-#define MAX_CLUSTER 16
-
-/* The same for few rows: the pieces of a row are the blocks of a cluster, and its first block
- * merges their warps' states and finishes, so that one launch is enough. */
-template <int DTYPE> SB_DET void logprob_cluster(const sb_cuda_args &in)
-{
-#if __CUDA_ARCH__ >= 900
-    constexpr int SIZE = DTYPE == SB_CUDA_F32 ? 4 : 2;
-    __shared__ block_row mine;
-    __shared__ sb_state shared[MAX_CLUSTER * 16]; /* a state a warp of the cluster */
-    __shared__ uint32_t word;                     /* that holds the target's logit */
-    const int leaves = (int)((in.vocab + SB_LEAF - 1) / SB_LEAF);
-    const int piece = blockIdx.x % in.split, warps = blockDim.x / WARP;
-    part_of_row part;
-    thread_state t;
-
-    cluster_arrive(); /* the first block's shared memory may be written once all have started */
-    if (threadIdx.x == 0) set_block_row(in, &mine, piece == 0);
-    __syncthreads(); /* mine is written */
-    if (!mine.done) {
-        if (threadIdx.x == 0 && piece == 0) fetch_target<DTYPE>(&word, mine, in.vocab);
-        part.logits = mine.logits;
-        part.vocab = in.vocab;
-        part.first = (int)(piece * in.piece);
-        part.last = min(part.first + (int)in.piece, leaves);
-        sum_part<DTYPE>(&t, part, mine.row);
-        warp_merge(&t.s);
-    }
-    cluster_wait();
-    if (!mine.done && threadIdx.x % WARP == 0)
-        store_to_first_block(&shared[piece * warps + threadIdx.x / WARP], t.s);
-    cluster_arrive(); /* the states are stored */
-    if (piece != 0 || mine.done) {
-        cluster_wait();
-        return;
-    }
-    if (threadIdx.x == 0) asm volatile("cp.async.wait_all;" : : : "memory");
-    cluster_wait();
-    if (threadIdx.x >= WARP) return;
-    const float x = word_value<DTYPE>(word, mine.logits + mine.id * SIZE);
-    merge_shared(&t.s, shared, in.split * warps);
-    finish_row(in, mine.number, t.s, x, mine.row);
-#endif
 }
 
 /* 40 registers: 48 warps a multiprocessor. */
@@ -121,7 +106,12 @@ template <int DTYPE> SB_DET void logprob_cluster(const sb_cuda_args &in)
     {                                                                                              \
         logprob_block<DTYPE>(in);                                                                  \
     }                                                                                              \
-    extern "C" __global__ void __launch_bounds__(512, 2)                                           \
+    extern "C" __global__ void __launch_bounds__(1024, 1)                                          \
+        logprob_##name##_few(const __grid_constant__ sb_cuda_args in)                              \
+    {                                                                                              \
+        logprob_few<DTYPE>(in);                                                                    \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(1024, 1)                                          \
         logprob_##name##_cluster(const __grid_constant__ sb_cuda_args in)                          \
     {                                                                                              \
         logprob_cluster<DTYPE>(in);                                                                \
@@ -136,12 +126,13 @@ extern "C" __global__ void __launch_bounds__(256)
 {
     int64_t item = (blockIdx.x * (int64_t)blockDim.x + threadIdx.x) / WARP;
     int lane = threadIdx.x % WARP;
-    if (item >= in.work) return;
+    begin_dependents();
     wait_for_primary();
+    if (in.whole + item >= in.work) return;
 
     /* all loads at once: none depends on another's value */
     const sb_cuda_target target = ((const sb_cuda_target *)in.targets)[item];
-    const int64_t number = row_at(in, item);
+    const int64_t number = row_at(in, in.whole + item);
     sb_state s;
     sb_state_init(&s, 0);
     for (int p = lane; p < in.split; p += WARP)

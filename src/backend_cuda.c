@@ -9,12 +9,10 @@
 #include "backend.h"
 #include "cuda_args.h"
 #include "cuda_driver.h"
-#include "det/accumulator.h"
+#include "cuda_plan.h"
 #include "fpmode.h"
 
 #define MAX_GRID 0x7fffffff
-#define MAX_BLOCK 512 /* as the kernels' launch bounds */
-#define MAX_CLUSTER 16
 #define BAD_MASK (((int64_t)1 << SB_BAD_SHIFT) - 1)
 
 /* The kernels, as tools/kernel.sh embedded them; size 0: built without nvcc. */
@@ -25,6 +23,9 @@ extern const uint64_t sb_fatbin_logprob_size;
     X(logprob_f32)                                                                                 \
     X(logprob_f16)                                                                                 \
     X(logprob_bf16)                                                                                \
+    X(logprob_f32_few)                                                                             \
+    X(logprob_f16_few)                                                                             \
+    X(logprob_bf16_few)                                                                            \
     X(logprob_f32_cluster)                                                                         \
     X(logprob_f16_cluster)                                                                         \
     X(logprob_bf16_cluster)                                                                        \
@@ -41,6 +42,7 @@ typedef struct cuda {
     KERNELS(KERNEL_FIELD)
     int multiprocessors;
     int hopper;            /* compute capability 9.0: clusters, and kernels set up early */
+    int clusters;          /* the most blocks of one */
     volatile int64_t *bad; /* mapped host memory that kernels report into */
     CUdeviceptr bad_device;
     char isa[16]; /* "sm_90" */
@@ -128,25 +130,43 @@ static sb_status leave(sb_context *ctx, sb_status status)
     return status;
 }
 
+/* What the kernels for few rows need: much shared memory, and clusters of 16. */
+static sb_status prepare_few(cuda *c, sb_message *why)
+{
+    const CUfunction kernels[] = { c->logprob_f32_cluster,  c->logprob_f16_cluster,
+                                   c->logprob_bf16_cluster, c->logprob_f32_few,
+                                   c->logprob_f16_few,      c->logprob_bf16_few };
+    for (int i = 0; i < 6; i++) {
+        DRIVER(why, &c->driver, FuncSetAttribute, kernels[i],
+               CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, SB_CUDA_MAX_SHARED);
+        DRIVER(why, &c->driver, FuncSetAttribute, kernels[i],
+               CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100);
+        if (i < 3 && c->clusters > 8)
+            DRIVER(why, &c->driver, FuncSetAttribute, kernels[i],
+                   CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1);
+    }
+    return SB_OK;
+}
+
 static sb_status load_kernels(cuda *c, sb_message *why)
 {
-    void *bad;
+    const int capability = atoi(c->isa + 3);
     DRIVER(why, &c->driver, DeviceGetAttribute, &c->multiprocessors,
            CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, c->device);
-    c->hopper = strcmp(c->isa, "sm_90") >= 0 || strlen(c->isa) > 5;
+    c->hopper = capability >= 90;
+    c->clusters = capability < 90 ? 0 : capability < 110 ? 16 : 8;
     DRIVER(why, &c->driver, ModuleLoadData, &c->module, sb_fatbin_logprob);
     /* Loaded now: the driver's lazy loading could not happen under a graph capture. */
 #define KERNEL_LOAD(name)                                                                          \
     DRIVER(why, &c->driver, ModuleGetFunction, &c->name, c->module, #name);                        \
     DRIVER(why, &c->driver, FuncLoad, c->name);
     KERNELS(KERNEL_LOAD)
-    if (c->hopper) { /* clusters of 16 */
-        CUfunction clusters[] = { c->logprob_f32_cluster, c->logprob_f16_cluster,
-                                  c->logprob_bf16_cluster };
-        for (int i = 0; i < 3; i++)
-            DRIVER(why, &c->driver, FuncSetAttribute, clusters[i],
-                   CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1);
-    }
+    return prepare_few(c, why);
+}
+
+static sb_status open_report(cuda *c, sb_message *why)
+{
+    void *bad;
     DRIVER(why, &c->driver, MemHostAlloc, &bad, sizeof(int64_t),
            CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP);
     c->bad = bad;
@@ -179,6 +199,7 @@ static sb_status open_state(cuda *c, sb_message *why)
     DRIVER(why, &c->driver, DevicePrimaryCtxRetain, &c->context, c->device);
     DRIVER(why, &c->driver, CtxPushCurrent, c->context);
     status = load_kernels(c, why);
+    if (status == SB_OK) status = open_report(c, why);
     c->driver.CtxPopCurrent(&popped);
     return status;
 }
@@ -264,75 +285,17 @@ static sb_status check_pointers(sb_context *ctx, const sb_logprob_out *out, cons
     return SB_OK;
 }
 
-typedef struct plan {
-    int32_t split, threads;
-    int cluster;                      /* a row's pieces are a cluster */
-    int64_t piece;                    /* leaves */
-    int64_t work;                     /* rows to visit */
-    uint64_t states, targets, tokens; /* bytes of scratch, in this order */
-} plan;
-
-/* Rows of 16-bit logits whose alignment repeats every 8. */
-static int has_phases(const sb_call *call)
-{
-    return call->in.logits_dtype != SB_F32 && call->in.row_stride % 2 != 0;
-}
-
-/* How many pieces a row is cut into, and whether they form a cluster: whole rows when they fill
- * the GPU; else pieces of no less than a leaf a thread. Measured on an H100 (bench/results):
- * clusters pay for a few short rows, and where two blocks a row just fill the chip. */
-static void choose_split(const cuda *c, int64_t leaves, plan *p)
-{
-    int64_t most = (leaves + 255) / 256, split = p->work > 0 ? 4 * c->multiprocessors / p->work : 1;
-    int is_short = leaves <= 4096;
-    if (split > most) split = most;
-    p->split = split < 1 ? 1 : (int32_t)split;
-    if (p->cluster < 0 || !c->hopper) return;
-    if (is_short && p->work <= 8 && p->split > 1) {
-        p->cluster = 1;
-        if (p->split > MAX_CLUSTER) p->split = MAX_CLUSTER;
-    } else if (p->work <= c->multiprocessors && p->work >= (is_short ? 64 : 96) && most > 1) {
-        p->cluster = 1;
-        p->split = 2;
-        p->threads = MAX_BLOCK;
-    }
-}
-
-static plan plan_of(const cuda *c, const sb_logprob_out *out, const sb_call *call)
-{
-    int64_t leaves = (call->in.vocab + SB_LEAF - 1) / SB_LEAF;
-    plan p;
-    p.work = call->in.row_list ? call->in.row_count : call->rows;
-    p.split = call->launch.split;
-    p.threads = 0;
-    p.cluster = call->launch.cluster;
-    if (p.split == 0) choose_split(c, leaves, &p);
-    if (p.split > leaves) p.split = (int32_t)leaves;
-    if (p.split < 2 || p.split > MAX_CLUSTER || !c->hopper || p.cluster < 0) p.cluster = 0;
-    p.piece = (leaves + p.split - 1) / p.split;
-    if (p.threads == 0)
-        p.threads = p.split > 1 || has_phases(call)   ? 256
-                    : call->in.logits_dtype == SB_F32 ? 512
-                                                      : 384;
-    if (p.threads > (p.piece + 31) / 32 * 32) p.threads = (int32_t)((p.piece + 31) / 32 * 32);
-    if (call->launch.threads) p.threads = call->launch.threads;
-    p.states = p.split > 1 && !p.cluster ? (uint64_t)p.work * (uint64_t)p.split * sizeof(sb_state)
-                                         : 0;
-    p.targets = p.states ? (uint64_t)p.work * sizeof(sb_cuda_target) : 0;
-    p.tokens = out->sequence && !out->token ? (uint64_t)call->rows * sizeof(float) : 0;
-    return p;
-}
-
 static uint64_t workspace(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
 {
-    plan p = plan_of(ctx->state, out, call);
+    const cuda *c = ctx->state;
+    sb_cuda_plan p = sb_cuda_plan_of(c->multiprocessors, c->clusters, out, call);
     return p.states + p.targets + p.tokens;
 }
 
 static uint64_t address(const void *data) { return (uint64_t)(uintptr_t)data; }
 
 static sb_cuda_args args_of(const cuda *c, const sb_logprob_out *out, const sb_call *call,
-                            const plan *p, CUdeviceptr scratch)
+                            const sb_cuda_plan *p, CUdeviceptr scratch)
 {
     const sb_batch *in = &call->in;
     sb_cuda_args a;
@@ -351,7 +314,9 @@ static sb_cuda_args args_of(const cuda *c, const sb_logprob_out *out, const sb_c
     a.states = scratch;
     a.targets = scratch + p->states;
     a.tokens = p->tokens ? scratch + p->states + p->targets : a.token;
-    a.ahead = p->split == 1 ? (int64_t)c->multiprocessors * (1536 / p->threads) : 0;
+    a.ahead = p->kind == SB_CUDA_STREAM && p->whole
+                  ? (int64_t)c->multiprocessors * (1536 / p->threads)
+                  : 0;
     a.bad = c->bad_device;
     a.work = p->work;
     a.rows = call->rows;
@@ -363,14 +328,16 @@ static sb_cuda_args args_of(const cuda *c, const sb_logprob_out *out, const sb_c
     a.row_count = in->row_count;
     a.ignore_index = in->ignore_index;
     a.piece = p->piece;
+    a.whole = p->whole;
     a.split = p->split;
     a.cu_seqlens_dtype = in->cu_seqlens_dtype;
     a.ids_dtype = in->ids_dtype;
     a.itemsize = in->logits_dtype == SB_F32 ? 4 : 2;
     a.shift = in->shift;
     a.flat = in->cu_seqlens || in->batch <= 1 || in->batch_stride == in->time * in->row_stride;
-    a.phases = has_phases(call) && a.flat && !in->row_list && p->split == 1 && p->work >= 64;
+    a.phases = sb_cuda_has_phases(call) && a.flat && !in->row_list && p->whole && p->work >= 64;
     a.simple = a.flat && !in->mask && !in->row_list && !in->temperatures && !in->shift;
+    a.eager = a.simple && p->eager;
     a.logits_dtype = in->logits_dtype;
     a.temperature = in->temperature;
     mode = sb_fpmode_enter();
@@ -393,29 +360,33 @@ static sb_status launch(sb_context *ctx, CUfunction kernel, shape grid, sb_cuda_
 {
     cuda *c = ctx->state;
     void *parameters[] = { a };
-    CUlaunchAttribute attribute;
+    CUlaunchAttribute attributes[2];
     CUlaunchConfig config;
+    unsigned count = 0;
     if (grid.blocks == 0) return SB_OK;
     if (grid.blocks > MAX_GRID)
         return sb_fail(&ctx->error, SB_ERR_SHAPE,
                        "%" PRId64 " blocks are more than a grid holds (2^31 - 1)", grid.blocks);
-    memset(&attribute, 0, sizeof attribute);
+    memset(attributes, 0, sizeof attributes);
     memset(&config, 0, sizeof config);
     if (grid.cluster) {
-        attribute.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
-        attribute.value.dimension[0] = (unsigned)grid.cluster;
-        attribute.value.dimension[1] = attribute.value.dimension[2] = 1;
-    } else {
-        attribute.id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-        attribute.value.integer = 1;
+        attributes[count].id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+        attributes[count].value.dimension[0] = (unsigned)grid.cluster;
+        attributes[count].value.dimension[1] = attributes[count].value.dimension[2] = 1;
+        count++;
+    }
+    if (grid.early && c->hopper) {
+        attributes[count].id = CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+        attributes[count].value.integer = 1;
+        count++;
     }
     config.grid[0] = (unsigned)grid.blocks;
     config.block[0] = (unsigned)grid.threads;
     config.grid[1] = config.grid[2] = config.block[1] = config.block[2] = 1;
     config.shared = grid.shared;
     config.stream = stream;
-    config.attributes = &attribute;
-    config.attribute_count = c->hopper && (grid.cluster || grid.early) ? 1 : 0;
+    config.attributes = attributes;
+    config.attribute_count = count;
     DRIVER(&ctx->error, &c->driver, LaunchKernelEx, &config, kernel, parameters, NULL);
     return SB_OK;
 }
@@ -429,12 +400,6 @@ static sb_status clear(sb_context *ctx, void *data, int64_t floats, CUstream str
     return SB_OK;
 }
 
-/* As kernels/logprob.cu stages leaves: two a thread, of 16-bit logits. */
-static uint32_t staging_bytes(int32_t dtype, int32_t threads)
-{
-    return dtype == SB_F32 ? 0 : (uint32_t)threads * 2 * SB_LEAF * 2;
-}
-
 /* A warp an item, 8 a block. */
 static shape warps_for(int64_t items, int early)
 {
@@ -442,23 +407,26 @@ static shape warps_for(int64_t items, int early)
     return grid;
 }
 
-static CUfunction kernel_for(const cuda *c, int32_t dtype, int cluster)
+#define OF_DTYPE(c, dtype, suffix)                                                                 \
+    ((dtype) == SB_F32   ? (c)->logprob_f32##suffix                                                \
+     : (dtype) == SB_F16 ? (c)->logprob_f16##suffix                                                \
+                         : (c)->logprob_bf16##suffix)
+
+static CUfunction kernel_for(const cuda *c, int32_t dtype, const sb_cuda_plan *p)
 {
-    switch (dtype) {
-    case SB_F32: return cluster ? c->logprob_f32_cluster : c->logprob_f32;
-    case SB_F16: return cluster ? c->logprob_f16_cluster : c->logprob_f16;
-    default: return cluster ? c->logprob_bf16_cluster : c->logprob_bf16;
-    }
+    if (p->kind == SB_CUDA_CLUSTER) return OF_DTYPE(c, dtype, _cluster);
+    return p->kind == SB_CUDA_FEW ? OF_DTYPE(c, dtype, _few) : OF_DTYPE(c, dtype, );
 }
 
-static sb_status run(sb_context *ctx, const sb_logprob_out *out, const sb_call *call, const plan *p,
-                     CUdeviceptr scratch)
+static sb_status run(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
+                     const sb_cuda_plan *p, CUdeviceptr scratch)
 {
     cuda *c = ctx->state;
     CUstream stream = call->launch.stream;
     sb_cuda_args a = args_of(c, out, call, p, scratch);
-    shape grid = { p->work * p->split, p->threads, p->cluster ? p->split : 0, 0,
-                   staging_bytes(call->in.logits_dtype, p->threads) };
+    int32_t dtype = call->in.logits_dtype;
+    shape grid = { sb_cuda_blocks(p), sb_cuda_block(p), p->kind == SB_CUDA_CLUSTER ? p->split : 0,
+                   p->kind != SB_CUDA_STREAM, sb_cuda_shared(p, dtype) };
     sb_status status = SB_OK;
 
     if (call->in.row_list) { /* rows that are not listed */
@@ -466,9 +434,9 @@ static sb_status run(sb_context *ctx, const sb_logprob_out *out, const sb_call *
         if (status == SB_OK) status = clear(ctx, out->lse, call->rows, stream);
     }
     if (status == SB_OK && (a.tokens || a.lse || call->launch.check)) {
-        status = launch(ctx, kernel_for(c, call->in.logits_dtype, p->cluster), grid, &a, stream);
-        if (status == SB_OK && p->split > 1 && !p->cluster)
-            status = launch(ctx, c->logprob_finish, warps_for(p->work, 1), &a, stream);
+        status = launch(ctx, kernel_for(c, dtype, p), grid, &a, stream);
+        if (status == SB_OK && p->states)
+            status = launch(ctx, c->logprob_finish, warps_for(p->work - p->whole, 1), &a, stream);
     }
     if (status == SB_OK && (out->sequence || out->count))
         status = launch(ctx, c->sequence_sums, warps_for(call->in.batch, 0), &a, stream);
@@ -586,16 +554,16 @@ static sb_status check_call(sb_context *ctx, const sb_call *call)
 static sb_status logprob_entered(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
 {
     cuda *c = ctx->state;
-    plan p = plan_of(c, out, call);
+    sb_cuda_plan p = sb_cuda_plan_of(c->multiprocessors, c->clusters, out, call);
     uint64_t needed = p.states + p.targets + p.tokens;
     CUdeviceptr scratch = address(call->launch.workspace);
     sb_status status;
 
     if (call->launch.threads % 32 != 0 || call->launch.threads < 0 ||
-        call->launch.threads > MAX_BLOCK)
+        call->launch.threads > SB_CUDA_MAX_BLOCK)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
                        "threads is %d: it must be a multiple of 32 up to %d, or 0",
-                       (int)call->launch.threads, MAX_BLOCK);
+                       (int)call->launch.threads, SB_CUDA_MAX_BLOCK);
     if (call->launch.cluster < -1 || call->launch.cluster > 1)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "cluster is %d, not -1, 0 or 1",
                        (int)call->launch.cluster);

@@ -20,6 +20,12 @@
 #define SB_BAD_CU_SEQLENS 4
 #define SB_BAD_SHIFT 56
 
+/* Kernels for few rows: bytes of logits a thread has on their way, and what a warp's slot in shared
+ * memory takes, for logits of size bytes. */
+#define SB_CUDA_RING 128
+#define SB_CUDA_LANE_BYTES(size) (16 * (size))
+#define SB_CUDA_SLOT(size) (32 * SB_CUDA_LANE_BYTES(size) + 16)
+
 /* What logprob_<dtype> leaves for logprob_finish beside the states, an item. */
 typedef struct sb_cuda_target {
     float x;        /* the target's logit */
@@ -37,6 +43,7 @@ typedef struct sb_cuda_args {
     int64_t rows, batch, time, vocab;
     int64_t row_stride, batch_stride; /* in elements */
     int64_t row_count, ignore_index;
+    int64_t whole; /* rows that a block sums and finishes; the rest are cut into pieces */
     int64_t piece; /* leaves a piece */
     int64_t ahead; /* rows whose ids are fetched early: about what runs at once; 0: none */
     int32_t split;
@@ -44,6 +51,7 @@ typedef struct sb_cuda_args {
     int32_t shift;
     int32_t flat;   /* element of row r is r * row_stride: packed, or a contiguous batch */
     int32_t simple; /* flat; no mask, row list, temperatures or shift */
+    int32_t eager;  /* simple, and logits are fetched before ids are known */
     int32_t phases; /* 16-bit rows whose alignment repeats every 8: visit rows by alignment */
     int32_t logits_dtype;
     float temperature;

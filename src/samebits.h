@@ -121,9 +121,11 @@ typedef struct sb_open_options {
  * row list, token and lse. Only the logits are strided.
  *
  * A row is ignored where its id is ignore_index, its mask is 0, it is missing from the row list,
- * or, with shift, it is its sequence's first. Its logprob and lse are +0, its logits are never
- * read (they may be NaN, or unmapped), its id and temperature are not checked, and it counts
- * nowhere.
+ * or, with shift, it is its sequence's first. Its logprob and lse are +0, its logits are not read
+ * (they may be NaN, or unmapped), its id and temperature are not checked, and it counts nowhere.
+ * One exception: the cuda backend fetches the logits of a call of at most 20 MiB, without mask,
+ * row list, temperatures or shift, before it knows the ids (sb_launch: cluster -1 forbids it). An
+ * ignored row's are thrown away unseen, but must be mapped.
  *
  * Precedence: ignored; then a bad id (an error); then a row that is poisoned (NaN or +inf among
  * its logits) or empty (all -inf): NaN; then a target whose logit is -inf: -inf; then the formula.
@@ -178,7 +180,8 @@ typedef struct sb_launch {
                                  until it is done; null: allocated and freed in stream order */
     uint64_t workspace_size;  /* in bytes; sb_workspace_size says how many are needed */
     int32_t cluster;          /* cuda: 1: a row's pieces, 2 .. 16, are a thread block cluster, where
-                                 the GPU has clusters; -1: they are not; 0: chosen */
+                                 the GPU has clusters; 0: chosen; -1: they are not, and no logits
+                                 are fetched before their row's id is known */
     int32_t reserved;         /* 0 */
 } sb_launch;
 

@@ -16,11 +16,12 @@ local SETTINGS = {
 }
 
 -- What a GPU chooses for itself; a block a row; rows in pieces, finished by a second launch or in
--- a cluster; the largest blocks.
+-- a cluster, with logits fetched ahead of ids or not; the largest blocks.
 local GEOMETRIES = {
   { label = "" },
   { label = ", split 1, 128 threads", split = 1, block = 128 },
-  { label = ", split 7, 64 threads", split = 7, block = 64, cluster = -1 },
+  { label = ", split 7, 64 threads, not ahead", split = 7, block = 64, cluster = -1 },
+  { label = ", split 3, 96 threads", split = 3, block = 96 },
   { label = ", split 5, 96 threads, cluster", split = 5, block = 96, cluster = 1 },
   { label = ", split 1, 512 threads", split = 1, block = 512 },
 }

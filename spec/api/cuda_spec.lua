@@ -159,14 +159,38 @@ describe("on a GPU,", function()
             local batch = assert(samebits.batch(spec):to(device))
             for _, split in ipairs { 0, 1, 2, 7, 64, 65536 } do
               for _, threads in ipairs { 0, 32, 96, 256, 512 } do
-                local got = assert(ctx:logprob(batch, { split = split, threads = threads }))
-                for _, name in ipairs(OUTPUTS) do
-                  assert.same_bits(want[name], got[name], ("%s, %s, V = %d, split %d, %d threads")
-                    :format(dtype, packed and "packed" or "padded", V, split, threads))
+                for cluster = -1, 1 do
+                  local got = assert(ctx:logprob(batch, { split = split, threads = threads,
+                                                          cluster = cluster }))
+                  for _, name in ipairs(OUTPUTS) do
+                    assert.same_bits(want[name], got[name],
+                      ("%s, %s, V = %d, split %d, %d threads, cluster %d"):format(dtype,
+                        packed and "packed" or "padded", V, split, threads, cluster))
+                  end
                 end
               end
             end
           end
+        end
+      end
+    end)
+
+    -- The last rows of many are cut into pieces, so that the GPU stays full to the end.
+    it("many rows have the bits of rows alone", function()
+      for _, dtype in ipairs { "bfloat16", "float16", "float32" } do
+        local V, R = 65537, 900
+        local part = hex.tensor(hex.values(7 * V, 3), { 7, V }):to(dtype)
+        local logits, ids = samebits.empty({ R, V }, dtype), {}
+        for r = 0, R - 1 do
+          ffi.copy(ffi.cast("char *", logits.ptr) + r * V * logits.itemsize,
+            ffi.cast("char *", part.ptr) + r % 7 * V * logits.itemsize, V * logits.itemsize)
+          ids[r + 1] = r % 11 == 0 and -100 or r * 71 % V
+        end
+        local batch = assert(samebits.batch { logits = logits, ids = ids }:to(device))
+        local many = assert(ctx:logprob(batch))
+        local alone = assert(ctx:logprob(batch, { split = 1, threads = 128 }))
+        for _, name in ipairs { "token", "lse" } do
+          assert.same_bits(alone[name], many[name], dtype .. " " .. name)
         end
       end
     end)

@@ -1,0 +1,258 @@
+/* few.cuh - kernels for few rows, where a call is a chain of latencies.
+ *
+ * A block's last warp, the row warp, looks after the row: its id, its target, at last the finish.
+ * The others, the leaf warps, sum a piece of it. They start before the id is known, with several
+ * leaves a thread on their way at once; a row that turns out to be ignored or refused has its sum
+ * thrown away. */
+#pragma once
+
+#include "common.cuh"
+#include "finish.cuh"
+#include "leaf.cuh"
+#include "load.cuh"
+
+/* ---- a warp's ring of slots in shared memory, a leaf of each lane in a slot ------------- */
+
+template <int DTYPE> struct ring_of {
+    static constexpr int SIZE = DTYPE == SB_CUDA_F32 ? 4 : 2;
+    static constexpr int BYTES = SB_LEAF * SIZE; /* of a leaf */
+    static constexpr int SLOT = SB_CUDA_SLOT(SIZE);
+    static constexpr int SLOTS = SB_CUDA_RING / SB_CUDA_LANE_BYTES(SIZE);
+};
+
+/* The slots are 16-byte chunks in a row, as in device memory: from is a chunk's address. Lanes
+ * copy the chunks in turn, those before end. */
+template <int DTYPE> SB_DET void fetch_slot(uint32_t slot, const char *from, const char *end)
+{
+    const int lane = threadIdx.x % WARP, chunks = (int)((end - from) >> 4);
+#pragma unroll
+    for (int k = 0; k <= ring_of<DTYPE>::BYTES / 16; k++) {
+        int i = k * WARP + lane;
+        if (i < chunks && i < ring_of<DTYPE>::SLOT / 16)
+            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+                         :
+                         : "r"(slot + i * 16), "l"(from + i * 16)
+                         : "memory");
+    }
+}
+
+template <int DTYPE, int SHIFT> SB_DET void load_shared(leaf_words<DTYPE> &x, const uint4 *chunk)
+{
+    constexpr int CHUNKS = (DTYPE == SB_CUDA_F32 ? 4 : 2) + (SHIFT != 0);
+    uint32_t raw[4 * CHUNKS];
+#pragma unroll
+    for (int k = 0; k < CHUNKS; k++) {
+        uint4 v = chunk[k];
+        raw[4 * k] = v.x, raw[4 * k + 1] = v.y, raw[4 * k + 2] = v.z, raw[4 * k + 3] = v.w;
+    }
+    take_words<DTYPE, SHIFT>(x, raw);
+}
+
+/* A leaf whose first logit lies shift bytes into chunk; its ids from present on are absent. */
+template <int DTYPE>
+SB_DET void load_fetched(leaf_words<DTYPE> &x, const uint4 *chunk, uint32_t shift, int64_t present)
+{
+    constexpr bool HALVES = DTYPE != SB_CUDA_F32;
+    switch (shift) {
+    case 0: load_shared<DTYPE, 0>(x, chunk); break;
+    case 4: load_shared<DTYPE, 4>(x, chunk); break;
+    case 8: load_shared<DTYPE, 8>(x, chunk); break;
+    case 12: load_shared<DTYPE, 12>(x, chunk); break;
+    case 2: load_shared<DTYPE, HALVES ? 2 : 0>(x, chunk); break;
+    case 6: load_shared<DTYPE, HALVES ? 6 : 0>(x, chunk); break;
+    case 10: load_shared<DTYPE, HALVES ? 10 : 0>(x, chunk); break;
+    default: load_shared<DTYPE, HALVES ? 14 : 0>(x, chunk); break;
+    }
+    keep_present<DTYPE>(x, present);
+}
+
+SB_DET void commit_group() { asm volatile("cp.async.commit_group;" : : : "memory"); }
+
+/* ---- leaf warps ------------------------------------------------------------------------- */
+
+SB_DET int leaf_threads() { return (int)blockDim.x - WARP; }
+SB_DET bool in_row_warp() { return (int)threadIdx.x >= leaf_threads(); }
+
+/* By the leaf warps: leaves first .. last - 1 of a row into their threads' states. */
+template <int DTYPE>
+SB_DET void sum_leaves(thread_state *t, const part_of_row &part, const sb_row &row)
+{
+    typedef ring_of<DTYPE> ring;
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, step = leaf_threads();
+    const leaf_row constants = { row.c, row.k64 };
+    const uint32_t shift = (uint32_t)(uint64_t)part.logits & 15;
+    const int64_t ids = min((int64_t)part.last * SB_LEAF, part.vocab);
+    const char *end = (const char *)(((uint64_t)part.logits + ids * ring::SIZE + 15) &
+                                     ~(uint64_t)15);
+    const char *slots = (const char *)staging + warp * ring::SLOTS * ring::SLOT;
+    const uint32_t here = (uint32_t)__cvta_generic_to_shared(slots);
+    int k = part.first + warp * WARP, ahead = k, slot = 0; /* the warp's first leaf of a trip */
+    bool left = false;
+
+    t->base = 0;
+    sb_state_init(&t->s, row.c);
+#pragma unroll
+    for (int i = 0; i < ring::SLOTS; i++) {
+        if (ahead < part.last)
+            fetch_slot<DTYPE>(here + i * ring::SLOT,
+                              part.logits - shift + (int64_t)ahead * ring::BYTES, end);
+        commit_group();
+        ahead += step;
+    }
+    for (; k < part.last; k += step) {
+        asm volatile("cp.async.wait_group %0;" : : "n"(ring::SLOTS - 1) : "memory");
+        __syncwarp();
+        if (k + lane < part.last) {
+            leaf_words<DTYPE> x;
+            load_fetched<DTYPE>(x, (const uint4 *)(slots + slot * ring::SLOT + lane * ring::BYTES),
+                                shift, part.vocab - (int64_t)(k + lane) * SB_LEAF);
+            add_leaf<DTYPE>(t, x, constants, &left);
+        }
+        if (ahead < part.last) {
+            __syncwarp(); /* the slot is free again */
+            fetch_slot<DTYPE>(here + slot * ring::SLOT,
+                              part.logits - shift + (int64_t)ahead * ring::BYTES, end);
+        }
+        commit_group();
+        ahead += step;
+        slot = slot + 1 == ring::SLOTS ? 0 : slot + 1;
+    }
+    if (left) {
+        sb_state copy = t->s;
+        add_left<DTYPE>(&copy, part, row.c, row.k64, row.lim, step);
+        t->s = copy;
+    }
+}
+
+/* ---- the row warp ----------------------------------------------------------------------- */
+
+/* The row that the block's threads find in shared memory. By the row warp; the block waits for it
+ * unless the call is eager. */
+SB_DET void find_row(const sb_cuda_args &in, block_row *mine, int64_t item, bool writes)
+{
+    if (threadIdx.x % WARP == 0) set_block_row(in, mine, item, writes);
+    __syncwarp();
+}
+
+SB_DET float target_or_nothing(const sb_cuda_args &in, const block_row &mine, int dtype)
+{
+    if (mine.done) return 0.0f;
+    return dtype == SB_CUDA_F32   ? load_one<SB_CUDA_F32>(mine.logits, mine.id)
+           : dtype == SB_CUDA_F16 ? load_one<SB_CUDA_F16>(mine.logits, mine.id)
+                                  : load_one<SB_CUDA_BF16>(mine.logits, mine.id);
+}
+
+/* ---- kernels ---------------------------------------------------------------------------- */
+
+SB_DET part_of_row part_for(const sb_cuda_args &in, int64_t item, int piece)
+{
+    const int leaves = (int)((in.vocab + SB_LEAF - 1) / SB_LEAF);
+    part_of_row part;
+    part.logits = (const char *)in.logits + item * in.row_stride * in.itemsize;
+    part.vocab = in.vocab;
+    part.first = (int)(piece * in.piece);
+    part.last = min(part.first + (int)in.piece, leaves);
+    return part;
+}
+
+/* A piece's state into in.states, and a row's target, for logprob_finish. */
+template <int DTYPE> SB_DET void logprob_few(const sb_cuda_args &in)
+{
+    __shared__ block_row mine;
+    __shared__ sb_state shared[WARP];
+    const int64_t item = blockIdx.x / (uint32_t)in.split;
+    const int piece = (int)(blockIdx.x % (uint32_t)in.split), warps = leaf_threads() / WARP;
+    part_of_row part = part_for(in, item, piece);
+    sb_row row = in.row;
+    float x = 0;
+    thread_state t;
+
+    wait_for_primary();
+    if (in_row_warp() && (piece == 0 || !in.eager)) find_row(in, &mine, item, piece == 0);
+    if (!in.eager) {
+        __syncthreads(); /* mine is written */
+        part.logits = mine.logits;
+        row = mine.row;
+    }
+    if (!in_row_warp()) {
+        if (in.eager || !mine.done) sum_leaves<DTYPE>(&t, part, row);
+        else sb_state_init(&t.s, 0);
+        warp_merge(&t.s);
+        if (threadIdx.x % WARP == 0) shared[threadIdx.x / WARP] = t.s;
+    } else if (piece == 0) {
+        x = target_or_nothing(in, mine, DTYPE);
+    }
+    begin_dependents();
+    __syncthreads(); /* every leaf warp's state is in shared */
+    if (!in_row_warp()) return;
+    merge_shared(&t.s, shared, warps);
+    if (threadIdx.x % WARP != 0) return;
+    ((sb_state *)in.states)[blockIdx.x] = t.s;
+    if (piece == 0) write_target(in, item, x, !mine.done);
+}
+
+#define MAX_CLUSTER 16
+#define MAX_LEAF_WARPS 31
+
+/* The same in one launch: the pieces of a row are the blocks of a cluster; leaf warps send their
+ * states to the first block, whose row warp merges and finishes. */
+template <int DTYPE> SB_DET void logprob_cluster(const sb_cuda_args &in)
+{
+#if __CUDA_ARCH__ >= 900
+    __shared__ block_row mine;
+    __shared__ __align__(16) sb_state shared[MAX_CLUSTER * MAX_LEAF_WARPS];
+    __shared__ uint64_t arrived;
+    const int64_t item = blockIdx.x / (uint32_t)in.split;
+    const int piece = (int)(blockIdx.x % (uint32_t)in.split), warps = leaf_threads() / WARP;
+    part_of_row part = part_for(in, item, piece);
+    sb_row row = in.row;
+
+    if (piece == 0 && (int)threadIdx.x == leaf_threads())
+        expect_bytes(&arrived, in.split * warps * (uint32_t)sizeof(sb_state));
+    cluster_arrive(); /* the first block's shared memory may be written once all have started */
+    wait_for_primary();
+    if (in_row_warp() && (piece == 0 || !in.eager)) find_row(in, &mine, item, piece == 0);
+    if (!in.eager) {
+        __syncthreads(); /* mine is written */
+        if (mine.done) {
+            cluster_wait();
+            return;
+        }
+        part.logits = mine.logits;
+        row = mine.row;
+    }
+    if (!in_row_warp()) {
+        thread_state t;
+        sum_leaves<DTYPE>(&t, part, row);
+        begin_dependents();
+        warp_merge(&t.s);
+        cluster_wait();
+        send_state(&shared[piece * warps + threadIdx.x / WARP], &arrived, t.s);
+        return;
+    }
+    cluster_wait();
+    begin_dependents();
+    if (piece != 0) return;
+    const float x = target_or_nothing(in, mine, DTYPE);
+    const bool absent = mine.done || sb_is_absent(x);
+    sb_mantissa part_of_log = { 0, 0 };
+    sb_lg target, sum;
+    sb_state s;
+    if (!absent) part_of_log = sb_target_mantissa(x, &mine.row);
+        /* One text for both logarithms: the first, taken while leaves are summed, brings the
+     * instructions near. */
+#pragma unroll 1
+    for (int pass = 0;; pass++) {
+        if (pass == 1) {
+            wait_for_bytes(&arrived);
+            merge_shared(&s, shared, in.split * warps);
+            if (!sb_state_is_nan(&s)) part_of_log = sb_sum_mantissa(&s);
+        }
+        sum = sb_log2_parts(part_of_log.m, part_of_log.e);
+        if (pass == 1) break;
+        target = sum;
+    }
+    if (!mine.done && threadIdx.x % WARP == 0)
+        write_finished(in, mine.number, sb_state_is_nan(&s), absent, target, sum, mine.row);
+#endif
+}

@@ -1,0 +1,75 @@
+/* plan.c - every launch that the CUDA backend may choose covers every leaf once, within what its
+ * kernels and a GPU take. */
+#include "../../src/cuda_plan.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "det/leaf.h"
+#include "spec.h"
+
+static int covers(const sb_cuda_plan *p, int64_t leaves)
+{
+    if (p->split < 1 || p->whole < 0 || p->whole > p->work) return 0;
+    if (p->whole == p->work) return 1;
+    return p->piece > 0 && p->piece * p->split >= leaves; /* kernels cut the last piece off */
+}
+
+static int launches(const sb_cuda_plan *p, int32_t dtype, int clusters)
+{
+    int32_t most = p->kind == SB_CUDA_STREAM ? 512 : 1024;
+    int64_t cut_rows = p->kind == SB_CUDA_CLUSTER ? 0 : p->work - p->whole;
+    if (p->threads < 32 || p->threads % 32 || sb_cuda_block(p) > most) return 0;
+    if (p->kind == SB_CUDA_CLUSTER && (p->split < 2 || p->split > clusters)) return 0;
+    if (p->kind != SB_CUDA_STREAM && p->whole != 0) return 0;
+    if (p->kind == SB_CUDA_STREAM && p->eager) return 0;
+    if (sb_cuda_blocks(p) != p->whole + (p->work - p->whole) * p->split) return 0;
+    if (p->states != (uint64_t)(cut_rows * p->split * 32)) return 0;
+    /* a stream kernel's dynamic shared memory is what any kernel may have */
+    return sb_cuda_shared(p, dtype) <=
+           (p->kind == SB_CUDA_STREAM ? 47u * 1024 : (uint32_t)SB_CUDA_MAX_SHARED);
+}
+
+int check_cuda_plans(void)
+{
+    static const int64_t vocabs[] = { 1, 15, 17, 300, 1025, 32000, 50257, 151936, 262144, 1 << 20 };
+    static const int64_t counts[] = { 0,   1,   2,   3,    8,    16,   17,   33,    64,    66,
+                                      67,  132, 133, 198,  199,  396,  397,  512,   660,   661,
+                                      792, 793, 800, 2048, 4096, 8184, 8185, 16384, 100003 };
+    static const int32_t splits[] = { 0, 1, 2, 7, 16, 17, 65536 }, threads[] = { 0, 32, 96, 512 };
+    static const int machines[][2] = { { 132, 16 }, { 108, 0 }, { 170, 8 }, { 16, 0 }, { 1, 16 } };
+    int64_t plans = 0, wrong = 0;
+    sb_logprob_out out;
+    sb_call call;
+    float token;
+
+    memset(&out, 0, sizeof out);
+    memset(&call, 0, sizeof call);
+    out.token = &token;
+    for (uint64_t i = 0; i < 5 * 10 * 29 * 7 * 4 * 3 * 3; i++) {
+        uint64_t n = i;
+        const int *machine = machines[n % 5];
+        const int64_t vocab = vocabs[(n /= 5) % 10], rows = counts[(n /= 10) % 29];
+        sb_cuda_plan p;
+        call.in.vocab = call.in.row_stride = vocab;
+        call.in.batch = 1;
+        call.in.time = call.rows = rows;
+        call.launch.split = splits[(n /= 29) % 7];
+        call.launch.threads = threads[(n /= 7) % 4];
+        call.launch.cluster = (int32_t)((n /= 4) % 3) - 1;
+        call.in.logits_dtype = (int32_t)(n / 3 % 3) + 1;
+        p = sb_cuda_plan_of(machine[0], machine[1], &out, &call);
+        plans++;
+        if (p.work == rows && covers(&p, (vocab + SB_LEAF - 1) / SB_LEAF) &&
+            launches(&p, call.in.logits_dtype, machine[1]))
+            continue;
+        if (wrong++ == 0)
+            printf("V = %lld, %lld rows, dtype %d, split %d, threads %d, cluster %d on %d: kind "
+                   "%d, split %d, %d threads, %lld whole; ",
+                   (long long)vocab, (long long)rows, (int)call.in.logits_dtype,
+                   (int)call.launch.split, (int)call.launch.threads, (int)call.launch.cluster,
+                   machine[0], (int)p.kind, (int)p.split, (int)p.threads, (long long)p.whole);
+    }
+    printf("%lld launches: %lld wrong\n", (long long)plans, (long long)wrong);
+    return wrong == 0;
+}
