@@ -1,0 +1,292 @@
+--- What must not reach a bit: each transform takes a case's sequences apart and lays them out anew.
+--
+-- `draws` names the fields that a transform draws beyond the common ones; `calls(case, sequences)`
+-- lists the calls that have to give back what each sequence gives alone. Optional:
+--
+-- * `least`, `most`: sequences; `long`: they have several positions; `cost`: how often logits are
+--   laid out;
+-- * `settle(case, random)` sets fields that depend on each other;
+-- * `only(at)`: the variants it is for;
+-- * `opts(case, at)`: options of at.score; or `score(at, call, case)`, in place of at.score.
+
+local samebits = require "samebits"
+local assemble = require "spec.support.invariance.assemble"
+local prng = require "spec.support.prng"
+
+local M = {}
+
+-- Grids -------------------------------------------------------------------------------------------
+
+-- A sequence's slots, of positions from .. past - 1.
+local function slots(sequences, s, from, past)
+  local list = {}
+  for t = from or 0, (past or sequences[s].length) - 1 do list[#list + 1] = { s = s, t = t } end
+  return list
+end
+
+local function whole(case, sequences)
+  local grid = {}
+  for s = 0, case.n - 1 do grid[s + 1] = slots(sequences, s) end
+  return grid
+end
+
+local function shuffled(list, seed)
+  if seed == 0 then return list end
+  local random, out = prng.new(seed), {}
+  for i = 1, #list do out[i] = list[i] end
+  for i = #out, 2, -1 do
+    local j = random:integer(1, i)
+    out[i], out[j] = out[j], out[i]
+  end
+  return out
+end
+
+-- Positions without a token among a sequence's own.
+local function interleaved(list, pad, seed)
+  local random, out, left = prng.new(seed), {}, pad
+  for _, slot in ipairs(list) do
+    while left > 0 and random:integer(0, 1) == 1 do
+      out[#out + 1], left = false, left - 1
+    end
+    out[#out + 1] = slot
+  end
+  for _ = 1, left do out[#out + 1] = false end
+  return out
+end
+
+-- A side's padding goes beyond the longest sequence by `pad`.
+local function widened(case, sequences, layout)
+  local grid, longest = whole(case, sequences), 0
+  for _, list in ipairs(grid) do longest = math.max(longest, #list) end
+  for _, list in ipairs(grid) do
+    local missing = longest + case.pad - #list
+    for _ = 1, missing do
+      if layout == "left" then table.insert(list, 1, false) else list[#list + 1] = false end
+    end
+  end
+  return grid
+end
+
+-- Some tokens made inactive, whole sequences among them.
+local function masked(grid, case)
+  if case.masked == "none" then return grid end
+  local random = prng.new(case.seed + 17)
+  for _, list in ipairs(grid) do
+    local often = random:pick { 0, 2, 5, 10 }
+    for i, slot in ipairs(list) do
+      if slot and random:integer(1, 10) <= often then
+        list[i] = { s = slot.s, t = slot.t, off = true }
+      end
+    end
+  end
+  return grid
+end
+
+-- As the layout of a case says, which may be interleaved padding, too.
+local function arranged(case, sequences)
+  if case.layout == "left" or case.layout == "right" then
+    return widened(case, sequences, case.layout)
+  end
+  local grid = whole(case, sequences)
+  if case.layout == "interleaved" then
+    for b, list in ipairs(grid) do grid[b] = interleaved(list, case.pad, case.seed + b) end
+  else
+    for i = 1, case.pad do table.insert(grid, i * 7 % (#grid + 1) + 1, {}) end
+  end
+  return grid
+end
+
+-- Interleaved padding is all there is; what is left to pad goes to the right.
+local function layout_of(case) return case.layout == "interleaved" and "right" or case.layout end
+
+local function one(case, sequences, grid, opts)
+  return { assemble.call(case, sequences, grid, opts) }
+end
+
+-- The sequences in one batch, as the case lays them out: what a transform of the fields alone does.
+local function batch(case, sequences)
+  return one(case, sequences, arranged(case, sequences), { layout = layout_of(case) })
+end
+
+-- Scoring -----------------------------------------------------------------------------------------
+
+-- On the cpu, a context of its own with as many threads.
+local function with_threads(at, call, case)
+  local ctx = assert(samebits.open("cpu", { isa = at.context().isa, threads = case.threads,
+                                            split = case.split }))
+  local out = assert(ctx:logprob(call.spec))
+  ctx:close()
+  return out
+end
+
+local function launch_options(case, at)
+  if at.backend == "cpu" then return { split = case.split } end
+  return { split = case.split, threads = case.block, cluster = case.cluster }
+end
+
+-- The transforms ----------------------------------------------------------------------------------
+
+M.list = {
+  { name = "alone", calls = function(case, sequences)
+    local calls = {}
+    for s = 0, case.n - 1 do
+      calls[s + 1] = assemble.call(case, sequences, { slots(sequences, s) }, { layout = "single" })
+    end
+    return calls
+  end },
+
+  { name = "batch", draws = { "layout" }, most = 64, calls = batch },
+
+  -- Each sequence at each place of the batch.
+  { name = "places", draws = { "layout" }, most = 6, cost = 3, calls = function(case, sequences)
+    local calls, grid = {}, arranged(case, sequences)
+    for i = 1, #grid do
+      calls[i] = assemble.call(case, sequences, grid, { layout = layout_of(case) })
+      grid[#grid + 1] = table.remove(grid, 1)
+    end
+    return calls
+  end },
+
+  { name = "shuffled", draws = { "layout", "order" }, calls = function(case, sequences)
+    return one(case, sequences, shuffled(arranged(case, sequences), case.order),
+               { layout = layout_of(case) })
+  end },
+
+  { name = "neighbours", draws = { "layout", "wild", "order" }, least = 4,
+    calls = function(case, sequences)
+    return one(case, sequences, shuffled(arranged(case, sequences), case.order),
+               { layout = layout_of(case) })
+  end },
+
+  { name = "copies", draws = { "layout", "copies" }, cost = 2, calls = function(case, sequences)
+    local grid = {}
+    for _ = 1, case.copies do
+      for _, list in ipairs(whole(case, sequences)) do grid[#grid + 1] = list end
+    end
+    return one(case, sequences, grid, { layout = layout_of(case) })
+  end },
+
+  { name = "right", draws = { "pad" }, calls = function(case, sequences)
+    return one(case, sequences, widened(case, sequences, "right"), { layout = "right" })
+  end },
+
+  { name = "left", draws = { "pad" }, calls = function(case, sequences)
+    return one(case, sequences, widened(case, sequences, "left"), { layout = "left" })
+  end },
+
+  { name = "interleaved", draws = { "pad", "layout" }, calls = function(case, sequences)
+    local grid = whole(case, sequences)
+    for b, list in ipairs(grid) do grid[b] = interleaved(list, case.pad, case.seed + b) end
+    return one(case, sequences, grid, { layout = layout_of(case) })
+  end },
+
+  { name = "masks", draws = { "layout", "masked" }, calls = function(case, sequences)
+    return one(case, sequences, masked(arranged(case, sequences), case),
+               { layout = layout_of(case) })
+  end },
+
+  -- With empty sequences between.
+  { name = "packed", draws = { "pad" }, calls = function(case, sequences)
+    local grid = whole(case, sequences)
+    for i = 1, case.pad do table.insert(grid, i * 7 % (#grid + 1) + 1, {}) end
+    return one(case, sequences, grid, { layout = "packed" })
+  end },
+
+  -- The same batch, once for each of several row lists.
+  { name = "lists", long = true, draws = { "layout", "parts" }, calls = function(case, sequences)
+    local calls = {}
+    for part = 0, case.parts - 1 do
+      calls[#calls + 1] = assemble.call(case, sequences, arranged(case, sequences), {
+        layout = layout_of(case),
+        rows = function(row) return (row * 7 + case.seed) % case.parts == part end,
+      })
+    end
+    return calls
+  end },
+
+  -- Each sequence in pieces, a call each. With a shift, a piece begins one row early: with the
+  -- logits that score its first token.
+  { name = "chunks", long = true, draws = { "piece" }, most = 4, calls = function(case, sequences)
+    local calls = {}
+    for s = 0, case.n - 1 do
+      for from = 0, sequences[s].length - 1, case.piece do
+        local past = math.min(from + case.piece, sequences[s].length)
+        calls[#calls + 1] = assemble.call(case, sequences, { slots(sequences, s, from, past) },
+                                          { layout = "single" })
+      end
+    end
+    return calls
+  end },
+
+  -- All sequences advance together, a call a step; those that have ended are empty.
+  { name = "steps", long = true, draws = { "piece", "layout" }, calls = function(case, sequences)
+    local calls = {}
+    for from = 0, case.T - 1, case.piece do
+      local grid = {}
+      for s = 0, case.n - 1 do
+        grid[s + 1] = slots(sequences, s, from, math.min(from + case.piece, sequences[s].length))
+      end
+      calls[#calls + 1] = assemble.call(case, sequences, grid, { layout = layout_of(case) })
+    end
+    return calls
+  end },
+
+  -- Tokens of a sequence in another order: its sum is exact, and so does not know it.
+  { name = "reordered", long = true, draws = { "layout", "order" },
+    calls = function(case, sequences)
+    local grid = whole(case, sequences)
+    for b, list in ipairs(grid) do grid[b] = shuffled(list, case.order) end
+    return one(case, sequences, grid, { layout = layout_of(case) })
+  end },
+
+  { name = "strides", draws = { "layout", "gap", "between" }, calls = batch },
+
+  -- Sequences that overlap in memory: each begins one row after the one before.
+  { name = "windows", long = true, draws = { "gap", "piece" }, most = 1,
+    calls = function(case, sequences)
+    local grid, length = {}, math.min(case.piece, case.T)
+    for from = 0, case.T - length do
+      grid[from + 1] = slots(sequences, 0, from, from + length)
+    end
+    return one(case, sequences, grid, { layout = "right", windows = true })
+  end },
+
+  { name = "offset", draws = { "layout", "offset", "gap" }, calls = batch },
+
+  { name = "vocabulary", draws = { "layout", "extra", "gap" }, calls = batch },
+
+  { name = "containers", draws = { "layout", "container" }, calls = batch,
+    settle = function(case, random)
+      if case.dtype == "float32" then case.kind = random:pick { "ties", "eighths" } end
+      case.container = random:pick { "float32", "bfloat16", "float16" }
+      if case.kind ~= "ties" and case.kind ~= "eighths" then case.container = "float32" end
+    end },
+
+  { name = "arguments", draws = { "layout", "held", "ignore", "index" }, calls = batch },
+
+  { name = "outputs", draws = { "layout", "outputs" }, calls = batch,
+    opts = function(case)
+      return { outputs = case.outputs ~= "all" and { case.outputs } or nil }
+    end },
+
+  { name = "threads", draws = { "layout", "threads", "split" }, calls = batch,
+    score = with_threads,
+    only = function(at) return at.backend == "cpu" and at.context().device == "cpu" end },
+
+  { name = "geometry", draws = { "layout", "split", "block", "cluster" }, calls = batch,
+    opts = launch_options },
+
+  -- Everything at once.
+  { name = "everything", calls = function(case, sequences)
+    return one(case, sequences, shuffled(masked(arranged(case, sequences), case), case.order),
+               { layout = layout_of(case) })
+  end,
+    opts = launch_options,
+    draws = { "layout", "wild", "pad", "masked", "order", "gap", "between", "offset", "extra",
+              "held", "ignore", "index", "split", "block", "cluster" } },
+}
+
+M.named = {}
+for _, transform in ipairs(M.list) do M.named[transform.name] = transform end
+
+return M
