@@ -6,67 +6,19 @@ local samebits = require "samebits"
 local selftest = require "samebits.selftest"
 local vectors = require "samebits.vectors"
 local backends = require "spec.support.backends"
+local bounds = require "spec.support.bounds"
 local hex = require "spec.support.hex"
+local judge = require "spec.support.judge"
+local oracle = require "spec.support.oracle"
 
-ffi.cdef "double samebits_spec_log1p(double) __asm__(\"log1p\");"
-local exp, log, log1p = math.exp, math.log, ffi.C.samebits_spec_log1p
-
-local LOGPROB, LSE = 4.1e-7, 3.3e-7
-
--- Half the spacing of fp32 at x; 0 at 0.
-local function half_ulp(x)
-  local _, e = math.frexp(x)
-  return x == 0 and 0 or 2 ^ (math.max(e, -125) - 25)
-end
-
-local function bound(base, entropy, result)
-  return base + 2 ^ -24 * entropy + half_ulp(result)
-end
-
--- Collects what is off, and how many values were looked at.
-local function judge()
-  local self = { seen = 0, wrong = {} }
-  function self.within(what, got, exact, limit)
-    self.seen = self.seen + 1
-    local error = math.abs(got - exact)
-    if error > limit or error ~= error then
-      self.wrong[#self.wrong + 1] = ("%s: %.9g, exactly %.17g: off by %.4g, the bound is %.4g")
-        :format(what, got, exact, error, limit)
-    end
-  end
-  function self.done(at_least)
-    local wrong = self.wrong
-    assert(#wrong == 0, ("%d of %d values are out of bounds:\n%s"):format(#wrong, self.seen,
-      table.concat(wrong, "\n", 1, math.min(#wrong, 5))))
-    assert(self.seen >= at_least, ("only %d values were looked at"):format(self.seen))
-  end
-  return self
-end
+local exp, log1p = math.exp, oracle.log1p
+local LOGPROB, LSE, bound = bounds.LOGPROB, bounds.LSE, bounds.stated
 
 -- Read once, by the first test that needs them.
 local cases = {}
 local function cases_of(file)
   cases[file] = cases[file] or assert(vectors.read(selftest.directory .. "/" .. file))
   return cases[file]
-end
-
--- lse and entropy of V logits, in fp64. The sums are compensated (Kahan), so that V does not enter:
--- lse is right to about 1e-15 of the largest |x / tau|, far below any bound here.
-local function log_sum_exp(x, V, tau)
-  local m = -math.huge
-  for i = 0, V - 1 do m = math.max(m, x[i]) end
-  local mass, mass_error, moment, moment_error = 0, 0, 0, 0
-  for i = 0, V - 1 do
-    local u = (x[i] - m) / tau
-    local p = exp(u)
-    local more = p - mass_error
-    local sum = mass + more
-    mass, mass_error = sum, sum - mass - more
-    more = p * u - moment_error
-    sum = moment + more
-    moment, moment_error = sum, sum - moment - more
-  end
-  return m / tau + log(mass), log(mass) - moment / mass
 end
 
 -- A real model's logits, K targets a row (the sampled id, the likeliest, three others), and as many
@@ -89,9 +41,9 @@ local function real_calls()
     local ids = { tonumber(sampled:get(r - 1)), best, 0, V - 1, r * 1009 % V }
     for k = 1, K do
       local call, tau, id = calls[k], TAUS[(r + k) % K + 1], ids[k]
-      local lse, entropy = log_sum_exp(x, V, tau)
+      local truth = oracle.row(x, V, tau)
       call.ids[r], call.temperatures[r] = id, tau
-      call.exact[r] = { logprob = x[id] / tau - lse, lse = lse, entropy = entropy }
+      call.exact[r] = { logprob = truth.logprob(id), lse = truth.lse, entropy = truth.entropy }
     end
   end
   model = calls
@@ -153,7 +105,7 @@ backends.each(function(at)
         local exact = -log1p(rho)
         local entropy = rho / (1 + rho) * d - exact
         judged.within("the others at " .. -d, logprob, exact,
-                      LOGPROB * -exact + 2 ^ -24 * entropy + 3e-12 + half_ulp(logprob))
+                      LOGPROB * -exact + 2 ^ -24 * entropy + 3e-12 + bounds.half_ulp(logprob))
       end
       judged.done(97)
     end)
