@@ -15,7 +15,7 @@ local M = {}
 --- The ways of PyTorch that are measured.
 M.PATHS = { "log_softmax + gather", "gather - logsumexp" }
 
-local PROGRAM = "spec/support/torch_logprobs.py"
+local PROGRAM = debug.getinfo(1, "S").source:match "^@(.*)%.lua$" .. "_logprobs.py"
 local python = os.getenv "PYTHON" or "python3"
 
 local found
@@ -40,7 +40,7 @@ function M.start()
   if not version then return nil, why end
   local files = temporary.folder()
   local results = files:path "results"
-  local pipe = assert(io.popen(("'%s' %s '%s' >'%s' 2>&1"):format(python, PROGRAM, results,
+  local pipe = assert(io.popen(("'%s' '%s' '%s' >'%s' 2>&1"):format(python, PROGRAM, results,
                                                                   files:path "said"), "w"))
   return setmetatable({ version = version, files = files, pipe = pipe, cells = {} }, Run)
 end
