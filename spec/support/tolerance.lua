@@ -19,9 +19,10 @@ M.VOCABULARIES = { 300, 4099, 32000, 50257, 128256, 151936, 262144 }
 M.TARGETS = 16
 local SAMPLED = 8
 
--- Logits a cell, about; and rows at least and at most. SB_CASES is how many times as many rows.
+-- Logits a cell, about; and rows at least and at most. SB_CASES is how many times as many rows, up
+-- to 8: what is collected has to fit into LuaJIT's memory.
 local SIZE, FEWEST, MOST = 2 ^ 17, 2, 64
-M.TIMES = math.max(1, math.floor(tonumber(os.getenv "SB_CASES") or 1))
+M.TIMES = math.min(8, math.max(1, math.floor(tonumber(os.getenv "SB_CASES") or 1)))
 
 local function rows_for(V, times)
   return times * math.min(MOST, math.max(FEWEST, math.floor(SIZE / V)))
