@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "det/convert.h"
 #include "samebits.h"
 
 /* One line for the user. */
@@ -74,6 +75,10 @@ sb_fail(sb_message *message, sb_status status, const char *format, ...);
 sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *launch,
                      int device_memory, sb_message *why);
 
+/* op_logprob.c: the same for a call of ctx, and checks out's size. Clears ctx->error first. */
+sb_status sb_logprob_call_of(sb_context *ctx, sb_call *call, const sb_logprob_out *out,
+                             const sb_batch *batch, const sb_launch *launch);
+
 /* batch.c: the rows of sequence b, half open; host cu_seqlens only. */
 typedef struct sb_extent {
     int64_t first, last;
@@ -112,6 +117,33 @@ static inline float sb_float_at(const float *data, int64_t i)
 static inline float sb_temperature_at(const sb_call *call, int64_t row)
 {
     return call->in.temperatures ? sb_float_at(call->in.temperatures, row) : call->in.temperature;
+}
+
+/* Bytes of a logit. */
+static inline int64_t sb_itemsize(int32_t logits_dtype) { return logits_dtype == SB_F32 ? 4 : 2; }
+
+/* Where the logits that score row lie. */
+static inline const char *sb_logits_of(const sb_call *call, int64_t row)
+{
+    const sb_batch *in = &call->in;
+    int64_t element;
+    row -= in->shift;
+    if (in->cu_seqlens) element = row * in->row_stride;
+    else element = row / in->time * in->batch_stride + row % in->time * in->row_stride;
+    return (const char *)in->logits + element * sb_itemsize(in->logits_dtype);
+}
+
+/* Logit i of a row, as fp32. */
+static inline float sb_logit_at(const char *logits, int32_t logits_dtype, int64_t i)
+{
+    uint16_t half;
+    float x;
+    if (logits_dtype == SB_F32) {
+        memcpy(&x, logits + i * 4, 4);
+        return x;
+    }
+    memcpy(&half, logits + i * 2, 2);
+    return logits_dtype == SB_F16 ? sb_from_f16(half) : sb_from_bf16(half);
 }
 
 #endif

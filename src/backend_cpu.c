@@ -9,7 +9,6 @@
 
 #include "backend.h"
 #include "cpu.h"
-#include "det/convert.h"
 #include "det/finish.h"
 #include "det/sum.h"
 #include "fpmode.h"
@@ -128,7 +127,7 @@ static void *room(scratch *s, int64_t count, size_t size)
 typedef struct job {
     const sb_call *call;
     sb_reduce reduce;
-    int32_t itemsize;
+    int64_t itemsize;
     const int64_t *active; /* rows to compute */
     int64_t actives;
     int64_t split;      /* pieces a row */
@@ -138,34 +137,13 @@ typedef struct job {
     float *token, *lse; /* may be null */
 } job;
 
-/* Where the logits that score row lie. */
-static const char *logits_of(const job *j, int64_t row)
-{
-    const sb_batch *in = &j->call->in;
-    int64_t element;
-    row -= in->shift;
-    if (in->cu_seqlens) element = row * in->row_stride;
-    else element = row / in->time * in->batch_stride + row % in->time * in->row_stride;
-    return (const char *)in->logits + element * j->itemsize;
-}
-
-static float logit_at(const job *j, const char *logits, int64_t id)
-{
-    uint16_t half;
-    float x;
-    if (j->call->in.logits_dtype == SB_F32) {
-        memcpy(&x, logits + id * 4, 4);
-        return x;
-    }
-    memcpy(&half, logits + id * 2, 2);
-    return j->call->in.logits_dtype == SB_F16 ? sb_from_f16(half) : sb_from_bf16(half);
-}
-
 static void finish_row(const job *j, int64_t row, const sb_state *state, const sb_row *constants)
 {
     int64_t id = sb_int_at(j->call->in.ids, j->call->in.ids_dtype, row);
-    if (j->token)
-        j->token[row] = sb_finish_logprob(state, logit_at(j, logits_of(j, row), id), constants);
+    if (j->token) {
+        float x = sb_logit_at(sb_logits_of(j->call, row), j->call->in.logits_dtype, id);
+        j->token[row] = sb_finish_logprob(state, x, constants);
+    }
     if (j->lse) j->lse[row] = sb_finish_lse(state, constants);
 }
 
@@ -176,7 +154,7 @@ static void reduce_piece(const job *j, int64_t row, int64_t p, const sb_row *con
     int64_t first = p * j->piece, n = j->call->in.vocab - first;
     sb_state_init(state, constants->c);
     if (n > j->piece) n = j->piece;
-    if (n > 0) j->reduce(state, logits_of(j, row) + first * j->itemsize, n, constants);
+    if (n > 0) j->reduce(state, sb_logits_of(j->call, row) + first * j->itemsize, n, constants);
 }
 
 static void run_rows(void *shared, int64_t item)
@@ -272,7 +250,7 @@ static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_ca
     if (status != SB_OK) return status;
 
     j.active = active;
-    j.itemsize = call->in.logits_dtype == SB_F32 ? 4 : 2;
+    j.itemsize = sb_itemsize(call->in.logits_dtype);
     j.reduce = call->in.logits_dtype == SB_F32   ? c->isa->f32
                : call->in.logits_dtype == SB_F16 ? c->isa->f16
                                                  : c->isa->bf16;

@@ -74,7 +74,7 @@ static sb_status check_row_list(const sb_call *call, sb_message *why)
 static sb_status check_extent(const sb_call *call, sb_message *why)
 {
     const sb_batch *in = &call->in;
-    int64_t itemsize = in->logits_dtype == SB_F32 ? 4 : 2;
+    int64_t itemsize = sb_itemsize(in->logits_dtype);
     int64_t span = in->cu_seqlens ? product(call->rows, in->row_stride)
                                   : product(in->batch > 0 ? in->batch - 1 : 0, in->batch_stride);
     if (span >= 0 && !in->cu_seqlens) {

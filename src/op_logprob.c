@@ -1,17 +1,22 @@
 /* op_logprob.c - sb_logprob and its workspace: checks, then the backend. */
 #include "backend.h"
 
-static sb_status prepare(sb_context *ctx, sb_call *call, const sb_logprob_out *out,
-                         const sb_batch *batch, const sb_launch *launch)
+sb_status sb_logprob_call_of(sb_context *ctx, sb_call *call, const sb_logprob_out *out,
+                             const sb_batch *batch, const sb_launch *launch)
 {
-    sb_status status;
     ctx->error.text[0] = '\0';
     if (!out) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "out is null");
     if (out->size != sizeof *out)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
                        "sb_logprob_out.size is %u, not %u: start from SB_LOGPROB_OUT_INIT",
                        (unsigned)out->size, (unsigned)sizeof *out);
-    status = sb_call_of(call, batch, launch, ctx->backend->device_memory, &ctx->error);
+    return sb_call_of(call, batch, launch, ctx->backend->device_memory, &ctx->error);
+}
+
+static sb_status prepare(sb_context *ctx, sb_call *call, const sb_logprob_out *out,
+                         const sb_batch *batch, const sb_launch *launch)
+{
+    sb_status status = sb_logprob_call_of(ctx, call, out, batch, launch);
     if (status != SB_OK) return status;
     if (!ctx->backend->logprob)
         return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no logprob",
