@@ -112,6 +112,51 @@ SB_DET bool listed_well(const sb_cuda_args &in, int64_t i)
     return list[i] >= 0 && list[i] < in.rows && (i == 0 || list[i] > list[i - 1]);
 }
 
+/* One number for a row that has no sum: ignored (0) or refused (NaN). */
+SB_DET void write_row(const sb_cuda_args &in, int64_t r, float x)
+{
+    if (in.tokens) ((float *)in.tokens)[r] = x;
+    if (in.lse) ((float *)in.lse)[r] = x;
+}
+
+/* Tells the host. Every writer's report is a whole one: 8 bytes in one store; the last one stays.
+ */
+SB_DET void report(const sb_cuda_args &in, int64_t kind, int64_t index)
+{
+    *(volatile int64_t *)in.bad = kind << SB_BAD_SHIFT | (index + 1);
+}
+
+SB_DET bool is_listed(const sb_cuda_args &in, int64_t row)
+{
+    const int64_t *list = (const int64_t *)in.row_list;
+    int64_t low = 0, high = in.row_count;
+    if (!list) return true;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (list[middle] < row) low = middle + 1;
+        else high = middle;
+    }
+    return low < in.row_count && list[low] == row;
+}
+
+/* The rows of sequence b, half open; false: its cu_seqlens are not as they must be, and it is taken
+ * for empty. */
+SB_DET bool extent_of(const sb_cuda_args &in, int64_t b, int64_t *first, int64_t *last)
+{
+    bool well;
+    if (!in.cu_seqlens) {
+        *first = b * in.time;
+        *last = *first + in.time;
+        return true;
+    }
+    *first = int_at(in.cu_seqlens, in.cu_seqlens_dtype, b);
+    *last = int_at(in.cu_seqlens, in.cu_seqlens_dtype, b + 1);
+    well = *first >= 0 && *first <= *last && *last <= in.rows && (b > 0 || *first == 0) &&
+           (b + 1 < in.batch || *last == in.rows) && *last - *first <= SB_SUM_MAX;
+    if (!well) *last = *first;
+    return well;
+}
+
 /* ---- states ------------------------------------------------------------------------------- */
 
 /* The sum over a warp of 64-bit values, exact: 27 bits at a time. A digit's sum over a whole row is

@@ -38,20 +38,6 @@ SB_DET void finish_row(const sb_cuda_args &in, int64_t r, const sb_state &s, flo
     write_finished(in, r, nan, absent, target, mine, row);
 }
 
-/* One number for a row that has no sum: ignored (0) or refused (NaN). */
-SB_DET void write_row(const sb_cuda_args &in, int64_t r, float x)
-{
-    if (in.tokens) ((float *)in.tokens)[r] = x;
-    if (in.lse) ((float *)in.lse)[r] = x;
-}
-
-/* Tells the host. Every writer's report is a whole one: 8 bytes in one store; the last one stays.
- */
-SB_DET void report(const sb_cuda_args &in, int64_t kind, int64_t index)
-{
-    *(volatile int64_t *)in.bad = kind << SB_BAD_SHIFT | (index + 1);
-}
-
 /* For logprob_finish: the target's logit, and whether there is anything to finish. */
 SB_DET void write_target(const sb_cuda_args &in, int64_t item, float x, int32_t active)
 {

@@ -146,19 +146,6 @@ extern "C" __global__ void __launch_bounds__(256)
 
 /* ---- sequences ---------------------------------------------------------------------------- */
 
-SB_DET bool is_listed(const sb_cuda_args &in, int64_t row)
-{
-    const int64_t *list = (const int64_t *)in.row_list;
-    int64_t low = 0, high = in.row_count;
-    if (!list) return true;
-    while (low < high) {
-        int64_t middle = low + (high - low) / 2;
-        if (list[middle] < row) low = middle + 1;
-        else high = middle;
-    }
-    return low < in.row_count && list[low] == row;
-}
-
 /* Sums a sequence's tokens exactly, and counts its active ones: a warp a sequence. */
 extern "C" __global__ void __launch_bounds__(256)
     sequence_sums(const __grid_constant__ sb_cuda_args in)
@@ -167,15 +154,8 @@ extern "C" __global__ void __launch_bounds__(256)
     int lane = threadIdx.x % WARP;
     if (b >= in.batch) return;
 
-    int64_t first = b * in.time, last = first + in.time, active = 0;
-    bool well = true;
-    if (in.cu_seqlens) {
-        first = int_at(in.cu_seqlens, in.cu_seqlens_dtype, b);
-        last = int_at(in.cu_seqlens, in.cu_seqlens_dtype, b + 1);
-        well = first >= 0 && first <= last && last <= in.rows && (b > 0 || first == 0) &&
-               (b + 1 < in.batch || last == in.rows) && last - first <= SB_SUM_MAX;
-        if (!well) last = first;
-    }
+    int64_t first, last, active = 0;
+    bool well = extent_of(in, b, &first, &last);
     sb_sum sum;
     sb_sum_init(&sum);
     for (int64_t row = first + lane; row < last; row += WARP) {
