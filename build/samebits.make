@@ -87,9 +87,11 @@ GENERATED += $(OBJDIR)/context.o
 GENERATED += $(OBJDIR)/cpu_avx2.o
 GENERATED += $(OBJDIR)/cpu_avx512.o
 GENERATED += $(OBJDIR)/cpu_scalar.o
+GENERATED += $(OBJDIR)/cuda_conventional.o
 GENERATED += $(OBJDIR)/cuda_driver.o
 GENERATED += $(OBJDIR)/cuda_plan.o
 GENERATED += $(OBJDIR)/memory.o
+GENERATED += $(OBJDIR)/op_conventional.o
 GENERATED += $(OBJDIR)/op_logprob.o
 GENERATED += $(OBJDIR)/pool.o
 GENERATED += $(OBJDIR)/status.o
@@ -102,24 +104,32 @@ OBJECTS += $(OBJDIR)/context.o
 OBJECTS += $(OBJDIR)/cpu_avx2.o
 OBJECTS += $(OBJDIR)/cpu_avx512.o
 OBJECTS += $(OBJDIR)/cpu_scalar.o
+OBJECTS += $(OBJDIR)/cuda_conventional.o
 OBJECTS += $(OBJDIR)/cuda_driver.o
 OBJECTS += $(OBJDIR)/cuda_plan.o
 OBJECTS += $(OBJDIR)/memory.o
+OBJECTS += $(OBJDIR)/op_conventional.o
 OBJECTS += $(OBJDIR)/op_logprob.o
 OBJECTS += $(OBJDIR)/pool.o
 OBJECTS += $(OBJDIR)/status.o
 OBJECTS += $(OBJDIR)/version.o
 
 ifeq ($(config),release)
+GENERATED += obj/release/conventional.cu.o
 GENERATED += obj/release/logprob.cu.o
+OBJECTS += obj/release/conventional.cu.o
 OBJECTS += obj/release/logprob.cu.o
 
 else ifeq ($(config),debug)
+GENERATED += obj/debug/conventional.cu.o
 GENERATED += obj/debug/logprob.cu.o
+OBJECTS += obj/debug/conventional.cu.o
 OBJECTS += obj/debug/logprob.cu.o
 
 else ifeq ($(config),asan)
+GENERATED += obj/asan/conventional.cu.o
 GENERATED += obj/asan/logprob.cu.o
+OBJECTS += obj/asan/conventional.cu.o
 OBJECTS += obj/asan/logprob.cu.o
 
 endif
@@ -210,6 +220,9 @@ $(OBJDIR)/cpu_avx512.o: ../src/cpu_avx512.c
 $(OBJDIR)/cpu_scalar.o: ../src/cpu_scalar.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/cuda_conventional.o: ../src/cuda_conventional.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/cuda_driver.o: ../src/cuda_driver.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -217,6 +230,9 @@ $(OBJDIR)/cuda_plan.o: ../src/cuda_plan.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/memory.o: ../src/memory.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/op_conventional.o: ../src/op_conventional.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/op_logprob.o: ../src/op_logprob.c
@@ -233,16 +249,25 @@ $(OBJDIR)/version.o: ../src/version.c
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 
 ifeq ($(config),release)
+obj/release/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h
+	@echo "kernel conventional.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/release/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
 obj/release/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/release/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
 
 else ifeq ($(config),debug)
+obj/debug/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h
+	@echo "kernel conventional.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/debug/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
 obj/debug/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/debug/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
 
 else ifeq ($(config),asan)
+obj/asan/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h
+	@echo "kernel conventional.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/asan/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
 obj/asan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/asan/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120

@@ -39,6 +39,9 @@ typedef struct sb_backend {
     sb_status (*logprob)(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
     uint64_t (*workspace)(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
 
+    /* Optional. The control group's logprob: sb_conventional_logprob alone calls it. */
+    sb_status (*conventional)(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
+
     /* Optional, all or none: device memory, streams, events; as samebits.h states them. */
     sb_status (*check)(sb_context *ctx, void *stream);
     sb_status (*memory_alloc)(sb_context *ctx, void **data, uint64_t bytes, sb_memory kind);

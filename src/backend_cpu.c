@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "backend.h"
+#include "conventional.h"
 #include "cpu.h"
 #include "det/finish.h"
 #include "det/sum.h"
@@ -285,6 +286,11 @@ static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_ca
     return SB_OK;
 }
 
+static sb_status conventional(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
+{
+    return sb_conventional_cpu(((cpu *)ctx->state)->pool, &ctx->error, out, call);
+}
+
 const sb_backend sb_backend_cpu = {
     .name = "cpu",
     .probe = probe,
@@ -293,4 +299,5 @@ const sb_backend sb_backend_cpu = {
     .isa = isa_of,
     .threads = threads_of,
     .logprob = logprob,
+    .conventional = conventional,
 };

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "backend.h"
+#include "conventional.h"
 #include "cuda_args.h"
 #include "cuda_driver.h"
 #include "cuda_plan.h"
@@ -18,6 +19,7 @@
 /* The kernels, as tools/kernel.sh embedded them; size 0: built without nvcc. */
 extern const unsigned char sb_fatbin_logprob[];
 extern const uint64_t sb_fatbin_logprob_size;
+extern const unsigned char sb_fatbin_conventional[];
 
 #define KERNELS(X)                                                                                 \
     X(logprob_f32)                                                                                 \
@@ -32,14 +34,23 @@ extern const uint64_t sb_fatbin_logprob_size;
     X(logprob_finish)                                                                              \
     X(sequence_sums)
 
+/* The control group's: loaded by the first call that asks for it. */
+#define CONVENTIONAL_KERNELS(X)                                                                    \
+    X(conventional_f32)                                                                            \
+    X(conventional_f16)                                                                            \
+    X(conventional_bf16)                                                                           \
+    X(conventional_finish)                                                                         \
+    X(conventional_sums)
+
 typedef struct cuda {
     sb_cuda_driver driver;
     CUdevice device;
     int ordinal;
-    CUcontext context; /* the primary one */
-    CUmodule module;
+    CUcontext context;             /* the primary one */
+    CUmodule module, conventional; /* conventional: null until it is asked for */
 #define KERNEL_FIELD(name) CUfunction name;
     KERNELS(KERNEL_FIELD)
+    CONVENTIONAL_KERNELS(KERNEL_FIELD)
     int multiprocessors;
     int hopper;            /* compute capability 9.0: clusters, and kernels set up early */
     int clusters;          /* the most blocks of one */
@@ -181,6 +192,7 @@ static void close_state(cuda *c)
     if (c->context && c->driver.CtxPushCurrent(c->context) == CUDA_SUCCESS) {
         if (c->bad) c->driver.MemFreeHost((void *)(uintptr_t)c->bad);
         if (c->module) c->driver.ModuleUnload(c->module);
+        if (c->conventional) c->driver.ModuleUnload(c->conventional);
         c->driver.CtxPopCurrent(&popped);
     }
     if (c->context) c->driver.DevicePrimaryCtxRelease(c->device);
@@ -400,6 +412,17 @@ static sb_status clear(sb_context *ctx, void *data, int64_t floats, CUstream str
     return SB_OK;
 }
 
+/* Rows that a row list leaves out. */
+static sb_status clear_unlisted(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
+                                const sb_cuda_args *a)
+{
+    CUstream stream = call->launch.stream;
+    sb_status status;
+    if (!call->in.row_list) return SB_OK;
+    status = clear(ctx, (void *)(uintptr_t)a->tokens, call->rows, stream);
+    return status == SB_OK ? clear(ctx, out->lse, call->rows, stream) : status;
+}
+
 /* A warp an item, 8 a block. */
 static shape warps_for(int64_t items, int early)
 {
@@ -427,12 +450,8 @@ static sb_status run(sb_context *ctx, const sb_logprob_out *out, const sb_call *
     int32_t dtype = call->in.logits_dtype;
     shape grid = { sb_cuda_blocks(p), sb_cuda_block(p), p->kind == SB_CUDA_CLUSTER ? p->split : 0,
                    p->kind != SB_CUDA_STREAM, sb_cuda_shared(p, dtype) };
-    sb_status status = SB_OK;
+    sb_status status = clear_unlisted(ctx, out, call, &a);
 
-    if (call->in.row_list) { /* rows that are not listed */
-        status = clear(ctx, (void *)(uintptr_t)a.tokens, call->rows, stream);
-        if (status == SB_OK) status = clear(ctx, out->lse, call->rows, stream);
-    }
     if (status == SB_OK && (a.tokens || a.lse || call->launch.check)) {
         status = launch(ctx, kernel_for(c, dtype, p), grid, &a, stream);
         if (status == SB_OK && p->states)
@@ -551,11 +570,15 @@ static sb_status check_call(sb_context *ctx, const sb_call *call)
     return status;
 }
 
-static sb_status logprob_entered(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
+/* Puts a call's kernels into its stream. */
+typedef sb_status (*runner)(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
+                            const sb_cuda_plan *p, CUdeviceptr scratch);
+
+static sb_status run_checked(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
+                             const sb_cuda_plan *p, runner run_planned)
 {
     cuda *c = ctx->state;
-    sb_cuda_plan p = sb_cuda_plan_of(c->multiprocessors, c->clusters, out, call);
-    uint64_t needed = p.states + p.targets + p.tokens;
+    uint64_t needed = p->states + p->targets + p->tokens;
     CUdeviceptr scratch = address(call->launch.workspace);
     sb_status status;
 
@@ -575,7 +598,7 @@ static sb_status logprob_entered(sb_context *ctx, const sb_logprob_out *out, con
                        call->launch.workspace_size, needed);
     if (needed && !scratch)
         DRIVER(&ctx->error, &c->driver, MemAllocAsync, &scratch, needed, call->launch.stream);
-    status = run(ctx, out, call, &p, scratch);
+    status = run_planned(ctx, out, call, p, scratch);
     if (needed && !call->launch.workspace) c->driver.MemFreeAsync(scratch, call->launch.stream);
     if (status == SB_OK && call->launch.check) status = check_call(ctx, call);
     return status;
@@ -583,8 +606,74 @@ static sb_status logprob_entered(sb_context *ctx, const sb_logprob_out *out, con
 
 static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
 {
+    const cuda *c = ctx->state;
+    sb_cuda_plan p = sb_cuda_plan_of(c->multiprocessors, c->clusters, out, call);
     sb_status status = enter(ctx);
-    return status == SB_OK ? leave(ctx, logprob_entered(ctx, out, call)) : status;
+    return status == SB_OK ? leave(ctx, run_checked(ctx, out, call, &p, run)) : status;
+}
+
+/* ---- the control group -------------------------------------------------------------------- */
+
+static sb_status load_conventional(sb_context *ctx)
+{
+    cuda *c = ctx->state;
+    if (c->conventional_sums) return SB_OK; /* the last one */
+    if (!c->conventional)
+        DRIVER(&ctx->error, &c->driver, ModuleLoadData, &c->conventional, sb_fatbin_conventional);
+#define CONVENTIONAL_GET(name)                                                                     \
+    DRIVER(&ctx->error, &c->driver, ModuleGetFunction, &c->name, c->conventional, #name);
+    CONVENTIONAL_KERNELS(CONVENTIONAL_GET)
+    return SB_OK;
+}
+
+static sb_cuda_plan conventional_plan_of(const cuda *c, const sb_logprob_out *out,
+                                         const sb_call *call)
+{
+    sb_cuda_plan p = { .work = call->in.row_list ? call->in.row_count : call->rows };
+    sb_conventional_shape shape = sb_conventional_shape_of(call, p.work, c->multiprocessors);
+    int64_t leaves = (call->in.vocab + SB_LEAF - 1) / SB_LEAF;
+    p.split = shape.split;
+    p.threads = shape.threads;
+    p.piece = (leaves + p.split - 1) / p.split;
+    p.states = p.split > 1 ? (uint64_t)p.work * (uint64_t)p.split * 2 * sizeof(float) : 0;
+    p.tokens = out->sequence && !out->token ? (uint64_t)call->rows * sizeof(float) : 0;
+    return p;
+}
+
+static sb_status run_conventional(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
+                                  const sb_cuda_plan *p, CUdeviceptr scratch)
+{
+    cuda *c = ctx->state;
+    CUstream stream = call->launch.stream;
+    sb_cuda_args a = args_of(c, out, call, p, scratch);
+    CUfunction kernel = call->in.logits_dtype == SB_F32   ? c->conventional_f32
+                        : call->in.logits_dtype == SB_F16 ? c->conventional_f16
+                                                          : c->conventional_bf16;
+    shape grid = { p->work * p->split, p->threads, 0, 0, 0 };
+    sb_status status = clear_unlisted(ctx, out, call, &a);
+
+    if (status == SB_OK && (a.tokens || a.lse || call->launch.check)) {
+        status = launch(ctx, kernel, grid, &a, stream);
+        if (status == SB_OK && p->split > 1)
+            status = launch(ctx, c->conventional_finish, warps_for(p->work, 0), &a, stream);
+    }
+    if (status == SB_OK && (out->sequence || out->count))
+        status = launch(ctx, c->conventional_sums, warps_for(call->in.batch, 0), &a, stream);
+    return status;
+}
+
+static sb_status conventional_entered(sb_context *ctx, const sb_logprob_out *out,
+                                      const sb_call *call)
+{
+    sb_cuda_plan p = conventional_plan_of(ctx->state, out, call);
+    sb_status status = load_conventional(ctx);
+    return status == SB_OK ? run_checked(ctx, out, call, &p, run_conventional) : status;
+}
+
+static sb_status conventional(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
+{
+    sb_status status = enter(ctx);
+    return status == SB_OK ? leave(ctx, conventional_entered(ctx, out, call)) : status;
 }
 
 /* ---- memory, streams, events -------------------------------------------------------------- */
@@ -672,6 +761,7 @@ const sb_backend sb_backend_cuda = {
     .threads = threads_of,
     .logprob = logprob,
     .workspace = workspace,
+    .conventional = conventional,
     .check = check,
     .memory_alloc = memory_alloc,
     .memory_free = memory_free,

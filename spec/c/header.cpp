@@ -1,5 +1,6 @@
-// header.cpp - samebits.h is C++, too: with its initialisers, and without a warning.
+// header.cpp - the public headers are C++, too: with their initialisers, and without a warning.
 #include "samebits.h"
+#include "samebits_conventional.h"
 
 int main()
 {
@@ -11,6 +12,7 @@ int main()
     if (sb_open(&ctx, SB_ABI, "cpu", &options, nullptr, 0) != SB_OK) return 1;
     batch.vocab = 1;
     sb_status status = sb_logprob(ctx, &out, &batch, &launch);
+    sb_status control = sb_conventional_logprob(ctx, &out, &batch, &launch);
     sb_close(ctx);
-    return status == SB_OK ? 0 : 1;
+    return status == SB_OK && control == SB_OK ? 0 : 1;
 }

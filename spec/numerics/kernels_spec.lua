@@ -85,13 +85,27 @@ local function says(reason, lines)
   error(('none says "%s": %s'):format(reason, table.concat(lines, '\n')), 2)
 end
 
+-- The control group's kernels with something more in one of them.
+local function planted_in_control(folder, flags)
+  local file = assert(io.open('kernels/conventional.cu'))
+  local text, n = file:read('*a'):gsub('sum = warp_fold<add>%(sum%);\n',
+    '%0 atomicAdd((float *)in.lse, sum); sum = __logf(sum);\n')
+  file:close()
+  assert(n == 1, 'kernels/conventional.cu has no place for it')
+  local pipe = io.popen('pwd')
+  local options = { '-I', pipe:read('*l') .. '/kernels' }
+  pipe:close()
+  for _, option in ipairs(flags) do options[#options + 1] = option end
+  return lint.compile(folder.name, folder:write('planted_control.cu', text), options, { '90' })
+end
+
 describe('lint_kernels', function()
   if not lint.nvcc() then
     pending('there is no nvcc')
     return
   end
 
-  local folder, flags, kernels, tried, in_ptx, in_sass
+  local folder, flags, kernels, tried, in_ptx, in_sass, control
   local disassembles = lint.nvdisasm() ~= nil
 
   setup(function()
@@ -104,7 +118,9 @@ describe('lint_kernels', function()
       end
     end
     tried = lint.compile(folder.name, folder:write('planted.cu', source()), flags, { '90' })
+    control = planted_in_control(folder, flags)
     if disassembles then
+      lint.assemble(folder.name, control)
       lint.assemble(folder.name, kernels)
       lint.assemble(folder.name, tried)
       in_sass = lint.lint_sass(tried[1].name_sass, tried[1].sass)
@@ -132,7 +148,7 @@ describe('lint_kernels', function()
     for _, kernel in ipairs(kernels) do
       assert.is_true(select(2, kernel.ptx:gsub('%.entry', '')) > 0, kernel.name)
       assert.is_true(select(2, kernel.ptx:gsub('fma%.rn%.f32', '')) > 0, kernel.name)
-      assert.same({}, lint.lint_ptx(kernel.name, kernel.ptx))
+      assert.same({}, lint.lint_ptx(kernel.name, kernel.ptx, kernel.control))
     end
   end)
 
@@ -141,6 +157,35 @@ describe('lint_kernels', function()
       says(case[3], of(in_ptx, case[1]))
     end)
   end
+
+  -- All but what expf is; and that only there.
+  local function says_planted(found)
+    local list = of(found, 'conventional_sums')
+    assert.equal(2, #list, table.concat(found, '\n'))
+    assert.equal(2, #found, table.concat(found, '\n'))
+    says('an atomic', list)
+    says('an approximate instruction', list)
+  end
+
+  local function passes_only_as_control(lint_one, name, text)
+    assert.same({}, lint_one(name, text, true))
+    says('an approximate instruction', lint_one(name, text))
+  end
+
+  it('catches more than expf in the control group, in PTX', function()
+    says_planted(lint.lint_ptx(control[1].name, control[1].ptx, true))
+    local seen = 0
+    for _, kernel in ipairs(kernels) do
+      if kernel.control then
+        seen = seen + 1
+        passes_only_as_control(lint.lint_ptx, kernel.name, kernel.ptx)
+      else
+        assert.same({}, lint.lint_ptx(kernel.name, kernel.ptx))
+      end
+    end
+    assert.equal(#lint.archs, seen)
+    assert.is_nil(control[1].control, 'a file elsewhere is not the control group')
+  end)
 
   -- With kernel.sh's options a product and a sum stay two instructions; without, they do not, and
   -- no reader of PTX could tell that fma from one that was written.
@@ -168,7 +213,16 @@ describe('lint_kernels', function()
   it('passes the kernels as machine code', function()
     for _, kernel in ipairs(kernels) do
       assert.is_true(select(2, kernel.sass:gsub('FFMA', '')) > 0, kernel.name_sass)
-      assert.same({}, lint.lint_sass(kernel.name_sass, kernel.sass))
+      assert.same({}, lint.lint_sass(kernel.name_sass, kernel.sass, kernel.control))
+    end
+  end)
+
+  it('catches more than expf in the control group, in machine code', function()
+    says_planted(lint.lint_sass(control[1].name_sass, control[1].sass, true))
+    for _, kernel in ipairs(kernels) do
+      if kernel.control then
+        passes_only_as_control(lint.lint_sass, kernel.name_sass, kernel.sass)
+      end
     end
   end)
 
