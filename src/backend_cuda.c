@@ -11,6 +11,7 @@
 #include "cuda_args.h"
 #include "cuda_driver.h"
 #include "cuda_plan.h"
+#include "det/leaf.h"
 #include "fpmode.h"
 
 #define MAX_GRID 0x7fffffff

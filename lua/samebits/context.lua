@@ -142,8 +142,9 @@ local function arguments(what, self, batch, opts)
   return batch, opts
 end
 
-local function logprob(self, batch, opts)
-  batch, opts = arguments("logprob", self, batch, opts)
+-- entry: what of the library to call, with sb_logprob's arguments.
+local function score(what, entry, self, batch, opts)
+  batch, opts = arguments(what, self, batch, opts)
   local out = opts.out or {}
   local c = ffi.new "sb_logprob_out"
   c.size = ffi.sizeof "sb_logprob_out"
@@ -156,10 +157,14 @@ local function logprob(self, batch, opts)
     c[name] = ffi.cast(POINTERS[DTYPES[name]], t.ptr)
   end
   local ok, message, code = status_of.check(
-    C.sb_logprob(self.handle, c, batch.c, launch_of(self, opts)), self.handle)
+    C[entry](self.handle, c, batch.c, launch_of(self, opts)), self.handle)
   if not ok then return nil, message, code end
   for name, t in pairs(made) do out[name] = t end
   return out
+end
+
+local function logprob(self, batch, opts)
+  return score("logprob", "sb_logprob", self, batch, opts)
 end
 
 --- Scores a batch, which has to be on the context's device (`batch:to(ctx.device)` moves it).
@@ -274,6 +279,9 @@ local M = {}
 -- @return the context, with the fields `backend`, `device`, `isa` ("avx2", "sm_90") and `threads`
 -- (of a GPU: its multiprocessors); or nil, a message and the status' name
 M.open = misuse.guard(open)
+
+-- For modules beside this one: Context.logprob by another entry of the library.
+M.score = score
 
 function M.is_context(value) return getmetatable(value) == Context end
 
