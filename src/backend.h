@@ -16,8 +16,9 @@ typedef struct sb_message {
  * the caller gave them; ids and temperatures are for the backend to check, since it can read them.
  */
 typedef struct sb_call {
-    sb_batch in;  /* strides resolved */
-    int64_t rows; /* B * T or N */
+    sb_batch in;         /* strides resolved */
+    int64_t rows;        /* B * T or N */
+    int64_t first, held; /* the ids first .. first + held - 1 have logits: a shard, or all of V */
     sb_launch launch;
 } sb_call;
 
@@ -81,6 +82,11 @@ sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *laun
 /* op_logprob.c: the same for a call of ctx, and checks out's size. Clears ctx->error first. */
 sb_status sb_logprob_call_of(sb_context *ctx, sb_call *call, const sb_logprob_out *out,
                              const sb_batch *batch, const sb_launch *launch);
+
+/* batch.c: the same for a batch whose rows hold n logits, those of the ids from first on. With
+ * n = 0 logits may be null. */
+sb_status sb_shard_call_of(sb_call *call, const sb_batch *batch, int64_t first, int64_t n,
+                           const sb_launch *launch, int device_memory, sb_message *why);
 
 /* batch.c: the rows of sequence b, half open; host cu_seqlens only. */
 typedef struct sb_extent {

@@ -7,33 +7,17 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "backend.h"
+#include "backend_cpu.h"
 #include "conventional.h"
-#include "cpu.h"
 #include "det/finish.h"
 #include "det/sum.h"
 #include "fpmode.h"
-#include "pool.h"
 
 #define MAX_THREADS 1024
 #define PIECE_LOGITS 4096  /* a piece of a row is at least this long, unless split says otherwise */
 #define CHUNK_LOGITS 65536 /* rows handed out at once hold about this much; less runs unthreaded */
 
 static const sb_isa *const isas[] = { &sb_isa_avx512, &sb_isa_avx2, &sb_isa_scalar, NULL };
-
-/* Memory that lasts from call to call and only grows. */
-typedef struct scratch {
-    void *data;
-    size_t size;
-} scratch;
-
-typedef struct cpu {
-    const sb_isa *isa;
-    sb_pool *pool;
-    scratch rows;   /* int64 [active] the rows to compute */
-    scratch states; /* sb_state [active][split] */
-    scratch tokens; /* float [rows], where the caller wants sums but no tokens */
-} cpu;
 
 static sb_status probe(int device, sb_message *why)
 {
@@ -70,7 +54,7 @@ static sb_status open_cpu(sb_context *ctx, int device, const sb_open_options *op
     int32_t threads = options->threads ? options->threads : usable_threads();
     const sb_isa *isa = NULL;
     sb_status status = isa_named(options->isa, &isa, why);
-    cpu *c;
+    sb_cpu *c;
 
     (void)device;
     if (status != SB_OK) return status;
@@ -91,7 +75,7 @@ static sb_status open_cpu(sb_context *ctx, int device, const sb_open_options *op
 
 static void close_cpu(sb_context *ctx)
 {
-    cpu *c = ctx->state;
+    sb_cpu *c = ctx->state;
     sb_pool_destroy(c->pool);
     free(c->rows.data);
     free(c->states.data);
@@ -99,15 +83,14 @@ static void close_cpu(sb_context *ctx)
     free(c);
 }
 
-static const char *isa_of(const sb_context *ctx) { return ((const cpu *)ctx->state)->isa->name; }
+static const char *isa_of(const sb_context *ctx) { return ((const sb_cpu *)ctx->state)->isa->name; }
 
 static int32_t threads_of(const sb_context *ctx)
 {
-    return sb_pool_threads(((const cpu *)ctx->state)->pool);
+    return sb_pool_threads(((const sb_cpu *)ctx->state)->pool);
 }
 
-/* count items of a size, or null. */
-static void *room(scratch *s, int64_t count, size_t size)
+void *sb_cpu_room(sb_cpu_scratch *s, int64_t count, size_t size)
 {
     size_t bytes;
     if (__builtin_mul_overflow((size_t)count, size, &bytes)) return NULL;
@@ -125,34 +108,11 @@ static void *room(scratch *s, int64_t count, size_t size)
 
 /* ---- one call ----------------------------------------------------------------------------- */
 
-typedef struct job {
-    const sb_call *call;
-    sb_reduce reduce;
-    int64_t itemsize;
-    const int64_t *active; /* rows to compute */
-    int64_t actives;
-    int64_t split;      /* pieces a row */
-    int64_t piece;      /* logits a piece, a multiple of 16 */
-    int64_t chunk;      /* rows handed out at once, where split is 1 */
-    sb_state *states;   /* [actives][split], where split is not 1 */
-    float *token, *lse; /* may be null */
-} job;
-
-static void finish_row(const job *j, int64_t row, const sb_state *state, const sb_row *constants)
-{
-    int64_t id = sb_int_at(j->call->in.ids, j->call->in.ids_dtype, row);
-    if (j->token) {
-        float x = sb_logit_at(sb_logits_of(j->call, row), j->call->in.logits_dtype, id);
-        j->token[row] = sb_finish_logprob(state, x, constants);
-    }
-    if (j->lse) j->lse[row] = sb_finish_lse(state, constants);
-}
-
 /* Piece p of an active row. */
-static void reduce_piece(const job *j, int64_t row, int64_t p, const sb_row *constants,
+static void reduce_piece(const sb_cpu_job *j, int64_t row, int64_t p, const sb_row *constants,
                          sb_state *state)
 {
-    int64_t first = p * j->piece, n = j->call->in.vocab - first;
+    int64_t first = p * j->piece, n = j->call->held - first;
     sb_state_init(state, constants->c);
     if (n > j->piece) n = j->piece;
     if (n > 0) j->reduce(state, sb_logits_of(j->call, row) + first * j->itemsize, n, constants);
@@ -160,7 +120,7 @@ static void reduce_piece(const job *j, int64_t row, int64_t p, const sb_row *con
 
 static void run_rows(void *shared, int64_t item)
 {
-    const job *j = shared;
+    const sb_cpu_job *j = shared;
     int64_t first = item * j->chunk, last = first + j->chunk;
     sb_fpmode mode = sb_fpmode_enter();
     if (last > j->actives) last = j->actives;
@@ -169,14 +129,14 @@ static void run_rows(void *shared, int64_t item)
         sb_row constants = sb_row_of(sb_temperature_at(j->call, row));
         sb_state state;
         reduce_piece(j, row, 0, &constants, &state);
-        finish_row(j, row, &state, &constants);
+        j->finish(j, row, &state, &constants);
     }
     sb_fpmode_leave(mode);
 }
 
 static void run_piece(void *shared, int64_t item)
 {
-    const job *j = shared;
+    const sb_cpu_job *j = shared;
     int64_t row = j->active[item / j->split];
     sb_fpmode mode = sb_fpmode_enter();
     sb_row constants = sb_row_of(sb_temperature_at(j->call, row));
@@ -186,23 +146,23 @@ static void run_piece(void *shared, int64_t item)
 
 static void merge_row(void *shared, int64_t i)
 {
-    const job *j = shared;
+    const sb_cpu_job *j = shared;
     int64_t row = j->active[i];
     sb_fpmode mode = sb_fpmode_enter();
     sb_row constants = sb_row_of(sb_temperature_at(j->call, row));
     sb_state state = j->states[i * j->split];
     for (int64_t p = 1; p < j->split; p++) sb_state_merge(&state, &j->states[i * j->split + p]);
-    finish_row(j, row, &state, &constants);
+    j->finish(j, row, &state, &constants);
     sb_fpmode_leave(mode);
 }
 
 /* How rows are cut up: whole rows when there are plenty, pieces when there are few. */
-static void plan(job *j, int32_t threads)
+static void plan(sb_cpu_job *j, int32_t threads)
 {
-    int64_t vocab = j->call->in.vocab, leaves = (vocab + SB_LEAF - 1) / SB_LEAF;
+    int64_t held = j->call->held, leaves = (held + SB_LEAF - 1) / SB_LEAF;
     int64_t split = j->call->launch.split;
     if (split == 0) {
-        int64_t most = vocab / PIECE_LOGITS, wanted = 4 * (int64_t)threads;
+        int64_t most = held / PIECE_LOGITS, wanted = 4 * (int64_t)threads;
         split = j->actives == 0 || j->actives >= wanted || threads == 1
                     ? 1
                     : (wanted + j->actives - 1) / j->actives;
@@ -212,83 +172,111 @@ static void plan(job *j, int32_t threads)
     if (split < 1) split = 1;
     j->split = split;
     j->piece = (leaves + split - 1) / split * SB_LEAF;
-    j->chunk = 1 + CHUNK_LOGITS / vocab;
+    j->chunk = 1 + CHUNK_LOGITS / (held > 0 ? held : 1);
 }
 
-static int is_small(const job *j) { return j->actives * j->call->in.vocab <= CHUNK_LOGITS; }
+sb_status sb_cpu_job_prepare(sb_context *ctx, sb_cpu_job *j)
+{
+    sb_cpu *c = ctx->state;
+    const sb_call *call = j->call;
+    int64_t *active = sb_cpu_room(&c->rows, call->in.row_list ? call->in.row_count : call->rows,
+                                  sizeof *active);
+    sb_status status;
 
-/* ---- sequences ---------------------------------------------------------------------------- */
+    if (!active)
+        return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory to list %" PRId64 " rows",
+                       call->rows);
+    status = sb_list_active(call, active, &j->actives, &ctx->error);
+    if (status != SB_OK) return status;
 
-/* active is in rising order; a row that is not active adds nothing. */
-static void sum_sequences(const sb_logprob_out *out, const job *j)
+    j->active = active;
+    j->itemsize = sb_itemsize(call->in.logits_dtype);
+    j->reduce = call->in.logits_dtype == SB_F32   ? c->isa->f32
+                : call->in.logits_dtype == SB_F16 ? c->isa->f16
+                                                  : c->isa->bf16;
+    plan(j, sb_pool_threads(c->pool));
+    if (j->split == 1) return SB_OK;
+    j->states = sb_cpu_room(&c->states, j->actives * j->split, sizeof *j->states);
+    if (j->states) return SB_OK;
+    return sb_fail(&ctx->error, SB_ERR_MEMORY,
+                   "no memory for %" PRId64 " rows in %" PRId64 " pieces", j->actives, j->split);
+}
+
+void sb_cpu_job_run(sb_cpu *c, const sb_cpu_job *j)
+{
+    void *shared = (void *)(uintptr_t)j; /* the pool's items only read it */
+    int alone = j->actives * j->call->held <= CHUNK_LOGITS;
+    if (j->split > 1) {
+        sb_pool_run(c->pool, alone, run_piece, shared, j->actives * j->split);
+        sb_pool_run(c->pool, alone, merge_row, shared, j->actives);
+    } else {
+        sb_pool_run(c->pool, alone, run_rows, shared, (j->actives + j->chunk - 1) / j->chunk);
+    }
+}
+
+/* ---- logprob ------------------------------------------------------------------------------ */
+
+void sb_cpu_sum_sequences(const sb_logprob_out *out, const sb_call *call, const float *tokens,
+                          const int64_t *active, int64_t actives)
 {
     int64_t i = 0;
-    sb_fpmode mode = sb_fpmode_enter();
-    for (int64_t b = 0; b < j->call->in.batch; b++) {
-        int64_t last = sb_extent_of(j->call, b).last, before = i;
+    sb_fpmode mode;
+    if (!out->sequence && !out->count) return;
+    mode = sb_fpmode_enter();
+    for (int64_t b = 0; b < call->in.batch; b++) {
+        int64_t last = sb_extent_of(call, b).last, before = i;
         sb_sum sum;
         sb_sum_init(&sum);
-        for (; i < j->actives && j->active[i] < last; i++)
-            if (out->sequence) sb_sum_add(&sum, j->token[j->active[i]]);
+        for (; i < actives && active[i] < last; i++)
+            if (out->sequence) sb_sum_add(&sum, tokens[active[i]]);
         if (out->sequence) out->sequence[b] = sb_sum_round(&sum);
         if (out->count) out->count[b] = i - before;
     }
     sb_fpmode_leave(mode);
 }
 
+/* Where a row's results go; null: not wanted. */
+typedef struct results {
+    float *token, *lse;
+} results;
+
+static void finish_row(const sb_cpu_job *j, int64_t row, const sb_state *state,
+                       const sb_row *constants)
+{
+    const results *to = j->to;
+    int64_t id = sb_int_at(j->call->in.ids, j->call->in.ids_dtype, row);
+    if (to->token) {
+        float x = sb_logit_at(sb_logits_of(j->call, row), j->call->in.logits_dtype, id);
+        to->token[row] = sb_finish_logprob(state, x, constants);
+    }
+    if (to->lse) to->lse[row] = sb_finish_lse(state, constants);
+}
+
 static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
 {
-    cpu *c = ctx->state;
-    int64_t *active = room(&c->rows, call->in.row_list ? call->in.row_count : call->rows,
-                           sizeof *active);
-    job j = { .call = call, .token = out->token, .lse = out->lse };
-    sb_status status;
-
-    if (!active)
-        return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory to list %" PRId64 " rows",
-                       call->rows);
-    status = sb_list_active(call, active, &j.actives, &ctx->error);
+    sb_cpu *c = ctx->state;
+    results to = { out->token, out->lse };
+    sb_cpu_job j = { .call = call, .finish = finish_row, .to = &to };
+    sb_status status = sb_cpu_job_prepare(ctx, &j);
     if (status != SB_OK) return status;
-
-    j.active = active;
-    j.itemsize = sb_itemsize(call->in.logits_dtype);
-    j.reduce = call->in.logits_dtype == SB_F32   ? c->isa->f32
-               : call->in.logits_dtype == SB_F16 ? c->isa->f16
-                                                 : c->isa->bf16;
-    if (!j.token && out->sequence) {
-        j.token = room(&c->tokens, call->rows, sizeof *j.token);
-        if (!j.token)
+    if (!to.token && out->sequence) {
+        to.token = sb_cpu_room(&c->tokens, call->rows, sizeof *to.token);
+        if (!to.token)
             return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory for %" PRId64 " token logprobs",
                            call->rows);
-    }
-    plan(&j, sb_pool_threads(c->pool));
-    if (j.split > 1) {
-        j.states = room(&c->states, j.actives * j.split, sizeof *j.states);
-        if (!j.states)
-            return sb_fail(&ctx->error, SB_ERR_MEMORY,
-                           "no memory for %" PRId64 " rows in %" PRId64 " pieces", j.actives,
-                           j.split);
     }
 
     /* Nothing fails from here on. */
     if (out->token) memset(out->token, 0, (size_t)call->rows * sizeof *out->token);
     if (out->lse) memset(out->lse, 0, (size_t)call->rows * sizeof *out->lse);
-    if (j.token || j.lse) {
-        int alone = is_small(&j);
-        if (j.split > 1) {
-            sb_pool_run(c->pool, alone, run_piece, &j, j.actives * j.split);
-            sb_pool_run(c->pool, alone, merge_row, &j, j.actives);
-        } else {
-            sb_pool_run(c->pool, alone, run_rows, &j, (j.actives + j.chunk - 1) / j.chunk);
-        }
-    }
-    if (out->sequence || out->count) sum_sequences(out, &j);
+    if (to.token || to.lse) sb_cpu_job_run(c, &j);
+    sb_cpu_sum_sequences(out, call, to.token, j.active, j.actives);
     return SB_OK;
 }
 
 static sb_status conventional(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
 {
-    return sb_conventional_cpu(((cpu *)ctx->state)->pool, &ctx->error, out, call);
+    return sb_conventional_cpu(((sb_cpu *)ctx->state)->pool, &ctx->error, out, call);
 }
 
 const sb_backend sb_backend_cpu = {

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 
 #include "backend.h"
+#include "det/leaf.h"
 #include "det/sum.h"
 
 /* For messages: a NaN without its sign. */
@@ -89,6 +90,27 @@ static sb_status check_extent(const sb_call *call, sb_message *why)
     return SB_OK;
 }
 
+/* A shard cuts no leaf. Where an empty one begins says nothing. */
+static sb_status check_shard(const sb_call *call, sb_message *why)
+{
+    int64_t first = call->first, n = call->held, vocab = call->in.vocab;
+    if (n < 0 || first < 0 || n > vocab || first > vocab - n)
+        return sb_fail(why, SB_ERR_SHAPE,
+                       "the shard holds %" PRId64 " ids from %" PRId64 " on: outside [0, %" PRId64
+                       ")",
+                       n, first, vocab);
+    if (n > 0 && first % SB_LEAF != 0)
+        return sb_fail(why, SB_ERR_SHAPE,
+                       "the shard begins at id %" PRId64 ", which is no multiple of %d", first,
+                       SB_LEAF);
+    if (n % SB_LEAF != 0 && first + n != vocab)
+        return sb_fail(why, SB_ERR_SHAPE,
+                       "the shard holds %" PRId64 " ids, no multiple of %d, and ends at %" PRId64
+                       ", not at the vocabulary's end %" PRId64,
+                       n, SB_LEAF, first + n, vocab);
+    return SB_OK;
+}
+
 static sb_status check_shape(sb_call *call, int device_memory, sb_message *why)
 {
     sb_batch *in = &call->in;
@@ -97,11 +119,14 @@ static sb_status check_shape(sb_call *call, int device_memory, sb_message *why)
     if (in->vocab < 1 || in->vocab > SB_MAX_VOCAB)
         return sb_fail(why, SB_ERR_SHAPE, "vocab is %" PRId64 ", outside [1, %d]", in->vocab,
                        SB_MAX_VOCAB);
+    status = check_shard(call, why);
+    if (status != SB_OK) return status;
     if (in->batch < 0) return sb_fail(why, SB_ERR_SHAPE, "batch is %" PRId64, in->batch);
-    if (in->row_stride == 0) in->row_stride = in->vocab;
-    if (in->row_stride < in->vocab)
-        return sb_fail(why, SB_ERR_SHAPE, "row_stride %" PRId64 " is less than vocab %" PRId64,
-                       in->row_stride, in->vocab);
+    if (in->row_stride == 0) in->row_stride = call->held;
+    if (in->row_stride < call->held)
+        return sb_fail(why, SB_ERR_SHAPE,
+                       "row_stride %" PRId64 " is less than the %" PRId64 " logits of a row",
+                       in->row_stride, call->held);
 
     if (in->cu_seqlens) {
         if (in->cu_seqlens_dtype != SB_I32 && in->cu_seqlens_dtype != SB_I64)
@@ -133,6 +158,12 @@ static sb_status check_shape(sb_call *call, int device_memory, sb_message *why)
 sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *launch,
                      int device_memory, sb_message *why)
 {
+    return sb_shard_call_of(call, batch, 0, batch ? batch->vocab : 0, launch, device_memory, why);
+}
+
+sb_status sb_shard_call_of(sb_call *call, const sb_batch *batch, int64_t first, int64_t n,
+                           const sb_launch *launch, int device_memory, sb_message *why)
+{
     const sb_launch defaults = SB_LAUNCH_INIT;
     sb_status status;
 
@@ -147,6 +178,8 @@ sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *laun
                        (unsigned)launch->size, (unsigned)sizeof *launch);
     call->in = *batch;
     call->rows = 0;
+    call->first = first;
+    call->held = n;
     call->launch = launch ? *launch : defaults;
     if (call->launch.split < 0 || call->launch.split > 65536)
         return sb_fail(why, SB_ERR_ARGUMENT, "split is %d, outside [0, 65536]",
@@ -166,7 +199,8 @@ sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *laun
     if (!batch->temperatures && !sb_temperature_ok(batch->temperature))
         return sb_fail(why, SB_ERR_TEMPERATURE, "temperature %.9g is outside [2^-10, 2^10]",
                        printable(batch->temperature));
-    if (call->rows > 0 && !batch->logits) return sb_fail(why, SB_ERR_ARGUMENT, "logits is null");
+    if (call->rows > 0 && n > 0 && !batch->logits)
+        return sb_fail(why, SB_ERR_ARGUMENT, "logits is null");
     if (call->rows > 0 && !batch->ids) return sb_fail(why, SB_ERR_ARGUMENT, "ids is null");
     if (!batch->row_list) return SB_OK;
     if (batch->row_count < 0 || batch->row_count > call->rows)

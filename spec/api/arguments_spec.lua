@@ -164,7 +164,8 @@ describe("sb_logprob refuses", function()
   end)
 
   it("strides", function()
-    refused(SHAPE, "row_stride 4 is less than vocab 5", function(b) b.row_stride = V - 1 end)
+    refused(SHAPE, "row_stride 4 is less than the 5 logits of a row",
+            function(b) b.row_stride = V - 1 end)
     refused(SHAPE, "row_stride -6", function(b) b.row_stride = -STRIDE end)
     refused(SHAPE, "batch_stride is -1", function(b) b.batch_stride = -1 end)
     for _, strides in ipairs {

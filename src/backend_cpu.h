@@ -1,0 +1,56 @@
+/* backend_cpu.h - inside the CPU backend: its state, and a call's rows as work for its threads.
+ * Operations differ in what they do with a row's state. */
+#ifndef SB_BACKEND_CPU_H
+#define SB_BACKEND_CPU_H
+
+#include "backend.h"
+#include "cpu.h"
+#include "pool.h"
+
+/* Memory that lasts from call to call and only grows. */
+typedef struct sb_cpu_scratch {
+    void *data;
+    size_t size;
+} sb_cpu_scratch;
+
+typedef struct sb_cpu {
+    const sb_isa *isa;
+    sb_pool *pool;
+    sb_cpu_scratch rows;   /* int64 [active] the rows to compute */
+    sb_cpu_scratch states; /* sb_state [active][split] */
+    sb_cpu_scratch tokens; /* float [rows], where the caller wants sums but no tokens */
+} sb_cpu;
+
+/* count items of a size, or null. */
+void *sb_cpu_room(sb_cpu_scratch *s, int64_t count, size_t size);
+
+/* The rows of a call. The caller sets what stands before the blank line. */
+typedef struct sb_cpu_job {
+    const sb_call *call;
+    /* What becomes of a row's state. On any thread, in the contract's floating-point mode. */
+    void (*finish)(const struct sb_cpu_job *job, int64_t row, const sb_state *state,
+                   const sb_row *constants);
+    void *to; /* for finish: where results go */
+
+    sb_reduce reduce;
+    int64_t itemsize;
+    const int64_t *active; /* rows to compute, rising */
+    int64_t actives;
+    int64_t split;    /* pieces a row */
+    int64_t piece;    /* logits a piece, a multiple of 16 */
+    int64_t chunk;    /* rows handed out at once, where split is 1 */
+    sb_state *states; /* [actives][split], where split is not 1 */
+} sb_cpu_job;
+
+/* Everything that can fail: checks each active row, lists them, and decides how to cut them up. */
+sb_status sb_cpu_job_prepare(sb_context *ctx, sb_cpu_job *job);
+
+/* Computes the state of every active row and hands it to finish. */
+void sb_cpu_job_run(sb_cpu *c, const sb_cpu_job *job);
+
+/* tokens [rows], or null where out wants no sums; active is rising, and a row that is not active
+ * adds nothing. */
+void sb_cpu_sum_sequences(const sb_logprob_out *out, const sb_call *call, const float *tokens,
+                          const int64_t *active, int64_t actives);
+
+#endif
