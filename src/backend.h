@@ -22,6 +22,16 @@ typedef struct sb_call {
     sb_launch launch;
 } sb_call;
 
+/* sb_merge's arguments. */
+typedef struct sb_merge_call {
+    sb_state_record *states;
+    sb_target_record *targets;
+    const sb_state_record *from_states;
+    const sb_target_record *from_targets;
+    int64_t shards, rows;
+    sb_launch launch;
+} sb_merge_call;
+
 typedef struct sb_backend {
     const char *name;
     int device_memory; /* the caller's arrays are the device's: the host must not read them */
@@ -42,6 +52,15 @@ typedef struct sb_backend {
 
     /* Optional. The control group's logprob: sb_conventional_logprob alone calls it. */
     sb_status (*conventional)(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
+
+    /* Optional, all or none but for the last: shards of the vocabulary. finish's call holds no
+     * logits. */
+    sb_status (*partial)(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
+                         const sb_call *call);
+    sb_status (*merge)(sb_context *ctx, const sb_merge_call *call);
+    sb_status (*finish)(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
+                        const sb_state_record *states, const sb_target_record *targets);
+    uint64_t (*shard_workspace)(sb_context *ctx, const sb_call *call);
 
     /* Optional, all or none: device memory, streams, events; as samebits.h states them. */
     sb_status (*check)(sb_context *ctx, void *stream);
@@ -75,6 +94,9 @@ __attribute__((format(printf, 3, 4)))
 sb_status
 sb_fail(sb_message *message, sb_status status, const char *format, ...);
 
+/* batch.c: checks the outputs' struct. */
+sb_status sb_check_out(const sb_logprob_out *out, sb_message *why);
+
 /* batch.c: checks a batch and its launch options against samebits.h and fills in call. */
 sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *launch,
                      int device_memory, sb_message *why);
@@ -84,7 +106,7 @@ sb_status sb_logprob_call_of(sb_context *ctx, sb_call *call, const sb_logprob_ou
                              const sb_batch *batch, const sb_launch *launch);
 
 /* batch.c: the same for a batch whose rows hold n logits, those of the ids from first on. With
- * n = 0 logits may be null. */
+ * n = 0 its logits and strides are not looked at: call has none. */
 sb_status sb_shard_call_of(sb_call *call, const sb_batch *batch, int64_t first, int64_t n,
                            const sb_launch *launch, int device_memory, sb_message *why);
 
@@ -122,6 +144,14 @@ static inline float sb_float_at(const float *data, int64_t i)
     memcpy(&x, (const char *)data + i * 4, 4);
     return x;
 }
+
+/* records.c: checks the records that sb_merge is given. Host arrays only. */
+sb_status sb_check_merge(const sb_merge_call *call, sb_message *why);
+
+/* records.c: checks the records of a call's active rows. Host arrays only. */
+sb_status sb_check_finish(const sb_call *call, const sb_state_record *states,
+                          const sb_target_record *targets, const int64_t *active, int64_t actives,
+                          sb_message *why);
 
 static inline float sb_temperature_at(const sb_call *call, int64_t row)
 {

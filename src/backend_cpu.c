@@ -288,4 +288,7 @@ const sb_backend sb_backend_cpu = {
     .threads = threads_of,
     .logprob = logprob,
     .conventional = conventional,
+    .partial = sb_cpu_partial,
+    .merge = sb_cpu_merge,
+    .finish = sb_cpu_finish,
 };

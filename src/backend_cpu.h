@@ -53,4 +53,11 @@ void sb_cpu_job_run(sb_cpu *c, const sb_cpu_job *job);
 void sb_cpu_sum_sequences(const sb_logprob_out *out, const sb_call *call, const float *tokens,
                           const int64_t *active, int64_t actives);
 
+/* backend_cpu_shards.c; as backend.h states them. */
+sb_status sb_cpu_partial(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
+                         const sb_call *call);
+sb_status sb_cpu_merge(sb_context *ctx, const sb_merge_call *call);
+sb_status sb_cpu_finish(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
+                        const sb_state_record *states, const sb_target_record *targets);
+
 #endif

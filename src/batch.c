@@ -155,6 +155,15 @@ static sb_status check_shape(sb_call *call, int device_memory, sb_message *why)
     return check_extent(call, why);
 }
 
+sb_status sb_check_out(const sb_logprob_out *out, sb_message *why)
+{
+    if (!out) return sb_fail(why, SB_ERR_ARGUMENT, "out is null");
+    if (out->size == sizeof *out) return SB_OK;
+    return sb_fail(why, SB_ERR_ARGUMENT,
+                   "sb_logprob_out.size is %u, not %u: start from SB_LOGPROB_OUT_INIT",
+                   (unsigned)out->size, (unsigned)sizeof *out);
+}
+
 sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *launch,
                      int device_memory, sb_message *why)
 {
@@ -180,6 +189,10 @@ sb_status sb_shard_call_of(sb_call *call, const sb_batch *batch, int64_t first, 
     call->rows = 0;
     call->first = first;
     call->held = n;
+    if (n == 0) {
+        call->in.logits = NULL;
+        call->in.row_stride = call->in.batch_stride = 0;
+    }
     call->launch = launch ? *launch : defaults;
     if (call->launch.split < 0 || call->launch.split > 65536)
         return sb_fail(why, SB_ERR_ARGUMENT, "split is %d, outside [0, 65536]",

@@ -4,12 +4,10 @@
 sb_status sb_logprob_call_of(sb_context *ctx, sb_call *call, const sb_logprob_out *out,
                              const sb_batch *batch, const sb_launch *launch)
 {
+    sb_status status;
     ctx->error.text[0] = '\0';
-    if (!out) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "out is null");
-    if (out->size != sizeof *out)
-        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
-                       "sb_logprob_out.size is %u, not %u: start from SB_LOGPROB_OUT_INIT",
-                       (unsigned)out->size, (unsigned)sizeof *out);
+    status = sb_check_out(out, &ctx->error);
+    if (status != SB_OK) return status;
     return sb_call_of(call, batch, launch, ctx->backend->device_memory, &ctx->error);
 }
 

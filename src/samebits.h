@@ -66,7 +66,8 @@
     X(SB_ERR_BACKEND, 7, "the backend is unknown, or unavailable on this machine")                 \
     X(SB_ERR_MEMORY, 8, "an allocation failed")                                                    \
     X(SB_ERR_SYSTEM, 9, "the operating system refused a thread")                                   \
-    X(SB_ERR_DEVICE, 10, "the device or its driver failed")
+    X(SB_ERR_DEVICE, 10, "the device or its driver failed")                                        \
+    X(SB_ERR_STATE, 11, "a state or target record that shards do not give, or of another row")
 
 #ifdef __cplusplus
 extern "C" {
@@ -85,7 +86,8 @@ typedef enum sb_status {
     SB_ERR_BACKEND = 7,
     SB_ERR_MEMORY = 8,
     SB_ERR_SYSTEM = 9,
-    SB_ERR_DEVICE = 10
+    SB_ERR_DEVICE = 10,
+    SB_ERR_STATE = 11
 } sb_status;
 
 /* How elements are stored: IEEE binary32 and binary16, bfloat16, two's complement integers, all
@@ -173,8 +175,8 @@ typedef struct sb_launch {
     int32_t split;            /* pieces to cut each row into, 1 .. 65536; 0: chosen */
     int32_t threads;          /* cuda: threads a block, a multiple of 32 up to 512; 0: chosen */
     int32_t check;            /* cuda: 1: wait for the call, and fail as the cpu does where a device
-                                 array holds a bad id, temperature, row or cu_seqlens. 0: return at
-                                 once; such rows become NaN, and sb_check tells */
+                                 array holds a bad id, temperature, row, cu_seqlens or record. 0:
+                                 return at once; such rows become NaN, and sb_check tells */
     void *stream;             /* cuda: the CUstream or cudaStream_t to run in; null: the default */
     void *workspace;          /* cuda: device memory for scratch, 256-byte aligned, this call's own
                                  until it is done; null: allocated and freed in stream order */
@@ -244,10 +246,82 @@ SB_API const char *sb_last_error(const sb_context *ctx);
 SB_API sb_status sb_logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
                             const sb_launch *launch);
 
+/* ---- shards of the vocabulary ----
+ *
+ * Where each of several processes or GPUs holds the logits of some ids of every row (tensor
+ * parallelism), each calls sb_partial, they exchange the records, 40 bytes a row, each calls
+ * sb_merge and sb_finish, and all have the bits that sb_logprob gives for the whole rows:
+ *
+ *     sb_partial(ctx, mine, my_targets, &batch, first, n, NULL);      // mine: [rows]
+ *     all_gather(states, mine);  all_gather(targets, my_targets);     // states: [shards][rows]
+ *     sb_merge(ctx, mine, my_targets, states, targets, shards, rows, NULL);
+ *     sb_finish(ctx, &out, &batch, mine, my_targets, NULL);
+ *
+ * Any cut at multiples of 16, any number of shards, any order and tree of merges: the same bytes.
+ * What cannot be seen in records is the caller's duty: that shards do not overlap, and that only
+ * absent ids (-inf) are missing.
+ *
+ * In sb_partial and sb_finish batch describes whole rows: vocab is V, and ids are in [0, V). */
+
+/* The sum over some of a row's ids: 32 bytes, little-endian, the same on every machine; may be
+ * stored and sent. docs/numerics.md, section "State bytes". */
+typedef struct sb_state_record {
+    uint32_t J;    /* 0: no id present; 0x7fffffff: poisoned; else 65536 .. 196608 */
+    uint32_t c;    /* the bits of the row constant c: from the temperature. 0: ignored */
+    uint64_t l[3]; /* digits; never carried into each other */
+} sb_state_record;
+
+/* The target's logit, from the one shard that holds it: 8 bytes, likewise. */
+typedef struct sb_target_record {
+    uint32_t x;      /* the bits of the logit as fp32; 0 where owners is 0 */
+    uint32_t owners; /* shards that hold the target: 1, or 0 */
+} sb_target_record;
+
+/* The records of a shard: the ids first .. first + n - 1 of each row.
+ *
+ * batch as for sb_logprob, but logits are [.., n], row_stride is >= n, and 0 stands for n (a time
+ * and a batch stride of 0 likewise). first is a multiple of 16, and so is n, unless the shard ends
+ * at V; with n = 0 logits may be null and first is anything in [0, V].
+ *
+ * Writes: states [rows] and targets [rows], all of each; an ignored row's records are zero. Errors:
+ * as sb_logprob, a bad id included. launch: as for sb_logprob; cluster has no effect. */
+SB_API sb_status sb_partial(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
+                            const sb_batch *batch, int64_t first, int64_t n,
+                            const sb_launch *launch);
+
+/* Merges records: states [rows] and targets [rows] from those of shards, [shards][rows], as an
+ * all-gather leaves them; shards >= 1. The result is a record like any other, of the shards' ids
+ * together. It may take the place of the first shard (states == from_states, and the targets
+ * likewise) and not overlap otherwise.
+ *
+ * Errors: SB_ERR_STATE names the row and the shard of the first record (by row, then by shard)
+ * that no shard gives, or whose c is not the first shard's; nothing is written then. On a device,
+ * without check, such rows get records that are refused from then on. Of launch, stream and check
+ * have an effect. */
+SB_API sb_status sb_merge(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
+                          const sb_state_record *from_states,
+                          const sb_target_record *from_targets, int64_t shards, int64_t rows,
+                          const sb_launch *launch);
+
+/* From the records of whole rows to what sb_logprob writes: the same outputs, the same bits.
+ *
+ * batch as for sb_partial; its logits and strides are not looked at. states [rows] and targets
+ * [rows]; those of ignored rows are not looked at either.
+ *
+ * Errors: as sb_logprob; then SB_ERR_STATE names the first row whose records no shards give, whose
+ * c is not its temperature's, or whose id does not lie in exactly one of the merged shards. */
+SB_API sb_status sb_finish(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
+                           const sb_state_record *states, const sb_target_record *targets,
+                           const sb_launch *launch);
+
+/* Scratch memory enough for sb_partial and for sb_finish of this batch; 0 where they need none. */
+SB_API sb_status sb_shard_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
+                                         int64_t first, int64_t n, const sb_launch *launch);
+
 /* ---- device backends: cuda, cuda:N ----
  *
- * All pointers of sb_batch and sb_logprob_out are then device memory of the context's GPU (or
- * pinned or managed memory), aligned to their elements. Calls are put into a stream and return:
+ * All pointers of sb_batch, sb_logprob_out and records are then device memory of the context's GPU
+ * (or pinned or managed memory), aligned to their elements. Calls are put into a stream and return:
  * results are there when the stream has got so far. A call neither waits nor, with a workspace,
  * allocates, and may be captured into a CUDA graph (check must be 0 then). The GPU's primary
  * context is used, so that a framework's pointers and streams are good here; the calling thread's
@@ -261,8 +335,8 @@ SB_API sb_status sb_workspace_size(sb_context *ctx, uint64_t *size, const sb_log
                                    const sb_batch *batch, const sb_launch *launch);
 
 /* Waits for the stream; then fails if a call since the last sb_check met a bad id, temperature,
- * row list or cu_seqlens, naming one such row, and forgets it. A call with check = 1 names the
- * first. */
+ * row list, cu_seqlens or record, naming one such row, and forgets it. A call with check = 1 names
+ * the first. */
 SB_API sb_status sb_check(sb_context *ctx, void *stream);
 
 /* Memory: *data gets bytes (null for 0); free takes null. Copies go between any two of device,

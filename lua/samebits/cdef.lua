@@ -16,7 +16,8 @@ typedef enum sb_status {
     SB_ERR_BACKEND = 7,
     SB_ERR_MEMORY = 8,
     SB_ERR_SYSTEM = 9,
-    SB_ERR_DEVICE = 10
+    SB_ERR_DEVICE = 10,
+    SB_ERR_STATE = 11
 } sb_status;
 
 typedef enum sb_dtype {
@@ -108,6 +109,33 @@ const char *sb_last_error(const sb_context *ctx);
 
 sb_status sb_logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
                             const sb_launch *launch);
+
+typedef struct sb_state_record {
+    uint32_t J;
+    uint32_t c;
+    uint64_t l[3];
+} sb_state_record;
+
+typedef struct sb_target_record {
+    uint32_t x;
+    uint32_t owners;
+} sb_target_record;
+
+sb_status sb_partial(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
+                            const sb_batch *batch, int64_t first, int64_t n,
+                            const sb_launch *launch);
+
+sb_status sb_merge(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
+                          const sb_state_record *from_states,
+                          const sb_target_record *from_targets, int64_t shards, int64_t rows,
+                          const sb_launch *launch);
+
+sb_status sb_finish(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
+                           const sb_state_record *states, const sb_target_record *targets,
+                           const sb_launch *launch);
+
+sb_status sb_shard_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
+                                         int64_t first, int64_t n, const sb_launch *launch);
 
 sb_status sb_workspace_size(sb_context *ctx, uint64_t *size, const sb_logprob_out *out,
                                    const sb_batch *batch, const sb_launch *launch);

@@ -47,4 +47,13 @@ AT(sb_launch, workspace_size, 32);
 AT(sb_launch, cluster, 40);
 _Static_assert(sizeof(sb_launch) == 48, "sb_launch");
 
+AT(sb_state_record, J, 0);
+AT(sb_state_record, c, 4);
+AT(sb_state_record, l, 8);
+_Static_assert(sizeof(sb_state_record) == 32, "sb_state_record");
+
+AT(sb_target_record, x, 0);
+AT(sb_target_record, owners, 4);
+_Static_assert(sizeof(sb_target_record) == 8, "sb_target_record");
+
 _Static_assert(SB_ABI == 1, "SB_ABI has moved: check every offset above");

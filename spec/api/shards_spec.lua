@@ -1,0 +1,243 @@
+-- sb_partial, sb_merge and sb_finish, called as C calls them: what samebits.h says about their
+-- arguments, and that nothing is written by a call that fails.
+
+local ffi = require "ffi"
+local samebits = require "samebits"
+local hex = require "spec.support.hex"
+local C = require("samebits.lib").C
+
+local R, V, N = 3, 70, 32 -- rows, ids, and the ids of the first shard
+
+local function open()
+  local handle = ffi.new "sb_context *[1]"
+  assert(C.sb_open(handle, samebits.abi, "cpu", nil, nil, 0) == 0)
+  return ffi.gc(handle[0], C.sb_close)
+end
+
+local ctx = open()
+local function name_of(status) return ffi.string(C.sb_status_name(status)) end
+local function last_error() return ffi.string(C.sb_last_error(ctx)) end
+
+local function filled(kind, n)
+  local array = ffi.new(kind .. "[?]", n)
+  ffi.fill(array, ffi.sizeof(array), 0x55)
+  return array
+end
+
+local function untouched(array)
+  local bytes = ffi.cast("uint8_t *", array)
+  for i = 0, ffi.sizeof(array) - 1 do
+    if bytes[i] ~= 0x55 then return false end
+  end
+  return true
+end
+
+local function bytes_of(array, n) return ffi.string(array, n or ffi.sizeof(array)) end
+
+-- Calls that are right. Records are [2][R]: two shards, as an all-gather leaves them.
+local function arrays()
+  local values = hex.tensor(hex.values(R * V, 4), { R, V })
+  local a = {
+    values = values, ids = ffi.new("int32_t[?]", R, { 3, 31, 69 }), launch = ffi.new "sb_launch",
+    batch = ffi.new "sb_batch", out = ffi.new "sb_logprob_out",
+    states = filled("sb_state_record", 2 * R), targets = filled("sb_target_record", 2 * R),
+    token = filled("float", R), lse = filled("float", R), sequence = filled("float", 1),
+    count = filled("int64_t", 1),
+  }
+  for _, name in ipairs { "token", "lse", "sequence", "count" } do a.out[name] = a[name] end
+  a.batch.size, a.out.size, a.launch.size =
+    ffi.sizeof "sb_batch", ffi.sizeof "sb_logprob_out", ffi.sizeof "sb_launch"
+  local b = a.batch
+  b.logits_dtype, b.ids_dtype, b.logits, b.ids = C.SB_F32, C.SB_I32, values.ptr, a.ids
+  b.batch, b.time, b.vocab, b.row_stride, b.temperature, b.ignore_index = 1, R, V, V, 1, -100
+  return a
+end
+
+local function partial(a, first, n, at)
+  a.batch.logits = a.values.ptr + first * 4
+  return C.sb_partial(ctx, a.states + at, a.targets + at, a.batch, first, n, a.launch)
+end
+
+local function both(a)
+  assert.equal(0, tonumber(partial(a, 0, N, 0)), last_error())
+  assert.equal(0, tonumber(partial(a, N, V - N, R)), last_error())
+  return a
+end
+
+local function merge(a)
+  return C.sb_merge(ctx, a.states, a.targets, a.states, a.targets, 2, R, a.launch)
+end
+
+local function finish(a)
+  return C.sb_finish(ctx, a.out, a.batch, a.states, a.targets, a.launch)
+end
+
+local function refused(status, words, got)
+  assert.equal(status, name_of(got), last_error())
+  assert.truthy(last_error():find(words, 1, true), last_error())
+end
+
+describe("the calls of samebits.h for shards", function()
+  local whole = arrays()
+  whole.batch.logits = whole.values.ptr
+  assert(C.sb_logprob(ctx, whole.out, whole.batch, nil) == 0)
+
+  local function assert_whole(a)
+    for _, name in ipairs { "token", "lse", "sequence", "count" } do
+      assert.equal(bytes_of(whole[name]), bytes_of(a[name]), name)
+    end
+  end
+
+  it("merge in place and give what sb_logprob gives", function()
+    local a = both(arrays())
+    assert.equal(0, tonumber(merge(a)), last_error())
+    assert.equal(0, tonumber(finish(a)), last_error())
+    assert.equal("", last_error())
+    assert_whole(a)
+  end)
+
+  it("take records at any address, and launch null", function()
+    local a = both(arrays())
+    local moved, merged = ffi.new("uint8_t[?]", 40 * 2 * R + 1), ffi.new("uint8_t[?]", 40 * R + 3)
+    ffi.copy(moved + 1, a.states, 32 * 2 * R)
+    ffi.copy(moved + 1 + 32 * 2 * R, a.targets, 8 * 2 * R)
+    local function states(p) return ffi.cast("sb_state_record *", p) end
+    local function targets(p) return ffi.cast("sb_target_record *", p) end
+    assert.equal(0, tonumber(C.sb_merge(ctx, states(merged + 3), targets(merged + 3 + 32 * R),
+                                        states(moved + 1), targets(moved + 1 + 32 * 2 * R), 2, R,
+                                        nil)), last_error())
+    assert.equal(0, tonumber(C.sb_finish(ctx, a.out, a.batch, states(merged + 3),
+                                         targets(merged + 3 + 32 * R), nil)), last_error())
+    assert_whole(a)
+    local c = arrays()
+    c.batch.logits = c.values.ptr
+    assert.equal(0, tonumber(C.sb_partial(ctx, states(merged + 1), targets(merged + 1 + 32 * R),
+                                          c.batch, 0, V, nil)), last_error())
+    assert.equal(0, tonumber(merge(a)), last_error())
+    assert.equal(bytes_of(a.states, 32 * R), bytes_of(merged + 1, 32 * R))
+    assert.equal(bytes_of(a.targets, 8 * R), bytes_of(merged + 1 + 32 * R, 8 * R))
+  end)
+
+  it("resolve strides of 0 to the shard's", function()
+    local a = arrays()
+    local shard = samebits.zeros { R, N }
+    shard:copy_(a.values:slice(1, 0, N))
+    both(a)
+    local b = arrays()
+    b.batch.logits, b.batch.row_stride = shard.ptr, 0
+    assert.equal(0, tonumber(C.sb_partial(ctx, b.states, b.targets, b.batch, 0, N, nil)))
+    assert.equal(bytes_of(a.states, 32 * R), bytes_of(b.states, 32 * R))
+  end)
+
+  it("take an empty shard of no logits, and finish looks at none", function()
+    local a = both(arrays())
+    local b = arrays()
+    b.batch.logits, b.batch.row_stride, b.batch.batch_stride = nil, -5, -5
+    for _, first in ipairs { 0, 7, V } do
+      assert.equal(0, tonumber(C.sb_partial(ctx, b.states, b.targets, b.batch, first, 0, nil)),
+                   last_error())
+      for row = 0, R - 1 do
+        assert.equal(0, b.states[row].J)
+        assert.equal(0x3fb8aa3b, b.states[row].c)
+        assert.equal(0, b.targets[row].owners)
+      end
+    end
+    merge(a)
+    assert.equal(0, tonumber(C.sb_finish(ctx, a.out, b.batch, a.states, a.targets, nil)),
+                 last_error())
+    assert_whole(a)
+  end)
+
+  it("need no memory for no rows", function()
+    local a = arrays()
+    a.batch.time = 0
+    assert.equal(0, tonumber(C.sb_partial(ctx, nil, nil, a.batch, 0, N, nil)), last_error())
+    assert.equal(0, tonumber(C.sb_merge(ctx, nil, nil, nil, nil, 3, 0, nil)), last_error())
+    a.out.token, a.out.lse = nil, nil
+    assert.equal(0, tonumber(C.sb_finish(ctx, a.out, a.batch, nil, nil, nil)), last_error())
+    assert.equal(0, tonumber(a.count[0]))
+    assert.equal(0, a.sequence[0])
+  end)
+
+  it("refuse null pointers and structs of the wrong size", function()
+    local a = both(arrays())
+    local ARGUMENT = "SB_ERR_ARGUMENT"
+    assert.equal(ARGUMENT, name_of(C.sb_partial(nil, a.states, a.targets, a.batch, 0, N, nil)))
+    assert.equal(ARGUMENT, name_of(C.sb_merge(nil, a.states, a.targets, a.states, a.targets, 2, R,
+                                              nil)))
+    assert.equal(ARGUMENT, name_of(C.sb_finish(nil, a.out, a.batch, a.states, a.targets, nil)))
+    refused(ARGUMENT, "states is null", C.sb_partial(ctx, nil, a.targets, a.batch, 0, N, nil))
+    refused(ARGUMENT, "targets is null", C.sb_partial(ctx, a.states, nil, a.batch, 0, N, nil))
+    refused(ARGUMENT, "batch is null", C.sb_partial(ctx, a.states, a.targets, nil, 0, N, nil))
+    refused(ARGUMENT, "states is null", C.sb_finish(ctx, a.out, a.batch, nil, a.targets, nil))
+    refused(ARGUMENT, "out is null", C.sb_finish(ctx, nil, a.batch, a.states, a.targets, nil))
+    refused(ARGUMENT, "batch is null", C.sb_finish(ctx, a.out, nil, a.states, a.targets, nil))
+    refused(ARGUMENT, "states is null", C.sb_merge(ctx, nil, a.targets, a.states, a.targets, 2, R,
+                                                   nil))
+    refused(ARGUMENT, "from_states is null", C.sb_merge(ctx, a.states, a.targets, nil, a.targets,
+                                                        2, R, nil))
+    refused(ARGUMENT, "from_targets is null", C.sb_merge(ctx, a.states, a.targets, a.states, nil,
+                                                         2, R, nil))
+    refused(ARGUMENT, "size is null", C.sb_shard_workspace_size(ctx, nil, a.batch, 0, N, nil))
+    a.batch.logits = nil
+    refused(ARGUMENT, "logits is null", C.sb_partial(ctx, a.states, a.targets, a.batch, 0, N, nil))
+    a.launch.size = 4
+    refused(ARGUMENT, "sb_launch.size is 4", merge(a))
+    refused(ARGUMENT, "sb_launch.size is 4", finish(a))
+    a.launch.size, a.out.size = ffi.sizeof "sb_launch", 7
+    refused(ARGUMENT, "sb_logprob_out.size is 7", finish(a))
+  end)
+
+  it("refuse shapes", function()
+    local a = both(arrays())
+    local SHAPE, BIG = "SB_ERR_SHAPE", 2LL ^ 62
+    refused(SHAPE, "shards is 0", C.sb_merge(ctx, a.states, a.targets, a.states, a.targets, 0, R,
+                                             nil))
+    refused(SHAPE, "rows is -1", C.sb_merge(ctx, a.states, a.targets, a.states, a.targets, 1, -1,
+                                            nil))
+    refused(SHAPE, "reach past", C.sb_merge(ctx, a.states, a.targets, a.states, a.targets, BIG, 4,
+                                            nil))
+    refused(SHAPE, "reach past", C.sb_merge(ctx, a.states, a.targets, a.states, a.targets, 1, BIG,
+                                            nil))
+    refused(SHAPE, "-16 ids from 0", partial(a, 0, -16, 0))
+    for _, part in ipairs { { BIG, 16 }, { 0, 2LL ^ 63 - 1 }, { 16, 2LL ^ 63 - 1 } } do
+      refused(SHAPE, "outside [0, 70)", C.sb_partial(ctx, a.states, a.targets, a.batch, part[1],
+                                                     part[2], nil))
+    end
+    refused(SHAPE, "begins at id 1", partial(a, 1, 16, 0))
+    refused(SHAPE, "holds 17 ids", partial(a, 0, 17, 0))
+    a.batch.row_stride = N - 1
+    refused(SHAPE, "row_stride 31 is less than the 32 logits of a row", partial(a, 0, N, 0))
+  end)
+
+  it("write nothing when they fail", function()
+    local a = arrays()
+    a.ids[2] = V
+    refused("SB_ERR_ID", "row 2", partial(a, 0, N, 0))
+    assert.is_true(untouched(a.states) and untouched(a.targets))
+
+    a = both(arrays())
+    a.states[R + 2].J = 5
+    local states, targets = bytes_of(a.states), bytes_of(a.targets)
+    refused("SB_ERR_STATE", "row 2, shard 1: no state has J = 5", merge(a))
+    assert.equal(states, bytes_of(a.states))
+    assert.equal(targets, bytes_of(a.targets))
+
+    a.states[2].J = 5
+    refused("SB_ERR_STATE", "row 0: id 3 lies in 0 of", (function()
+      a.targets[0].owners, a.targets[0].x = 0, 0
+      return finish(a)
+    end)())
+    for _, name in ipairs { "token", "lse", "sequence", "count" } do
+      assert.is_true(untouched(a[name]), name)
+    end
+  end)
+
+  it("name the first bad record by row, then by shard", function()
+    local a = both(arrays())
+    a.states[2].J, a.states[R + 1].J, a.states[1].J = 5, 6, 7
+    refused("SB_ERR_STATE", "row 1, shard 0: no state has J = 7", merge(a))
+    a.states[1].J = a.states[0].J
+    refused("SB_ERR_STATE", "row 1, shard 1: no state has J = 6", merge(a))
+  end)
+end)

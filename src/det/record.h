@@ -1,0 +1,65 @@
+/* record.h - what is checked in a state or target record that comes from elsewhere: a merge and a
+ * finish of anything else would give a number that means nothing.
+ *
+ * docs/numerics.md, section "State bytes". */
+#ifndef SB_DET_RECORD_H
+#define SB_DET_RECORD_H
+
+#include "accumulator.h"
+
+/* sb_target_record, as the arithmetic sees it. */
+typedef struct sb_target {
+    uint32_t x, owners;
+} sb_target;
+
+typedef enum sb_fault {
+    SB_RECORD_FINE,
+    SB_FAULT_WINDOW, /* J is none of a state */
+    SB_FAULT_DIGITS, /* an empty or poisoned state with digits */
+    SB_FAULT_SUM,    /* digits that no leaves sum up to: T would be 0, or outgrow 128 bits */
+    SB_FAULT_C,      /* another c than the row's */
+    SB_FAULT_LOGIT,  /* a target record without an owner that holds a logit */
+    SB_FAULT_OWNERS, /* a whole row's target with no owner or with several */
+    SB_FAULT_TARGET  /* a target's logit that this state does not contain */
+} sb_fault;
+
+#define SB_J_FIRST 65536u
+#define SB_J_LAST 196608u
+
+SB_DET sb_fault sb_state_fault(const sb_state *s)
+{
+    if (s->J == SB_J_EMPTY || s->J == SB_J_POISON)
+        return (s->l[0] | s->l[1] | s->l[2]) == 0 ? SB_RECORD_FINE : SB_FAULT_DIGITS;
+    if (s->J < SB_J_FIRST || s->J > SB_J_LAST) return SB_FAULT_WINDOW;
+    if ((s->l[1] | s->l[2]) == 0 || s->l[2] > (uint64_t)1 << 60) return SB_FAULT_SUM;
+    return SB_RECORD_FINE;
+}
+
+/* A record to be merged with one whose c has these bits. */
+SB_DET sb_fault sb_merge_fault(const sb_state *s, const sb_target *t, uint32_t c)
+{
+    sb_fault fault = sb_state_fault(s);
+    if (fault != SB_RECORD_FINE) return fault;
+    if (s->c != c) return SB_FAULT_C;
+    return t->owners == 0 && t->x != 0 ? SB_FAULT_LOGIT : SB_RECORD_FINE;
+}
+
+/* The records of an active row whose c has these bits. */
+SB_DET sb_fault sb_finish_fault(const sb_state *s, const sb_target *t, uint32_t c)
+{
+    sb_fault fault = sb_merge_fault(s, t, c);
+    float x = sb_float(t->x);
+    if (fault != SB_RECORD_FINE) return fault;
+    if (t->owners != 1) return SB_FAULT_OWNERS;
+    if (sb_is_poison(x) ? s->J != SB_J_POISON : !sb_is_absent(x) && s->J == SB_J_EMPTY)
+        return SB_FAULT_TARGET;
+    return SB_RECORD_FINE;
+}
+
+SB_DET void sb_target_merge(sb_target *into, const sb_target *from)
+{
+    into->x |= from->x;
+    into->owners += from->owners;
+}
+
+#endif

@@ -1,0 +1,108 @@
+/* op_shards.c - sb_partial, sb_merge, sb_finish and their workspace: checks, then the backend. */
+#include <inttypes.h>
+
+#include "backend.h"
+#include "det/record.h"
+
+/* The public records are what the arithmetic works on. */
+_Static_assert(sizeof(sb_state_record) == 32 && sizeof(sb_state) == 32, "a state is 32 bytes");
+_Static_assert(sizeof(sb_target_record) == 8 && sizeof(sb_target) == 8, "a target is 8 bytes");
+_Static_assert(offsetof(sb_state_record, J) == offsetof(sb_state, J), "J");
+_Static_assert(offsetof(sb_state_record, c) == offsetof(sb_state, c), "c");
+_Static_assert(offsetof(sb_state_record, l) == offsetof(sb_state, l), "l");
+_Static_assert(offsetof(sb_target_record, x) == offsetof(sb_target, x), "x");
+_Static_assert(offsetof(sb_target_record, owners) == offsetof(sb_target, owners), "owners");
+
+static sb_status check_records(sb_context *ctx, int64_t rows, const void *states,
+                               const void *targets)
+{
+    if (rows == 0 || (states && targets)) return SB_OK;
+    return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "%s is null", states ? "targets" : "states");
+}
+
+static sb_status prepare(sb_context *ctx, sb_call *call, const sb_batch *batch, int64_t first,
+                         int64_t n, const sb_launch *launch)
+{
+    ctx->error.text[0] = '\0';
+    if (!ctx->backend->partial)
+        return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no shards",
+                       ctx->backend->name);
+    return sb_shard_call_of(call, batch, first, n, launch, ctx->backend->device_memory,
+                            &ctx->error);
+}
+
+sb_status sb_partial(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
+                     const sb_batch *batch, int64_t first, int64_t n, const sb_launch *launch)
+{
+    sb_call call;
+    sb_status status;
+    if (!ctx) return SB_ERR_ARGUMENT;
+    status = prepare(ctx, &call, batch, first, n, launch);
+    if (status == SB_OK) status = check_records(ctx, call.rows, states, targets);
+    return status == SB_OK ? ctx->backend->partial(ctx, states, targets, &call) : status;
+}
+
+static sb_status check_merge_shape(sb_context *ctx, int64_t shards, int64_t rows)
+{
+    int64_t bytes;
+    if (shards < 1) return sb_fail(&ctx->error, SB_ERR_SHAPE, "shards is %" PRId64, shards);
+    if (rows < 0) return sb_fail(&ctx->error, SB_ERR_SHAPE, "rows is %" PRId64, rows);
+    if (__builtin_mul_overflow(shards, rows, &bytes) ||
+        __builtin_mul_overflow(bytes, (int64_t)sizeof(sb_state_record), &bytes))
+        return sb_fail(&ctx->error, SB_ERR_SHAPE,
+                       "%" PRId64 " shards of %" PRId64 " rows reach past the address space",
+                       shards, rows);
+    return SB_OK;
+}
+
+sb_status sb_merge(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
+                   const sb_state_record *from_states, const sb_target_record *from_targets,
+                   int64_t shards, int64_t rows, const sb_launch *launch)
+{
+    const sb_launch defaults = SB_LAUNCH_INIT;
+    sb_merge_call call = {
+        states, targets, from_states, from_targets, shards, rows, launch ? *launch : defaults
+    };
+    sb_status status;
+    if (!ctx) return SB_ERR_ARGUMENT;
+    ctx->error.text[0] = '\0';
+    if (call.launch.size != sizeof call.launch)
+        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
+                       "sb_launch.size is %u, not %u: start from SB_LAUNCH_INIT",
+                       (unsigned)call.launch.size, (unsigned)sizeof call.launch);
+    status = check_merge_shape(ctx, shards, rows);
+    if (status == SB_OK) status = check_records(ctx, rows, states, targets);
+    if (status == SB_OK && rows && !(from_states && from_targets))
+        status = sb_fail(&ctx->error, SB_ERR_ARGUMENT, "%s is null",
+                         from_states ? "from_targets" : "from_states");
+    if (status == SB_OK && !ctx->backend->merge)
+        status = sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no shards",
+                         ctx->backend->name);
+    return status == SB_OK && rows ? ctx->backend->merge(ctx, &call) : status;
+}
+
+sb_status sb_finish(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
+                    const sb_state_record *states, const sb_target_record *targets,
+                    const sb_launch *launch)
+{
+    sb_call call;
+    sb_status status;
+    if (!ctx) return SB_ERR_ARGUMENT;
+    status = prepare(ctx, &call, batch, 0, 0, launch);
+    if (status == SB_OK) status = sb_check_out(out, &ctx->error);
+    if (status == SB_OK) status = check_records(ctx, call.rows, states, targets);
+    return status == SB_OK ? ctx->backend->finish(ctx, out, &call, states, targets) : status;
+}
+
+sb_status sb_shard_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
+                                  int64_t first, int64_t n, const sb_launch *launch)
+{
+    sb_call call;
+    sb_status status;
+    if (!ctx) return SB_ERR_ARGUMENT;
+    status = prepare(ctx, &call, batch, first, n, launch);
+    if (status != SB_OK) return status;
+    if (!size) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "size is null");
+    *size = ctx->backend->shard_workspace ? ctx->backend->shard_workspace(ctx, &call) : 0;
+    return SB_OK;
+}

@@ -1,0 +1,104 @@
+/* records.c - which record is at fault, and what is wrong with it, in words. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "backend.h"
+#include "det/record.h"
+#include "fpmode.h"
+
+/* Where a record stands: its row, and its shard, or NO_SHARD. */
+typedef struct place {
+    int64_t row, shard;
+} place;
+
+#define NO_SHARD (-1)
+
+static sb_state state_at(const sb_state_record *states, int64_t i)
+{
+    sb_state s;
+    memcpy(&s, (const char *)states + i * (int64_t)sizeof s, sizeof s);
+    return s;
+}
+
+static sb_target target_at(const sb_target_record *targets, int64_t i)
+{
+    sb_target t;
+    memcpy(&t, (const char *)targets + i * (int64_t)sizeof t, sizeof t);
+    return t;
+}
+
+/* c: the bits that s.c should have; id: the row's, where fault is about its target. */
+static sb_status name_fault(sb_fault fault, place at, const sb_state *s, const sb_target *t,
+                            uint32_t c, int64_t id, sb_message *why)
+{
+    char where[64];
+    if (at.shard == NO_SHARD) snprintf(where, sizeof where, "row %" PRId64, at.row);
+    else snprintf(where, sizeof where, "row %" PRId64 ", shard %" PRId64, at.row, at.shard);
+    switch (fault) {
+    case SB_RECORD_FINE: return SB_OK;
+    case SB_FAULT_WINDOW:
+        return sb_fail(why, SB_ERR_STATE,
+                       "%s: no state has J = %u: it is 0, 2147483647 or in [%u, %u]", where,
+                       (unsigned)s->J, SB_J_FIRST, SB_J_LAST);
+    case SB_FAULT_DIGITS:
+        return sb_fail(why, SB_ERR_STATE, "%s: the state is %s, but its digits are not zero", where,
+                       s->J == SB_J_EMPTY ? "empty" : "poisoned");
+    case SB_FAULT_SUM:
+        return sb_fail(why, SB_ERR_STATE,
+                       "%s: the state's digits (%016" PRIx64 " %016" PRIx64 " %016" PRIx64
+                       ") are no sum of leaves",
+                       where, s->l[0], s->l[1], s->l[2]);
+    case SB_FAULT_C:
+        return sb_fail(why, SB_ERR_STATE,
+                       "%s: the state is of another temperature, or of an ignored row: the bits of "
+                       "its c are %08x, not %08x",
+                       where, (unsigned)s->c, (unsigned)c);
+    case SB_FAULT_LOGIT:
+        return sb_fail(why, SB_ERR_STATE, "%s: the target record has a logit (%08x), but no owner",
+                       where, (unsigned)t->x);
+    case SB_FAULT_OWNERS:
+        return sb_fail(why, SB_ERR_STATE,
+                       "%s: id %" PRId64 " lies in %u of the merged shards, not in one", where, id,
+                       (unsigned)t->owners);
+    case SB_FAULT_TARGET: break;
+    }
+    return sb_fail(why, SB_ERR_STATE,
+                   "%s: the target's logit (%08x) is not among those of a state that is %s", where,
+                   (unsigned)t->x, s->J == SB_J_EMPTY ? "empty" : "not poisoned");
+}
+
+sb_status sb_check_merge(const sb_merge_call *call, sb_message *why)
+{
+    for (int64_t row = 0; row < call->rows; row++) {
+        uint32_t c = state_at(call->from_states, row).c;
+        for (int64_t shard = 0; shard < call->shards; shard++) {
+            sb_state s = state_at(call->from_states, shard * call->rows + row);
+            sb_target t = target_at(call->from_targets, shard * call->rows + row);
+            sb_fault fault = sb_merge_fault(&s, &t, c);
+            place at = { row, shard };
+            if (fault != SB_RECORD_FINE) return name_fault(fault, at, &s, &t, c, 0, why);
+        }
+    }
+    return SB_OK;
+}
+
+sb_status sb_check_finish(const sb_call *call, const sb_state_record *states,
+                          const sb_target_record *targets, const int64_t *active, int64_t actives,
+                          sb_message *why)
+{
+    sb_status status = SB_OK;
+    sb_fpmode mode = sb_fpmode_enter();
+    for (int64_t i = 0; i < actives && status == SB_OK; i++) {
+        place at = { active[i], NO_SHARD };
+        sb_row row = sb_row_of(sb_temperature_at(call, at.row));
+        sb_state s = state_at(states, at.row);
+        sb_target t = target_at(targets, at.row);
+        uint32_t c = sb_bits32(row.c);
+        sb_fault fault = sb_finish_fault(&s, &t, c);
+        if (fault != SB_RECORD_FINE)
+            status = name_fault(fault, at, &s, &t, c,
+                                sb_int_at(call->in.ids, call->in.ids_dtype, at.row), why);
+    }
+    sb_fpmode_leave(mode);
+    return status;
+}
