@@ -37,7 +37,7 @@ local POINTERS = {
 
 local FIELDS = {
   logits = true, ids = true, mask = true, temperature = true, ignore_index = true, shift = true,
-  rows = true, cu_seqlens = true,
+  rows = true, cu_seqlens = true, first = true, vocab = true,
 }
 
 local function shape_text(shape) return "[" .. table.concat(shape, ", ") .. "]" end
@@ -232,7 +232,7 @@ local function temperatures(value, device, row_shape, sequences, bounds)
         shape_text(value.shape), shape_text(row_shape), shape_text(per_sequence))
 end
 
-local function check_logits(value)
+local function check_logits(value, is_shard)
   if type(value) == "table" and not tensor.is_tensor(value) then
     local ok, made = pcall(tensor.tensor, value, { dtype = "float32" })
     if not ok then raise("logits: %s", tostring(made)) end
@@ -249,7 +249,7 @@ local function check_logits(value)
     raise("logits: shape %s, expected [B, T, V] or [N, V]", shape_text(value.shape))
   end
   local vocab = value.shape[value.ndim]
-  if vocab < 1 or vocab > constants.SB_MAX_VOCAB then
+  if vocab < (is_shard and 0 or 1) or vocab > constants.SB_MAX_VOCAB then
     raise("logits: shape %s: a vocabulary of %d; 1 to %d can be scored", shape_text(value.shape),
           vocab, constants.SB_MAX_VOCAB)
   end
@@ -262,6 +262,7 @@ end
 local function readable(logits)
   local n, shape, strides = logits.ndim, logits.shape, logits.strides
   local vocab = shape[n]
+  if vocab == 0 then return logits, 0, 0 end
   local row = shape[n - 1] > 1 and strides[n - 1] or 0
   local sequence = n == 3 and shape[1] > 1 and strides[1] or 0
   local ok = (vocab == 1 or strides[n] == 1) and (shape[n - 1] <= 1 or row >= vocab) and
@@ -371,6 +372,20 @@ local function describe_to_c(self, row_stride, batch_stride)
   return c
 end
 
+-- Which ids of how many have logits here: all, unless the batch is a shard.
+local function set_ids_held(self, spec, held)
+  for _, name in ipairs { "first", "vocab" } do
+    local value = spec[name]
+    if value ~= nil and (type(value) ~= "number" or value % 1 ~= 0 or math.abs(value) > 2 ^ 53) then
+      raise("%s: expected an integer, got %s", name, tostring(value))
+    end
+  end
+  if spec.first ~= nil and spec.vocab == nil then
+    raise "first: given without vocab, the number of ids of whole rows"
+  end
+  self.first, self.held, self.vocab = spec.first or 0, held, spec.vocab or held
+end
+
 local function build(spec)
   if type(spec) ~= "table" or tensor.is_tensor(spec) then
     raise("batch: expected a table { logits = ..., ids = ... }, got %s", describe(spec))
@@ -382,8 +397,9 @@ local function build(spec)
     if spec[key] == nil then raise("batch: %s is missing", key) end
   end
 
-  local logits = check_logits(spec.logits)
-  local self = setmetatable({ vocab = logits.shape[logits.ndim], device = logits.device }, Batch)
+  local logits = check_logits(spec.logits, spec.vocab ~= nil)
+  local self = setmetatable({ device = logits.device }, Batch)
+  set_ids_held(self, spec, logits.shape[logits.ndim])
   set_layout(self, logits, spec.cu_seqlens)
 
   self.ids = indices("ids", spec.ids, self.shape, self.device)
@@ -479,6 +495,9 @@ function Batch:__tostring()
     lines[#lines + 1] = ("  %-13s%s"):format(name, tostring(value))
   end
   add("logits", self.logits)
+  if self.held ~= self.vocab then
+    add("shard", ("%d ids from %d on, of %d"):format(self.held, self.first, self.vocab))
+  end
   if self.device ~= "cpu" then add("device", self.device) end
   if self.cu_seqlens then add("cu_seqlens", self.cu_seqlens) end
   add("ids", self.ids)
@@ -504,6 +523,8 @@ local M = {}
 -- * `cu_seqlens`: [B + 1], for packed logits;
 -- * `rows`: the rows to score, strictly rising; all by default;
 -- * `ignore_index`: the id of tokens not to score; -100 by default;
+-- * `vocab` and `first` (0 by default): the logits are a shard's, of the ids from `first` on of
+--   `vocab`; see `ctx:partial`;
 -- * `shift`: 1 or true if the logits of row t score id t + 1 of the same sequence.
 --
 -- The batch is on the logits' device; the others may be there or in memory.

@@ -4,33 +4,12 @@ local ffi = require "ffi"
 local lib = require "samebits.lib"
 local devices = require "samebits.device"
 local status_of = require "samebits.status"
-local tensor = require "samebits.tensor"
 local batches = require "samebits.batch"
+local call = require "samebits.call"
+local shards = require "samebits.shards"
 local misuse = require "samebits.misuse"
 
 local C, raise = lib.C, misuse.raise
-
-local OUTPUTS = { "token", "lse", "sequence", "count" }
-local DTYPES = { token = "float32", lse = "float32", sequence = "float32", count = "int64" }
-local POINTERS = { float32 = "float *", int64 = "int64_t *" }
-
-local function check_options(name, opts, known)
-  if opts == nil then return {} end
-  if type(opts) ~= "table" then raise("%s: expected a table, got %s", name, type(opts)) end
-  for key in pairs(opts) do
-    if not known[key] then raise("%s: unknown option '%s'", name, tostring(key)) end
-  end
-  return opts
-end
-
--- An int32, or 0 where nothing is given, which the library takes for its default.
-local function small_integer(name, value)
-  if value == nil then return 0 end
-  if type(value) ~= "number" or value % 1 ~= 0 or math.abs(value) >= 2 ^ 31 then
-    raise("%s: expected an integer, got %s", name, tostring(value))
-  end
-  return value
-end
 
 local Context = {}
 Context.__index = Context
@@ -57,87 +36,25 @@ function Context:close()
   C.sb_close(ffi.gc(handle, nil))
 end
 
-local function wanted_outputs(opts)
-  if opts.outputs == nil then return OUTPUTS end
-  if type(opts.outputs) ~= "table" then
-    raise("outputs: expected a list of names, got %s", type(opts.outputs))
-  end
-  for _, name in ipairs(opts.outputs) do
-    if not DTYPES[name] then
-      raise("outputs: unknown output '%s'; known: %s", tostring(name), table.concat(OUTPUTS, ", "))
-    end
-  end
-  return opts.outputs
-end
-
--- The tensor for one output: the caller's, once it is fit to be written to, or a new one.
-local function output(name, given, shape, device)
-  if given == nil then return tensor.empty(shape, DTYPES[name], device) end
-  if not tensor.is_tensor(given) then
-    raise("out.%s: expected a tensor, got %s", name, type(given))
-  end
-  if given.dtype ~= DTYPES[name] or not batches.same_shape(given.shape, shape) then
-    raise("out.%s: %s, expected %s %s", name, batches.describe(given), DTYPES[name],
-          batches.shape_text(shape))
-  end
-  if given.device ~= device or not given:is_contiguous() then
-    raise("out.%s: expected a contiguous tensor on %s", name, device)
-  end
-  return given
-end
-
--- Device memory of the caller's for the library to compute in.
-local function check_workspace(workspace, device)
-  if not tensor.is_tensor(workspace) then
-    raise("workspace: expected a tensor, got %s", type(workspace))
-  end
-  if workspace.device ~= device or not workspace:is_contiguous() then
-    raise("workspace: expected a contiguous tensor on %s", device)
-  end
-  return workspace
-end
-
-local function flag(name, value)
-  if value == nil or value == true then return 1 end
-  if value == false then return 0 end
-  raise("%s: expected a boolean, got %s", name, tostring(value))
-end
-
-local function launch_of(self, opts)
-  local launch = ffi.new "sb_launch"
-  launch.size = ffi.sizeof "sb_launch"
-  launch.split = small_integer("split", opts.split == nil and self.split or opts.split)
-  launch.threads = small_integer("threads", opts.threads == nil and self.block or opts.threads)
-  launch.cluster = small_integer("cluster", opts.cluster == nil and self.cluster or opts.cluster)
-  launch.check = flag("check", opts.check)
-  if opts.stream ~= nil then
-    launch.stream = devices.check_stream("logprob", opts.stream, self.device).handle
-  end
-  if opts.workspace ~= nil then
-    local workspace = check_workspace(opts.workspace, self.device)
-    launch.workspace = workspace.ptr
-    launch.workspace_size = workspace:numel() * workspace.itemsize
-  end
-  return launch
-end
-
 local LOGPROB_OPTIONS = {
   outputs = true, split = true, threads = true, out = true, check = true, stream = true,
   workspace = true, cluster = true,
 }
 
--- The batch and the options of a call, checked.
-local function arguments(what, self, batch, opts)
+-- The context of a call, checked.
+local function open_context(what, self)
   if getmetatable(self) ~= Context then raise("%s: call it as ctx:%s(batch)", what, what) end
   if not self.handle then raise("%s: the context is closed", what) end
-  opts = check_options(what, opts, LOGPROB_OPTIONS)
-  if not batches.is_batch(batch) then batch = batches.build(batch) end
-  if batch.device ~= self.device then
-    raise("%s: the batch is on %s, the context is on %s: batch:to \"%s\" moves it", what,
-          batch.device, self.device, self.device)
-  end
-  if opts.out ~= nil and type(opts.out) ~= "table" then
-    raise("out: expected a table of tensors, got %s", type(opts.out))
+end
+
+-- The batch and the options of a call, checked.
+local function arguments(what, self, batch, opts)
+  open_context(what, self)
+  opts = call.options(what, opts, LOGPROB_OPTIONS)
+  batch = call.batch(what, self, batch)
+  if batch.held ~= batch.vocab then
+    raise("%s: the batch has the logits of ids %d to %d of %d, a shard: see ctx:partial", what,
+          batch.first, batch.first + batch.held - 1, batch.vocab)
   end
   return batch, opts
 end
@@ -145,22 +62,12 @@ end
 -- entry: what of the library to call, with sb_logprob's arguments.
 local function score(what, entry, self, batch, opts)
   batch, opts = arguments(what, self, batch, opts)
-  local out = opts.out or {}
-  local c = ffi.new "sb_logprob_out"
-  c.size = ffi.sizeof "sb_logprob_out"
-  local made = {}
-  for _, name in ipairs(wanted_outputs(opts)) do
-    local shape = (name == "token" or name == "lse") and batch.shape or { batch.sequences }
-    local t, message, code = output(name, out[name], shape, self.device)
-    if not t then return nil, message, code end
-    made[name] = t
-    c[name] = ffi.cast(POINTERS[DTYPES[name]], t.ptr)
-  end
-  local ok, message, code = status_of.check(
-    C[entry](self.handle, c, batch.c, launch_of(self, opts)), self.handle)
-  if not ok then return nil, message, code end
-  for name, t in pairs(made) do out[name] = t end
-  return out
+  local c, made, code = call.outputs(batch, opts)
+  if not c then return nil, made, code end
+  local ok, message, name = status_of.check(
+    C[entry](self.handle, c, batch.c, call.launch(what, self, opts)), self.handle)
+  if not ok then return nil, message, name end
+  return call.results(made, opts)
 end
 
 local function logprob(self, batch, opts)
@@ -184,26 +91,67 @@ end
 -- wrong with the batch is an error.
 Context.logprob = misuse.guard(logprob)
 
-local ANYWHERE = 256 -- an address for outputs that are wanted but not written to
-
 --- The bytes of workspace that `logprob` needs for a batch with these options; 0 where none.
 Context.workspace_size = misuse.guard(function(self, batch, opts)
   batch, opts = arguments("workspace_size", self, batch, opts)
-  local c = ffi.new "sb_logprob_out"
-  c.size = ffi.sizeof "sb_logprob_out"
-  for _, name in ipairs(wanted_outputs(opts)) do
-    c[name] = ffi.cast(POINTERS[DTYPES[name]], ANYWHERE)
-  end
   local size = ffi.new "uint64_t[1]"
   local ok, message, code = status_of.check(
-    C.sb_workspace_size(self.handle, size, c, batch.c, launch_of(self, opts)), self.handle)
+    C.sb_workspace_size(self.handle, size, call.wanted_outputs(opts), batch.c,
+                        call.launch("workspace_size", self, opts)), self.handle)
   if not ok then return nil, message, code end
   return tonumber(size[0])
 end)
 
+--- The records of a batch's logits where they are a shard of the vocabulary: the ids `first` and on
+-- of `vocab` (see `samebits.batch`). Each process or GPU that holds a shard makes such records;
+-- exchanged, merged and finished they give the bits that `logprob` gives for whole rows.
+-- @param batch as for `logprob`
+-- @tparam[opt] table opts `split`, and on a GPU `check`, `stream`, `workspace`, `threads`, as for
+-- `logprob`
+-- @treturn table `states` [.., 32] and `targets` [.., 8], uint8, in front the shape of the ids: 40
+-- bytes a row, the same on every machine, which may be sent, saved and loaded. Or nil, a message
+-- and the status' name. Anything wrong with the batch is an error.
+Context.partial = misuse.guard(function(self, batch, opts)
+  open_context("partial", self)
+  return shards.partial(self, batch, opts)
+end)
+
+--- Merges the records of shards, in any order or tree: the result is a record of their ids
+-- together.
+-- @tparam table records a list of records of the same rows; or as an all-gather leaves them,
+-- `states` [S, .., 32] and `targets` [S, .., 8]. On the context's device.
+-- @tparam[opt] table opts on a GPU `check` and `stream`, as for `logprob`
+-- @treturn table new records; or nil, a message and the status' name. A record that no shard gives,
+-- or of another temperature than the first shard's, is an error that names the row and the shard,
+-- both counted from 0.
+Context.merge = misuse.guard(function(self, records, opts)
+  open_context("merge", self)
+  return shards.merge(self, records, opts)
+end)
+
+--- From the records of whole rows to the results of `logprob`: the same bits.
+-- @tparam table records the merged ones
+-- @param batch the batch of any one of the shards; its logits are not read. (One with logits of no
+-- ids, [.., 0], and a `vocab` will do.)
+-- @tparam[opt] table opts as for `logprob`
+-- @treturn table as `logprob`; or nil, a message and the status' name. Records that do not fit the
+-- batch, and an id that does not lie in exactly one of the merged shards, are errors.
+Context.finish = misuse.guard(function(self, records, batch, opts)
+  open_context("finish", self)
+  return shards.finish(self, records, batch, opts)
+end)
+
+--- The bytes of workspace that are enough for `partial` and `finish` with a batch; 0 where they
+-- need none.
+Context.shard_workspace_size = misuse.guard(function(self, batch, opts)
+  open_context("shard_workspace_size", self)
+  return shards.workspace_size(self, batch, opts)
+end)
+
 --- Waits for a stream (the default one if none is given), and raises an error if a call with
--- `check = false` has met a bad id, temperature, row list or cu_seqlens since the last check: it
--- names one such row. True; or nil, a message and the status' name where the device fails.
+-- `check = false` has met a bad id, temperature, row list, cu_seqlens or record since the last
+-- check: it names one such row. True; or nil, a message and the status' name where the device
+-- fails.
 Context.check = misuse.guard(function(self, stream)
   if not self.handle then raise "check: the context is closed" end
   local handle = stream ~= nil and devices.check_stream("check", stream, self.device).handle or nil
@@ -238,17 +186,18 @@ local function open(backend, opts)
   if type(backend) ~= "string" then
     raise("open: expected a backend's name, got %s", type(backend))
   end
-  opts = check_options("open", opts, OPEN_OPTIONS)
+  opts = call.options("open", opts, OPEN_OPTIONS)
   if opts.isa ~= nil and type(opts.isa) ~= "string" then
     raise("isa: expected a name, got %s", type(opts.isa))
   end
 
   local c = ffi.new "sb_open_options"
   c.size = ffi.sizeof "sb_open_options"
-  c.threads = small_integer("threads", opts.threads)
+  c.threads = call.small_integer("threads", opts.threads)
   c.isa = opts.isa
-  local split, block = small_integer("split", opts.split), small_integer("block", opts.block)
-  local cluster = small_integer("cluster", opts.cluster)
+  local split = call.small_integer("split", opts.split)
+  local block = call.small_integer("block", opts.block)
+  local cluster = call.small_integer("cluster", opts.cluster)
   local why, handle = ffi.new "char[512]", ffi.new "sb_context *[1]"
   local status = C.sb_open(handle, lib.constants.SB_ABI, devices.backend(backend), c, why, 512)
   if status ~= 0 then return status_of.failure(status, ffi.string(why)) end

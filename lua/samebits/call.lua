@@ -1,0 +1,152 @@
+--- What the calls of a context have in common: their options, checked; the outputs; the launch.
+
+local ffi = require "ffi"
+local devices = require "samebits.device"
+local tensor = require "samebits.tensor"
+local batches = require "samebits.batch"
+local misuse = require "samebits.misuse"
+
+local raise = misuse.raise
+
+local M = {}
+
+--- The outputs of a logprob, in order.
+M.OUTPUTS = { "token", "lse", "sequence", "count" }
+
+local DTYPES = { token = "float32", lse = "float32", sequence = "float32", count = "int64" }
+local POINTERS = { float32 = "float *", int64 = "int64_t *" }
+
+--- Options of a call, or of what else `name` is: a table with no other keys than those known.
+function M.options(name, opts, known)
+  if opts == nil then return {} end
+  if type(opts) ~= "table" then raise("%s: expected a table, got %s", name, type(opts)) end
+  for key in pairs(opts) do
+    if not known[key] then raise("%s: unknown option '%s'", name, tostring(key)) end
+  end
+  return opts
+end
+
+--- An int32, or 0 where nothing is given, which the library takes for its default.
+function M.small_integer(name, value)
+  if value == nil then return 0 end
+  if type(value) ~= "number" or value % 1 ~= 0 or math.abs(value) >= 2 ^ 31 then
+    raise("%s: expected an integer, got %s", name, tostring(value))
+  end
+  return value
+end
+
+-- The tensor for one output: the caller's, once it is fit to be written to, or a new one.
+local function output(name, given, shape, device)
+  if given == nil then return tensor.empty(shape, DTYPES[name], device) end
+  if not tensor.is_tensor(given) then
+    raise("out.%s: expected a tensor, got %s", name, type(given))
+  end
+  if given.dtype ~= DTYPES[name] or not batches.same_shape(given.shape, shape) then
+    raise("out.%s: %s, expected %s %s", name, batches.describe(given), DTYPES[name],
+          batches.shape_text(shape))
+  end
+  if given.device ~= device or not given:is_contiguous() then
+    raise("out.%s: expected a contiguous tensor on %s", name, device)
+  end
+  return given
+end
+
+local function wanted(opts)
+  if opts.outputs == nil then return M.OUTPUTS end
+  if type(opts.outputs) ~= "table" then
+    raise("outputs: expected a list of names, got %s", type(opts.outputs))
+  end
+  for _, name in ipairs(opts.outputs) do
+    if not DTYPES[name] then
+      raise("outputs: unknown output '%s'; known: %s", tostring(name),
+            table.concat(M.OUTPUTS, ", "))
+    end
+  end
+  return opts.outputs
+end
+
+--- The outputs that `opts` asks for, of a batch: the library's struct and the tensors by name; nil,
+-- a message and a code where there is no memory for them. `opts.out` is checked here.
+function M.outputs(batch, opts)
+  if opts.out ~= nil and type(opts.out) ~= "table" then
+    raise("out: expected a table of tensors, got %s", type(opts.out))
+  end
+  local c, made = ffi.new "sb_logprob_out", {}
+  c.size = ffi.sizeof "sb_logprob_out"
+  for _, name in ipairs(wanted(opts)) do
+    local shape = (name == "token" or name == "lse") and batch.shape or { batch.sequences }
+    local t, message, code = output(name, opts.out and opts.out[name], shape, batch.device)
+    if not t then return nil, message, code end
+    made[name] = t
+    c[name] = ffi.cast(POINTERS[DTYPES[name]], t.ptr)
+  end
+  return c, made
+end
+
+--- The table of results: the caller's `opts.out`, if there is one, with what was made in it.
+function M.results(made, opts)
+  local out = opts.out or {}
+  for name, t in pairs(made) do out[name] = t end
+  return out
+end
+
+local ANYWHERE = 256 -- an address for outputs that are wanted but not written to
+
+--- The struct alone, with addresses that nothing may be written to.
+function M.wanted_outputs(opts)
+  local c = ffi.new "sb_logprob_out"
+  c.size = ffi.sizeof "sb_logprob_out"
+  for _, name in ipairs(wanted(opts)) do c[name] = ffi.cast(POINTERS[DTYPES[name]], ANYWHERE) end
+  return c
+end
+
+-- Device memory of the caller's for the library to compute in.
+local function check_workspace(workspace, device)
+  if not tensor.is_tensor(workspace) then
+    raise("workspace: expected a tensor, got %s", type(workspace))
+  end
+  if workspace.device ~= device or not workspace:is_contiguous() then
+    raise("workspace: expected a contiguous tensor on %s", device)
+  end
+  return workspace
+end
+
+local function flag(name, value)
+  if value == nil or value == true then return 1 end
+  if value == false then return 0 end
+  raise("%s: expected a boolean, got %s", name, tostring(value))
+end
+
+--- The options that say how to run, as the library's struct. what: the call's name.
+function M.launch(what, context, opts)
+  local launch = ffi.new "sb_launch"
+  launch.size = ffi.sizeof "sb_launch"
+  local function option(name, default)
+    return M.small_integer(name, opts[name] == nil and default or opts[name])
+  end
+  launch.split = option("split", context.split)
+  launch.threads = option("threads", context.block)
+  launch.cluster = option("cluster", context.cluster)
+  launch.check = flag("check", opts.check)
+  if opts.stream ~= nil then
+    launch.stream = devices.check_stream(what, opts.stream, context.device).handle
+  end
+  if opts.workspace ~= nil then
+    local workspace = check_workspace(opts.workspace, context.device)
+    launch.workspace = workspace.ptr
+    launch.workspace_size = workspace:numel() * workspace.itemsize
+  end
+  return launch
+end
+
+--- A batch for a call of a context, made from a table if it is none.
+function M.batch(what, context, batch)
+  if not batches.is_batch(batch) then batch = batches.build(batch) end
+  if batch.device ~= context.device then
+    raise("%s: the batch is on %s, the context is on %s: batch:to \"%s\" moves it", what,
+          batch.device, context.device, context.device)
+  end
+  return batch
+end
+
+return M

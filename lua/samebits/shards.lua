@@ -1,0 +1,218 @@
+--- Shards of the vocabulary: records of a part of every row's logits, merged and finished. The
+-- calls behind `ctx:partial`, `ctx:merge` and `ctx:finish`.
+--
+-- Records are a table of two uint8 tensors, `states` [.., 32] and `targets` [.., 8]: what
+-- sb_state_record and sb_target_record of samebits.h say, byte by byte.
+
+local ffi = require "ffi"
+local batches = require "samebits.batch"
+local call = require "samebits.call"
+local lib = require "samebits.lib"
+local misuse = require "samebits.misuse"
+local status_of = require "samebits.status"
+local tensor = require "samebits.tensor"
+
+local C, raise = lib.C, misuse.raise
+local shape_text, same_shape = batches.shape_text, batches.same_shape
+
+local M = {}
+
+local SIZES = { states = ffi.sizeof "sb_state_record", targets = ffi.sizeof "sb_target_record" }
+local POINTERS = { states = "sb_state_record *", targets = "sb_target_record *" }
+local NAMES = { "states", "targets" }
+
+local function pointer(name, t) return ffi.cast(POINTERS[name], t.ptr) end
+
+local function appended(shape, size)
+  local out = {}
+  for i = 1, #shape do out[i] = shape[i] end
+  out[#out + 1] = size
+  return out
+end
+
+-- New records of a shape, to be written.
+local function make(shape, device)
+  local records = {}
+  for _, name in ipairs(NAMES) do
+    local t, message, code = tensor.empty(appended(shape, SIZES[name]), "uint8", device)
+    if not t then return nil, message, code end
+    records[name] = t
+  end
+  return records
+end
+
+-- The shape in front of a record's bytes.
+local function front(t)
+  local shape = {}
+  for i = 1, t.ndim - 1 do shape[i] = t.shape[i] end
+  return shape
+end
+
+-- Checks records and gives their shape. what: for messages.
+local function shape_of(what, records, device)
+  if type(records) ~= "table" or tensor.is_tensor(records) then
+    raise("%s: expected records { states, targets }, got %s", what, batches.describe(records))
+  end
+  for _, name in ipairs(NAMES) do
+    local t = records[name]
+    if not tensor.is_tensor(t) then
+      raise("%s: %s: expected a tensor, got %s", what, name, batches.describe(t))
+    end
+    if t.dtype ~= "uint8" or t.ndim < 1 or t.shape[t.ndim] ~= SIZES[name] then
+      raise("%s: %s: %s, expected uint8 [.., %d]", what, name, batches.describe(t), SIZES[name])
+    end
+    if t.device ~= device then
+      raise("%s: %s: the tensor is on %s, the context is on %s", what, name, t.device, device)
+    end
+  end
+  local shape = front(records.states)
+  if not same_shape(shape, front(records.targets)) then
+    raise("%s: states %s and targets %s are of other rows", what,
+          shape_text(records.states.shape), shape_text(records.targets.shape))
+  end
+  return shape
+end
+
+-- The records with their bytes in order, from any 8-byte boundary: tensors of files may be
+-- anywhere. Nil, a message and a code where the device fails.
+local function in_place(what, records, stream)
+  local out = {}
+  for _, name in ipairs(NAMES) do
+    local t = records[name]
+    local placed = t:is_contiguous() and tonumber(ffi.cast("uintptr_t", t.ptr) % 8) == 0
+    local message, code
+    if not placed then
+      if stream then
+        raise("%s: %s: strides %s, or no 8-byte boundary, need a copy: not in a stream", what, name,
+              shape_text(t.strides))
+      end
+      t, message, code = t:clone()
+      if not t then return nil, message, code end
+    end
+    out[name] = t
+  end
+  return out
+end
+
+local function count(shape)
+  local n = 1
+  for i = 1, #shape do n = n * shape[i] end
+  return n
+end
+
+local PARTIAL_OPTIONS = { split = true, threads = true, check = true, stream = true,
+                          workspace = true, cluster = true }
+
+function M.partial(ctx, batch, opts)
+  opts = call.options("partial", opts, PARTIAL_OPTIONS)
+  batch = call.batch("partial", ctx, batch)
+  local out, message, code = make(batch.shape, ctx.device)
+  if not out then return nil, message, code end
+  local ok
+  ok, message, code = status_of.check(
+    C.sb_partial(ctx.handle, pointer("states", out.states), pointer("targets", out.targets),
+                 batch.c, batch.first, batch.held, call.launch("partial", ctx, opts)), ctx.handle)
+  if not ok then return nil, message, code end
+  return out
+end
+
+-- A list of records as an all-gather would leave them, and their number and shape.
+local function gathered(list, device, copy_options)
+  local shape
+  for s, records in ipairs(list) do
+    local what = ("merge: shard %d"):format(s - 1)
+    local its = shape_of(what, records, device)
+    shape = shape or its
+    if not same_shape(its, shape) then
+      raise("%s: records of rows %s, those of shard 0 are of rows %s", what, shape_text(its),
+            shape_text(shape))
+    end
+  end
+  local together = { #list }
+  for i = 1, #shape do together[i + 1] = shape[i] end
+  local all, message, code = make(together, device)
+  if not all then return nil, message, code end
+  for s, records in ipairs(list) do
+    for _, name in ipairs(NAMES) do
+      local ok
+      ok, message, code = all[name][s - 1]:copy_(records[name], copy_options)
+      if not ok then return nil, message, code end
+    end
+  end
+  return all, #list, shape
+end
+
+function M.merge(ctx, records, opts)
+  opts = call.options("merge", opts, { check = true, stream = true })
+  if type(records) ~= "table" or tensor.is_tensor(records) then
+    raise("merge: expected a list of records, or gathered ones, got %s", batches.describe(records))
+  end
+  local launch = call.launch("merge", ctx, opts)
+  local all, shards, shape
+  if records.states ~= nil or records.targets ~= nil then
+    local together = shape_of("merge", records, ctx.device)
+    if #together < 1 or together[1] < 1 then
+      raise("merge: states %s, expected [S, .., 32] of 1 shard or more",
+            shape_text(records.states.shape))
+    end
+    local message, code
+    all, message, code = in_place("merge", records, opts.stream)
+    if not all then return nil, message, code end
+    shards, shape = together[1], {}
+    for i = 2, #together do shape[i - 1] = together[i] end
+  elseif #records == 0 then
+    raise "merge: an empty list"
+  else
+    local on_stream = ctx.device ~= "cpu" and opts.stream and { stream = opts.stream } or nil
+    all, shards, shape = gathered(records, ctx.device, on_stream)
+    if not all then return nil, shards, shape end
+  end
+
+  local out, message, code = make(shape, ctx.device)
+  if not out then return nil, message, code end
+  local ok
+  ok, message, code = status_of.check(
+    C.sb_merge(ctx.handle, pointer("states", out.states), pointer("targets", out.targets),
+               pointer("states", all.states), pointer("targets", all.targets), shards,
+               count(shape), launch), ctx.handle)
+  if opts.stream and opts.check == false then opts.stream:keep(all.states, all.targets) end
+  if not ok then return nil, message, code end
+  return out
+end
+
+local FINISH_OPTIONS = { outputs = true, out = true }
+for name in pairs(PARTIAL_OPTIONS) do FINISH_OPTIONS[name] = true end
+
+function M.finish(ctx, records, batch, opts)
+  opts = call.options("finish", opts, FINISH_OPTIONS)
+  batch = call.batch("finish", ctx, batch)
+  local shape = shape_of("finish", records, ctx.device)
+  if not same_shape(shape, batch.shape) then
+    raise("finish: records of rows %s, the batch has rows %s", shape_text(shape),
+          shape_text(batch.shape))
+  end
+  local placed, message, code = in_place("finish", records, opts.stream)
+  if not placed then return nil, message, code end
+  local c, made
+  c, made, code = call.outputs(batch, opts)
+  if not c then return nil, made, code end
+  local ok
+  ok, message, code = status_of.check(
+    C.sb_finish(ctx.handle, c, batch.c, pointer("states", placed.states),
+                pointer("targets", placed.targets), call.launch("finish", ctx, opts)), ctx.handle)
+  if not ok then return nil, message, code end
+  return call.results(made, opts)
+end
+
+function M.workspace_size(ctx, batch, opts)
+  opts = call.options("shard_workspace_size", opts, PARTIAL_OPTIONS)
+  batch = call.batch("shard_workspace_size", ctx, batch)
+  local size = ffi.new "uint64_t[1]"
+  local ok, message, code = status_of.check(
+    C.sb_shard_workspace_size(ctx.handle, size, batch.c, batch.first, batch.held,
+                              call.launch("shard_workspace_size", ctx, opts)), ctx.handle)
+  if not ok then return nil, message, code end
+  return tonumber(size[0])
+end
+
+return M

@@ -1,0 +1,86 @@
+--- Batches cut into shards of the vocabulary, and put together again.
+
+local samebits = require "samebits"
+
+local M = {}
+
+--- Random places to cut [0, vocab) at: multiples of 16, rising from 0 to vocab; a few are equal, so
+-- that shards are empty.
+function M.cuts(random, vocab, shards)
+  local cuts = { 0 }
+  for _ = 2, shards do cuts[#cuts + 1] = 16 * random:integer(0, math.floor(vocab / 16)) end
+  table.sort(cuts)
+  cuts[#cuts + 1] = vocab
+  return cuts
+end
+
+--- A copy of a batch's description with the logits of the ids from first to past - 1 alone.
+function M.shard(spec, first, past)
+  local copy = {}
+  for key, value in pairs(spec) do copy[key] = value end
+  local vocab = spec.logits.shape[spec.logits.ndim]
+  copy.logits = spec.logits:slice(spec.logits.ndim - 1, first, past)
+  copy.first, copy.vocab = first, vocab
+  return copy
+end
+
+--- The records of each shard, by the variants that pick(s) gives, in memory.
+function M.records(pick, spec, cuts)
+  local list = {}
+  for s = 1, #cuts - 1 do
+    local at = pick(s)
+    local out = assert(at.context():partial(at.batch(M.shard(spec, cuts[s], cuts[s + 1]))))
+    list[s] = { states = assert(out.states:to "cpu"), targets = assert(out.targets:to "cpu") }
+  end
+  return list
+end
+
+--- Records on a variant's device.
+function M.placed(at, records)
+  local device = at.context().device
+  return { states = assert(records.states:to(device)),
+           targets = assert(records.targets:to(device)) }
+end
+
+--- Merges a list by a variant, in memory.
+function M.merged(at, list)
+  local there = {}
+  for s, records in ipairs(list) do there[s] = M.placed(at, records) end
+  local out = assert(at.context():merge(there))
+  return { states = assert(out.states:to "cpu"), targets = assert(out.targets:to "cpu") }
+end
+
+--- Merges a list two or three at a time, in a random order and a random tree.
+function M.merged_randomly(random, at, list)
+  local left = {}
+  for s = 1, #list do left[s] = list[s] end
+  while #left > 1 do
+    local few = {}
+    for _ = 1, math.min(#left, random:integer(2, 3)) do
+      few[#few + 1] = table.remove(left, random:integer(1, #left))
+    end
+    left[#left + 1] = M.merged(at, few)
+  end
+  return left[1]
+end
+
+--- What a variant finishes records to, in memory. The batch has no logits.
+function M.finished(at, records, spec, opts)
+  local out = assert(at.context():finish(M.placed(at, records),
+                                         at.batch(M.shard(spec, 0, 0)), opts))
+  local results = {}
+  for name, t in pairs(out) do results[name] = assert(t:to "cpu") end
+  return results
+end
+
+M.OUTPUTS = { "token", "lse", "sequence", "count" }
+
+--- Asserts the same bits of all outputs.
+function M.assert_same(want, got, what)
+  for _, name in ipairs(M.OUTPUTS) do
+    local same, report = samebits.same_bits(want[name], got[name])
+    if not same then error(("%s: %s: %s"):format(what, name, tostring(report)), 2) end
+  end
+end
+
+return M
