@@ -91,6 +91,7 @@ GENERATED += $(OBJDIR)/cpu_scalar.o
 GENERATED += $(OBJDIR)/cuda_conventional.o
 GENERATED += $(OBJDIR)/cuda_driver.o
 GENERATED += $(OBJDIR)/cuda_plan.o
+GENERATED += $(OBJDIR)/cuda_shards.o
 GENERATED += $(OBJDIR)/memory.o
 GENERATED += $(OBJDIR)/op_conventional.o
 GENERATED += $(OBJDIR)/op_logprob.o
@@ -111,6 +112,7 @@ OBJECTS += $(OBJDIR)/cpu_scalar.o
 OBJECTS += $(OBJDIR)/cuda_conventional.o
 OBJECTS += $(OBJDIR)/cuda_driver.o
 OBJECTS += $(OBJDIR)/cuda_plan.o
+OBJECTS += $(OBJDIR)/cuda_shards.o
 OBJECTS += $(OBJDIR)/memory.o
 OBJECTS += $(OBJDIR)/op_conventional.o
 OBJECTS += $(OBJDIR)/op_logprob.o
@@ -123,20 +125,26 @@ OBJECTS += $(OBJDIR)/version.o
 ifeq ($(config),release)
 GENERATED += obj/release/conventional.cu.o
 GENERATED += obj/release/logprob.cu.o
+GENERATED += obj/release/shards.cu.o
 OBJECTS += obj/release/conventional.cu.o
 OBJECTS += obj/release/logprob.cu.o
+OBJECTS += obj/release/shards.cu.o
 
 else ifeq ($(config),debug)
 GENERATED += obj/debug/conventional.cu.o
 GENERATED += obj/debug/logprob.cu.o
+GENERATED += obj/debug/shards.cu.o
 OBJECTS += obj/debug/conventional.cu.o
 OBJECTS += obj/debug/logprob.cu.o
+OBJECTS += obj/debug/shards.cu.o
 
 else ifeq ($(config),asan)
 GENERATED += obj/asan/conventional.cu.o
 GENERATED += obj/asan/logprob.cu.o
+GENERATED += obj/asan/shards.cu.o
 OBJECTS += obj/asan/conventional.cu.o
 OBJECTS += obj/asan/logprob.cu.o
+OBJECTS += obj/asan/shards.cu.o
 
 endif
 
@@ -238,6 +246,9 @@ $(OBJDIR)/cuda_driver.o: ../src/cuda_driver.c
 $(OBJDIR)/cuda_plan.o: ../src/cuda_plan.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/cuda_shards.o: ../src/cuda_shards.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/memory.o: ../src/memory.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -270,6 +281,9 @@ obj/release/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../
 obj/release/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/release/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/release/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel shards.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/release/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
 
 else ifeq ($(config),debug)
 obj/debug/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
@@ -278,6 +292,9 @@ obj/debug/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../to
 obj/debug/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/debug/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/debug/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel shards.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/debug/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
 
 else ifeq ($(config),asan)
 obj/asan/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
@@ -286,6 +303,9 @@ obj/asan/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../too
 obj/asan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/asan/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/asan/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel shards.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/asan/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
 
 endif
 

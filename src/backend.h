@@ -148,10 +148,17 @@ static inline float sb_float_at(const float *data, int64_t i)
 /* records.c: checks the records that sb_merge is given. Host arrays only. */
 sb_status sb_check_merge(const sb_merge_call *call, sb_message *why);
 
-/* records.c: checks the records of a call's active rows. Host arrays only. */
+/* records.c: the same for a call's active rows. */
 sb_status sb_check_finish(const sb_call *call, const sb_state_record *states,
                           const sb_target_record *targets, const int64_t *active, int64_t actives,
                           sb_message *why);
+
+/* records.c: the same, on host copies of a device's arrays, all fine but for the records. */
+sb_status sb_check_device_finish(const sb_call *call, const sb_state_record *states,
+                                 const sb_target_record *targets, sb_message *why);
+
+/* records.c: what is wrong with a row's records, an sb_fault, in words. */
+const char *sb_fault_text(int fault);
 
 static inline float sb_temperature_at(const sb_call *call, int64_t row)
 {

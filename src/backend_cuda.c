@@ -6,10 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend.h"
+#include "backend_cuda.h"
 #include "conventional.h"
-#include "cuda_args.h"
-#include "cuda_driver.h"
 #include "cuda_plan.h"
 #include "det/leaf.h"
 #include "fpmode.h"
@@ -58,22 +56,16 @@ typedef struct cuda {
     volatile int64_t *bad; /* mapped host memory that kernels report into */
     CUdeviceptr bad_device;
     char isa[16]; /* "sm_90" */
+    sb_cuda_shards shards;
 } cuda;
 
-static sb_status device_error(sb_message *why, const sb_cuda_driver *driver, const char *what,
-                              CUresult result)
+sb_status sb_cuda_failed(sb_message *why, const sb_cuda_driver *driver, const char *what,
+                         CUresult result)
 {
     char text[64];
     return sb_fail(why, result == CUDA_ERROR_OUT_OF_MEMORY ? SB_ERR_MEMORY : SB_ERR_DEVICE,
                    "%s gave %s", what, sb_cuda_error(driver, result, text));
 }
-
-/* Calls a driver function; on failure returns from the enclosing function with its name. */
-#define DRIVER(why, driver, function, ...)                                                         \
-    do {                                                                                           \
-        CUresult result_ = (driver)->function(__VA_ARGS__);                                        \
-        if (result_ != CUDA_SUCCESS) return device_error(why, driver, "cu" #function, result_);    \
-    } while (0)
 
 /* ---- opening ------------------------------------------------------------------------------ */
 
@@ -163,6 +155,7 @@ static sb_status prepare_few(cuda *c, sb_message *why)
 static sb_status load_kernels(cuda *c, sb_message *why)
 {
     const int capability = atoi(c->isa + 3);
+    sb_status status;
     DRIVER(why, &c->driver, DeviceGetAttribute, &c->multiprocessors,
            CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, c->device);
     c->hopper = capability >= 90;
@@ -173,7 +166,8 @@ static sb_status load_kernels(cuda *c, sb_message *why)
     DRIVER(why, &c->driver, ModuleGetFunction, &c->name, c->module, #name);                        \
     DRIVER(why, &c->driver, FuncLoad, c->name);
     KERNELS(KERNEL_LOAD)
-    return prepare_few(c, why);
+    status = sb_cuda_shards_load(&c->shards, &c->driver, why);
+    return status == SB_OK ? prepare_few(c, why) : status;
 }
 
 static sb_status open_report(cuda *c, sb_message *why)
@@ -194,6 +188,7 @@ static void close_state(cuda *c)
         if (c->bad) c->driver.MemFreeHost((void *)(uintptr_t)c->bad);
         if (c->module) c->driver.ModuleUnload(c->module);
         if (c->conventional) c->driver.ModuleUnload(c->conventional);
+        if (c->shards.module) c->driver.ModuleUnload(c->shards.module);
         c->driver.CtxPopCurrent(&popped);
     }
     if (c->context) c->driver.DevicePrimaryCtxRelease(c->device);
@@ -246,7 +241,7 @@ static int32_t threads_of(const sb_context *ctx)
 
 /* Pointers must be the device's own, or host memory that it can reach, and aligned to their
  * elements. */
-static sb_status check_pointer(sb_context *ctx, const char *name, const void *data, size_t align)
+sb_status sb_cuda_check_pointer(sb_context *ctx, const char *name, const void *data, size_t align)
 {
     cuda *c = ctx->state;
     unsigned type = 0;
@@ -291,8 +286,8 @@ static sb_status check_pointers(sb_context *ctx, const sb_logprob_out *out, cons
         { "workspace", call->launch.workspace, 256 },
     };
     for (size_t i = 0; i < sizeof pointers / sizeof *pointers; i++) {
-        sb_status status = check_pointer(ctx, pointers[i].name, pointers[i].data,
-                                         pointers[i].align);
+        sb_status status = sb_cuda_check_pointer(ctx, pointers[i].name, pointers[i].data,
+                                                 pointers[i].align);
         if (status != SB_OK) return status;
     }
     return SB_OK;
@@ -468,8 +463,11 @@ static sb_status run(sb_context *ctx, const sb_logprob_out *out, const sb_call *
 /* Words for a report; the row's own id is not at hand. */
 static sb_status name_report(sb_context *ctx, int64_t report)
 {
-    int64_t index = (report & BAD_MASK) - 1;
-    switch (report >> SB_BAD_SHIFT) {
+    int64_t index = (report & BAD_MASK) - 1, kind = report >> SB_BAD_SHIFT;
+    if (kind >= SB_BAD_RECORD)
+        return sb_fail(&ctx->error, SB_ERR_STATE, "row %" PRId64 ": %s", index,
+                       sb_fault_text((int)(kind - SB_BAD_RECORD)));
+    switch (kind) {
     case SB_BAD_ID:
         return sb_fail(&ctx->error, SB_ERR_ID, "row %" PRId64 ": its id is outside [0, V)", index);
     case SB_BAD_TEMPERATURE:
@@ -503,10 +501,8 @@ static sb_status check(sb_context *ctx, void *stream)
     return status == SB_OK ? leave(ctx, check_entered(ctx, stream)) : status;
 }
 
-/* Replaces a device array, if there is one, by a copy on the heap: for naming the first bad row. On
- * failure by null. */
-static sb_status fetch(sb_context *ctx, const void **array, int64_t count, size_t size,
-                       CUstream stream)
+sb_status sb_cuda_fetch(sb_context *ctx, const void **array, int64_t count, size_t size,
+                        CUstream stream)
 {
     cuda *c = ctx->state;
     size_t bytes = (size_t)count * size;
@@ -526,27 +522,34 @@ static sb_status fetch(sb_context *ctx, const void **array, int64_t count, size_
 }
 
 /* After a report: the same checks, on copies, as the cpu backend makes them, so that the first bad
- * row is named with its id. SB_OK: the report is another call's. */
-static sb_status find_first_bad(sb_context *ctx, const sb_call *call)
+ * row is named with its id. states and targets: of a call that finishes, else null. SB_OK: the
+ * report is another call's. */
+static sb_status find_first_bad(sb_context *ctx, const sb_call *call, const sb_state_record *states,
+                                const sb_target_record *targets)
 {
     sb_call host = *call;
     CUstream stream = call->launch.stream;
-    const void *arrays[5] = { call->in.ids, call->in.mask, call->in.temperatures, call->in.row_list,
-                              call->in.cu_seqlens };
+    const void *arrays[7] = {
+        call->in.ids, call->in.mask, call->in.temperatures, call->in.row_list, call->in.cu_seqlens,
+        states,       targets
+    };
     const struct {
         int64_t count;
         size_t size;
-    } shapes[5] = {
+    } shapes[7] = {
         { call->rows, call->in.ids_dtype == SB_I64 ? 8 : 4 },
         { call->rows, 1 },
         { call->rows, 4 },
         { call->in.row_count, 8 },
         { call->in.batch + 1, call->in.cu_seqlens_dtype == SB_I64 ? 8 : 4 },
+        { call->rows, sizeof *states },
+        { call->rows, sizeof *targets },
     };
     sb_status status = SB_OK;
     int fetched = 0;
-    for (; fetched < 5 && status == SB_OK; fetched++)
-        status = fetch(ctx, &arrays[fetched], shapes[fetched].count, shapes[fetched].size, stream);
+    for (; fetched < 7 && status == SB_OK; fetched++)
+        status = sb_cuda_fetch(ctx, &arrays[fetched], shapes[fetched].count, shapes[fetched].size,
+                               stream);
     if (status == SB_OK) {
         host.in.ids = arrays[0];
         host.in.mask = arrays[1];
@@ -554,21 +557,56 @@ static sb_status find_first_bad(sb_context *ctx, const sb_call *call)
         host.in.row_list = arrays[3];
         host.in.cu_seqlens = arrays[4];
         status = sb_check_device_call(&host, &ctx->error);
+        if (status == SB_OK && states)
+            status = sb_check_device_finish(&host, arrays[5], arrays[6], &ctx->error);
     }
     for (int i = 0; i < fetched; i++) free((void *)(uintptr_t)arrays[i]);
     return status;
 }
 
-/* Waits for the call; an earlier call's report stays for sb_check. */
-static sb_status check_call(sb_context *ctx, const sb_call *call)
+sb_status sb_cuda_check_call(sb_context *ctx, const sb_call *call, const sb_state_record *states,
+                             const sb_target_record *targets)
 {
     cuda *c = ctx->state;
     sb_status status;
     DRIVER(&ctx->error, &c->driver, StreamSynchronize, call->launch.stream);
     if (*c->bad == 0) return SB_OK;
-    status = find_first_bad(ctx, call);
+    status = find_first_bad(ctx, call, states, targets);
     if (status != SB_OK) *c->bad = 0;
     return status;
+}
+
+sb_status sb_cuda_check_arguments(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
+{
+    if (call->launch.threads % 32 != 0 || call->launch.threads < 0 ||
+        call->launch.threads > SB_CUDA_MAX_BLOCK)
+        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
+                       "threads is %d: it must be a multiple of 32 up to %d, or 0",
+                       (int)call->launch.threads, SB_CUDA_MAX_BLOCK);
+    if (call->launch.cluster < -1 || call->launch.cluster > 1)
+        return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "cluster is %d, not -1, 0 or 1",
+                       (int)call->launch.cluster);
+    return check_pointers(ctx, out, call);
+}
+
+sb_status sb_cuda_scratch(sb_context *ctx, const sb_launch *launch, uint64_t needed,
+                          CUdeviceptr *scratch)
+{
+    cuda *c = ctx->state;
+    *scratch = address(launch->workspace);
+    if (*scratch && launch->workspace_size < needed)
+        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
+                       "the workspace has %" PRIu64 " bytes, the call needs %" PRIu64,
+                       launch->workspace_size, needed);
+    if (needed && !*scratch)
+        DRIVER(&ctx->error, &c->driver, MemAllocAsync, scratch, needed, launch->stream);
+    return SB_OK;
+}
+
+void sb_cuda_scratch_done(sb_context *ctx, const sb_launch *launch, CUdeviceptr scratch)
+{
+    cuda *c = ctx->state;
+    if (scratch && !launch->workspace) c->driver.MemFreeAsync(scratch, launch->stream);
 }
 
 /* Puts a call's kernels into its stream. */
@@ -578,30 +616,14 @@ typedef sb_status (*runner)(sb_context *ctx, const sb_logprob_out *out, const sb
 static sb_status run_checked(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
                              const sb_cuda_plan *p, runner run_planned)
 {
-    cuda *c = ctx->state;
     uint64_t needed = p->states + p->targets + p->tokens;
-    CUdeviceptr scratch = address(call->launch.workspace);
-    sb_status status;
-
-    if (call->launch.threads % 32 != 0 || call->launch.threads < 0 ||
-        call->launch.threads > SB_CUDA_MAX_BLOCK)
-        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
-                       "threads is %d: it must be a multiple of 32 up to %d, or 0",
-                       (int)call->launch.threads, SB_CUDA_MAX_BLOCK);
-    if (call->launch.cluster < -1 || call->launch.cluster > 1)
-        return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "cluster is %d, not -1, 0 or 1",
-                       (int)call->launch.cluster);
-    status = check_pointers(ctx, out, call);
+    CUdeviceptr scratch;
+    sb_status status = sb_cuda_check_arguments(ctx, out, call);
+    if (status == SB_OK) status = sb_cuda_scratch(ctx, &call->launch, needed, &scratch);
     if (status != SB_OK) return status;
-    if (call->launch.workspace && call->launch.workspace_size < needed)
-        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
-                       "the workspace has %" PRIu64 " bytes, the call needs %" PRIu64,
-                       call->launch.workspace_size, needed);
-    if (needed && !scratch)
-        DRIVER(&ctx->error, &c->driver, MemAllocAsync, &scratch, needed, call->launch.stream);
     status = run_planned(ctx, out, call, p, scratch);
-    if (needed && !call->launch.workspace) c->driver.MemFreeAsync(scratch, call->launch.stream);
-    if (status == SB_OK && call->launch.check) status = check_call(ctx, call);
+    sb_cuda_scratch_done(ctx, &call->launch, scratch);
+    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
     return status;
 }
 
@@ -677,6 +699,73 @@ static sb_status conventional(sb_context *ctx, const sb_logprob_out *out, const 
     return status == SB_OK ? leave(ctx, conventional_entered(ctx, out, call)) : status;
 }
 
+/* ---- for cuda_shards.c --------------------------------------------------------------------- */
+
+const sb_cuda_shards *sb_cuda_shards_of(const sb_context *ctx)
+{
+    return &((const cuda *)ctx->state)->shards;
+}
+
+const sb_cuda_driver *sb_cuda_driver_of(const sb_context *ctx)
+{
+    return &((const cuda *)ctx->state)->driver;
+}
+
+sb_status sb_cuda_inside(sb_context *ctx, sb_cuda_work work, void *arguments)
+{
+    sb_status status = enter(ctx);
+    return status == SB_OK ? leave(ctx, work(ctx, arguments)) : status;
+}
+
+sb_cuda_grid sb_cuda_plan_shard(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
+                                sb_cuda_args *a)
+{
+    const cuda *c = ctx->state;
+    sb_call planned = *call;
+    sb_cuda_grid grid;
+    sb_cuda_plan p;
+    planned.in.vocab = call->held > 0 ? call->held : 1;
+    planned.launch.cluster = -1;
+    p = sb_cuda_plan_of(c->multiprocessors, c->clusters, out, &planned);
+    sb_cuda_plan_evenly(&p, &planned);
+    *a = args_of(ctx->state, out, call, &p, 0);
+    a->tokens = a->token;
+    a->ahead = 0;
+    grid.blocks = sb_cuda_blocks(&p);
+    grid.threads = sb_cuda_block(&p);
+    grid.shared = sb_cuda_shared(&p, call->in.logits_dtype);
+    return grid;
+}
+
+sb_status sb_cuda_launch(sb_context *ctx, CUfunction kernel, sb_cuda_grid grid, sb_cuda_args *a,
+                         CUstream stream)
+{
+    shape s = { grid.blocks, grid.threads, 0, 0, grid.shared };
+    return launch(ctx, kernel, s, a, stream);
+}
+
+sb_status sb_cuda_clear(sb_context *ctx, uint64_t data, uint64_t bytes, CUstream stream)
+{
+    const cuda *c = ctx->state;
+    if (data && bytes)
+        DRIVER(&ctx->error, &c->driver, MemsetD8Async, data, 0, (size_t)bytes, stream);
+    return SB_OK;
+}
+
+sb_status sb_cuda_sums(sb_context *ctx, const sb_call *call, sb_cuda_args *a)
+{
+    cuda *c = ctx->state;
+    return launch(ctx, c->sequence_sums, warps_for(call->in.batch, 0), a, call->launch.stream);
+}
+
+uint64_t sb_cuda_report_address(const sb_context *ctx)
+{
+    return ((const cuda *)ctx->state)->bad_device;
+}
+
+int sb_cuda_reported(sb_context *ctx) { return *((cuda *)ctx->state)->bad != 0; }
+void sb_cuda_forget_report(sb_context *ctx) { *((cuda *)ctx->state)->bad = 0; }
+
 /* ---- memory, streams, events -------------------------------------------------------------- */
 
 /* A driver call inside the context, as a whole function's body. */
@@ -688,7 +777,7 @@ static sb_status conventional(sb_context *ctx, const sb_logprob_out *out, const 
         if (status != SB_OK) return status;                                                        \
         result = c->driver.function(__VA_ARGS__);                                                  \
         if (result != CUDA_SUCCESS)                                                                \
-            status = device_error(&ctx->error, &c->driver, "cu" #function, result);                \
+            status = sb_cuda_failed(&ctx->error, &c->driver, "cu" #function, result);              \
         return leave(ctx, status);                                                                 \
     } while (0)
 
@@ -763,6 +852,10 @@ const sb_backend sb_backend_cuda = {
     .logprob = logprob,
     .workspace = workspace,
     .conventional = conventional,
+    .partial = sb_cuda_partial,
+    .merge = sb_cuda_merge,
+    .finish = sb_cuda_finish,
+    .shard_workspace = sb_cuda_shard_workspace,
     .check = check,
     .memory_alloc = memory_alloc,
     .memory_free = memory_free,

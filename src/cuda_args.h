@@ -18,6 +18,7 @@
 #define SB_BAD_TEMPERATURE 2
 #define SB_BAD_ROW_LIST 3
 #define SB_BAD_CU_SEQLENS 4
+#define SB_BAD_RECORD 16 /* + an sb_fault */
 #define SB_BAD_SHIFT 56
 
 /* Kernels for few rows: bytes of logits a thread has on their way, and what a warp's slot in shared
@@ -57,5 +58,15 @@ typedef struct sb_cuda_args {
     float temperature;
     sb_row row; /* of temperature */
 } sb_cuda_args;
+
+/* kernels/shards.cu. in.vocab is that of whole rows; in.states are a row's pieces. */
+typedef struct sb_cuda_shard_args {
+    sb_cuda_args in;
+    uint64_t states, targets;           /* sb_state, sb_target [rows] */
+    uint64_t from_states, from_targets; /* merging: [shards][rows] */
+    int64_t shards;
+    int64_t first, held; /* the ids first .. first + held - 1 have logits */
+    int32_t keep;        /* merging: leave a row that is refused as it is */
+} sb_cuda_shard_args;
 
 #endif

@@ -104,8 +104,9 @@ sb_cuda_plan sb_cuda_plan_of(int multiprocessors, int clusters, const sb_logprob
     p.work = call->in.row_list ? call->in.row_count : call->rows;
     p.whole = p.work;
     if (call->launch.split) force(&p, clusters, leaves, &call->launch);
-    else if (call->launch.cluster < 0 || !choose_few(&p, multiprocessors, clusters, leaves))
+    else if (!choose_few(&p, multiprocessors, call->launch.cluster < 0 ? 0 : clusters, leaves))
         choose_stream(&p, multiprocessors, leaves, call);
+    if (call->launch.cluster < 0) p.kind = SB_CUDA_STREAM;
     if (p.threads > even_block(p.piece, 1024)) p.threads = even_block(p.piece, 1024);
     if (call->launch.threads) p.threads = call->launch.threads;
     p.eager = p.kind != SB_CUDA_STREAM && p.work * bytes <= EAGER_BYTES;
@@ -115,6 +116,14 @@ sb_cuda_plan sb_cuda_plan_of(int multiprocessors, int clusters, const sb_logprob
     p.targets = (uint64_t)cut_rows * sizeof(sb_cuda_target);
     p.tokens = out->sequence && !out->token ? (uint64_t)call->rows * sizeof(float) : 0;
     return p;
+}
+
+void sb_cuda_plan_evenly(sb_cuda_plan *p, const sb_call *call)
+{
+    if (p->whole == 0) return;
+    p->whole = p->work;
+    p->split = 1;
+    p->piece = ceil_of(call->in.vocab, SB_LEAF);
 }
 
 int64_t sb_cuda_blocks(const sb_cuda_plan *p) { return p->whole + (p->work - p->whole) * p->split; }

@@ -29,6 +29,9 @@ typedef struct sb_cuda_plan {
 sb_cuda_plan sb_cuda_plan_of(int multiprocessors, int clusters, const sb_logprob_out *out,
                              const sb_call *call);
 
+/* The same without whole rows beside cut ones. */
+void sb_cuda_plan_evenly(sb_cuda_plan *p, const sb_call *call);
+
 /* Rows of 16-bit logits whose alignment repeats every 8. */
 int sb_cuda_has_phases(const sb_call *call);
 

@@ -1,6 +1,7 @@
 /* records.c - which record is at fault, and what is wrong with it, in words. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "backend.h"
 #include "det/record.h"
@@ -101,4 +102,31 @@ sb_status sb_check_finish(const sb_call *call, const sb_state_record *states,
     }
     sb_fpmode_leave(mode);
     return status;
+}
+
+sb_status sb_check_device_finish(const sb_call *call, const sb_state_record *states,
+                                 const sb_target_record *targets, sb_message *why)
+{
+    int64_t *active = malloc((size_t)(call->rows ? call->rows : 1) * sizeof *active), actives = 0;
+    sb_status status;
+    if (!active) return sb_fail(why, SB_ERR_MEMORY, "no memory to look for the bad row");
+    status = sb_list_active(call, active, &actives, why);
+    if (status == SB_OK) status = sb_check_finish(call, states, targets, active, actives, why);
+    free(active);
+    return status;
+}
+
+const char *sb_fault_text(int fault)
+{
+    switch ((sb_fault)fault) {
+    case SB_FAULT_WINDOW: return "there is no state of such a J";
+    case SB_FAULT_DIGITS: return "an empty or poisoned state has digits";
+    case SB_FAULT_SUM: return "a state's digits are no sum of leaves";
+    case SB_FAULT_C: return "a state is of another temperature, or of an ignored row";
+    case SB_FAULT_LOGIT: return "a target record has a logit, but no owner";
+    case SB_FAULT_OWNERS: return "its id does not lie in one of the merged shards";
+    case SB_FAULT_TARGET: return "the target's logit is not among those of its state";
+    case SB_RECORD_FINE: break;
+    }
+    return "its records are refused";
 }

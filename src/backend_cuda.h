@@ -1,0 +1,108 @@
+/* backend_cuda.h - inside the CUDA backend: what backend_cuda.c and cuda_shards.c give each other.
+ * What calls the driver needs the GPU's context to be current, as it is in an sb_cuda_work. */
+#ifndef SB_BACKEND_CUDA_H
+#define SB_BACKEND_CUDA_H
+
+#include "backend.h"
+#include "cuda_args.h"
+#include "cuda_driver.h"
+
+/* The driver's refusal, by the function's name. */
+sb_status sb_cuda_failed(sb_message *why, const sb_cuda_driver *driver, const char *what,
+                         CUresult result);
+
+/* Calls a driver function; on failure returns from the enclosing function with its name. */
+#define DRIVER(why, driver, function, ...)                                                         \
+    do {                                                                                           \
+        CUresult result_ = (driver)->function(__VA_ARGS__);                                        \
+        if (result_ != CUDA_SUCCESS) return sb_cuda_failed(why, driver, "cu" #function, result_);  \
+    } while (0)
+
+/* ---- backend_cuda.c ----------------------------------------------------------------------- */
+
+const sb_cuda_driver *sb_cuda_driver_of(const sb_context *ctx);
+
+/* Runs work with the GPU's context current, and gives back its status. */
+typedef sb_status (*sb_cuda_work)(sb_context *ctx, void *arguments);
+sb_status sb_cuda_inside(sb_context *ctx, sb_cuda_work work, void *arguments);
+
+/* Whether kernels can use data, null or a pointer. */
+sb_status sb_cuda_check_pointer(sb_context *ctx, const char *name, const void *data, size_t align);
+
+/* Checks the pointers of a call and the launch options that only this backend knows. */
+sb_status sb_cuda_check_arguments(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
+
+/* A call's scratch memory: the caller's workspace, or allocated in stream order. */
+sb_status sb_cuda_scratch(sb_context *ctx, const sb_launch *launch, uint64_t needed,
+                          CUdeviceptr *scratch);
+void sb_cuda_scratch_done(sb_context *ctx, const sb_launch *launch, CUdeviceptr scratch);
+
+typedef struct sb_cuda_grid {
+    int64_t blocks;
+    int32_t threads;
+    uint32_t shared; /* bytes */
+} sb_cuda_grid;
+
+/* How the logits that a call holds are summed, as logprob's would be, without clusters: a's split
+ * pieces a row, a block each. a has no scratch. */
+sb_cuda_grid sb_cuda_plan_shard(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
+                                sb_cuda_args *a);
+
+/* a: the kernel's arguments, or what they begin with. */
+sb_status sb_cuda_launch(sb_context *ctx, CUfunction kernel, sb_cuda_grid grid, sb_cuda_args *a,
+                         CUstream stream);
+
+/* Zeroes device memory; data may be 0. */
+sb_status sb_cuda_clear(sb_context *ctx, uint64_t data, uint64_t bytes, CUstream stream);
+
+/* Sums a's tokens by sequence. */
+sb_status sb_cuda_sums(sb_context *ctx, const sb_call *call, sb_cuda_args *a);
+
+/* Waits for the call and names its first bad row; an earlier call's report stays for sb_check.
+ * states and targets: of a call that finishes, else null. */
+sb_status sb_cuda_check_call(sb_context *ctx, const sb_call *call, const sb_state_record *states,
+                             const sb_target_record *targets);
+
+/* Where kernels report: sb_cuda_args.bad. Whether one that is done has reported anything. */
+uint64_t sb_cuda_report_address(const sb_context *ctx);
+int sb_cuda_reported(sb_context *ctx);
+void sb_cuda_forget_report(sb_context *ctx);
+
+/* Replaces a device array, if there is one, by a copy on the heap: for naming the first bad row. On
+ * failure by null. */
+sb_status sb_cuda_fetch(sb_context *ctx, const void **array, int64_t count, size_t size,
+                        CUstream stream);
+
+/* ---- cuda_shards.c ------------------------------------------------------------------------ */
+
+#define SB_CUDA_SHARD_KERNELS(X)                                                                   \
+    X(partial_f32)                                                                                 \
+    X(partial_f16)                                                                                 \
+    X(partial_bf16)                                                                                \
+    X(partial_merge)                                                                               \
+    X(shards_merge)                                                                                \
+    X(shards_finish)
+
+/* The kernels for shards of the vocabulary. */
+typedef struct sb_cuda_shards {
+    CUmodule module;
+#define SB_CUDA_SHARD_FIELD(name) CUfunction name;
+    SB_CUDA_SHARD_KERNELS(SB_CUDA_SHARD_FIELD)
+#undef SB_CUDA_SHARD_FIELD
+} sb_cuda_shards;
+
+const sb_cuda_shards *sb_cuda_shards_of(const sb_context *ctx);
+
+/* Loads them; what was loaded stays in module on failure. */
+sb_status sb_cuda_shards_load(sb_cuda_shards *shards, const sb_cuda_driver *driver,
+                              sb_message *why);
+
+/* As backend.h states them. */
+sb_status sb_cuda_partial(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
+                          const sb_call *call);
+sb_status sb_cuda_merge(sb_context *ctx, const sb_merge_call *call);
+sb_status sb_cuda_finish(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
+                         const sb_state_record *states, const sb_target_record *targets);
+uint64_t sb_cuda_shard_workspace(sb_context *ctx, const sb_call *call);
+
+#endif

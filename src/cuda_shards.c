@@ -1,0 +1,254 @@
+/* cuda_shards.c - shards of the vocabulary on a GPU: the launches of kernels/shards.cu. */
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "backend_cuda.h"
+#include "det/accumulator.h"
+
+/* As tools/kernel.sh embedded them. */
+extern const unsigned char sb_fatbin_shards[];
+
+sb_status sb_cuda_shards_load(sb_cuda_shards *shards, const sb_cuda_driver *driver, sb_message *why)
+{
+    DRIVER(why, driver, ModuleLoadData, &shards->module, sb_fatbin_shards);
+    /* Loaded now: the driver's lazy loading could not happen under a graph capture. */
+#define KERNEL_LOAD(name)                                                                          \
+    DRIVER(why, driver, ModuleGetFunction, &shards->name, shards->module, #name);                  \
+    DRIVER(why, driver, FuncLoad, shards->name);
+    SB_CUDA_SHARD_KERNELS(KERNEL_LOAD)
+    return SB_OK;
+}
+
+static uint64_t address(const void *data) { return (uint64_t)(uintptr_t)data; }
+
+static sb_status check_records(sb_context *ctx, const char *const names[2], const void *states,
+                               const void *targets)
+{
+    sb_status status = sb_cuda_check_pointer(ctx, names[0], states, 8);
+    return status == SB_OK ? sb_cuda_check_pointer(ctx, names[1], targets, 4) : status;
+}
+
+static const char *const RECORDS[2] = { "states", "targets" };
+static const char *const FROM_RECORDS[2] = { "from_states", "from_targets" };
+
+/* A warp an item, 8 a block; or a thread an item. */
+static sb_cuda_grid warps_for(int64_t items)
+{
+    sb_cuda_grid grid = { (items + 7) / 8, 256, 0 };
+    return grid;
+}
+
+static sb_cuda_grid threads_for(int64_t items)
+{
+    sb_cuda_grid grid = { (items + 255) / 256, 256, 0 };
+    return grid;
+}
+
+/* ---- partial ------------------------------------------------------------------------------ */
+
+static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
+
+/* How a shard is summed; a: all but the records and the scratch. */
+static sb_cuda_grid plan_partial(sb_context *ctx, const sb_call *call, sb_cuda_shard_args *a)
+{
+    memset(a, 0, sizeof *a);
+    a->first = call->first;
+    a->held = call->held;
+    return sb_cuda_plan_shard(ctx, &NO_OUT, call, &a->in);
+}
+
+static uint64_t pieces_size(const sb_cuda_args *in)
+{
+    return in->split > 1 ? (uint64_t)in->work * (uint64_t)in->split * sizeof(sb_state) : 0;
+}
+
+uint64_t sb_cuda_shard_workspace(sb_context *ctx, const sb_call *call)
+{
+    sb_cuda_shard_args a;
+    uint64_t pieces, tokens = (uint64_t)call->rows * sizeof(float);
+    plan_partial(ctx, call, &a);
+    pieces = pieces_size(&a.in);
+    return pieces > tokens ? pieces : tokens;
+}
+
+static CUfunction partial_for(const sb_cuda_shards *kernels, int32_t dtype)
+{
+    switch (dtype) {
+    case SB_F32: return kernels->partial_f32;
+    case SB_F16: return kernels->partial_f16;
+    default: return kernels->partial_bf16;
+    }
+}
+
+typedef struct partial_call {
+    sb_state_record *states;
+    sb_target_record *targets;
+    const sb_call *call;
+} partial_call;
+
+static sb_status run_partial(sb_context *ctx, const sb_call *call, sb_cuda_grid grid,
+                             sb_cuda_shard_args *a)
+{
+    const sb_cuda_shards *kernels = sb_cuda_shards_of(ctx);
+    CUstream stream = call->launch.stream;
+    uint64_t rows = (uint64_t)call->rows;
+    sb_status status = SB_OK;
+    if (call->in.row_list) { /* rows that are not listed */
+        status = sb_cuda_clear(ctx, a->states, rows * sizeof(sb_state_record), stream);
+        if (status == SB_OK)
+            status = sb_cuda_clear(ctx, a->targets, rows * sizeof(sb_target_record), stream);
+    }
+    if (status == SB_OK)
+        status = sb_cuda_launch(ctx, partial_for(kernels, call->in.logits_dtype), grid, &a->in,
+                                stream);
+    if (status == SB_OK && a->in.split > 1)
+        status = sb_cuda_launch(ctx, kernels->partial_merge, warps_for(a->in.work), &a->in, stream);
+    return status;
+}
+
+static sb_status partial_inside(sb_context *ctx, void *arguments)
+{
+    const partial_call *p = arguments;
+    const sb_call *call = p->call;
+    sb_cuda_shard_args a;
+    sb_cuda_grid grid = plan_partial(ctx, call, &a);
+    CUdeviceptr scratch;
+    sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
+    if (status == SB_OK) status = check_records(ctx, RECORDS, p->states, p->targets);
+    if (status == SB_OK) status = sb_cuda_scratch(ctx, &call->launch, pieces_size(&a.in), &scratch);
+    if (status != SB_OK) return status;
+    a.states = address(p->states);
+    a.targets = address(p->targets);
+    a.in.states = scratch;
+    if (!a.in.logits) a.in.logits = a.states; /* an empty shard's, which are not read: not null */
+    status = run_partial(ctx, call, grid, &a);
+    sb_cuda_scratch_done(ctx, &call->launch, scratch);
+    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
+    return status;
+}
+
+sb_status sb_cuda_partial(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
+                          const sb_call *call)
+{
+    partial_call p = { states, targets, call };
+    return sb_cuda_inside(ctx, partial_inside, &p);
+}
+
+/* ---- merge -------------------------------------------------------------------------------- */
+
+/* After a report: the cpu's checks, on copies. SB_OK: the report is another call's. */
+static sb_status find_first_bad(sb_context *ctx, const sb_merge_call *call)
+{
+    sb_merge_call host = *call;
+    CUstream stream = call->launch.stream;
+    const void *states = call->from_states, *targets = call->from_targets;
+    int64_t records = call->shards * call->rows;
+    sb_status status = sb_cuda_fetch(ctx, &states, records, sizeof *host.from_states, stream);
+    if (status != SB_OK) return status;
+    status = sb_cuda_fetch(ctx, &targets, records, sizeof *host.from_targets, stream);
+    if (status == SB_OK) {
+        host.from_states = states;
+        host.from_targets = targets;
+        status = sb_check_merge(&host, &ctx->error);
+        free((void *)(uintptr_t)targets);
+    }
+    free((void *)(uintptr_t)states);
+    return status;
+}
+
+static sb_status check_merge(sb_context *ctx, const sb_merge_call *call)
+{
+    sb_status status;
+    DRIVER(&ctx->error, sb_cuda_driver_of(ctx), StreamSynchronize, call->launch.stream);
+    if (!sb_cuda_reported(ctx)) return SB_OK;
+    status = find_first_bad(ctx, call);
+    if (status != SB_OK) sb_cuda_forget_report(ctx);
+    return status;
+}
+
+static sb_status merge_inside(sb_context *ctx, void *arguments)
+{
+    const sb_merge_call *call = arguments;
+    sb_cuda_shard_args a;
+    sb_status status = check_records(ctx, RECORDS, call->states, call->targets);
+    if (status == SB_OK)
+        status = check_records(ctx, FROM_RECORDS, call->from_states, call->from_targets);
+    if (status != SB_OK) return status;
+    memset(&a, 0, sizeof a);
+    a.in.bad = sb_cuda_report_address(ctx);
+    a.in.rows = call->rows;
+    a.states = address(call->states);
+    a.targets = address(call->targets);
+    a.from_states = address(call->from_states);
+    a.from_targets = address(call->from_targets);
+    a.shards = call->shards;
+    a.keep = call->launch.check;
+    status = sb_cuda_launch(ctx, sb_cuda_shards_of(ctx)->shards_merge, threads_for(call->rows),
+                            &a.in, call->launch.stream);
+    if (status == SB_OK && call->launch.check) status = check_merge(ctx, call);
+    return status;
+}
+
+sb_status sb_cuda_merge(sb_context *ctx, const sb_merge_call *call)
+{
+    sb_merge_call copy = *call;
+    return sb_cuda_inside(ctx, merge_inside, &copy);
+}
+
+/* ---- finish ------------------------------------------------------------------------------- */
+
+typedef struct finish_call {
+    const sb_logprob_out *out;
+    const sb_call *call;
+    const sb_state_record *states;
+    const sb_target_record *targets;
+} finish_call;
+
+static sb_status run_finish(sb_context *ctx, const finish_call *f, sb_cuda_shard_args *a)
+{
+    const sb_call *call = f->call;
+    CUstream stream = call->launch.stream;
+    uint64_t bytes = (uint64_t)call->rows * sizeof(float);
+    sb_status status = SB_OK;
+    if (call->in.row_list) { /* rows that are not listed */
+        status = sb_cuda_clear(ctx, a->in.tokens, bytes, stream);
+        if (status == SB_OK) status = sb_cuda_clear(ctx, a->in.lse, bytes, stream);
+    }
+    if (status == SB_OK)
+        status = sb_cuda_launch(ctx, sb_cuda_shards_of(ctx)->shards_finish, warps_for(a->in.work),
+                                &a->in, stream);
+    if (status == SB_OK && (f->out->sequence || f->out->count))
+        status = sb_cuda_sums(ctx, call, &a->in);
+    return status;
+}
+
+static sb_status finish_inside(sb_context *ctx, void *arguments)
+{
+    const finish_call *f = arguments;
+    const sb_call *call = f->call;
+    uint64_t needed = f->out->sequence && !f->out->token ? (uint64_t)call->rows * sizeof(float) : 0;
+    sb_cuda_shard_args a;
+    CUdeviceptr scratch;
+    sb_status status = sb_cuda_check_arguments(ctx, f->out, call);
+    if (status == SB_OK) status = check_records(ctx, RECORDS, f->states, f->targets);
+    if (status == SB_OK) status = sb_cuda_scratch(ctx, &call->launch, needed, &scratch);
+    if (status != SB_OK) return status;
+    memset(&a, 0, sizeof a);
+    sb_cuda_plan_shard(ctx, f->out, call, &a.in);
+    a.states = address(f->states);
+    a.targets = address(f->targets);
+    a.in.logits = a.states; /* not read, but not null */
+    if (needed) a.in.tokens = scratch;
+    status = run_finish(ctx, f, &a);
+    sb_cuda_scratch_done(ctx, &call->launch, scratch);
+    if (status == SB_OK && call->launch.check)
+        status = sb_cuda_check_call(ctx, call, f->states, f->targets);
+    return status;
+}
+
+sb_status sb_cuda_finish(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
+                         const sb_state_record *states, const sb_target_record *targets)
+{
+    finish_call f = { out, call, states, targets };
+    return sb_cuda_inside(ctx, finish_inside, &f);
+}
