@@ -910,6 +910,88 @@ def batches_file():
     return out
 
 
+# --- Shards -------------------------------------------------------------------------------------
+
+def shards_file():
+    out = File("shards", "rows cut into shards of the vocabulary: every shard's record")
+    draws = SplitMix64(111)
+
+    def case(name, dtype, tau, row, cuts, targets):
+        k, vocab = ref.Constants(ref.from_bits32(tau)), len(row)
+        bounds = [0] + cuts + [vocab]
+        out.add("case", name)
+        out.add("dtype", dtype)
+        out.add("tau", hex_of(tau, "f32"))
+        out.add("vocab", vocab)
+        out.values("x", row, dtype)
+        whole, finished = set(), set()
+        for number, i in enumerate(targets):
+            records = []
+            for first, end in zip(bounds, bounds[1:]):
+                state, target = ref.shard_records(row[first:end], dtype, first, i, k)
+                records.append((state, target))
+                if number == 0:
+                    out.add("shard", first, end - first, state.record().hex())
+            merged, target = ref.merge_records(records)
+            backwards, its = ref.merge_records(records[::-1])
+            unsharded = ref.shard_records(row, dtype, 0, i, k)
+            assert target == its == unsharded[1]
+            whole |= {s.record().hex() for s in (merged, backwards, unsharded[0])}
+            logprob, lse = ref.finish_records(merged, target, k)
+            finished.add((i, "%08x" % target[0], hex_of(ref.bits32(logprob), "f32"),
+                          hex_of(ref.bits32(lse), "f32")))
+        (state,) = whole                                # the contract's claim
+        out.add("state", state)
+        for i, x, logprob, lse in sorted(finished):
+            out.add("record", i, x, logprob)
+        out.add("lse", lse, "-")
+        out.add("end")
+
+    def cuts_of(vocab, shards):
+        return sorted(16 * draws.below(vocab // 16 + 1) for _ in range(shards - 1))
+
+    def targets_of(bounds, vocab):
+        """One in each shard, at its ends."""
+        ends = {bound for bound in bounds if bound < vocab} | {bound - 1 for bound in bounds}
+        return sorted(i for i in ends | {draws.below(vocab)} if i >= 0)
+
+    for dtype in DTYPES:
+        for vocab, shards in ((1, 2), (16, 1), (17, 2), (33, 3), (64, 4), (100, 3), (200, 7)):
+            cuts = cuts_of(vocab, shards)
+            row = Recipe("gauss", draws.next(), -13, 0, 0).row(vocab, dtype)
+            case("plain", dtype, draws.pick(TAUS), row, cuts,
+                 targets_of([0] + cuts + [vocab], vocab))
+        case("every leaf alone", dtype, TAUS[0], Recipe("gauss", draws.next(), -13, 0, 0).row(
+            70, dtype), [16, 32, 48, 64], [0, 15, 16, 69])
+        for name, bits in (("NaN", NAN[dtype]), ("NaN with a payload", NAN[dtype] | 5),
+                           ("+inf", PLUS_INF[dtype])):
+            row = Recipe("gauss", draws.next(), -13, 0, 0).row(40, dtype)
+            row[20] = bits
+            case(name + " in one shard", dtype, TAUS[1], row, [16, 32], [3, 20, 33])
+        absent = ABSENT[dtype]
+        case("nothing present", dtype, TAUS[0], [absent] * 40, [16, 32], [0, 39])
+        row = Recipe("gauss", draws.next(), -13, 0, 0).row(40, dtype)
+        case("a shard of absent ids", dtype, TAUS[3], row[:16] + [absent] * 16 + row[32:], [16, 32],
+             [0, 17, 39])
+        row = [absent] * 40
+        row[18] = encode(-3, 0, dtype)
+        case("one id present", dtype, TAUS[1], row, [16, 16, 32], [0, 18])
+        row[19] = LOWEST[dtype]
+        case("the lowest finite target", dtype, TAUS[0], row, [16, 32], [18, 19])
+        row[2], row[33] = 1 << (4 * ref.WIDTH[dtype] - 1), 0
+        case("zeros of both signs", dtype, TAUS[0], row, [16, 32], [2, 33])
+    # Shards whose windows are 0, 1, 2, 3 and more digits apart.
+    for step in (0, 30, 32, 62, 64, 66, 94, 96, 98, 400, 5000):
+        for direction in (1, -1):
+            row = []
+            for leaf in range(5):
+                row += Recipe("flat", draws.next(), -11, direction * step * leaf * 2048,
+                              0).row(16, "f32")
+            case("windows %+d apart" % (direction * step), "f32", TAU_C1, row, [16, 32, 48, 64],
+                 [0, 40, 79])
+    return out
+
+
 # --- Main ---------------------------------------------------------------------------------------
 
 # The contract's own special rows: m, the rest, logprob of id 0, lse (tau 0x1.715476p+0).
@@ -938,7 +1020,8 @@ def main(arguments):
     check_known()
     accuracy, changed = Accuracy(), 0
     for make in (constants_file, exp2_file, lg_file, leaf_file, merge_file, sums_file,
-                 lambda: edge_rows(accuracy), lambda: generated_rows(accuracy), batches_file):
+                 lambda: edge_rows(accuracy), lambda: generated_rows(accuracy), batches_file,
+                 shards_file):
         out = make()
         path = os.path.join(folder, out.name + ".txt")
         old = None

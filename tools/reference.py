@@ -239,7 +239,7 @@ class State:
         self.digits = [p + q for p, q in zip(self.digits, moved.digits)]
 
     def record(self):
-        """State bytes: the 32 bytes, little-endian: J, the bits of c, l0, l1, l2."""
+        """Shards and state bytes: the 32 bytes, little-endian: J, the bits of c, l0, l1, l2."""
         return struct.pack("<IIQQQ", self.J, bits32(self.c), *self.digits)
 
 
@@ -325,6 +325,46 @@ def logprob_row(row, ids, temperature):
     k = Constants(temperature)
     state = row_state(row, k)
     return [finish_logprob(state, row[i], k) for i in ids], finish_lse(state, k), state
+
+
+# --- Shards and state bytes ---------------------------------------------------------------------
+
+def widened(bits, dtype):
+    """The encoding of a logit as fp32; a NaN's bits move with it."""
+    if dtype == "f32":
+        return bits
+    if dtype == "bf16":
+        return bits << 16
+    x = decode(bits, dtype)
+    return bits32(x) if x == x else (bits >> 15) << 31 | 0x7F800000 | (bits & 0x3FF) << 13
+
+
+def shard_records(encodings, dtype, first, target, k):
+    """Shards and state bytes: the state and target record of a part that begins at id first."""
+    state = row_state([decode(b, dtype) for b in encodings], k)
+    if first <= target < first + len(encodings):
+        return state, (widened(encodings[target - first], dtype), 1)
+    return state, (0, 0)
+
+
+def merge_records(records):
+    """Shards and state bytes: records of parts, in any order, to that of all of them."""
+    (state, (x, owners)), *others = records
+    merged = State(state.c)
+    merged.merge(state)
+    for other, (its_x, its_owners) in others:
+        merged.merge(other)
+        x, owners = x | its_x, owners + its_owners
+    return merged, (x, owners)
+
+
+def finish_records(state, target, k):
+    """Shards and state bytes: (logprob, lse) of a whole row as fp32 values."""
+    if bits32(state.c) != bits32(k.c):
+        raise ValueError("a state of another temperature")
+    if target[1] != 1:
+        raise ValueError("%d owners" % target[1])
+    return finish_logprob(state, from_bits32(target[0]), k), finish_lse(state, k)
 
 
 # --- Sums ---------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ local variants = require "samebits.variants"
 local M = {}
 
 --- The files that the public API can be checked with.
-M.FILES = { "rows.txt", "generated.txt", "batches.txt", "constants.txt" }
+M.FILES = { "rows.txt", "generated.txt", "batches.txt", "shards.txt", "constants.txt" }
 
 --- Where they are in a checkout.
 M.directory = (debug.getinfo(1, "S").source:match "^@(.*)/[^/]*$" or ".") .. "/../../spec/vectors"
@@ -33,8 +33,46 @@ end
 
 -- Each check returns nothing, or what differs.
 
+-- A record's bytes, in order.
+local function bytes_of(t)
+  local copy, why = t:to "cpu"
+  if not copy then return nil, why end
+  return table.concat(copy:view(-1):bits())
+end
+
+-- The target record of a logit, or of none.
+local function target_bytes(x)
+  if not x then return ("00"):rep(8) end
+  return x:gsub("(%x%x)(%x%x)(%x%x)(%x%x)", "%4%3%2%1") .. "01000000"
+end
+
+-- The records of the ids first .. first + n - 1 of a row, and the batch; or nil and what differs.
+local function check_records(ctx, case, id, x, part)
+  local logits, why = case.logits:slice(1, part.first, part.first + part.n):to(ctx.device)
+  if not logits then return nil, why end
+  local batch = batches.new { logits = logits, ids = { id }, temperature = case.tau,
+                              first = part.first, vocab = case.vocab }
+  local records, problem = ctx:partial(batch)
+  if not records then return nil, problem end
+  local owned = part.first <= id and id < part.first + part.n
+  for _, check in ipairs { { "state", records.states, part.state },
+                           { "target record", records.targets, target_bytes(owned and x) } } do
+    local got, lost = bytes_of(check[2])
+    if got ~= check[3] and (check[1] == "state" or x) then
+      return nil, lost or ("%s of %d ids from %d on, target %d: expected %s, got %s"):format(
+        check[1], part.n, part.first, id, check[3], got)
+    end
+  end
+  return records, batch
+end
+
 -- A row and its targets, one call each.
 local function check_row(ctx, case)
+  if case.state then
+    local whole, wrong = check_records(ctx, case, case.targets[1].id, nil,
+                                       { first = 0, n = case.vocab, state = case.state })
+    if not whole then return wrong end
+  end
   local logits, lost = case.logits:to(ctx.device)
   if not logits then return lost end
   for _, target in ipairs(case.targets) do
@@ -103,6 +141,37 @@ local function check_batch(ctx, case)
   end
 end
 
+-- A row cut into shards, for each of its targets: every record, the merged ones, the results.
+local function check_shards(ctx, case)
+  for _, target in ipairs(case.records) do
+    local list, batch = {}, nil
+    for s, part in ipairs(case.shards) do
+      list[s], batch = check_records(ctx, case, target.id, target.x, part)
+      if not list[s] then return batch end
+    end
+    local merged, why = ctx:merge(list)
+    if not merged then return why end
+    local got, lost = bytes_of(merged.states)
+    if got ~= case.state then
+      return lost or ("merged state: expected %s, got %s"):format(case.state, got)
+    end
+    got, lost = bytes_of(merged.targets)
+    if got ~= target_bytes(target.x) then
+      return lost or ("merged target %d: expected %s, got %s"):format(target.id,
+                                                                      target_bytes(target.x), got)
+    end
+    local out, problem = ctx:finish(merged, batch, { outputs = { "token", "lse" } })
+    if not out then return problem end
+    for name, want in pairs { token = target.bits, lse = case.lse } do
+      local t, gone = out[name]:to "cpu"
+      if not t then return gone end
+      if hex(t, 0) ~= want then
+        return ("%s of id %d: expected %s, got %s"):format(name, target.id, want, hex(t, 0))
+      end
+    end
+  end
+end
+
 local function check_refused(ctx, case)
   local batch, lost = batches.new { logits = tensor.zeros { 1, 1 }, ids = { 0 },
                                     temperature = case.refused }:to(ctx.device)
@@ -117,6 +186,7 @@ end
 local function check(ctx, case)
   if case.refused then return check_refused(ctx, case) end
   if case.targets then return check_row(ctx, case) end
+  if case.shards then return check_shards(ctx, case) end
   return check_batch(ctx, case)
 end
 

@@ -1,7 +1,7 @@
 --- Reads golden vectors: the files that spec/vectors/README.md defines.
 --
--- Only what the public API can be asked is read: rows, generated rows, batches, and refused
--- temperatures. The other files hold steps inside the arithmetic, which the C tests check.
+-- Only what the public API can be asked is read: rows, generated rows, batches, shards, merges, and
+-- refused temperatures. The other files hold steps inside the arithmetic, which the C tests check.
 
 local ffi = require "ffi"
 local bit = require "bit"
@@ -205,7 +205,31 @@ function KEYS.lse(case, text)
 end
 
 function KEYS.entropy(case, text) case.entropy = exact(text) end
-function KEYS.state() end
+function KEYS.state(case, text) case.state = text end
+
+function KEYS.shard(case, text)
+  local words = split(text)
+  case.shards = case.shards or {}
+  case.shards[#case.shards + 1] = { first = tonumber(words[1]), n = tonumber(words[2]),
+                                    state = words[3] }
+end
+
+function KEYS.record(case, text)
+  local words = split(text)
+  case.records = case.records or {}
+  case.records[#case.records + 1] = { id = tonumber(words[1]), x = words[2], bits = words[3] }
+end
+
+function KEYS.leaf(case, text)
+  local pair = numbers(text)
+  case.leaves = case.leaves or {}
+  case.leaves[#case.leaves + 1] = { A = pair[1], M = pair[2] }
+end
+
+function KEYS.tree(case, text)
+  case.trees = case.trees or {}
+  case.trees[#case.trees + 1] = split(text)
+end
 
 function KEYS.padded(case, text)
   case.padded = numbers(text)
@@ -255,6 +279,9 @@ local function one_line(path, at, key, value)
   end
 end
 
+-- Files whose cases are blocks.
+local BLOCKS = { rows = true, generated = true, batches = true, shards = true, merge = true }
+
 --- The cases of a file. True values (`exact` of a target, `exact_lse` and `entropy` of a row) are
 -- numbers where the file has them.
 -- @treturn table a list of { name, path, line, ... }, or nil and a message
@@ -273,7 +300,7 @@ function M.read(path)
       path, format, numerics, lib.numerics)
   end
 
-  local blocks = kind == "rows" or kind == "generated" or kind == "batches"
+  local blocks = BLOCKS[kind]
   local cases, case, at, wrong = {}, nil, 1, nil
   for line in file:lines() do
     at = at + 1
