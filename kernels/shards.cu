@@ -1,6 +1,6 @@
 /* shards.cu - records of a shard of the vocabulary, their merge, and the finish of whole rows.
  *
- *   states[r], targets[r]: what docs/numerics.md, section "State bytes", says of row r
+ *   states[r], targets[r]: what docs/numerics.md, section "Shards and state bytes", says of row r
  *
  * Shapes: logits [B, T, n] or [N, n], as logprob.cu takes them; records [rows], those to merge
  * [shards][rows]; everything else in src/cuda_args.h.

@@ -264,7 +264,7 @@ SB_API sb_status sb_logprob(sb_context *ctx, const sb_logprob_out *out, const sb
  * In sb_partial and sb_finish batch describes whole rows: vocab is V, and ids are in [0, V). */
 
 /* The sum over some of a row's ids: 32 bytes, little-endian, the same on every machine; may be
- * stored and sent. docs/numerics.md, section "State bytes". */
+ * stored and sent. docs/numerics.md, section "Shards and state bytes". */
 typedef struct sb_state_record {
     uint32_t J;    /* 0: no id present; 0x7fffffff: poisoned; else 65536 .. 196608 */
     uint32_t c;    /* the bits of the row constant c: from the temperature. 0: ignored */

@@ -1,7 +1,7 @@
 /* record.h - what is checked in a state or target record that comes from elsewhere: a merge and a
  * finish of anything else would give a number that means nothing.
  *
- * docs/numerics.md, section "State bytes". */
+ * docs/numerics.md, section "Shards and state bytes". */
 #ifndef SB_DET_RECORD_H
 #define SB_DET_RECORD_H
 
