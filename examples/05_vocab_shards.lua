@@ -1,0 +1,75 @@
+#!/usr/bin/env luajit
+-- Vocabulary shards (tensor parallelism): each of several ranks holds the logits of some ids only,
+-- and all get the bits of the whole rows. The ranks are played by this one process.
+--
+--     luajit examples/05_vocab_shards.lua
+
+local here = arg[0]:match "^(.*)/[^/]*$" or "."
+package.path = here .. "/../lua/?.lua;" .. package.path
+
+local samebits = require "samebits"
+
+local ctx  = assert(samebits.open())
+local data = assert(samebits.load(here .. "/../spec/vectors/smollm2.safetensors"))
+local V    = data.logits.shape[3]
+
+local want = assert(ctx:logprob(samebits.batch { logits = data.logits, ids = data.ids,
+                                                 mask = data.mask }:to(ctx.device)))
+
+-- What rank r does before the exchange: its ids are first .. past - 1.
+local function on_rank(first, past)
+  local batch = samebits.batch {
+    logits = data.logits:slice(2, first, past):contiguous(), first = first, vocab = V,
+    ids = data.ids, mask = data.mask,                             -- ids of the whole vocabulary
+  }
+  return assert(ctx:partial(batch:to(ctx.device)))
+end
+
+-- And after it, whatever it was sent. Its own logits are not needed any more.
+local batch = samebits.batch { logits = samebits.zeros { data.ids.shape[1], data.ids.shape[2], 0 },
+                               vocab = V, ids = data.ids, mask = data.mask }:to(ctx.device)
+local function finish(records) return assert(ctx:finish(records, batch)) end
+
+print(("%d x %d tokens, %d ids; sequence 0 without shards: %s"):format(data.ids.shape[1],
+      data.ids.shape[2], V, want.sequence:bits()[1]))
+
+-- Even and uneven cuts, at multiples of 16; one shard is empty.
+for _, cuts in ipairs { { 0, V }, { 0, V / 2, V }, { 0, 16, 48, 48, V - 160, V } } do
+  local records = {}
+  for r = 1, #cuts - 1 do records[r] = on_rank(cuts[r], cuts[r + 1]) end
+
+  -- All at once, as after an all-gather; or two at a time, from the last rank to the first.
+  local gathered, chain = assert(ctx:merge(records)), records[#records]
+  for r = #records - 1, 1, -1 do chain = assert(ctx:merge { chain, records[r] }) end
+  assert(samebits.same_bits(gathered.states, chain.states))
+  assert(samebits.same_bits(gathered.targets, chain.targets))
+
+  local out = finish(gathered)
+  print(("%d shard%s cut at %-22s sequence 0: %s"):format(#records, #records == 1 and ", " or "s,",
+        table.concat(cuts, " "), out.sequence:bits()[1]))
+  for _, name in ipairs { "token", "lse", "sequence", "count" } do
+    assert(samebits.same_bits(out[name], want[name]))
+  end
+end
+print "the same bits in all of them"
+
+-- What a rank sends for a token, 40 bytes: the sum over its ids, and the target's logit if it has
+-- it. Row [0, 0], from two ranks:
+print "\nrow 0 from two ranks:"
+local left, right = on_rank(0, V / 2), on_rank(V / 2, V)
+for _, records in ipairs { left, right } do
+  print(table.concat(records.states:bits()[1][1]) .. "  " ..
+        table.concat(records.targets:bits()[1][1]))
+end
+
+-- A rank is missing: no number comes out.
+local ok, message = pcall(ctx.finish, ctx, left, batch)
+assert(not ok)
+print("\nwithout the second half: " .. tostring(message))
+
+-- A rank has another temperature: refused when merging.
+local other = samebits.batch { logits = data.logits:slice(2, V / 2, V):contiguous(), first = V / 2,
+                               vocab = V, ids = data.ids, mask = data.mask, temperature = 0.9 }
+ok, message = pcall(ctx.merge, ctx, { left, assert(ctx:partial(other:to(ctx.device))) })
+assert(not ok)
+print("at two temperatures: " .. tostring(message))
