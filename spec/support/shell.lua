@@ -1,0 +1,23 @@
+--- Programs that a spec runs.
+
+local M = {}
+
+--- Runs a command line; what it prints, on both streams, and its exit status.
+function M.run(command)
+  local pipe = assert(io.popen('{ ' .. command .. '\n} 2>&1; echo "exit $?"'))
+  local text = pipe:read '*a'
+  pipe:close()
+  local said, status = text:match '^(.-)exit (%d+)\n$'
+  return said, tonumber(status)
+end
+
+--- Whether there is such a program.
+function M.has(program)
+  local _, status = M.run('command -v ' .. M.quote(program))
+  return status == 0
+end
+
+--- A word of a command line.
+function M.quote(word) return "'" .. word:gsub("'", "'\\''") .. "'" end
+
+return M
