@@ -48,7 +48,7 @@ static int choose_few(sb_cuda_plan *p, int multiprocessors, int clusters, int64_
     if (work <= 2) cut(p, SB_CUDA_CLUSTER, clusters, leaves, 320);
     else if (work <= multiprocessors / 8) cut(p, SB_CUDA_CLUSTER, 8, leaves, 416);
     else if (!is_short && work <= multiprocessors / 4) cut(p, SB_CUDA_FEW, 4, leaves, 256);
-    else if (work <= multiprocessors / 2) cut(p, SB_CUDA_CLUSTER, 2, leaves, 544);
+    else if (work <= multiprocessors / 2) cut(p, SB_CUDA_CLUSTER, 2, leaves, is_short ? 544 : 512);
     else if (is_short && work <= 3 * multiprocessors / 2) cut(p, SB_CUDA_CLUSTER, 4, leaves, 224);
     else if (is_short && work <= 3 * multiprocessors) cut(p, SB_CUDA_CLUSTER, 2, leaves, 256);
     else return 0;
