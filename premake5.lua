@@ -75,6 +75,25 @@ project 'spec'
   linkoptions { '-pthread', "-Wl,-rpath,'$$ORIGIN'" }
   links { 'samebits', 'm' }
 
+-- The library with every request to the system wrapped, so that each can be made to fail.
+project 'faults'
+  kind 'ConsoleApp'
+  targetname 'samebits-faults'
+  targetdir 'build/%{cfg.buildcfg}'
+  objdir 'build/obj/faults-%{cfg.buildcfg}'
+  includedirs { 'src' }
+  files { 'src/**.c', 'spec/faults/*.c', 'spec/faults/*.h' }
+  buildoptions { '-pthread' }
+  linkoptions { '-pthread' }
+  for _, name in ipairs {
+    'malloc', 'calloc', 'realloc', 'free', 'pthread_create', 'pthread_join', 'pthread_mutex_init',
+    'pthread_mutex_destroy', 'pthread_cond_init', 'pthread_cond_destroy', 'pthread_sigmask',
+    'sched_getaffinity', 'dlopen', 'dlsym', 'dlerror', 'dlclose',
+  } do
+    linkoptions { '-Wl,--wrap=' .. name }
+  end
+  links { 'm', 'dl' }
+
 newaction {
   trigger = 'test', description = 'Build, then run every spec and example',
   execute = function()

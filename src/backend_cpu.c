@@ -64,10 +64,11 @@ static sb_status open_cpu(sb_context *ctx, int device, const sb_open_options *op
     c = calloc(1, sizeof *c);
     if (!c) return sb_fail(why, SB_ERR_MEMORY, "no memory for the cpu backend");
     c->isa = isa;
-    c->pool = sb_pool_create(threads);
-    if (!c->pool) {
+    status = sb_pool_create(&c->pool, threads);
+    if (status != SB_OK) {
         free(c);
-        return sb_fail(why, SB_ERR_SYSTEM, "could not start %d threads", (int)threads);
+        return sb_fail(why, status, "%s %d threads",
+                       status == SB_ERR_MEMORY ? "no memory for" : "could not start", (int)threads);
     }
     ctx->state = c;
     return SB_OK;

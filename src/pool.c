@@ -62,25 +62,43 @@ static int start_worker(sb_pool *pool)
     return 1;
 }
 
-sb_pool *sb_pool_create(int32_t threads)
+/* A system may refuse locks, too. */
+static int init_locks(sb_pool *pool)
+{
+    if (pthread_mutex_init(&pool->lock, NULL) != 0) return 0;
+    if (pthread_cond_init(&pool->work, NULL) == 0) {
+        if (pthread_cond_init(&pool->done, NULL) == 0) return 1;
+        pthread_cond_destroy(&pool->work);
+    }
+    pthread_mutex_destroy(&pool->lock);
+    return 0;
+}
+
+static void free_pool(sb_pool *pool)
+{
+    free(pool->threads);
+    free(pool);
+}
+
+sb_status sb_pool_create(sb_pool **made, int32_t threads)
 {
     sb_pool *pool = calloc(1, sizeof *pool);
-    if (!pool) return NULL;
+    *made = NULL;
+    if (!pool) return SB_ERR_MEMORY;
     pool->threads = calloc((size_t)threads, sizeof *pool->threads);
-    if (!pool->threads) {
-        free(pool);
-        return NULL;
+    if (!pool->threads || !init_locks(pool)) {
+        sb_status status = pool->threads ? SB_ERR_SYSTEM : SB_ERR_MEMORY;
+        free_pool(pool);
+        return status;
     }
-    pthread_mutex_init(&pool->lock, NULL);
-    pthread_cond_init(&pool->work, NULL);
-    pthread_cond_init(&pool->done, NULL);
     while (pool->workers < threads - 1) {
         if (!start_worker(pool)) {
             sb_pool_destroy(pool);
-            return NULL;
+            return SB_ERR_SYSTEM;
         }
     }
-    return pool;
+    *made = pool;
+    return SB_OK;
 }
 
 void sb_pool_destroy(sb_pool *pool)
@@ -94,8 +112,7 @@ void sb_pool_destroy(sb_pool *pool)
     pthread_cond_destroy(&pool->done);
     pthread_cond_destroy(&pool->work);
     pthread_mutex_destroy(&pool->lock);
-    free(pool->threads);
-    free(pool);
+    free_pool(pool);
 }
 
 int32_t sb_pool_threads(const sb_pool *pool) { return pool->workers + 1; }

@@ -4,14 +4,16 @@
 
 #include <stdint.h>
 
+#include "samebits.h"
+
 typedef struct sb_pool sb_pool;
 
 /* One item of a job; items run in any order, on any thread. */
 typedef void (*sb_job)(void *shared, int64_t item);
 
-/* threads - 1 threads are started: the caller of sb_pool_run is the last one. Null where memory or
- * threads ran out. */
-sb_pool *sb_pool_create(int32_t threads);
+/* threads - 1 threads are started: the caller of sb_pool_run is the last one. SB_ERR_MEMORY or
+ * SB_ERR_SYSTEM, and null, where memory or threads ran out. */
+sb_status sb_pool_create(sb_pool **pool, int32_t threads);
 void sb_pool_destroy(sb_pool *pool);
 int32_t sb_pool_threads(const sb_pool *pool);
 

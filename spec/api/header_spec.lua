@@ -79,13 +79,14 @@ describe('samebits.h', function()
 end)
 
 local function makefiles()
-  return read('build/Makefile') .. read('build/samebits.make') .. read('build/spec.make')
+  return read('build/Makefile') .. read('build/samebits.make') .. read('build/spec.make') ..
+         read('build/faults.make')
 end
 
 describe('the committed makefiles', function()
   it('name every source', function()
     local text = makefiles()
-    local sources, n = output('find src kernels spec/c -name "*.c" -o -name "*.cu"'), 0
+    local sources, n = output('find src kernels spec/c spec/faults -name "*.c" -o -name "*.cu"'), 0
     for path in sources:gmatch('(%S+%.cu?)\n') do
       n = n + 1
       assert.truthy(text:find('../' .. path, 1, true),

@@ -1,0 +1,331 @@
+/* driver.c - a stand-in for the CUDA driver: one GPU of compute capability 9.0, whose memory is the
+ * host's, and whose kernels do nothing (or report a bad row). It counts what it gives, and every
+ * request can be refused. */
+#include <string.h>
+
+#include "cuda_args.h"
+#include "cuda_driver.h"
+#include "inject.h"
+
+/* The embedded kernels, of which the library looks only at the size. A new file in kernels/ needs
+ * its line here. */
+#define EMBEDDED(name)                                                                             \
+    const unsigned char sb_fatbin_##name[4] = { 1 };                                               \
+    const uint64_t sb_fatbin_##name##_size = 4;
+EMBEDDED(logprob)
+
+static int bad_rows;
+static int64_t *bad_word; /* the last pinned memory that was mapped */
+
+void *driver_library(void) { return &bad_rows; }
+void driver_reports_bad_rows(int yes) { bad_rows = yes; }
+
+/* 2 is CUDA_ERROR_OUT_OF_MEMORY, 999 CUDA_ERROR_UNKNOWN. */
+#define REQUEST(result)                                                                            \
+    if (inject(__func__, FAULT_IS_ERROR)) return result
+
+static CUresult take(void)
+{
+    held.driver--;
+    return CUDA_SUCCESS;
+}
+
+static CUresult cuInit(unsigned flags)
+{
+    (void)flags;
+    REQUEST(999);
+    return CUDA_SUCCESS;
+}
+
+static CUresult cuGetErrorName(CUresult result, const char **name)
+{
+    *name = result == CUDA_ERROR_OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : "CUDA_ERROR_UNKNOWN";
+    return CUDA_SUCCESS;
+}
+
+static CUresult cuDeviceGetCount(int *count)
+{
+    REQUEST(999);
+    *count = 1;
+    return CUDA_SUCCESS;
+}
+
+static CUresult cuDeviceGet(CUdevice *device, int ordinal)
+{
+    REQUEST(999);
+    *device = ordinal;
+    return CUDA_SUCCESS;
+}
+
+static CUresult cuDeviceGetName(char *name, int size, CUdevice device)
+{
+    (void)device;
+    name[size - 1] = '\0';
+    strncpy(name, "stand-in", (size_t)size - 1);
+    return CUDA_SUCCESS;
+}
+
+static CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)
+{
+    (void)device;
+    REQUEST(999);
+    *value = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR   ? 9
+             : attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR ? 0
+                                                                         : 132;
+    return CUDA_SUCCESS;
+}
+
+static CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
+{
+    (void)device;
+    REQUEST(CUDA_ERROR_OUT_OF_MEMORY);
+    held.driver++;
+    *context = (CUcontext)driver_library();
+    return CUDA_SUCCESS;
+}
+
+static CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
+{
+    (void)device;
+    return take();
+}
+
+/* A context that is left pushed is a leak, too. */
+static CUresult cuCtxPushCurrent_v2(CUcontext context)
+{
+    (void)context;
+    REQUEST(999);
+    held.driver++;
+    return CUDA_SUCCESS;
+}
+
+static CUresult cuCtxPopCurrent_v2(CUcontext *context)
+{
+    *context = NULL;
+    return take();
+}
+
+static CUresult cuModuleLoadData(CUmodule *module, const void *image)
+{
+    REQUEST(CUDA_ERROR_OUT_OF_MEMORY);
+    if (image != sb_fatbin_logprob) return CUDA_ERROR_INVALID_VALUE;
+    held.driver++;
+    *module = (CUmodule)driver_library();
+    return CUDA_SUCCESS;
+}
+
+static CUresult cuModuleUnload(CUmodule module)
+{
+    (void)module;
+    return take();
+}
+
+static CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name)
+{
+    (void)name;
+    REQUEST(999);
+    *function = (CUfunction)(void *)module;
+    return CUDA_SUCCESS;
+}
+
+static CUresult cuFuncSetAttribute(CUfunction function, int attribute, int value)
+{
+    (void)function, (void)attribute, (void)value;
+    REQUEST(999);
+    return CUDA_SUCCESS;
+}
+
+static CUresult cuFuncLoad(CUfunction function)
+{
+    (void)function;
+    REQUEST(CUDA_ERROR_OUT_OF_MEMORY);
+    return CUDA_SUCCESS;
+}
+
+static CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function,
+                                 void **parameters, void **extra)
+{
+    (void)config, (void)function, (void)parameters, (void)extra;
+    REQUEST(999);
+    if (bad_rows) *bad_word = ((int64_t)SB_BAD_ID << SB_BAD_SHIFT) + 1;
+    return CUDA_SUCCESS;
+}
+
+static CUresult cuPointerGetAttribute(void *value, int attribute, CUdeviceptr pointer)
+{
+    (void)pointer;
+    if (attribute == CU_POINTER_ATTRIBUTE_MEMORY_TYPE) {
+        REQUEST(CUDA_ERROR_INVALID_VALUE);
+        *(unsigned *)value = 2; /* CU_MEMORYTYPE_DEVICE */
+    } else {
+        *(int *)value = 0;
+    }
+    return CUDA_SUCCESS;
+}
+
+static CUresult memory(void **data, size_t size)
+{
+    *data = __real_malloc(size);
+    held.driver++;
+    return CUDA_SUCCESS;
+}
+
+static CUresult device_memory(CUdeviceptr *data, size_t size)
+{
+    void *made;
+    memory(&made, size);
+    *data = (CUdeviceptr)(uintptr_t)made;
+    return CUDA_SUCCESS;
+}
+
+static CUresult free_memory(void *data)
+{
+    __real_free(data);
+    return take();
+}
+
+static CUresult cuMemAlloc_v2(CUdeviceptr *data, size_t size)
+{
+    REQUEST(CUDA_ERROR_OUT_OF_MEMORY);
+    return device_memory(data, size);
+}
+
+static CUresult cuMemFree_v2(CUdeviceptr data) { return free_memory((void *)(uintptr_t)data); }
+
+static CUresult cuMemAllocAsync(CUdeviceptr *data, size_t size, CUstream stream)
+{
+    (void)stream;
+    REQUEST(CUDA_ERROR_OUT_OF_MEMORY);
+    return device_memory(data, size);
+}
+
+static CUresult cuMemFreeAsync(CUdeviceptr data, CUstream stream)
+{
+    (void)stream;
+    return free_memory((void *)(uintptr_t)data);
+}
+
+static CUresult cuMemHostAlloc(void **data, size_t size, unsigned flags)
+{
+    (void)flags;
+    REQUEST(CUDA_ERROR_OUT_OF_MEMORY);
+    return memory(data, size);
+}
+
+static CUresult cuMemFreeHost(void *data) { return free_memory(data); }
+
+static CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *device, void *data, unsigned flags)
+{
+    (void)flags;
+    REQUEST(999);
+    bad_word = data;
+    *device = (CUdeviceptr)(uintptr_t)data;
+    return CUDA_SUCCESS;
+}
+
+static CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream)
+{
+    (void)stream;
+    REQUEST(999);
+    memmove((void *)(uintptr_t)to, (const void *)(uintptr_t)from, size);
+    return CUDA_SUCCESS;
+}
+
+static CUresult cuMemsetD8Async(CUdeviceptr data, unsigned char byte, size_t size, CUstream stream)
+{
+    (void)stream;
+    REQUEST(999);
+    memset((void *)(uintptr_t)data, byte, size);
+    return CUDA_SUCCESS;
+}
+
+static CUresult give(void *handle)
+{
+    void *given = driver_library();
+    memcpy(handle, &given, sizeof given);
+    held.driver++;
+    return CUDA_SUCCESS;
+}
+
+static CUresult cuStreamCreate(CUstream *stream, unsigned flags)
+{
+    (void)flags;
+    REQUEST(CUDA_ERROR_OUT_OF_MEMORY);
+    return give(stream);
+}
+
+static CUresult cuStreamDestroy_v2(CUstream stream)
+{
+    (void)stream;
+    return take();
+}
+
+static CUresult cuStreamSynchronize(CUstream stream)
+{
+    (void)stream;
+    REQUEST(999);
+    return CUDA_SUCCESS;
+}
+
+static CUresult cuStreamIsCapturing(CUstream stream, int *capturing)
+{
+    (void)stream;
+    REQUEST(999);
+    *capturing = 0;
+    return CUDA_SUCCESS;
+}
+
+static CUresult cuEventCreate(CUevent *event, unsigned flags)
+{
+    (void)flags;
+    REQUEST(CUDA_ERROR_OUT_OF_MEMORY);
+    return give(event);
+}
+
+static CUresult cuEventDestroy_v2(CUevent event)
+{
+    (void)event;
+    return take();
+}
+
+static CUresult cuEventRecord(CUevent event, CUstream stream)
+{
+    (void)event, (void)stream;
+    REQUEST(999);
+    return CUDA_SUCCESS;
+}
+
+static CUresult cuEventSynchronize(CUevent event)
+{
+    (void)event;
+    REQUEST(999);
+    return CUDA_SUCCESS;
+}
+
+static CUresult cuEventElapsedTime_v2(float *milliseconds, CUevent start, CUevent end)
+{
+    (void)start, (void)end;
+    REQUEST(999);
+    *milliseconds = 1;
+    return CUDA_SUCCESS;
+}
+
+/* A function pointer as dlsym gives it: without its type. */
+static void *untyped(const void *function)
+{
+    void *address;
+    memcpy(&address, function, sizeof address);
+    return address;
+}
+
+void *driver_symbol(const char *name)
+{
+#define FIND(field, symbol, arguments)                                                             \
+    if (strcmp(name, #symbol) == 0) {                                                              \
+        CUresult(*function) arguments = symbol;                                                    \
+        return untyped(&function);                                                                 \
+    }
+    SB_CUDA_SYMBOLS(FIND)
+    if (strcmp(name, "cuEventElapsedTime") == 0) return driver_symbol("cuEventElapsedTime_v2");
+    return NULL;
+}

@@ -1,0 +1,42 @@
+/* inject.h - makes what the library asks of the system fail, one thing at a time.
+ *
+ * The faults program is linked with the library's objects and -Wl,--wrap=NAME for each function
+ * below, so that their calls, and only theirs, come here first. Nothing is injected where something
+ * is given back: such calls have no way to answer. */
+#ifndef SB_INJECT_H
+#define SB_INJECT_H
+
+#include <stddef.h>
+
+/* What a refusal has to lead to. */
+enum { FAULT_IS_ERROR, FAULT_IS_NONE }; /* NONE: the library has another way, and takes it */
+
+/* The request number target from now on (from 0) fails. */
+void inject_arm(int target);
+void inject_disarm(void);
+
+/* The request that failed since inject_arm; null if none did. */
+const char *injected_at(void);
+int injected_kind(void);
+
+/* Asked where a request is made: whether this is the one to fail. */
+int inject(const char *request, int kind);
+
+/* What the library holds: memory, threads, locks, libraries, and what the stand-in of the CUDA
+ * driver gave. */
+typedef struct holdings {
+    int memory, threads, locks, libraries, driver;
+} holdings;
+extern holdings held;
+
+/* driver.c: libcuda.so.1, as dlopen and dlsym find it. */
+void *driver_library(void);
+void *driver_symbol(const char *name);
+
+/* driver.c: kernels report bad rows from now on. */
+void driver_reports_bad_rows(int yes);
+
+void *__real_malloc(size_t size);
+void __real_free(void *data);
+
+#endif

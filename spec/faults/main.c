@@ -1,0 +1,251 @@
+/* main.c - `samebits-faults` makes each request of the library to the system fail in turn, and each
+ * call of the API answer for it: an error in words, outputs untouched (on the cpu), nothing left
+ * behind, and the same call fine right afterwards, with the right bits. One line a backend. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "inject.h"
+#include "samebits.h"
+
+enum { ROWS = 3, VOCAB = 40000, BYTES = 64 }; /* rows that a call cuts into pieces */
+
+typedef struct outputs {
+    float token[ROWS], lse[ROWS], sequence[1];
+    int64_t count[1];
+} outputs;
+
+typedef struct scenario {
+    const char *backend;
+    int threads, on_device;
+    sb_context *ctx;
+    void *memory, *pinned, *stream, *event;
+    outputs out;
+    char why[256];
+} scenario;
+
+static float logits[ROWS * VOCAB];
+static int64_t ids[ROWS] = { 5, 7, 39999 };
+static const int64_t rows[ROWS - 1] = { 0, 2 };
+static const uint8_t mask[ROWS] = { 1, 1, 1 };
+static const float temperatures[ROWS] = { 1.0f, 1.0f, 0.5f };
+static int64_t data[BYTES / 8];
+
+/* ---- the calls ---------------------------------------------------------------------------- */
+
+static sb_status open_context(scenario *s)
+{
+    sb_open_options options = SB_OPEN_OPTIONS_INIT;
+    options.threads = s->threads;
+    return sb_open(&s->ctx, SB_ABI, s->backend, &options, s->why, sizeof s->why);
+}
+
+static sb_status probe(scenario *s) { return sb_probe(s->backend, s->why, sizeof s->why); }
+
+static sb_batch batch_of(const void *list)
+{
+    sb_batch batch = SB_BATCH_INIT;
+    batch.logits = logits;
+    batch.batch = 1;
+    batch.time = ROWS;
+    batch.vocab = VOCAB;
+    batch.ids = ids;
+    batch.ids_dtype = SB_I64;
+    batch.row_list = list;
+    batch.row_count = ROWS - 1;
+    batch.mask = mask;
+    batch.temperatures = temperatures;
+    return batch;
+}
+
+static sb_status score(scenario *s, const sb_batch *batch, int tokens)
+{
+    sb_logprob_out out = SB_LOGPROB_OUT_INIT;
+    sb_launch launch = SB_LAUNCH_INIT;
+    launch.check = 1;
+    launch.split = 5;
+    launch.cluster = -1;
+    launch.stream = s->stream;
+    out.token = tokens ? s->out.token : NULL;
+    out.lse = s->out.lse;
+    out.sequence = s->out.sequence;
+    out.count = s->out.count;
+    return sb_logprob(s->ctx, &out, batch, &launch);
+}
+
+static sb_status all_rows(scenario *s)
+{
+    sb_batch batch = batch_of(NULL);
+    return score(s, &batch, 1);
+}
+
+/* Without tokens, so that the sums need room for them. */
+static sb_status listed_rows(scenario *s)
+{
+    sb_batch batch = batch_of(rows);
+    return score(s, &batch, 0);
+}
+
+/* On the device kernels have to find it first, and the host looks at copies then. */
+static sb_status bad_id(scenario *s)
+{
+    sb_batch batch = batch_of(rows);
+    int32_t ends[2] = { 0, ROWS };
+    sb_status status;
+    batch.cu_seqlens = ends;
+    batch.rows = ROWS;
+    ids[2] = VOCAB;
+    driver_reports_bad_rows(1);
+    status = score(s, &batch, 1);
+    driver_reports_bad_rows(0);
+    ids[2] = VOCAB - 1;
+    return status;
+}
+
+static sb_status alloc(scenario *s)
+{
+    return sb_memory_alloc(s->ctx, &s->memory, BYTES, SB_DEVICE);
+}
+
+static sb_status pin(scenario *s) { return sb_memory_alloc(s->ctx, &s->pinned, BYTES, SB_PINNED); }
+
+static sb_status copy(scenario *s)
+{
+    return sb_memory_copy(s->ctx, s->memory, data, BYTES, s->stream);
+}
+
+static sb_status create_stream(scenario *s) { return sb_stream_create(s->ctx, &s->stream); }
+static sb_status wait_for_stream(scenario *s) { return sb_stream_wait(s->ctx, s->stream); }
+static sb_status check_stream(scenario *s) { return sb_check(s->ctx, s->stream); }
+static sb_status create_event(scenario *s) { return sb_event_create(s->ctx, &s->event); }
+
+static sb_status record(scenario *s) { return sb_event_record(s->ctx, s->event, s->stream); }
+
+static sb_status elapsed(scenario *s)
+{
+    float milliseconds;
+    return sb_event_elapsed(s->ctx, &milliseconds, s->event, s->event);
+}
+
+static const struct step {
+    const char *name;
+    sb_status (*call)(scenario *s);
+    sb_status status; /* where nothing fails */
+} steps[] = {
+    { "sb_probe", probe, SB_OK },
+    { "sb_open", open_context, SB_OK },
+    { "sb_stream_create", create_stream, SB_OK },
+    { "sb_logprob", all_rows, SB_OK },
+    { "sb_logprob of a row list", listed_rows, SB_OK },
+    { "sb_logprob of a bad id", bad_id, SB_ERR_ID },
+    { "sb_check", check_stream, SB_OK },
+    { "sb_memory_alloc", alloc, SB_OK },
+    { "sb_memory_alloc, pinned", pin, SB_OK },
+    { "sb_memory_copy", copy, SB_OK },
+    { "sb_stream_wait", wait_for_stream, SB_OK },
+    { "sb_event_create", create_event, SB_OK },
+    { "sb_event_record", record, SB_OK },
+    { "sb_event_elapsed", elapsed, SB_OK },
+};
+
+enum { STEPS = sizeof steps / sizeof *steps };
+
+/* ---- what has to hold --------------------------------------------------------------------- */
+
+/* What each step gave when nothing failed. */
+static outputs expected[STEPS];
+
+static int problem(const scenario *s, const struct step *step, const char *what)
+{
+    const char *said = s->ctx ? sb_last_error(s->ctx) : s->why;
+    printf("%s, %d threads: %s, where %s fails: %s (\"%s\")\n", s->backend, s->threads, step->name,
+           injected_at() ? injected_at() : "nothing", what, said);
+    return 0;
+}
+
+static int untouched(const outputs *out)
+{
+    const unsigned char *bytes = (const unsigned char *)out;
+    for (size_t i = 0; i < sizeof *out; i++)
+        if (bytes[i] != 0xa5) return 0;
+    return 1;
+}
+
+/* A line of words. */
+static int is_said(const char *text) { return text[0] != '\0' && !strpbrk(text, "\r\n"); }
+
+static int run_step(scenario *s, int i, int first)
+{
+    const struct step *step = &steps[i];
+    int before = injected_at() != NULL, fails;
+    sb_status status;
+
+    memset(&s->out, 0xa5, sizeof s->out);
+    memset(s->why, '?', sizeof s->why);
+    status = step->call(s);
+    fails = !before && injected_at() && injected_kind() == FAULT_IS_ERROR;
+    if (fails) {
+        if (status == SB_OK) return problem(s, step, "no error");
+        if (strcmp(sb_status_name(status), "unknown status") == 0)
+            return problem(s, step, "an unknown status");
+        if (!is_said(s->ctx ? sb_last_error(s->ctx) : s->why)) return problem(s, step, "no words");
+        if (!s->on_device && !untouched(&s->out)) return problem(s, step, "outputs were written");
+        status = step->call(s);
+    }
+    if (status != step->status)
+        return problem(s, step, fails ? "the next call fails" : "the call fails");
+    if (first) expected[i] = s->out;
+    else if (memcmp(&s->out, &expected[i], sizeof s->out) != 0)
+        return problem(s, step, "other bits");
+    return 1;
+}
+
+static void close_all(scenario *s)
+{
+    if (!s->ctx) return;
+    sb_event_destroy(s->ctx, s->event);
+    sb_stream_destroy(s->ctx, s->stream);
+    sb_memory_free(s->ctx, s->memory, SB_DEVICE);
+    sb_memory_free(s->ctx, s->pinned, SB_PINNED);
+    sb_close(s->ctx);
+}
+
+static int run_scenario(const char *backend, int threads, int target)
+{
+    scenario s;
+    int ok = 1;
+    memset(&s, 0, sizeof s);
+    s.backend = backend;
+    s.threads = threads;
+    s.on_device = strncmp(backend, "cpu", 3) != 0;
+    inject_arm(target);
+    for (int i = 0; ok && i < STEPS; i++) ok = run_step(&s, i, target < 0);
+    inject_disarm();
+    close_all(&s);
+    if (ok && (held.memory || held.threads || held.locks || held.libraries || held.driver)) {
+        printf("%s, %d threads: where %s fails, %d allocations, %d threads, %d locks, %d libraries "
+               "and %d things of the driver stay behind\n",
+               backend, threads, injected_at() ? injected_at() : "nothing", held.memory,
+               held.threads, held.locks, held.libraries, held.driver);
+        ok = 0;
+    }
+    return ok;
+}
+
+static int check(const char *backend, int threads)
+{
+    int target = -1;
+    do {
+        if (!run_scenario(backend, threads, target)) return 0;
+        target++;
+    } while (target == 0 || injected_at());
+    printf("%s, %d threads: %d requests, each refused once: an error, nothing left behind\n",
+           backend, threads, target - 1);
+    return target > 5;
+}
+
+int main(void)
+{
+    for (int i = 0; i < ROWS * VOCAB; i++) logits[i] = (float)(i * 7919 % 4001 - 2000) / 256;
+    return check("cpu", 3) && check("cpu", 0) && check("cuda", 0) ? 0 : 1;
+}
