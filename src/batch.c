@@ -284,7 +284,8 @@ sb_status sb_list_active(const sb_call *call, int64_t *active, int64_t *actives,
 {
     const sb_batch *in = &call->in;
     int64_t listed = 0, n = 0;
-    for (int64_t b = 0; b < in->batch; b++) {
+    /* Without rows B may be any number. */
+    for (int64_t b = 0; call->rows > 0 && b < in->batch; b++) {
         sb_extent e = sb_extent_of(call, b);
         for (int64_t row = e.first; row < e.last; row++) {
             int64_t id;

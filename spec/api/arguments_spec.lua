@@ -329,6 +329,14 @@ describe("sb_logprob takes", function()
     end
   end)
 
+  it("any number of sequences without rows, where nothing is wanted for each", function()
+    local a = scored(function(b, c)
+      b.batch, b.time = 2LL ^ 62, 0
+      c.out.sequence, c.out.count = nil, nil
+    end)
+    assert.is_true(untouched(a))
+  end)
+
   it("an empty row list, and a mask of any byte that is not 0", function()
     local a = scored(function(b, c) list_rows(c, 0); b.row_count = 0 end)
     assert.same({ "00000000", "00000000" }, words_of(a.sequence, B))
