@@ -15,7 +15,7 @@ newoption {
 }
 
 workspace 'samebits'
-  configurations { 'release', 'debug', 'asan' }
+  configurations { 'release', 'debug', 'asan', 'tsan', 'coverage' }
   if defaultconfiguration then defaultconfiguration 'release' end
   location 'build'
   language 'C'
@@ -34,6 +34,15 @@ workspace 'samebits'
     optimize 'On'
     sanitize { 'Address', 'UndefinedBehavior' }
     buildoptions { '-fno-sanitize-recover=all', '-fno-omit-frame-pointer' }
+  filter 'configurations:tsan'
+    symbols 'On'
+    optimize 'On'
+    sanitize { 'Thread' }
+    buildoptions { '-fno-omit-frame-pointer' }
+  filter 'configurations:coverage'
+    symbols 'On'
+    buildoptions { '--coverage' }
+    linkoptions { '--coverage' }
   filter {}
 
 project 'samebits'

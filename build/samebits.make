@@ -67,6 +67,22 @@ ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fPIC -fsanitize=address -fs
 ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fPIC -fsanitize=address -fsanitize=undefined -g -fvisibility=hidden -Wall -Wextra -ffp-contract=off -fno-math-errno -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread
 ALL_LDFLAGS += $(LDFLAGS) -shared -Wl,-soname=libsamebits.so -fsanitize=address -fsanitize=undefined -pthread
 
+else ifeq ($(config),tsan)
+TARGETDIR = tsan
+TARGET = $(TARGETDIR)/libsamebits.so
+OBJDIR = obj/tsan
+ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fPIC -fsanitize=thread -g -fvisibility=hidden -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -fno-omit-frame-pointer -pthread
+ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fPIC -fsanitize=thread -g -fvisibility=hidden -Wall -Wextra -ffp-contract=off -fno-math-errno -fno-omit-frame-pointer -pthread
+ALL_LDFLAGS += $(LDFLAGS) -shared -Wl,-soname=libsamebits.so -fsanitize=thread -pthread
+
+else ifeq ($(config),coverage)
+TARGETDIR = coverage
+TARGET = $(TARGETDIR)/libsamebits.so
+OBJDIR = obj/coverage
+ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -fPIC -g -fvisibility=hidden -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno --coverage -pthread
+ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -fPIC -g -fvisibility=hidden -Wall -Wextra -ffp-contract=off -fno-math-errno --coverage -pthread
+ALL_LDFLAGS += $(LDFLAGS) -shared -Wl,-soname=libsamebits.so --coverage -pthread
+
 endif
 
 # Per File Configurations
@@ -145,6 +161,14 @@ GENERATED += obj/asan/shards.cu.o
 OBJECTS += obj/asan/conventional.cu.o
 OBJECTS += obj/asan/logprob.cu.o
 OBJECTS += obj/asan/shards.cu.o
+
+else ifeq ($(config),tsan)
+GENERATED += obj/tsan/logprob.cu.o
+OBJECTS += obj/tsan/logprob.cu.o
+
+else ifeq ($(config),coverage)
+GENERATED += obj/coverage/logprob.cu.o
+OBJECTS += obj/coverage/logprob.cu.o
 
 endif
 
@@ -306,6 +330,16 @@ obj/asan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S
 obj/asan/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel shards.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/asan/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
+
+else ifeq ($(config),tsan)
+obj/tsan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h
+	@echo "kernel logprob.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/tsan/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
+
+else ifeq ($(config),coverage)
+obj/coverage/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h
+	@echo "kernel logprob.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/coverage/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
 
 endif
 

@@ -71,6 +71,26 @@ LIBS += asan/libsamebits.so -lm
 LDDEPS += asan/libsamebits.so
 ALL_LDFLAGS += $(LDFLAGS) -Wl,-rpath,'$$ORIGIN' -fsanitize=address -fsanitize=undefined -pthread -Wl,-rpath,'$$ORIGIN'
 
+else ifeq ($(config),tsan)
+TARGETDIR = tsan
+TARGET = $(TARGETDIR)/samebits-spec
+OBJDIR = obj/spec-tsan
+ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=thread -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -fno-omit-frame-pointer -pthread
+ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=thread -g -Wall -Wextra -ffp-contract=off -fno-math-errno -fno-omit-frame-pointer -pthread
+LIBS += tsan/libsamebits.so -lm
+LDDEPS += tsan/libsamebits.so
+ALL_LDFLAGS += $(LDFLAGS) -Wl,-rpath,'$$ORIGIN' -fsanitize=thread -pthread -Wl,-rpath,'$$ORIGIN'
+
+else ifeq ($(config),coverage)
+TARGETDIR = coverage
+TARGET = $(TARGETDIR)/samebits-spec
+OBJDIR = obj/spec-coverage
+ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno --coverage -pthread
+ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -g -Wall -Wextra -ffp-contract=off -fno-math-errno --coverage -pthread
+LIBS += coverage/libsamebits.so -lm
+LDDEPS += coverage/libsamebits.so
+ALL_LDFLAGS += $(LDFLAGS) -Wl,-rpath,'$$ORIGIN' --coverage -pthread -Wl,-rpath,'$$ORIGIN'
+
 endif
 
 # Per File Configurations

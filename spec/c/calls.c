@@ -130,6 +130,47 @@ int check_contexts(void)
     return wrong == 0;
 }
 
+/* One context, in one thread's hands after the other's. */
+typedef struct shared_context {
+    sb_context *ctx;
+    pthread_mutex_t lock;
+    const float *want;
+    int wrong;
+} shared_context;
+
+static void *take_turns(void *arg)
+{
+    shared_context *shared = arg;
+    for (int i = 0; i < 40; i++) {
+        float got[2 * ROWS + 1];
+        char why[64];
+        int wrong = sb_probe("cpu", why, sizeof why) != SB_OK || why[0] != '\0';
+        pthread_mutex_lock(&shared->lock);
+        if (i % 4 == 3) wrong += sb_logprob(shared->ctx, NULL, NULL, NULL) != SB_ERR_ARGUMENT;
+        wrong += (sb_last_error(shared->ctx)[0] != '\0') != (i % 4 == 3);
+        wrong += !score(shared->ctx, got, i % 7) || memcmp(shared->want, got, sizeof got) != 0;
+        shared->wrong += wrong;
+        pthread_mutex_unlock(&shared->lock);
+    }
+    return NULL;
+}
+
+int check_turns(void)
+{
+    enum { CALLERS = 5 };
+    float want[2 * ROWS + 1];
+    pthread_t thread[CALLERS];
+    shared_context shared = { open_with(3), PTHREAD_MUTEX_INITIALIZER, want, 0 };
+    make_batch();
+    if (!shared.ctx || !score(shared.ctx, want, 1)) return 0;
+    for (int i = 0; i < CALLERS; i++)
+        if (pthread_create(&thread[i], NULL, take_turns, &shared) != 0) return 0;
+    for (int i = 0; i < CALLERS; i++) pthread_join(thread[i], NULL);
+    sb_close(shared.ctx);
+    printf("%d threads in turns, 40 calls each: %d wrong\n", CALLERS, shared.wrong);
+    return shared.wrong == 0;
+}
+
 static volatile sig_atomic_t signals_taken;
 
 static void take_signal(int number)

@@ -28,6 +28,7 @@ static const struct check {
     { "cuda-plans", "every launch of the cuda backend covers a row once, within limits",
       check_cuda_plans },
     { "contexts", "contexts used from many threads at once", check_contexts },
+    { "turns", "one context, used from many threads in turns", check_turns },
     { "signals", "the library's threads take no signals", check_signals },
     { "refused-threads", "threads that the system refuses", check_refused_threads },
 };

@@ -18,6 +18,7 @@ int check_isas_leaves(void);
 int check_fpmode(void);
 int check_cuda_plans(void);
 int check_contexts(void);
+int check_turns(void);
 int check_signals(void);
 int check_refused_threads(void);
 int check_vectors(void); /* in the folder SB_VECTORS, else spec/vectors */
