@@ -79,7 +79,8 @@ project 'spec'
   targetdir 'build/%{cfg.buildcfg}'
   objdir 'build/obj/spec-%{cfg.buildcfg}'
   includedirs { 'src' }
-  files { 'spec/c/*.c', 'spec/c/*.h', 'src/cpu_*.c', 'src/cuda_plan.c' } -- not exported
+  files { 'spec/c/*.c', 'spec/c/*.h', 'spec/fuzz/call.c' }
+  files { 'src/cpu_*.c', 'src/cuda_plan.c' } -- not exported
   buildoptions { '-pthread' }
   linkoptions { '-pthread', "-Wl,-rpath,'$$ORIGIN'" }
   links { 'samebits', 'm' }

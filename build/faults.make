@@ -97,36 +97,50 @@ OBJECTS :=
 
 GENERATED += $(OBJDIR)/backend.o
 GENERATED += $(OBJDIR)/backend_cpu.o
+GENERATED += $(OBJDIR)/backend_cpu_shards.o
 GENERATED += $(OBJDIR)/backend_cuda.o
 GENERATED += $(OBJDIR)/batch.o
 GENERATED += $(OBJDIR)/context.o
 GENERATED += $(OBJDIR)/cpu_avx2.o
 GENERATED += $(OBJDIR)/cpu_avx512.o
 GENERATED += $(OBJDIR)/cpu_scalar.o
+GENERATED += $(OBJDIR)/cuda_conventional.o
 GENERATED += $(OBJDIR)/cuda_driver.o
+GENERATED += $(OBJDIR)/cuda_plan.o
+GENERATED += $(OBJDIR)/cuda_shards.o
 GENERATED += $(OBJDIR)/driver.o
 GENERATED += $(OBJDIR)/inject.o
 GENERATED += $(OBJDIR)/main.o
 GENERATED += $(OBJDIR)/memory.o
+GENERATED += $(OBJDIR)/op_conventional.o
 GENERATED += $(OBJDIR)/op_logprob.o
+GENERATED += $(OBJDIR)/op_shards.o
 GENERATED += $(OBJDIR)/pool.o
+GENERATED += $(OBJDIR)/records.o
 GENERATED += $(OBJDIR)/status.o
 GENERATED += $(OBJDIR)/version.o
 OBJECTS += $(OBJDIR)/backend.o
 OBJECTS += $(OBJDIR)/backend_cpu.o
+OBJECTS += $(OBJDIR)/backend_cpu_shards.o
 OBJECTS += $(OBJDIR)/backend_cuda.o
 OBJECTS += $(OBJDIR)/batch.o
 OBJECTS += $(OBJDIR)/context.o
 OBJECTS += $(OBJDIR)/cpu_avx2.o
 OBJECTS += $(OBJDIR)/cpu_avx512.o
 OBJECTS += $(OBJDIR)/cpu_scalar.o
+OBJECTS += $(OBJDIR)/cuda_conventional.o
 OBJECTS += $(OBJDIR)/cuda_driver.o
+OBJECTS += $(OBJDIR)/cuda_plan.o
+OBJECTS += $(OBJDIR)/cuda_shards.o
 OBJECTS += $(OBJDIR)/driver.o
 OBJECTS += $(OBJDIR)/inject.o
 OBJECTS += $(OBJDIR)/main.o
 OBJECTS += $(OBJDIR)/memory.o
+OBJECTS += $(OBJDIR)/op_conventional.o
 OBJECTS += $(OBJDIR)/op_logprob.o
+OBJECTS += $(OBJDIR)/op_shards.o
 OBJECTS += $(OBJDIR)/pool.o
+OBJECTS += $(OBJDIR)/records.o
 OBJECTS += $(OBJDIR)/status.o
 OBJECTS += $(OBJDIR)/version.o
 
@@ -207,6 +221,9 @@ $(OBJDIR)/backend.o: ../src/backend.c
 $(OBJDIR)/backend_cpu.o: ../src/backend_cpu.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/backend_cpu_shards.o: ../src/backend_cpu_shards.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/backend_cuda.o: ../src/backend_cuda.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -225,16 +242,34 @@ $(OBJDIR)/cpu_avx512.o: ../src/cpu_avx512.c
 $(OBJDIR)/cpu_scalar.o: ../src/cpu_scalar.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/cuda_conventional.o: ../src/cuda_conventional.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/cuda_driver.o: ../src/cuda_driver.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/cuda_plan.o: ../src/cuda_plan.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/cuda_shards.o: ../src/cuda_shards.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/memory.o: ../src/memory.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/op_conventional.o: ../src/op_conventional.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/op_logprob.o: ../src/op_logprob.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/op_shards.o: ../src/op_shards.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/pool.o: ../src/pool.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/records.o: ../src/records.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/status.o: ../src/status.c

@@ -163,12 +163,20 @@ OBJECTS += obj/asan/logprob.cu.o
 OBJECTS += obj/asan/shards.cu.o
 
 else ifeq ($(config),tsan)
+GENERATED += obj/tsan/conventional.cu.o
 GENERATED += obj/tsan/logprob.cu.o
+GENERATED += obj/tsan/shards.cu.o
+OBJECTS += obj/tsan/conventional.cu.o
 OBJECTS += obj/tsan/logprob.cu.o
+OBJECTS += obj/tsan/shards.cu.o
 
 else ifeq ($(config),coverage)
+GENERATED += obj/coverage/conventional.cu.o
 GENERATED += obj/coverage/logprob.cu.o
+GENERATED += obj/coverage/shards.cu.o
+OBJECTS += obj/coverage/conventional.cu.o
 OBJECTS += obj/coverage/logprob.cu.o
+OBJECTS += obj/coverage/shards.cu.o
 
 endif
 
@@ -332,14 +340,26 @@ obj/asan/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S s
 	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/asan/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
 
 else ifeq ($(config),tsan)
-obj/tsan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h
+obj/tsan/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel conventional.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/tsan/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/tsan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/tsan/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/tsan/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel shards.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/tsan/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
 
 else ifeq ($(config),coverage)
-obj/coverage/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h
+obj/coverage/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel conventional.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/coverage/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/coverage/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/coverage/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/coverage/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/leaf.cuh ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel shards.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/coverage/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
 
 endif
 

@@ -105,8 +105,10 @@ OBJECTS :=
 
 GENERATED += $(OBJDIR)/abi.o
 GENERATED += $(OBJDIR)/accumulator.o
+GENERATED += $(OBJDIR)/call.o
 GENERATED += $(OBJDIR)/calls.o
 GENERATED += $(OBJDIR)/convert.o
+GENERATED += $(OBJDIR)/corpus.o
 GENERATED += $(OBJDIR)/cpu_avx2.o
 GENERATED += $(OBJDIR)/cpu_avx512.o
 GENERATED += $(OBJDIR)/cpu_scalar.o
@@ -121,8 +123,10 @@ GENERATED += $(OBJDIR)/plan.o
 GENERATED += $(OBJDIR)/vectors.o
 OBJECTS += $(OBJDIR)/abi.o
 OBJECTS += $(OBJDIR)/accumulator.o
+OBJECTS += $(OBJDIR)/call.o
 OBJECTS += $(OBJDIR)/calls.o
 OBJECTS += $(OBJDIR)/convert.o
+OBJECTS += $(OBJDIR)/corpus.o
 OBJECTS += $(OBJDIR)/cpu_avx2.o
 OBJECTS += $(OBJDIR)/cpu_avx512.o
 OBJECTS += $(OBJDIR)/cpu_scalar.o
@@ -210,6 +214,9 @@ $(OBJDIR)/calls.o: ../spec/c/calls.c
 $(OBJDIR)/convert.o: ../spec/c/convert.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/corpus.o: ../spec/c/corpus.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/exp2.o: ../spec/c/exp2.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -232,6 +239,9 @@ $(OBJDIR)/plan.o: ../spec/c/plan.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/vectors.o: ../spec/c/vectors.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/call.o: ../spec/fuzz/call.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/cpu_avx2.o: ../src/cpu_avx2.c

@@ -1,0 +1,22 @@
+/* target.h - what libFuzzer calls, and how a target says that a property does not hold. */
+#ifndef SB_TARGET_H
+#define SB_TARGET_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* Ends the process: libFuzzer keeps the input, samebits-spec names the file. */
+#define HOLDS(condition, ...)                                                                      \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            fprintf(stderr, __VA_ARGS__);                                                          \
+            fprintf(stderr, ": %s does not hold\n", #condition);                                   \
+            abort();                                                                               \
+        }                                                                                          \
+    } while (0)
+
+#endif
