@@ -2,6 +2,8 @@
 -- once, adds assertions, and ends the output with one line that a program can read:
 --
 --     12 passed, 0 failed, 3 skipped
+--
+-- SB_JUNIT names a file to write as JUnit does.
 
 local busted = require "busted"
 local ffi = require "ffi"
@@ -57,6 +59,9 @@ busted.subscribe({ "test", "end" }, function(_, _, status)
 end)
 busted.subscribe({ "error" }, outside)
 busted.subscribe({ "failure" }, outside)
+
+local junit = os.getenv "SB_JUNIT"
+if junit and junit ~= "" then require "spec.support.junit".start(busted, junit) end
 
 -- The last thing that busted publishes, whatever its output handler.
 busted.subscribe({ "exit" }, function()
