@@ -41,6 +41,7 @@ workspace 'samebits'
     buildoptions { '-fno-omit-frame-pointer' }
   filter 'configurations:coverage'
     symbols 'On'
+    optimize 'Debug'
     buildoptions { '--coverage' }
     linkoptions { '--coverage' }
   filter {}

@@ -79,8 +79,8 @@ else ifeq ($(config),coverage)
 TARGETDIR = coverage
 TARGET = $(TARGETDIR)/samebits-faults
 OBJDIR = obj/faults-coverage
-ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno --coverage -pthread
-ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -g -Wall -Wextra -ffp-contract=off -fno-math-errno --coverage -pthread
+ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -Og -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno --coverage -pthread
+ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -Og -g -Wall -Wextra -ffp-contract=off -fno-math-errno --coverage -pthread
 ALL_LDFLAGS += $(LDFLAGS) --coverage -pthread -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc -Wl,--wrap=free -Wl,--wrap=pthread_create -Wl,--wrap=pthread_join -Wl,--wrap=pthread_mutex_init -Wl,--wrap=pthread_mutex_destroy -Wl,--wrap=pthread_cond_init -Wl,--wrap=pthread_cond_destroy -Wl,--wrap=pthread_sigmask -Wl,--wrap=sched_getaffinity -Wl,--wrap=dlopen -Wl,--wrap=dlsym -Wl,--wrap=dlerror -Wl,--wrap=dlclose
 
 endif

@@ -79,8 +79,8 @@ else ifeq ($(config),coverage)
 TARGETDIR = coverage
 TARGET = $(TARGETDIR)/libsamebits.so
 OBJDIR = obj/coverage
-ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -fPIC -g -fvisibility=hidden -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno --coverage -pthread
-ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -fPIC -g -fvisibility=hidden -Wall -Wextra -ffp-contract=off -fno-math-errno --coverage -pthread
+ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -Og -fPIC -g -fvisibility=hidden -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno --coverage -pthread
+ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -Og -fPIC -g -fvisibility=hidden -Wall -Wextra -ffp-contract=off -fno-math-errno --coverage -pthread
 ALL_LDFLAGS += $(LDFLAGS) -shared -Wl,-soname=libsamebits.so --coverage -pthread
 
 endif

@@ -85,8 +85,8 @@ else ifeq ($(config),coverage)
 TARGETDIR = coverage
 TARGET = $(TARGETDIR)/samebits-spec
 OBJDIR = obj/spec-coverage
-ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno --coverage -pthread
-ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -g -Wall -Wextra -ffp-contract=off -fno-math-errno --coverage -pthread
+ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -Og -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno --coverage -pthread
+ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -Og -g -Wall -Wextra -ffp-contract=off -fno-math-errno --coverage -pthread
 LIBS += coverage/libsamebits.so -lm
 LDDEPS += coverage/libsamebits.so
 ALL_LDFLAGS += $(LDFLAGS) -Wl,-rpath,'$$ORIGIN' --coverage -pthread -Wl,-rpath,'$$ORIGIN'

@@ -1,0 +1,61 @@
+-- coverage_hook.lua - for LUA_INIT=@tools/coverage_hook.lua: notes which lines of lua/ run, and
+-- leaves them in a file of its own in the folder COVERAGE_DIR when the process ends. The JIT is off
+-- meanwhile: compiled code calls no hooks.
+
+local folder = os.getenv "COVERAGE_DIR"
+if not folder then return end
+
+jit.off()
+local seen = {}       -- lines by source
+local lines_of = setmetatable({}, { __mode = "k" })  -- the same tables by function
+local getinfo = debug.getinfo
+
+-- Every line is too slow where loops are long: after the first lines only bursts are looked at. A
+-- line that runs once, late, between two bursts is missed, and the figure is a little low.
+local FIRST, BURST, PAUSE = 200000, 500, 20000  -- lines, lines, instructions
+local left = FIRST
+
+local hook
+local function look() debug.sethook(hook, "l") end
+
+function hook(event, line)
+  if event == "count" then
+    left = BURST
+    return look()
+  end
+  local f = getinfo(2, "f").func
+  local lines = lines_of[f]
+  if not lines then
+    local source = getinfo(2, "S").source
+    lines = seen[source] or {}
+    seen[source] = lines
+    lines_of[f] = lines
+  end
+  lines[line] = true
+  left = left - 1
+  if left <= 0 then debug.sethook(hook, "", PAUSE) end
+end
+
+local function leave()
+  debug.sethook()
+  local stat = assert(io.open "/proc/self/stat")
+  local out = assert(io.open(("%s/%d"):format(folder, stat:read "*n"), "w"))  -- its process id
+  stat:close()
+  for source, lines in pairs(seen) do
+    local file = source:match "(lua/samebits/[%w_]+%.lua)$" or source:match "(lua/samebits%.lua)$"
+    for line in pairs(file and lines or {}) do out:write(file, ":", line, "\n") end
+  end
+  out:close()
+  seen = {}
+end
+
+-- A process ends by os.exit, or by running out of code.
+local exit = os.exit
+os.exit = function(...)  -- luacheck: ignore 122
+  leave()
+  return exit(...)
+end
+COVERAGE_AT_EXIT = newproxy(true)  -- luacheck: ignore 111
+getmetatable(COVERAGE_AT_EXIT).__gc = leave  -- luacheck: ignore 113
+
+look()
