@@ -1,0 +1,50 @@
+# test_all.sh - sourced by tools/test --all: the specs with more random cases, then again with
+# sanitizers, valgrind, fuzzers and so on, installing what these need. A line a step, with its
+# counts; what a step has to say of itself, and what it skips, below. Outputs are in build/all. The
+# last line adds up; a step that fails without counting is one failure.
+logs=build/all
+mkdir -p $logs
+passed=0 failed=0 skipped=0
+
+# step NAME COMMAND...
+step() {
+  name=$1 status=0
+  shift
+  "$@" >"$logs/$name.log" 2>&1 || status=$?
+  counts=$(tail -n 1 "$logs/$name.log" |
+    sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) skipped$/\1 \2 \3/p')
+  # shellcheck disable=SC2086 # three words
+  set -- ${counts:-0 0 0}
+  more=0
+  if [ -z "$counts" ] || { [ $status -ne 0 ] && [ "$2" -eq 0 ]; }; then more=1; fi
+  passed=$((passed + $1)) failed=$((failed + $2 + more)) skipped=$((skipped + $3))
+  printf '%-12s %5d passed, %d failed, %d skipped\n' "$name" "$1" $(($2 + more)) "$3"
+  grep -E '^(note|skipped) ' "$logs/$name.log" | sed 's/^/    /' || :
+  if [ $(($2 + more)) -gt 0 ]; then tail -n 60 "$logs/$name.log"; fi
+}
+
+# The checks that are one command each.
+small() (
+  . tools/tally.sh
+  check 'allocation failures, counted' build/release/samebits-faults
+  make -s -C build config=asan faults
+  check 'allocation failures, leaks looked for' build/asan/samebits-faults
+  if install_packages lua-check; then check luacheck luacheck -q .; else skip luacheck "$why"; fi
+  tally
+)
+
+specs() {
+  SB_CASES=${SB_CASES:-20} luajit "$(command -v busted)"
+}
+
+step specs specs
+unset SB_JUNIT
+step checks small
+step asan tools/asan
+step tsan tools/tsan
+step valgrind tools/valgrind
+step fuzz tools/fuzz 60
+step coverage tools/coverage
+printf '\n%d passed, %d failed, %d skipped\n' $passed $failed $skipped
+[ $failed -eq 0 ]
+exit
