@@ -8,11 +8,13 @@
 #include "inject.h"
 
 /* The embedded kernels, of which the library looks only at the size. A new file in kernels/ needs
- * its line here. */
+ * its line here and in cuModuleLoadData. */
 #define EMBEDDED(name)                                                                             \
     const unsigned char sb_fatbin_##name[4] = { 1 };                                               \
     const uint64_t sb_fatbin_##name##_size = 4;
+EMBEDDED(conventional)
 EMBEDDED(logprob)
+EMBEDDED(shards)
 
 static int bad_rows;
 static int64_t *bad_word; /* the last pinned memory that was mapped */
@@ -108,7 +110,8 @@ static CUresult cuCtxPopCurrent_v2(CUcontext *context)
 static CUresult cuModuleLoadData(CUmodule *module, const void *image)
 {
     REQUEST(CUDA_ERROR_OUT_OF_MEMORY);
-    if (image != sb_fatbin_logprob) return CUDA_ERROR_INVALID_VALUE;
+    if (image != sb_fatbin_logprob && image != sb_fatbin_shards && image != sb_fatbin_conventional)
+        return CUDA_ERROR_INVALID_VALUE;
     held.driver++;
     *module = (CUmodule)driver_library();
     return CUDA_SUCCESS;

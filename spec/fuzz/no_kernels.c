@@ -4,4 +4,6 @@
 #define EMBEDDED(name)                                                                             \
     const unsigned char sb_fatbin_##name[1] = { 0 };                                               \
     const uint64_t sb_fatbin_##name##_size = 0;
+EMBEDDED(conventional)
 EMBEDDED(logprob)
+EMBEDDED(shards)
