@@ -11,29 +11,7 @@
 #include "../src/det/convert.h"
 #include "../src/det/finish.h"
 #include "../src/det/sum.h"
-
-#define WARP 32
-#define FULL 0xffffffffu
-
-/* ---- launches and caches ------------------------------------------------------------------ */
-
-/* Programmatic dependent launch: logprob_finish may be set up while the blocks before it still
- * run; it waits for their stores. */
-SB_DET void begin_dependents()
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
-
-SB_DET void wait_for_primary()
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" : : : "memory");
-#endif
-}
-
-SB_DET void prefetch(const char *p) { asm volatile("prefetch.global.L2 [%0];" : : "l"(p)); }
+#include "device.cuh"
 
 /* ---- rows --------------------------------------------------------------------------------- */
 
@@ -159,13 +137,15 @@ SB_DET bool extent_of(const sb_cuda_args &in, int64_t b, int64_t *first, int64_t
 
 /* ---- states ------------------------------------------------------------------------------- */
 
-/* The sum over a warp of 64-bit values, exact: 27 bits at a time. A digit's sum over a whole row is
- * below 2^48 (2^16 leaves of less than 2^32), so that two times are enough. All lanes get it. */
+/* The sum over a warp of 64-bit values, exact: first of so many bits that a warp's sum of them fits
+ * 32. A digit's sum over a whole row is below 2^48 (2^16 leaves of less than 2^32), so that two
+ * times are enough. All lanes get it. */
 SB_DET uint64_t warp_sum(uint64_t x)
 {
-    uint64_t low = __reduce_add_sync(FULL, (uint32_t)x & 0x7ffffffu);
-    uint64_t high = __reduce_add_sync(FULL, (uint32_t)(x >> 27));
-    return low + (high << 27);
+    constexpr int BITS = WARP == 32 ? 27 : 26;
+    uint64_t low = __reduce_add_sync(FULL, (uint32_t)x & ((1u << BITS) - 1));
+    uint64_t high = __reduce_add_sync(FULL, (uint32_t)(x >> BITS));
+    return low + (high << BITS);
 }
 
 /* Merges the states of a warp's lanes; all lanes get the result. c is left alone. */

@@ -16,23 +16,20 @@
 template <int DTYPE> struct ring_of {
     static constexpr int SIZE = DTYPE == SB_CUDA_F32 ? 4 : 2;
     static constexpr int BYTES = SB_LEAF * SIZE; /* of a leaf */
-    static constexpr int SLOT = SB_CUDA_SLOT(SIZE);
+    static constexpr int SLOT = SB_CUDA_SLOT(WARP, SIZE);
     static constexpr int SLOTS = SB_CUDA_RING / SB_CUDA_LANE_BYTES(SIZE);
 };
 
 /* The slots are 16-byte chunks in a row, as in device memory: from is a chunk's address. Lanes
  * copy the chunks in turn, those before end. */
-template <int DTYPE> SB_DET void fetch_slot(uint32_t slot, const char *from, const char *end)
+template <int DTYPE> SB_DET void fetch_slot(shared_address slot, const char *from, const char *end)
 {
     const int lane = threadIdx.x % WARP, chunks = (int)((end - from) >> 4);
 #pragma unroll
     for (int k = 0; k <= ring_of<DTYPE>::BYTES / 16; k++) {
         int i = k * WARP + lane;
         if (i < chunks && i < ring_of<DTYPE>::SLOT / 16)
-            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
-                         :
-                         : "r"(slot + i * 16), "l"(from + i * 16)
-                         : "memory");
+            copy16_past_l1(slot + i * 16, from + i * 16);
     }
 }
 
@@ -66,8 +63,6 @@ SB_DET void load_fetched(leaf_words<DTYPE> &x, const uint4 *chunk, uint32_t shif
     keep_present<DTYPE>(x, present);
 }
 
-SB_DET void commit_group() { asm volatile("cp.async.commit_group;" : : : "memory"); }
-
 /* ---- leaf warps ------------------------------------------------------------------------- */
 
 SB_DET int leaf_threads() { return (int)blockDim.x - WARP; }
@@ -85,7 +80,7 @@ SB_DET void sum_leaves(thread_state *t, const part_of_row &part, const sb_row &r
     const char *end = (const char *)(((uint64_t)part.logits + ids * ring::SIZE + 15) &
                                      ~(uint64_t)15);
     const char *slots = (const char *)staging + warp * ring::SLOTS * ring::SLOT;
-    const uint32_t here = (uint32_t)__cvta_generic_to_shared(slots);
+    const shared_address here = address_of(slots);
     int k = part.first + warp * WARP, ahead = k, slot = 0; /* the warp's first leaf of a trip */
     bool left = false;
 
@@ -96,11 +91,11 @@ SB_DET void sum_leaves(thread_state *t, const part_of_row &part, const sb_row &r
         if (ahead < part.last)
             fetch_slot<DTYPE>(here + i * ring::SLOT,
                               part.logits - shift + (int64_t)ahead * ring::BYTES, end);
-        commit_group();
+        end_copies();
         ahead += step;
     }
     for (; k < part.last; k += step) {
-        asm volatile("cp.async.wait_group %0;" : : "n"(ring::SLOTS - 1) : "memory");
+        wait_for_copies<ring::SLOTS - 1>();
         __syncwarp();
         if (k + lane < part.last) {
             leaf_words<DTYPE> x;
@@ -113,7 +108,7 @@ SB_DET void sum_leaves(thread_state *t, const part_of_row &part, const sb_row &r
             fetch_slot<DTYPE>(here + slot * ring::SLOT,
                               part.logits - shift + (int64_t)ahead * ring::BYTES, end);
         }
-        commit_group();
+        end_copies();
         ahead += step;
         slot = slot + 1 == ring::SLOTS ? 0 : slot + 1;
     }

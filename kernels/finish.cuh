@@ -106,11 +106,7 @@ SB_DET void fetch_word(uint32_t *shared, const char *p, bool alone)
         *shared = *(const uint16_t *)p * 0x10001u;
         return;
     }
-    uint32_t to = (uint32_t)__cvta_generic_to_shared(shared);
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;"
-                 :
-                 : "r"(to), "l"((uint64_t)p & ~(uint64_t)3)
-                 : "memory");
+    copy4(address_of(shared), (const char *)((uint64_t)p & ~(uint64_t)3));
 }
 
 template <int DTYPE> SB_DET float word_value(uint32_t word, const char *p)

@@ -10,27 +10,6 @@
 #include "common.cuh"
 #include "load.cuh"
 
-SB_DET float max_nan(float a, float b)
-{
-    float m;
-    asm("max.NaN.f32 %0, %1, %2;" : "=f"(m) : "f"(a), "f"(b));
-    return m;
-}
-
-SB_DET uint32_t max_nan_pair_bf16(uint32_t a, uint32_t b)
-{
-    uint32_t m;
-    asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(m) : "r"(a), "r"(b));
-    return m;
-}
-
-SB_DET uint32_t max_nan_pair_f16(uint32_t a, uint32_t b)
-{
-    uint32_t m;
-    asm("max.NaN.f16x2 %0, %1, %2;" : "=r"(m) : "r"(a), "r"(b));
-    return m;
-}
-
 /* The largest logit; NaN if any is. */
 template <int DTYPE> SB_DET float leaf_max(const leaf_words<DTYPE> &x)
 {
@@ -181,8 +160,8 @@ SB_DET bool add_leaves(thread_state *t, const part_of_row &part, const leaf_row 
 
     constexpr bool STAGED = DTYPE != SB_CUDA_F32 && SHIFT == 0;
     if (STAGED && k < hot) {
-        const uint32_t first = staging_slot(), both = 2 * first + blockDim.x * BYTES;
-        uint32_t slot = first;
+        const shared_address first = staging_slot(), both = 2 * first + blockDim.x * BYTES;
+        shared_address slot = first;
         bool more = true;
         fetch_leaf<BYTES>(slot, p);
         while (more) {

@@ -20,32 +20,13 @@ template <int DTYPE> SB_DET float unpack(const leaf_words<DTYPE> &x, int i)
     if (DTYPE == SB_CUDA_F32) return sb_float(x.w[i]);
     uint32_t w = x.w[i / 2];
     if (DTYPE == SB_CUDA_BF16) return sb_float(i & 1 ? w & 0xffff0000u : w << 16);
-    float f; /* exact */
-    if (i & 1)
-        asm("{\n\t.reg .b16 low, high;\n\tmov.b32 {low, high}, %1;\n\tcvt.f32.f16 %0, high;\n\t}"
-            : "=f"(f)
-            : "r"(w));
-    else
-        asm("{\n\t.reg .b16 low, high;\n\tmov.b32 {low, high}, %1;\n\tcvt.f32.f16 %0, low;\n\t}"
-            : "=f"(f)
-            : "r"(w));
-    return f;
+    return i & 1 ? float_of_high_half(w) : float_of_low_half(w);
 }
 
 /* An absent logit, as it is stored. */
 template <int DTYPE> SB_DET uint32_t absent_word()
 {
     return DTYPE == SB_CUDA_F32 ? 0xff800000u : DTYPE == SB_CUDA_F16 ? 0xfc00u : 0xff80u;
-}
-
-/* Through L1: a lane's two loads share a 32-byte sector, and unaligned leaves share chunks. */
-SB_DET uint4 load16(const char *p)
-{
-    uint4 v;
-    asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "l"(p));
-    return v;
 }
 
 /* The words of a leaf out of the chunks that hold it. */
@@ -58,7 +39,9 @@ template <int DTYPE, int SHIFT> SB_DET void take_words(leaf_words<DTYPE> &x, con
     }
 }
 
-/* The 16 logits at p. SHIFT: p's distance in bytes from the 16-byte boundary below it; that
+/* Through L1: a lane's two loads share a 32-byte sector, and unaligned leaves share chunks.
+ *
+ * The 16 logits at p. SHIFT: p's distance in bytes from the 16-byte boundary below it; that
  * boundary's chunk and every chunk read holds at least one of the logits. */
 template <int DTYPE, int SHIFT> SB_DET void load_leaf(leaf_words<DTYPE> &x, const char *p)
 {
@@ -120,39 +103,30 @@ SB_DET void load_present(leaf_words<DTYPE> &x, const char *p, int64_t n)
  * L1, through which the two halves of a 32-byte sector are read, is the limit (measured). */
 extern __shared__ uint4 staging[];
 
-SB_DET uint32_t staging_slot()
-{
-    return (uint32_t)__cvta_generic_to_shared(staging) + threadIdx.x * 16;
-}
+SB_DET shared_address staging_slot() { return address_of(staging) + threadIdx.x * 16; }
 
 /* Begins to copy the leaf at p, 16-byte aligned. */
-template <int BYTES> SB_DET void fetch_leaf(uint32_t slot, const char *p)
+template <int BYTES> SB_DET void fetch_leaf(shared_address slot, const char *p)
 {
 #pragma unroll
-    for (int i = 0; i < BYTES / 16; i++)
-        asm volatile("cp.async.ca.shared.global [%0], [%1], 16;"
-                     :
-                     : "r"(slot + i * blockDim.x * 16), "l"(p + 16 * i)
-                     : "memory");
-    asm volatile("cp.async.commit_group;" : : : "memory");
+    for (int i = 0; i < BYTES / 16; i++) copy16(slot + i * blockDim.x * 16, p + 16 * i);
+    end_copies();
 }
 
 /* For the older of two leaves; more: there are two. */
 SB_DET void wait_for_leaf(bool more)
 {
-    if (more) asm volatile("cp.async.wait_group 1;" : : : "memory");
-    else asm volatile("cp.async.wait_group 0;" : : : "memory");
+    if (more) wait_for_copies<1>();
+    else wait_for_copies<0>();
 }
 
-template <int DTYPE> SB_DET void load_staged(leaf_words<DTYPE> &x, uint32_t slot)
+template <int DTYPE> SB_DET void load_staged(leaf_words<DTYPE> &x, shared_address slot)
 {
 #pragma unroll
-    for (int k = 0; k < (DTYPE == SB_CUDA_F32 ? 4 : 2); k++)
-        asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(x.w[4 * k]), "=r"(x.w[4 * k + 1]), "=r"(x.w[4 * k + 2]),
-                       "=r"(x.w[4 * k + 3])
-                     : "r"(slot + k * blockDim.x * 16)
-                     : "memory");
+    for (int k = 0; k < (DTYPE == SB_CUDA_F32 ? 4 : 2); k++) {
+        uint4 v = load16_shared(slot + k * blockDim.x * 16);
+        x.w[4 * k] = v.x, x.w[4 * k + 1] = v.y, x.w[4 * k + 2] = v.z, x.w[4 * k + 3] = v.w;
+    }
 }
 
 /* The leaf at p of which only the first n logits exist. */

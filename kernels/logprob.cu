@@ -12,15 +12,15 @@
  *
  * No order shows in the result, so the launch is free:
  *
- *     logprob_<dtype>            blocks of a multiple of 32 threads up to 512: one for each of the
+ *     logprob_<dtype>            blocks of a multiple of WARP threads, to 512: one for each of the
  *                                first in.whole rows, which it finishes itself, then in.split for
  *                                each other row: these write states [row][piece] and targets
  *                                [row], for logprob_finish.
  *     logprob_<dtype>_few        the same, in.whole 0, with a warp more than sum leaves; few.cuh.
  *     logprob_<dtype>_cluster    the same in clusters of in.split blocks, 2 .. 16, which finish
  *                                rows themselves. Compute capability 9.0.
- *     logprob_finish             a warp an item; grid covers 32 threads a row.
- *     sequence_sums              a warp a sequence; grid covers batch * 32 threads. */
+ *     logprob_finish             a warp an item; grid covers WARP threads a row.
+ *     sequence_sums              a warp a sequence; grid covers batch * WARP threads. */
 #include "common.cuh"
 #include "few.cuh"
 #include "finish.cuh"
@@ -84,7 +84,7 @@ template <int DTYPE> SB_DET void logprob_block(const sb_cuda_args &in)
     if (threadIdx.x == 0 && owns_target(mine, part)) fetch_target<DTYPE>(&word, mine, in.vocab);
     sum_part<DTYPE>(&t, part, mine.row);
     begin_dependents();
-    if (threadIdx.x == 0) asm volatile("cp.async.wait_all;" : : : "memory");
+    if (threadIdx.x == 0) wait_for_all_copies();
     block_merge(&t.s, shared);
     if (threadIdx.x >= WARP) return;
     part.first = piece.first;

@@ -21,11 +21,11 @@
 #define SB_BAD_RECORD 16 /* + an sb_fault */
 #define SB_BAD_SHIFT 56
 
-/* Kernels for few rows: bytes of logits a thread has on their way, and what a warp's slot in shared
- * memory takes, for logits of size bytes. */
+/* Kernels for few rows: bytes of logits a thread has on their way, and what the slot of a warp of
+ * so many lanes takes in shared memory, for logits of size bytes. */
 #define SB_CUDA_RING 128
 #define SB_CUDA_LANE_BYTES(size) (16 * (size))
-#define SB_CUDA_SLOT(size) (32 * SB_CUDA_LANE_BYTES(size) + 16)
+#define SB_CUDA_SLOT(warp, size) ((warp)*SB_CUDA_LANE_BYTES(size) + 16)
 
 /* What logprob_<dtype> leaves for logprob_finish beside the states, an item. */
 typedef struct sb_cuda_target {

@@ -139,6 +139,6 @@ uint32_t sb_cuda_shared(const sb_cuda_plan *p, int32_t dtype)
     const uint32_t size = dtype == SB_F32 ? 4 : 2;
     if (p->kind != SB_CUDA_STREAM)
         return (uint32_t)p->threads / WARP * (SB_CUDA_RING / SB_CUDA_LANE_BYTES(size)) *
-               SB_CUDA_SLOT(size);
+               SB_CUDA_SLOT(WARP, size);
     return dtype == SB_F32 ? 0 : (uint32_t)p->threads * 2 * SB_LEAF * 2; /* load.cuh, staging */
 }

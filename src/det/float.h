@@ -9,6 +9,10 @@
 
 #include <stdint.h>
 
+#if defined(__HIPCC__)
+#include <hip/hip_runtime.h>
+#endif
+
 #if defined(__CUDACC__) || defined(__HIPCC__)
 #define SB_DET static __device__ __forceinline__
 #else

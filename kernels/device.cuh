@@ -1,0 +1,134 @@
+/* device.cuh - what the kernels ask of a GPU beyond the language: the width of a warp, loads,
+ * copies to shared memory, maxima that keep NaN, launches. In PTX here; in hip.cuh for HIP. */
+#pragma once
+
+#if defined(__HIPCC__)
+#include "hip.cuh"
+#else
+
+#include <stdint.h>
+
+#include "../src/det/float.h"
+
+#define WARP 32
+#define FULL 0xffffffffu
+
+/* ---- launches ----------------------------------------------------------------------------- */
+
+/* Programmatic dependent launch: logprob_finish may be set up while the blocks before it still
+ * run; it waits for their stores. */
+SB_DET void begin_dependents()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+SB_DET void wait_for_primary()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" : : : "memory");
+#endif
+}
+
+/* ---- numbers ------------------------------------------------------------------------------ */
+
+/* NaN if one of the two is. */
+SB_DET float max_nan(float a, float b)
+{
+    float m;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(m) : "f"(a), "f"(b));
+    return m;
+}
+
+SB_DET uint32_t max_nan_pair_bf16(uint32_t a, uint32_t b)
+{
+    uint32_t m;
+    asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(m) : "r"(a), "r"(b));
+    return m;
+}
+
+SB_DET uint32_t max_nan_pair_f16(uint32_t a, uint32_t b)
+{
+    uint32_t m;
+    asm("max.NaN.f16x2 %0, %1, %2;" : "=r"(m) : "r"(a), "r"(b));
+    return m;
+}
+
+/* One of two fp16 in a word, exactly. */
+SB_DET float float_of_low_half(uint32_t w)
+{
+    float f;
+    asm("{\n\t.reg .b16 low, high;\n\tmov.b32 {low, high}, %1;\n\tcvt.f32.f16 %0, low;\n\t}"
+        : "=f"(f)
+        : "r"(w));
+    return f;
+}
+
+SB_DET float float_of_high_half(uint32_t w)
+{
+    float f;
+    asm("{\n\t.reg .b16 low, high;\n\tmov.b32 {low, high}, %1;\n\tcvt.f32.f16 %0, high;\n\t}"
+        : "=f"(f)
+        : "r"(w));
+    return f;
+}
+
+/* ---- memory ------------------------------------------------------------------------------- */
+
+SB_DET void prefetch(const char *p) { asm volatile("prefetch.global.L2 [%0];" : : "l"(p)); }
+
+/* 16 bytes that no one writes, through L1. */
+SB_DET uint4 load16(const char *p)
+{
+    uint4 v;
+    asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(p));
+    return v;
+}
+
+typedef uint32_t shared_address;
+
+SB_DET shared_address address_of(const void *shared)
+{
+    return (uint32_t)__cvta_generic_to_shared(shared);
+}
+
+SB_DET uint4 load16_shared(shared_address from)
+{
+    uint4 v;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "r"(from)
+                 : "memory");
+    return v;
+}
+
+/* A thread's copies to shared memory, while other work goes on: it begins some, ends the group,
+ * and waits until no more than a number of groups are under way. */
+SB_DET void copy16(shared_address to, const char *from)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" : : "r"(to), "l"(from) : "memory");
+}
+
+SB_DET void copy16_past_l1(shared_address to, const char *from)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" : : "r"(to), "l"(from) : "memory");
+}
+
+SB_DET void copy4(shared_address to, const char *from)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" : : "r"(to), "l"(from) : "memory");
+}
+
+SB_DET void end_copies() { asm volatile("cp.async.commit_group;" : : : "memory"); }
+
+template <int GROUPS> SB_DET void wait_for_copies()
+{
+    asm volatile("cp.async.wait_group %0;" : : "n"(GROUPS) : "memory");
+}
+
+SB_DET void wait_for_all_copies() { asm volatile("cp.async.wait_all;" : : : "memory"); }
+
+#endif

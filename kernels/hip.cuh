@@ -1,0 +1,131 @@
+/* hip.cuh - device.cuh for HIP: CUDA's names for what a warp does together, and the rest in plain
+ * C++. A warp is AMD's wavefront, of 32 or 64 lanes; no result shows which.
+ *
+ * Compile with -ffp-contract=off: HIP's default fuses. */
+#pragma once
+
+#include <hip/hip_runtime.h>
+#include <stdint.h>
+
+#include "../src/det/convert.h"
+#include "../src/det/float.h"
+
+/* -DWARP=64 for a wavefront of 64 where 32 is usual (-mwavefrontsize64). */
+#if !defined(WARP)
+#if defined(__GFX9__) || !defined(__HIP_DEVICE_COMPILE__)
+#define WARP 64
+#else
+#define WARP 32
+#endif
+#endif
+#if defined(__AMDGCN_WAVEFRONT_SIZE)
+static_assert(WARP == __AMDGCN_WAVEFRONT_SIZE, "WARP is not the width of a wavefront");
+#endif
+
+#define FULL 0 /* no lane is named: all take part */
+
+#if !defined(__grid_constant__)
+#define __grid_constant__
+#endif
+
+/* ---- warps -------------------------------------------------------------------------------- */
+
+SB_DET uint32_t warp_reduce_add(uint32_t x)
+{
+    for (int step = WARP / 2; step > 0; step /= 2) x += __shfl_xor(x, step, WARP);
+    return x;
+}
+
+SB_DET uint32_t warp_reduce_max(uint32_t x)
+{
+    for (int step = WARP / 2; step > 0; step /= 2) {
+        uint32_t other = __shfl_xor(x, step, WARP);
+        x = x > other ? x : other;
+    }
+    return x;
+}
+
+/* What lanes wrote before it, the warp's others see after it. */
+SB_DET void warp_barrier()
+{
+    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "wavefront");
+    __builtin_amdgcn_wave_barrier();
+    __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "wavefront");
+}
+
+#define __syncwarp(...) warp_barrier()
+#define __reduce_add_sync(mask, x) warp_reduce_add(x)
+#define __reduce_max_sync(mask, x) warp_reduce_max(x)
+#define __shfl_sync(mask, x, lane) __shfl(x, lane, WARP)
+#define __shfl_xor_sync(mask, x, step) __shfl_xor(x, step, WARP)
+#define __shfl_down_sync(mask, x, step) __shfl_down(x, step, WARP)
+#define __shfl_up_sync(mask, x, step) __shfl_up(x, step, WARP)
+#define __any_sync(mask, x) __any(x)
+#define __all_sync(mask, x) __all(x)
+
+/* ---- launches ----------------------------------------------------------------------------- */
+
+/* A stream's kernels run one after the other. */
+SB_DET void begin_dependents() {}
+SB_DET void wait_for_primary() {}
+
+/* ---- numbers ------------------------------------------------------------------------------ */
+
+/* NaN if one of the two is, and always the same NaN, as PTX has it: the hot loop looks at the
+ * encoding of what becomes of it, and one of ffffffff would pass for a leaf's place. */
+SB_DET float max_nan(float a, float b)
+{
+    if (sb_is_nan(a) || sb_is_nan(b)) return sb_float(SB_NAN_BITS);
+    return b > a ? b : a;
+}
+
+SB_DET uint32_t max_nan_pair_bf16(uint32_t a, uint32_t b)
+{
+    float high = max_nan(sb_float(a & 0xffff0000u), sb_float(b & 0xffff0000u));
+    float low = max_nan(sb_float(a << 16), sb_float(b << 16));
+    return sb_bits32(high) | sb_bits32(low) >> 16;
+}
+
+SB_DET uint32_t max_nan_f16(uint32_t a, uint32_t b)
+{
+    float x = sb_from_f16((uint16_t)a), y = sb_from_f16((uint16_t)b);
+    return (sb_is_nan(x) || (!sb_is_nan(y) && x > y) ? a : b) & 0xffffu;
+}
+
+SB_DET uint32_t max_nan_pair_f16(uint32_t a, uint32_t b)
+{
+    return max_nan_f16(a >> 16, b >> 16) << 16 | max_nan_f16(a, b);
+}
+
+SB_DET float float_of_low_half(uint32_t w) { return sb_from_f16((uint16_t)w); }
+SB_DET float float_of_high_half(uint32_t w) { return sb_from_f16((uint16_t)(w >> 16)); }
+
+/* The upper 32 bits of high:low shifted to the left by shift modulo 32. */
+SB_DET uint32_t hip_funnelshift_l(uint32_t low, uint32_t high, uint32_t shift)
+{
+    return (uint32_t)(((uint64_t)high << 32 | low) << (shift & 31) >> 32);
+}
+#define __funnelshift_l hip_funnelshift_l
+
+/* ---- memory ------------------------------------------------------------------------------- */
+
+SB_DET void prefetch(const char *) {}
+
+SB_DET uint4 load16(const char *p) { return *(const uint4 *)p; }
+
+typedef uint64_t shared_address;
+
+SB_DET shared_address address_of(const void *shared) { return (uint64_t)shared; }
+
+SB_DET uint4 load16_shared(shared_address from) { return *(const uint4 *)from; }
+
+/* A copy is there when it has begun: nothing is left to wait for. */
+SB_DET void copy16(shared_address to, const char *from) { *(uint4 *)to = *(const uint4 *)from; }
+SB_DET void copy16_past_l1(shared_address to, const char *from) { copy16(to, from); }
+SB_DET void copy4(shared_address to, const char *from)
+{
+    *(uint32_t *)to = *(const uint32_t *)from;
+}
+SB_DET void end_copies() {}
+template <int GROUPS> SB_DET void wait_for_copies() {}
+SB_DET void wait_for_all_copies() {}
