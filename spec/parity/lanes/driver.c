@@ -1,0 +1,316 @@
+/* driver.c - a libcuda.so.1 whose one GPU is the CPU, by lanes.h: the CUDA backend runs on it as it
+ * stands, with the kernels that were compiled as HIP.
+ *
+ * A block gets as many warps as were asked for in warps of 32, so that kernels that take a warp an
+ * item get enough of them when warps have 64 lanes. Everything is done when a call returns. */
+#include "cuda_driver.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "lanes.h"
+
+enum { INVALID = 1, NO_MEMORY = 2, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* over blocks and the launch */
+
+CUresult cuInit(unsigned flags)
+{
+    (void)flags;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuGetErrorName(CUresult result, const char **name)
+{
+    *name = result == CUDA_SUCCESS    ? "CUDA_SUCCESS"
+            : result == INVALID       ? "CUDA_ERROR_INVALID_VALUE"
+            : result == NO_MEMORY     ? "CUDA_ERROR_OUT_OF_MEMORY"
+            : result == NOT_FOUND     ? "CUDA_ERROR_NOT_FOUND"
+            : result == LAUNCH_FAILED ? "CUDA_ERROR_LAUNCH_FAILED"
+                                      : NULL;
+    return *name ? CUDA_SUCCESS : INVALID;
+}
+
+/* ---- the device --------------------------------------------------------------------------- */
+
+CUresult cuDeviceGetCount(int *count)
+{
+    *count = 1;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceGet(CUdevice *device, int ordinal)
+{
+    *device = ordinal;
+    return ordinal == 0 ? CUDA_SUCCESS : INVALID;
+}
+
+CUresult cuDeviceGetName(char *name, int size, CUdevice device)
+{
+    (void)device;
+    snprintf(name, (size_t)size, "CPU in warps of %d", WARP);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)
+{
+    (void)device;
+    switch (attribute) {
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = 8; break;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = 0; break;
+    case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *value = 8; break;
+    default: return INVALID;
+    }
+    return CUDA_SUCCESS;
+}
+
+CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
+{
+    (void)device;
+    *context = (CUcontext)&mutex;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
+{
+    (void)device;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuCtxPushCurrent_v2(CUcontext context) { return context ? CUDA_SUCCESS : INVALID; }
+
+CUresult cuCtxPopCurrent_v2(CUcontext *context)
+{
+    *context = (CUcontext)&mutex;
+    return CUDA_SUCCESS;
+}
+
+/* ---- kernels ------------------------------------------------------------------------------ */
+
+CUresult cuModuleLoadData(CUmodule *module, const void *image)
+{
+    *module = (CUmodule)&mutex;
+    return image ? CUDA_SUCCESS : INVALID;
+}
+
+CUresult cuModuleUnload(CUmodule module)
+{
+    (void)module;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name)
+{
+    (void)module;
+    for (const lanes_entry *const *file = lanes_files; *file; file++)
+        for (const lanes_entry *entry = *file; entry->name; entry++)
+            if (strcmp(entry->name, name) == 0) {
+                *function = (CUfunction)(uintptr_t)entry;
+                return CUDA_SUCCESS;
+            }
+    return NOT_FOUND;
+}
+
+CUresult cuFuncSetAttribute(CUfunction function, int attribute, int value)
+{
+    (void)function, (void)attribute, (void)value;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuFuncLoad(CUfunction function)
+{
+    (void)function;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function, void **parameters,
+                          void **extra)
+{
+    const lanes_entry *entry = (const lanes_entry *)function;
+    uint32_t threads = config->block[0] / 32 * WARP;
+    int failed;
+    (void)extra;
+    if (config->block[0] == 0 || config->block[0] > 1024 || config->block[0] % 32 != 0 ||
+        config->grid[0] == 0)
+        return INVALID;
+    pthread_mutex_lock(&mutex);
+    failed = lanes_run(entry->kernel, parameters[0], config->grid[0], threads);
+    pthread_mutex_unlock(&mutex);
+    return failed ? LAUNCH_FAILED : CUDA_SUCCESS;
+}
+
+/* ---- memory ------------------------------------------------------------------------------- */
+
+/* Everything that was handed out: host memory (1) or the device's (2). */
+typedef struct block {
+    struct block *next;
+    uintptr_t first;
+    size_t bytes;
+    unsigned kind;
+} block;
+static block *blocks;
+
+static CUresult allocate(void **data, size_t bytes, unsigned kind)
+{
+    block *b = malloc(sizeof *b);
+    size_t room = bytes ? (bytes + 255) / 256 * 256 : 256;
+    void *memory = bytes >> 36 ? NULL : aligned_alloc(256, room);
+    if (!b || !memory) {
+        free(b);
+        free(memory);
+        return NO_MEMORY;
+    }
+    memset(memory, 0xa5, room); /* fresh memory is not zero */
+    pthread_mutex_lock(&mutex);
+    b->next = blocks, b->first = (uintptr_t)memory, b->bytes = bytes, b->kind = kind;
+    blocks = b;
+    pthread_mutex_unlock(&mutex);
+    *data = memory;
+    return CUDA_SUCCESS;
+}
+
+static CUresult give_back(uintptr_t address)
+{
+    CUresult result = INVALID;
+    pthread_mutex_lock(&mutex);
+    for (block **at = &blocks; *at; at = &(*at)->next)
+        if ((*at)->first == address) {
+            block *b = *at;
+            *at = b->next;
+            free((void *)b->first);
+            free(b);
+            result = CUDA_SUCCESS;
+            break;
+        }
+    pthread_mutex_unlock(&mutex);
+    return result;
+}
+
+CUresult cuMemAlloc_v2(CUdeviceptr *data, size_t bytes)
+{
+    void *memory;
+    CUresult result = allocate(&memory, bytes, 2);
+    if (result == CUDA_SUCCESS) *data = (uintptr_t)memory;
+    return result;
+}
+
+CUresult cuMemAllocAsync(CUdeviceptr *data, size_t bytes, CUstream stream)
+{
+    (void)stream;
+    return cuMemAlloc_v2(data, bytes);
+}
+
+CUresult cuMemFree_v2(CUdeviceptr data) { return data ? give_back((uintptr_t)data) : CUDA_SUCCESS; }
+
+CUresult cuMemFreeAsync(CUdeviceptr data, CUstream stream)
+{
+    (void)stream;
+    return cuMemFree_v2(data);
+}
+
+CUresult cuMemHostAlloc(void **data, size_t bytes, unsigned flags)
+{
+    (void)flags;
+    return allocate(data, bytes, CU_MEMORYTYPE_HOST);
+}
+
+CUresult cuMemFreeHost(void *data) { return give_back((uintptr_t)data); }
+
+CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *device, void *host, unsigned flags)
+{
+    (void)flags;
+    *device = (uintptr_t)host;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuPointerGetAttribute(void *value, int attribute, CUdeviceptr address)
+{
+    CUresult result = INVALID;
+    pthread_mutex_lock(&mutex);
+    for (const block *b = blocks; b; b = b->next)
+        if ((uintptr_t)address - b->first < b->bytes) {
+            if (attribute == CU_POINTER_ATTRIBUTE_MEMORY_TYPE) *(unsigned *)value = b->kind;
+            else *(int *)value = 0;
+            result = CUDA_SUCCESS;
+        }
+    pthread_mutex_unlock(&mutex);
+    return result;
+}
+
+CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream)
+{
+    (void)stream;
+    memcpy((void *)(uintptr_t)to, (const void *)(uintptr_t)from, bytes);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char byte, size_t count, CUstream stream)
+{
+    (void)stream;
+    memset((void *)(uintptr_t)to, byte, count);
+    return CUDA_SUCCESS;
+}
+
+/* ---- streams and events ------------------------------------------------------------------- */
+
+CUresult cuStreamCreate(CUstream *stream, unsigned flags)
+{
+    (void)flags;
+    *stream = malloc(1);
+    return *stream ? CUDA_SUCCESS : NO_MEMORY;
+}
+
+CUresult cuStreamDestroy_v2(CUstream stream)
+{
+    free(stream);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuStreamSynchronize(CUstream stream)
+{
+    (void)stream;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuStreamIsCapturing(CUstream stream, int *status)
+{
+    (void)stream;
+    *status = 0;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuEventCreate(CUevent *event, unsigned flags)
+{
+    (void)flags;
+    *event = calloc(1, sizeof(struct timespec));
+    return *event ? CUDA_SUCCESS : NO_MEMORY;
+}
+
+CUresult cuEventDestroy_v2(CUevent event)
+{
+    free(event);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuEventRecord(CUevent event, CUstream stream)
+{
+    (void)stream;
+    clock_gettime(CLOCK_MONOTONIC, (struct timespec *)event);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuEventSynchronize(CUevent event)
+{
+    (void)event;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuEventElapsedTime_v2(float *milliseconds, CUevent start, CUevent end)
+{
+    const struct timespec *a = (const struct timespec *)start, *b = (const struct timespec *)end;
+    *milliseconds = (float)(b->tv_sec - a->tv_sec) * 1e3f +
+                    (float)(b->tv_nsec - a->tv_nsec) * 1e-6f;
+    return CUDA_SUCCESS;
+}
