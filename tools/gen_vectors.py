@@ -800,7 +800,10 @@ def generated_rows(accuracy):
             ("f16", TAUS[0], 50257, ("flat", -8, 0, 0), some_holes),
             ("bf16", TAUS[0], 151936, ("gauss", -14, 0, 0), None),
             ("f16", TAUS[1], 151936, ("gauss", -14, 0, 0), some_holes),
-            ("f32", TAU_C1, 151936, ("flat", -11, -4800 * 2048, 2048), None)):
+            ("f32", TAU_C1, 151936, ("flat", -11, -4800 * 2048, 2048), None),
+            ("f16", TAUS[2], 201088, ("gauss", -15, 0, 0), None),
+            ("bf16", TAUS[0], 262144, ("gauss", -14, 0, 0), some_holes),
+            ("f32", TAUS[1], 262143, ("gauss", -14, 0, 0), None)):
         case("large", dtype, tau, vocab, *recipe, edit=edit)
     return out
 
