@@ -274,7 +274,8 @@ def sum_kernel(logits, ids, active, temperatures, states, vocab, stride, ignore_
         l1 = tl.full((), 0, tl.int64)
         l2 = tl.full((), 0, tl.int64)
         poisoned = tl.full((), 0, tl.int32)
-        for first in range(p * piece, end, LEAVES):
+        first = p * piece
+        while first < end:                          # the interpreter's range wants numpy < 2.4
             leaf = first + tl.arange(0, LEAVES)
             i = leaf[:, None] * LEAF + tl.arange(0, LEAF)[None, :]
             x = tl.load(x_row + i, mask=(leaf < end)[:, None] & (i < vocab), other=-INF)
@@ -295,6 +296,7 @@ def sum_kernel(logits, ids, active, temperatures, states, vocab, stride, ignore_
             l0 += digit_sum(j, lo, hi, J - 1)
             l1 += digit_sum(j, lo, hi, J)
             l2 += digit_sum(j, lo, hi, J + 1)
+            first += LEAVES
 
         zero = tl.zeros_like(l0)
         J = tl.where(poisoned != 0, POISON, J).to(tl.int64)
@@ -382,8 +384,8 @@ def sequence_kernel(token, starts, sequence, BLOCK: tl.constexpr):
     d2 = tl.full((), 0, tl.int64)
     d3 = tl.full((), 0, tl.int64)
     largest = tl.full((), 0, tl.int32)
-    for at in range(first, end, BLOCK):
-        i = at + tl.arange(0, BLOCK)
+    while first < end:
+        i = first + tl.arange(0, BLOCK)
         bits = tl.load(token + i, mask=i < end, other=0) & 0x7FFFFFFF
         largest = tl.maximum(largest, tl.max(bits, axis=0))
         finite = (bits != 0) & (bits < 0x7F800000)
@@ -395,6 +397,7 @@ def sequence_kernel(token, starts, sequence, BLOCK: tl.constexpr):
         d1 += digit_sum(digit, lo, hi, 1)
         d2 += digit_sum(digit, lo, hi, 2)
         d3 += digit_sum(digit, lo, hi, 3)
+        first += BLOCK
     d1 += d0 >> 32
     d2 += d1 >> 32
     d3 += d2 >> 32
