@@ -258,13 +258,14 @@ end
 
 --- Compiles source for every one of archs, at once. A list of { arch, name, ptx = text, control }.
 local function compile(folder, source, list, only)
-  local commands, results = {}, {}
+  local commands, results, words = {}, {}, {}
   local base = source:match('([^/]+)%.cu$')
+  for i, word in ipairs(list) do words[i] = quoted(word) end
   for _, arch in ipairs(only or archs) do
     local out = ('%s/%s.compute_%s.ptx'):format(folder, base, arch)
     os.remove(out)
     commands[#commands + 1] = ('%s %s -arch=compute_%s -ptx -o %s %s &'):format(
-      quoted(nvcc()), table.concat(list, ' '), arch, quoted(out), quoted(source))
+      quoted(nvcc()), table.concat(words, ' '), arch, quoted(out), quoted(source))
     results[#results + 1] = { arch = arch, path = out, name = out:match('[^/]+$'),
                               control = control_group[source] }
   end
