@@ -13,6 +13,7 @@ local refusal = require "spec.support.refusal"
 
 local ctx = assert(samebits.open("cpu", { isa = "scalar", threads = 1, split = 1 }))
 local at = { name = "cpu scalar", backend = "cpu", context = function() return ctx end,
+             batch = samebits.batch,
              score = function(spec, opts) return assert(ctx:logprob(spec, opts)) end }
 
 -- How many cases a transform gets in the default run.
@@ -22,6 +23,13 @@ local function drawn(transform, i)
   local case = cases.draw(transform, i, 1)
   case.on = at.name
   return case
+end
+
+-- Whether more than one shard has ids.
+local function several(shards)
+  local held = 0
+  for _, shard in ipairs(shards) do held = held + (shard[2] > shard[1] and 1 or 0) end
+  return held > 1
 end
 
 describe("drawn cases", function()
@@ -67,6 +75,27 @@ describe("drawn cases", function()
     end
   end)
 
+  it("have few shards and many, empty ones, and merges at once and in trees", function()
+    local kinds = {}
+    for i = 1, CASES do
+      local case = drawn(transforms.named.shards, i)
+      local list, empty = cases.shards(case, case.V + case.extra), false
+      assert.same({ 0, case.V + case.extra }, { list[1][1], list[#list][2] })
+      for s, shard in ipairs(list) do
+        assert.equal(shard[1], s == 1 and 0 or list[s - 1][2])
+        assert.is_true(shard[1] <= shard[2])
+        empty = empty or shard[1] == shard[2]
+      end
+      if several(list) then kinds.several = true end
+      kinds[empty and "empty" or "full"] = true
+      kinds[#list > 5 and "many" or "few"] = true
+      kinds[case.tree > 0 and "tree" or "at once"] = true
+    end
+    for _, kind in ipairs { "several", "empty", "full", "many", "few", "tree", "at once" } do
+      assert.is_true(kinds[kind], kind)
+    end
+  end)
+
   it("are the same each time, and others from another seed", function()
     for _, transform in ipairs(transforms.list) do
       local again, other = drawn(transform, 1), cases.draw(transform, 1, 2)
@@ -91,6 +120,9 @@ describe("drawn cases", function()
       ["alone n=0 on cpu"] = "n is 0",
       ["alone n=1.5 on cpu"] = "n is 1.5",
       ["alone kind=odd on cpu"] = "kind is odd",
+      ["alone cuts=17 on cpu"] = "cuts is 17",
+      ["alone cuts=48,16 on cpu"] = "cuts is 48,16",
+      ["alone cuts=16,,48 on cpu"] = "cuts is 16,,48",
       ["alone kind=flat container=float16 on cpu"] = "the container does not hold",
     } do
       refusal.says(refusal.message(cases.parse(text)), words)
@@ -183,6 +215,7 @@ local FEATURES = {
   outputs = function(_, case) return case.outputs == "sequence" end,
   threads = function(_, case) return case.threads > 2 end,
   geometry = function(_, case) return case.split > 16 end,
+  shards = function(call, case) return several(cases.shards(case, elements(call))) end,
   everything = function(call, case)
     return call.spec.shift == 1 and case.offset > 0 and case.gap > 0 and case.extra > 0
   end,
@@ -241,6 +274,20 @@ local PLANTED = {
   { "7 pieces of a row", { transform = "geometry", split = 7, V = 32000 },
     function(_, case) return case.split == 7 and case.transform == "geometry" end,
     "geometry seed=71 n=1 T=1 V=1 split=7" },
+  { "shards that begin at id 48", { transform = "shards", cuts = "16,48,48,128,288", tree = 9,
+                                    split = 5 },
+    function(call, case)
+      if case.transform ~= "shards" then return false end
+      for _, shard in ipairs(cases.shards(case, (elements(call)))) do
+        if shard[1] == 48 and shard[2] > 48 then return true end
+      end
+    end, "shards seed=71 n=1 T=1 V=49 cuts=48" },
+  { "merges of four shards", { transform = "shards", cuts = "0,16,32,64,128,128,240", tree = 3 },
+    function(_, case) return #cases.shards(case, case.V) > 3 and case.transform == "shards" end,
+    "shards seed=71 n=1 T=1 V=1 cuts=0,0,0" },
+  { "merges in a tree", { transform = "shards", cuts = "16,32", tree = 1234, off = "none" },
+    function(_, case) return case.tree > 0 and case.transform == "shards" end,
+    "shards seed=71 n=1 T=1 V=1 tree=1" },
   { "sums of two tokens", { transform = "copies", copies = 3 },
     function(call) return call.sums[1].count >= 2 end, "alone seed=71 n=1 T=2 V=1", "sequence" },
   { "counts of -inf columns", { transform = "vocabulary", extra = 47 },

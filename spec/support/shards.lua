@@ -24,14 +24,16 @@ function M.shard(spec, first, past)
   return copy
 end
 
+--- The records of the ids from first to past - 1, by a variant, in memory.
+function M.record(at, spec, first, past, opts)
+  local out = assert(at.context():partial(at.batch(M.shard(spec, first, past)), opts))
+  return { states = assert(out.states:to "cpu"), targets = assert(out.targets:to "cpu") }
+end
+
 --- The records of each shard, by the variants that pick(s) gives, in memory.
 function M.records(pick, spec, cuts)
   local list = {}
-  for s = 1, #cuts - 1 do
-    local at = pick(s)
-    local out = assert(at.context():partial(at.batch(M.shard(spec, cuts[s], cuts[s + 1]))))
-    list[s] = { states = assert(out.states:to "cpu"), targets = assert(out.targets:to "cpu") }
-  end
+  for s = 1, #cuts - 1 do list[s] = M.record(pick(s), spec, cuts[s], cuts[s + 1]) end
   return list
 end
 

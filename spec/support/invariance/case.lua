@@ -16,8 +16,9 @@ M.ODD = { 1, 15, 16, 17, 31, 33, 47, 64, 70, 255, 257, 300, 1023, 1025, 4095, 40
 --- The logits that one call may have, so that sequences of large vocabularies are few and short.
 M.LIMIT = 2 ^ 21
 
--- Field by field: `simplest`, of numbers with a `lowest`; or `values`, the simplest first. In the
--- order in which a failing case is made simpler.
+-- Field by field: `simplest`, of numbers with a `lowest`; or `values`, the simplest first; or, with
+-- a `unit`, a rising list of its multiples as text: "16,48", or "none". In the order in which a
+-- failing case is made simpler.
 M.FIELDS = {
   { name = "n", lowest = 1 },                     -- sequences
   { name = "T", lowest = 1 },                     -- tokens of the longest sequence
@@ -47,15 +48,19 @@ M.FIELDS = {
   { name = "index", values = { "int64", "int32" } },
   { name = "ignore", values = { -100, -1, 2147483647 } },
   { name = "outputs", values = { "all", "token", "lse", "sequence", "count" } },
+  { name = "cuts", unit = 16 },                   -- ids at which shards begin, but for the first
+  { name = "tree", lowest = 0 },                  -- the seed of a tree of merges; 0: all at once
   { name = "threads", lowest = 1 },               -- of the cpu
   { name = "split", lowest = 0 },                 -- pieces of a row; 0: chosen
   { name = "block", lowest = 0 },                 -- threads of a block; 0: chosen
   { name = "cluster", values = { 0, 1, -1 } },
 }
 
+local NONE = "none"
+
 local field_of = {}
 for _, field in ipairs(M.FIELDS) do
-  field.simplest = field.values and field.values[1] or field.lowest
+  field.simplest = field.unit and NONE or field.values and field.values[1] or field.lowest
   field_of[field.name] = field
 end
 
@@ -63,6 +68,40 @@ local function hash(text)
   local h = 0
   for i = 1, #text do h = (h * 31 + text:byte(i)) % 2 ^ 31 end
   return h
+end
+
+-- Lists ------------------------------------------------------------------------------------------
+
+local function list_text(list)
+  if #list == 0 then return NONE end
+  local copy = {}
+  for i = 1, #list do copy[i] = list[i] end
+  table.sort(copy)
+  return table.concat(copy, ",")
+end
+
+-- The numbers that a text says; nil where it says none such.
+local function list_of(text, unit)
+  local list = {}
+  if text == NONE then return list end
+  for digits in text:gmatch "[^,]+" do
+    list[#list + 1] = digits:find "^%d+$" and tonumber(digits)
+    if not list[#list] or list[#list] % unit ~= 0 then return nil end
+  end
+  return list_text(list) == text and list or nil
+end
+
+--- The shards of a case's cuts: { first, past } each, rising from 0 to vocab. A cut beyond the
+-- vocabulary makes an empty shard at its end.
+function M.shards(case, vocab)
+  local list, first = {}, 0
+  for _, cut in ipairs(list_of(case.cuts, field_of.cuts.unit)) do
+    local past = math.min(cut, vocab)
+    list[#list + 1] = { first, past }
+    first = past
+  end
+  list[#list + 1] = { first, vocab }
+  return list
 end
 
 --- A case with every field as simple as can be, but for those given.
@@ -86,6 +125,16 @@ local DRAW = {
   between = function(random) return random:pick { 0, 1, 5, 16, 1000 } end,
   offset = function(random) return random:integer(1, 63) end,
   extra = function(random) return random:pick { 1, 5, 15, 16, 47, 1000 } end,
+  -- Now and then twice at the same id, or at either end: empty shards.
+  cuts = function(random, case)
+    local list, last = {}, math.floor((case.V + case.extra) / 16)
+    for i = 1, random:pick { 1, 2, 3, 7 } do
+      local any = 16 * random:integer(0, last)
+      list[i] = random:pick { 0, 16 * last, list[i - 1] or 0, any, any, any, any, any }
+    end
+    return list_text(list)
+  end,
+  tree = function(random) return random:pick { 0, random:integer(1, 1e6) } end,
   threads = function(random) return random:pick { 2, 3, 5, 8, 17 } end,
   split = function(random) return random:pick { 0, 1, 2, 3, 5, 7, 11, 13, 16, 64, 65536 } end,
   block = function(random) return random:pick { 0, 32, 96, 256, 512 } end,
@@ -166,10 +215,12 @@ function M.parse(text)
   for word in rest:gmatch "%S+" do
     local name, value = word:match "^(%a+)=(%S+)$"
     if not name then return nil, ("'%s' is not NAME=VALUE"):format(word) end
-    -- Not "nan" and "inf", which LuaJIT reads as numbers.
-    value = value:find "^%-?%d" and tonumber(value) or value
     local field = field_of[name]
-    if field and field.values then
+    -- Not "nan" and "inf", which LuaJIT reads as numbers.
+    if not (field and field.unit) and value:find "^%-?%d" then value = tonumber(value) or value end
+    if field and field.unit then
+      if not list_of(value, field.unit) then return nil, ("%s is %s"):format(name, value) end
+    elseif field and field.values then
       local known = false
       for _, candidate in ipairs(field.values) do known = known or candidate == value end
       if not known then return nil, ("%s is %s"):format(name, value) end
@@ -193,6 +244,40 @@ local function with(case, name, value)
   return copy
 end
 
+-- Calls try(value) for values from the lowest on, then halves of what is left: the largest step
+-- that still fails is found, and steps of a unit end the search at a value whose neighbour below
+-- passes.
+local function each_lower(value, lowest, unit, try)
+  local step = (value - lowest) / unit
+  while step >= 1 do
+    try(value - step * unit)
+    step = math.floor(step / 2)
+  end
+end
+
+-- Calls try(list) for lists that are simpler: without some of their numbers, many first, then with
+-- one that is lower.
+local function each_simpler_list(list, unit, try)
+  local size = #list
+  while size >= 1 do
+    for first = 1, #list - size + 1, size do
+      local left = {}
+      for i = 1, #list do
+        if i < first or i >= first + size then left[#left + 1] = list[i] end
+      end
+      try(left)
+    end
+    size = math.floor(size / 2)
+  end
+  for i = 1, #list do
+    each_lower(list[i], 0, unit, function(value)
+      local lower = {}
+      for k = 1, #list do lower[k] = k == i and value or list[k] end
+      try(lower)
+    end)
+  end
+end
+
 --- Cases that are simpler in one field each, the simplest first.
 function M.simpler(case)
   local list = {}
@@ -208,14 +293,12 @@ function M.simpler(case)
         if candidate == value then break end
         add(field.name, candidate)
       end
-    elseif value > field.lowest then
-      -- The lowest, then halves of what is left: the largest step that still fails is found, and
-      -- steps of 1 end the search at a value whose neighbour below passes.
-      local step = value - field.lowest
-      while step >= 1 do
-        add(field.name, value - step)
-        step = math.floor(step / 2)
-      end
+    elseif field.unit then
+      each_simpler_list(list_of(value, field.unit), field.unit, function(simpler)
+        add(field.name, list_text(simpler))
+      end)
+    else
+      each_lower(value, field.lowest, 1, function(lower) add(field.name, lower) end)
     end
   end
   return list

@@ -11,7 +11,9 @@
 
 local samebits = require "samebits"
 local assemble = require "spec.support.invariance.assemble"
+local cases = require "spec.support.invariance.case"
 local prng = require "spec.support.prng"
+local shards = require "spec.support.shards"
 
 local M = {}
 
@@ -122,6 +124,18 @@ end
 local function launch_options(case, at)
   if at.backend == "cpu" then return { split = case.split } end
   return { split = case.split, threads = case.block, cluster = case.cluster }
+end
+
+-- Cut into shards of the vocabulary, merged and finished.
+local function in_shards(at, call, case)
+  local spec, list = call.spec, {}
+  local opts = launch_options(case, at)
+  for s, cut in ipairs(cases.shards(case, spec.logits.shape[spec.logits.ndim])) do
+    list[s] = shards.record(at, spec, cut[1], cut[2], opts)
+  end
+  local merged = case.tree == 0 and shards.merged(at, list) or
+                 shards.merged_randomly(prng.new(case.tree), at, list)
+  return shards.finished(at, merged, spec)
 end
 
 -- The transforms ----------------------------------------------------------------------------------
@@ -275,6 +289,9 @@ M.list = {
 
   { name = "geometry", draws = { "layout", "split", "block", "cluster" }, calls = batch,
     opts = launch_options },
+
+  { name = "shards", cost = 2, calls = batch, score = in_shards,
+    draws = { "layout", "extra", "cuts", "tree", "split", "block", "offset", "gap" } },
 
   -- Everything at once.
   { name = "everything", calls = function(case, sequences)
