@@ -10,7 +10,7 @@
 
 holdings held;
 
-static int counted, wanted = -1;
+static int counted, paused, wanted = -1;
 static const char *failed;
 static int failed_kind;
 
@@ -22,12 +22,13 @@ void inject_arm(int target)
 }
 
 void inject_disarm(void) { wanted = -1; }
+void inject_pause(int yes) { paused = yes; }
 const char *injected_at(void) { return failed; }
 int injected_kind(void) { return failed_kind; }
 
 int inject(const char *request, int kind)
 {
-    if (wanted < 0 || counted++ != wanted) return 0;
+    if (wanted < 0 || paused || counted++ != wanted) return 0;
     failed = request;
     failed_kind = kind;
     return 1;

@@ -15,6 +15,9 @@ enum { FAULT_IS_ERROR, FAULT_IS_NONE }; /* NONE: the library has another way, an
 void inject_arm(int target);
 void inject_disarm(void);
 
+/* Requests are neither counted nor refused: while things are given back. */
+void inject_pause(int yes);
+
 /* The request that failed since inject_arm; null if none did. */
 const char *injected_at(void);
 int injected_kind(void);

@@ -7,12 +7,20 @@
 
 #include "inject.h"
 #include "samebits.h"
+#include "samebits_conventional.h"
 
 enum { ROWS = 3, VOCAB = 40000, BYTES = 64 }; /* rows that a call cuts into pieces */
+enum { SHARDS = 2, CUT = 24000 };
+
+typedef struct records {
+    sb_state_record states[ROWS];
+    sb_target_record targets[ROWS];
+} records;
 
 typedef struct outputs {
     float token[ROWS], lse[ROWS], sequence[1];
     int64_t count[1];
+    records shard;
 } outputs;
 
 typedef struct scenario {
@@ -21,6 +29,9 @@ typedef struct scenario {
     sb_context *ctx;
     void *memory, *pinned, *stream, *event;
     outputs out;
+    sb_state_record states[SHARDS][ROWS]; /* gathered */
+    sb_target_record targets[SHARDS][ROWS];
+    records merged;
     char why[256];
 } scenario;
 
@@ -38,6 +49,27 @@ static sb_status open_context(scenario *s)
     sb_open_options options = SB_OPEN_OPTIONS_INIT;
     options.threads = s->threads;
     return sb_open(&s->ctx, SB_ABI, s->backend, &options, s->why, sizeof s->why);
+}
+
+static void close_all(scenario *s)
+{
+    if (!s->ctx) return;
+    sb_event_destroy(s->ctx, s->event);
+    sb_stream_destroy(s->ctx, s->stream);
+    sb_memory_free(s->ctx, s->memory, SB_DEVICE);
+    sb_memory_free(s->ctx, s->pinned, SB_PINNED);
+    sb_close(s->ctx);
+    s->ctx = NULL;
+    s->memory = s->pinned = s->stream = s->event = NULL;
+}
+
+/* One that has no room kept from the calls before. */
+static sb_status open_again(scenario *s)
+{
+    inject_pause(1);
+    close_all(s);
+    inject_pause(0);
+    return open_context(s);
 }
 
 static sb_status probe(scenario *s) { return sb_probe(s->backend, s->why, sizeof s->why); }
@@ -58,18 +90,31 @@ static sb_batch batch_of(const void *list)
     return batch;
 }
 
-static sb_status score(scenario *s, const sb_batch *batch, int tokens)
+static sb_launch launch_of(const scenario *s)
 {
-    sb_logprob_out out = SB_LOGPROB_OUT_INIT;
     sb_launch launch = SB_LAUNCH_INIT;
     launch.check = 1;
     launch.split = 5;
-    launch.cluster = -1;
     launch.stream = s->stream;
+    return launch;
+}
+
+/* Without tokens sums need room for them. */
+static sb_logprob_out out_of(scenario *s, int tokens)
+{
+    sb_logprob_out out = SB_LOGPROB_OUT_INIT;
     out.token = tokens ? s->out.token : NULL;
     out.lse = s->out.lse;
     out.sequence = s->out.sequence;
     out.count = s->out.count;
+    return out;
+}
+
+static sb_status score(scenario *s, const sb_batch *batch, int tokens)
+{
+    sb_logprob_out out = out_of(s, tokens);
+    sb_launch launch = launch_of(s);
+    launch.cluster = -1;
     return sb_logprob(s->ctx, &out, batch, &launch);
 }
 
@@ -79,7 +124,6 @@ static sb_status all_rows(scenario *s)
     return score(s, &batch, 1);
 }
 
-/* Without tokens, so that the sums need room for them. */
 static sb_status listed_rows(scenario *s)
 {
     sb_batch batch = batch_of(rows);
@@ -101,6 +145,75 @@ static sb_status bad_id(scenario *s)
     ids[2] = VOCAB - 1;
     return status;
 }
+
+static sb_status conventional_rows(scenario *s)
+{
+    sb_batch batch = batch_of(rows);
+    sb_logprob_out out = out_of(s, 0);
+    sb_launch launch = launch_of(s);
+    return sb_conventional_logprob(s->ctx, &out, &batch, &launch);
+}
+
+/* ---- shards ------------------------------------------------------------------------------- */
+
+static sb_status partial(scenario *s, int shard)
+{
+    sb_batch batch = batch_of(rows);
+    sb_launch launch = launch_of(s);
+    int64_t first = shard * CUT, n = shard == 0 ? CUT : VOCAB - CUT;
+    sb_status status;
+    batch.logits = logits + first;
+    batch.row_stride = VOCAB;
+    status = sb_partial(s->ctx, s->out.shard.states, s->out.shard.targets, &batch, first, n,
+                        &launch);
+    if (status == SB_OK) {
+        memcpy(s->states[shard], s->out.shard.states, sizeof s->states[shard]);
+        memcpy(s->targets[shard], s->out.shard.targets, sizeof s->targets[shard]);
+    }
+    return status;
+}
+
+static sb_status first_shard(scenario *s) { return partial(s, 0); }
+static sb_status second_shard(scenario *s) { return partial(s, 1); }
+
+static sb_status merge(scenario *s)
+{
+    sb_launch launch = launch_of(s);
+    sb_status status = sb_merge(s->ctx, s->out.shard.states, s->out.shard.targets, s->states[0],
+                                s->targets[0], SHARDS, ROWS, &launch);
+    if (status == SB_OK) s->merged = s->out.shard;
+    return status;
+}
+
+static sb_status finish(scenario *s)
+{
+    sb_batch batch = batch_of(rows);
+    sb_logprob_out out = out_of(s, 0);
+    sb_launch launch = launch_of(s);
+    return sb_finish(s->ctx, &out, &batch, s->merged.states, s->merged.targets, &launch);
+}
+
+/* On the device kernels have to find it first, and the host looks at copies then. */
+static sb_status with_bad_record(scenario *s, sb_state_record *state,
+                                 sb_status (*call)(scenario *s))
+{
+    sb_state_record kept = *state;
+    sb_status status;
+    state->J = 1;
+    driver_reports_bad_rows(1);
+    status = call(s);
+    driver_reports_bad_rows(0);
+    *state = kept;
+    return status;
+}
+
+static sb_status bad_merge(scenario *s) { return with_bad_record(s, &s->states[1][2], merge); }
+static sb_status bad_finish(scenario *s)
+{
+    return with_bad_record(s, &s->merged.states[2], finish);
+}
+
+/* ---- memory, streams, events -------------------------------------------------------------- */
 
 static sb_status alloc(scenario *s)
 {
@@ -130,22 +243,32 @@ static sb_status elapsed(scenario *s)
 static const struct step {
     const char *name;
     sb_status (*call)(scenario *s);
-    sb_status status; /* where nothing fails */
+    sb_status status;    /* where nothing fails */
+    const char *same_as; /* a step before, with the same outputs */
 } steps[] = {
-    { "sb_probe", probe, SB_OK },
-    { "sb_open", open_context, SB_OK },
-    { "sb_stream_create", create_stream, SB_OK },
-    { "sb_logprob", all_rows, SB_OK },
-    { "sb_logprob of a row list", listed_rows, SB_OK },
-    { "sb_logprob of a bad id", bad_id, SB_ERR_ID },
-    { "sb_check", check_stream, SB_OK },
-    { "sb_memory_alloc", alloc, SB_OK },
-    { "sb_memory_alloc, pinned", pin, SB_OK },
-    { "sb_memory_copy", copy, SB_OK },
-    { "sb_stream_wait", wait_for_stream, SB_OK },
-    { "sb_event_create", create_event, SB_OK },
-    { "sb_event_record", record, SB_OK },
-    { "sb_event_elapsed", elapsed, SB_OK },
+    { "sb_probe", probe, SB_OK, NULL },
+    { "sb_open", open_context, SB_OK, NULL },
+    { "sb_stream_create", create_stream, SB_OK, NULL },
+    { "sb_logprob", all_rows, SB_OK, NULL },
+    { "sb_logprob of a row list", listed_rows, SB_OK, NULL },
+    { "sb_logprob of a bad id", bad_id, SB_ERR_ID, NULL },
+    { "sb_check", check_stream, SB_OK, NULL },
+    { "sb_memory_alloc", alloc, SB_OK, NULL },
+    { "sb_memory_alloc, pinned", pin, SB_OK, NULL },
+    { "sb_memory_copy", copy, SB_OK, NULL },
+    { "sb_stream_wait", wait_for_stream, SB_OK, NULL },
+    { "sb_event_create", create_event, SB_OK, NULL },
+    { "sb_event_record", record, SB_OK, NULL },
+    { "sb_event_elapsed", elapsed, SB_OK, NULL },
+    { "sb_open again", open_again, SB_OK, NULL },
+    { "sb_stream_create again", create_stream, SB_OK, NULL },
+    { "sb_conventional_logprob", conventional_rows, SB_OK, NULL },
+    { "sb_partial of the first shard", first_shard, SB_OK, NULL },
+    { "sb_partial of the second shard", second_shard, SB_OK, NULL },
+    { "sb_merge", merge, SB_OK, NULL },
+    { "sb_merge of a bad record", bad_merge, SB_ERR_STATE, NULL },
+    { "sb_finish", finish, SB_OK, "sb_logprob of a row list" },
+    { "sb_finish of a bad record", bad_finish, SB_ERR_STATE, NULL },
 };
 
 enum { STEPS = sizeof steps / sizeof *steps };
@@ -174,6 +297,13 @@ static int untouched(const outputs *out)
 /* A line of words. */
 static int is_said(const char *text) { return text[0] != '\0' && !strpbrk(text, "\r\n"); }
 
+static const outputs *expected_of(const char *name)
+{
+    int i = 0;
+    while (strcmp(steps[i].name, name) != 0) i++;
+    return &expected[i];
+}
+
 static int run_step(scenario *s, int i, int first)
 {
     const struct step *step = &steps[i];
@@ -197,17 +327,9 @@ static int run_step(scenario *s, int i, int first)
     if (first) expected[i] = s->out;
     else if (memcmp(&s->out, &expected[i], sizeof s->out) != 0)
         return problem(s, step, "other bits");
+    if (step->same_as && memcmp(&s->out, expected_of(step->same_as), sizeof s->out) != 0)
+        return problem(s, step, "other bits than without shards");
     return 1;
-}
-
-static void close_all(scenario *s)
-{
-    if (!s->ctx) return;
-    sb_event_destroy(s->ctx, s->event);
-    sb_stream_destroy(s->ctx, s->stream);
-    sb_memory_free(s->ctx, s->memory, SB_DEVICE);
-    sb_memory_free(s->ctx, s->pinned, SB_PINNED);
-    sb_close(s->ctx);
 }
 
 static int run_scenario(const char *backend, int threads, int target)
