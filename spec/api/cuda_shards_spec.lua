@@ -3,7 +3,9 @@
 
 local ffi = require "ffi"
 local samebits = require "samebits"
+local call = require "samebits.call"
 local backends = require "spec.support.backends"
+local graphs = require "spec.support.graphs"
 local hex = require "spec.support.hex"
 local refusal = require "spec.support.refusal"
 local shards = require "spec.support.shards"
@@ -197,5 +199,73 @@ describe("shards on a GPU,", function()
       assert.is_true(ctx:check(stream))
       shards.assert_same(want, out, "stream")
     end)
+
+    -- The calls themselves: in Lua partial and merge make their records, which allocates.
+    local function capture(stream, logits, ids, split)
+      local C = require("samebits.lib").C
+      local parts, bytes = {}, 0
+      for s, cut in ipairs { { 0, CUT }, { CUT, V } } do
+        parts[s] = samebits.batch { logits = logits[s], ids = ids, first = cut[1], vocab = V,
+                                    temperature = spec.temperature }
+        bytes = math.max(bytes, ctx:shard_workspace_size(parts[s], { split = split }))
+      end
+      local whole = samebits.batch { logits = logits[1]:slice(1, 0, 0), ids = ids, first = 0,
+                                     vocab = V, temperature = spec.temperature }
+      local held = { states = samebits.empty({ 2 * R * 32 }, "uint8", device),
+                       targets = samebits.empty({ 2 * R * 8 }, "uint8", device),
+                       workspace = samebits.empty({ bytes }, "uint8", device) }
+      local launch = call.launch("capture", ctx, { split = split, check = false, stream = stream,
+                                                   workspace = held.workspace })
+      local c, out = call.outputs(whole, {})
+      local function records_of(s)
+        return ffi.cast("sb_state_record *", held.states.ptr) + s * R,
+               ffi.cast("sb_target_record *", held.targets.ptr) + s * R
+      end
+      local function does(status)
+        assert(status == 0, ffi.string(C.sb_last_error(ctx.handle)))
+      end
+      local graph = graphs.capture(device, stream, function()
+        for s, batch in ipairs(parts) do
+          local states, targets = records_of(s - 1)
+          does(C.sb_partial(ctx.handle, states, targets, batch.c, batch.first, batch.held, launch))
+        end
+        local states, targets = records_of(0)
+        does(C.sb_merge(ctx.handle, states, targets, states, targets, 2, R, launch))
+        does(C.sb_finish(ctx.handle, c, whole.c, states, targets, launch))
+      end)
+      return graph, out, { parts, whole, held, launch }
+    end
+
+    for _, split in ipairs { 1, 3 } do
+      it(("are captured into a graph, in %d pieces a row"):format(split), function()
+        local stream = assert(ctx:stream())
+        local other = { logits = hex.tensor(hex.values(R * V, 12), { R, V }), ids = spec.ids,
+                        temperature = spec.temperature }
+        local function part(of, s)
+          return of.logits:slice(1, s == 1 and 0 or CUT, s == 1 and CUT or V):contiguous()
+        end
+        local logits = { part(spec, 1):to(device), part(spec, 2):to(device) }
+        local ids = samebits.tensor(spec.ids, { dtype = "int32" }):to(device)
+        local graph, out, kept = capture(stream, logits, ids, split)
+        assert.is_true(graph.nodes >= 4)
+        for _, of in ipairs { spec, other, spec } do
+          -- Not yet the new bits: they are those of the launch.
+          for s = 1, 2 do assert(logits[s]:copy_(part(of, s))) end
+          assert(out.token:copy_(samebits.zeros({ R }, "float32")))
+          graph:launch()
+          assert.is_true(ctx:check(stream))
+          shards.assert_same(samebits.logprob(of), out, "graph")
+        end
+        assert(ids:copy_(samebits.tensor({ 0, 20, 47, V, 90, 99 }, { dtype = "int32" })))
+        graph:launch()
+        says(misuse(function() ctx:check(stream) end), "row 3")
+        local expected = hex.of(want.token)
+        expected[4] = NAN
+        assert.same(expected, hex.of(assert(out.token:to "cpu")))
+        graph:close()
+        assert.is_table(kept)
+        works()
+      end)
+    end
   end)
 end)

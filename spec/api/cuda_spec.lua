@@ -4,6 +4,7 @@
 local ffi = require "ffi"
 local samebits = require "samebits"
 local backends = require "spec.support.backends"
+local graphs = require "spec.support.graphs"
 local hex = require "spec.support.hex"
 local refusal = require "spec.support.refusal"
 
@@ -233,6 +234,38 @@ describe("on a GPU,", function()
         for _, name in ipairs(OUTPUTS) do assert.same_bits(call.want[name], call.opts.out[name]) end
       end
     end)
+
+    for name, opts in pairs {
+      ["as it likes"] = {}, ["whole rows"] = { split = 1, threads = 64 },
+      ["pieces"] = { split = 5, cluster = -1 }, ["clusters"] = { split = 4, cluster = 1 },
+    } do
+      it("a call is captured into a graph: " .. name, function()
+        local V = 5003
+        local function logits(seed) return hex.tensor(hex.values(3 * V, seed), { 3, V }) end
+        local there = assert(logits(1):to(device))
+        local ids = samebits.tensor({ 7, 5002, 0 }, { dtype = "int32" })
+        local batch = samebits.batch { logits = there, ids = assert(ids:to(device)) }
+        local stream = assert(ctx:stream())
+        opts.stream, opts.check = stream, false
+        opts.workspace = samebits.empty({ math.max(1, ctx:workspace_size(batch, opts)) }, "uint8",
+                                        device)
+        opts.out = ctx:logprob(batch, opts)
+        assert.is_true(ctx:check(stream))
+        local graph = graphs.capture(device, stream, function()
+          assert(ctx:logprob(batch, opts))
+        end)
+        assert.is_true(graph.nodes >= 1)
+        for _, seed in ipairs { 2, 3, 2 } do
+          assert(there:copy_(logits(seed)))
+          graph:launch()
+          assert.is_true(ctx:check(stream))
+          local want = samebits.logprob { logits = logits(seed), ids = ids }
+          for _, output in ipairs(OUTPUTS) do assert.same_bits(want[output], opts.out[output]) end
+        end
+        graph:close()
+        works()
+      end)
+    end
 
     it("a workspace that is too small or askew is refused", function()
       local batch = assert(samebits.batch(example(1000)):to(device))

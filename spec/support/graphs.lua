@@ -1,0 +1,82 @@
+--- CUDA graphs, by the driver itself, as frameworks capture the library's calls.
+--
+--     local graph = graphs.capture(device, stream, function() ... end)
+--     graph:launch()   -- into the same stream
+--     graph:close()
+
+local ffi = require "ffi"
+
+ffi.cdef [[
+int cuDevicePrimaryCtxRetain(void **context, int device);
+int cuDevicePrimaryCtxRelease_v2(int device);
+int cuCtxPushCurrent_v2(void *context);
+int cuCtxPopCurrent_v2(void **context);
+int cuStreamBeginCapture_v2(void *stream, int mode);
+int cuStreamEndCapture(void *stream, void **graph);
+int cuGraphGetNodes(void *graph, void **nodes, size_t *count);
+int cuGraphInstantiateWithFlags(void **exec, void *graph, unsigned long long flags);
+int cuGraphLaunch(void *exec, void *stream);
+int cuGraphExecDestroy(void *exec);
+int cuGraphDestroy(void *graph);
+]]
+
+local M = {}
+
+-- CU_STREAM_CAPTURE_MODE_GLOBAL: nothing that may wait or allocate is allowed, in any thread.
+local GLOBAL = 0
+
+local function driver(name, ...)
+  local result = ffi.load "libcuda.so.1"[name](...)
+  if result ~= 0 then error(("%s gave %d"):format(name, result), 0) end
+end
+
+-- Calls body in the device's primary context.
+local function inside(device, body, ...)
+  local number, context = tonumber(device:match "^cuda:(%d+)$"), ffi.new "void *[1]"
+  driver("cuDevicePrimaryCtxRetain", context, number)
+  driver("cuCtxPushCurrent_v2", context[0])
+  local ok, result = pcall(body, ...)
+  driver("cuCtxPopCurrent_v2", context)
+  driver("cuDevicePrimaryCtxRelease_v2", number)
+  if not ok then error(result, 0) end
+  return result
+end
+
+local Graph = {}
+Graph.__index = Graph
+
+-- The collector must not free memory of the device meanwhile: that may wait.
+local function captured(stream, body)
+  local graph = ffi.new "void *[1]"
+  collectgarbage()
+  collectgarbage "stop"
+  driver("cuStreamBeginCapture_v2", stream.handle, GLOBAL)
+  local ok, message = pcall(body)
+  local ended, refusal = pcall(driver, "cuStreamEndCapture", stream.handle, graph)
+  collectgarbage "restart"
+  if not ok then error(message, 0) end
+  if not ended then error(refusal, 0) end
+  return graph[0]
+end
+
+--- What body puts into a stream, without its being done: `nodes` is how many kernels, copies and so
+-- on these are.
+function M.capture(device, stream, body)
+  return inside(device, function()
+    local graph, exec, count = captured(stream, body), ffi.new "void *[1]", ffi.new "size_t[1]"
+    driver("cuGraphGetNodes", graph, nil, count)
+    driver("cuGraphInstantiateWithFlags", exec, graph, 0)
+    driver("cuGraphDestroy", graph)
+    return setmetatable({ device = device, stream = stream, exec = exec[0],
+                          nodes = tonumber(count[0]) }, Graph)
+  end)
+end
+
+--- Does it all, in the stream it was captured in.
+function Graph:launch()
+  inside(self.device, driver, "cuGraphLaunch", self.exec, self.stream.handle)
+end
+
+function Graph:close() inside(self.device, driver, "cuGraphExecDestroy", self.exec) end
+
+return M
