@@ -29,13 +29,15 @@ class Batch(ctypes.Structure):
         ("temperatures", ctypes.c_void_p), ("row_list", ctypes.c_void_p),
         ("row_count", ctypes.c_int64), ("ignore_index", ctypes.c_int64),
         ("cu_seqlens_dtype", ctypes.c_int32), ("ids_dtype", ctypes.c_int32),
-        ("temperature", ctypes.c_float), ("shift", ctypes.c_int32)]
+        ("temperature", ctypes.c_float), ("shift", ctypes.c_int32), ("kept", ctypes.c_void_p),
+        ("kept_stride", ctypes.c_int64)]
 
 
 class Out(ctypes.Structure):
     _fields_ = [
         ("size", ctypes.c_uint32), ("reserved", ctypes.c_uint32), ("token", ctypes.c_void_p),
-        ("lse", ctypes.c_void_p), ("sequence", ctypes.c_void_p), ("count", ctypes.c_void_p)]
+        ("lse", ctypes.c_void_p), ("sequence", ctypes.c_void_p), ("count", ctypes.c_void_p),
+        ("outside", ctypes.c_void_p)]
 
 
 class Launch(ctypes.Structure):

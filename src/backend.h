@@ -36,6 +36,8 @@ typedef struct sb_backend {
     const char *name;
     int device_memory; /* the caller's arrays are the device's: the host must not read them */
 
+    int kept_sets; /* calls may have kept sets */
+
     /* Required. Whether device number device can be opened here; if not, why. */
     sb_status (*probe)(int device, sb_message *why);
     /* Required. Sets ctx->state; frees what it made on failure. */
@@ -110,6 +112,9 @@ sb_status sb_logprob_call_of(sb_context *ctx, sb_call *call, const sb_logprob_ou
 sb_status sb_shard_call_of(sb_call *call, const sb_batch *batch, int64_t first, int64_t n,
                            const sb_launch *launch, int device_memory, sb_message *why);
 
+/* batch.c: refuses kept sets where ctx's backend has none. out may be null. */
+sb_status sb_check_kept_sets(sb_context *ctx, const sb_call *call, const sb_logprob_out *out);
+
 /* batch.c: the rows of sequence b, half open; host cu_seqlens only. */
 typedef struct sb_extent {
     int64_t first, last;
@@ -179,6 +184,16 @@ static inline const char *sb_logits_of(const sb_call *call, int64_t row)
     return (const char *)in->logits + element * sb_itemsize(in->logits_dtype);
 }
 
+/* Whether id is in row's kept set. */
+static inline int sb_is_kept(const sb_call *call, int64_t row, int64_t id)
+{
+    const char *kept = (const char *)call->in.kept;
+    uint32_t word;
+    if (!kept) return 1;
+    memcpy(&word, kept + (row * call->in.kept_stride + id / 32) * 4, 4);
+    return word >> (id % 32) & 1;
+}
+
 /* Logit i of a row, as fp32. */
 static inline float sb_logit_at(const char *logits, int32_t logits_dtype, int64_t i)
 {
@@ -190,6 +205,13 @@ static inline float sb_logit_at(const char *logits, int32_t logits_dtype, int64_
     }
     memcpy(&half, logits + i * 2, 2);
     return logits_dtype == SB_F16 ? sb_from_f16(half) : sb_from_bf16(half);
+}
+
+/* The logit of an id that the call holds, as row sees it: -inf outside its kept set. */
+static inline float sb_target_logit(const sb_call *call, int64_t row, int64_t id)
+{
+    if (!sb_is_kept(call, row, id)) return sb_float(0xff800000u);
+    return sb_logit_at(sb_logits_of(call, row), call->in.logits_dtype, id - call->first);
 }
 
 #endif

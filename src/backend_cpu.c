@@ -15,6 +15,7 @@
 
 #define MAX_THREADS 1024
 #define PIECE_LOGITS 4096  /* a piece of a row is at least this long, unless split says otherwise */
+#define KEPT_LOGITS 1024   /* converted at once, on the stack: a multiple of 16 */
 #define CHUNK_LOGITS 65536 /* rows handed out at once hold about this much; less runs unthreaded */
 
 static const sb_isa *const isas[] = { &sb_isa_avx512, &sb_isa_avx2, &sb_isa_scalar, NULL };
@@ -107,7 +108,37 @@ void *sb_cpu_room(sb_cpu_scratch *s, int64_t count, size_t size)
     return s->data;
 }
 
+/* ---- kept sets ---------------------------------------------------------------------------- */
+
+void sb_cpu_read_kept(const sb_call *call, int64_t row, int64_t first, int64_t n, float *x)
+{
+    const char *logits = sb_logits_of(call, row);
+    const char *kept = (const char *)call->in.kept + row * call->in.kept_stride * 4;
+    for (int64_t at = 0; at < n; at += SB_LEAF) {
+        int64_t id = call->first + first + at, here = n - at < SB_LEAF ? n - at : SB_LEAF;
+        uint16_t bits; /* little-endian words: half a word is a leaf's */
+        memcpy(&bits, kept + id / SB_LEAF * 2, 2);
+        for (int64_t i = 0; i < here; i++)
+            x[at + i] = bits >> i & 1 ? sb_logit_at(logits, call->in.logits_dtype, first + at + i)
+                                      : sb_float(0xff800000u);
+    }
+}
+
 /* ---- one call ----------------------------------------------------------------------------- */
+
+/* The same for a row with a kept set: its logits as fp32, -inf where they are not kept, a buffer at
+ * a time. */
+static void reduce_kept(const sb_cpu_job *j, int64_t row, int64_t first, int64_t n,
+                        const sb_row *constants, sb_state *state)
+{
+    const sb_isa *isa = j->cpu->isa;
+    float x[KEPT_LOGITS];
+    for (int64_t done = 0; done < n; done += KEPT_LOGITS) {
+        int64_t here = n - done < KEPT_LOGITS ? n - done : KEPT_LOGITS;
+        sb_cpu_read_kept(j->call, row, first + done, here, x);
+        isa->f32(state, x, here, constants);
+    }
+}
 
 /* Piece p of an active row. */
 static void reduce_piece(const sb_cpu_job *j, int64_t row, int64_t p, const sb_row *constants,
@@ -116,7 +147,9 @@ static void reduce_piece(const sb_cpu_job *j, int64_t row, int64_t p, const sb_r
     int64_t first = p * j->piece, n = j->call->held - first;
     sb_state_init(state, constants->c);
     if (n > j->piece) n = j->piece;
-    if (n > 0) j->reduce(state, sb_logits_of(j->call, row) + first * j->itemsize, n, constants);
+    if (n <= 0) return;
+    if (j->call->in.kept) reduce_kept(j, row, first, n, constants, state);
+    else j->reduce(state, sb_logits_of(j->call, row) + first * j->itemsize, n, constants);
 }
 
 static void run_rows(void *shared, int64_t item)
@@ -190,6 +223,7 @@ sb_status sb_cpu_job_prepare(sb_context *ctx, sb_cpu_job *j)
     status = sb_list_active(call, active, &j->actives, &ctx->error);
     if (status != SB_OK) return status;
 
+    j->cpu = c;
     j->active = active;
     j->itemsize = sb_itemsize(call->in.logits_dtype);
     j->reduce = call->in.logits_dtype == SB_F32   ? c->isa->f32
@@ -217,21 +251,29 @@ void sb_cpu_job_run(sb_cpu *c, const sb_cpu_job *j)
 
 /* ---- logprob ------------------------------------------------------------------------------ */
 
+static int is_outside(const sb_call *call, int64_t row)
+{
+    return !sb_is_kept(call, row, sb_int_at(call->in.ids, call->in.ids_dtype, row));
+}
+
 void sb_cpu_sum_sequences(const sb_logprob_out *out, const sb_call *call, const float *tokens,
                           const int64_t *active, int64_t actives)
 {
     int64_t i = 0;
     sb_fpmode mode;
-    if (!out->sequence && !out->count) return;
+    if (!out->sequence && !out->count && !out->outside) return;
     mode = sb_fpmode_enter();
     for (int64_t b = 0; b < call->in.batch; b++) {
-        int64_t last = sb_extent_of(call, b).last, before = i;
+        int64_t last = sb_extent_of(call, b).last, before = i, outside = 0;
         sb_sum sum;
         sb_sum_init(&sum);
-        for (; i < actives && active[i] < last; i++)
+        for (; i < actives && active[i] < last; i++) {
             if (out->sequence) sb_sum_add(&sum, tokens[active[i]]);
+            if (out->outside) outside += is_outside(call, active[i]);
+        }
         if (out->sequence) out->sequence[b] = sb_sum_round(&sum);
         if (out->count) out->count[b] = i - before;
+        if (out->outside) out->outside[b] = outside;
     }
     sb_fpmode_leave(mode);
 }
@@ -247,8 +289,7 @@ static void finish_row(const sb_cpu_job *j, int64_t row, const sb_state *state,
     const results *to = j->to;
     int64_t id = sb_int_at(j->call->in.ids, j->call->in.ids_dtype, row);
     if (to->token) {
-        float x = sb_logit_at(sb_logits_of(j->call, row), j->call->in.logits_dtype, id);
-        to->token[row] = sb_finish_logprob(state, x, constants);
+        to->token[row] = sb_finish_logprob(state, sb_target_logit(j->call, row, id), constants);
     }
     if (to->lse) to->lse[row] = sb_finish_lse(state, constants);
 }
@@ -287,6 +328,7 @@ const sb_backend sb_backend_cpu = {
     .close = close_cpu,
     .isa = isa_of,
     .threads = threads_of,
+    .kept_sets = 1,
     .logprob = logprob,
     .conventional = conventional,
     .partial = sb_cpu_partial,

@@ -32,6 +32,7 @@ typedef struct sb_cpu_job {
                    const sb_row *constants);
     void *to; /* for finish: where results go */
 
+    const sb_cpu *cpu;
     sb_reduce reduce;
     int64_t itemsize;
     const int64_t *active; /* rows to compute, rising */
@@ -44,6 +45,10 @@ typedef struct sb_cpu_job {
 
 /* Everything that can fail: checks each active row, lists them, and decides how to cut them up. */
 sb_status sb_cpu_job_prepare(sb_context *ctx, sb_cpu_job *job);
+
+/* The logits of n ids of a row, from the first'th that the call holds on, as fp32; -inf where the
+ * row does not keep them. Those are not read. */
+void sb_cpu_read_kept(const sb_call *call, int64_t row, int64_t first, int64_t n, float *x);
 
 /* Computes the state of every active row and hands it to finish. */
 void sb_cpu_job_run(sb_cpu *c, const sb_cpu_job *job);

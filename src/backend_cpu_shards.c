@@ -30,8 +30,7 @@ static void record_row(const sb_cpu_job *j, int64_t row, const sb_state *state,
     sb_target target = { 0, 0 };
     (void)constants;
     if (id >= call->first && id < call->first + call->held) {
-        target.x = sb_bits32(
-            sb_logit_at(sb_logits_of(call, row), call->in.logits_dtype, id - call->first));
+        target.x = sb_bits32(sb_target_logit(call, row, id));
         target.owners = 1;
     }
     PUT(to->states, row, *state);

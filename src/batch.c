@@ -111,6 +111,24 @@ static sb_status check_shard(const sb_call *call, sb_message *why)
     return SB_OK;
 }
 
+/* Of whole rows, also where a shard of them has logits. */
+static sb_status check_kept(sb_call *call, sb_message *why)
+{
+    sb_batch *in = &call->in;
+    int64_t words = (in->vocab + 31) / 32, span;
+    if (!in->kept) return SB_OK;
+    if (in->kept_stride == 0) in->kept_stride = words;
+    if (in->kept_stride < words)
+        return sb_fail(why, SB_ERR_SHAPE,
+                       "kept_stride %" PRId64 " is less than the %" PRId64 " words of a kept set",
+                       in->kept_stride, words);
+    span = product(call->rows, in->kept_stride);
+    if (span < 0 || product(span, 4) < 0)
+        return sb_fail(why, SB_ERR_SHAPE, "kept_stride %" PRId64 " reaches past the address space",
+                       in->kept_stride);
+    return SB_OK;
+}
+
 static sb_status check_shape(sb_call *call, int device_memory, sb_message *why)
 {
     sb_batch *in = &call->in;
@@ -152,7 +170,8 @@ static sb_status check_shape(sb_call *call, int device_memory, sb_message *why)
             if (in->batch_stride < 0) return check_extent(call, why);
         }
     }
-    return check_extent(call, why);
+    status = check_extent(call, why);
+    return status == SB_OK ? check_kept(call, why) : status;
 }
 
 sb_status sb_check_out(const sb_logprob_out *out, sb_message *why)
@@ -220,6 +239,13 @@ sb_status sb_shard_call_of(sb_call *call, const sb_batch *batch, int64_t first, 
         return sb_fail(why, SB_ERR_SHAPE, "row_count is %" PRId64 ", outside [0, %" PRId64 "]",
                        batch->row_count, call->rows);
     return device_memory ? SB_OK : check_row_list(call, why);
+}
+
+sb_status sb_check_kept_sets(sb_context *ctx, const sb_call *call, const sb_logprob_out *out)
+{
+    if (ctx->backend->kept_sets || !(call->in.kept || (out && out->outside))) return SB_OK;
+    return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no kept sets",
+                   ctx->backend->name);
 }
 
 /* Where row stands: sequence and position. */

@@ -19,7 +19,7 @@ static sb_status prepare(sb_context *ctx, sb_call *call, const sb_logprob_out *o
     if (!ctx->backend->logprob)
         return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no logprob",
                        ctx->backend->name);
-    return SB_OK;
+    return sb_check_kept_sets(ctx, call, out);
 }
 
 sb_status sb_logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,

@@ -23,12 +23,14 @@ static sb_status check_records(sb_context *ctx, int64_t rows, const void *states
 static sb_status prepare(sb_context *ctx, sb_call *call, const sb_batch *batch, int64_t first,
                          int64_t n, const sb_launch *launch)
 {
+    sb_status status;
     ctx->error.text[0] = '\0';
     if (!ctx->backend->partial)
         return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no shards",
                        ctx->backend->name);
-    return sb_shard_call_of(call, batch, first, n, launch, ctx->backend->device_memory,
-                            &ctx->error);
+    status = sb_shard_call_of(call, batch, first, n, launch, ctx->backend->device_memory,
+                              &ctx->error);
+    return status == SB_OK ? sb_check_kept_sets(ctx, call, NULL) : status;
 }
 
 sb_status sb_partial(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
@@ -90,6 +92,7 @@ sb_status sb_finish(sb_context *ctx, const sb_logprob_out *out, const sb_batch *
     if (!ctx) return SB_ERR_ARGUMENT;
     status = prepare(ctx, &call, batch, 0, 0, launch);
     if (status == SB_OK) status = sb_check_out(out, &ctx->error);
+    if (status == SB_OK) status = sb_check_kept_sets(ctx, &call, out);
     if (status == SB_OK) status = check_records(ctx, call.rows, states, targets);
     return status == SB_OK ? ctx->backend->finish(ctx, out, &call, states, targets) : status;
 }

@@ -129,6 +129,11 @@ typedef struct sb_open_options {
  * row list, temperatures or shift, before it knows the ids (sb_launch: cluster -1 forbids it). An
  * ignored row's are thrown away unseen, but must be mapped.
  *
+ * A kept set says which of a row's ids take part (what top-k or top-p sampling or a grammar left).
+ * The others count as -inf, whatever their logits hold, NaN too; logprobs are those of the ids that
+ * are kept, renormalised. An active target outside its kept set is no error, for sets recorded from
+ * another model's logits do meet it: its logprob is -inf and sb_logprob_out.outside counts it.
+ *
  * Precedence: ignored; then a bad id (an error); then a row that is poisoned (NaN or +inf among
  * its logits) or empty (all -inf): NaN; then a target whose logit is -inf: -inf; then the formula.
  */
@@ -156,6 +161,9 @@ typedef struct sb_batch {
     int32_t shift;            /* 0: logits of row t score id t. 1: causal, logits of row t score id
                                  t + 1 of the same sequence; the result stands at t + 1, beside the
                                  id it belongs to, and a sequence's first row is ignored */
+    const uint32_t *kept;     /* [B, T, W] or [N, W] words, W = ceil(V / 32): the row's id i is kept
+                                 where bit i % 32 of word i / 32 is 1. null: all are */
+    int64_t kept_stride;      /* words from one row's kept set to the next one's, >= W; 0: W */
 } sb_batch;
 
 /* Where results go. Start from SB_LOGPROB_OUT_INIT; a null pointer means: not wanted. Outputs must
@@ -167,6 +175,7 @@ typedef struct sb_logprob_out {
     float *lse;               /* [B, T] or [N]: ln sum_i exp(logit_i / temperature) */
     float *sequence;          /* [B]: the exact sum of the active token logprobs, rounded once */
     int64_t *count;           /* [B]: active tokens */
+    int64_t *outside;         /* [B]: active tokens whose id is outside its row's kept set */
 } sb_logprob_out;
 
 /* How to run one call; never what comes out. Start from SB_LAUNCH_INIT, or pass null. */
@@ -261,7 +270,8 @@ SB_API sb_status sb_logprob(sb_context *ctx, const sb_logprob_out *out, const sb
  * What cannot be seen in records is the caller's duty: that shards do not overlap, and that only
  * absent ids (-inf) are missing.
  *
- * In sb_partial and sb_finish batch describes whole rows: vocab is V, and ids are in [0, V). */
+ * In sb_partial and sb_finish batch describes whole rows: vocab is V, ids are in [0, V), and kept
+ * sets are of V bits. */
 
 /* The sum over some of a row's ids: 32 bytes, little-endian, the same on every machine; may be
  * stored and sent. docs/numerics.md, section "Shards and state bytes". */
@@ -365,8 +375,8 @@ SB_API sb_status sb_event_elapsed(sb_context *ctx, float *milliseconds, void *st
 #define SB_OPEN_OPTIONS_INIT { sizeof(sb_open_options), 0, 0 }
 #define SB_BATCH_INIT                                                                              \
     { sizeof(sb_batch), SB_F32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, SB_IGNORE_INDEX, SB_I32,    \
-      SB_I32, 1.0f, 0 }
-#define SB_LOGPROB_OUT_INIT { sizeof(sb_logprob_out), 0, 0, 0, 0, 0 }
+      SB_I32, 1.0f, 0, 0, 0 }
+#define SB_LOGPROB_OUT_INIT { sizeof(sb_logprob_out), 0, 0, 0, 0, 0, 0 }
 #define SB_LAUNCH_INIT { sizeof(sb_launch), 0, 0, 0, 0, 0, 0, 0, 0 }
 
 #ifdef __cplusplus

@@ -16,6 +16,7 @@
 -- well, and is copied there; on a device, what has to be converted goes through memory. Logits are
 -- never copied from one place to another but by the batch's `to`.
 
+local bit = require "bit"
 local ffi = require "ffi"
 local devices = require "samebits.device"
 local tensor = require "samebits.tensor"
@@ -37,7 +38,7 @@ local POINTERS = {
 
 local FIELDS = {
   logits = true, ids = true, mask = true, temperature = true, ignore_index = true, shift = true,
-  rows = true, cu_seqlens = true, first = true, vocab = true,
+  rows = true, cu_seqlens = true, first = true, vocab = true, kept = true,
 }
 
 local function shape_text(shape) return "[" .. table.concat(shape, ", ") .. "]" end
@@ -190,6 +191,40 @@ local function mask_bytes(name, value, shape, device)
   end
   check_shape(name, value, shape)
   return prepared(name, value, device, value.itemsize == 1, to_bytes)
+end
+
+-- Flags [.., V] in memory as words [.., W] of 32: bit i % 32 of word i / 32 is id i's.
+local function packed_flags(flags, shape, vocab)
+  local words = shape[#shape]
+  local out = tensor.zeros(shape, "int32")
+  local from, to = ffi.cast("const uint8_t *", flags.ptr), ffi.cast("uint32_t *", out.ptr)
+  for row = 0, product(shape) / words - 1 do
+    local bytes, bits = from + row * vocab, to + row * words
+    for id = 0, vocab - 1 do
+      if bytes[id] ~= 0 then
+        local at = bit.rshift(id, 5)
+        bits[at] = bit.bor(bits[at], bit.lshift(1, bit.band(id, 31)))
+      end
+    end
+  end
+  return out
+end
+
+-- Kept sets as the library reads them, and the words from one row's to the next one's.
+local function kept_words(value, row_shape, vocab, device)
+  local bits, flags = {}, {}
+  for i = 1, #row_shape do bits[i], flags[i] = row_shape[i], row_shape[i] end
+  bits[#bits + 1], flags[#flags + 1] = math.ceil(vocab / 32), vocab
+  if tensor.is_tensor(value) then
+    check_tensor("kept", value, "a tensor", device)
+    if value.dtype == "int32" and same_shape(value.shape, bits) then
+      return prepared("kept", value, device, true, function(t) return t end)
+    elseif not same_shape(value.shape, flags) then
+      raise("kept: %s, expected int32 %s (bits of 32 ids a word) or flags %s", describe(value),
+            shape_text(bits), shape_text(flags))
+    end
+  end
+  return brought("kept", packed_flags(mask_bytes("kept", value, flags), bits, vocab), device)
 end
 
 -- One value a sequence [B] to one a row. bounds(b) gives the sequence's first row and the one past
@@ -358,6 +393,7 @@ local function describe_to_c(self, row_stride, batch_stride)
   end
   c.ids, c.ids_dtype = self.ids.ptr, INDEX_DTYPES[self.ids.dtype]
   if self.mask then c.mask = self.mask.ptr end
+  if self.kept then c.kept = ffi.cast("const uint32_t *", self.kept.ptr) end
   if self.rows then
     c.row_list = ffi.cast("const int64_t *", self.row_list.ptr)
     c.row_count = self.rows.shape[1]
@@ -404,6 +440,9 @@ local function build(spec)
 
   self.ids = indices("ids", spec.ids, self.shape, self.device)
   if spec.mask ~= nil then self.mask = mask_bytes("mask", spec.mask, self.shape, self.device) end
+  if spec.kept ~= nil then
+    self.kept = kept_words(spec.kept, self.shape, self.vocab, self.device)
+  end
   if spec.rows ~= nil then set_rows(self, spec.rows) end
   self.temperature = 1
   if spec.temperature ~= nil then
@@ -427,7 +466,8 @@ function Batch:bounds(b)
   return bounds_of(self)(b)
 end
 
-local MOVED = { "logits", "ids", "mask", "cu_seqlens", "rows", "row_list", "temperature" }
+local MOVED = { "logits", "ids", "mask", "cu_seqlens", "rows", "row_list", "temperature",
+                "kept" }
 
 local function to(self, device, opts)
   local name = devices.normal(device)
@@ -502,6 +542,7 @@ function Batch:__tostring()
   if self.cu_seqlens then add("cu_seqlens", self.cu_seqlens) end
   add("ids", self.ids)
   if self.mask then add("mask", self.mask) end
+  if self.kept then add("kept", self.kept) end
   if self.rows then add("rows", self.rows) end
   add("temperature", self.temperature)
   if self.ignore_index ~= constants.SB_IGNORE_INDEX then add("ignore_index", self.ignore_index) end
@@ -519,6 +560,9 @@ local M = {}
 -- * `logits`: a tensor [B, T, V] or [N, V] of float32, float16 or bfloat16;
 -- * `ids`: the target ids, integers [B, T] or [N], a tensor or nested tables;
 -- * `mask`: the same shape, bool or integers, non-zero where active; all are by default;
+-- * `kept`: which ids of each row take part, the others counting as -inf: int32 [.., W] words,
+--   W = ceil(V / 32), bit i % 32 of word i / 32 being id i's; or flags [.., V], bool or integers,
+--   a tensor or nested tables, which are made such words in memory; all ids are by default;
 -- * `temperature`: a number, or one a row, or one a sequence [B]; 1 by default;
 -- * `cu_seqlens`: [B + 1], for packed logits;
 -- * `rows`: the rows to score, strictly rising; all by default;

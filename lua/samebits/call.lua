@@ -11,9 +11,12 @@ local raise = misuse.raise
 local M = {}
 
 --- The outputs of a logprob, in order.
-M.OUTPUTS = { "token", "lse", "sequence", "count" }
+M.OUTPUTS = { "token", "lse", "sequence", "count", "outside" }
 
-local DTYPES = { token = "float32", lse = "float32", sequence = "float32", count = "int64" }
+local DTYPES = { token = "float32", lse = "float32", sequence = "float32", count = "int64",
+                 outside = "int64" }
+-- What is not asked for is given where the batch has kept sets alone.
+local WITHOUT_KEPT = { "token", "lse", "sequence", "count" }
 local POINTERS = { float32 = "float *", int64 = "int64_t *" }
 
 --- Options of a call, or of what else `name` is: a table with no other keys than those known.
@@ -51,8 +54,8 @@ local function output(name, given, shape, device)
   return given
 end
 
-local function wanted(opts)
-  if opts.outputs == nil then return M.OUTPUTS end
+local function wanted(batch, opts)
+  if opts.outputs == nil then return batch.kept and M.OUTPUTS or WITHOUT_KEPT end
   if type(opts.outputs) ~= "table" then
     raise("outputs: expected a list of names, got %s", type(opts.outputs))
   end
@@ -73,7 +76,7 @@ function M.outputs(batch, opts)
   end
   local c, made = ffi.new "sb_logprob_out", {}
   c.size = ffi.sizeof "sb_logprob_out"
-  for _, name in ipairs(wanted(opts)) do
+  for _, name in ipairs(wanted(batch, opts)) do
     local shape = (name == "token" or name == "lse") and batch.shape or { batch.sequences }
     local t, message, code = output(name, opts.out and opts.out[name], shape, batch.device)
     if not t then return nil, message, code end
@@ -93,10 +96,12 @@ end
 local ANYWHERE = 256 -- an address for outputs that are wanted but not written to
 
 --- The struct alone, with addresses that nothing may be written to.
-function M.wanted_outputs(opts)
+function M.wanted_outputs(batch, opts)
   local c = ffi.new "sb_logprob_out"
   c.size = ffi.sizeof "sb_logprob_out"
-  for _, name in ipairs(wanted(opts)) do c[name] = ffi.cast(POINTERS[DTYPES[name]], ANYWHERE) end
+  for _, name in ipairs(wanted(batch, opts)) do
+    c[name] = ffi.cast(POINTERS[DTYPES[name]], ANYWHERE)
+  end
   return c
 end
 

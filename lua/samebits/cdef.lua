@@ -57,6 +57,8 @@ typedef struct sb_batch {
     int32_t ids_dtype;
     float temperature;
     int32_t shift;
+    const uint32_t *kept;
+    int64_t kept_stride;
 } sb_batch;
 
 typedef struct sb_logprob_out {
@@ -66,6 +68,7 @@ typedef struct sb_logprob_out {
     float *lse;
     float *sequence;
     int64_t *count;
+    int64_t *outside;
 } sb_logprob_out;
 
 typedef struct sb_launch {

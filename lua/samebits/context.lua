@@ -82,11 +82,13 @@ end
 -- `ctx:check` tells. Nothing there waits or allocates if `out` and `workspace` are given.
 -- @param batch a batch, or the table to make one from
 -- @tparam[opt] table opts `outputs`: a list of "token", "lse", "sequence", "count" (all by
--- default); `split`: pieces to cut each row into; `out`: a table from an earlier call, whose
--- tensors are written again; and on a GPU: `check`; `stream`: where to run (the default stream);
--- `workspace`: a tensor to compute in, of the bytes that `workspace_size` says; `threads`: of a
--- block; `cluster`: 1 makes a row's pieces a thread block cluster, -1 never does
--- @treturn table `token` and `lse`, shaped like the ids, `sequence` and `count` [B], on the
+-- default) and "outside" (by default with kept sets); `split`: pieces to cut each row into; `out`:
+-- a table from an earlier call, whose tensors are written again; and on a GPU: `check`; `stream`:
+-- where to run (the default stream); `workspace`: a tensor to compute in, of the bytes that
+-- `workspace_size` says; `threads`: of a block; `cluster`: 1 makes a row's pieces a thread block
+-- cluster, -1 never does
+-- @treturn table `token` and `lse`, shaped like the ids, `sequence`, `count` and `outside` (the
+-- active tokens whose id is outside its row's kept set, and whose logprob is -inf) [B], on the
 -- context's device; or nil, a message and the status' name where the environment fails. Anything
 -- wrong with the batch is an error.
 Context.logprob = misuse.guard(logprob)
@@ -96,7 +98,7 @@ Context.workspace_size = misuse.guard(function(self, batch, opts)
   batch, opts = arguments("workspace_size", self, batch, opts)
   local size = ffi.new "uint64_t[1]"
   local ok, message, code = status_of.check(
-    C.sb_workspace_size(self.handle, size, call.wanted_outputs(opts), batch.c,
+    C.sb_workspace_size(self.handle, size, call.wanted_outputs(batch, opts), batch.c,
                         call.launch("workspace_size", self, opts)), self.handle)
   if not ok then return nil, message, code end
   return tonumber(size[0])

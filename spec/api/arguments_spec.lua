@@ -167,6 +167,13 @@ describe("sb_logprob refuses", function()
     refused(SHAPE, "row_stride 4 is less than the 5 logits of a row",
             function(b) b.row_stride = V - 1 end)
     refused(SHAPE, "row_stride -6", function(b) b.row_stride = -STRIDE end)
+    local set = ffi.new("uint32_t[1]")
+    for _, stride in ipairs { -1, -BIG } do
+      local words = ("kept_stride %s is less"):format(tostring(stride):match "-%d+")
+      refused(SHAPE, words, function(b) b.kept, b.kept_stride = set, stride end)
+    end
+    refused(SHAPE, "kept_stride 4611686018427387904 reaches past the address space",
+            function(b) b.kept, b.kept_stride = set, BIG end)
     refused(SHAPE, "batch_stride is -1", function(b) b.batch_stride = -1 end)
     for _, strides in ipairs {
       { row = BIG }, { row = BIG / 2, batch = 1 }, { batch = BIG }, { batch = BIG / 2 },

@@ -30,13 +30,16 @@ AT(sb_batch, cu_seqlens_dtype, 120);
 AT(sb_batch, ids_dtype, 124);
 AT(sb_batch, temperature, 128);
 AT(sb_batch, shift, 132);
-_Static_assert(sizeof(sb_batch) == 136, "sb_batch");
+AT(sb_batch, kept, 136);
+AT(sb_batch, kept_stride, 144);
+_Static_assert(sizeof(sb_batch) == 152, "sb_batch");
 
 AT(sb_logprob_out, token, 8);
 AT(sb_logprob_out, lse, 16);
 AT(sb_logprob_out, sequence, 24);
 AT(sb_logprob_out, count, 32);
-_Static_assert(sizeof(sb_logprob_out) == 40, "sb_logprob_out");
+AT(sb_logprob_out, outside, 40);
+_Static_assert(sizeof(sb_logprob_out) == 48, "sb_logprob_out");
 
 AT(sb_launch, split, 4);
 AT(sb_launch, threads, 8);

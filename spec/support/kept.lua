@@ -1,0 +1,57 @@
+--- Kept sets, and the same logits with -inf where they are not kept.
+
+local ffi = require "ffi"
+local samebits = require "samebits"
+
+local M = {}
+
+local function row_count(shape)
+  local n = 1
+  for i = 1, #shape - 1 do n = n * shape[i] end
+  return n
+end
+
+--- Random flags for the rows of logits [.., V]: in each row about one id in `odds`, a different
+-- number for each row; a few rows keep all, and `none` of them nothing.
+function M.flags(random, shape, none)
+  local V, rows = shape[#shape], row_count(shape)
+  local t = samebits.zeros(shape, "bool")
+  local flags = ffi.cast("uint8_t *", t.ptr)
+  for row = 0, rows - 1 do
+    local odds = row < (none or 0) and 0 or random:pick { 1, 2, 3, 16, 100 }
+    for id = 0, V - 1 do
+      flags[row * V + id] = odds > 0 and random:integer(1, odds) == 1 and 1 or 0
+    end
+  end
+  return t
+end
+
+--- fp32 logits in memory with -inf where flags say no. With shift, row t's flags are about the
+-- logits of row t - 1 of its sequence; time: rows of a sequence.
+function M.masked(logits, flags, shift, time)
+  local out = logits:contiguous():clone()
+  local words, kept = ffi.cast("uint32_t *", out.ptr), ffi.cast("const uint8_t *", flags.ptr)
+  local V, rows = logits.shape[logits.ndim], row_count(logits.shape)
+  for row = 0, rows - 1 do
+    local from = row + (shift or 0)
+    if not (shift == 1 and from % time == 0) then
+      for id = 0, V - 1 do
+        if kept[from * V + id] == 0 then words[row * V + id] = 0xff800000 end
+      end
+    end
+  end
+  return out
+end
+
+--- A tensor of any row with NaN and +inf put where it is not kept: nothing may see them.
+function M.poisoned_outside(logits, flags)
+  local out = logits:contiguous():clone()
+  local words, kept = ffi.cast("uint32_t *", out.ptr), ffi.cast("const uint8_t *", flags.ptr)
+  for i = 0, out:numel() - 1 do
+    if kept[i] == 0 then words[i] = i % 2 == 0 and 0x7fc00001 or 0x7f800000 end
+  end
+  return out
+end
+
+
+return M
