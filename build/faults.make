@@ -97,7 +97,10 @@ OBJECTS :=
 
 GENERATED += $(OBJDIR)/backend.o
 GENERATED += $(OBJDIR)/backend_cpu.o
+GENERATED += $(OBJDIR)/backend_cpu_ids.o
+GENERATED += $(OBJDIR)/backend_cpu_look.o
 GENERATED += $(OBJDIR)/backend_cpu_shards.o
+GENERATED += $(OBJDIR)/backend_cpu_topk.o
 GENERATED += $(OBJDIR)/backend_cuda.o
 GENERATED += $(OBJDIR)/batch.o
 GENERATED += $(OBJDIR)/context.o
@@ -113,15 +116,20 @@ GENERATED += $(OBJDIR)/inject.o
 GENERATED += $(OBJDIR)/main.o
 GENERATED += $(OBJDIR)/memory.o
 GENERATED += $(OBJDIR)/op_conventional.o
+GENERATED += $(OBJDIR)/op_ids.o
 GENERATED += $(OBJDIR)/op_logprob.o
 GENERATED += $(OBJDIR)/op_shards.o
+GENERATED += $(OBJDIR)/op_topk.o
 GENERATED += $(OBJDIR)/pool.o
 GENERATED += $(OBJDIR)/records.o
 GENERATED += $(OBJDIR)/status.o
 GENERATED += $(OBJDIR)/version.o
 OBJECTS += $(OBJDIR)/backend.o
 OBJECTS += $(OBJDIR)/backend_cpu.o
+OBJECTS += $(OBJDIR)/backend_cpu_ids.o
+OBJECTS += $(OBJDIR)/backend_cpu_look.o
 OBJECTS += $(OBJDIR)/backend_cpu_shards.o
+OBJECTS += $(OBJDIR)/backend_cpu_topk.o
 OBJECTS += $(OBJDIR)/backend_cuda.o
 OBJECTS += $(OBJDIR)/batch.o
 OBJECTS += $(OBJDIR)/context.o
@@ -137,8 +145,10 @@ OBJECTS += $(OBJDIR)/inject.o
 OBJECTS += $(OBJDIR)/main.o
 OBJECTS += $(OBJDIR)/memory.o
 OBJECTS += $(OBJDIR)/op_conventional.o
+OBJECTS += $(OBJDIR)/op_ids.o
 OBJECTS += $(OBJDIR)/op_logprob.o
 OBJECTS += $(OBJDIR)/op_shards.o
+OBJECTS += $(OBJDIR)/op_topk.o
 OBJECTS += $(OBJDIR)/pool.o
 OBJECTS += $(OBJDIR)/records.o
 OBJECTS += $(OBJDIR)/status.o
@@ -221,7 +231,16 @@ $(OBJDIR)/backend.o: ../src/backend.c
 $(OBJDIR)/backend_cpu.o: ../src/backend_cpu.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/backend_cpu_ids.o: ../src/backend_cpu_ids.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/backend_cpu_look.o: ../src/backend_cpu_look.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/backend_cpu_shards.o: ../src/backend_cpu_shards.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/backend_cpu_topk.o: ../src/backend_cpu_topk.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/backend_cuda.o: ../src/backend_cuda.c
@@ -260,10 +279,16 @@ $(OBJDIR)/memory.o: ../src/memory.c
 $(OBJDIR)/op_conventional.o: ../src/op_conventional.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/op_ids.o: ../src/op_ids.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/op_logprob.o: ../src/op_logprob.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/op_shards.o: ../src/op_shards.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/op_topk.o: ../src/op_topk.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/pool.o: ../src/pool.c

@@ -18,6 +18,7 @@ typedef struct sb_message {
 typedef struct sb_call {
     sb_batch in;         /* strides resolved */
     int64_t rows;        /* B * T or N */
+    int64_t width;       /* ids a row: 1, K, or 0 where there are none */
     int64_t first, held; /* the ids first .. first + held - 1 have logits: a shard, or all of V */
     sb_launch launch;
 } sb_call;
@@ -51,6 +52,11 @@ typedef struct sb_backend {
     /* Optional: null where the backend lacks the operation. These report with sb_fail. */
     sb_status (*logprob)(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
     uint64_t (*workspace)(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
+
+    /* Optional. call->width is K. */
+    sb_status (*ids)(sb_context *ctx, const sb_ids_out *out, const sb_call *call);
+    /* Optional. call->width is 1, or 0 where the batch has no ids. */
+    sb_status (*topk)(sb_context *ctx, const sb_topk_out *out, const sb_call *call, int64_t k);
 
     /* Optional. The control group's logprob: sb_conventional_logprob alone calls it. */
     sb_status (*conventional)(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
@@ -111,6 +117,10 @@ sb_status sb_logprob_call_of(sb_context *ctx, sb_call *call, const sb_logprob_ou
  * n = 0 its logits and strides are not looked at: call has none. */
 sb_status sb_shard_call_of(sb_call *call, const sb_batch *batch, int64_t first, int64_t n,
                            const sb_launch *launch, int device_memory, sb_message *why);
+
+/* batch.c: as sb_call_of, for a batch with width ids a row; 0: one, or none. */
+sb_status sb_wide_call_of(sb_call *call, const sb_batch *batch, int64_t width,
+                          const sb_launch *launch, int device_memory, sb_message *why);
 
 /* batch.c: refuses kept sets where ctx's backend has none. out may be null. */
 sb_status sb_check_kept_sets(sb_context *ctx, const sb_call *call, const sb_logprob_out *out);

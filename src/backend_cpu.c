@@ -15,7 +15,6 @@
 
 #define MAX_THREADS 1024
 #define PIECE_LOGITS 4096  /* a piece of a row is at least this long, unless split says otherwise */
-#define KEPT_LOGITS 1024   /* converted at once, on the stack: a multiple of 16 */
 #define CHUNK_LOGITS 65536 /* rows handed out at once hold about this much; less runs unthreaded */
 
 static const sb_isa *const isas[] = { &sb_isa_avx512, &sb_isa_avx2, &sb_isa_scalar, NULL };
@@ -82,6 +81,8 @@ static void close_cpu(sb_context *ctx)
     free(c->rows.data);
     free(c->states.data);
     free(c->tokens.data);
+    free(c->wholes.data);
+    free(c->parts.data);
     free(c);
 }
 
@@ -110,14 +111,22 @@ void *sb_cpu_room(sb_cpu_scratch *s, int64_t count, size_t size)
 
 /* ---- kept sets ---------------------------------------------------------------------------- */
 
-void sb_cpu_read_kept(const sb_call *call, int64_t row, int64_t first, int64_t n, float *x)
+/* A leaf's bits; little-endian words: half a word. */
+static uint32_t kept_bits(const sb_call *call, int64_t row, int64_t id)
+{
+    const char *kept = (const char *)call->in.kept;
+    uint16_t bits;
+    if (!kept) return 0xffff;
+    memcpy(&bits, kept + row * call->in.kept_stride * 4 + id / SB_LEAF * 2, 2);
+    return bits;
+}
+
+void sb_cpu_read(const sb_call *call, int64_t row, int64_t first, int64_t n, float *x)
 {
     const char *logits = sb_logits_of(call, row);
-    const char *kept = (const char *)call->in.kept + row * call->in.kept_stride * 4;
     for (int64_t at = 0; at < n; at += SB_LEAF) {
-        int64_t id = call->first + first + at, here = n - at < SB_LEAF ? n - at : SB_LEAF;
-        uint16_t bits; /* little-endian words: half a word is a leaf's */
-        memcpy(&bits, kept + id / SB_LEAF * 2, 2);
+        uint32_t bits = kept_bits(call, row, call->first + first + at);
+        int64_t here = n - at < SB_LEAF ? n - at : SB_LEAF;
         for (int64_t i = 0; i < here; i++)
             x[at + i] = bits >> i & 1 ? sb_logit_at(logits, call->in.logits_dtype, first + at + i)
                                       : sb_float(0xff800000u);
@@ -126,16 +135,16 @@ void sb_cpu_read_kept(const sb_call *call, int64_t row, int64_t first, int64_t n
 
 /* ---- one call ----------------------------------------------------------------------------- */
 
-/* The same for a row with a kept set: its logits as fp32, -inf where they are not kept, a buffer at
+/* A part of a row with a kept set: its logits as fp32, -inf where they are not kept, a buffer at
  * a time. */
 static void reduce_kept(const sb_cpu_job *j, int64_t row, int64_t first, int64_t n,
                         const sb_row *constants, sb_state *state)
 {
     const sb_isa *isa = j->cpu->isa;
-    float x[KEPT_LOGITS];
-    for (int64_t done = 0; done < n; done += KEPT_LOGITS) {
-        int64_t here = n - done < KEPT_LOGITS ? n - done : KEPT_LOGITS;
-        sb_cpu_read_kept(j->call, row, first + done, here, x);
+    float x[SB_CPU_BUFFER];
+    for (int64_t done = 0; done < n; done += SB_CPU_BUFFER) {
+        int64_t here = n - done < SB_CPU_BUFFER ? n - done : SB_CPU_BUFFER;
+        sb_cpu_read(j->call, row, first + done, here, x);
         isa->f32(state, x, here, constants);
     }
 }
@@ -330,6 +339,8 @@ const sb_backend sb_backend_cpu = {
     .threads = threads_of,
     .kept_sets = 1,
     .logprob = logprob,
+    .ids = sb_cpu_ids,
+    .topk = sb_cpu_topk,
     .conventional = conventional,
     .partial = sb_cpu_partial,
     .merge = sb_cpu_merge,

@@ -19,6 +19,8 @@ typedef struct sb_cpu {
     sb_cpu_scratch rows;   /* int64 [active] the rows to compute */
     sb_cpu_scratch states; /* sb_state [active][split] */
     sb_cpu_scratch tokens; /* float [rows], where the caller wants sums but no tokens */
+    sb_cpu_scratch wholes; /* sb_state [rows], where rows are looked at again */
+    sb_cpu_scratch parts;  /* what is found in a second look at [active][split] pieces */
 } sb_cpu;
 
 /* count items of a size, or null. */
@@ -46,9 +48,11 @@ typedef struct sb_cpu_job {
 /* Everything that can fail: checks each active row, lists them, and decides how to cut them up. */
 sb_status sb_cpu_job_prepare(sb_context *ctx, sb_cpu_job *job);
 
-/* The logits of n ids of a row, from the first'th that the call holds on, as fp32; -inf where the
- * row does not keep them. Those are not read. */
-void sb_cpu_read_kept(const sb_call *call, int64_t row, int64_t first, int64_t n, float *x);
+/* The logits of n ids of a row, from number first of those that the call holds, a multiple of 16,
+ * as fp32; -inf where the row does not keep them. Those are not read. */
+void sb_cpu_read(const sb_call *call, int64_t row, int64_t first, int64_t n, float *x);
+
+#define SB_CPU_BUFFER 1024 /* logits read at once, on the stack: a multiple of 16 */
 
 /* Computes the state of every active row and hands it to finish. */
 void sb_cpu_job_run(sb_cpu *c, const sb_cpu_job *job);
@@ -57,6 +61,32 @@ void sb_cpu_job_run(sb_cpu *c, const sb_cpu_job *job);
  * adds nothing. */
 void sb_cpu_sum_sequences(const sb_logprob_out *out, const sb_call *call, const float *tokens,
                           const int64_t *active, int64_t actives);
+
+/* A second look at rows, once their states are known. The caller sets what stands before the blank
+ * line. */
+typedef struct sb_cpu_look {
+    sb_cpu_job *job;
+    size_t size; /* bytes of a part; 0: no piece is looked at */
+    /* Looks at n logits of a row, x, whose first id is id; part is zero at first. Both run on any
+     * thread, in the contract's floating-point mode. */
+    void (*look)(const struct sb_cpu_look *look, int64_t row, const float *x, int64_t n, int64_t id,
+                 void *part);
+    /* What becomes of a row: from its state and its pieces' parts, look->job->split of them. */
+    void (*finish)(const struct sb_cpu_look *look, int64_t row, const sb_state *state,
+                   const sb_row *constants, void *parts);
+    const void *to;
+
+    sb_state *states;
+    char *parts;
+} sb_cpu_look;
+
+/* backend_cpu_look.c: everything that can fail, of the job too; then the rest. */
+sb_status sb_cpu_look_prepare(sb_context *ctx, sb_cpu_look *look);
+void sb_cpu_look_run(sb_cpu *c, const sb_cpu_look *look);
+
+/* backend_cpu_ids.c and backend_cpu_topk.c; as backend.h states them. */
+sb_status sb_cpu_ids(sb_context *ctx, const sb_ids_out *out, const sb_call *call);
+sb_status sb_cpu_topk(sb_context *ctx, const sb_topk_out *out, const sb_call *call, int64_t k);
 
 /* backend_cpu_shards.c; as backend.h states them. */
 sb_status sb_cpu_partial(sb_context *ctx, sb_state_record *states, sb_target_record *targets,

@@ -1,5 +1,6 @@
 /* batch.c - checks what a call is given, as samebits.h states it, before a backend sees it. */
 #include <inttypes.h>
+#include <stdio.h>
 
 #include "backend.h"
 #include "det/leaf.h"
@@ -183,14 +184,9 @@ sb_status sb_check_out(const sb_logprob_out *out, sb_message *why)
                    (unsigned)out->size, (unsigned)sizeof *out);
 }
 
-sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *launch,
-                     int device_memory, sb_message *why)
-{
-    return sb_shard_call_of(call, batch, 0, batch ? batch->vocab : 0, launch, device_memory, why);
-}
-
-sb_status sb_shard_call_of(sb_call *call, const sb_batch *batch, int64_t first, int64_t n,
-                           const sb_launch *launch, int device_memory, sb_message *why)
+/* call->width is set. */
+static sb_status part_call_of(sb_call *call, const sb_batch *batch, int64_t first, int64_t n,
+                              const sb_launch *launch, int device_memory, sb_message *why)
 {
     const sb_launch defaults = SB_LAUNCH_INIT;
     sb_status status;
@@ -233,12 +229,33 @@ sb_status sb_shard_call_of(sb_call *call, const sb_batch *batch, int64_t first, 
                        printable(batch->temperature));
     if (call->rows > 0 && n > 0 && !batch->logits)
         return sb_fail(why, SB_ERR_ARGUMENT, "logits is null");
-    if (call->rows > 0 && !batch->ids) return sb_fail(why, SB_ERR_ARGUMENT, "ids is null");
+    if (call->rows > 0 && call->width > 0 && !batch->ids)
+        return sb_fail(why, SB_ERR_ARGUMENT, "ids is null");
     if (!batch->row_list) return SB_OK;
     if (batch->row_count < 0 || batch->row_count > call->rows)
         return sb_fail(why, SB_ERR_SHAPE, "row_count is %" PRId64 ", outside [0, %" PRId64 "]",
                        batch->row_count, call->rows);
     return device_memory ? SB_OK : check_row_list(call, why);
+}
+
+sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *launch,
+                     int device_memory, sb_message *why)
+{
+    return sb_wide_call_of(call, batch, 1, launch, device_memory, why);
+}
+
+sb_status sb_wide_call_of(sb_call *call, const sb_batch *batch, int64_t width,
+                          const sb_launch *launch, int device_memory, sb_message *why)
+{
+    call->width = width ? width : batch && batch->ids ? 1 : 0;
+    return part_call_of(call, batch, 0, batch ? batch->vocab : 0, launch, device_memory, why);
+}
+
+sb_status sb_shard_call_of(sb_call *call, const sb_batch *batch, int64_t first, int64_t n,
+                           const sb_launch *launch, int device_memory, sb_message *why)
+{
+    call->width = 1;
+    return part_call_of(call, batch, first, n, launch, device_memory, why);
 }
 
 sb_status sb_check_kept_sets(sb_context *ctx, const sb_call *call, const sb_logprob_out *out)
@@ -274,18 +291,32 @@ static place place_of(const sb_call *call, int64_t row)
     return at;
 }
 
-/* Checks an active row's id and temperature. */
-static sb_status check_row(const sb_call *call, int64_t row, int64_t id, sb_message *why)
+/* An active row's ids that are not ignored. */
+static sb_status check_ids(const sb_call *call, int64_t row, sb_message *why)
+{
+    for (int64_t i = 0; i < call->width; i++) {
+        int64_t id = sb_int_at(call->in.ids, call->in.ids_dtype, row * call->width + i);
+        char entry[48] = "";
+        place at;
+        if ((id >= 0 && id < call->in.vocab) || id == call->in.ignore_index) continue;
+        at = place_of(call, row);
+        if (call->width > 1) snprintf(entry, sizeof entry, ", entry %" PRId64, i);
+        return sb_fail(why, SB_ERR_ID,
+                       "row %" PRId64 " (sequence %" PRId64 ", position %" PRId64 "%s): id %" PRId64
+                       " is outside [0, %" PRId64 ")",
+                       row, at.sequence, at.position, entry, id, call->in.vocab);
+    }
+    return SB_OK;
+}
+
+/* Checks an active row's ids and temperature. */
+static sb_status check_row(const sb_call *call, int64_t row, sb_message *why)
 {
     float temperature = sb_temperature_at(call, row);
+    sb_status status = check_ids(call, row, why);
     place at;
-    if (id >= 0 && id < call->in.vocab && sb_temperature_ok(temperature)) return SB_OK;
+    if (status != SB_OK || sb_temperature_ok(temperature)) return status;
     at = place_of(call, row);
-    if (id < 0 || id >= call->in.vocab)
-        return sb_fail(why, SB_ERR_ID,
-                       "row %" PRId64 " (sequence %" PRId64 ", position %" PRId64 "): id %" PRId64
-                       " is outside [0, %" PRId64 ")",
-                       row, at.sequence, at.position, id, call->in.vocab);
     return sb_fail(why, SB_ERR_TEMPERATURE,
                    "row %" PRId64 " (sequence %" PRId64 ", position %" PRId64
                    "): temperature %.9g is outside [2^-10, 2^10]",
@@ -306,6 +337,15 @@ sb_extent sb_extent_of(const sb_call *call, int64_t b)
     return e;
 }
 
+/* Whether any of row's ids is not ignore_index; a call without ids ignores no row for them. */
+static int has_ids(const sb_call *call, int64_t row)
+{
+    const sb_batch *in = &call->in;
+    for (int64_t i = 0; i < call->width; i++)
+        if (sb_int_at(in->ids, in->ids_dtype, row * call->width + i) != in->ignore_index) return 1;
+    return call->width == 0;
+}
+
 sb_status sb_list_active(const sb_call *call, int64_t *active, int64_t *actives, sb_message *why)
 {
     const sb_batch *in = &call->in;
@@ -314,7 +354,6 @@ sb_status sb_list_active(const sb_call *call, int64_t *active, int64_t *actives,
     for (int64_t b = 0; call->rows > 0 && b < in->batch; b++) {
         sb_extent e = sb_extent_of(call, b);
         for (int64_t row = e.first; row < e.last; row++) {
-            int64_t id;
             sb_status status;
             if (in->row_list) {
                 if (listed == in->row_count || in->row_list[listed] != row) continue;
@@ -322,9 +361,8 @@ sb_status sb_list_active(const sb_call *call, int64_t *active, int64_t *actives,
             }
             if (in->shift && row == e.first) continue;
             if (in->mask && !in->mask[row]) continue;
-            id = sb_int_at(in->ids, in->ids_dtype, row);
-            if (id == in->ignore_index) continue;
-            status = check_row(call, row, id, why);
+            if (!has_ids(call, row)) continue;
+            status = check_row(call, row, why);
             if (status != SB_OK) return status;
             if (active) active[n] = row;
             n++;

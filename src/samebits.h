@@ -52,6 +52,7 @@
 #define SB_NUMERICS 1
 
 #define SB_MAX_VOCAB 1048576     /* the largest V: 2^20 */
+#define SB_MAX_TOPK 64           /* the largest k of sb_topk */
 #define SB_IGNORE_INDEX (-100)   /* the default ignore_index */
 
 /* Every status, once: name, number, what it means. */
@@ -255,6 +256,54 @@ SB_API const char *sb_last_error(const sb_context *ctx);
 SB_API sb_status sb_logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
                             const sb_launch *launch);
 
+/* ---- several ids a row, ranks, and the first ids ----
+ *
+ * The ids of a row are ordered by logit as a real number (-0 equals 0), the largest first; of equal
+ * logits the lower id comes first. Logits are compared, not logprobs, which may round to the same
+ * bits. Ids that are absent (-inf, or outside the row's kept set) come after all that are present.
+ */
+
+/* Where the results of sb_logprob_ids go. Start from SB_IDS_OUT_INIT; null: not wanted. */
+typedef struct sb_ids_out {
+    uint32_t size;            /* sizeof(sb_ids_out) */
+    uint32_t reserved;        /* 0 */
+    float *logprob;           /* [B, T, K] or [N, K]: as sb_logprob's token of each id by itself */
+    int32_t *rank;            /* the same shape: present ids that come before this one */
+    float *lse;               /* [B, T] or [N]: as sb_logprob's */
+} sb_ids_out;
+
+/* The logprobs and ranks of K ids a row, from one pass over its logits.
+ *
+ * batch as for sb_logprob, but its ids are [B, T, K] or [N, K], K in [1, SB_MAX_VOCAB]; each of
+ * them may be ignore_index. A row with nothing else is ignored, as one that is masked.
+ *
+ * An ignored row or id has logprob +0 and rank -1; a poisoned or empty row NaN and -1. The rank of
+ * an absent id is the number of present ones: the rank of an active token outside its kept set
+ * is the set's size. Ranks take a second pass over the logits, and K comparisons for each of them.
+ *
+ * Errors: as sb_logprob; SB_ERR_SHAPE where k is no K. */
+SB_API sb_status sb_logprob_ids(sb_context *ctx, const sb_ids_out *out, const sb_batch *batch,
+                                int64_t k, const sb_launch *launch);
+
+/* Where the results of sb_topk go. Start from SB_TOPK_OUT_INIT; null: not wanted. */
+typedef struct sb_topk_out {
+    uint32_t size;            /* sizeof(sb_topk_out) */
+    uint32_t reserved;        /* 0 */
+    int32_t *ids;             /* [B, T, k] or [N, k]: each row's first k present ids, in order */
+    float *logprob;           /* the same shape: their logprobs, as sb_logprob's tokens */
+    float *lse;               /* [B, T] or [N]: as sb_logprob's */
+} sb_topk_out;
+
+/* The first k ids of each row, k in [1, SB_MAX_TOPK], and their logprobs; k = 1: its argmax.
+ *
+ * batch as for sb_logprob. Its ids may be null: then rows are ignored for their mask, row list and
+ * shift alone. Where fewer than k ids are present, the rest are id -1 with logprob -inf. An ignored
+ * row has ids -1 and logprobs +0; a poisoned or empty row ids -1 and NaN.
+ *
+ * Errors: as sb_logprob; SB_ERR_SHAPE for another k. */
+SB_API sb_status sb_topk(sb_context *ctx, const sb_topk_out *out, const sb_batch *batch, int64_t k,
+                         const sb_launch *launch);
+
 /* ---- shards of the vocabulary ----
  *
  * Where each of several processes or GPUs holds the logits of some ids of every row (tensor
@@ -377,6 +426,8 @@ SB_API sb_status sb_event_elapsed(sb_context *ctx, float *milliseconds, void *st
     { sizeof(sb_batch), SB_F32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, SB_IGNORE_INDEX, SB_I32,    \
       SB_I32, 1.0f, 0, 0, 0 }
 #define SB_LOGPROB_OUT_INIT { sizeof(sb_logprob_out), 0, 0, 0, 0, 0, 0 }
+#define SB_IDS_OUT_INIT { sizeof(sb_ids_out), 0, 0, 0, 0 }
+#define SB_TOPK_OUT_INIT { sizeof(sb_topk_out), 0, 0, 0, 0 }
 #define SB_LAUNCH_INIT { sizeof(sb_launch), 0, 0, 0, 0, 0, 0, 0, 0 }
 
 #ifdef __cplusplus

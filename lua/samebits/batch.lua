@@ -67,6 +67,14 @@ local function product(shape)
   return n
 end
 
+-- A shape with one dimension more.
+local function appended(shape, n)
+  local out = {}
+  for i = 1, #shape do out[i] = shape[i] end
+  out[#out + 1] = n
+  return out
+end
+
 local function typed(t) return ffi.cast(POINTERS[t.dtype], t.ptr) end
 
 local function is_int64(x)
@@ -212,9 +220,7 @@ end
 
 -- Kept sets as the library reads them, and the words from one row's to the next one's.
 local function kept_words(value, row_shape, vocab, device)
-  local bits, flags = {}, {}
-  for i = 1, #row_shape do bits[i], flags[i] = row_shape[i], row_shape[i] end
-  bits[#bits + 1], flags[#flags + 1] = math.ceil(vocab / 32), vocab
+  local bits, flags = appended(row_shape, math.ceil(vocab / 32)), appended(row_shape, vocab)
   if tensor.is_tensor(value) then
     check_tensor("kept", value, "a tensor", device)
     if value.dtype == "int32" and same_shape(value.shape, bits) then
@@ -391,7 +397,8 @@ local function describe_to_c(self, row_stride, batch_stride)
   else
     c.time = self.shape[#self.shape]
   end
-  c.ids, c.ids_dtype = self.ids.ptr, INDEX_DTYPES[self.ids.dtype]
+  c.ids_dtype = INDEX_DTYPES.int32
+  if self.ids then c.ids, c.ids_dtype = self.ids.ptr, INDEX_DTYPES[self.ids.dtype] end
   if self.mask then c.mask = self.mask.ptr end
   if self.kept then c.kept = ffi.cast("const uint32_t *", self.kept.ptr) end
   if self.rows then
@@ -422,14 +429,37 @@ local function set_ids_held(self, spec, held)
   self.first, self.held, self.vocab = spec.first or 0, held, spec.vocab or held
 end
 
-local function build(spec)
+-- How many ids a row `value` holds where that is not one: its last dimension, one more than rows
+-- have.
+local function width_of(value, row_shape)
+  if tensor.is_tensor(value) then
+    return value.ndim == #row_shape + 1 and value.shape[value.ndim] or nil
+  end
+  for _ = 1, #row_shape do
+    if type(value) ~= "table" then return nil end
+    value = value[1]
+  end
+  return type(value) == "table" and #value or nil
+end
+
+-- Ids: one a row, or `width` of them.
+local function set_ids(self, value)
+  if value == nil then return end
+  self.width = width_of(value, self.shape)
+  if self.width == 0 then raise("ids: %s hold none", describe(value)) end
+  self.ids = indices("ids", value, self.width and appended(self.shape, self.width) or self.shape,
+                     self.device)
+end
+
+-- without_ids: a batch for a call that needs none.
+local function build(spec, without_ids)
   if type(spec) ~= "table" or tensor.is_tensor(spec) then
     raise("batch: expected a table { logits = ..., ids = ... }, got %s", describe(spec))
   end
   for key in pairs(spec) do
     if not FIELDS[key] then raise("batch: unknown field '%s'", tostring(key)) end
   end
-  for _, key in ipairs { "logits", "ids" } do
+  for _, key in ipairs { "logits", not without_ids and "ids" or nil } do
     if spec[key] == nil then raise("batch: %s is missing", key) end
   end
 
@@ -438,7 +468,7 @@ local function build(spec)
   set_ids_held(self, spec, logits.shape[logits.ndim])
   set_layout(self, logits, spec.cu_seqlens)
 
-  self.ids = indices("ids", spec.ids, self.shape, self.device)
+  set_ids(self, spec.ids)
   if spec.mask ~= nil then self.mask = mask_bytes("mask", spec.mask, self.shape, self.device) end
   if spec.kept ~= nil then
     self.kept = kept_words(spec.kept, self.shape, self.vocab, self.device)
@@ -493,19 +523,27 @@ end
 -- message and a code where a device cannot be had, or fails.
 Batch.to = misuse.guard(to)
 
---- Which rows are active: a uint8 tensor of the per-row shape in memory, 1 where a token is scored.
+--- Which rows are active: a uint8 tensor of the per-row shape in memory, 1 where a row is scored.
 function Batch:active()
   local out = tensor.zeros(self.shape, "uint8")
   local flags = ffi.cast("uint8_t *", out.ptr)
-  local held = { ids = brought("ids", self.ids, "cpu"),
+  local width = self.width or 1
+  local held = { ids = self.ids and brought("ids", self.ids, "cpu"),
                  mask = self.mask and brought("mask", self.mask, "cpu"),
                  rows = self.rows and brought("rows", self.rows, "cpu") }
-  local ids, mask = typed(held.ids), held.mask and ffi.cast("const uint8_t *", held.mask.ptr)
+  local ids = held.ids and typed(held.ids)
+  local mask = held.mask and ffi.cast("const uint8_t *", held.mask.ptr)
   local ignored = ffi.cast("int64_t", self.ignore_index)
   local bounds = bounds_of(self)
 
+  local function has_ids(row)
+    for i = row * width, row * width + width - 1 do
+      if ids[i] ~= ignored then return true end
+    end
+    return false
+  end
   local function visit(row)
-    if ids[row] ~= ignored and (not mask or mask[row] ~= 0) then flags[row] = 1 end
+    if (not ids or has_ids(row)) and (not mask or mask[row] ~= 0) then flags[row] = 1 end
   end
   if self.rows then
     local rows = typed(held.rows)
@@ -540,7 +578,7 @@ function Batch:__tostring()
   end
   if self.device ~= "cpu" then add("device", self.device) end
   if self.cu_seqlens then add("cu_seqlens", self.cu_seqlens) end
-  add("ids", self.ids)
+  if self.ids then add("ids", self.ids) end
   if self.mask then add("mask", self.mask) end
   if self.kept then add("kept", self.kept) end
   if self.rows then add("rows", self.rows) end
@@ -558,7 +596,8 @@ local M = {}
 -- @tparam table spec
 --
 -- * `logits`: a tensor [B, T, V] or [N, V] of float32, float16 or bfloat16;
--- * `ids`: the target ids, integers [B, T] or [N], a tensor or nested tables;
+-- * `ids`: the target ids, integers [B, T] or [N], a tensor or nested tables; for `ctx:logprob_ids`
+--   [B, T, K] or [N, K];
 -- * `mask`: the same shape, bool or integers, non-zero where active; all are by default;
 -- * `kept`: which ids of each row take part, the others counting as -inf: int32 [.., W] words,
 --   W = ceil(V / 32), bit i % 32 of word i / 32 being id i's; or flags [.., V], bool or integers,
@@ -571,8 +610,11 @@ local M = {}
 --   `vocab`; see `ctx:partial`;
 -- * `shift`: 1 or true if the logits of row t score id t + 1 of the same sequence.
 --
--- The batch is on the logits' device; the others may be there or in memory.
-M.new = misuse.guard(build)
+-- The batch is on the logits' device; the others may be there or in memory. For `ctx:topk` alone a
+-- batch may be made without ids: `samebits.batch(spec, { ids = false })`.
+M.new = misuse.guard(function(spec, opts)
+  return build(spec, type(opts) == "table" and opts.ids == false)
+end)
 
 -- For code inside the library: raises what misuse.guard understands.
 M.build = build
@@ -580,6 +622,6 @@ M.build = build
 function M.is_batch(value) return getmetatable(value) == Batch end
 
 M.describe, M.shape_text, M.same_shape = describe, shape_text, same_shape
-M.indices, M.mask_bytes = indices, mask_bytes
+M.indices, M.mask_bytes, M.appended = indices, mask_bytes, appended
 
 return M

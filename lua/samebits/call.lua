@@ -17,7 +17,7 @@ local DTYPES = { token = "float32", lse = "float32", sequence = "float32", count
                  outside = "int64" }
 -- What is not asked for is given where the batch has kept sets alone.
 local WITHOUT_KEPT = { "token", "lse", "sequence", "count" }
-local POINTERS = { float32 = "float *", int64 = "int64_t *" }
+local POINTERS = { float32 = "float *", int32 = "int32_t *", int64 = "int64_t *" }
 
 --- Options of a call, or of what else `name` is: a table with no other keys than those known.
 function M.options(name, opts, known)
@@ -39,13 +39,13 @@ function M.small_integer(name, value)
 end
 
 -- The tensor for one output: the caller's, once it is fit to be written to, or a new one.
-local function output(name, given, shape, device)
-  if given == nil then return tensor.empty(shape, DTYPES[name], device) end
+local function output(name, given, shape, device, dtype)
+  if given == nil then return tensor.empty(shape, dtype, device) end
   if not tensor.is_tensor(given) then
     raise("out.%s: expected a tensor, got %s", name, type(given))
   end
-  if given.dtype ~= DTYPES[name] or not batches.same_shape(given.shape, shape) then
-    raise("out.%s: %s, expected %s %s", name, batches.describe(given), DTYPES[name],
+  if given.dtype ~= dtype or not batches.same_shape(given.shape, shape) then
+    raise("out.%s: %s, expected %s %s", name, batches.describe(given), dtype,
           batches.shape_text(shape))
   end
   if given.device ~= device or not given:is_contiguous() then
@@ -78,7 +78,8 @@ function M.outputs(batch, opts)
   c.size = ffi.sizeof "sb_logprob_out"
   for _, name in ipairs(wanted(batch, opts)) do
     local shape = (name == "token" or name == "lse") and batch.shape or { batch.sequences }
-    local t, message, code = output(name, opts.out and opts.out[name], shape, batch.device)
+    local t, message, code = output(name, opts.out and opts.out[name], shape, batch.device,
+                                    DTYPES[name])
     if not t then return nil, message, code end
     made[name] = t
     c[name] = ffi.cast(POINTERS[DTYPES[name]], t.ptr)
@@ -103,6 +104,22 @@ function M.wanted_outputs(batch, opts)
     c[name] = ffi.cast(POINTERS[DTYPES[name]], ANYWHERE)
   end
   return c
+end
+
+--- Tensors for the results of a call, the caller's of `opts.out` or new ones, by name: shapes and
+-- dtypes by name. `c` gets their addresses. Nil, a message and a code where there is no memory.
+function M.fill(c, opts, shapes, dtypes, device)
+  if opts.out ~= nil and type(opts.out) ~= "table" then
+    raise("out: expected a table of tensors, got %s", type(opts.out))
+  end
+  local made = {}
+  for name, shape in pairs(shapes) do
+    local t, message, code = output(name, opts.out and opts.out[name], shape, device, dtypes[name])
+    if not t then return nil, message, code end
+    made[name] = t
+    c[name] = ffi.cast(POINTERS[dtypes[name]], t.ptr)
+  end
+  return made
 end
 
 -- Device memory of the caller's for the library to compute in.
@@ -144,14 +161,27 @@ function M.launch(what, context, opts)
   return launch
 end
 
---- A batch for a call of a context, made from a table if it is none.
-function M.batch(what, context, batch)
-  if not batches.is_batch(batch) then batch = batches.build(batch) end
+--- A batch for a call of a context, made from a table if it is none. ids: "one" a row, which is the
+-- default, "several" or "any", none included.
+function M.batch(what, context, batch, ids)
+  if not batches.is_batch(batch) then batch = batches.build(batch, ids == "any") end
+  if not batch.ids and ids ~= "any" then raise("%s: the batch has no ids", what) end
+  if batch.width and ids ~= "several" then
+    raise("%s: the batch's ids are %s, several a row: see ctx:logprob_ids", what,
+          batches.shape_text(batch.ids.shape))
+  end
   if batch.device ~= context.device then
     raise("%s: the batch is on %s, the context is on %s: batch:to \"%s\" moves it", what,
           batch.device, context.device, context.device)
   end
   return batch
+end
+
+--- The batch, whose logits must not be a shard's.
+function M.whole(what, batch)
+  if batch.held == batch.vocab then return batch end
+  raise("%s: the batch has the logits of ids %d to %d of %d, a shard: see ctx:partial", what,
+        batch.first, batch.first + batch.held - 1, batch.vocab)
 end
 
 return M

@@ -113,6 +113,28 @@ const char *sb_last_error(const sb_context *ctx);
 sb_status sb_logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
                             const sb_launch *launch);
 
+typedef struct sb_ids_out {
+    uint32_t size;
+    uint32_t reserved;
+    float *logprob;
+    int32_t *rank;
+    float *lse;
+} sb_ids_out;
+
+sb_status sb_logprob_ids(sb_context *ctx, const sb_ids_out *out, const sb_batch *batch,
+                                int64_t k, const sb_launch *launch);
+
+typedef struct sb_topk_out {
+    uint32_t size;
+    uint32_t reserved;
+    int32_t *ids;
+    float *logprob;
+    float *lse;
+} sb_topk_out;
+
+sb_status sb_topk(sb_context *ctx, const sb_topk_out *out, const sb_batch *batch, int64_t k,
+                         const sb_launch *launch);
+
 typedef struct sb_state_record {
     uint32_t J;
     uint32_t c;
@@ -166,5 +188,6 @@ return {
   SB_ABI = 1,
   SB_NUMERICS = 1,
   SB_MAX_VOCAB = 1048576,
+  SB_MAX_TOPK = 64,
   SB_IGNORE_INDEX = -100,
 }

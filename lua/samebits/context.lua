@@ -6,6 +6,7 @@ local devices = require "samebits.device"
 local status_of = require "samebits.status"
 local batches = require "samebits.batch"
 local call = require "samebits.call"
+local choices = require "samebits.choices"
 local shards = require "samebits.shards"
 local misuse = require "samebits.misuse"
 
@@ -51,12 +52,7 @@ end
 local function arguments(what, self, batch, opts)
   open_context(what, self)
   opts = call.options(what, opts, LOGPROB_OPTIONS)
-  batch = call.batch(what, self, batch)
-  if batch.held ~= batch.vocab then
-    raise("%s: the batch has the logits of ids %d to %d of %d, a shard: see ctx:partial", what,
-          batch.first, batch.first + batch.held - 1, batch.vocab)
-  end
-  return batch, opts
+  return call.whole(what, call.batch(what, self, batch)), opts
 end
 
 -- entry: what of the library to call, with sb_logprob's arguments.
@@ -102,6 +98,33 @@ Context.workspace_size = misuse.guard(function(self, batch, opts)
                         call.launch("workspace_size", self, opts)), self.handle)
   if not ok then return nil, message, code end
   return tonumber(size[0])
+end)
+
+--- The logprobs of K ids a row, and their ranks: how many present ids come before each, by logit,
+-- of equal ones the lower id first.
+-- @param batch as for `logprob`, its ids [B, T, K] or [N, K]; each may be `ignore_index`
+-- @tparam[opt] table opts `outputs`: a list of "logprob", "rank", "lse" (all by default); the rest
+-- as for `logprob`
+-- @treturn table `logprob` and `rank` (int32), shaped like the ids, and `lse`, one a row. What is
+-- ignored has logprob +0 and rank -1; rows of NaN have rank -1. Or nil, a message and the status'
+-- name. Anything wrong with the batch is an error.
+Context.logprob_ids = misuse.guard(function(self, batch, opts)
+  open_context("logprob_ids", self)
+  return choices.logprob_ids(self, batch, opts)
+end)
+
+--- The first k ids of each row: those of the largest logits, of equal ones the lower id first.
+-- `ctx:topk(batch, 1)` is the argmax.
+-- @param batch as for `logprob`; it needs no ids
+-- @tparam number k 1 to 64
+-- @tparam[opt] table opts `outputs`: a list of "ids", "logprob", "lse" (all by default); the rest
+-- as for `logprob`
+-- @treturn table `ids` (int32) and `logprob`, [B, T, k] or [N, k], and `lse`, one a row. Where
+-- fewer ids are present: -1 and -inf; where a row is ignored: -1 and +0; rows of NaN: -1 and NaN.
+-- Or nil, a message and the status' name. Anything wrong with the batch is an error.
+Context.topk = misuse.guard(function(self, batch, k, opts)
+  open_context("topk", self)
+  return choices.topk(self, batch, k, opts)
 end)
 
 --- The records of a batch's logits where they are a shard of the vocabulary: the ids `first` and on

@@ -14,6 +14,7 @@ local tensor = require "samebits.tensor"
 
 local C, raise = lib.C, misuse.raise
 local shape_text, same_shape = batches.shape_text, batches.same_shape
+local appended = batches.appended
 
 local M = {}
 
@@ -22,13 +23,6 @@ local POINTERS = { states = "sb_state_record *", targets = "sb_target_record *" 
 local NAMES = { "states", "targets" }
 
 local function pointer(name, t) return ffi.cast(POINTERS[name], t.ptr) end
-
-local function appended(shape, size)
-  local out = {}
-  for i = 1, #shape do out[i] = shape[i] end
-  out[#out + 1] = size
-  return out
-end
 
 -- New records of a shape, to be written.
 local function make(shape, device)

@@ -41,6 +41,16 @@ AT(sb_logprob_out, count, 32);
 AT(sb_logprob_out, outside, 40);
 _Static_assert(sizeof(sb_logprob_out) == 48, "sb_logprob_out");
 
+AT(sb_ids_out, logprob, 8);
+AT(sb_ids_out, rank, 16);
+AT(sb_ids_out, lse, 24);
+_Static_assert(sizeof(sb_ids_out) == 32, "sb_ids_out");
+
+AT(sb_topk_out, ids, 8);
+AT(sb_topk_out, logprob, 16);
+AT(sb_topk_out, lse, 24);
+_Static_assert(sizeof(sb_topk_out) == 32, "sb_topk_out");
+
 AT(sb_launch, split, 4);
 AT(sb_launch, threads, 8);
 AT(sb_launch, check, 12);

@@ -51,16 +51,18 @@ end
 
 -- The batch on a device. Logits that cannot be read in place there are made contiguous first, as
 -- the message says.
-local function batch_on(device, spec)
+local function batch_on(device, spec, opts)
   if type(spec.to) == "function" then return assert(spec:to(device)) end
-  if not samebits.is_tensor(spec.logits) then return assert(samebits.batch(spec):to(device)) end
+  if not samebits.is_tensor(spec.logits) then
+    return assert(samebits.batch(spec, opts):to(device))
+  end
   local copy = {}
   for key, value in pairs(spec) do copy[key] = value end
   copy.logits = M.placed(spec.logits, device)
-  local ok, made = pcall(samebits.batch, copy)
+  local ok, made = pcall(samebits.batch, copy, opts)
   if not ok and tostring(made):find("make them contiguous first", 1, true) then
     copy.logits = assert(copy.logits:contiguous())
-    made = samebits.batch(copy)
+    made = samebits.batch(copy, opts)
   elseif not ok then
     error(made, 0)
   end
@@ -73,6 +75,16 @@ for _, at in ipairs(present) do
     local out = assert(ctx:logprob(batch_on(ctx.device, spec), opts))
     local results = {}
     for name, t in pairs(out) do results[name] = assert(t:to "cpu") end
+    return results
+  end
+
+  --- Another call of the context, `ctx:topk(batch, 5)` being at.call("topk", spec, 5); its results
+  -- in memory. Such calls may need no ids.
+  function at.call(name, spec, ...)
+    local ctx = at.context()
+    local out = assert(ctx[name](ctx, batch_on(ctx.device, spec, { ids = false }), ...))
+    local results = {}
+    for key, t in pairs(out) do results[key] = assert(t:to "cpu") end
     return results
   end
 

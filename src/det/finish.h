@@ -62,22 +62,32 @@ SB_DET float sb_lse_of(sb_lg sum, const sb_row *row)
     return (float)(row->kappa * ((double)sum.e + sum.f));
 }
 
+/* The sum's logarithm. Requires: not sb_state_is_nan(s). */
+SB_DET sb_lg sb_sum_log(const sb_state *s)
+{
+    sb_mantissa sum = sb_sum_mantissa(s);
+    return sb_log2_parts(sum.m, sum.e);
+}
+
+/* The logprob of an id whose logit is x. Requires: x is not NaN or +inf. */
+SB_DET float sb_logprob_beside(sb_lg sum, float x, const sb_row *row)
+{
+    sb_mantissa target;
+    if (sb_is_absent(x)) return sb_float(0xff800000u);
+    target = sb_target_mantissa(x, row);
+    return sb_logprob_of(sb_log2_parts(target.m, target.e), sum, row);
+}
+
 SB_DET float sb_finish_logprob(const sb_state *s, float x, const sb_row *row)
 {
-    sb_mantissa sum, target;
     if (sb_state_is_nan(s)) return sb_float(SB_NAN_BITS);
-    if (sb_is_absent(x)) return sb_float(0xff800000u);
-    sum = sb_sum_mantissa(s);
-    target = sb_target_mantissa(x, row);
-    return sb_logprob_of(sb_log2_parts(target.m, target.e), sb_log2_parts(sum.m, sum.e), row);
+    return sb_logprob_beside(sb_sum_log(s), x, row);
 }
 
 SB_DET float sb_finish_lse(const sb_state *s, const sb_row *row)
 {
-    sb_mantissa sum;
     if (sb_state_is_nan(s)) return sb_float(SB_NAN_BITS);
-    sum = sb_sum_mantissa(s);
-    return sb_lse_of(sb_log2_parts(sum.m, sum.e), row);
+    return sb_lse_of(sb_sum_log(s), row);
 }
 
 #endif
