@@ -278,8 +278,8 @@ typedef struct sb_ids_out {
  * them may be ignore_index. A row with nothing else is ignored, as one that is masked.
  *
  * An ignored row or id has logprob +0 and rank -1; a poisoned or empty row NaN and -1. The rank of
- * an absent id is the number of present ones: the rank of an active token outside its kept set
- * is the set's size. Ranks take a second pass over the logits, and K comparisons for each of them.
+ * an absent id is the number of present ones. Ranks take a second pass over the logits, and K
+ * comparisons for each of them.
  *
  * Errors: as sb_logprob; SB_ERR_SHAPE where k is no K. */
 SB_API sb_status sb_logprob_ids(sb_context *ctx, const sb_ids_out *out, const sb_batch *batch,

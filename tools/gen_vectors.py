@@ -995,6 +995,70 @@ def shards_file():
     return out
 
 
+# --- Kept sets and the order of ids -------------------------------------------------------------
+
+def order_file():
+    out = File("order", "kept sets, logprobs and ranks of several ids, the first ids of a row")
+    draws = SplitMix64(121)
+
+    def case(name, dtype, row, kept, ids, k):
+        tau, vocab = draws.pick(TAUS), len(row)
+        out.add("case", name)
+        out.add("dtype", dtype)
+        out.add("tau", hex_of(tau, "f32"))
+        out.add("vocab", vocab)
+        out.values("x", row, dtype)
+        if kept is not None:
+            out.values("kept", kept, "f32")
+        logprobs, ranks, first, theirs, lse = ref.order_row(
+            [ref.decode(b, dtype) for b in row], kept, ids, k, ref.from_bits32(tau))
+        for i, logprob, rank in zip(ids, logprobs, ranks):
+            out.add("entry", i, hex_of(ref.bits32(logprob), "f32"), rank)
+        for i, logprob in zip(first, theirs):
+            out.add("first", i, hex_of(ref.bits32(logprob), "f32"))
+        out.add("lse", hex_of(ref.bits32(lse), "f32"), "-")
+        out.add("end")
+
+    def words(vocab, odds):
+        """About one id in odds is kept; bits past the vocabulary are anything."""
+        bits = [draws.below(odds) == 0 for _ in range((vocab + 31) // 32 * 32)]
+        return [sum(bit << i for i, bit in enumerate(bits[w:w + 32]))
+                for w in range(0, len(bits), 32)]
+
+    def ids_of(vocab, number):
+        return [draws.below(vocab) for _ in range(number)]
+
+    for dtype in DTYPES:
+        absent, sign = ABSENT[dtype], 1 << (4 * ref.WIDTH[dtype] - 1)
+        for vocab, number, k in ((1, 1, 1), (2, 2, 4), (16, 3, 5), (17, 4, 64), (40, 6, 8),
+                                 (100, 8, 33), (300, 5, 64)):
+            row = Recipe("gauss", draws.next(), -13, 0, 0).row(vocab, dtype)
+            case("plain", dtype, row, None, ids_of(vocab, number), k)
+            ties = Recipe("few", draws.next(), -1, -2, 0).row(vocab, dtype)
+            case("ties", dtype, ties, None, ids_of(vocab, number), k)
+            for odds in (2, 9):
+                case("kept, one in %d" % odds, dtype, draws.pick((row, ties)), words(vocab, odds),
+                     ids_of(vocab, number), k)
+        row = Recipe("gauss", draws.next(), -13, 0, 0).row(70, dtype)
+        case("all kept", dtype, row, [0xFFFFFFFF] * 3, [0, 69], 3)
+        case("nothing kept", dtype, row, [0] * 3, [0, 69], 3)
+        case("one kept", dtype, row, [0, 1 << 7, 0], [39, 40], 3)
+        case("nothing present", dtype, [absent] * 20, None, [0, 19], 2)
+        for name, bits in (("NaN", NAN[dtype]), ("+inf", PLUS_INF[dtype])):
+            spoilt = list(row)
+            spoilt[41] = bits
+            case(name, dtype, spoilt, None, [0, 41], 3)
+            case(name + ", kept", dtype, spoilt, [1, 1 << 9, 0], [0, 41], 3)
+            case(name + ", not kept", dtype, spoilt, [7, 1 << 8, 0xFFFFFFFF], [0, 41, 64], 5)
+        zeros = [draws.pick((0, sign, sign | 1, 1, absent)) for _ in range(50)]
+        case("zeros of both signs", dtype, zeros, None, [0, 1, 2, 3, 48, 49], 50)
+        largest = LOWEST[dtype] ^ sign
+        huge = [draws.pick((largest, largest - 1, LOWEST[dtype], LOWEST[dtype] - 1, absent))
+                for _ in range(40)]
+        case("logits that saturate", dtype, huge, None, [0, 1, 2, 3, 38, 39], 40)
+    return out
+
+
 # --- Main ---------------------------------------------------------------------------------------
 
 # The contract's own special rows: m, the rest, logprob of id 0, lse (tau 0x1.715476p+0).
@@ -1024,7 +1088,7 @@ def main(arguments):
     accuracy, changed = Accuracy(), 0
     for make in (constants_file, exp2_file, lg_file, leaf_file, merge_file, sums_file,
                  lambda: edge_rows(accuracy), lambda: generated_rows(accuracy), batches_file,
-                 shards_file):
+                 shards_file, order_file):
         out = make()
         path = os.path.join(folder, out.name + ".txt")
         old = None

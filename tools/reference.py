@@ -367,6 +367,38 @@ def finish_records(state, target, k):
     return finish_logprob(state, from_bits32(target[0]), k), finish_lse(state, k)
 
 
+# --- Kept sets and the order of ids -------------------------------------------------------------
+
+def kept_row(row, kept):
+    """Kept sets: the row as its kept set shows it. kept: the 32-bit words, or None: all."""
+    if kept is None:
+        return list(row)
+    return [x if kept[i >> 5] >> (i & 31) & 1 else -INF for i, x in enumerate(row)]
+
+
+def in_order(row):
+    """Order of ids: the present ones, largest logit first, of equal ones the lowest id."""
+    return sorted((i for i, x in enumerate(row) if x > -INF), key=lambda i: (-row[i], i))
+
+
+def order_row(row, kept, ids, k, temperature):
+    """One row of fp32 values: (logprob of each id, rank of each id, first k ids, their logprobs,
+    lse)."""
+    constants = Constants(temperature)
+    row = kept_row(row, kept)
+    state = row_state(row, constants)
+    lse = finish_lse(state, constants)
+    if state.J in (0, POISON_J):
+        nan = math.nan
+        return [nan] * len(ids), [-1] * len(ids), [-1] * k, [nan] * k, lse
+    order = in_order(row)
+    place = {i: n for n, i in enumerate(order)}
+    first = order[:k] + [-1] * (k - len(order))
+    return ([finish_logprob(state, row[i], constants) for i in ids],
+            [place.get(i, len(order)) for i in ids], first,
+            [finish_logprob(state, row[i], constants) if i >= 0 else -INF for i in first], lse)
+
+
 # --- Sums ---------------------------------------------------------------------------------------
 
 def exact_sum(values):

@@ -11,7 +11,8 @@ local variants = require "samebits.variants"
 local M = {}
 
 --- The files that the public API can be checked with.
-M.FILES = { "rows.txt", "generated.txt", "batches.txt", "shards.txt", "constants.txt" }
+M.FILES = { "rows.txt", "generated.txt", "batches.txt", "shards.txt", "order.txt",
+            "constants.txt" }
 
 --- Where they are in a checkout.
 M.directory = (debug.getinfo(1, "S").source:match "^@(.*)/[^/]*$" or ".") .. "/../../spec/vectors"
@@ -20,16 +21,18 @@ local function hex(t, i)
   return bit.tohex(ffi.cast("const uint32_t *", t.ptr)[i])
 end
 
--- A batch's results in memory; or nil and a message.
-local function score(ctx, batch, opts)
-  local out, why = ctx:logprob(batch, opts)
+-- The results of a call in memory; or nil and a message.
+local function in_memory(out, why)
   if not out then return nil, why end
+  local results = {}
   for name, t in pairs(out) do
-    out[name], why = t:to "cpu"
-    if why then return nil, why end
+    results[name], why = t:to "cpu"
+    if not results[name] then return nil, why end
   end
-  return out
+  return results
 end
+
+local function score(ctx, batch, opts) return in_memory(ctx:logprob(batch, opts)) end
 
 -- Each check returns nothing, or what differs.
 
@@ -172,6 +175,46 @@ local function check_shards(ctx, case)
   end
 end
 
+-- Several ids a row, their ranks, and the first ids; each id alone, too.
+local function check_order(ctx, case)
+  local ids, n, k = {}, #case.entries, #case.first
+  for i, entry in ipairs(case.entries) do ids[i] = entry.id end
+  local kept = case.kept and tensor.from_bits(case.kept, "int32"):view(1, #case.kept)
+  local spec = { logits = case.logits, ids = { ids }, kept = kept, temperature = case.tau }
+  local batch, lost = batches.new(spec):to(ctx.device)
+  if not batch then return lost end
+  local out, why = in_memory(ctx:logprob_ids(batch))
+  if not out then return why end
+  local function differs(what, want, got)
+    if want ~= got then return ("%s: expected %s, got %s"):format(what, want, got) end
+  end
+  for i = 1, n do
+    local entry, what = case.entries[i], ("id %d"):format(ids[i])
+    local wrong = differs("logprob of " .. what, entry.bits, hex(out.logprob, i - 1)) or
+                  differs("rank of " .. what, entry.rank, out.rank:get(0, i - 1))
+    if wrong then return wrong end
+    spec.ids = { ids[i] }
+    batch, lost = batches.new(spec):to(ctx.device)
+    if not batch then return lost end
+    local alone, problem = score(ctx, batch)
+    if not alone then return problem end
+    wrong = differs("logprob by itself of " .. what, entry.bits, hex(alone.token, 0)) or
+            differs("lse", case.lse, hex(alone.lse, 0))
+    if wrong then return wrong end
+  end
+  local top
+  top, why = in_memory(ctx:topk(batch, k))
+  if not top then return why end
+  for i, first in ipairs(case.first) do
+    local wrong = differs(("place %d"):format(i - 1), first.id, top.ids:get(0, i - 1)) or
+                  differs(("logprob of place %d"):format(i - 1), first.bits,
+                          hex(top.logprob, i - 1))
+    if wrong then return wrong end
+  end
+  return differs("lse of the first", case.lse, hex(top.lse, 0)) or
+         differs("lse of several", case.lse, hex(out.lse, 0))
+end
+
 local function check_refused(ctx, case)
   local batch, lost = batches.new { logits = tensor.zeros { 1, 1 }, ids = { 0 },
                                     temperature = case.refused }:to(ctx.device)
@@ -187,6 +230,7 @@ local function check(ctx, case)
   if case.refused then return check_refused(ctx, case) end
   if case.targets then return check_row(ctx, case) end
   if case.shards then return check_shards(ctx, case) end
+  if case.entries then return check_order(ctx, case) end
   return check_batch(ctx, case)
 end
 

@@ -1,7 +1,8 @@
 --- Reads golden vectors: the files that spec/vectors/README.md defines.
 --
--- Only what the public API can be asked is read: rows, generated rows, batches, shards, merges, and
--- refused temperatures. The other files hold steps inside the arithmetic, which the C tests check.
+-- Only what the public API can be asked is read: rows, generated rows, batches, shards, merges, the
+-- order of ids, and refused temperatures. The other files hold steps inside the arithmetic, which
+-- the C tests check.
 
 local ffi = require "ffi"
 local bit = require "bit"
@@ -220,6 +221,21 @@ function KEYS.record(case, text)
   case.records[#case.records + 1] = { id = tonumber(words[1]), x = words[2], bits = words[3] }
 end
 
+function KEYS.kept(case, text) case.kept = case.kept or {}; append(case.kept, split(text)) end
+
+function KEYS.entry(case, text)
+  local words = split(text)
+  case.entries = case.entries or {}
+  case.entries[#case.entries + 1] = { id = tonumber(words[1]), bits = words[2],
+                                      rank = tonumber(words[3]) }
+end
+
+function KEYS.first(case, text)
+  local words = split(text)
+  case.first = case.first or {}
+  case.first[#case.first + 1] = { id = tonumber(words[1]), bits = words[2] }
+end
+
 function KEYS.leaf(case, text)
   local pair = numbers(text)
   case.leaves = case.leaves or {}
@@ -280,7 +296,8 @@ local function one_line(path, at, key, value)
 end
 
 -- Files whose cases are blocks.
-local BLOCKS = { rows = true, generated = true, batches = true, shards = true, merge = true }
+local BLOCKS = { rows = true, generated = true, batches = true, shards = true, merge = true,
+                 order = true }
 
 --- The cases of a file. True values (`exact` of a target, `exact_lse` and `entropy` of a row) are
 -- numbers where the file has them.
