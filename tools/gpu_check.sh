@@ -36,8 +36,11 @@ fi
 driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)
 # "NVIDIA H100 80GB HBM3": h100
 short=$(printf %s "$gpu" | tr '[:upper:] ' '[:lower:]\n' | grep -m 1 '[0-9]' || echo gpu)
-today=$(date +%Y-%m-%d)
 mkdir -p "$results" || exit 1
+day=$(date +%Y-%m-%d) today=$day number=2
+while [ -e "$results/check-$short-$today.md" ] || [ -e "$results/gpu-$short-$today.md" ]; do
+  today=$day-$number number=$((number + 1)) # an earlier record of the day stays
+done
 record=$results/check-$short-$today.md logs=$(mktemp -d) || exit 1
 trap 'rm -rf "$logs"' EXIT
 
