@@ -109,6 +109,7 @@ GENERATED += $(OBJDIR)/cpu_avx512.o
 GENERATED += $(OBJDIR)/cpu_scalar.o
 GENERATED += $(OBJDIR)/cuda_conventional.o
 GENERATED += $(OBJDIR)/cuda_driver.o
+GENERATED += $(OBJDIR)/cuda_order.o
 GENERATED += $(OBJDIR)/cuda_plan.o
 GENERATED += $(OBJDIR)/cuda_shards.o
 GENERATED += $(OBJDIR)/driver.o
@@ -138,6 +139,7 @@ OBJECTS += $(OBJDIR)/cpu_avx512.o
 OBJECTS += $(OBJDIR)/cpu_scalar.o
 OBJECTS += $(OBJDIR)/cuda_conventional.o
 OBJECTS += $(OBJDIR)/cuda_driver.o
+OBJECTS += $(OBJDIR)/cuda_order.o
 OBJECTS += $(OBJDIR)/cuda_plan.o
 OBJECTS += $(OBJDIR)/cuda_shards.o
 OBJECTS += $(OBJDIR)/driver.o
@@ -265,6 +267,9 @@ $(OBJDIR)/cuda_conventional.o: ../src/cuda_conventional.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/cuda_driver.o: ../src/cuda_driver.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/cuda_order.o: ../src/cuda_order.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/cuda_plan.o: ../src/cuda_plan.c

@@ -109,6 +109,7 @@ GENERATED += $(OBJDIR)/cpu_avx512.o
 GENERATED += $(OBJDIR)/cpu_scalar.o
 GENERATED += $(OBJDIR)/cuda_conventional.o
 GENERATED += $(OBJDIR)/cuda_driver.o
+GENERATED += $(OBJDIR)/cuda_order.o
 GENERATED += $(OBJDIR)/cuda_plan.o
 GENERATED += $(OBJDIR)/cuda_shards.o
 GENERATED += $(OBJDIR)/memory.o
@@ -135,6 +136,7 @@ OBJECTS += $(OBJDIR)/cpu_avx512.o
 OBJECTS += $(OBJDIR)/cpu_scalar.o
 OBJECTS += $(OBJDIR)/cuda_conventional.o
 OBJECTS += $(OBJDIR)/cuda_driver.o
+OBJECTS += $(OBJDIR)/cuda_order.o
 OBJECTS += $(OBJDIR)/cuda_plan.o
 OBJECTS += $(OBJDIR)/cuda_shards.o
 OBJECTS += $(OBJDIR)/memory.o
@@ -150,42 +152,62 @@ OBJECTS += $(OBJDIR)/version.o
 
 ifeq ($(config),release)
 GENERATED += obj/release/conventional.cu.o
+GENERATED += obj/release/kept.cu.o
 GENERATED += obj/release/logprob.cu.o
+GENERATED += obj/release/order.cu.o
 GENERATED += obj/release/shards.cu.o
 OBJECTS += obj/release/conventional.cu.o
+OBJECTS += obj/release/kept.cu.o
 OBJECTS += obj/release/logprob.cu.o
+OBJECTS += obj/release/order.cu.o
 OBJECTS += obj/release/shards.cu.o
 
 else ifeq ($(config),debug)
 GENERATED += obj/debug/conventional.cu.o
+GENERATED += obj/debug/kept.cu.o
 GENERATED += obj/debug/logprob.cu.o
+GENERATED += obj/debug/order.cu.o
 GENERATED += obj/debug/shards.cu.o
 OBJECTS += obj/debug/conventional.cu.o
+OBJECTS += obj/debug/kept.cu.o
 OBJECTS += obj/debug/logprob.cu.o
+OBJECTS += obj/debug/order.cu.o
 OBJECTS += obj/debug/shards.cu.o
 
 else ifeq ($(config),asan)
 GENERATED += obj/asan/conventional.cu.o
+GENERATED += obj/asan/kept.cu.o
 GENERATED += obj/asan/logprob.cu.o
+GENERATED += obj/asan/order.cu.o
 GENERATED += obj/asan/shards.cu.o
 OBJECTS += obj/asan/conventional.cu.o
+OBJECTS += obj/asan/kept.cu.o
 OBJECTS += obj/asan/logprob.cu.o
+OBJECTS += obj/asan/order.cu.o
 OBJECTS += obj/asan/shards.cu.o
 
 else ifeq ($(config),tsan)
 GENERATED += obj/tsan/conventional.cu.o
+GENERATED += obj/tsan/kept.cu.o
 GENERATED += obj/tsan/logprob.cu.o
+GENERATED += obj/tsan/order.cu.o
 GENERATED += obj/tsan/shards.cu.o
 OBJECTS += obj/tsan/conventional.cu.o
+OBJECTS += obj/tsan/kept.cu.o
 OBJECTS += obj/tsan/logprob.cu.o
+OBJECTS += obj/tsan/order.cu.o
 OBJECTS += obj/tsan/shards.cu.o
 
 else ifeq ($(config),coverage)
 GENERATED += obj/coverage/conventional.cu.o
+GENERATED += obj/coverage/kept.cu.o
 GENERATED += obj/coverage/logprob.cu.o
+GENERATED += obj/coverage/order.cu.o
 GENERATED += obj/coverage/shards.cu.o
 OBJECTS += obj/coverage/conventional.cu.o
+OBJECTS += obj/coverage/kept.cu.o
 OBJECTS += obj/coverage/logprob.cu.o
+OBJECTS += obj/coverage/order.cu.o
 OBJECTS += obj/coverage/shards.cu.o
 
 endif
@@ -294,6 +316,9 @@ $(OBJDIR)/cuda_conventional.o: ../src/cuda_conventional.c
 $(OBJDIR)/cuda_driver.o: ../src/cuda_driver.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/cuda_order.o: ../src/cuda_order.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/cuda_plan.o: ../src/cuda_plan.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -332,57 +357,87 @@ $(OBJDIR)/version.o: ../src/version.c
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 
 ifeq ($(config),release)
-obj/release/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/release/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel conventional.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/release/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/release/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/release/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel kept.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/release/kept.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/release/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/release/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/release/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/release/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel order.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/release/order.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/release/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel shards.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/release/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
 
 else ifeq ($(config),debug)
-obj/debug/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/debug/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel conventional.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/debug/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/debug/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/debug/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel kept.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/debug/kept.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/debug/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/debug/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/debug/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/debug/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel order.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/debug/order.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/debug/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel shards.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/debug/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
 
 else ifeq ($(config),asan)
-obj/asan/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/asan/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel conventional.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/asan/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/asan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/asan/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel kept.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/asan/kept.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/asan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/asan/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/asan/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/asan/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel order.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/asan/order.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/asan/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel shards.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/asan/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
 
 else ifeq ($(config),tsan)
-obj/tsan/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/tsan/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel conventional.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/tsan/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/tsan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/tsan/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel kept.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/tsan/kept.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/tsan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/tsan/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/tsan/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/tsan/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel order.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/tsan/order.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/tsan/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel shards.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/tsan/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
 
 else ifeq ($(config),coverage)
-obj/coverage/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/coverage/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel conventional.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/coverage/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/coverage/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/coverage/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel kept.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/coverage/kept.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/coverage/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/coverage/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/coverage/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/coverage/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel order.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/coverage/order.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/coverage/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel shards.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/coverage/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
 

@@ -51,11 +51,26 @@ SB_DET bool is_active(const sb_cuda_args &in, int64_t row, int64_t id)
            !(in.shift && starts_sequence(in, row));
 }
 
+/* The logits that score row. */
+SB_DET const char *logits_of(const sb_cuda_args &in, int64_t row)
+{
+    int64_t source = row - in.shift, element;
+    if (in.flat) element = source * in.row_stride;
+    else element = source / in.time * in.batch_stride + source % in.time * in.row_stride;
+    return (const char *)in.logits + element * in.itemsize;
+}
+
+/* Whether id, which is in range, is in row's kept set. */
+SB_DET bool is_kept(const sb_cuda_args &in, int64_t row, int64_t id)
+{
+    const uint32_t *kept = (const uint32_t *)in.kept;
+    return !kept || (kept[row * in.kept_stride + id / 32] >> (id % 32) & 1);
+}
+
 /* Whether row is active and where its logits lie; precedence as samebits.h states it. */
 SB_DET row_of_call resolve(const sb_cuda_args &in, int64_t row)
 {
     row_of_call r;
-    int64_t source = row - in.shift, element;
     r.logits = nullptr;
     r.bad = false;
     r.tau = 1.0f;
@@ -63,9 +78,7 @@ SB_DET row_of_call resolve(const sb_cuda_args &in, int64_t row)
     if (!is_active(in, row, r.id)) return r;
     r.tau = in.temperatures ? ((const float *)in.temperatures)[row] : in.temperature;
     r.bad = r.id < 0 || r.id >= in.vocab || !sb_temperature_ok(r.tau);
-    if (in.flat) element = source * in.row_stride;
-    else element = source / in.time * in.batch_stride + source % in.time * in.row_stride;
-    r.logits = (const char *)in.logits + element * in.itemsize;
+    r.logits = logits_of(in, row);
     return r;
 }
 

@@ -62,6 +62,7 @@ SB_DET void warp_barrier()
 #define __shfl_up_sync(mask, x, step) __shfl_up(x, step, WARP)
 #define __any_sync(mask, x) __any(x)
 #define __all_sync(mask, x) __all(x)
+#define __ballot_sync(mask, x) __ballot(x)
 
 /* ---- launches ----------------------------------------------------------------------------- */
 

@@ -154,20 +154,24 @@ extern "C" __global__ void __launch_bounds__(256)
     int lane = threadIdx.x % WARP;
     if (b >= in.batch) return;
 
-    int64_t first, last, active = 0;
+    int64_t first, last, active = 0, outside = 0;
     bool well = extent_of(in, b, &first, &last);
     sb_sum sum;
     sb_sum_init(&sum);
     for (int64_t row = first + lane; row < last; row += WARP) {
         if (in.tokens) sb_sum_add(&sum, ((const float *)in.tokens)[row]);
-        if (in.count)
-            active += is_active(in, row, int_at(in.ids, in.ids_dtype, row)) && is_listed(in, row);
+        if (!in.count && !in.outside) continue;
+        const int64_t id = int_at(in.ids, in.ids_dtype, row);
+        if (!is_active(in, row, id) || !is_listed(in, row)) continue;
+        active++;
+        if (in.outside && id >= 0 && id < in.vocab) outside += !is_kept(in, row, id);
     }
     for (int step = WARP / 2; step > 0; step /= 2) {
         sb_u128 other = (sb_u128)__shfl_xor_sync(FULL, (uint64_t)(sum.magnitude >> 64), step) << 64;
         other |= __shfl_xor_sync(FULL, (uint64_t)sum.magnitude, step);
         sum.magnitude += other;
         active += __shfl_xor_sync(FULL, active, step);
+        outside += __shfl_xor_sync(FULL, outside, step);
     }
     sum.nan = __any_sync(FULL, sum.nan);
     sum.inf = __any_sync(FULL, sum.inf);
@@ -175,4 +179,5 @@ extern "C" __global__ void __launch_bounds__(256)
     if (!well) report(in, SB_BAD_CU_SEQLENS, b);
     if (in.sequence) ((float *)in.sequence)[b] = well ? sb_sum_round(&sum) : sb_float(SB_NAN_BITS);
     if (in.count) ((int64_t *)in.count)[b] = active;
+    if (in.outside) ((int64_t *)in.outside)[b] = outside;
 }

@@ -10,7 +10,8 @@
  *     leaves -> thread's state -> warp -> block -> [pieces: partial_merge] -> record
  *     records of shards -> one thread a row -> record -> finish
  *
- *     partial_<dtype>    grid work * split, blocks of a multiple of 32 threads up to 512. split 1:
+ *     partial_<dtype>, partial_<dtype>_kept
+ *                        grid work * split, blocks of a multiple of 32 threads up to 512. split 1:
  *                        writes the records. Else pieces [work][split] and the targets.
  *     partial_merge      a warp an item; grid covers work * 32 threads.
  *     shards_merge       a thread a row.
@@ -18,6 +19,7 @@
 #include "../src/det/record.h"
 #include "common.cuh"
 #include "finish.cuh"
+#include "kept.cuh"
 #include "leaf.cuh"
 #include "load.cuh"
 
@@ -66,13 +68,13 @@ SB_DET void write_target_record(const sb_cuda_shard_args &a, const block_row &mi
     int64_t i = mine.id - a.first;
     sb_target t = { 0, 0 };
     if (i >= 0 && i < a.held) {
-        t.x = logit_bits<DTYPE>(mine.logits, i);
+        t.x = is_kept(a.in, mine.number, mine.id) ? logit_bits<DTYPE>(mine.logits, i) : 0xff800000u;
         t.owners = 1;
     }
     ((sb_target *)a.targets)[mine.number] = t;
 }
 
-template <int DTYPE> SB_DET void partial_block(const sb_cuda_shard_args &a)
+template <int DTYPE, bool KEPT> SB_DET void partial_block(const sb_cuda_shard_args &a)
 {
     const sb_cuda_args &in = a.in;
     __shared__ block_row mine;
@@ -96,7 +98,8 @@ template <int DTYPE> SB_DET void partial_block(const sb_cuda_shard_args &a)
     part.vocab = a.held;
     part.first = (int)(piece * in.piece);
     part.last = min(part.first + (int)in.piece, leaves);
-    sum_part<DTYPE>(&t, part, mine.row);
+    if (KEPT) sum_kept<DTYPE>(&t.s, in, mine.number, part, a.first / SB_LEAF, mine.row);
+    else sum_part<DTYPE>(&t, part, mine.row);
     block_merge(&t.s, shared);
     if (threadIdx.x == blockDim.x - 1 && piece == 0) write_target_record<DTYPE>(a, mine);
     if (threadIdx.x != 0) return;
@@ -110,7 +113,12 @@ template <int DTYPE> SB_DET void partial_block(const sb_cuda_shard_args &a)
     extern "C" __global__ void __launch_bounds__(512, 3)                                           \
         partial_##name(const __grid_constant__ sb_cuda_shard_args a)                               \
     {                                                                                              \
-        partial_block<DTYPE>(a);                                                                   \
+        partial_block<DTYPE, false>(a);                                                            \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(512)                                              \
+        partial_##name##_kept(const __grid_constant__ sb_cuda_shard_args a)                        \
+    {                                                                                              \
+        partial_block<DTYPE, true>(a);                                                             \
     }
 PARTIAL(f32, SB_CUDA_F32)
 PARTIAL(f16, SB_CUDA_F16)

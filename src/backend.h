@@ -57,6 +57,8 @@ typedef struct sb_backend {
     sb_status (*ids)(sb_context *ctx, const sb_ids_out *out, const sb_call *call);
     /* Optional. call->width is 1, or 0 where the batch has no ids. */
     sb_status (*topk)(sb_context *ctx, const sb_topk_out *out, const sb_call *call, int64_t k);
+    /* Optional. Scratch enough for both, whatever K and k. */
+    uint64_t (*order_workspace)(sb_context *ctx, const sb_call *call);
 
     /* Optional. The control group's logprob: sb_conventional_logprob alone calls it. */
     sb_status (*conventional)(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);

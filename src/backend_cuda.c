@@ -19,6 +19,7 @@
 extern const unsigned char sb_fatbin_logprob[];
 extern const uint64_t sb_fatbin_logprob_size;
 extern const unsigned char sb_fatbin_conventional[];
+extern const unsigned char sb_fatbin_kept[];
 
 #define KERNELS(X)                                                                                 \
     X(logprob_f32)                                                                                 \
@@ -33,6 +34,12 @@ extern const unsigned char sb_fatbin_conventional[];
     X(logprob_finish)                                                                              \
     X(sequence_sums)
 
+/* For rows with kept sets. */
+#define KEPT_KERNELS(X)                                                                            \
+    X(kept_f32)                                                                                    \
+    X(kept_f16)                                                                                    \
+    X(kept_bf16)
+
 /* The control group's: loaded by the first call that asks for it. */
 #define CONVENTIONAL_KERNELS(X)                                                                    \
     X(conventional_f32)                                                                            \
@@ -45,10 +52,12 @@ typedef struct cuda {
     sb_cuda_driver driver;
     CUdevice device;
     int ordinal;
-    CUcontext context;             /* the primary one */
-    CUmodule module, conventional; /* conventional: null until it is asked for */
+    CUcontext context; /* the primary one */
+    CUmodule module, kept;
+    CUmodule conventional; /* null until it is asked for */
 #define KERNEL_FIELD(name) CUfunction name;
     KERNELS(KERNEL_FIELD)
+    KEPT_KERNELS(KERNEL_FIELD)
     CONVENTIONAL_KERNELS(KERNEL_FIELD)
     int multiprocessors;
     int hopper;            /* compute capability 9.0: clusters, and kernels set up early */
@@ -57,6 +66,7 @@ typedef struct cuda {
     CUdeviceptr bad_device;
     char isa[16]; /* "sm_90" */
     sb_cuda_shards shards;
+    sb_cuda_order order;
 } cuda;
 
 sb_status sb_cuda_failed(sb_message *why, const sb_cuda_driver *driver, const char *what,
@@ -166,7 +176,14 @@ static sb_status load_kernels(cuda *c, sb_message *why)
     DRIVER(why, &c->driver, ModuleGetFunction, &c->name, c->module, #name);                        \
     DRIVER(why, &c->driver, FuncLoad, c->name);
     KERNELS(KERNEL_LOAD)
+#undef KERNEL_LOAD
+    DRIVER(why, &c->driver, ModuleLoadData, &c->kept, sb_fatbin_kept);
+#define KERNEL_LOAD(name)                                                                          \
+    DRIVER(why, &c->driver, ModuleGetFunction, &c->name, c->kept, #name);                          \
+    DRIVER(why, &c->driver, FuncLoad, c->name);
+    KEPT_KERNELS(KERNEL_LOAD)
     status = sb_cuda_shards_load(&c->shards, &c->driver, why);
+    if (status == SB_OK) status = sb_cuda_order_load(&c->order, &c->driver, why);
     return status == SB_OK ? prepare_few(c, why) : status;
 }
 
@@ -187,8 +204,10 @@ static void close_state(cuda *c)
     if (c->context && c->driver.CtxPushCurrent(c->context) == CUDA_SUCCESS) {
         if (c->bad) c->driver.MemFreeHost((void *)(uintptr_t)c->bad);
         if (c->module) c->driver.ModuleUnload(c->module);
+        if (c->kept) c->driver.ModuleUnload(c->kept);
         if (c->conventional) c->driver.ModuleUnload(c->conventional);
         if (c->shards.module) c->driver.ModuleUnload(c->shards.module);
+        if (c->order.module) c->driver.ModuleUnload(c->order.module);
         c->driver.CtxPopCurrent(&popped);
     }
     if (c->context) c->driver.DevicePrimaryCtxRelease(c->device);
@@ -279,10 +298,12 @@ static sb_status check_pointers(sb_context *ctx, const sb_logprob_out *out, cons
         { "temperatures", in->temperatures, 4 },
         { "row_list", in->row_list, 8 },
         { "cu_seqlens", in->cu_seqlens, in->cu_seqlens_dtype == SB_I64 ? 8 : 4 },
+        { "kept", in->kept, 4 },
         { "token", out->token, 4 },
         { "lse", out->lse, 4 },
         { "sequence", out->sequence, 4 },
         { "count", out->count, 8 },
+        { "outside", out->outside, 8 },
         { "workspace", call->launch.workspace, 256 },
     };
     for (size_t i = 0; i < sizeof pointers / sizeof *pointers; i++) {
@@ -315,10 +336,14 @@ static sb_cuda_args args_of(const cuda *c, const sb_logprob_out *out, const sb_c
     a.mask = address(in->mask);
     a.temperatures = address(in->temperatures);
     a.row_list = address(in->row_list);
+    a.kept = address(in->kept);
+    a.kept_stride = in->kept_stride;
+    a.width = call->width;
     a.token = address(out->token);
     a.lse = address(out->lse);
     a.sequence = address(out->sequence);
     a.count = address(out->count);
+    a.outside = address(out->outside);
     a.states = scratch;
     a.targets = scratch + p->states;
     a.tokens = p->tokens ? scratch + p->states + p->targets : a.token;
@@ -433,6 +458,8 @@ static shape warps_for(int64_t items, int early)
 
 static CUfunction kernel_for(const cuda *c, int32_t dtype, const sb_cuda_plan *p)
 {
+    if (p->kind == SB_CUDA_KEPT)
+        return dtype == SB_F32 ? c->kept_f32 : dtype == SB_F16 ? c->kept_f16 : c->kept_bf16;
     if (p->kind == SB_CUDA_CLUSTER) return OF_DTYPE(c, dtype, _cluster);
     return p->kind == SB_CUDA_FEW ? OF_DTYPE(c, dtype, _few) : OF_DTYPE(c, dtype, );
 }
@@ -445,7 +472,7 @@ static sb_status run(sb_context *ctx, const sb_logprob_out *out, const sb_call *
     sb_cuda_args a = args_of(c, out, call, p, scratch);
     int32_t dtype = call->in.logits_dtype;
     shape grid = { sb_cuda_blocks(p), sb_cuda_block(p), p->kind == SB_CUDA_CLUSTER ? p->split : 0,
-                   p->kind != SB_CUDA_STREAM, sb_cuda_shared(p, dtype) };
+                   p->kind == SB_CUDA_FEW || p->kind == SB_CUDA_CLUSTER, sb_cuda_shared(p, dtype) };
     sb_status status = clear_unlisted(ctx, out, call, &a);
 
     if (status == SB_OK && (a.tokens || a.lse || call->launch.check)) {
@@ -453,7 +480,7 @@ static sb_status run(sb_context *ctx, const sb_logprob_out *out, const sb_call *
         if (status == SB_OK && p->states)
             status = launch(ctx, c->logprob_finish, warps_for(p->work - p->whole, 1), &a, stream);
     }
-    if (status == SB_OK && (out->sequence || out->count))
+    if (status == SB_OK && (out->sequence || out->count || out->outside))
         status = launch(ctx, c->sequence_sums, warps_for(call->in.batch, 0), &a, stream);
     return status;
 }
@@ -537,7 +564,7 @@ static sb_status find_first_bad(sb_context *ctx, const sb_call *call, const sb_s
         int64_t count;
         size_t size;
     } shapes[7] = {
-        { call->rows, call->in.ids_dtype == SB_I64 ? 8 : 4 },
+        { call->rows * call->width, call->in.ids_dtype == SB_I64 ? 8 : 4 },
         { call->rows, 1 },
         { call->rows, 4 },
         { call->in.row_count, 8 },
@@ -699,11 +726,16 @@ static sb_status conventional(sb_context *ctx, const sb_logprob_out *out, const 
     return status == SB_OK ? leave(ctx, conventional_entered(ctx, out, call)) : status;
 }
 
-/* ---- for cuda_shards.c --------------------------------------------------------------------- */
+/* ---- for the other files ------------------------------------------------------------------- */
 
 const sb_cuda_shards *sb_cuda_shards_of(const sb_context *ctx)
 {
     return &((const cuda *)ctx->state)->shards;
+}
+
+const sb_cuda_order *sb_cuda_order_of(const sb_context *ctx)
+{
+    return &((const cuda *)ctx->state)->order;
 }
 
 const sb_cuda_driver *sb_cuda_driver_of(const sb_context *ctx)
@@ -844,6 +876,7 @@ static sb_status event_elapsed(sb_context *ctx, float *milliseconds, void *start
 const sb_backend sb_backend_cuda = {
     .name = "cuda",
     .device_memory = 1,
+    .kept_sets = 1,
     .probe = probe,
     .open = open_cuda,
     .close = close_cuda,
@@ -851,6 +884,9 @@ const sb_backend sb_backend_cuda = {
     .threads = threads_of,
     .logprob = logprob,
     .workspace = workspace,
+    .ids = sb_cuda_ids,
+    .topk = sb_cuda_topk,
+    .order_workspace = sb_cuda_order_workspace,
     .conventional = conventional,
     .partial = sb_cuda_partial,
     .merge = sb_cuda_merge,

@@ -79,6 +79,9 @@ sb_status sb_cuda_fetch(sb_context *ctx, const void **array, int64_t count, size
     X(partial_f32)                                                                                 \
     X(partial_f16)                                                                                 \
     X(partial_bf16)                                                                                \
+    X(partial_f32_kept)                                                                            \
+    X(partial_f16_kept)                                                                            \
+    X(partial_bf16_kept)                                                                           \
     X(partial_merge)                                                                               \
     X(shards_merge)                                                                                \
     X(shards_finish)
@@ -104,5 +107,38 @@ sb_status sb_cuda_merge(sb_context *ctx, const sb_merge_call *call);
 sb_status sb_cuda_finish(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
                          const sb_state_record *states, const sb_target_record *targets);
 uint64_t sb_cuda_shard_workspace(sb_context *ctx, const sb_call *call);
+
+/* ---- cuda_order.c ------------------------------------------------------------------------- */
+
+#define SB_CUDA_ORDER_KERNELS(X)                                                                   \
+    X(ids_f32)                                                                                     \
+    X(ids_f16)                                                                                     \
+    X(ids_bf16)                                                                                    \
+    X(ids_finish)                                                                                  \
+    X(ids_ranks_f32)                                                                               \
+    X(ids_ranks_f16)                                                                               \
+    X(ids_ranks_bf16)                                                                              \
+    X(first_f32)                                                                                   \
+    X(first_f16)                                                                                   \
+    X(first_bf16)                                                                                  \
+    X(first_finish)
+
+/* The kernels for several ids a row and for the first ids. */
+typedef struct sb_cuda_order {
+    CUmodule module;
+#define SB_CUDA_ORDER_FIELD(name) CUfunction name;
+    SB_CUDA_ORDER_KERNELS(SB_CUDA_ORDER_FIELD)
+#undef SB_CUDA_ORDER_FIELD
+} sb_cuda_order;
+
+const sb_cuda_order *sb_cuda_order_of(const sb_context *ctx);
+
+/* Loads them; what was loaded stays in module on failure. */
+sb_status sb_cuda_order_load(sb_cuda_order *order, const sb_cuda_driver *driver, sb_message *why);
+
+/* As backend.h states them. */
+sb_status sb_cuda_ids(sb_context *ctx, const sb_ids_out *out, const sb_call *call);
+sb_status sb_cuda_topk(sb_context *ctx, const sb_topk_out *out, const sb_call *call, int64_t k);
+uint64_t sb_cuda_order_workspace(sb_context *ctx, const sb_call *call);
 
 #endif

@@ -35,7 +35,8 @@ typedef struct sb_cuda_target {
 
 typedef struct sb_cuda_args {
     uint64_t logits, cu_seqlens, ids, mask, temperatures, row_list; /* device addresses, or 0 */
-    uint64_t token, lse, sequence, count;                           /* outputs, or 0 */
+    uint64_t kept;                                                  /* likewise */
+    uint64_t token, lse, sequence, count, outside;                  /* outputs, or 0 */
     uint64_t states;  /* sb_state [work][split], where split is not 1 */
     uint64_t targets; /* sb_cuda_target [work], likewise */
     uint64_t tokens;  /* float [rows]: token, or scratch where only sums are wanted, or 0 */
@@ -44,9 +45,11 @@ typedef struct sb_cuda_args {
     int64_t rows, batch, time, vocab;
     int64_t row_stride, batch_stride; /* in elements */
     int64_t row_count, ignore_index;
-    int64_t whole; /* rows that a block sums and finishes; the rest are cut into pieces */
-    int64_t piece; /* leaves a piece */
-    int64_t ahead; /* rows whose ids are fetched early: about what runs at once; 0: none */
+    int64_t kept_stride; /* in words */
+    int64_t width;       /* ids a row: 1, but for kernels/order.cu */
+    int64_t whole;       /* rows that a block sums and finishes; the rest are cut into pieces */
+    int64_t piece;       /* leaves a piece */
+    int64_t ahead;       /* rows whose ids are fetched early: about what runs at once; 0: none */
     int32_t split;
     int32_t cu_seqlens_dtype, ids_dtype, itemsize;
     int32_t shift;
@@ -68,5 +71,15 @@ typedef struct sb_cuda_shard_args {
     int64_t first, held; /* the ids first .. first + held - 1 have logits */
     int32_t keep;        /* merging: leave a row that is refused as it is */
 } sb_cuda_shard_args;
+
+/* kernels/order.cu: places in a list, at least SB_MAX_TOPK; two a lane of a warp. */
+#define SB_CUDA_LIST 64
+
+typedef struct sb_cuda_order_args {
+    sb_cuda_args in;
+    uint64_t lists;              /* uint64 [work][split][SB_CUDA_LIST] */
+    uint64_t integers, logprobs; /* int32 and float [rows][width] or [rows][k], or 0 */
+    int32_t k;
+} sb_cuda_order_args;
 
 #endif

@@ -93,23 +93,35 @@ static void force(sb_cuda_plan *p, int clusters, int64_t leaves, const sb_launch
     if (split == 1) p->whole = p->work;
 }
 
+static int has_row_warp(const sb_cuda_plan *p)
+{
+    return p->kind == SB_CUDA_FEW || p->kind == SB_CUDA_CLUSTER;
+}
+
 sb_cuda_plan sb_cuda_plan_of(int multiprocessors, int clusters, const sb_logprob_out *out,
                              const sb_call *call)
 {
     const int64_t leaves = ceil_of(call->in.vocab, SB_LEAF);
     const int64_t bytes = call->in.vocab * (call->in.logits_dtype == SB_F32 ? 4 : 2);
     sb_cuda_plan p = { SB_CUDA_STREAM, 0, 256, 1, 0, 0, leaves, 0, 0, 0 };
+    const int kept = call->in.kept != NULL;
     int64_t cut_rows;
 
+    if (kept) clusters = 0;
     p.work = call->in.row_list ? call->in.row_count : call->rows;
     p.whole = p.work;
     if (call->launch.split) force(&p, clusters, leaves, &call->launch);
     else if (!choose_few(&p, multiprocessors, call->launch.cluster < 0 ? 0 : clusters, leaves))
         choose_stream(&p, multiprocessors, leaves, call);
     if (call->launch.cluster < 0) p.kind = SB_CUDA_STREAM;
+    if (kept) {
+        sb_cuda_plan_evenly(&p, call);
+        p.kind = SB_CUDA_KEPT;
+        p.whole = 0;
+    }
     if (p.threads > even_block(p.piece, 1024)) p.threads = even_block(p.piece, 1024);
     if (call->launch.threads) p.threads = call->launch.threads;
-    p.eager = p.kind != SB_CUDA_STREAM && p.work * bytes <= EAGER_BYTES;
+    p.eager = has_row_warp(&p) && p.work * bytes <= EAGER_BYTES;
 
     cut_rows = p.kind == SB_CUDA_CLUSTER ? 0 : p.work - p.whole;
     p.states = (uint64_t)cut_rows * (uint64_t)p.split * sizeof(sb_state);
@@ -129,15 +141,13 @@ void sb_cuda_plan_evenly(sb_cuda_plan *p, const sb_call *call)
 int64_t sb_cuda_blocks(const sb_cuda_plan *p) { return p->whole + (p->work - p->whole) * p->split; }
 
 /* A few or cluster kernel's last warp sums nothing. */
-int32_t sb_cuda_block(const sb_cuda_plan *p)
-{
-    return p->threads + (p->kind == SB_CUDA_STREAM ? 0 : WARP);
-}
+int32_t sb_cuda_block(const sb_cuda_plan *p) { return p->threads + (has_row_warp(p) ? WARP : 0); }
 
 uint32_t sb_cuda_shared(const sb_cuda_plan *p, int32_t dtype)
 {
     const uint32_t size = dtype == SB_F32 ? 4 : 2;
-    if (p->kind != SB_CUDA_STREAM)
+    if (p->kind == SB_CUDA_KEPT) return 0;
+    if (has_row_warp(p))
         return (uint32_t)p->threads / WARP * (SB_CUDA_RING / SB_CUDA_LANE_BYTES(size)) *
                SB_CUDA_SLOT(WARP, size);
     return dtype == SB_F32 ? 0 : (uint32_t)p->threads * 2 * SB_LEAF * 2; /* load.cuh, staging */

@@ -71,12 +71,12 @@ uint64_t sb_cuda_shard_workspace(sb_context *ctx, const sb_call *call)
     return pieces > tokens ? pieces : tokens;
 }
 
-static CUfunction partial_for(const sb_cuda_shards *kernels, int32_t dtype)
+static CUfunction partial_for(const sb_cuda_shards *kernels, const sb_batch *in)
 {
-    switch (dtype) {
-    case SB_F32: return kernels->partial_f32;
-    case SB_F16: return kernels->partial_f16;
-    default: return kernels->partial_bf16;
+    switch (in->logits_dtype) {
+    case SB_F32: return in->kept ? kernels->partial_f32_kept : kernels->partial_f32;
+    case SB_F16: return in->kept ? kernels->partial_f16_kept : kernels->partial_f16;
+    default: return in->kept ? kernels->partial_bf16_kept : kernels->partial_bf16;
     }
 }
 
@@ -99,8 +99,7 @@ static sb_status run_partial(sb_context *ctx, const sb_call *call, sb_cuda_grid 
             status = sb_cuda_clear(ctx, a->targets, rows * sizeof(sb_target_record), stream);
     }
     if (status == SB_OK)
-        status = sb_cuda_launch(ctx, partial_for(kernels, call->in.logits_dtype), grid, &a->in,
-                                stream);
+        status = sb_cuda_launch(ctx, partial_for(kernels, &call->in), grid, &a->in, stream);
     if (status == SB_OK && a->in.split > 1)
         status = sb_cuda_launch(ctx, kernels->partial_merge, warps_for(a->in.work), &a->in, stream);
     return status;
@@ -217,7 +216,7 @@ static sb_status run_finish(sb_context *ctx, const finish_call *f, sb_cuda_shard
     if (status == SB_OK)
         status = sb_cuda_launch(ctx, sb_cuda_shards_of(ctx)->shards_finish, warps_for(a->in.work),
                                 &a->in, stream);
-    if (status == SB_OK && (f->out->sequence || f->out->count))
+    if (status == SB_OK && (f->out->sequence || f->out->count || f->out->outside))
         status = sb_cuda_sums(ctx, call, &a->in);
     return status;
 }

@@ -304,6 +304,11 @@ typedef struct sb_topk_out {
 SB_API sb_status sb_topk(sb_context *ctx, const sb_topk_out *out, const sb_batch *batch, int64_t k,
                          const sb_launch *launch);
 
+/* Scratch memory enough for sb_logprob_ids and for sb_topk of this batch, whatever K and k; its ids
+ * are not looked at. 0 where they need none. */
+SB_API sb_status sb_order_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
+                                         const sb_launch *launch);
+
 /* ---- shards of the vocabulary ----
  *
  * Where each of several processes or GPUs holds the logits of some ids of every row (tensor

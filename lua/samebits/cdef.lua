@@ -135,6 +135,9 @@ typedef struct sb_topk_out {
 sb_status sb_topk(sb_context *ctx, const sb_topk_out *out, const sb_batch *batch, int64_t k,
                          const sb_launch *launch);
 
+sb_status sb_order_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
+                                         const sb_launch *launch);
+
 typedef struct sb_state_record {
     uint32_t J;
     uint32_t c;

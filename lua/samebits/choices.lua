@@ -59,6 +59,20 @@ function M.logprob_ids(ctx, batch, opts)
              { logprob = shape, rank = shape, lse = batch.shape }, IDS_DTYPES)
 end
 
+local WORKSPACE_OPTIONS = { split = true, threads = true, cluster = true }
+
+function M.workspace_size(ctx, batch, opts)
+  opts = call.options("order_workspace_size", opts, WORKSPACE_OPTIONS)
+  local ids = batches.is_batch(batch) and batch.width and "several" or "any"
+  batch = call.whole("order_workspace_size", call.batch("order_workspace_size", ctx, batch, ids))
+  local size = ffi.new "uint64_t[1]"
+  local ok, message, code = status_of.check(
+    C.sb_order_workspace_size(ctx.handle, size, batch.c,
+                              call.launch("order_workspace_size", ctx, opts)), ctx.handle)
+  if not ok then return nil, message, code end
+  return tonumber(size[0])
+end
+
 local TOPK_DTYPES = { ids = "int32", logprob = "float32", lse = "float32" }
 
 function M.topk(ctx, batch, k, opts)

@@ -127,6 +127,13 @@ Context.topk = misuse.guard(function(self, batch, k, opts)
   return choices.topk(self, batch, k, opts)
 end)
 
+--- The bytes of workspace that are enough for `logprob_ids` and `topk` with a batch; 0 where they
+-- need none.
+Context.order_workspace_size = misuse.guard(function(self, batch, opts)
+  open_context("order_workspace_size", self)
+  return choices.workspace_size(self, batch, opts)
+end)
+
 --- The records of a batch's logits where they are a shard of the vocabulary: the ids `first` and on
 -- of `vocab` (see `samebits.batch`). Each process or GPU that holds a shard makes such records;
 -- exchanged, merged and finished they give the bits that `logprob` gives for whole rows.

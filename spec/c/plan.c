@@ -17,17 +17,17 @@ static int covers(const sb_cuda_plan *p, int64_t leaves)
 
 static int launches(const sb_cuda_plan *p, int32_t dtype, int clusters)
 {
-    int32_t most = p->kind == SB_CUDA_STREAM ? 512 : 1024;
+    const int row_warp = p->kind == SB_CUDA_FEW || p->kind == SB_CUDA_CLUSTER;
+    int32_t most = row_warp ? 1024 : 512;
     int64_t cut_rows = p->kind == SB_CUDA_CLUSTER ? 0 : p->work - p->whole;
     if (p->threads < 32 || p->threads % 32 || sb_cuda_block(p) > most) return 0;
     if (p->kind == SB_CUDA_CLUSTER && (p->split < 2 || p->split > clusters)) return 0;
     if (p->kind != SB_CUDA_STREAM && p->whole != 0) return 0;
-    if (p->kind == SB_CUDA_STREAM && p->eager) return 0;
+    if (!row_warp && p->eager) return 0;
     if (sb_cuda_blocks(p) != p->whole + (p->work - p->whole) * p->split) return 0;
     if (p->states != (uint64_t)(cut_rows * p->split * 32)) return 0;
     /* a stream kernel's dynamic shared memory is what any kernel may have */
-    return sb_cuda_shared(p, dtype) <=
-           (p->kind == SB_CUDA_STREAM ? 47u * 1024 : (uint32_t)SB_CUDA_MAX_SHARED);
+    return sb_cuda_shared(p, dtype) <= (!row_warp ? 47u * 1024 : (uint32_t)SB_CUDA_MAX_SHARED);
 }
 
 int check_cuda_plans(void)
@@ -40,13 +40,14 @@ int check_cuda_plans(void)
     static const int machines[][2] = { { 132, 16 }, { 108, 0 }, { 170, 8 }, { 16, 0 }, { 1, 16 } };
     int64_t plans = 0, wrong = 0;
     sb_logprob_out out;
+    uint32_t set = 0;
     sb_call call;
     float token;
 
     memset(&out, 0, sizeof out);
     memset(&call, 0, sizeof call);
     out.token = &token;
-    for (uint64_t i = 0; i < 5 * 10 * 29 * 7 * 4 * 3 * 3; i++) {
+    for (uint64_t i = 0; i < 5 * 10 * 29 * 7 * 4 * 3 * 3 * 2; i++) {
         uint64_t n = i;
         const int *machine = machines[n % 5];
         const int64_t vocab = vocabs[(n /= 5) % 10], rows = counts[(n /= 10) % 29];
@@ -58,9 +59,11 @@ int check_cuda_plans(void)
         call.launch.threads = threads[(n /= 7) % 4];
         call.launch.cluster = (int32_t)((n /= 4) % 3) - 1;
         call.in.logits_dtype = (int32_t)(n / 3 % 3) + 1;
+        call.in.kept = n / 9 ? &set : NULL;
         p = sb_cuda_plan_of(machine[0], machine[1], &out, &call);
         plans++;
-        if (p.work == rows && covers(&p, (vocab + SB_LEAF - 1) / SB_LEAF) &&
+        if ((p.kind == SB_CUDA_KEPT) == (call.in.kept != NULL) && p.work == rows &&
+            covers(&p, (vocab + SB_LEAF - 1) / SB_LEAF) &&
             launches(&p, call.in.logits_dtype, machine[1]))
             continue;
         if (wrong++ == 0)

@@ -13,7 +13,9 @@
     const unsigned char sb_fatbin_##name[4] = { 1 };                                               \
     const uint64_t sb_fatbin_##name##_size = 4;
 EMBEDDED(conventional)
+EMBEDDED(kept)
 EMBEDDED(logprob)
+EMBEDDED(order)
 EMBEDDED(shards)
 
 static int bad_rows;
@@ -110,7 +112,8 @@ static CUresult cuCtxPopCurrent_v2(CUcontext *context)
 static CUresult cuModuleLoadData(CUmodule *module, const void *image)
 {
     REQUEST(CUDA_ERROR_OUT_OF_MEMORY);
-    if (image != sb_fatbin_logprob && image != sb_fatbin_shards && image != sb_fatbin_conventional)
+    if (image != sb_fatbin_logprob && image != sb_fatbin_shards && image != sb_fatbin_kept &&
+        image != sb_fatbin_order && image != sb_fatbin_conventional)
         return CUDA_ERROR_INVALID_VALUE;
     held.driver++;
     *module = (CUmodule)driver_library();

@@ -5,5 +5,7 @@
     const unsigned char sb_fatbin_##name[1] = { 0 };                                               \
     const uint64_t sb_fatbin_##name##_size = 0;
 EMBEDDED(conventional)
+EMBEDDED(kept)
 EMBEDDED(logprob)
+EMBEDDED(order)
 EMBEDDED(shards)

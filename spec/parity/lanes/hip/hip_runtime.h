@@ -84,6 +84,14 @@ static inline int __any(int x)
 
 static inline int __all(int x) { return !__any(!x); }
 
+static inline uint64_t __ballot(int x)
+{
+    const uint64_t *all = lanes_meet_warp(x != 0);
+    uint64_t lanes = 0;
+    for (int i = 0; i < WARP; i++) lanes |= all[i] << i;
+    return lanes;
+}
+
 /* ---- numbers ------------------------------------------------------------------------------ */
 
 template <typename To, typename From> static inline To lanes_cast(From x)
@@ -104,6 +112,8 @@ static inline double __fma_rn(double a, double b, double c) { return __builtin_f
 static inline int __clz(int b) { return b ? __builtin_clz((unsigned)b) : 32; }
 static inline int __clzll(long long b) { return b ? __builtin_clzll((unsigned long long)b) : 64; }
 static inline int __popc(unsigned b) { return __builtin_popcount(b); }
+static inline int __popcll(unsigned long long b) { return __builtin_popcountll(b); }
+static inline int __ffsll(unsigned long long b) { return __builtin_ffsll((long long)b); }
 
 /* Four bytes of the eight of b:a, each picked by a hex digit of s. */
 static inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t s)

@@ -1,0 +1,366 @@
+/* order.cu - logprobs and ranks of several ids a row, and the first k ids of each.
+ *
+ *   place(x, id): det/order.h; the first k are the k largest, a rank counts the larger ones
+ *
+ * Shapes: ids [rows][width]; lists [work][split][SB_CUDA_LIST]; everything else in src/cuda_args.h.
+ *
+ * The reduction is kept.cu's. Beside its leaves a warp keeps the largest places it has met, in
+ * order, two a lane; a leaf is looked at again where its largest logit may be one of them:
+ *
+ *     leaves -> warp's list -> block's (shared) -> [pieces] -> first_finish
+ *
+ *     ids_<dtype>        grid work * split, blocks of a multiple of 32 threads up to 512: states
+ *                        and what became of each row.
+ *     ids_finish         a warp an item: logprobs and lse; the ranks of what has none.
+ *     ids_ranks_<dtype>  after it: a block for each id of each item.
+ *     first_<dtype>      as ids_<dtype>, and the lists.
+ *     first_finish       a warp an item. */
+#include "kept.cuh"
+
+#include "../src/det/order.h"
+#include "finish.cuh"
+
+/* ---- rows --------------------------------------------------------------------------------- */
+
+/* What became of a row: sb_cuda_target.active. */
+#define ROW_IGNORED 0
+#define ROW_ACTIVE 1
+#define ROW_REFUSED 2 /* and reported: NaN */
+#define ROW_UNKNOWN 3 /* the row list is bad here: nothing is written */
+#define ROW_NAN 4     /* poisoned or empty */
+
+struct order_row {
+    sb_row row;
+    const char *logits;
+    int64_t number;
+    int32_t fate;
+};
+
+/* Whether any of row's ids is not ignored; *bad: whether one of them is out of range. */
+SB_DET bool has_ids(const sb_cuda_args &in, int64_t row, bool *bad)
+{
+    bool any = in.width == 0;
+    *bad = false;
+    for (int64_t i = 0; i < in.width; i++) {
+        const int64_t id = int_at(in.ids, in.ids_dtype, row * in.width + i);
+        if (id == in.ignore_index) continue;
+        any = true;
+        *bad |= id < 0 || id >= in.vocab;
+    }
+    return any;
+}
+
+/* By one thread. writes: whether it also reports. */
+SB_DET void set_order_row(const sb_cuda_args &in, order_row *mine, int64_t item, bool writes)
+{
+    bool bad;
+    mine->fate = ROW_UNKNOWN;
+    if (!listed_well(in, item)) {
+        if (writes) report(in, SB_BAD_ROW_LIST, item);
+        return;
+    }
+    const int64_t row = row_at(in, item);
+    mine->number = row;
+    mine->fate = ROW_IGNORED;
+    if (in.mask && !((const uint8_t *)in.mask)[row]) return;
+    if (in.shift && starts_sequence(in, row)) return;
+    if (!has_ids(in, row, &bad)) return;
+    const float tau = in.temperatures ? ((const float *)in.temperatures)[row] : in.temperature;
+    mine->fate = ROW_REFUSED;
+    if (bad || !sb_temperature_ok(tau)) {
+        if (writes) report(in, bad ? SB_BAD_ID : SB_BAD_TEMPERATURE, row);
+        return;
+    }
+    mine->fate = ROW_ACTIVE;
+    mine->row = constants_of(in, tau);
+    mine->logits = logits_of(in, row);
+}
+
+/* A row's state from its pieces'; all lanes get it. */
+SB_DET sb_state merged_pieces(const sb_cuda_args &in, int64_t item)
+{
+    sb_state s;
+    sb_state_init(&s, 0.0f);
+    for (int p = threadIdx.x % WARP; p < in.split; p += WARP)
+        sb_state_merge(&s, &((const sb_state *)in.states)[item * in.split + p]);
+    warp_merge(&s);
+    return s;
+}
+
+SB_DET int64_t warp_item() { return (blockIdx.x * (int64_t)blockDim.x + threadIdx.x) / WARP; }
+
+SB_DET float nan_or_nothing(int32_t fate)
+{
+    return fate == ROW_IGNORED ? 0.0f : sb_float(SB_NAN_BITS);
+}
+
+/* ---- lists -------------------------------------------------------------------------------- */
+
+/* Places in order, over a warp: a lane's are number lane and lane + WARP. The first SB_CUDA_LIST are
+ * stored. */
+struct place_list {
+    uint64_t low, high;
+};
+
+SB_DET uint64_t place_number(const place_list &l, int i)
+{
+    return __shfl_sync(FULL, i < WARP ? l.low : l.high, i % WARP);
+}
+
+/* By a warp; place is the same in all lanes. */
+SB_DET void insert_place(place_list *l, uint64_t place)
+{
+    const int lane = threadIdx.x % WARP;
+    const int before = __popcll(__ballot_sync(FULL, l->low > place)) +
+                       __popcll(__ballot_sync(FULL, l->high > place));
+    const uint64_t low = __shfl_up_sync(FULL, l->low, 1),
+                   last = __shfl_sync(FULL, l->low, WARP - 1);
+    const uint64_t above = __shfl_up_sync(FULL, l->high, 1), high = lane == 0 ? last : above;
+    if (lane >= before) l->low = lane == before ? place : low;
+    if (lane + WARP >= before) l->high = lane + WARP == before ? place : high;
+}
+
+/* Adds another list's first k, as they lie in memory. */
+SB_DET void insert_list(place_list *l, const uint64_t *other, int k)
+{
+    for (int i = 0; i < k; i++) {
+        const uint64_t place = other[i];
+        if (place <= place_number(*l, k - 1)) break; /* no later one is larger */
+        insert_place(l, place);
+    }
+}
+
+/* A warp's leaves into its list. first: the first id of the lane's leaf; has: it has one. */
+SB_DET void insert_leaves(place_list *l, const float y[SB_LEAF], uint32_t first, bool has, int k)
+{
+    uint64_t least = place_number(*l, k - 1);
+    float m = sb_float(0xff800000u);
+#pragma unroll
+    for (int i = 0; i < SB_LEAF; i++) m = fmaxf(m, y[i]); /* NaN is left out: the row is NaN */
+    uint64_t leaves = __ballot_sync(FULL, has && !sb_is_absent(m) && sb_place_of(m, first) > least);
+    while (leaves) {
+        const int lane = __ffsll(leaves) - 1;
+        const uint32_t its = __shfl_sync(FULL, first, lane);
+        leaves &= leaves - 1;
+#pragma unroll
+        for (int i = 0; i < SB_LEAF; i++) {
+            const float x = __shfl_sync(FULL, y[i], lane);
+            if (!(x > sb_float(0xff800000u))) continue;
+            const uint64_t place = sb_place_of(x, its + i);
+            if (place <= least) continue;
+            insert_place(l, place);
+            least = place_number(*l, k - 1);
+        }
+    }
+}
+
+SB_DET void store_list(uint64_t *to, const place_list &l)
+{
+    const int lane = threadIdx.x % WARP;
+    to[lane] = l.low;
+    if (lane + WARP < SB_CUDA_LIST) to[lane + WARP] = l.high;
+}
+
+SB_DET place_list load_list(const uint64_t *from)
+{
+    const int lane = threadIdx.x % WARP;
+    place_list l = { from[lane], SB_NO_PLACE };
+    if (lane + WARP < SB_CUDA_LIST) l.high = from[lane + WARP];
+    return l;
+}
+
+/* ---- sums, and lists beside them ---------------------------------------------------------- */
+
+template <int DTYPE, bool FIRST> SB_DET void order_block(const sb_cuda_order_args &a)
+{
+    const sb_cuda_args &in = a.in;
+    __shared__ order_row mine;
+    __shared__ sb_state shared[32];
+    __shared__ uint64_t lists[FIRST ? 16 * SB_CUDA_LIST : 1];
+    const int64_t item = blockIdx.x / (uint32_t)in.split;
+    const int piece = (int)(blockIdx.x % (uint32_t)in.split);
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, k = a.k;
+    place_list best = { SB_NO_PLACE, SB_NO_PLACE };
+    sb_state s;
+
+    if (threadIdx.x == 0) {
+        set_order_row(in, &mine, item, piece == 0);
+        if (piece == 0) write_target(in, item, 0.0f, mine.fate);
+    }
+    __syncthreads(); /* mine is written */
+    if (mine.fate != ROW_ACTIVE) return;
+
+    const part_of_row part = piece_of_row(in, mine.logits, in.vocab, piece);
+    sb_state_init(&s, mine.row.c);
+    for (int at = part.first + warp * WARP; at < part.last; at += blockDim.x) { /* by warps */
+        const int leaf = at + lane;
+        float y[SB_LEAF];
+        const bool has = leaf < part.last && read_kept<DTYPE>(y, in, mine.number, part, 0, leaf);
+        if (has) add_kept(&s, y, mine.row);
+        if (!FIRST) continue;
+        if (!has) {
+#pragma unroll
+            for (int i = 0; i < SB_LEAF; i++) y[i] = sb_float(0xff800000u);
+        }
+        insert_leaves(&best, y, (uint32_t)leaf * SB_LEAF, has, k);
+    }
+    if (FIRST) store_list(lists + warp * SB_CUDA_LIST, best);
+    block_merge(&s, shared); /* its barrier: every warp's list is in lists, too */
+    if (threadIdx.x == 0) ((sb_state *)in.states)[blockIdx.x] = s;
+    if constexpr (FIRST) {
+        if (warp != 0) return;
+        for (int w = 1; w < (int)blockDim.x / WARP; w++)
+            insert_list(&best, lists + w * SB_CUDA_LIST, k);
+        store_list((uint64_t *)a.lists + (int64_t)blockIdx.x * SB_CUDA_LIST, best);
+    }
+}
+
+/* ---- several ids -------------------------------------------------------------------------- */
+
+SB_DET float logit_of_id(const sb_cuda_args &in, int64_t row, int64_t id)
+{
+    const char *logits = logits_of(in, row);
+    return in.logits_dtype == SB_CUDA_F32   ? kept_logit<SB_CUDA_F32>(in, row, logits, id)
+           : in.logits_dtype == SB_CUDA_F16 ? kept_logit<SB_CUDA_F16>(in, row, logits, id)
+                                            : kept_logit<SB_CUDA_BF16>(in, row, logits, id);
+}
+
+/* How many ids of a leaf come before an id whose logit is x. first: the leaf's first id. */
+SB_DET int32_t count_before(const float y[SB_LEAF], int64_t first, int64_t id, float x)
+{
+    int32_t count = 0;
+#pragma unroll
+    for (int i = 0; i < SB_LEAF; i++)
+        count += y[i] > x || (y[i] == x && first + i < id && !sb_is_absent(x));
+    return count;
+}
+
+template <int DTYPE> SB_DET void count_ranks(const sb_cuda_order_args &a)
+{
+    const sb_cuda_args &in = a.in;
+    __shared__ int32_t counts[32];
+    const int64_t item = blockIdx.x / in.width, entry = blockIdx.x % in.width;
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    if (((const sb_cuda_target *)in.targets)[item].active != ROW_ACTIVE) return;
+    const int64_t row = row_at(in, item), at = row * in.width + entry;
+    const int64_t id = int_at(in.ids, in.ids_dtype, at);
+    if (id == in.ignore_index) return;
+
+    part_of_row part = piece_of_row(in, logits_of(in, row), in.vocab, 0);
+    const float x = kept_logit<DTYPE>(in, row, part.logits, id);
+    int32_t count = 0;
+    part.last = (int)((in.vocab + SB_LEAF - 1) / SB_LEAF); /* not only the piece */
+    for (int leaf = threadIdx.x; leaf < part.last; leaf += blockDim.x) {
+        float y[SB_LEAF];
+        if (read_kept<DTYPE>(y, in, row, part, 0, leaf))
+            count += count_before(y, (int64_t)leaf * SB_LEAF, id, x);
+    }
+    count = __reduce_add_sync(FULL, count);
+    if (lane == 0) counts[warp] = count;
+    __syncthreads(); /* every warp's count is in counts */
+    if (warp != 0) return;
+    count = __reduce_add_sync(FULL, lane < (int)blockDim.x / WARP ? counts[lane] : 0);
+    if (lane == 0) ((int32_t *)a.integers)[at] = count;
+}
+
+/* A row's logprobs and lse; and its ranks, where it has none: the others are counted next. */
+extern "C" __global__ void __launch_bounds__(256)
+    ids_finish(const __grid_constant__ sb_cuda_order_args a)
+{
+    const sb_cuda_args &in = a.in;
+    const int64_t item = warp_item();
+    const int lane = threadIdx.x % WARP;
+    if (item >= in.work) return;
+    sb_cuda_target *target = (sb_cuda_target *)in.targets + item;
+    int32_t fate = target->active;
+    if (fate == ROW_UNKNOWN) return;
+    const int64_t row = row_at(in, item);
+    sb_row constants;
+    sb_state s;
+    sb_lg sum;
+    if (fate == ROW_ACTIVE) {
+        s = merged_pieces(in, item);
+        constants = constants_of(in,
+                                 in.temperatures ? ((const float *)in.temperatures)[row] : 1.0f);
+        if (sb_state_is_nan(&s)) fate = ROW_NAN;
+        else sum = sb_sum_log(&s);
+    }
+    __syncwarp(); /* every lane has read the target */
+    if (lane == 0) {
+        target->active = fate;
+        if (in.lse)
+            ((float *)in.lse)[row] = fate == ROW_ACTIVE ? sb_lse_of(sum, &constants)
+                                                        : nan_or_nothing(fate);
+    }
+    for (int64_t i = lane; i < in.width; i += WARP) {
+        const int64_t at = row * in.width + i, id = int_at(in.ids, in.ids_dtype, at);
+        const bool scored = fate == ROW_ACTIVE && id != in.ignore_index;
+        if (a.integers && !scored) ((int32_t *)a.integers)[at] = -1;
+        if (!a.logprobs) continue;
+        ((float *)a.logprobs)[at] = scored ? sb_logprob_beside(sum, logit_of_id(in, row, id),
+                                                               &constants)
+                                    : id == in.ignore_index ? 0.0f
+                                                            : nan_or_nothing(fate);
+    }
+}
+
+/* ---- the first k -------------------------------------------------------------------------- */
+
+extern "C" __global__ void __launch_bounds__(256)
+    first_finish(const __grid_constant__ sb_cuda_order_args a)
+{
+    const sb_cuda_args &in = a.in;
+    const int64_t item = warp_item();
+    const int lane = threadIdx.x % WARP;
+    if (item >= in.work) return;
+    int32_t fate = ((const sb_cuda_target *)in.targets)[item].active;
+    if (fate == ROW_UNKNOWN) return;
+    const int64_t row = row_at(in, item);
+    place_list best = { SB_NO_PLACE, SB_NO_PLACE };
+    sb_row constants;
+    sb_state s;
+    sb_lg sum;
+    if (fate == ROW_ACTIVE) {
+        const uint64_t *lists = (const uint64_t *)a.lists + item * in.split * SB_CUDA_LIST;
+        s = merged_pieces(in, item);
+        constants = constants_of(in,
+                                 in.temperatures ? ((const float *)in.temperatures)[row] : 1.0f);
+        if (sb_state_is_nan(&s)) fate = ROW_NAN;
+        else sum = sb_sum_log(&s);
+        best = load_list(lists);
+        for (int p = 1; p < in.split; p++) insert_list(&best, lists + p * SB_CUDA_LIST, a.k);
+    }
+    if (lane == 0 && in.lse)
+        ((float *)in.lse)[row] = fate == ROW_ACTIVE ? sb_lse_of(sum, &constants)
+                                                    : nan_or_nothing(fate);
+    for (int i = lane; i < a.k; i += WARP) {
+        const uint64_t place = fate == ROW_ACTIVE ? (i < WARP ? best.low : best.high) : SB_NO_PLACE;
+        const int64_t at = row * a.k + i;
+        if (a.integers) ((int32_t *)a.integers)[at] = place ? sb_place_id(place) : -1;
+        if (a.logprobs)
+            ((float *)a.logprobs)[at] = place ? sb_logprob_beside(sum, sb_place_logit(place),
+                                                                  &constants)
+                                        : fate == ROW_ACTIVE ? sb_float(0xff800000u)
+                                                             : nan_or_nothing(fate);
+    }
+}
+
+#define ORDER(name, DTYPE)                                                                         \
+    extern "C" __global__ void __launch_bounds__(512)                                              \
+        ids_##name(const __grid_constant__ sb_cuda_order_args a)                                   \
+    {                                                                                              \
+        order_block<DTYPE, false>(a);                                                              \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(512)                                              \
+        ids_ranks_##name(const __grid_constant__ sb_cuda_order_args a)                             \
+    {                                                                                              \
+        count_ranks<DTYPE>(a);                                                                     \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(512)                                              \
+        first_##name(const __grid_constant__ sb_cuda_order_args a)                                 \
+    {                                                                                              \
+        order_block<DTYPE, true>(a);                                                               \
+    }
+ORDER(f32, SB_CUDA_F32)
+ORDER(f16, SB_CUDA_F16)
+ORDER(bf16, SB_CUDA_BF16)
