@@ -105,8 +105,10 @@ OBJECTS :=
 
 GENERATED += $(OBJDIR)/abi.o
 GENERATED += $(OBJDIR)/accumulator.o
+GENERATED += $(OBJDIR)/batches.o
 GENERATED += $(OBJDIR)/call.o
 GENERATED += $(OBJDIR)/calls.o
+GENERATED += $(OBJDIR)/conventional.o
 GENERATED += $(OBJDIR)/convert.o
 GENERATED += $(OBJDIR)/corpus.o
 GENERATED += $(OBJDIR)/cpu_avx2.o
@@ -120,11 +122,16 @@ GENERATED += $(OBJDIR)/isas.o
 GENERATED += $(OBJDIR)/log2.o
 GENERATED += $(OBJDIR)/main.o
 GENERATED += $(OBJDIR)/plan.o
+GENERATED += $(OBJDIR)/records.o
+GENERATED += $(OBJDIR)/results.o
+GENERATED += $(OBJDIR)/shards.o
 GENERATED += $(OBJDIR)/vectors.o
 OBJECTS += $(OBJDIR)/abi.o
 OBJECTS += $(OBJDIR)/accumulator.o
+OBJECTS += $(OBJDIR)/batches.o
 OBJECTS += $(OBJDIR)/call.o
 OBJECTS += $(OBJDIR)/calls.o
+OBJECTS += $(OBJDIR)/conventional.o
 OBJECTS += $(OBJDIR)/convert.o
 OBJECTS += $(OBJDIR)/corpus.o
 OBJECTS += $(OBJDIR)/cpu_avx2.o
@@ -138,6 +145,9 @@ OBJECTS += $(OBJDIR)/isas.o
 OBJECTS += $(OBJDIR)/log2.o
 OBJECTS += $(OBJDIR)/main.o
 OBJECTS += $(OBJDIR)/plan.o
+OBJECTS += $(OBJDIR)/records.o
+OBJECTS += $(OBJDIR)/results.o
+OBJECTS += $(OBJDIR)/shards.o
 OBJECTS += $(OBJDIR)/vectors.o
 
 # Rules
@@ -241,7 +251,22 @@ $(OBJDIR)/plan.o: ../spec/c/plan.c
 $(OBJDIR)/vectors.o: ../spec/c/vectors.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/batches.o: ../spec/fuzz/batches.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/call.o: ../spec/fuzz/call.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/conventional.o: ../spec/fuzz/conventional.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/records.o: ../spec/fuzz/records.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/results.o: ../spec/fuzz/results.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/shards.o: ../spec/fuzz/shards.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/cpu_avx2.o: ../src/cpu_avx2.c

@@ -6,30 +6,39 @@
 #include "../fuzz/target.h"
 #include "spec.h"
 
-#define FOLDER "spec/fuzz/corpus/call"
+typedef int target(const uint8_t *data, size_t size);
 
-int check_corpus(void)
+static int replay(const char *name, target *try)
 {
-    DIR *folder = opendir(FOLDER);
+    char folder_name[64];
+    DIR *folder;
     struct dirent *entry;
     int inputs = 0;
+    snprintf(folder_name, sizeof folder_name, "spec/fuzz/corpus/%s", name);
+    folder = opendir(folder_name);
     while (folder && (entry = readdir(folder)) != NULL) {
         char path[512];
         uint8_t data[4096];
         FILE *file;
         size_t size;
         if (entry->d_name[0] == '.') continue;
-        snprintf(path, sizeof path, FOLDER "/%s", entry->d_name);
+        snprintf(path, sizeof path, "%s/%s", folder_name, entry->d_name);
         file = fopen(path, "rb");
         if (!file) continue;
         size = fread(data, 1, sizeof data, file);
         fclose(file);
-        printf("%s\n", entry->d_name); /* the last line where it aborts */
+        printf("%s\n", path); /* the last line where it aborts */
         fflush(stdout);
-        LLVMFuzzerTestOneInput(data, size);
+        try(data, size);
         inputs++;
     }
     if (folder) closedir(folder);
-    printf("%d inputs\n", inputs);
+    printf("%s: %d inputs\n", name, inputs);
     return inputs > 20;
+}
+
+int check_corpus(void)
+{
+    return replay("call", fuzz_call) && replay("conventional", fuzz_conventional) &&
+           replay("shards", fuzz_shards);
 }

@@ -29,7 +29,7 @@ static const struct check {
       check_cuda_plans },
     { "contexts", "contexts used from many threads at once", check_contexts },
     { "turns", "one context, used from many threads in turns", check_turns },
-    { "corpus", "what fuzzing sb_logprob found worth keeping", check_corpus },
+    { "corpus", "what fuzzing the C API found worth keeping", check_corpus },
     { "signals", "the library's threads take no signals", check_signals },
     { "refused-threads", "threads that the system refuses", check_refused_threads },
 };

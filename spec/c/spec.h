@@ -21,7 +21,7 @@ int check_contexts(void);
 int check_turns(void);
 int check_signals(void);
 int check_refused_threads(void);
-int check_corpus(void);  /* in spec/fuzz/corpus/call */
+int check_corpus(void);  /* in spec/fuzz/corpus */
 int check_vectors(void); /* in the folder SB_VECTORS, else spec/vectors */
 
 /* A sequence of numbers that is the same on every machine (splitmix64). */

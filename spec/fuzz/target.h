@@ -1,4 +1,4 @@
-/* target.h - what libFuzzer calls, and how a target says that a property does not hold. */
+/* target.h - the targets of the C API, and how one says that a property does not hold. */
 #ifndef SB_TARGET_H
 #define SB_TARGET_H
 
@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int fuzz_call(const uint8_t *data, size_t size);
+int fuzz_conventional(const uint8_t *data, size_t size);
+int fuzz_shards(const uint8_t *data, size_t size);
 
 /* Ends the process: libFuzzer keeps the input, samebits-spec names the file. */
 #define HOLDS(condition, ...)                                                                      \

@@ -1,0 +1,47 @@
+/* batches.h - sb_batch made from bytes, right and wrong ones, and what samebits.h says of them.
+ *
+ * Every array has exactly the bytes that samebits.h asks for, and under AddressSanitizer only the
+ * logits of active rows may be read. */
+#ifndef SB_BATCHES_H
+#define SB_BATCHES_H
+
+#include "samebits.h"
+#include "source.h"
+
+/* What a call works on. Null where the bytes left it out, or where it would be too large: then the
+ * call has to be refused, or is about something smaller. */
+typedef struct arrays {
+    void *logits, *ids, *cu_seqlens;
+    uint8_t *mask;
+    float *temperatures;
+    int64_t *row_list;
+    size_t logits_bytes;
+    int64_t rows; /* -1 where they are too many */
+} arrays;
+
+/* The ids that a batch has logits of. */
+typedef struct part {
+    int64_t first, n;
+} part;
+
+/* a * b, or -1 where that is negative or more than a test's worth. */
+int64_t times(int64_t a, int64_t b);
+
+/* count elements. Of 0 bytes, too: nothing may be read there. Null where times() is -1. */
+void *array(int64_t count, int64_t size);
+
+/* Makes a batch and its arrays. part: of a shard, drawn as well; null: the batch has whole rows. */
+void make_batch(source *s, arrays *a, sb_batch *b, part *shard);
+void free_arrays(arrays *a);
+
+int is_ignored(const sb_batch *b, int64_t row);
+int64_t id_of(const sb_batch *b, int64_t row);
+float temperature_of(const sb_batch *b, int64_t row);
+
+/* Of a batch that was accepted: every logit but those of active rows is out of bounds. */
+void guard_logits(const sb_batch *b, const arrays *a, part held);
+
+int is_right_launch(const sb_launch *launch);
+int is_right_batch(const sb_batch *b, int64_t rows, part held);
+
+#endif

@@ -1,0 +1,43 @@
+/* results.h - what calls write, and the contexts that they are made on. */
+#ifndef SB_RESULTS_H
+#define SB_RESULTS_H
+
+#include "samebits.h"
+#include "source.h"
+
+/* Output arrays for some of an sb_logprob_out, filled with one byte. */
+typedef struct results {
+    sb_logprob_out out;
+    size_t row_bytes, sequence_bytes;
+    uint8_t filled;
+} results;
+
+/* wanted: token, lse, sequence, count, a bit each. */
+results results_of(uint8_t wanted, const sb_batch *batch, int64_t rows, uint8_t filled);
+void free_results(results *r);
+int untouched(const results *r);
+
+/* All of it: of results that were filled otherwise, only what was written is the same. */
+int same_results(const results *a, const results *b);
+
+/* bytes of memory, filled. */
+void *filled_memory(size_t bytes, uint8_t filled);
+int is_filled(const void *data, size_t bytes, uint8_t filled);
+
+/* A plain context, and the fastest there is, with threads. */
+extern sb_context *contexts[2];
+void open_contexts(void);
+
+/* A status that the header knows, with one line of words where it is no success. */
+void check_status(sb_status status, const sb_context *ctx);
+
+/* How a call is made; drawn in front of the batch, whose arrays take all bytes that are left. */
+typedef struct options {
+    uint8_t wanted; /* outputs, a bit each */
+    uint32_t out_size;
+    sb_launch launch;
+} options;
+
+options options_of(source *s);
+
+#endif
