@@ -100,6 +100,7 @@ GENERATED += $(OBJDIR)/backend_cpu.o
 GENERATED += $(OBJDIR)/backend_cpu_ids.o
 GENERATED += $(OBJDIR)/backend_cpu_look.o
 GENERATED += $(OBJDIR)/backend_cpu_shards.o
+GENERATED += $(OBJDIR)/backend_cpu_stats.o
 GENERATED += $(OBJDIR)/backend_cpu_topk.o
 GENERATED += $(OBJDIR)/backend_cuda.o
 GENERATED += $(OBJDIR)/batch.o
@@ -112,6 +113,7 @@ GENERATED += $(OBJDIR)/cuda_driver.o
 GENERATED += $(OBJDIR)/cuda_order.o
 GENERATED += $(OBJDIR)/cuda_plan.o
 GENERATED += $(OBJDIR)/cuda_shards.o
+GENERATED += $(OBJDIR)/cuda_stats.o
 GENERATED += $(OBJDIR)/driver.o
 GENERATED += $(OBJDIR)/inject.o
 GENERATED += $(OBJDIR)/main.o
@@ -120,6 +122,7 @@ GENERATED += $(OBJDIR)/op_conventional.o
 GENERATED += $(OBJDIR)/op_ids.o
 GENERATED += $(OBJDIR)/op_logprob.o
 GENERATED += $(OBJDIR)/op_shards.o
+GENERATED += $(OBJDIR)/op_stats.o
 GENERATED += $(OBJDIR)/op_topk.o
 GENERATED += $(OBJDIR)/pool.o
 GENERATED += $(OBJDIR)/records.o
@@ -130,6 +133,7 @@ OBJECTS += $(OBJDIR)/backend_cpu.o
 OBJECTS += $(OBJDIR)/backend_cpu_ids.o
 OBJECTS += $(OBJDIR)/backend_cpu_look.o
 OBJECTS += $(OBJDIR)/backend_cpu_shards.o
+OBJECTS += $(OBJDIR)/backend_cpu_stats.o
 OBJECTS += $(OBJDIR)/backend_cpu_topk.o
 OBJECTS += $(OBJDIR)/backend_cuda.o
 OBJECTS += $(OBJDIR)/batch.o
@@ -142,6 +146,7 @@ OBJECTS += $(OBJDIR)/cuda_driver.o
 OBJECTS += $(OBJDIR)/cuda_order.o
 OBJECTS += $(OBJDIR)/cuda_plan.o
 OBJECTS += $(OBJDIR)/cuda_shards.o
+OBJECTS += $(OBJDIR)/cuda_stats.o
 OBJECTS += $(OBJDIR)/driver.o
 OBJECTS += $(OBJDIR)/inject.o
 OBJECTS += $(OBJDIR)/main.o
@@ -150,6 +155,7 @@ OBJECTS += $(OBJDIR)/op_conventional.o
 OBJECTS += $(OBJDIR)/op_ids.o
 OBJECTS += $(OBJDIR)/op_logprob.o
 OBJECTS += $(OBJDIR)/op_shards.o
+OBJECTS += $(OBJDIR)/op_stats.o
 OBJECTS += $(OBJDIR)/op_topk.o
 OBJECTS += $(OBJDIR)/pool.o
 OBJECTS += $(OBJDIR)/records.o
@@ -242,6 +248,9 @@ $(OBJDIR)/backend_cpu_look.o: ../src/backend_cpu_look.c
 $(OBJDIR)/backend_cpu_shards.o: ../src/backend_cpu_shards.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/backend_cpu_stats.o: ../src/backend_cpu_stats.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/backend_cpu_topk.o: ../src/backend_cpu_topk.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -278,6 +287,9 @@ $(OBJDIR)/cuda_plan.o: ../src/cuda_plan.c
 $(OBJDIR)/cuda_shards.o: ../src/cuda_shards.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/cuda_stats.o: ../src/cuda_stats.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/memory.o: ../src/memory.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -291,6 +303,9 @@ $(OBJDIR)/op_logprob.o: ../src/op_logprob.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/op_shards.o: ../src/op_shards.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/op_stats.o: ../src/op_stats.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/op_topk.o: ../src/op_topk.c

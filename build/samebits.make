@@ -100,6 +100,7 @@ GENERATED += $(OBJDIR)/backend_cpu.o
 GENERATED += $(OBJDIR)/backend_cpu_ids.o
 GENERATED += $(OBJDIR)/backend_cpu_look.o
 GENERATED += $(OBJDIR)/backend_cpu_shards.o
+GENERATED += $(OBJDIR)/backend_cpu_stats.o
 GENERATED += $(OBJDIR)/backend_cpu_topk.o
 GENERATED += $(OBJDIR)/backend_cuda.o
 GENERATED += $(OBJDIR)/batch.o
@@ -112,11 +113,13 @@ GENERATED += $(OBJDIR)/cuda_driver.o
 GENERATED += $(OBJDIR)/cuda_order.o
 GENERATED += $(OBJDIR)/cuda_plan.o
 GENERATED += $(OBJDIR)/cuda_shards.o
+GENERATED += $(OBJDIR)/cuda_stats.o
 GENERATED += $(OBJDIR)/memory.o
 GENERATED += $(OBJDIR)/op_conventional.o
 GENERATED += $(OBJDIR)/op_ids.o
 GENERATED += $(OBJDIR)/op_logprob.o
 GENERATED += $(OBJDIR)/op_shards.o
+GENERATED += $(OBJDIR)/op_stats.o
 GENERATED += $(OBJDIR)/op_topk.o
 GENERATED += $(OBJDIR)/pool.o
 GENERATED += $(OBJDIR)/records.o
@@ -127,6 +130,7 @@ OBJECTS += $(OBJDIR)/backend_cpu.o
 OBJECTS += $(OBJDIR)/backend_cpu_ids.o
 OBJECTS += $(OBJDIR)/backend_cpu_look.o
 OBJECTS += $(OBJDIR)/backend_cpu_shards.o
+OBJECTS += $(OBJDIR)/backend_cpu_stats.o
 OBJECTS += $(OBJDIR)/backend_cpu_topk.o
 OBJECTS += $(OBJDIR)/backend_cuda.o
 OBJECTS += $(OBJDIR)/batch.o
@@ -139,11 +143,13 @@ OBJECTS += $(OBJDIR)/cuda_driver.o
 OBJECTS += $(OBJDIR)/cuda_order.o
 OBJECTS += $(OBJDIR)/cuda_plan.o
 OBJECTS += $(OBJDIR)/cuda_shards.o
+OBJECTS += $(OBJDIR)/cuda_stats.o
 OBJECTS += $(OBJDIR)/memory.o
 OBJECTS += $(OBJDIR)/op_conventional.o
 OBJECTS += $(OBJDIR)/op_ids.o
 OBJECTS += $(OBJDIR)/op_logprob.o
 OBJECTS += $(OBJDIR)/op_shards.o
+OBJECTS += $(OBJDIR)/op_stats.o
 OBJECTS += $(OBJDIR)/op_topk.o
 OBJECTS += $(OBJDIR)/pool.o
 OBJECTS += $(OBJDIR)/records.o
@@ -156,11 +162,13 @@ GENERATED += obj/release/kept.cu.o
 GENERATED += obj/release/logprob.cu.o
 GENERATED += obj/release/order.cu.o
 GENERATED += obj/release/shards.cu.o
+GENERATED += obj/release/stats.cu.o
 OBJECTS += obj/release/conventional.cu.o
 OBJECTS += obj/release/kept.cu.o
 OBJECTS += obj/release/logprob.cu.o
 OBJECTS += obj/release/order.cu.o
 OBJECTS += obj/release/shards.cu.o
+OBJECTS += obj/release/stats.cu.o
 
 else ifeq ($(config),debug)
 GENERATED += obj/debug/conventional.cu.o
@@ -168,11 +176,13 @@ GENERATED += obj/debug/kept.cu.o
 GENERATED += obj/debug/logprob.cu.o
 GENERATED += obj/debug/order.cu.o
 GENERATED += obj/debug/shards.cu.o
+GENERATED += obj/debug/stats.cu.o
 OBJECTS += obj/debug/conventional.cu.o
 OBJECTS += obj/debug/kept.cu.o
 OBJECTS += obj/debug/logprob.cu.o
 OBJECTS += obj/debug/order.cu.o
 OBJECTS += obj/debug/shards.cu.o
+OBJECTS += obj/debug/stats.cu.o
 
 else ifeq ($(config),asan)
 GENERATED += obj/asan/conventional.cu.o
@@ -180,11 +190,13 @@ GENERATED += obj/asan/kept.cu.o
 GENERATED += obj/asan/logprob.cu.o
 GENERATED += obj/asan/order.cu.o
 GENERATED += obj/asan/shards.cu.o
+GENERATED += obj/asan/stats.cu.o
 OBJECTS += obj/asan/conventional.cu.o
 OBJECTS += obj/asan/kept.cu.o
 OBJECTS += obj/asan/logprob.cu.o
 OBJECTS += obj/asan/order.cu.o
 OBJECTS += obj/asan/shards.cu.o
+OBJECTS += obj/asan/stats.cu.o
 
 else ifeq ($(config),tsan)
 GENERATED += obj/tsan/conventional.cu.o
@@ -192,11 +204,13 @@ GENERATED += obj/tsan/kept.cu.o
 GENERATED += obj/tsan/logprob.cu.o
 GENERATED += obj/tsan/order.cu.o
 GENERATED += obj/tsan/shards.cu.o
+GENERATED += obj/tsan/stats.cu.o
 OBJECTS += obj/tsan/conventional.cu.o
 OBJECTS += obj/tsan/kept.cu.o
 OBJECTS += obj/tsan/logprob.cu.o
 OBJECTS += obj/tsan/order.cu.o
 OBJECTS += obj/tsan/shards.cu.o
+OBJECTS += obj/tsan/stats.cu.o
 
 else ifeq ($(config),coverage)
 GENERATED += obj/coverage/conventional.cu.o
@@ -204,11 +218,13 @@ GENERATED += obj/coverage/kept.cu.o
 GENERATED += obj/coverage/logprob.cu.o
 GENERATED += obj/coverage/order.cu.o
 GENERATED += obj/coverage/shards.cu.o
+GENERATED += obj/coverage/stats.cu.o
 OBJECTS += obj/coverage/conventional.cu.o
 OBJECTS += obj/coverage/kept.cu.o
 OBJECTS += obj/coverage/logprob.cu.o
 OBJECTS += obj/coverage/order.cu.o
 OBJECTS += obj/coverage/shards.cu.o
+OBJECTS += obj/coverage/stats.cu.o
 
 endif
 
@@ -289,6 +305,9 @@ $(OBJDIR)/backend_cpu_look.o: ../src/backend_cpu_look.c
 $(OBJDIR)/backend_cpu_shards.o: ../src/backend_cpu_shards.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/backend_cpu_stats.o: ../src/backend_cpu_stats.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/backend_cpu_topk.o: ../src/backend_cpu_topk.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -325,6 +344,9 @@ $(OBJDIR)/cuda_plan.o: ../src/cuda_plan.c
 $(OBJDIR)/cuda_shards.o: ../src/cuda_shards.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/cuda_stats.o: ../src/cuda_stats.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/memory.o: ../src/memory.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -338,6 +360,9 @@ $(OBJDIR)/op_logprob.o: ../src/op_logprob.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/op_shards.o: ../src/op_shards.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/op_stats.o: ../src/op_stats.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/op_topk.o: ../src/op_topk.c
@@ -357,89 +382,104 @@ $(OBJDIR)/version.o: ../src/version.c
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 
 ifeq ($(config),release)
-obj/release/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/release/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel conventional.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/release/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/release/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/release/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel kept.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/release/kept.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/release/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/release/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/release/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/release/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/release/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel order.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/release/order.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/release/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/release/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel shards.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/release/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/release/stats.cu.o: ../kernels/stats.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel stats.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/stats.cu obj/release/stats.cu.o --cuda=auto --arch=80,86,89,90,100,120
 
 else ifeq ($(config),debug)
-obj/debug/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/debug/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel conventional.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/debug/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/debug/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/debug/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel kept.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/debug/kept.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/debug/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/debug/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/debug/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/debug/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/debug/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel order.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/debug/order.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/debug/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/debug/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel shards.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/debug/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/debug/stats.cu.o: ../kernels/stats.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel stats.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/stats.cu obj/debug/stats.cu.o --cuda=auto --arch=80,86,89,90,100,120
 
 else ifeq ($(config),asan)
-obj/asan/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/asan/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel conventional.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/asan/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/asan/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/asan/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel kept.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/asan/kept.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/asan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/asan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/asan/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/asan/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/asan/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel order.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/asan/order.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/asan/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/asan/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel shards.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/asan/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/asan/stats.cu.o: ../kernels/stats.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel stats.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/stats.cu obj/asan/stats.cu.o --cuda=auto --arch=80,86,89,90,100,120
 
 else ifeq ($(config),tsan)
-obj/tsan/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/tsan/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel conventional.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/tsan/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/tsan/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/tsan/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel kept.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/tsan/kept.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/tsan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/tsan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/tsan/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/tsan/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/tsan/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel order.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/tsan/order.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/tsan/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/tsan/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel shards.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/tsan/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/tsan/stats.cu.o: ../kernels/stats.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel stats.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/stats.cu obj/tsan/stats.cu.o --cuda=auto --arch=80,86,89,90,100,120
 
 else ifeq ($(config),coverage)
-obj/coverage/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/coverage/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel conventional.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/coverage/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/coverage/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/coverage/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel kept.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/coverage/kept.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/coverage/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/coverage/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/coverage/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/coverage/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/coverage/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel order.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/coverage/order.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/coverage/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/exp2.h ../src/det/record.h
+obj/coverage/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel shards.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/coverage/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/coverage/stats.cu.o: ../kernels/stats.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel stats.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/stats.cu obj/coverage/stats.cu.o --cuda=auto --arch=80,86,89,90,100,120
 
 endif
 

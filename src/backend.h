@@ -33,6 +33,21 @@ typedef struct sb_merge_call {
     sb_launch launch;
 } sb_merge_call;
 
+/* sb_compare's and sb_sums's arguments, checked. */
+typedef struct sb_compare_call {
+    sb_compare_out out;
+    const float *sampled, *other;
+    int64_t count;
+    sb_launch launch;
+} sb_compare_call;
+
+typedef struct sb_sums_call {
+    sb_sums_out out;
+    sb_values in;
+    int64_t rows; /* B * T or N */
+    sb_launch launch;
+} sb_sums_call;
+
 typedef struct sb_backend {
     const char *name;
     int device_memory; /* the caller's arrays are the device's: the host must not read them */
@@ -71,6 +86,10 @@ typedef struct sb_backend {
     sb_status (*finish)(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
                         const sb_state_record *states, const sb_target_record *targets);
     uint64_t (*shard_workspace)(sb_context *ctx, const sb_call *call);
+
+    /* Optional, both or none: statistics of tokens. */
+    sb_status (*compare)(sb_context *ctx, const sb_compare_call *call);
+    sb_status (*sums)(sb_context *ctx, const sb_sums_call *call);
 
     /* Optional, all or none: device memory, streams, events; as samebits.h states them. */
     sb_status (*check)(sb_context *ctx, void *stream);
@@ -136,6 +155,10 @@ sb_extent sb_extent_of(const sb_call *call, int64_t b);
 /* batch.c: checks each active row's id and temperature and lists the active rows, rising. active
  * (room for every row) and actives may be null. Host arrays only. */
 sb_status sb_list_active(const sb_call *call, int64_t *active, int64_t *actives, sb_message *why);
+
+/* batch.c: packed: cu_seqlens [batch + 1] starts at 0, never falls, ends at rows. Host memory. */
+sb_status sb_check_cu_seqlens(const void *cu_seqlens, int32_t dtype, int64_t batch, int64_t rows,
+                              sb_message *why);
 
 /* batch.c: all checks that sb_call_of leaves out for device memory, on host copies of its arrays.
  */

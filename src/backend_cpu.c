@@ -345,4 +345,6 @@ const sb_backend sb_backend_cpu = {
     .partial = sb_cpu_partial,
     .merge = sb_cpu_merge,
     .finish = sb_cpu_finish,
+    .compare = sb_cpu_compare,
+    .sums = sb_cpu_sum_values,
 };

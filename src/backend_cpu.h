@@ -95,4 +95,8 @@ sb_status sb_cpu_merge(sb_context *ctx, const sb_merge_call *call);
 sb_status sb_cpu_finish(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
                         const sb_state_record *states, const sb_target_record *targets);
 
+/* backend_cpu_stats.c; as backend.h states them. */
+sb_status sb_cpu_compare(sb_context *ctx, const sb_compare_call *call);
+sb_status sb_cpu_sum_values(sb_context *ctx, const sb_sums_call *call);
+
 #endif

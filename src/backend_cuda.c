@@ -67,6 +67,7 @@ typedef struct cuda {
     char isa[16]; /* "sm_90" */
     sb_cuda_shards shards;
     sb_cuda_order order;
+    sb_cuda_stats stats;
 } cuda;
 
 sb_status sb_cuda_failed(sb_message *why, const sb_cuda_driver *driver, const char *what,
@@ -184,6 +185,7 @@ static sb_status load_kernels(cuda *c, sb_message *why)
     KEPT_KERNELS(KERNEL_LOAD)
     status = sb_cuda_shards_load(&c->shards, &c->driver, why);
     if (status == SB_OK) status = sb_cuda_order_load(&c->order, &c->driver, why);
+    if (status == SB_OK) status = sb_cuda_stats_load(&c->stats, &c->driver, why);
     return status == SB_OK ? prepare_few(c, why) : status;
 }
 
@@ -208,6 +210,7 @@ static void close_state(cuda *c)
         if (c->conventional) c->driver.ModuleUnload(c->conventional);
         if (c->shards.module) c->driver.ModuleUnload(c->shards.module);
         if (c->order.module) c->driver.ModuleUnload(c->order.module);
+        if (c->stats.module) c->driver.ModuleUnload(c->stats.module);
         c->driver.CtxPopCurrent(&popped);
     }
     if (c->context) c->driver.DevicePrimaryCtxRelease(c->device);
@@ -728,6 +731,11 @@ static sb_status conventional(sb_context *ctx, const sb_logprob_out *out, const 
 
 /* ---- for the other files ------------------------------------------------------------------- */
 
+const sb_cuda_stats *sb_cuda_stats_of(const sb_context *ctx)
+{
+    return &((const cuda *)ctx->state)->stats;
+}
+
 const sb_cuda_shards *sb_cuda_shards_of(const sb_context *ctx)
 {
     return &((const cuda *)ctx->state)->shards;
@@ -892,6 +900,8 @@ const sb_backend sb_backend_cuda = {
     .merge = sb_cuda_merge,
     .finish = sb_cuda_finish,
     .shard_workspace = sb_cuda_shard_workspace,
+    .compare = sb_cuda_compare,
+    .sums = sb_cuda_sum_values,
     .check = check,
     .memory_alloc = memory_alloc,
     .memory_free = memory_free,

@@ -140,5 +140,21 @@ sb_status sb_cuda_order_load(sb_cuda_order *order, const sb_cuda_driver *driver,
 sb_status sb_cuda_ids(sb_context *ctx, const sb_ids_out *out, const sb_call *call);
 sb_status sb_cuda_topk(sb_context *ctx, const sb_topk_out *out, const sb_call *call, int64_t k);
 uint64_t sb_cuda_order_workspace(sb_context *ctx, const sb_call *call);
+/* ---- cuda_stats.c ------------------------------------------------------------------------- */
+
+/* The kernels for statistics of tokens. */
+typedef struct sb_cuda_stats {
+    CUmodule module;
+    CUfunction compare_tokens, reduce_sequences;
+} sb_cuda_stats;
+
+const sb_cuda_stats *sb_cuda_stats_of(const sb_context *ctx);
+
+/* Loads them; what was loaded stays in module on failure. */
+sb_status sb_cuda_stats_load(sb_cuda_stats *stats, const sb_cuda_driver *driver, sb_message *why);
+
+/* As backend.h states them. */
+sb_status sb_cuda_compare(sb_context *ctx, const sb_compare_call *call);
+sb_status sb_cuda_sum_values(sb_context *ctx, const sb_sums_call *call);
 
 #endif

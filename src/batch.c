@@ -27,29 +27,34 @@ static sb_status check_sequence_length(int64_t sequence, int64_t length, sb_mess
                    sequence, length);
 }
 
-/* Packed: cu_seqlens starts at 0, never falls and ends at N. */
-static sb_status check_cu_seqlens(const sb_batch *in, sb_message *why)
+sb_status sb_check_cu_seqlens(const void *cu_seqlens, int32_t dtype, int64_t batch, int64_t rows,
+                              sb_message *why)
 {
-    int64_t before = sb_int_at(in->cu_seqlens, in->cu_seqlens_dtype, 0);
+    int64_t before = sb_int_at(cu_seqlens, dtype, 0);
     if (before != 0)
         return sb_fail(why, SB_ERR_SHAPE, "cu_seqlens[0] is %" PRId64 ", not 0", before);
-    for (int64_t b = 0; b < in->batch; b++) {
-        int64_t next = sb_int_at(in->cu_seqlens, in->cu_seqlens_dtype, b + 1);
+    for (int64_t b = 0; b < batch; b++) {
+        int64_t next = sb_int_at(cu_seqlens, dtype, b + 1);
         sb_status status;
-        if (next < before || next > in->rows)
+        if (next < before || next > rows)
             return sb_fail(why, SB_ERR_SHAPE,
                            "cu_seqlens[%" PRId64 "] is %" PRId64 ": it must lie in [%" PRId64
                            ", %" PRId64 "]",
-                           b + 1, next, before, in->rows);
+                           b + 1, next, before, rows);
         status = check_sequence_length(b, next - before, why);
         if (status != SB_OK) return status;
         before = next;
     }
-    if (before != in->rows)
+    if (before != rows)
         return sb_fail(why, SB_ERR_SHAPE,
                        "cu_seqlens[%" PRId64 "] is %" PRId64 ", not the number of rows %" PRId64,
-                       in->batch, before, in->rows);
+                       batch, before, rows);
     return SB_OK;
+}
+
+static sb_status check_cu_seqlens(const sb_batch *in, sb_message *why)
+{
+    return sb_check_cu_seqlens(in->cu_seqlens, in->cu_seqlens_dtype, in->batch, in->rows, why);
 }
 
 static sb_status check_row_list(const sb_call *call, sb_message *why)

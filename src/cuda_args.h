@@ -81,5 +81,14 @@ typedef struct sb_cuda_order_args {
     uint64_t integers, logprobs; /* int32 and float [rows][width] or [rows][k], or 0 */
     int32_t k;
 } sb_cuda_order_args;
+/* kernels/stats.cu. Of in: batch, time, rows, cu_seqlens and its dtype, mask, bad. */
+typedef struct sb_cuda_stats_args {
+    sb_cuda_args in;
+    uint64_t sampled, other;             /* float [count]: what is compared */
+    uint64_t ratio, k1, k2, k3;          /* float [count], or 0 */
+    uint64_t values, minus;              /* float [rows], minus may be 0 */
+    uint64_t sum, mean, exp_mean, count; /* float and int64 [batch], or 0 */
+    int64_t tokens;                      /* to compare */
+} sb_cuda_stats_args;
 
 #endif

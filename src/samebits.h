@@ -382,6 +382,81 @@ SB_API sb_status sb_finish(sb_context *ctx, const sb_logprob_out *out, const sb_
 SB_API sb_status sb_shard_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
                                          int64_t first, int64_t n, const sb_launch *launch);
 
+/* ---- ratios, KL estimates, sums and means of tokens ----
+ *
+ * From two sets of token logprobs, of the policy that the tokens were sampled from and of another
+ * one, what a PPO, GRPO or GSPO step needs:
+ *
+ *     sb_compare(ctx, &each, old, now, tokens, NULL);     // each.ratio: now / old, each.k3: ..
+ *
+ *     sb_values values = SB_VALUES_INIT;                  // per sequence
+ *     values.values = now;                                // fp32 [B, T]
+ *     values.minus  = old;
+ *     values.mask   = mask;
+ *     values.batch  = B;
+ *     values.time   = T;
+ *     sb_sums(ctx, &out, &values, NULL);                // out.exp_mean: GSPO's ratio
+ *
+ * Where logprobs are equal bit for bit, ratios are exactly 1 and estimates exactly 0. Sums are of
+ * real numbers, rounded once: order, padding and packing cannot reach a bit. */
+
+/* Where sb_compare writes, [count] each; a null pointer means: not wanted. Start from
+ * SB_COMPARE_OUT_INIT. d = other - sampled. */
+typedef struct sb_compare_out {
+    uint32_t size;            /* sizeof(sb_compare_out) */
+    uint32_t reserved;        /* 0 */
+    float *ratio;             /* e^d: the importance ratio */
+    float *k1;                /* -d */
+    float *k2;                /* d^2 / 2 */
+    float *k3;                /* e^d - 1 - d; their means estimate KL(sampled || other) */
+} sb_compare_out;
+
+/* Compares tokens one by one: sampled [count] are logprobs by the policy that the tokens were drawn
+ * from, other [count] by the other one.
+ *
+ * Equal bits: ratio 1, estimates +0. A NaN: all four NaN. k2 and k3 are never negative, nothing is
+ * -0. |error| <= 0.5001 ulp. Outputs must not overlap each other or the inputs.
+ *
+ * Errors: SB_ERR_ARGUMENT, SB_ERR_SHAPE. Of launch, stream has an effect. */
+SB_API sb_status sb_compare(sb_context *ctx, const sb_compare_out *out, const float *sampled,
+                            const float *other, int64_t count, const sb_launch *launch);
+
+/* What to sum: a number a token. Start from SB_VALUES_INIT. Layouts as in sb_batch: padded [B, T],
+ * or packed [N] with cu_seqlens. The whole batch as one: batch = 1, time = B * T or N. */
+typedef struct sb_values {
+    uint32_t size;            /* sizeof(sb_values) */
+    int32_t cu_seqlens_dtype; /* SB_I32 or SB_I64 */
+    const float *values;      /* [B, T] or [N]: any fp32 */
+    const float *minus;       /* the same shape, or null: values - minus is summed, exactly; nothing
+                                 where the bits are equal */
+    const uint8_t *mask;      /* the same shape, non-zero: active; null: all active */
+    int64_t batch;            /* B >= 0 */
+    int64_t time;             /* T, 0 .. 2^29; padded layout only */
+    int64_t rows;             /* N >= 0; packed layout only */
+    const void *cu_seqlens;   /* [B + 1], at most 2^24 positions a sequence; or null: padded */
+} sb_values;
+
+/* Where sb_sums writes, [B] each; null: not wanted. Start from SB_SUMS_OUT_INIT. */
+typedef struct sb_sums_out {
+    uint32_t size;            /* sizeof(sb_sums_out) */
+    uint32_t reserved;        /* 0 */
+    float *sum;               /* the exact sum of the active values, rounded once */
+    float *mean;              /* the sum, rounded to 53 bits, over count */
+    float *exp_mean;          /* e^mean, from the mean before it is rounded to fp32 */
+    int64_t *count;           /* active values */
+} sb_sums_out;
+
+/* Sums and means of each sequence.
+ *
+ * A sequence is NaN if any active value is, or if both infinities occur; else the infinity that
+ * occurs. Without active values: sum and mean +0, exp_mean 1. Nothing is -0. What is not active is
+ * not looked at. |error| of sum: half an ulp; of mean and exp_mean: 0.5001 ulp.
+ *
+ * Errors: SB_ERR_ARGUMENT, SB_ERR_SHAPE, SB_ERR_DTYPE. Of launch, stream and check have an effect;
+ * on a device, without check, a sequence of cu_seqlens that do not rise is NaN. */
+SB_API sb_status sb_sums(sb_context *ctx, const sb_sums_out *out, const sb_values *values,
+                           const sb_launch *launch);
+
 /* ---- device backends: cuda, cuda:N ----
  *
  * All pointers of sb_batch, sb_logprob_out and records are then device memory of the context's GPU
@@ -433,6 +508,9 @@ SB_API sb_status sb_event_elapsed(sb_context *ctx, float *milliseconds, void *st
 #define SB_LOGPROB_OUT_INIT { sizeof(sb_logprob_out), 0, 0, 0, 0, 0, 0 }
 #define SB_IDS_OUT_INIT { sizeof(sb_ids_out), 0, 0, 0, 0 }
 #define SB_TOPK_OUT_INIT { sizeof(sb_topk_out), 0, 0, 0, 0 }
+#define SB_COMPARE_OUT_INIT { sizeof(sb_compare_out), 0, 0, 0, 0, 0 }
+#define SB_VALUES_INIT { sizeof(sb_values), SB_I32, 0, 0, 0, 0, 0, 0, 0 }
+#define SB_SUMS_OUT_INIT { sizeof(sb_sums_out), 0, 0, 0, 0, 0 }
 #define SB_LAUNCH_INIT { sizeof(sb_launch), 0, 0, 0, 0, 0, 0, 0, 0 }
 
 #ifdef __cplusplus

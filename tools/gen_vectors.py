@@ -1059,6 +1059,159 @@ def order_file():
     return out
 
 
+# --- Statistics of tokens -----------------------------------------------------------------------
+
+def float_bits(x):
+    return ref.struct.unpack("<I", ref.struct.pack("<f", x))[0]
+
+
+def check_ulp(name, got, true):
+    """got is fp32, true an mpf: within 0.5001 ulp of the truth's binade (or of the subnormals)."""
+    if abs(true) >= mpmath.mpf(2) ** 128 * (1 - mpmath.mpf(2) ** -25):
+        wrong = abs(got) != INF
+    else:
+        binade = int(mpmath.floor(mpmath.log(abs(true), 2))) if true else -149
+        ulp = mpmath.mpf(2) ** max(binade - 23, -149)
+        wrong = got == INF or abs(got - true) > mpmath.mpf("0.5001") * ulp
+    if wrong:
+        sys.exit("gen_vectors.py: %s: %r is not %s" % (name, got, mpmath.nstr(true, 20)))
+
+
+def compare_file():
+    out = File("compare", "sampled other ratio k1 k2 k3")
+    draws = SplitMix64(120)
+
+    def case(sampled, other):
+        x, y = ref.from_bits32(sampled), ref.from_bits32(other)
+        got = ref.compare(x, y)
+        out.add("compare", *("%08x" % b for b in (sampled, other, *map(ref.bits32, got))))
+        if not (math.isfinite(x) and math.isfinite(y)):
+            return
+        with mpmath.workdps(90):
+            d = mpmath.mpf(y) - mpmath.mpf(x)
+            for g, true in zip(got, (mpmath.exp(d), -d, d * d / 2, mpmath.expm1(d) - d)):
+                check_ulp("compare %08x %08x" % (sampled, other), g, true)
+
+    def pair(x, d):
+        case(float_bits(ref.to32(x)), float_bits(ref.to32(x + d)))
+
+    special = [0, 0x80000000, 1, 0x80000001, 0xFF800000, 0x7F800000, 0x7FC00000, 0xFFC00001,
+               0x7F800001, 0xBF800000, 0xFF7FFFFF, 0x7F7FFFFF, 0x80800000, 0x42B20000, 0xC2D00000]
+    for a in special:
+        for b in special:
+            case(a, b)
+    # Both sides of every edge: the ends of the range, where n moves, where a result turns
+    # subnormal, overflows or vanishes.
+    for edge in (89.0, -104.0, 88.72283, -87.33654, -103.27893, -103.97208, 0.34657359, -0.34657359,
+                 1.0397208, -1.0397208):
+        b = float_bits(edge)
+        for step in range(-2, 3):
+            case(0, b + step)
+            case(float_bits(-ref.from_bits32(b + step)), 0)
+    for e in range(-60, 23):
+        for sign in (1, -1):
+            pair(-1.25, sign * (1 + draws.below(2 ** 20) / 2 ** 20) * 2.0 ** e)
+            case(0, float_bits(sign * (1 + draws.below(2 ** 23) / 2 ** 23) * 2.0 ** e))
+    for e in (-149, -140, -126, -100, -75, -70, -64, 60, 64, 90, 127):
+        case(0, float_bits(2.0 ** e))
+        case(float_bits(2.0 ** e), 0)
+    for _ in range(600):
+        x = -(draws.below(2 ** 24) / 2 ** 20)
+        pair(x, (draws.below(2 ** 24) - 2 ** 23) / 2.0 ** (16 + draws.below(16)))
+    for _ in range(200):
+        case(draws.next() >> 32, draws.next() >> 32)
+    for _ in range(200):                                # any two in the range of ratios
+        case(0x3F000000 + draws.below(0x3C00000) | (draws.next() >> 63) << 31,
+             0x3F000000 + draws.below(0x3C00000) | (draws.next() >> 63) << 31)
+    return out
+
+
+def means_file():
+    out = File("means", "exact sums and means of any fp32, and of differences")
+    draws = SplitMix64(121)
+
+    def case(name, bits, minus=None):
+        values = [ref.from_bits32(b) for b in bits]
+        terms = values
+        if minus is not None:
+            terms = list(ref.differences(values, [ref.from_bits32(b) for b in minus]))
+        mean = 0.0
+        if bits:
+            if all(map(math.isfinite, terms)):
+                mean = sum(map(Fraction, terms))
+                mean = mean.numerator / mean.denominator / len(bits) if mean else 0.0
+            else:
+                mean = ref.exact_sum(terms)
+        if minus is None and bits and ref.bits32(mean) != ref.bits32(ref.exact_mean(values)):
+            sys.exit("gen_vectors.py: %s: two means" % name)
+        out.add("case", name)
+        out.values("x", bits, "f32")
+        if minus is not None:
+            out.values("minus", minus, "f32")
+        out.add("sum", "%08x" % ref.bits32(ref.exact_sum(terms)))
+        out.add("mean", "%08x" % ref.bits32(ref.mean32(mean)))
+        out.add("exp_mean", "%08x" % ref.bits32(ref.ratio(mean)))
+        out.add("end")
+
+    one, big, least, absent, plus = 0x3F800000, 0x7F7FFFFF, 1, 0xFF800000, 0x7F800000
+    minus_of = 0x80000000
+    case("empty", [])
+    case("zeros", [0, minus_of, 0])
+    case("minus zero", [minus_of])
+    for b in (one, big, least, big | minus_of, least | minus_of, 0x007FFFFF, 0x00800000, 0x42B20000,
+              0xC2D00000):
+        case("one value", [b])
+        case("one value and a zero", [b, 0])
+        case("what cancels", [b, b ^ minus_of])
+        case("three times", [b] * 3)
+    case("overflow", [big, big])
+    case("overflow taken back", [big, big, big | minus_of, one])
+    case("a tie above the largest", [big, 0x73000000])
+    case("below a tie above the largest", [big, 0x72FFFFFF])
+    case("large and least", [big, least, big | minus_of])
+    case("less the least", [one, 0x80000001])
+    case("a tie to even", [one, 0x33800000])
+    case("a tie and the least", [one, 0x33800000, least])
+    case("a tie less the least", [one | 1, 0x33800000, least | minus_of])
+    case("a tie at 53 bits", [one, 0x25000000, 0x4B800000])
+    case("NaN", [one, 0xFFC00001, one])
+    case("-inf", [one, absent])
+    case("+inf", [plus, one])
+    case("both infinities", [plus, one, absent])
+    case("NaN and -inf", [absent, 0x7F800001])
+    case("a mean that rounds to zero", [least] + [0] * 3)
+    case("a mean that rounds to minus zero", [least | minus_of] + [0] * 3)
+    case("every digit", [((e << 23) | 0x2AAAAA) for e in range(0, 255, 5)])
+    case("every digit, both signs", [((e << 23) | 0x155555 | (e & 1) << 31) for e in range(255)])
+    for sign in (0, minus_of):
+        case("a borrow through all digits", [0x7F000000 | sign, least | (sign ^ minus_of)])
+    for n in (2, 3, 5, 17, 64, 200):
+        case("random bits %d" % n, [(draws.next() >> 32) & 0xFF7FFFFF for _ in range(n)])
+        case("logprobs %d" % n, [0x80000000 | 0x3C000000 + draws.below(0x6000000)
+                                 for _ in range(n)])
+        for low in (0, 60, 120, 126, 200, 250):
+            case("near exponents %d" % n, [(low + draws.below(4)) << 23 | draws.below(2 ** 23)
+                                           | (draws.next() >> 63) << 31 for _ in range(n)])
+        x = [0x80000000 | 0x3C000000 + draws.below(0x5800000) for _ in range(n)]
+        y = [b + draws.below(5) - 2 for b in x]
+        case("equal logprobs %d" % n, x, x)
+        case("near logprobs %d" % n, x, y)
+        case("far logprobs %d" % n, x, x[::-1])
+        few = [0xBF000000 | draws.below(4) << 21 for _ in range(n)]
+        case("few bits %d" % n, few, few[::-1])
+    case("infinities that are equal", [absent, one, plus], [absent, 0x3F000000, plus])
+    case("one absent before", [absent, one], [0xBF800000, one])
+    case("one absent after", [one, 0xBF800000], [one, absent])
+    case("absent at different places", [absent, one], [one, absent])
+    case("NaN in equal bits", [0x7FC00000], [0x7FC00000])
+    case("NaN subtracted", [one, one], [one, 0xFFC00000])
+    case("zeros of both signs", [0, minus_of], [minus_of, 0])
+    case("exp past the largest", [0x42B20000] * 2, [0, 0])
+    case("exp of the largest", [0x42B17217] * 2, [0, 0])
+    case("exp below the least", [0xC2D00000] * 2, [0, 0])
+    return out
+
+
 # --- Main ---------------------------------------------------------------------------------------
 
 # The contract's own special rows: m, the rest, logprob of id 0, lse (tau 0x1.715476p+0).
@@ -1088,7 +1241,7 @@ def main(arguments):
     accuracy, changed = Accuracy(), 0
     for make in (constants_file, exp2_file, lg_file, leaf_file, merge_file, sums_file,
                  lambda: edge_rows(accuracy), lambda: generated_rows(accuracy), batches_file,
-                 shards_file, order_file):
+                 shards_file, order_file, compare_file, means_file):
         out = make()
         path = os.path.join(folder, out.name + ".txt")
         old = None

@@ -416,6 +416,70 @@ def exact_sum(values):
     return round32(total, -149)
 
 
+def exact_mean(values):
+    """Sums, Mean: the exact sum rounded once to 53 bits, over the count; as a double."""
+    values = list(values)
+    if any(x != x for x in values) or any(x in values for x in (INF, -INF)):
+        return exact_sum(values)
+    total = sum(int(x * 2.0 ** 149) for x in values)    # exact: fp64 has room for 2^-149 .. 2^277
+    return total / 2 ** 149 / len(values) if total else 0.0     # int / int is rounded once
+
+
+def mean32(mean):
+    """Sums, Mean: a mean as fp32; what rounds to zero is +0."""
+    return to32(mean) or 0.0
+
+
+def differences(values, minus):
+    """Sums, Differences: what stands for x - y in a sum: x and -y; nothing where bits are equal."""
+    for x, y in zip(values, minus):
+        if x != x or y != y:
+            yield math.nan
+        elif struct.pack("<f", x) != struct.pack("<f", y):
+            yield x
+            yield -y
+
+
+# --- Ratios -------------------------------------------------------------------------------------
+
+LN2_HIGH = float.fromhex("0x1.62e42fefa39efp-1")
+LN2_LOW = float.fromhex("0x1.abc9e3b39803fp-56")
+INVERSE_FACTORIALS = [1 / math.factorial(k) for k in range(14, 1, -1)]      # rounded once each
+
+
+def growth(d):
+    """Ratios: (e^d, e^d - 1 - d) in fp64."""
+    if d >= 89.0:
+        return INF, INF
+    if d <= -104.0:
+        return 0.0, -1.0 - d
+    z = fma64(d, LOG2E, 1.5 * 2.0 ** 52)
+    n = z - 1.5 * 2.0 ** 52
+    r = fma64(-n, LN2_HIGH, d)
+    r = fma64(-n, LN2_LOW, r)
+    q = INVERSE_FACTORIALS[0]
+    for coefficient in INVERSE_FACTORIALS[1:]:
+        q = fma64(q, r, coefficient)
+    f = (r * r) * q
+    e = math.ldexp(1.0 + (r + f), int(n))
+    return e, f if n == 0.0 else (e - 1.0) - d
+
+
+def ratio(d):
+    """Ratios: e^d as an fp32 value, of a double d."""
+    return d if d != d else to32(growth(d)[0])
+
+
+def compare(sampled, other):
+    """Ratios: (ratio, k1, k2, k3) of two fp32 logprobs as fp32 values."""
+    if sampled != sampled or other != other:
+        return (math.nan,) * 4
+    same = struct.pack("<f", sampled) == struct.pack("<f", other)
+    d = 0.0 if same else other - sampled
+    e, rest = growth(d)
+    return to32(e), to32(0.0 - d), to32(0.5 * (d * d)), to32(rest)
+
+
 # --- Edges: whole batches -----------------------------------------------------------------------
 
 def logprob_batch(logits, dtype, ids, batch=None, time=None, vocab=None, mask=None,

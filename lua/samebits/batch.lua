@@ -622,6 +622,7 @@ M.build = build
 function M.is_batch(value) return getmetatable(value) == Batch end
 
 M.describe, M.shape_text, M.same_shape = describe, shape_text, same_shape
-M.indices, M.mask_bytes, M.appended = indices, mask_bytes, appended
+M.indices, M.index_list, M.mask_bytes = indices, index_list, mask_bytes
+M.appended = appended
 
 return M

@@ -165,6 +165,42 @@ sb_status sb_finish(sb_context *ctx, const sb_logprob_out *out, const sb_batch *
 sb_status sb_shard_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
                                          int64_t first, int64_t n, const sb_launch *launch);
 
+typedef struct sb_compare_out {
+    uint32_t size;
+    uint32_t reserved;
+    float *ratio;
+    float *k1;
+    float *k2;
+    float *k3;
+} sb_compare_out;
+
+sb_status sb_compare(sb_context *ctx, const sb_compare_out *out, const float *sampled,
+                            const float *other, int64_t count, const sb_launch *launch);
+
+typedef struct sb_values {
+    uint32_t size;
+    int32_t cu_seqlens_dtype;
+    const float *values;
+    const float *minus;
+    const uint8_t *mask;
+    int64_t batch;
+    int64_t time;
+    int64_t rows;
+    const void *cu_seqlens;
+} sb_values;
+
+typedef struct sb_sums_out {
+    uint32_t size;
+    uint32_t reserved;
+    float *sum;
+    float *mean;
+    float *exp_mean;
+    int64_t *count;
+} sb_sums_out;
+
+sb_status sb_sums(sb_context *ctx, const sb_sums_out *out, const sb_values *values,
+                           const sb_launch *launch);
+
 sb_status sb_workspace_size(sb_context *ctx, uint64_t *size, const sb_logprob_out *out,
                                    const sb_batch *batch, const sb_launch *launch);
 

@@ -8,6 +8,7 @@ local batches = require "samebits.batch"
 local call = require "samebits.call"
 local choices = require "samebits.choices"
 local shards = require "samebits.shards"
+local stats = require "samebits.stats"
 local misuse = require "samebits.misuse"
 
 local C, raise = lib.C, misuse.raise
@@ -178,6 +179,33 @@ end)
 Context.shard_workspace_size = misuse.guard(function(self, batch, opts)
   open_context("shard_workspace_size", self)
   return shards.workspace_size(self, batch, opts)
+end)
+
+--- Compares two sets of logprobs of the same tokens, one by one: with d = other - sampled,
+-- importance ratios e^d and the estimators k1 = -d, k2 = d^2 / 2, k3 = e^d - 1 - d of
+-- KL(sampled || other). Where the bits are equal the ratio is exactly 1 and the estimates are 0.
+-- @param sampled a float32 tensor on the context's device: by the policy the tokens were drawn from
+-- @param other likewise, of the same shape: by the other policy
+-- @tparam[opt] table opts `outputs`: a list of "ratio", "k1", "k2", "k3" (all by default); `out`: a
+-- table from an earlier call; and on a GPU `stream`
+-- @treturn table the outputs, shaped as given; or nil, a message and the status' name
+Context.compare = misuse.guard(function(self, sampled, other, opts)
+  open_context("compare", self)
+  return stats.compare(self, sampled, other, opts)
+end)
+
+--- Exact sums and means of a number a token, rounded once: order, padding and packing cannot reach
+-- a bit.
+-- @param values a float32 tensor on the context's device: [B, T], or [N] (one sequence, or packed)
+-- @tparam[opt] table opts `mask`: the same shape, non-zero where active; `cu_seqlens`: [B + 1], for
+-- packed values; `minus`: a tensor to subtract, exactly (with logprobs of two policies `exp_mean`
+-- is the sequence's ratio); `per`: "sequence", or "batch" for all together; `outputs`: a list of
+-- "sum", "mean", "exp_mean", "count" (all by default); `out`: a table from an earlier call; and on
+-- a GPU `check` and `stream`, as for `logprob`
+-- @treturn table the outputs [B], or [1] for a whole batch; or nil, a message and the status' name
+Context.sums = misuse.guard(function(self, values, opts)
+  open_context("sums", self)
+  return stats.sums(self, values, opts)
 end)
 
 --- Waits for a stream (the default one if none is given), and raises an error if a call with

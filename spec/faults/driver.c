@@ -17,6 +17,7 @@ EMBEDDED(kept)
 EMBEDDED(logprob)
 EMBEDDED(order)
 EMBEDDED(shards)
+EMBEDDED(stats)
 
 static int bad_rows;
 static int64_t *bad_word; /* the last pinned memory that was mapped */
@@ -113,7 +114,7 @@ static CUresult cuModuleLoadData(CUmodule *module, const void *image)
 {
     REQUEST(CUDA_ERROR_OUT_OF_MEMORY);
     if (image != sb_fatbin_logprob && image != sb_fatbin_shards && image != sb_fatbin_kept &&
-        image != sb_fatbin_order && image != sb_fatbin_conventional)
+        image != sb_fatbin_order && image != sb_fatbin_stats && image != sb_fatbin_conventional)
         return CUDA_ERROR_INVALID_VALUE;
     held.driver++;
     *module = (CUmodule)driver_library();

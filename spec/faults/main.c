@@ -130,6 +130,48 @@ static sb_status listed_rows(scenario *s)
     return score(s, &batch, 0);
 }
 
+static sb_status compare(scenario *s)
+{
+    sb_compare_out out = SB_COMPARE_OUT_INIT;
+    sb_launch launch = SB_LAUNCH_INIT;
+    launch.stream = s->stream;
+    out.ratio = s->out.token;
+    out.k3 = s->out.lse;
+    return sb_compare(s->ctx, &out, logits, temperatures, ROWS, &launch);
+}
+
+static sb_status sum_values(scenario *s, int32_t end)
+{
+    const int32_t ends[2] = { 0, end };
+    sb_sums_out out = SB_SUMS_OUT_INIT;
+    sb_values values = SB_VALUES_INIT;
+    sb_launch launch = SB_LAUNCH_INIT;
+    launch.check = 1;
+    launch.stream = s->stream;
+    out.sum = s->out.token;
+    out.mean = s->out.lse;
+    out.exp_mean = s->out.sequence;
+    out.count = s->out.count;
+    values.values = logits;
+    values.minus = temperatures;
+    values.mask = mask;
+    values.batch = 1;
+    values.rows = ROWS;
+    values.cu_seqlens = ends;
+    return sb_sums(s->ctx, &out, &values, &launch);
+}
+
+static sb_status sums(scenario *s) { return sum_values(s, ROWS); }
+
+static sb_status bad_sums(scenario *s)
+{
+    sb_status status;
+    driver_reports_bad_rows(1);
+    status = sum_values(s, ROWS + 1);
+    driver_reports_bad_rows(0);
+    return status;
+}
+
 /* On the device kernels have to find it first, and the host looks at copies then. */
 static sb_status bad_id(scenario *s)
 {
@@ -252,6 +294,9 @@ static const struct step {
     { "sb_logprob", all_rows, SB_OK, NULL },
     { "sb_logprob of a row list", listed_rows, SB_OK, NULL },
     { "sb_logprob of a bad id", bad_id, SB_ERR_ID, NULL },
+    { "sb_compare", compare, SB_OK, NULL },
+    { "sb_sums", sums, SB_OK, NULL },
+    { "sb_sums of bad cu_seqlens", bad_sums, SB_ERR_SHAPE, NULL },
     { "sb_check", check_stream, SB_OK, NULL },
     { "sb_memory_alloc", alloc, SB_OK, NULL },
     { "sb_memory_alloc, pinned", pin, SB_OK, NULL },

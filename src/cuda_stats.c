@@ -1,0 +1,136 @@
+/* cuda_stats.c - statistics of tokens on a GPU: the launches of kernels/stats.cu. */
+#include <stdlib.h>
+
+#include "backend_cuda.h"
+
+/* As tools/kernel.sh embedded them. */
+extern const unsigned char sb_fatbin_stats[];
+
+#define COMPARE_BLOCK 256
+#define COMPARE_GRID 1048576 /* blocks; each goes on to further tokens */
+#define REDUCE_BLOCK 512     /* as kernels/stats.cu has it: a block a sequence */
+
+sb_status sb_cuda_stats_load(sb_cuda_stats *stats, const sb_cuda_driver *driver, sb_message *why)
+{
+    DRIVER(why, driver, ModuleLoadData, &stats->module, sb_fatbin_stats);
+    /* Loaded now: the driver's lazy loading could not happen under a graph capture. */
+    DRIVER(why, driver, ModuleGetFunction, &stats->compare_tokens, stats->module, "compare_tokens");
+    DRIVER(why, driver, FuncLoad, stats->compare_tokens);
+    DRIVER(why, driver, ModuleGetFunction, &stats->reduce_sequences, stats->module,
+           "reduce_sequences");
+    DRIVER(why, driver, FuncLoad, stats->reduce_sequences);
+    return SB_OK;
+}
+
+static uint64_t address(const void *data) { return (uint64_t)(uintptr_t)data; }
+
+typedef struct argument {
+    const char *name;
+    const void *data;
+    size_t align;
+} argument;
+
+static sb_status check_pointers(sb_context *ctx, const argument *arguments, size_t count)
+{
+    sb_status status = SB_OK;
+    for (size_t i = 0; i < count && status == SB_OK; i++)
+        status = sb_cuda_check_pointer(ctx, arguments[i].name, arguments[i].data,
+                                       arguments[i].align);
+    return status;
+}
+
+/* ---- compare ------------------------------------------------------------------------------ */
+
+static sb_status compare_inside(sb_context *ctx, void *arguments)
+{
+    const sb_compare_call *call = arguments;
+    const argument pointers[] = {
+        { "sampled", call->sampled, 4 }, { "other", call->other, 4 },
+        { "ratio", call->out.ratio, 4 }, { "k1", call->out.k1, 4 },
+        { "k2", call->out.k2, 4 },       { "k3", call->out.k3, 4 },
+    };
+    sb_cuda_grid grid = { (call->count + COMPARE_BLOCK - 1) / COMPARE_BLOCK, COMPARE_BLOCK, 0 };
+    sb_cuda_stats_args a;
+    sb_status status = check_pointers(ctx, pointers, sizeof pointers / sizeof *pointers);
+    if (status != SB_OK) return status;
+    if (grid.blocks > COMPARE_GRID) grid.blocks = COMPARE_GRID;
+    memset(&a, 0, sizeof a);
+    a.sampled = address(call->sampled);
+    a.other = address(call->other);
+    a.ratio = address(call->out.ratio);
+    a.k1 = address(call->out.k1);
+    a.k2 = address(call->out.k2);
+    a.k3 = address(call->out.k3);
+    a.tokens = call->count;
+    return sb_cuda_launch(ctx, sb_cuda_stats_of(ctx)->compare_tokens, grid, &a.in,
+                          call->launch.stream);
+}
+
+sb_status sb_cuda_compare(sb_context *ctx, const sb_compare_call *call)
+{
+    sb_compare_call copy = *call;
+    return sb_cuda_inside(ctx, compare_inside, &copy);
+}
+
+/* ---- reduce ------------------------------------------------------------------------------- */
+
+/* After a report: the cpu's check, on a copy. SB_OK: the report is another call's. */
+static sb_status check_reduce(sb_context *ctx, const sb_sums_call *call)
+{
+    const sb_values *in = &call->in;
+    const void *copy = in->cu_seqlens;
+    sb_status status;
+    DRIVER(&ctx->error, sb_cuda_driver_of(ctx), StreamSynchronize, call->launch.stream);
+    if (!in->cu_seqlens || !sb_cuda_reported(ctx)) return SB_OK;
+    status = sb_cuda_fetch(ctx, &copy, in->batch + 1, in->cu_seqlens_dtype == SB_I64 ? 8 : 4,
+                           call->launch.stream);
+    if (status != SB_OK) return status;
+    status = sb_check_cu_seqlens(copy, in->cu_seqlens_dtype, in->batch, in->rows, &ctx->error);
+    free((void *)(uintptr_t)copy);
+    if (status != SB_OK) sb_cuda_forget_report(ctx);
+    return status;
+}
+
+static sb_status reduce_inside(sb_context *ctx, void *arguments)
+{
+    const sb_sums_call *call = arguments;
+    const sb_values *in = &call->in;
+    const argument pointers[] = {
+        { "values", in->values, 4 },
+        { "minus", in->minus, 4 },
+        { "mask", in->mask, 1 },
+        { "cu_seqlens", in->cu_seqlens, in->cu_seqlens_dtype == SB_I64 ? 8 : 4 },
+        { "sum", call->out.sum, 4 },
+        { "mean", call->out.mean, 4 },
+        { "exp_mean", call->out.exp_mean, 4 },
+        { "count", call->out.count, 8 },
+    };
+    const sb_cuda_grid grid = { in->batch, REDUCE_BLOCK, 0 };
+    sb_cuda_stats_args a;
+    sb_status status = check_pointers(ctx, pointers, sizeof pointers / sizeof *pointers);
+    if (status != SB_OK) return status;
+    memset(&a, 0, sizeof a);
+    a.in.batch = in->batch;
+    a.in.time = in->time;
+    a.in.rows = call->rows;
+    a.in.cu_seqlens = address(in->cu_seqlens);
+    a.in.cu_seqlens_dtype = in->cu_seqlens_dtype;
+    a.in.mask = address(in->mask);
+    a.in.bad = sb_cuda_report_address(ctx);
+    a.values = address(in->values);
+    a.minus = address(in->minus);
+    a.sum = address(call->out.sum);
+    a.mean = address(call->out.mean);
+    a.exp_mean = address(call->out.exp_mean);
+    a.count = address(call->out.count);
+    status = sb_cuda_launch(ctx, sb_cuda_stats_of(ctx)->reduce_sequences, grid, &a.in,
+                            call->launch.stream);
+    if (status == SB_OK && call->launch.check) status = check_reduce(ctx, call);
+    return status;
+}
+
+sb_status sb_cuda_sum_values(sb_context *ctx, const sb_sums_call *call)
+{
+    sb_sums_call copy = *call;
+    return sb_cuda_inside(ctx, reduce_inside, &copy);
+}

@@ -1,0 +1,84 @@
+/* ratio.h - of two logprobs of a token: the importance ratio e^d and the KL estimators, in fp64,
+ * rounded to fp32 once. docs/numerics.md, section "Ratios".
+ *
+ * e^d = 2^n * (1 + r + f), r in [-0.347, 0.347], f = e^r - 1 - r by its series to r^14: its first
+ * term left out is below 2e-19. Where n is 0, e^d - 1 - d is f itself, so that it keeps its
+ * relative accuracy down to the smallest d. */
+#ifndef SB_DET_RATIO_H
+#define SB_DET_RATIO_H
+
+#include "float.h"
+
+/* e^d, and e^d - 1 - d. */
+typedef struct sb_growth {
+    double e, rest;
+} sb_growth;
+
+SB_DET sb_growth sb_growth_of(double d)
+{
+    sb_growth g;
+    double z, n, r, q, f;
+    if (d >= 89.0) { /* past the largest fp32; +inf */
+        g.e = g.rest = sb_double(0x7ff0000000000000u);
+        return g;
+    }
+    if (d <= -104.0) { /* e^d is below half the least fp32, and nothing beside 1 + d; -inf */
+        g.e = 0.0;
+        g.rest = -1.0 - d;
+        return g;
+    }
+    z = sb_fma64(d, 0x1.71547652b82fep+0, 0x1.8p+52);
+    n = z - 0x1.8p+52;
+    r = sb_fma64(-n, 0x1.62e42fefa39efp-1, d);
+    r = sb_fma64(-n, 0x1.abc9e3b39803fp-56, r);
+    q = 0x1.93974a8c07c9dp-37;
+    q = sb_fma64(q, r, 0x1.6124613a86d09p-33);
+    q = sb_fma64(q, r, 0x1.1eed8eff8d898p-29);
+    q = sb_fma64(q, r, 0x1.ae64567f544e4p-26);
+    q = sb_fma64(q, r, 0x1.27e4fb7789f5cp-22);
+    q = sb_fma64(q, r, 0x1.71de3a556c734p-19);
+    q = sb_fma64(q, r, 0x1.a01a01a01a01ap-16);
+    q = sb_fma64(q, r, 0x1.a01a01a01a01ap-13);
+    q = sb_fma64(q, r, 0x1.6c16c16c16c17p-10);
+    q = sb_fma64(q, r, 0x1.1111111111111p-7);
+    q = sb_fma64(q, r, 0x1.5555555555555p-5);
+    q = sb_fma64(q, r, 0x1.5555555555555p-3);
+    q = sb_fma64(q, r, 0x1p-1);
+    f = (r * r) * q;
+    /* -151 <= n <= 128: the scaling is exact. */
+    g.e = sb_double((uint64_t)((int64_t)n + 1023) << 52) * (1.0 + (r + f));
+    g.rest = n == 0.0 ? f : (g.e - 1.0) - d;
+    return g;
+}
+
+/* e^d as fp32. */
+SB_DET float sb_ratio_of(double d)
+{
+    if (d != d) return sb_float(SB_NAN_BITS);
+    return (float)sb_growth_of(d).e;
+}
+
+typedef struct sb_comparison {
+    float ratio, k1, k2, k3;
+} sb_comparison;
+
+/* sampled: the logprob of a token by the policy that it was drawn from; other: by the other one. */
+SB_DET sb_comparison sb_compare_of(float sampled, float other)
+{
+    sb_comparison c;
+    sb_growth g;
+    double d = 0.0; /* equal bits, infinities too */
+    if (sb_is_nan(sampled) || sb_is_nan(other)) {
+        c.ratio = c.k1 = c.k2 = c.k3 = sb_float(SB_NAN_BITS);
+        return c;
+    }
+    if (sb_bits32(sampled) != sb_bits32(other)) d = (double)other - (double)sampled;
+    g = sb_growth_of(d);
+    c.ratio = (float)g.e;
+    c.k1 = (float)(0.0 - d);
+    c.k2 = (float)(0.5 * (d * d));
+    c.k3 = (float)g.rest;
+    return c;
+}
+
+#endif
