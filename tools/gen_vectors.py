@@ -1174,6 +1174,9 @@ def means_file():
     case("a tie and the least", [one, 0x33800000, least])
     case("a tie less the least", [one | 1, 0x33800000, least | minus_of])
     case("a tie at 53 bits", [one, 0x25000000, 0x4B800000])
+    # R of 53 bits, divided by 4, is just above a tie of fp32; R of 54 bits would be, too.
+    case("a mean of 53 bits", [0x40800000, 0x34800000, 0x26800000, 0])
+    case("a mean of 54 bits", [0x40800000, 0x34800000, 0x26000000, 0])
     case("NaN", [one, 0xFFC00001, one])
     case("-inf", [one, absent])
     case("+inf", [plus, one])

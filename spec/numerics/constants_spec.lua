@@ -74,6 +74,18 @@ describe("the constants", function()
     assert.same(want, numbers(code "log2.h"))
   end)
 
+  it("in ratio.h are those of the section on ratios, in their order", function()
+    local section = read "docs/numerics.md":match "\n## Ratios\n(.-)\n## "
+    local want = numbers(section)
+    assert.equal(18, #want)
+    assert.same(want, numbers(code "ratio.h"))
+    local factorial, last = 1, #want
+    for k = 2, 14 do
+      factorial = factorial * k
+      assert.equal(1 / factorial, want[last + 2 - k])
+    end
+  end)
+
   it("in leaf.h and row.h are those", function()
     local leaf, row = code "leaf.h", numbers(code "row.h")
     assert.equal(of.MAGIC, defined(leaf, "SB_INT_MAGIC"))
