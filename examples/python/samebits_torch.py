@@ -1,0 +1,177 @@
+"""samebits under PyTorch: selected logprobs as an autograd function, by ctypes, nothing to build.
+
+    from samebits_torch import selected_logprobs, check
+    logprobs = selected_logprobs(logits, ids, temperature=0.7)    # fp32, shaped like ids
+    logprobs.sum().backward()
+    check(logits.device)                                          # on a GPU: were all ids good?
+
+logits: fp32, fp16 or bf16 [.., V] on the CPU or a CUDA device; ids: int32 or int64 [..]. An id of
+-100 is ignored: logprob 0, gradient 0, its logits not read. On a GPU the call goes into PyTorch's
+current stream and does not wait; a row with a bad id becomes NaN, and check() raises.
+
+The backward pass is the library's where it has one (sb_logprob_backward); otherwise PyTorch's
+softmax, whose bits are PyTorch's.
+
+SAMEBITS_LIB names the library; by default it is build/release/libsamebits.so of this checkout.
+"""
+import ctypes
+import os
+
+import torch
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PATH = os.environ.get("SAMEBITS_LIB") or os.path.join(ROOT, "build", "release", "libsamebits.so")
+DTYPES = {torch.float32: 1, torch.float16: 2, torch.bfloat16: 3, torch.int32: 4, torch.int64: 5}
+IGNORE_INDEX = -100
+
+lib = ctypes.CDLL(PATH)
+lib.sb_last_error.restype = ctypes.c_char_p
+lib.sb_last_error.argtypes = [ctypes.c_void_p]
+lib.sb_open.argtypes = [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_char_p, ctypes.c_void_p,
+                        ctypes.c_char_p, ctypes.c_size_t]
+lib.sb_logprob.argtypes = [ctypes.c_void_p] * 4
+lib.sb_check.argtypes = [ctypes.c_void_p] * 2
+HAS_BACKWARD = hasattr(lib, "sb_logprob_backward")
+if HAS_BACKWARD:
+    lib.sb_logprob_backward.argtypes = [ctypes.c_void_p] * 4
+
+u32, i32, i64, f32 = ctypes.c_uint32, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
+pointer = ctypes.c_void_p
+
+
+class Struct(ctypes.Structure):
+    """A struct of samebits.h; all of them begin with their size."""
+
+    def __init__(self, **fields):
+        super().__init__(**fields)
+        self.size = ctypes.sizeof(self)
+
+
+class Batch(Struct):
+    _fields_ = [("size", u32), ("logits_dtype", i32), ("logits", pointer), ("batch", i64),
+                ("time", i64), ("rows", i64), ("vocab", i64), ("row_stride", i64),
+                ("batch_stride", i64), ("cu_seqlens", pointer), ("ids", pointer),
+                ("mask", pointer), ("temperatures", pointer), ("row_list", pointer),
+                ("row_count", i64), ("ignore_index", i64), ("cu_seqlens_dtype", i32),
+                ("ids_dtype", i32), ("temperature", f32), ("shift", i32), ("kept", pointer),
+                ("kept_stride", i64)]
+
+
+class Out(Struct):
+    _fields_ = [("size", u32), ("reserved", u32), ("token", pointer), ("lse", pointer),
+                ("sequence", pointer), ("count", pointer), ("outside", pointer)]
+    if HAS_BACKWARD:
+        _fields_ += [("entropy", pointer), ("saved", pointer)]
+
+
+class Launch(Struct):
+    _fields_ = [("size", u32), ("split", i32), ("threads", i32), ("check", i32),
+                ("stream", pointer), ("workspace", pointer), ("workspace_size", ctypes.c_uint64),
+                ("cluster", i32), ("reserved", i32)]
+
+
+class Gradient(Struct):
+    _fields_ = [("size", u32), ("dtype", i32), ("grad", pointer), ("width", i64),
+                ("row_stride", i64), ("batch_stride", i64), ("saved", pointer), ("token", pointer),
+                ("entropy", pointer), ("first", i64), ("held", i64)]
+
+
+SAVED_BYTES = 32  # of an sb_saved_row
+
+contexts = {}
+
+
+def context(device):
+    """The context of a device, opened once."""
+    index = (torch.cuda.current_device() if device.index is None else device.index) \
+        if device.type == "cuda" else None
+    name = "cpu" if index is None else "cuda:%d" % index
+    if name not in contexts:
+        handle, why = pointer(), ctypes.create_string_buffer(256)
+        if lib.sb_open(ctypes.byref(handle), lib.sb_abi(), name.encode(), None, why, 256) != 0:
+            raise RuntimeError("samebits: %s" % why.value.decode())
+        contexts[name] = handle
+    return contexts[name]
+
+
+def must(status, handle):
+    if status != 0:
+        raise RuntimeError("samebits: %s" % lib.sb_last_error(handle).decode())
+
+
+def stream_of(device):
+    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else None
+
+
+def check(device):
+    """Waits for the current stream, and raises if a call there met a bad id."""
+    must(lib.sb_check(context(device), stream_of(device)), context(device))
+
+
+def batch_of(logits, ids, temperature):
+    """logits [N, V], ids [N]: rows of one sequence, since only tokens are asked for."""
+    return Batch(logits=logits.data_ptr(), logits_dtype=DTYPES[logits.dtype], batch=1,
+                 time=logits.shape[0], vocab=logits.shape[1], row_stride=logits.stride(0),
+                 ids=ids.data_ptr(), ids_dtype=DTYPES[ids.dtype], ignore_index=IGNORE_INDEX,
+                 temperature=temperature)
+
+
+def torch_gradient(logits, ids, temperature, upstream):
+    """d logprob / d logit_i = ((i is the id) - p_i) / temperature."""
+    ignored = ids == IGNORE_INDEX
+    p = torch.softmax(logits.float() / temperature, dim=-1)
+    grad = p.mul_(-upstream.unsqueeze(-1) / temperature)
+    safe = ids.long().masked_fill(ignored, 0).unsqueeze(-1)
+    grad.scatter_add_(-1, safe, (upstream / temperature).unsqueeze(-1))
+    return grad.masked_fill_(ignored.unsqueeze(-1), 0).to(logits.dtype)
+
+
+class SelectedLogprobs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, logits, ids, temperature):
+        rows = logits.shape[0]
+        token = torch.empty(rows, dtype=torch.float32, device=logits.device)
+        saved = torch.empty(rows * SAVED_BYTES if HAS_BACKWARD else 0, dtype=torch.uint8,
+                            device=logits.device)
+        out = Out(token=token.data_ptr())
+        if HAS_BACKWARD:
+            out.saved = saved.data_ptr()
+        handle, batch = context(logits.device), batch_of(logits, ids, temperature)
+        launch = Launch(stream=stream_of(logits.device))
+        must(lib.sb_logprob(handle, ctypes.byref(out), ctypes.byref(batch), ctypes.byref(launch)),
+             handle)
+        ctx.save_for_backward(logits, ids, saved)
+        ctx.temperature = temperature
+        return token
+
+    @staticmethod
+    def backward(ctx, upstream):
+        logits, ids, saved = ctx.saved_tensors
+        upstream = upstream.float().contiguous()
+        if not HAS_BACKWARD:
+            return torch_gradient(logits, ids, ctx.temperature, upstream), None, None
+        grad = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+        gradient = Gradient(dtype=DTYPES[grad.dtype], grad=grad.data_ptr(), saved=saved.data_ptr(),
+                            token=upstream.data_ptr())
+        handle, batch = context(logits.device), batch_of(logits, ids, ctx.temperature)
+        launch = Launch(stream=stream_of(logits.device))
+        must(lib.sb_logprob_backward(handle, ctypes.byref(gradient), ctypes.byref(batch),
+                                     ctypes.byref(launch)), handle)
+        return grad, None, None
+
+
+def selected_logprobs(logits, ids, temperature=1.0):
+    """ln p(id) of each row, with the library's bits; differentiable with respect to the logits."""
+    if logits.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise TypeError("logits are %s: fp32, fp16 or bf16 are scored" % logits.dtype)
+    if ids.dtype not in (torch.int32, torch.int64):
+        raise TypeError("ids are %s, not int32 or int64" % ids.dtype)
+    if ids.shape != logits.shape[:-1] or ids.device != logits.device:
+        raise ValueError("logits %s on %s do not fit ids %s on %s" % (
+            tuple(logits.shape), logits.device, tuple(ids.shape), ids.device))
+    vocab = logits.shape[-1]
+    flat = logits.reshape(-1, vocab)
+    if flat.stride(-1) != 1 or flat.stride(0) < vocab:
+        flat = flat.contiguous()
+    token = SelectedLogprobs.apply(flat, ids.reshape(-1).contiguous(), float(temperature))
+    return token.reshape(ids.shape)

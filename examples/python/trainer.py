@@ -1,0 +1,87 @@
+"""One policy-gradient step whose rollout and trainer agree on every logprob, bit for bit.
+
+    python3 examples/python/trainer.py [cpu | cuda]
+
+The rollout decodes token by token, [B, V] logits at a time; the trainer scores the same tokens in
+micro-batches of whole, padded sequences in another order. The policy looks its logits up in a
+table, so that they are the same numbers in both: what is left to differ is the logprob, and here it
+does not. (With a network the logits themselves may differ between the two shapes: that, no logprob
+can mend, and then the ratios say so.)
+"""
+import sys
+
+import torch
+
+from samebits_torch import HAS_BACKWARD, IGNORE_INDEX, check, selected_logprobs
+
+B, T, V, TEMPERATURE = 8, 24, 2003, 0.7
+
+
+def bits(x):
+    return x.detach().contiguous().view(torch.int32)
+
+
+def rollout(table, lengths):
+    """ids [B, T + 1], from a first one on, and the logprobs [B, T] that sampling saw."""
+    ids = torch.full((B, T + 1), IGNORE_INDEX, device=table.device)
+    ids[:, 0] = torch.arange(B, device=table.device)
+    logprobs = torch.zeros(B, T, device=table.device)
+    for t in range(T):
+        active = lengths > t
+        logits = table[ids[active, t]]
+        drawn = torch.multinomial(torch.softmax(logits.float() / TEMPERATURE, -1), 1).squeeze(-1)
+        ids[active, t + 1] = drawn
+        logprobs[active, t] = selected_logprobs(logits, drawn, TEMPERATURE)
+    return ids, logprobs
+
+
+def conventional(logits, ids):
+    logprobs = torch.log_softmax(logits.float() / TEMPERATURE, -1)
+    return logprobs.gather(-1, ids.clamp(min=0).unsqueeze(-1)).squeeze(-1) * (ids != IGNORE_INDEX)
+
+
+def score(table, ids, rows, logprobs_of):
+    """Logprobs [len(rows), T] of some sequences, as a trainer's micro-batch."""
+    given, targets = ids[rows, :-1].clamp(min=0), ids[rows, 1:]
+    return logprobs_of(table[given], targets)
+
+
+def ours(logits, ids):
+    return selected_logprobs(logits, ids, TEMPERATURE)
+
+
+def main(device):
+    torch.manual_seed(1)
+    table = torch.randn(V, V).mul_(2).to(device).requires_grad_()
+    lengths = torch.randint(1, T + 1, (B,)).to(device)
+    with torch.no_grad():
+        ids, old = rollout(table, lengths)
+    active = ids[:, 1:] != IGNORE_INDEX
+    advantages = torch.randn(B, 1).to(device)
+
+    loss, tokens = 0.0, int(active.sum())
+    for rows in torch.randperm(B).to(device).split(3):
+        new = score(table, ids, rows, ours)
+        different = int((bits(new) != bits(old[rows])).sum())
+        assert different == 0, "%d logprobs of the trainer have other bits" % different
+        ratio = torch.exp(new - old[rows])
+        assert bool((ratio == 1).all()), "a ratio is not exactly 1"
+        part = -(ratio * advantages[rows] * active[rows]).sum() / tokens
+        part.backward()
+        loss += float(part.detach())
+    if device != "cpu":
+        check(table.device)
+    print("%d tokens: rollout and trainer have the same bits, every ratio is 1" % tokens)
+
+    gradient, table.grad = table.grad, None
+    new = score(table, ids, torch.arange(B), conventional)
+    (-(torch.exp(new - new.detach()) * advantages * active).sum() / tokens).backward()
+    torch.testing.assert_close(gradient, table.grad, rtol=1e-4, atol=1e-7)
+    by = "the library" if HAS_BACKWARD else "PyTorch's softmax"
+    print("the gradient, by %s, is that of PyTorch's log_softmax" % by)
+    print("loss %.6f" % loss)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    main(sys.argv[1] if len(sys.argv) > 1 else "cpu")
