@@ -1,5 +1,5 @@
-/* kept.cuh - rows whose kept sets leave ids out: their leaves, one by one through det/leaf.h. A leaf
- * of which nothing is kept is not read. */
+/* kept.cuh - rows whose kept sets leave ids out: their leaves, one by one through det/leaf.h. A
+ * leaf of which nothing is kept is not read. */
 #pragma once
 
 #include "common.cuh"

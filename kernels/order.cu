@@ -96,8 +96,8 @@ SB_DET float nan_or_nothing(int32_t fate)
 
 /* ---- lists -------------------------------------------------------------------------------- */
 
-/* Places in order, over a warp: a lane's are number lane and lane + WARP. The first SB_CUDA_LIST are
- * stored. */
+/* Places in order, over a warp: a lane's are number lane and lane + WARP. The first SB_CUDA_LIST
+ * are stored. */
 struct place_list {
     uint64_t low, high;
 };
