@@ -97,6 +97,7 @@ OBJECTS :=
 
 GENERATED += $(OBJDIR)/backend.o
 GENERATED += $(OBJDIR)/backend_cpu.o
+GENERATED += $(OBJDIR)/backend_cpu_gradient.o
 GENERATED += $(OBJDIR)/backend_cpu_ids.o
 GENERATED += $(OBJDIR)/backend_cpu_look.o
 GENERATED += $(OBJDIR)/backend_cpu_shards.o
@@ -110,12 +111,15 @@ GENERATED += $(OBJDIR)/cpu_avx512.o
 GENERATED += $(OBJDIR)/cpu_scalar.o
 GENERATED += $(OBJDIR)/cuda_conventional.o
 GENERATED += $(OBJDIR)/cuda_driver.o
+GENERATED += $(OBJDIR)/cuda_entropy.o
+GENERATED += $(OBJDIR)/cuda_gradient.o
 GENERATED += $(OBJDIR)/cuda_order.o
 GENERATED += $(OBJDIR)/cuda_plan.o
 GENERATED += $(OBJDIR)/cuda_shards.o
 GENERATED += $(OBJDIR)/cuda_stats.o
 GENERATED += $(OBJDIR)/memory.o
 GENERATED += $(OBJDIR)/op_conventional.o
+GENERATED += $(OBJDIR)/op_gradient.o
 GENERATED += $(OBJDIR)/op_ids.o
 GENERATED += $(OBJDIR)/op_logprob.o
 GENERATED += $(OBJDIR)/op_shards.o
@@ -127,6 +131,7 @@ GENERATED += $(OBJDIR)/status.o
 GENERATED += $(OBJDIR)/version.o
 OBJECTS += $(OBJDIR)/backend.o
 OBJECTS += $(OBJDIR)/backend_cpu.o
+OBJECTS += $(OBJDIR)/backend_cpu_gradient.o
 OBJECTS += $(OBJDIR)/backend_cpu_ids.o
 OBJECTS += $(OBJDIR)/backend_cpu_look.o
 OBJECTS += $(OBJDIR)/backend_cpu_shards.o
@@ -140,12 +145,15 @@ OBJECTS += $(OBJDIR)/cpu_avx512.o
 OBJECTS += $(OBJDIR)/cpu_scalar.o
 OBJECTS += $(OBJDIR)/cuda_conventional.o
 OBJECTS += $(OBJDIR)/cuda_driver.o
+OBJECTS += $(OBJDIR)/cuda_entropy.o
+OBJECTS += $(OBJDIR)/cuda_gradient.o
 OBJECTS += $(OBJDIR)/cuda_order.o
 OBJECTS += $(OBJDIR)/cuda_plan.o
 OBJECTS += $(OBJDIR)/cuda_shards.o
 OBJECTS += $(OBJDIR)/cuda_stats.o
 OBJECTS += $(OBJDIR)/memory.o
 OBJECTS += $(OBJDIR)/op_conventional.o
+OBJECTS += $(OBJDIR)/op_gradient.o
 OBJECTS += $(OBJDIR)/op_ids.o
 OBJECTS += $(OBJDIR)/op_logprob.o
 OBJECTS += $(OBJDIR)/op_shards.o
@@ -158,12 +166,16 @@ OBJECTS += $(OBJDIR)/version.o
 
 ifeq ($(config),release)
 GENERATED += obj/release/conventional.cu.o
+GENERATED += obj/release/entropy.cu.o
+GENERATED += obj/release/gradient.cu.o
 GENERATED += obj/release/kept.cu.o
 GENERATED += obj/release/logprob.cu.o
 GENERATED += obj/release/order.cu.o
 GENERATED += obj/release/shards.cu.o
 GENERATED += obj/release/stats.cu.o
 OBJECTS += obj/release/conventional.cu.o
+OBJECTS += obj/release/entropy.cu.o
+OBJECTS += obj/release/gradient.cu.o
 OBJECTS += obj/release/kept.cu.o
 OBJECTS += obj/release/logprob.cu.o
 OBJECTS += obj/release/order.cu.o
@@ -172,12 +184,16 @@ OBJECTS += obj/release/stats.cu.o
 
 else ifeq ($(config),debug)
 GENERATED += obj/debug/conventional.cu.o
+GENERATED += obj/debug/entropy.cu.o
+GENERATED += obj/debug/gradient.cu.o
 GENERATED += obj/debug/kept.cu.o
 GENERATED += obj/debug/logprob.cu.o
 GENERATED += obj/debug/order.cu.o
 GENERATED += obj/debug/shards.cu.o
 GENERATED += obj/debug/stats.cu.o
 OBJECTS += obj/debug/conventional.cu.o
+OBJECTS += obj/debug/entropy.cu.o
+OBJECTS += obj/debug/gradient.cu.o
 OBJECTS += obj/debug/kept.cu.o
 OBJECTS += obj/debug/logprob.cu.o
 OBJECTS += obj/debug/order.cu.o
@@ -186,12 +202,16 @@ OBJECTS += obj/debug/stats.cu.o
 
 else ifeq ($(config),asan)
 GENERATED += obj/asan/conventional.cu.o
+GENERATED += obj/asan/entropy.cu.o
+GENERATED += obj/asan/gradient.cu.o
 GENERATED += obj/asan/kept.cu.o
 GENERATED += obj/asan/logprob.cu.o
 GENERATED += obj/asan/order.cu.o
 GENERATED += obj/asan/shards.cu.o
 GENERATED += obj/asan/stats.cu.o
 OBJECTS += obj/asan/conventional.cu.o
+OBJECTS += obj/asan/entropy.cu.o
+OBJECTS += obj/asan/gradient.cu.o
 OBJECTS += obj/asan/kept.cu.o
 OBJECTS += obj/asan/logprob.cu.o
 OBJECTS += obj/asan/order.cu.o
@@ -200,12 +220,16 @@ OBJECTS += obj/asan/stats.cu.o
 
 else ifeq ($(config),tsan)
 GENERATED += obj/tsan/conventional.cu.o
+GENERATED += obj/tsan/entropy.cu.o
+GENERATED += obj/tsan/gradient.cu.o
 GENERATED += obj/tsan/kept.cu.o
 GENERATED += obj/tsan/logprob.cu.o
 GENERATED += obj/tsan/order.cu.o
 GENERATED += obj/tsan/shards.cu.o
 GENERATED += obj/tsan/stats.cu.o
 OBJECTS += obj/tsan/conventional.cu.o
+OBJECTS += obj/tsan/entropy.cu.o
+OBJECTS += obj/tsan/gradient.cu.o
 OBJECTS += obj/tsan/kept.cu.o
 OBJECTS += obj/tsan/logprob.cu.o
 OBJECTS += obj/tsan/order.cu.o
@@ -214,12 +238,16 @@ OBJECTS += obj/tsan/stats.cu.o
 
 else ifeq ($(config),coverage)
 GENERATED += obj/coverage/conventional.cu.o
+GENERATED += obj/coverage/entropy.cu.o
+GENERATED += obj/coverage/gradient.cu.o
 GENERATED += obj/coverage/kept.cu.o
 GENERATED += obj/coverage/logprob.cu.o
 GENERATED += obj/coverage/order.cu.o
 GENERATED += obj/coverage/shards.cu.o
 GENERATED += obj/coverage/stats.cu.o
 OBJECTS += obj/coverage/conventional.cu.o
+OBJECTS += obj/coverage/entropy.cu.o
+OBJECTS += obj/coverage/gradient.cu.o
 OBJECTS += obj/coverage/kept.cu.o
 OBJECTS += obj/coverage/logprob.cu.o
 OBJECTS += obj/coverage/order.cu.o
@@ -296,6 +324,9 @@ $(OBJDIR)/backend.o: ../src/backend.c
 $(OBJDIR)/backend_cpu.o: ../src/backend_cpu.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/backend_cpu_gradient.o: ../src/backend_cpu_gradient.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/backend_cpu_ids.o: ../src/backend_cpu_ids.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -335,6 +366,12 @@ $(OBJDIR)/cuda_conventional.o: ../src/cuda_conventional.c
 $(OBJDIR)/cuda_driver.o: ../src/cuda_driver.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/cuda_entropy.o: ../src/cuda_entropy.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/cuda_gradient.o: ../src/cuda_gradient.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/cuda_order.o: ../src/cuda_order.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -351,6 +388,9 @@ $(OBJDIR)/memory.o: ../src/memory.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/op_conventional.o: ../src/op_conventional.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/op_gradient.o: ../src/op_gradient.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/op_ids.o: ../src/op_ids.c
@@ -382,102 +422,132 @@ $(OBJDIR)/version.o: ../src/version.c
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 
 ifeq ($(config),release)
-obj/release/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/release/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel conventional.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/release/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/release/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/release/entropy.cu.o: ../kernels/entropy.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel entropy.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/entropy.cu obj/release/entropy.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/release/gradient.cu.o: ../kernels/gradient.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel gradient.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/gradient.cu obj/release/gradient.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/release/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel kept.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/release/kept.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/release/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/release/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/release/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/release/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/release/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel order.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/release/order.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/release/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/release/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel shards.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/release/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/release/stats.cu.o: ../kernels/stats.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/release/stats.cu.o: ../kernels/stats.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel stats.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/stats.cu obj/release/stats.cu.o --cuda=auto --arch=80,86,89,90,100,120
 
 else ifeq ($(config),debug)
-obj/debug/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/debug/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel conventional.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/debug/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/debug/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/debug/entropy.cu.o: ../kernels/entropy.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel entropy.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/entropy.cu obj/debug/entropy.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/debug/gradient.cu.o: ../kernels/gradient.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel gradient.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/gradient.cu obj/debug/gradient.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/debug/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel kept.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/debug/kept.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/debug/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/debug/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/debug/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/debug/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/debug/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel order.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/debug/order.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/debug/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/debug/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel shards.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/debug/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/debug/stats.cu.o: ../kernels/stats.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/debug/stats.cu.o: ../kernels/stats.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel stats.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/stats.cu obj/debug/stats.cu.o --cuda=auto --arch=80,86,89,90,100,120
 
 else ifeq ($(config),asan)
-obj/asan/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/asan/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel conventional.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/asan/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/asan/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/asan/entropy.cu.o: ../kernels/entropy.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel entropy.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/entropy.cu obj/asan/entropy.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/asan/gradient.cu.o: ../kernels/gradient.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel gradient.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/gradient.cu obj/asan/gradient.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/asan/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel kept.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/asan/kept.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/asan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/asan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/asan/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/asan/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/asan/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel order.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/asan/order.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/asan/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/asan/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel shards.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/asan/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/asan/stats.cu.o: ../kernels/stats.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/asan/stats.cu.o: ../kernels/stats.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel stats.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/stats.cu obj/asan/stats.cu.o --cuda=auto --arch=80,86,89,90,100,120
 
 else ifeq ($(config),tsan)
-obj/tsan/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/tsan/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel conventional.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/tsan/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/tsan/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/tsan/entropy.cu.o: ../kernels/entropy.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel entropy.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/entropy.cu obj/tsan/entropy.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/tsan/gradient.cu.o: ../kernels/gradient.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel gradient.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/gradient.cu obj/tsan/gradient.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/tsan/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel kept.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/tsan/kept.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/tsan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/tsan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/tsan/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/tsan/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/tsan/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel order.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/tsan/order.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/tsan/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/tsan/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel shards.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/tsan/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/tsan/stats.cu.o: ../kernels/stats.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/tsan/stats.cu.o: ../kernels/stats.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel stats.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/stats.cu obj/tsan/stats.cu.o --cuda=auto --arch=80,86,89,90,100,120
 
 else ifeq ($(config),coverage)
-obj/coverage/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/coverage/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel conventional.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/coverage/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/coverage/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/coverage/entropy.cu.o: ../kernels/entropy.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel entropy.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/entropy.cu obj/coverage/entropy.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/coverage/gradient.cu.o: ../kernels/gradient.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+	@echo "kernel gradient.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/gradient.cu obj/coverage/gradient.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/coverage/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel kept.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/coverage/kept.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/coverage/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/coverage/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/coverage/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/coverage/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/coverage/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel order.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/coverage/order.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/coverage/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/coverage/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel shards.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/coverage/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
-obj/coverage/stats.cu.o: ../kernels/stats.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/leaf.h ../src/det/sum.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
+obj/coverage/stats.cu.o: ../kernels/stats.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel stats.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/stats.cu obj/coverage/stats.cu.o --cuda=auto --arch=80,86,89,90,100,120
 

@@ -9,7 +9,7 @@
 #include "../src/cuda_args.h"
 #include "../src/det/accumulator.h"
 #include "../src/det/convert.h"
-#include "../src/det/finish.h"
+#include "../src/det/saved.h"
 #include "../src/det/sum.h"
 #include "device.cuh"
 
@@ -108,6 +108,8 @@ SB_DET void write_row(const sb_cuda_args &in, int64_t r, float x)
 {
     if (in.tokens) ((float *)in.tokens)[r] = x;
     if (in.lse) ((float *)in.lse)[r] = x;
+    if (in.entropy) ((float *)in.entropy)[r] = x;
+    if (in.saved) ((sb_saved *)in.saved)[r] = sb_saved_none();
 }
 
 /* Tells the host. Every writer's report is a whole one: 8 bytes in one store; the last one stays.

@@ -15,6 +15,8 @@ SB_DET void write_finished(const sb_cuda_args &in, int64_t r, bool nan, bool abs
                                   : absent ? sb_float(0xff800000u)
                                            : sb_logprob_of(target, sum, &row);
     if (in.lse) ((float *)in.lse)[r] = nan ? sb_float(SB_NAN_BITS) : sb_lse_of(sum, &row);
+    if (in.saved)
+        ((sb_saved *)in.saved)[r] = nan ? sb_saved_of(SB_SAVED_NAN, &row) : sb_saved_sum(sum, &row);
 }
 
 /* By the first two lanes of a warp: lane 0 takes the sum's logarithm, lane 1 the target's, at the

@@ -64,7 +64,8 @@ typedef struct sb_backend {
     const char *(*isa)(const sb_context *ctx);
     int32_t (*threads)(const sb_context *ctx);
 
-    /* Optional: null where the backend lacks the operation. These report with sb_fail. */
+    /* Optional: null where the backend lacks the operation. These report with sb_fail. out is an
+     * sb_out_of. */
     sb_status (*logprob)(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
     uint64_t (*workspace)(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
 
@@ -74,6 +75,8 @@ typedef struct sb_backend {
     sb_status (*topk)(sb_context *ctx, const sb_topk_out *out, const sb_call *call, int64_t k);
     /* Optional. Scratch enough for both, whatever K and k. */
     uint64_t (*order_workspace)(sb_context *ctx, const sb_call *call);
+    /* Optional. gradient's width and strides are filled in, rows are not 0. */
+    sb_status (*backward)(sb_context *ctx, const sb_gradient *gradient, const sb_call *call);
 
     /* Optional. The control group's logprob: sb_conventional_logprob alone calls it. */
     sb_status (*conventional)(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
@@ -123,16 +126,18 @@ __attribute__((format(printf, 3, 4)))
 sb_status
 sb_fail(sb_message *message, sb_status status, const char *format, ...);
 
-/* batch.c: checks the outputs' struct. */
-sb_status sb_check_out(const sb_logprob_out *out, sb_message *why);
+/* batch.c: checks the outputs' struct and copies it: what the caller's does not reach to is null.
+ */
+sb_status sb_out_of(sb_logprob_out *full, const sb_logprob_out *out, sb_message *why);
 
 /* batch.c: checks a batch and its launch options against samebits.h and fills in call. */
 sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *launch,
                      int device_memory, sb_message *why);
 
-/* op_logprob.c: the same for a call of ctx, and checks out's size. Clears ctx->error first. */
-sb_status sb_logprob_call_of(sb_context *ctx, sb_call *call, const sb_logprob_out *out,
-                             const sb_batch *batch, const sb_launch *launch);
+/* op_logprob.c: the same for a call of ctx, and sb_out_of. Clears ctx->error first. */
+sb_status sb_logprob_call_of(sb_context *ctx, sb_call *call, sb_logprob_out *full,
+                             const sb_logprob_out *out, const sb_batch *batch,
+                             const sb_launch *launch);
 
 /* batch.c: the same for a batch whose rows hold n logits, those of the ids from first on. With
  * n = 0 its logits and strides are not looked at: call has none. */
@@ -196,6 +201,13 @@ sb_status sb_check_finish(const sb_call *call, const sb_state_record *states,
 /* records.c: the same, on host copies of a device's arrays, all fine but for the records. */
 sb_status sb_check_device_finish(const sb_call *call, const sb_state_record *states,
                                  const sb_target_record *targets, sb_message *why);
+
+/* records.c: checks the saved rows of a call's active rows. Host arrays only. */
+sb_status sb_check_saved(const sb_call *call, const sb_gradient *gradient, const int64_t *active,
+                         int64_t actives, sb_message *why);
+
+/* records.c: the same, on host copies of a device's arrays, all fine but for the saved rows. */
+sb_status sb_check_device_saved(const sb_call *call, const sb_gradient *gradient, sb_message *why);
 
 /* records.c: what is wrong with a row's records, an sb_fault, in words. */
 const char *sb_fault_text(int fault);

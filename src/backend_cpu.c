@@ -9,7 +9,7 @@
 
 #include "backend_cpu.h"
 #include "conventional.h"
-#include "det/finish.h"
+#include "det/saved.h"
 #include "det/sum.h"
 #include "fpmode.h"
 
@@ -135,30 +135,51 @@ void sb_cpu_read(const sb_call *call, int64_t row, int64_t first, int64_t n, flo
 
 /* ---- one call ----------------------------------------------------------------------------- */
 
+/* A state of a call: with its moments, or only the part that comes first. */
+typedef sb_moments row_state;
+
 /* A part of a row with a kept set: its logits as fp32, -inf where they are not kept, a buffer at
  * a time. */
 static void reduce_kept(const sb_cpu_job *j, int64_t row, int64_t first, int64_t n,
-                        const sb_row *constants, sb_state *state)
+                        const sb_row *constants, row_state *state)
 {
     const sb_isa *isa = j->cpu->isa;
     float x[SB_CPU_BUFFER];
     for (int64_t done = 0; done < n; done += SB_CPU_BUFFER) {
         int64_t here = n - done < SB_CPU_BUFFER ? n - done : SB_CPU_BUFFER;
         sb_cpu_read(j->call, row, first + done, here, x);
-        isa->f32(state, x, here, constants);
+        if (j->moments) isa->moments_f32(state, x, here, constants);
+        else isa->f32(&state->sum, x, here, constants);
     }
 }
 
 /* Piece p of an active row. */
 static void reduce_piece(const sb_cpu_job *j, int64_t row, int64_t p, const sb_row *constants,
-                         sb_state *state)
+                         row_state *to)
 {
     int64_t first = p * j->piece, n = j->call->held - first;
-    sb_state_init(state, constants->c);
+    const char *logits;
+    if (j->moments) sb_moments_init(to, constants->c);
+    else sb_state_init(&to->sum, constants->c);
     if (n > j->piece) n = j->piece;
     if (n <= 0) return;
-    if (j->call->in.kept) reduce_kept(j, row, first, n, constants, state);
-    else j->reduce(state, sb_logits_of(j->call, row) + first * j->itemsize, n, constants);
+    if (j->call->in.kept) {
+        reduce_kept(j, row, first, n, constants, to);
+        return;
+    }
+    logits = sb_logits_of(j->call, row) + first * j->itemsize;
+    if (j->moments) j->reduce_moments(to, logits, n, constants);
+    else j->reduce(&to->sum, logits, n, constants);
+}
+
+static size_t state_size(const sb_cpu_job *j)
+{
+    return j->moments ? sizeof(sb_moments) : sizeof(sb_state);
+}
+
+static void *state_at(const sb_cpu_job *j, int64_t i)
+{
+    return (char *)j->states + (size_t)i * state_size(j);
 }
 
 static void run_rows(void *shared, int64_t item)
@@ -170,9 +191,9 @@ static void run_rows(void *shared, int64_t item)
     for (int64_t i = first; i < last; i++) {
         int64_t row = j->active[i];
         sb_row constants = sb_row_of(sb_temperature_at(j->call, row));
-        sb_state state;
+        row_state state;
         reduce_piece(j, row, 0, &constants, &state);
-        j->finish(j, row, &state, &constants);
+        j->finish(j, row, &state.sum, &constants);
     }
     sb_fpmode_leave(mode);
 }
@@ -183,7 +204,9 @@ static void run_piece(void *shared, int64_t item)
     int64_t row = j->active[item / j->split];
     sb_fpmode mode = sb_fpmode_enter();
     sb_row constants = sb_row_of(sb_temperature_at(j->call, row));
-    reduce_piece(j, row, item % j->split, &constants, &j->states[item]);
+    row_state state;
+    reduce_piece(j, row, item % j->split, &constants, &state);
+    memcpy(state_at(j, item), &state, state_size(j));
     sb_fpmode_leave(mode);
 }
 
@@ -193,9 +216,12 @@ static void merge_row(void *shared, int64_t i)
     int64_t row = j->active[i];
     sb_fpmode mode = sb_fpmode_enter();
     sb_row constants = sb_row_of(sb_temperature_at(j->call, row));
-    sb_state state = j->states[i * j->split];
-    for (int64_t p = 1; p < j->split; p++) sb_state_merge(&state, &j->states[i * j->split + p]);
-    j->finish(j, row, &state, &constants);
+    row_state state;
+    memcpy(&state, state_at(j, i * j->split), state_size(j));
+    for (int64_t p = i * j->split + 1; p < (i + 1) * j->split; p++)
+        if (j->moments) sb_moments_merge(&state, state_at(j, p));
+        else sb_state_merge(&state.sum, state_at(j, p));
+    j->finish(j, row, &state.sum, &constants);
     sb_fpmode_leave(mode);
 }
 
@@ -238,9 +264,12 @@ sb_status sb_cpu_job_prepare(sb_context *ctx, sb_cpu_job *j)
     j->reduce = call->in.logits_dtype == SB_F32   ? c->isa->f32
                 : call->in.logits_dtype == SB_F16 ? c->isa->f16
                                                   : c->isa->bf16;
+    j->reduce_moments = call->in.logits_dtype == SB_F32   ? c->isa->moments_f32
+                        : call->in.logits_dtype == SB_F16 ? c->isa->moments_f16
+                                                          : c->isa->moments_bf16;
     plan(j, sb_pool_threads(c->pool));
     if (j->split == 1) return SB_OK;
-    j->states = sb_cpu_room(&c->states, j->actives * j->split, sizeof *j->states);
+    j->states = sb_cpu_room(&c->states, j->actives * j->split, state_size(j));
     if (j->states) return SB_OK;
     return sb_fail(&ctx->error, SB_ERR_MEMORY,
                    "no memory for %" PRId64 " rows in %" PRId64 " pieces", j->actives, j->split);
@@ -289,8 +318,17 @@ void sb_cpu_sum_sequences(const sb_logprob_out *out, const sb_call *call, const 
 
 /* Where a row's results go; null: not wanted. */
 typedef struct results {
-    float *token, *lse;
+    float *token, *lse, *entropy;
+    sb_saved_row *saved;
 } results;
+
+void sb_cpu_save(sb_saved_row *to, int64_t row, const sb_state *state, int moments,
+                 const sb_row *constants)
+{
+    sb_saved saved = moments ? sb_finish_saved_moments((const sb_moments *)state, constants)
+                             : sb_finish_saved(state, constants);
+    memcpy((char *)to + row * (int64_t)sizeof saved, &saved, sizeof saved);
+}
 
 static void finish_row(const sb_cpu_job *j, int64_t row, const sb_state *state,
                        const sb_row *constants)
@@ -301,13 +339,18 @@ static void finish_row(const sb_cpu_job *j, int64_t row, const sb_state *state,
         to->token[row] = sb_finish_logprob(state, sb_target_logit(j->call, row, id), constants);
     }
     if (to->lse) to->lse[row] = sb_finish_lse(state, constants);
+    if (to->entropy) /* moments were asked for: state is the first part of them */
+        to->entropy[row] = sb_finish_entropy((const sb_moments *)state, constants);
+    if (to->saved) sb_cpu_save(to->saved, row, state, j->moments, constants);
 }
 
 static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
 {
     sb_cpu *c = ctx->state;
-    results to = { out->token, out->lse };
-    sb_cpu_job j = { .call = call, .finish = finish_row, .to = &to };
+    results to = { out->token, out->lse, out->entropy, out->saved };
+    sb_cpu_job j = {
+        .call = call, .moments = out->entropy != NULL, .finish = finish_row, .to = &to
+    };
     sb_status status = sb_cpu_job_prepare(ctx, &j);
     if (status != SB_OK) return status;
     if (!to.token && out->sequence) {
@@ -320,7 +363,9 @@ static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_ca
     /* Nothing fails from here on. */
     if (out->token) memset(out->token, 0, (size_t)call->rows * sizeof *out->token);
     if (out->lse) memset(out->lse, 0, (size_t)call->rows * sizeof *out->lse);
-    if (to.token || to.lse) sb_cpu_job_run(c, &j);
+    if (out->entropy) memset(out->entropy, 0, (size_t)call->rows * sizeof *out->entropy);
+    if (out->saved) memset(out->saved, 0, (size_t)call->rows * sizeof *out->saved);
+    if (to.token || to.lse || to.entropy || to.saved) sb_cpu_job_run(c, &j);
     sb_cpu_sum_sequences(out, call, to.token, j.active, j.actives);
     return SB_OK;
 }
@@ -341,6 +386,7 @@ const sb_backend sb_backend_cpu = {
     .logprob = logprob,
     .ids = sb_cpu_ids,
     .topk = sb_cpu_topk,
+    .backward = sb_cpu_backward,
     .conventional = conventional,
     .partial = sb_cpu_partial,
     .merge = sb_cpu_merge,

@@ -17,8 +17,8 @@ typedef struct sb_cpu {
     const sb_isa *isa;
     sb_pool *pool;
     sb_cpu_scratch rows;   /* int64 [active] the rows to compute */
-    sb_cpu_scratch states; /* sb_state [active][split] */
-    sb_cpu_scratch tokens; /* float [rows], where the caller wants sums but no tokens */
+    sb_cpu_scratch states; /* sb_state or sb_moments [active][split] */
+    sb_cpu_scratch tokens; /* float [rows], where the caller wants sums but no tokens; or marks */
     sb_cpu_scratch wholes; /* sb_state [rows], where rows are looked at again */
     sb_cpu_scratch parts;  /* what is found in a second look at [active][split] pieces */
 } sb_cpu;
@@ -29,6 +29,8 @@ void *sb_cpu_room(sb_cpu_scratch *s, int64_t count, size_t size);
 /* The rows of a call. The caller sets what stands before the blank line. */
 typedef struct sb_cpu_job {
     const sb_call *call;
+    /* Whether rows are summed with their moments: states are then those of sb_moments. */
+    int moments;
     /* What becomes of a row's state. On any thread, in the contract's floating-point mode. */
     void (*finish)(const struct sb_cpu_job *job, int64_t row, const sb_state *state,
                    const sb_row *constants);
@@ -36,13 +38,14 @@ typedef struct sb_cpu_job {
 
     const sb_cpu *cpu;
     sb_reduce reduce;
+    sb_reduce_moments reduce_moments;
     int64_t itemsize;
     const int64_t *active; /* rows to compute, rising */
     int64_t actives;
-    int64_t split;    /* pieces a row */
-    int64_t piece;    /* logits a piece, a multiple of 16 */
-    int64_t chunk;    /* rows handed out at once, where split is 1 */
-    sb_state *states; /* [actives][split], where split is not 1 */
+    int64_t split; /* pieces a row */
+    int64_t piece; /* logits a piece, a multiple of 16 */
+    int64_t chunk; /* rows handed out at once, where split is 1 */
+    void *states;  /* sb_state or sb_moments [actives][split], where split is not 1 */
 } sb_cpu_job;
 
 /* Everything that can fail: checks each active row, lists them, and decides how to cut them up. */
@@ -56,6 +59,10 @@ void sb_cpu_read(const sb_call *call, int64_t row, int64_t first, int64_t n, flo
 
 /* Computes the state of every active row and hands it to finish. */
 void sb_cpu_job_run(sb_cpu *c, const sb_cpu_job *job);
+
+/* Writes a row's saved record. moments: state is the first part of an sb_moments. */
+void sb_cpu_save(sb_saved_row *to, int64_t row, const sb_state *state, int moments,
+                 const sb_row *constants);
 
 /* tokens [rows], or null where out wants no sums; active is rising, and a row that is not active
  * adds nothing. */
@@ -98,5 +105,7 @@ sb_status sb_cpu_finish(sb_context *ctx, const sb_logprob_out *out, const sb_cal
 /* backend_cpu_stats.c; as backend.h states them. */
 sb_status sb_cpu_compare(sb_context *ctx, const sb_compare_call *call);
 sb_status sb_cpu_sum_values(sb_context *ctx, const sb_sums_call *call);
+/* backend_cpu_gradient.c; as backend.h states it. */
+sb_status sb_cpu_backward(sb_context *ctx, const sb_gradient *gradient, const sb_call *call);
 
 #endif

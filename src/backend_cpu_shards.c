@@ -78,6 +78,7 @@ typedef struct finish_job {
     const int64_t *active;
     int64_t actives;
     float *token, *lse; /* may be null */
+    sb_saved_row *saved;
 } finish_job;
 
 static void finish_rows(void *shared, int64_t item)
@@ -95,6 +96,7 @@ static void finish_rows(void *shared, int64_t item)
         GET(target, j->targets, row);
         if (j->token) j->token[row] = sb_finish_logprob(&state, sb_float(target.x), &constants);
         if (j->lse) j->lse[row] = sb_finish_lse(&state, &constants);
+        if (j->saved) sb_cpu_save(j->saved, row, &state, 0, &constants);
     }
     sb_fpmode_leave(mode);
 }
@@ -103,7 +105,7 @@ sb_status sb_cpu_finish(sb_context *ctx, const sb_logprob_out *out, const sb_cal
                         const sb_state_record *states, const sb_target_record *targets)
 {
     sb_cpu *c = ctx->state;
-    finish_job j = { call, states, targets, NULL, 0, out->token, out->lse };
+    finish_job j = { call, states, targets, NULL, 0, out->token, out->lse, out->saved };
     sb_cpu_job rows = { .call = call }; /* of no logits: only to list the active ones */
     sb_status status = sb_cpu_job_prepare(ctx, &rows);
     if (status != SB_OK) return status;
@@ -121,6 +123,7 @@ sb_status sb_cpu_finish(sb_context *ctx, const sb_logprob_out *out, const sb_cal
     /* Nothing fails from here on. */
     if (out->token) memset(out->token, 0, (size_t)call->rows * sizeof *out->token);
     if (out->lse) memset(out->lse, 0, (size_t)call->rows * sizeof *out->lse);
+    if (out->saved) memset(out->saved, 0, (size_t)call->rows * sizeof *out->saved);
     sb_pool_run(c->pool, j.actives <= CHUNK_ROWS, finish_rows, &j,
                 (j.actives + CHUNK_ROWS - 1) / CHUNK_ROWS);
     sb_cpu_sum_sequences(out, call, j.token, j.active, j.actives);

@@ -68,6 +68,8 @@ typedef struct cuda {
     sb_cuda_shards shards;
     sb_cuda_order order;
     sb_cuda_stats stats;
+    sb_cuda_entropy entropy;
+    sb_cuda_gradients gradients;
 } cuda;
 
 sb_status sb_cuda_failed(sb_message *why, const sb_cuda_driver *driver, const char *what,
@@ -186,6 +188,8 @@ static sb_status load_kernels(cuda *c, sb_message *why)
     status = sb_cuda_shards_load(&c->shards, &c->driver, why);
     if (status == SB_OK) status = sb_cuda_order_load(&c->order, &c->driver, why);
     if (status == SB_OK) status = sb_cuda_stats_load(&c->stats, &c->driver, why);
+    if (status == SB_OK) status = sb_cuda_entropy_load(&c->entropy, &c->driver, why);
+    if (status == SB_OK) status = sb_cuda_gradients_load(&c->gradients, &c->driver, why);
     return status == SB_OK ? prepare_few(c, why) : status;
 }
 
@@ -211,6 +215,8 @@ static void close_state(cuda *c)
         if (c->shards.module) c->driver.ModuleUnload(c->shards.module);
         if (c->order.module) c->driver.ModuleUnload(c->order.module);
         if (c->stats.module) c->driver.ModuleUnload(c->stats.module);
+        if (c->entropy.module) c->driver.ModuleUnload(c->entropy.module);
+        if (c->gradients.module) c->driver.ModuleUnload(c->gradients.module);
         c->driver.CtxPopCurrent(&popped);
     }
     if (c->context) c->driver.DevicePrimaryCtxRelease(c->device);
@@ -307,6 +313,8 @@ static sb_status check_pointers(sb_context *ctx, const sb_logprob_out *out, cons
         { "sequence", out->sequence, 4 },
         { "count", out->count, 8 },
         { "outside", out->outside, 8 },
+        { "entropy", out->entropy, 4 },
+        { "saved", out->saved, 8 },
         { "workspace", call->launch.workspace, 256 },
     };
     for (size_t i = 0; i < sizeof pointers / sizeof *pointers; i++) {
@@ -321,6 +329,7 @@ static uint64_t workspace(sb_context *ctx, const sb_logprob_out *out, const sb_c
 {
     const cuda *c = ctx->state;
     sb_cuda_plan p = sb_cuda_plan_of(c->multiprocessors, c->clusters, out, call);
+    if (out->entropy) return sb_cuda_entropy_workspace(ctx, out, call);
     return p.states + p.targets + p.tokens;
 }
 
@@ -347,6 +356,8 @@ static sb_cuda_args args_of(const cuda *c, const sb_logprob_out *out, const sb_c
     a.sequence = address(out->sequence);
     a.count = address(out->count);
     a.outside = address(out->outside);
+    a.entropy = address(out->entropy);
+    a.saved = address(out->saved);
     a.states = scratch;
     a.targets = scratch + p->states;
     a.tokens = p->tokens ? scratch + p->states + p->targets : a.token;
@@ -427,24 +438,17 @@ static sb_status launch(sb_context *ctx, CUfunction kernel, shape grid, sb_cuda_
     return SB_OK;
 }
 
-static sb_status clear(sb_context *ctx, void *data, int64_t floats, CUstream stream)
+sb_status sb_cuda_clear_unlisted(sb_context *ctx, const sb_call *call, const sb_cuda_args *a)
 {
-    cuda *c = ctx->state;
-    if (!data || floats == 0) return SB_OK;
-    DRIVER(&ctx->error, &c->driver, MemsetD8Async, (CUdeviceptr)(uintptr_t)data, 0,
-           (size_t)floats * 4, stream);
-    return SB_OK;
-}
-
-/* Rows that a row list leaves out. */
-static sb_status clear_unlisted(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
-                                const sb_cuda_args *a)
-{
+    const uint64_t outputs[] = { a->tokens, a->lse, a->entropy };
+    const uint64_t rows = (uint64_t)call->rows;
     CUstream stream = call->launch.stream;
-    sb_status status;
+    sb_status status = SB_OK;
     if (!call->in.row_list) return SB_OK;
-    status = clear(ctx, (void *)(uintptr_t)a->tokens, call->rows, stream);
-    return status == SB_OK ? clear(ctx, out->lse, call->rows, stream) : status;
+    for (size_t i = 0; i < sizeof outputs / sizeof *outputs && status == SB_OK; i++)
+        status = sb_cuda_clear(ctx, outputs[i], rows * sizeof(float), stream);
+    if (status == SB_OK) status = sb_cuda_clear(ctx, a->saved, rows * sizeof(sb_saved_row), stream);
+    return status;
 }
 
 /* A warp an item, 8 a block. */
@@ -476,9 +480,9 @@ static sb_status run(sb_context *ctx, const sb_logprob_out *out, const sb_call *
     int32_t dtype = call->in.logits_dtype;
     shape grid = { sb_cuda_blocks(p), sb_cuda_block(p), p->kind == SB_CUDA_CLUSTER ? p->split : 0,
                    p->kind == SB_CUDA_FEW || p->kind == SB_CUDA_CLUSTER, sb_cuda_shared(p, dtype) };
-    sb_status status = clear_unlisted(ctx, out, call, &a);
+    sb_status status = sb_cuda_clear_unlisted(ctx, call, &a);
 
-    if (status == SB_OK && (a.tokens || a.lse || call->launch.check)) {
+    if (status == SB_OK && (a.tokens || a.lse || a.saved || call->launch.check)) {
         status = launch(ctx, kernel_for(c, dtype, p), grid, &a, stream);
         if (status == SB_OK && p->states)
             status = launch(ctx, c->logprob_finish, warps_for(p->work - p->whole, 1), &a, stream);
@@ -552,21 +556,25 @@ sb_status sb_cuda_fetch(sb_context *ctx, const void **array, int64_t count, size
 }
 
 /* After a report: the same checks, on copies, as the cpu backend makes them, so that the first bad
- * row is named with its id. states and targets: of a call that finishes, else null. SB_OK: the
- * report is another call's. */
+ * row is named with its id. states and targets: of a call that finishes, else null; gradient
+ * likewise. SB_OK: the report is another call's. */
 static sb_status find_first_bad(sb_context *ctx, const sb_call *call, const sb_state_record *states,
-                                const sb_target_record *targets)
+                                const sb_target_record *targets, const sb_gradient *gradient)
 {
     sb_call host = *call;
     CUstream stream = call->launch.stream;
-    const void *arrays[7] = {
-        call->in.ids, call->in.mask, call->in.temperatures, call->in.row_list, call->in.cu_seqlens,
-        states,       targets
-    };
+    const void *arrays[8] = { call->in.ids,
+                              call->in.mask,
+                              call->in.temperatures,
+                              call->in.row_list,
+                              call->in.cu_seqlens,
+                              states,
+                              targets,
+                              gradient ? gradient->saved : NULL };
     const struct {
         int64_t count;
         size_t size;
-    } shapes[7] = {
+    } shapes[8] = {
         { call->rows * call->width, call->in.ids_dtype == SB_I64 ? 8 : 4 },
         { call->rows, 1 },
         { call->rows, 4 },
@@ -574,10 +582,11 @@ static sb_status find_first_bad(sb_context *ctx, const sb_call *call, const sb_s
         { call->in.batch + 1, call->in.cu_seqlens_dtype == SB_I64 ? 8 : 4 },
         { call->rows, sizeof *states },
         { call->rows, sizeof *targets },
+        { call->rows, sizeof(sb_saved_row) },
     };
     sb_status status = SB_OK;
     int fetched = 0;
-    for (; fetched < 7 && status == SB_OK; fetched++)
+    for (; fetched < 8 && status == SB_OK; fetched++)
         status = sb_cuda_fetch(ctx, &arrays[fetched], shapes[fetched].count, shapes[fetched].size,
                                stream);
     if (status == SB_OK) {
@@ -589,19 +598,24 @@ static sb_status find_first_bad(sb_context *ctx, const sb_call *call, const sb_s
         status = sb_check_device_call(&host, &ctx->error);
         if (status == SB_OK && states)
             status = sb_check_device_finish(&host, arrays[5], arrays[6], &ctx->error);
+        if (status == SB_OK && gradient) {
+            sb_gradient on_host = *gradient;
+            on_host.saved = arrays[7];
+            status = sb_check_device_saved(&host, &on_host, &ctx->error);
+        }
     }
     for (int i = 0; i < fetched; i++) free((void *)(uintptr_t)arrays[i]);
     return status;
 }
 
 sb_status sb_cuda_check_call(sb_context *ctx, const sb_call *call, const sb_state_record *states,
-                             const sb_target_record *targets)
+                             const sb_target_record *targets, const sb_gradient *gradient)
 {
     cuda *c = ctx->state;
     sb_status status;
     DRIVER(&ctx->error, &c->driver, StreamSynchronize, call->launch.stream);
     if (*c->bad == 0) return SB_OK;
-    status = find_first_bad(ctx, call, states, targets);
+    status = find_first_bad(ctx, call, states, targets, gradient);
     if (status != SB_OK) *c->bad = 0;
     return status;
 }
@@ -653,7 +667,8 @@ static sb_status run_checked(sb_context *ctx, const sb_logprob_out *out, const s
     if (status != SB_OK) return status;
     status = run_planned(ctx, out, call, p, scratch);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
-    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
+    if (status == SB_OK && call->launch.check)
+        status = sb_cuda_check_call(ctx, call, NULL, NULL, NULL);
     return status;
 }
 
@@ -661,7 +676,9 @@ static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_ca
 {
     const cuda *c = ctx->state;
     sb_cuda_plan p = sb_cuda_plan_of(c->multiprocessors, c->clusters, out, call);
-    sb_status status = enter(ctx);
+    sb_status status;
+    if (out->entropy) return sb_cuda_logprob_entropy(ctx, out, call);
+    status = enter(ctx);
     return status == SB_OK ? leave(ctx, run_checked(ctx, out, call, &p, run)) : status;
 }
 
@@ -703,7 +720,7 @@ static sb_status run_conventional(sb_context *ctx, const sb_logprob_out *out, co
                         : call->in.logits_dtype == SB_F16 ? c->conventional_f16
                                                           : c->conventional_bf16;
     shape grid = { p->work * p->split, p->threads, 0, 0, 0 };
-    sb_status status = clear_unlisted(ctx, out, call, &a);
+    sb_status status = sb_cuda_clear_unlisted(ctx, call, &a);
 
     if (status == SB_OK && (a.tokens || a.lse || call->launch.check)) {
         status = launch(ctx, kernel, grid, &a, stream);
@@ -744,6 +761,16 @@ const sb_cuda_shards *sb_cuda_shards_of(const sb_context *ctx)
 const sb_cuda_order *sb_cuda_order_of(const sb_context *ctx)
 {
     return &((const cuda *)ctx->state)->order;
+}
+
+const sb_cuda_entropy *sb_cuda_entropy_of(const sb_context *ctx)
+{
+    return &((const cuda *)ctx->state)->entropy;
+}
+
+const sb_cuda_gradients *sb_cuda_gradients_of(const sb_context *ctx)
+{
+    return &((const cuda *)ctx->state)->gradients;
 }
 
 const sb_cuda_driver *sb_cuda_driver_of(const sb_context *ctx)
@@ -891,6 +918,7 @@ const sb_backend sb_backend_cuda = {
     .isa = isa_of,
     .threads = threads_of,
     .logprob = logprob,
+    .backward = sb_cuda_backward,
     .workspace = workspace,
     .ids = sb_cuda_ids,
     .topk = sb_cuda_topk,

@@ -52,6 +52,9 @@ sb_cuda_grid sb_cuda_plan_shard(sb_context *ctx, const sb_logprob_out *out, cons
 sb_status sb_cuda_launch(sb_context *ctx, CUfunction kernel, sb_cuda_grid grid, sb_cuda_args *a,
                          CUstream stream);
 
+/* Zeroes the outputs of rows that a row list leaves out. */
+sb_status sb_cuda_clear_unlisted(sb_context *ctx, const sb_call *call, const sb_cuda_args *a);
+
 /* Zeroes device memory; data may be 0. */
 sb_status sb_cuda_clear(sb_context *ctx, uint64_t data, uint64_t bytes, CUstream stream);
 
@@ -59,9 +62,9 @@ sb_status sb_cuda_clear(sb_context *ctx, uint64_t data, uint64_t bytes, CUstream
 sb_status sb_cuda_sums(sb_context *ctx, const sb_call *call, sb_cuda_args *a);
 
 /* Waits for the call and names its first bad row; an earlier call's report stays for sb_check.
- * states and targets: of a call that finishes, else null. */
+ * states and targets: of a call that finishes, else null; gradient likewise. */
 sb_status sb_cuda_check_call(sb_context *ctx, const sb_call *call, const sb_state_record *states,
-                             const sb_target_record *targets);
+                             const sb_target_record *targets, const sb_gradient *gradient);
 
 /* Where kernels report: sb_cuda_args.bad. Whether one that is done has reported anything. */
 uint64_t sb_cuda_report_address(const sb_context *ctx);
@@ -156,5 +159,55 @@ sb_status sb_cuda_stats_load(sb_cuda_stats *stats, const sb_cuda_driver *driver,
 /* As backend.h states them. */
 sb_status sb_cuda_compare(sb_context *ctx, const sb_compare_call *call);
 sb_status sb_cuda_sum_values(sb_context *ctx, const sb_sums_call *call);
+/* ---- cuda_entropy.c ----------------------------------------------------------------------- */
+
+#define SB_CUDA_ENTROPY_KERNELS(X)                                                                 \
+    X(entropy_f32)                                                                                 \
+    X(entropy_f16)                                                                                 \
+    X(entropy_bf16)                                                                                \
+    X(entropy_finish)
+
+typedef struct sb_cuda_entropy {
+    CUmodule module;
+#define SB_CUDA_ENTROPY_FIELD(name) CUfunction name;
+    SB_CUDA_ENTROPY_KERNELS(SB_CUDA_ENTROPY_FIELD)
+#undef SB_CUDA_ENTROPY_FIELD
+} sb_cuda_entropy;
+
+const sb_cuda_entropy *sb_cuda_entropy_of(const sb_context *ctx);
+sb_status sb_cuda_entropy_load(sb_cuda_entropy *entropy, const sb_cuda_driver *driver,
+                               sb_message *why);
+
+/* Of calls that ask for entropy, as backend.h states them. */
+sb_status sb_cuda_logprob_entropy(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
+uint64_t sb_cuda_entropy_workspace(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
+
+/* ---- cuda_gradient.c ---------------------------------------------------------------------- */
+
+/* From and to. */
+#define SB_CUDA_GRADIENT_KERNELS(X)                                                                \
+    X(gradient_f32_f32)                                                                            \
+    X(gradient_f32_f16)                                                                            \
+    X(gradient_f32_bf16)                                                                           \
+    X(gradient_f16_f32)                                                                            \
+    X(gradient_f16_f16)                                                                            \
+    X(gradient_f16_bf16)                                                                           \
+    X(gradient_bf16_f32)                                                                           \
+    X(gradient_bf16_f16)                                                                           \
+    X(gradient_bf16_bf16)
+
+typedef struct sb_cuda_gradients {
+    CUmodule module;
+#define SB_CUDA_GRADIENT_FIELD(name) CUfunction name;
+    SB_CUDA_GRADIENT_KERNELS(SB_CUDA_GRADIENT_FIELD)
+#undef SB_CUDA_GRADIENT_FIELD
+} sb_cuda_gradients;
+
+const sb_cuda_gradients *sb_cuda_gradients_of(const sb_context *ctx);
+sb_status sb_cuda_gradients_load(sb_cuda_gradients *gradients, const sb_cuda_driver *driver,
+                                 sb_message *why);
+
+/* As backend.h states it. */
+sb_status sb_cuda_backward(sb_context *ctx, const sb_gradient *gradient, const sb_call *call);
 
 #endif

@@ -180,13 +180,19 @@ static sb_status check_shape(sb_call *call, int device_memory, sb_message *why)
     return status == SB_OK ? check_kept(call, why) : status;
 }
 
-sb_status sb_check_out(const sb_logprob_out *out, sb_message *why)
+sb_status sb_out_of(sb_logprob_out *full, const sb_logprob_out *out, sb_message *why)
 {
+    const sb_logprob_out none = SB_LOGPROB_OUT_INIT;
+    const uint32_t first = offsetof(sb_logprob_out, outside);
+    *full = none;
     if (!out) return sb_fail(why, SB_ERR_ARGUMENT, "out is null");
-    if (out->size == sizeof *out) return SB_OK;
-    return sb_fail(why, SB_ERR_ARGUMENT,
-                   "sb_logprob_out.size is %u, not %u: start from SB_LOGPROB_OUT_INIT",
-                   (unsigned)out->size, (unsigned)sizeof *out);
+    if (out->size < first || out->size > sizeof *out || out->size % sizeof(void *) != 0)
+        return sb_fail(why, SB_ERR_ARGUMENT,
+                       "sb_logprob_out.size is %u, not %u: start from SB_LOGPROB_OUT_INIT",
+                       (unsigned)out->size, (unsigned)sizeof *out);
+    memcpy(full, out, out->size);
+    full->size = sizeof *full;
+    return SB_OK;
 }
 
 /* call->width is set. */

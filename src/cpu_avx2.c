@@ -8,6 +8,8 @@
 #include "simd_avx2.h"
 
 #include "cpu_block.h"
+#include "cpu_gradient.h"
+#include "cpu_moments.h"
 
 static int available(void)
 {
@@ -16,7 +18,8 @@ static int available(void)
            __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 
-const sb_isa sb_isa_avx2 = { "avx2", available, reduce_f32, reduce_f16, reduce_bf16 };
+const sb_isa sb_isa_avx2 = { "avx2",      available,   reduce_f32,   reduce_f16, reduce_bf16,
+                             moments_f32, moments_f16, moments_bf16, gradient };
 
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -26,6 +29,6 @@ const sb_isa sb_isa_avx2 = { "avx2", available, reduce_f32, reduce_f16, reduce_b
 
 static int available(void) { return 0; }
 
-const sb_isa sb_isa_avx2 = { "avx2", available, 0, 0, 0 };
+const sb_isa sb_isa_avx2 = { "avx2", available, 0, 0, 0, 0, 0, 0, 0 };
 
 #endif

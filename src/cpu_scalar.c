@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include "cpu.h"
+#include "cpu_gradient.h"
+#include "cpu_moments.h"
 #include "det/convert.h"
 
 static float load_f32(const void *logits, int64_t i)
@@ -56,4 +58,5 @@ static void reduce_bf16(sb_state *state, const void *logits, int64_t n, const sb
 
 static int available(void) { return 1; }
 
-const sb_isa sb_isa_scalar = { "scalar", available, reduce_f32, reduce_f16, reduce_bf16 };
+const sb_isa sb_isa_scalar = { "scalar",    available,   reduce_f32,   reduce_f16, reduce_bf16,
+                               moments_f32, moments_f16, moments_bf16, gradient };

@@ -36,7 +36,7 @@ typedef struct sb_cuda_target {
 typedef struct sb_cuda_args {
     uint64_t logits, cu_seqlens, ids, mask, temperatures, row_list; /* device addresses, or 0 */
     uint64_t kept;                                                  /* likewise */
-    uint64_t token, lse, sequence, count, outside;                  /* outputs, or 0 */
+    uint64_t token, lse, sequence, count, outside, entropy, saved;  /* outputs, or 0 */
     uint64_t states;  /* sb_state [work][split], where split is not 1 */
     uint64_t targets; /* sb_cuda_target [work], likewise */
     uint64_t tokens;  /* float [rows]: token, or scratch where only sums are wanted, or 0 */
@@ -90,5 +90,15 @@ typedef struct sb_cuda_stats_args {
     uint64_t sum, mean, exp_mean, count; /* float and int64 [batch], or 0 */
     int64_t tokens;                      /* to compare */
 } sb_cuda_stats_args;
+/* kernels/gradient.cu. in.vocab is that of whole rows. */
+typedef struct sb_cuda_gradient_args {
+    sb_cuda_args in;
+    uint64_t grad, saved, token, entropy;    /* token, entropy: upstream, or 0 */
+    int64_t width, row_stride, batch_stride; /* of grad, in elements */
+    int64_t first, held;                     /* the ids first .. first + held - 1 have logits */
+    int64_t piece, pieces;                   /* elements a block, a multiple of 8; blocks a row */
+    int32_t grad_size;                       /* bytes of an element */
+    int32_t of;                              /* SB_OF_* */
+} sb_cuda_gradient_args;
 
 #endif

@@ -122,7 +122,8 @@ static sb_status partial_inside(sb_context *ctx, void *arguments)
     if (!a.in.logits) a.in.logits = a.states; /* an empty shard's, which are not read: not null */
     status = run_partial(ctx, call, grid, &a);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
-    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
+    if (status == SB_OK && call->launch.check)
+        status = sb_cuda_check_call(ctx, call, NULL, NULL, NULL);
     return status;
 }
 
@@ -207,12 +208,7 @@ static sb_status run_finish(sb_context *ctx, const finish_call *f, sb_cuda_shard
 {
     const sb_call *call = f->call;
     CUstream stream = call->launch.stream;
-    uint64_t bytes = (uint64_t)call->rows * sizeof(float);
-    sb_status status = SB_OK;
-    if (call->in.row_list) { /* rows that are not listed */
-        status = sb_cuda_clear(ctx, a->in.tokens, bytes, stream);
-        if (status == SB_OK) status = sb_cuda_clear(ctx, a->in.lse, bytes, stream);
-    }
+    sb_status status = sb_cuda_clear_unlisted(ctx, call, &a->in);
     if (status == SB_OK)
         status = sb_cuda_launch(ctx, sb_cuda_shards_of(ctx)->shards_finish, warps_for(a->in.work),
                                 &a->in, stream);
@@ -241,7 +237,7 @@ static sb_status finish_inside(sb_context *ctx, void *arguments)
     status = run_finish(ctx, f, &a);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
     if (status == SB_OK && call->launch.check)
-        status = sb_cuda_check_call(ctx, call, f->states, f->targets);
+        status = sb_cuda_check_call(ctx, call, f->states, f->targets, NULL);
     return status;
 }
 

@@ -19,11 +19,15 @@
 sb_status sb_conventional_logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
                                   const sb_launch *launch)
 {
+    sb_logprob_out full;
     sb_call call;
     sb_status status;
     if (!ctx) return SB_ERR_ARGUMENT;
-    status = sb_logprob_call_of(ctx, &call, out, batch, launch);
+    status = sb_logprob_call_of(ctx, &call, &full, out, batch, launch);
     if (status != SB_OK) return status;
+    if (full.entropy || full.saved)
+        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
+                       "the conventional logprob gives no entropy and no saved rows");
     if (call.launch.workspace || call.launch.workspace_size || call.launch.cluster)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
                        "the conventional logprob takes no workspace and no cluster");
@@ -32,7 +36,7 @@ sb_status sb_conventional_logprob(sb_context *ctx, const sb_logprob_out *out, co
     if (!ctx->backend->conventional)
         return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no conventional logprob",
                        ctx->backend->name);
-    return ctx->backend->conventional(ctx, out, &call);
+    return ctx->backend->conventional(ctx, &full, &call);
 }
 
 /* ---- a row -------------------------------------------------------------------------------- */

@@ -87,14 +87,18 @@ sb_status sb_finish(sb_context *ctx, const sb_logprob_out *out, const sb_batch *
                     const sb_state_record *states, const sb_target_record *targets,
                     const sb_launch *launch)
 {
+    sb_logprob_out full;
     sb_call call;
     sb_status status;
     if (!ctx) return SB_ERR_ARGUMENT;
     status = prepare(ctx, &call, batch, 0, 0, launch);
-    if (status == SB_OK) status = sb_check_out(out, &ctx->error);
-    if (status == SB_OK) status = sb_check_kept_sets(ctx, &call, out);
+    if (status == SB_OK) status = sb_out_of(&full, out, &ctx->error);
+    if (status == SB_OK && full.entropy)
+        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
+                       "sb_finish gives no entropy: records do not hold what it needs");
+    if (status == SB_OK) status = sb_check_kept_sets(ctx, &call, &full);
     if (status == SB_OK) status = check_records(ctx, call.rows, states, targets);
-    return status == SB_OK ? ctx->backend->finish(ctx, out, &call, states, targets) : status;
+    return status == SB_OK ? ctx->backend->finish(ctx, &full, &call, states, targets) : status;
 }
 
 sb_status sb_shard_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,

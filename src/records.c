@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "backend.h"
-#include "det/record.h"
+#include "det/saved.h"
 #include "fpmode.h"
 
 /* Where a record stands: its row, and its shard, or NO_SHARD. */
@@ -61,7 +61,7 @@ static sb_status name_fault(sb_fault fault, place at, const sb_state *s, const s
         return sb_fail(why, SB_ERR_STATE,
                        "%s: id %" PRId64 " lies in %u of the merged shards, not in one", where, id,
                        (unsigned)t->owners);
-    case SB_FAULT_TARGET: break;
+    default: break; /* SB_FAULT_TARGET */
     }
     return sb_fail(why, SB_ERR_STATE,
                    "%s: the target's logit (%08x) is not among those of a state that is %s", where,
@@ -104,14 +104,58 @@ sb_status sb_check_finish(const sb_call *call, const sb_state_record *states,
     return status;
 }
 
+sb_status sb_check_saved(const sb_call *call, const sb_gradient *gradient, const int64_t *active,
+                         int64_t actives, sb_message *why)
+{
+    sb_status status = SB_OK;
+    sb_fpmode mode = sb_fpmode_enter();
+    for (int64_t i = 0; i < actives && status == SB_OK; i++) {
+        sb_row row = sb_row_of(sb_temperature_at(call, active[i]));
+        sb_fault fault;
+        sb_saved saved;
+        memcpy(&saved, (const char *)gradient->saved + active[i] * (int64_t)sizeof saved,
+               sizeof saved);
+        fault = sb_saved_fault(&saved, sb_bits32(row.c), gradient->entropy != NULL);
+        if (fault == SB_FAULT_C)
+            status = sb_fail(why, SB_ERR_STATE,
+                             "row %" PRId64 ": the saved record is of another temperature: c is "
+                             "%08x, not %08x",
+                             active[i], (unsigned)saved.c, (unsigned)sb_bits32(row.c));
+        else if (fault != SB_RECORD_FINE)
+            status = sb_fail(why, SB_ERR_STATE, "row %" PRId64 ": %s", active[i],
+                             sb_fault_text(fault));
+    }
+    sb_fpmode_leave(mode);
+    return status;
+}
+
+/* The active rows, rising: to be freed; null and a status on failure. */
+static int64_t *list_active(const sb_call *call, int64_t *actives, sb_status *status,
+                            sb_message *why)
+{
+    int64_t *active = malloc((size_t)(call->rows ? call->rows : 1) * sizeof *active);
+    *status = active ? sb_list_active(call, active, actives, why)
+                     : sb_fail(why, SB_ERR_MEMORY, "no memory to look for the bad row");
+    if (*status == SB_OK) return active;
+    free(active);
+    return NULL;
+}
+
+sb_status sb_check_device_saved(const sb_call *call, const sb_gradient *gradient, sb_message *why)
+{
+    sb_status status;
+    int64_t actives, *active = list_active(call, &actives, &status, why);
+    if (active) status = sb_check_saved(call, gradient, active, actives, why);
+    free(active);
+    return status;
+}
+
 sb_status sb_check_device_finish(const sb_call *call, const sb_state_record *states,
                                  const sb_target_record *targets, sb_message *why)
 {
-    int64_t *active = malloc((size_t)(call->rows ? call->rows : 1) * sizeof *active), actives = 0;
     sb_status status;
-    if (!active) return sb_fail(why, SB_ERR_MEMORY, "no memory to look for the bad row");
-    status = sb_list_active(call, active, &actives, why);
-    if (status == SB_OK) status = sb_check_finish(call, states, targets, active, actives, why);
+    int64_t actives, *active = list_active(call, &actives, &status, why);
+    if (active) status = sb_check_finish(call, states, targets, active, actives, why);
     free(active);
     return status;
 }
@@ -126,6 +170,8 @@ const char *sb_fault_text(int fault)
     case SB_FAULT_LOGIT: return "a target record has a logit, but no owner";
     case SB_FAULT_OWNERS: return "its id does not lie in one of the merged shards";
     case SB_FAULT_TARGET: return "the target's logit is not among those of its state";
+    case SB_FAULT_SAVED: return "no active row leaves such a saved record";
+    case SB_FAULT_ENTROPY: return "its saved record has no entropy: the forward pass gave none";
     case SB_RECORD_FINE: break;
     }
     return "its records are refused";

@@ -167,6 +167,18 @@ typedef struct sb_batch {
     int64_t kept_stride;      /* words from one row's kept set to the next one's, >= W; 0: W */
 } sb_batch;
 
+/* What a call to sb_logprob or sb_finish may leave of a row for sb_logprob_backward: 32 bytes,
+ * little-endian, the same on every machine; may be stored and sent. docs/numerics.md, section
+ * "Gradients". */
+typedef struct sb_saved_row {
+    uint32_t kind; /* 0: ignored; 1: e and g; 2: best and h2, too; 3: NaN */
+    uint32_t c;    /* the bits of the row constant c: from the temperature */
+    int32_t e;     /* the sum of 2^(logit * c) is g * 2^e, g about in [0.707, 1.414] */
+    uint32_t best; /* the bits of the largest logit as fp32 */
+    double g;
+    double h2;     /* the entropy in octaves */
+} sb_saved_row;
+
 /* Where results go. Start from SB_LOGPROB_OUT_INIT; a null pointer means: not wanted. Outputs must
  * not overlap each other or an input. */
 typedef struct sb_logprob_out {
@@ -177,6 +189,11 @@ typedef struct sb_logprob_out {
     float *sequence;          /* [B]: the exact sum of the active token logprobs, rounded once */
     int64_t *count;           /* [B]: active tokens */
     int64_t *outside;         /* [B]: active tokens whose id is outside its row's kept set */
+    float *entropy;           /* [B, T] or [N]: of each row's distribution, in nats; never below 0.
+                                 A struct whose size ends before outside, entropy or saved is
+                                 taken, too */
+    sb_saved_row *saved;      /* [B, T] or [N]: for sb_logprob_backward; of kind 2 where entropy is
+                                 asked for as well */
 } sb_logprob_out;
 
 /* How to run one call; never what comes out. Start from SB_LAUNCH_INIT, or pass null. */
@@ -249,6 +266,11 @@ SB_API const char *sb_last_error(const sb_context *ctx);
  * NaN 7fc00000 where the row is poisoned or empty. A sequence is NaN if any active token is NaN,
  * else -inf if any is -inf; a sequence without active tokens is +0.
  *
+ *   entropy[r] = -sum_i p_i ln p_i
+ *
+ * takes the same pass over the logits and moves no other bit; a call that does not ask for it does
+ * not pay for it. Exactly 0 where one id is present, +0 where the row is ignored, NaN as above.
+ *
  * Requires: ctx open, out and batch as described at their types. Writes: the outputs asked for, all
  * of each. Errors: SB_ERR_ARGUMENT, SB_ERR_SHAPE, SB_ERR_DTYPE, SB_ERR_ID, SB_ERR_TEMPERATURE (the
  * first bad row is named), SB_ERR_MEMORY.
@@ -308,6 +330,45 @@ SB_API sb_status sb_topk(sb_context *ctx, const sb_topk_out *out, const sb_batch
  * are not looked at. 0 where they need none. */
 SB_API sb_status sb_order_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
                                          const sb_launch *launch);
+
+/* What sb_logprob_backward reads and where it writes. Start from SB_GRADIENT_INIT. */
+typedef struct sb_gradient {
+    uint32_t size;            /* sizeof(sb_gradient) */
+    int32_t dtype;            /* of grad: SB_F32, SB_F16 or SB_BF16, whatever the logits' is */
+    void *grad;               /* [B, T, width] or [N, width], as the logits lie: row r of the logits
+                                 has its gradient in row r. It may be the logits themselves, given
+                                 the same dtype and strides, and not overlap otherwise */
+    int64_t width;            /* elements of a row to write, >= V: from V on +0; 0: V */
+    int64_t row_stride;       /* elements from one row to the next, >= width; 0: width */
+    int64_t batch_stride;     /* padded: from one sequence to the next; rows must not overlap; 0:
+                                 T * row_stride */
+    const sb_saved_row *saved;/* [B, T] or [N]: what the forward call left, of the same batch */
+    const float *token;       /* [B, T] or [N]: the loss's derivative by each token logprob; null:
+                                 it does not depend on them */
+    const float *entropy;     /* the same by each entropy; one of the two is not null */
+    int64_t first, held;      /* the logits are a shard's, as for sb_partial (held: n), and grad's
+                                 rows have n elements where V is said above; 0, 0: all of V */
+} sb_gradient;
+
+/* The gradient of a loss with respect to the logits, from its derivatives by the outputs.
+ *
+ *   grad[r, i] = token[r] / tau * ((i is the id) - p_i)  -  entropy[r] / tau * p_i (ln p_i + H)
+ *
+ * in one pass over the logits and without other memory: nothing is added up, each element comes
+ * from its own logit and the row's 32 bytes. Rows that are ignored get +0 and their logits are not
+ * read; so do absent logits (-inf) and p below 2^-125. A poisoned or empty row gets NaN: 7fc00000,
+ * in bf16 7fc0, in fp16 7e00. Results are fp32, rounded once more, to nearest even, where grad is
+ * bf16 or fp16. docs/numerics.md, section "Gradients", has the formulas and how exact they are.
+ *
+ * batch is the forward call's. With shift a result at r belongs to the logits of row r - 1: token,
+ * entropy and saved stand at r, the gradient at r - 1.
+ *
+ * Writes: all of grad, V .. width included. Errors: as sb_logprob; SB_ERR_STATE names the first
+ * row whose saved record no such row leaves, whose temperature is another one, or that holds no
+ * entropy where its derivative is given; SB_ERR_SHAPE where rows of grad overlap.
+ * Deterministic across: everything but the row's logits, id, temperature and derivatives. */
+SB_API sb_status sb_logprob_backward(sb_context *ctx, const sb_gradient *gradient,
+                                     const sb_batch *batch, const sb_launch *launch);
 
 /* ---- shards of the vocabulary ----
  *
@@ -371,6 +432,8 @@ SB_API sb_status sb_merge(sb_context *ctx, sb_state_record *states, sb_target_re
  *
  * batch as for sb_partial; its logits and strides are not looked at. states [rows] and targets
  * [rows]; those of ignored rows are not looked at either.
+ *
+ * Entropy is not among them: records do not hold what it needs, and SB_ERR_ARGUMENT says so.
  *
  * Errors: as sb_logprob; then SB_ERR_STATE names the first row whose records no shards give, whose
  * c is not its temperature's, or whose id does not lie in exactly one of the merged shards. */
@@ -459,13 +522,13 @@ SB_API sb_status sb_sums(sb_context *ctx, const sb_sums_out *out, const sb_value
 
 /* ---- device backends: cuda, cuda:N ----
  *
- * All pointers of sb_batch, sb_logprob_out and records are then device memory of the context's GPU
- * (or pinned or managed memory), aligned to their elements. Calls are put into a stream and return:
- * results are there when the stream has got so far. A call neither waits nor, with a workspace,
- * allocates, and may be captured into a CUDA graph (check must be 0 then). The GPU's primary
- * context is used, so that a framework's pointers and streams are good here; the calling thread's
- * current context is left as it was. Calls of one context in several streams may run at the same
- * time; each needs a workspace of its own, or none.
+ * All pointers of sb_batch, sb_logprob_out, sb_gradient and records are then device memory of the
+ * context's GPU (or pinned or managed memory), aligned to their elements. Calls are put into a
+ * stream and return: results are there when the stream has got so far. A call neither waits nor,
+ * with a workspace, allocates, and may be captured into a CUDA graph (check must be 0 then). The
+ * GPU's primary context is used, so that a framework's pointers and streams are good here; the
+ * calling thread's current context is left as it was. Calls of one context in several streams may
+ * run at the same time; each needs a workspace of its own, or none.
  *
  * On cpu the calls below work, too, at once and on ordinary memory; stream is ignored. */
 
@@ -505,12 +568,13 @@ SB_API sb_status sb_event_elapsed(sb_context *ctx, float *milliseconds, void *st
 #define SB_BATCH_INIT                                                                              \
     { sizeof(sb_batch), SB_F32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, SB_IGNORE_INDEX, SB_I32,    \
       SB_I32, 1.0f, 0, 0, 0 }
-#define SB_LOGPROB_OUT_INIT { sizeof(sb_logprob_out), 0, 0, 0, 0, 0, 0 }
+#define SB_LOGPROB_OUT_INIT { sizeof(sb_logprob_out), 0, 0, 0, 0, 0, 0, 0, 0 }
 #define SB_IDS_OUT_INIT { sizeof(sb_ids_out), 0, 0, 0, 0 }
 #define SB_TOPK_OUT_INIT { sizeof(sb_topk_out), 0, 0, 0, 0 }
 #define SB_COMPARE_OUT_INIT { sizeof(sb_compare_out), 0, 0, 0, 0, 0 }
 #define SB_VALUES_INIT { sizeof(sb_values), SB_I32, 0, 0, 0, 0, 0, 0, 0 }
 #define SB_SUMS_OUT_INIT { sizeof(sb_sums_out), 0, 0, 0, 0, 0 }
+#define SB_GRADIENT_INIT { sizeof(sb_gradient), SB_F32, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define SB_LAUNCH_INIT { sizeof(sb_launch), 0, 0, 0, 0, 0, 0, 0, 0 }
 
 #ifdef __cplusplus

@@ -1215,6 +1215,162 @@ def means_file():
     return out
 
 
+# --- Entropy ------------------------------------------------------------------------------------
+
+# Beyond half an ulp; the error of a sum of terms with 2^-24 * entropy for c.
+ENTROPY_BOUND = 5e-7
+
+
+def entropy_file():
+    out = File("entropy", "rows and their entropy")
+    draws = SplitMix64(112)
+    largest = [0.0, ""]
+
+    def case(name, dtype, tau, row, vocab=None):
+        recipe = row if isinstance(row, Recipe) else None
+        encoded = recipe.row(vocab, dtype) if recipe else row
+        values = [ref.decode(b, dtype) for b in encoded]
+        k = ref.Constants(ref.from_bits32(tau))
+        state, true = ref.row_moments(values, k), None
+        backwards = ref.Moments(k.c)
+        for first in reversed(range(0, len(values), 16)):
+            backwards.merge(ref.row_moments(values[first:first + 16], k))
+        assert backwards.record() == state.record() and \
+            state.record()[:32] == ref.row_state(values, k).record()
+        entropy = ref.finish_entropy(state, k)
+        if entropy == entropy:
+            truth = Truth(values, k)
+            true = truth.entropy if truth.known else None
+        if true is not None:
+            beyond = float(abs(exact(entropy) - true)) - 0.5 * ulp32(entropy)
+            if beyond > ENTROPY_BOUND + 2.0 ** -24 * float(true):
+                sys.exit("gen_vectors.py: %s: the entropy is off by %g" % (name, beyond))
+            largest[:] = max(largest, [beyond, name])
+        out.add("case", name)
+        out.add("dtype", dtype)
+        out.add("tau", hex_of(tau, "f32"))
+        out.add("vocab", len(values))
+        if recipe:
+            out.lines += recipe.lines(dtype)
+        else:
+            out.values("x", encoded, dtype)
+        out.add("moments", state.record().hex())
+        out.add("entropy_bits", hex_of(ref.bits32(entropy), "f32"))
+        out.add("entropy", true_text(true))
+        out.add("end")
+
+    for dtype in DTYPES:
+        a, low, sign = ABSENT[dtype], LOWEST[dtype], ABSENT[dtype] - PLUS_INF[dtype]
+        one = encode_float(1.0, dtype)
+        for name, row in (
+                ("one token", [one]), ("one present in the third leaf", [a] * 40 + [one, a]),
+                ("one beside lowest ones", [low] * 20 + [one] + [low] * 3),
+                ("the lowest alone", [a, low]), ("all lowest", [low] * 33),
+                ("two equal", [one, one]), ("two equal, two leaves", [one] + [a] * 20 + [one]),
+                ("zeros of both signs", [0, sign] * 9), ("least", [1, 1 | sign] * 10),
+                ("all absent", [a] * 20), ("NaN", [one, NAN[dtype], one]),
+                ("NaN in a later leaf", [one] * 33 + [NAN[dtype]]),
+                ("+inf", [PLUS_INF[dtype]] + [one] * 30), ("highest", [low - sign] * 5 + [one])):
+            case(name, dtype, draws.pick(TAUS), row)
+        for vocab in (1, 15, 16, 17, 33, 100, 257):
+            for kind in (("gauss", -14, 0, 0), ("flat", -11, -60000, 2048 * 7), ("const", -3, 9, 0),
+                         ("gauss", -13, 10000 << 13, 0)):
+                made = Recipe(kind[0], draws.next(), *kind[1:])
+                if draws.below(2):
+                    made.holes(draws.next(), 300, 200, draws.pick((a, low)))
+                case(kind[0], dtype, draws.pick(TAUS), made, vocab)
+        for lead in (1, 5, 12, 20, 30, 45):
+            row = Recipe("gauss", draws.next(), -16, 0, 0).row(50, dtype)
+            row[draws.below(50)] = encode_float(float(lead), dtype)
+            case("lead of %d" % lead, dtype, TAUS[0], row)
+        case("bits", dtype, draws.pick(TAUS), Recipe("bits", draws.next(), 0), 100)
+    for step in (0, 30, 32, 34, 62, 64, 66, 94, 96, 98, 400, 5000):     # windows move
+        for direction in (1, -1):
+            case("windows %+d apart" % (direction * step), "f32", TAU_C1,
+                 Recipe("flat", draws.next(), -11, 0, direction * step * 2048), 80)
+    for t in (4090, -4090, 4096, -4096, 2 ** 21, -2 ** 21):             # wide leaves
+        for tau in TAUS:
+            k = ref.Constants(ref.from_bits32(tau))
+            case("border at t = %d" % t, "f32", tau,
+                 Recipe("flat", draws.next(), -8, int(t / k.c * 256.0), draws.below(513) - 256), 60)
+    case("large", "bf16", TAUS[0], Recipe("gauss", draws.next(), -14, 0, 0), 32000)
+    case("uniform", "f32", TAUS[0], Recipe("const", draws.next(), 0, 3, 0), 50257)
+    print("largest error of entropy beyond half an ulp: %.3g (%s)" % tuple(largest))
+    return out
+
+
+# --- Gradients ----------------------------------------------------------------------------------
+
+def gradient_file():
+    out = File("gradient", "rows and the gradients of their logprob and entropy")
+    draws = SplitMix64(113)
+
+    def case(name, dtype, tau, row, target, token, entropy, to):
+        values = [ref.decode(b, dtype) for b in row]
+        k = ref.Constants(ref.from_bits32(tau))
+        saved = ref.saved_row(values, k, entropy is not None)
+        grad = ref.gradient_row(values, target, k, saved, *(
+            None if b is None else ref.from_bits32(b) for b in (token, entropy)))
+        out.add("case", name)
+        out.add("dtype", dtype)
+        out.add("tau", hex_of(tau, "f32"))
+        out.add("vocab", len(values))
+        out.values("x", row, dtype)
+        out.add("id", target)
+        for key, b in (("up_token", token), ("up_entropy", entropy)):
+            if b is not None:
+                out.add(key, hex_of(b, "f32"))
+        out.add("saved", ref.saved_record(saved, k).hex())
+        out.add("to", to)
+        out.values("grad", [ref.narrowed(x, to) for x in grad], to)
+        out.add("end")
+
+    ups = [0x3F800000, 0xBF800000, 0x3FB33333, 0xC2C80000, 0x00000000, 0x80000000, 0x358637BD]
+    odd = [0x7F800000, 0xFF800000, 0x7FC00000, 0xFFC00001, 0x7F7FFFFF, 0x00000001, 0x80000123,
+           0x0E000000]
+
+    def both(name, dtype, tau, row, target, up=None):
+        for losses in (1, 2, 3):
+            pick = lambda: draws.pick(ups) if up is None else up    # noqa: E731
+            case(name, dtype, tau, row, target, pick() if losses & 1 else None,
+                 pick() if losses & 2 else None, draws.pick(DTYPES))
+
+    for dtype in DTYPES:
+        a, low, sign = ABSENT[dtype], LOWEST[dtype], ABSENT[dtype] - PLUS_INF[dtype]
+        one = encode_float(1.0, dtype)
+        for name, row, target in (
+                ("one token", [one], 0), ("one present", [a] * 40 + [one, a], 40),
+                ("absent target", [a] * 3 + [one, one, 0], 1), ("lowest", [low] * 5 + [one], 2),
+                ("all lowest and an absent one", [low, low, a, low], 1),
+                ("zeros of both signs", [0, sign] * 9, 3), ("all absent", [a] * 3, 0),
+                ("NaN", [one, NAN[dtype], one], 0), ("+inf", [one] * 17 + [PLUS_INF[dtype]], 1),
+                ("highest", [low - sign] * 3 + [one, low, a], 1)):
+            both(name, dtype, draws.pick(TAUS), row, target)
+        for vocab in (1, 15, 16, 17, 33, 100, 259):
+            for tau in (TAUS[0], draws.pick(TAUS[1:])):
+                row = Recipe("gauss", draws.next(), -13, 0, 0).row(vocab, dtype)
+                for _ in range(draws.below(1 + vocab // 8)):
+                    row[draws.below(vocab)] = draws.pick((a, a, low))
+                both("gauss", dtype, tau, row, draws.below(vocab))
+        for lead in (12, 30, 70, 84, 86, 88, 100):          # down to terms that count as 0
+            row = Recipe("gauss", draws.next(), -16, 0, 0).row(40, dtype)
+            row[7] = encode_float(float(lead), dtype)
+            both("lead of %d" % lead, dtype, TAUS[0], row, draws.pick((7, 8)))
+        for up in odd:
+            row = Recipe("gauss", draws.next(), -13, 0, 0).row(20, dtype)
+            row[3] = a
+            both("upstream %08x" % up, dtype, draws.pick(TAUS), row, draws.below(4), up)
+    for tau in (0x3A800000, 0x44800000):
+        row = Recipe("gauss", draws.next(), -13, 0, 0).row(40, "f32")
+        both("temperature %s" % hex_of(tau, "f32"), "f32", tau, row, 5)
+    for t in (4096, -4096, 2 ** 21, -2 ** 21):
+        for tau in TAUS:
+            k = ref.Constants(ref.from_bits32(tau))
+            row = Recipe("flat", draws.next(), -8, int(t / k.c * 256.0), 100).row(40, "f32")
+            both("border at t = %d" % t, "f32", tau, row, draws.below(40))
+    return out
+
+
 # --- Main ---------------------------------------------------------------------------------------
 
 # The contract's own special rows: m, the rest, logprob of id 0, lse (tau 0x1.715476p+0).
@@ -1244,7 +1400,8 @@ def main(arguments):
     accuracy, changed = Accuracy(), 0
     for make in (constants_file, exp2_file, lg_file, leaf_file, merge_file, sums_file,
                  lambda: edge_rows(accuracy), lambda: generated_rows(accuracy), batches_file,
-                 shards_file, order_file, compare_file, means_file):
+                 shards_file, order_file, compare_file, means_file,
+                 entropy_file, gradient_file):
         out = make()
         path = os.path.join(folder, out.name + ".txt")
         old = None

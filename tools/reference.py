@@ -327,6 +327,217 @@ def logprob_row(row, ids, temperature):
     return [finish_logprob(state, row[i], k) for i in ids], finish_lse(state, k), state
 
 
+# --- Entropy ------------------------------------------------------------------------------------
+
+LN2 = float.fromhex("0x1.62e42fefa39efp-1")
+
+
+def order_key(x):
+    """Entropy, key: an unsigned integer in the order of the numbers; both zeros have the same."""
+    b = 0 if x == 0 else bits32(x)
+    return b ^ 0xFFFFFFFF if b >> 31 else b | 0x80000000
+
+
+def of_order_key(key):
+    return from_bits32(key & 0x7FFFFFFF if key >> 31 else key ^ 0xFFFFFFFF)
+
+
+def moment_leaf(xs, k):
+    """Entropy, Leaf: (A, M, U, key) of up to 16 logits; None if none is present."""
+    value = leaf(xs, k)
+    if value is None:
+        return None
+    A, M = value
+    m = max(xs)
+    wide = not abs(to32(fma32(m, k.c, EVEN) - EVEN)) < 4096
+    ys = [clamp(x, k.lim) if wide and x != -INF else x for x in xs] + [-INF] * (16 - len(xs))
+    thr = threshold(clamp(m, k.lim) if wide else m, wide, k)
+    h = []
+    for y in (max(y, thr) for y in ys):
+        h.append(to32(leaf_term(y, A, k.c) * fma32(y, k.c, -float(A))))
+    for half in (8, 4, 2, 1):
+        h = [to32(h[i] + h[i + half]) for i in range(half)]
+    return A, M, round(h[0] * 2.0 ** 24), order_key(m)      # round: to even
+
+
+class Moments(State):
+    """Entropy, State: beside the digits l their moments g about t = 32 J - 2^22, and the best key.
+    """
+
+    def __init__(self, c):
+        super().__init__(c)
+        self.g = [0, 0, 0]
+        self.key = 0
+
+    def raise_to(self, J):
+        rise = J - self.J
+        if rise > 0:
+            self.g = [g - 32 * rise * l for g, l in zip(self.g, self.digits)]
+            self.g = (self.g + [0, 0, 0])[min(rise, 3):][:3]
+        super().raise_to(J)
+
+    def add_leaf(self, A, M, U, key):
+        self.add(A, M)                                  # raises, too
+        a = A + 2 ** 22
+        j, w, q, e = a >> 5, M << (a & 31), U << (a & 31), a - 32 * self.J
+        self.key = max(self.key, key)
+        for digit, part, rest in ((j, w & MASK32, q & MASK32), (j + 1, w >> 32, q >> 32)):
+            if self.J - 1 <= digit:
+                self.g[digit - (self.J - 1)] += e * part + rest
+
+    def poison(self):
+        super().poison()
+        self.g, self.key = [0, 0, 0], 0
+
+    def merge(self, other):
+        J = max(self.J, other.J)
+        moved = Moments(other.c)
+        moved.J, moved.digits, moved.g = other.J, list(other.digits), list(other.g)
+        moved.raise_to(J)
+        self.raise_to(J)
+        self.digits = [p + q for p, q in zip(self.digits, moved.digits)]
+        self.g = [p + q for p, q in zip(self.g, moved.g)]
+        self.key = 0 if J == POISON_J else max(self.key, other.key)
+
+    def record(self):
+        """Entropy, Bytes: the 64 bytes, little-endian."""
+        return super().record() + struct.pack("<qqqII", *self.g, self.key, 0)
+
+
+def row_moments(row, k):
+    """Entropy: the state of a row of fp32 values."""
+    state = Moments(k.c)
+    if any(map(is_poison, row)):
+        state.poison()
+        return state
+    for first in range(0, len(row), 16):
+        value = moment_leaf(row[first:first + 16], k)
+        if value is not None:
+            state.add_leaf(*value)
+    return state
+
+
+def entropy_octaves(state, k):
+    """Entropy, Finish: H2, at least +0."""
+    T, G = (sum(d << 32 * i for i, d in enumerate(digits)) for digits in (state.digits, state.g))
+    Q = math.copysign(trunc53(abs(G)), G) / trunc53(T) if G else 0.0
+    A, M, U, _ = moment_leaf([of_order_key(state.key)], k)
+    e, F = lg(float(M))
+    e += A - 24
+    Qb = (M * (A + 2 ** 22 - 32 * state.J) + U) / M
+    eS, FS = lg_of_state(state)
+    H2 = ((eS - e) + (FS - F)) + (Qb - Q)
+    return H2 if H2 > 0 else 0.0
+
+
+def finish_entropy(state, k):
+    """Entropy, Finish: the entropy in nats as an fp32 value."""
+    if state.J in (0, POISON_J):
+        return math.nan
+    return to32(LN2 * entropy_octaves(state, k))
+
+
+# --- Gradients ----------------------------------------------------------------------------------
+
+def saved_row(row, k, with_entropy):
+    """Gradients, Saved row: kind, eS, gS, best, H2 of a row of fp32 values."""
+    state = row_moments(row, k)
+    if state.J in (0, POISON_J):
+        return 3, 0, 0.0, 0, 0.0
+    eS, _ = lg_of_state(state)
+    l0, l1, l2 = state.digits
+    gS, _ = halved(trunc53(l0 + (l1 << 32) + (l2 << 64)))
+    if not with_entropy:
+        return 1, eS, gS, 0, 0.0
+    best = bits32(of_order_key(state.key))
+    return 2, eS, gS, best, entropy_octaves(state, k)
+
+
+def saved_record(saved, k):
+    """Gradients, Saved row: the 32 bytes, little-endian."""
+    kind, eS, gS, best, H2 = saved
+    return struct.pack("<IIiIdd", kind, bits32(k.c), eS, best, gS, H2)
+
+
+def halved(u):
+    """Definitions, lg, step 1: g and e."""
+    g, e = math.frexp(u)
+    g, e = 2.0 * g, e - 1
+    return (0.5 * g, e + 1) if g > SQRT2 else (g, e)
+
+
+def term(x, k):
+    """Finish, Target's term: g of lg(p), e and F."""
+    x = clamp(x, k.lim)
+    n = fma32(x, k.c, MAGIC) - MAGIC
+    p = exp2_poly(fma32(x, k.c, -n))
+    g, _ = halved(p)
+    e, F = lg_of_target(x, k)
+    return g, e, F
+
+
+def times(v, w):
+    """fma(v, w, +0) for fp32 values: -0 only where a product that is not zero rounds to it."""
+    p = v * w                                           # exact, or not finite
+    return to32(p) if p != 0.0 else 0.0
+
+
+def gradient_row(row, target, k, saved, token=None, entropy=None):
+    """Gradients: of a row of fp32 values, as fp32 values. token, entropy: upstream, or None."""
+    kind, eS, gS, best, H2 = saved
+    if kind == 3:
+        return [math.nan] * len(row)
+    MB = MAGIC - eS
+    if token is not None:
+        Gt = token / k.tau
+        w = to32(-(Gt / gS))
+    if entropy is not None:
+        we = to32(-((entropy * LN2 / k.tau) / gS))
+        xb = clamp(from_bits32(best), k.lim)
+        kb = fma32(xb, k.c, -float(eS))
+        _, eb, Fb = term(xb, k)
+        _, FS = lg(gS)
+        s = to32((H2 + ((eb - eS) + (Fb - FS))) - kb)
+    out = []
+    for i, x in enumerate(row):
+        y = clamp(x, k.lim)
+        z = fma32(y, k.c, MB)
+        gone = x == -INF or z < MAGIC - 125.0
+        if not gone:
+            n = z - MB
+            v = exp2_poly(fma32(y, k.c, -n)) * 2.0 ** int(z - MAGIC)
+        parts = []
+        if token is not None:
+            if x == -INF:
+                parts.append(0.0)
+            elif i == target:
+                gy, ey, _ = term(x, k)
+                p = gy / gS * 2.0 ** max(ey - eS, -1000)
+                parts.append(to32(Gt * (1.0 - p) + 0.0))
+            else:
+                parts.append(0.0 if gone else times(v, w))
+        if entropy is not None:
+            parts.append(0.0 if gone else
+                         times(to32(v * to32(fma32(y, k.c, -float(eS)) + s)), we))
+        out.append(parts[0] if len(parts) == 1 else to32(parts[0] + parts[1]))
+    return out
+
+
+def narrowed(x, dtype):
+    """Gradients, Output: an fp32 value's encoding in a dtype, rounded to nearest even."""
+    if dtype == "f32":
+        return bits32(x)
+    if x != x:
+        return 0x7FC0 if dtype == "bf16" else 0x7E00
+    if dtype == "bf16":
+        b = bits32(x)
+        return (b + 0x7FFF + (b >> 16 & 1)) >> 16
+    try:
+        return struct.unpack("<H", struct.pack("<e", x))[0]
+    except OverflowError:
+        return 0xFC00 if x < 0 else 0x7C00
+
+
 # --- Shards and state bytes ---------------------------------------------------------------------
 
 def widened(bits, dtype):

@@ -35,7 +35,7 @@ def rollout(table, lengths):
     return ids, logprobs
 
 
-def conventional(logits, ids):
+def fp32_log_softmax(logits, ids):
     logprobs = torch.log_softmax(logits.float() / TEMPERATURE, -1)
     return logprobs.gather(-1, ids.clamp(min=0).unsqueeze(-1)).squeeze(-1) * (ids != IGNORE_INDEX)
 
@@ -74,7 +74,7 @@ def main(device):
     print("%d tokens: rollout and trainer have the same bits, every ratio is 1" % tokens)
 
     gradient, table.grad = table.grad, None
-    new = score(table, ids, torch.arange(B), conventional)
+    new = score(table, ids, torch.arange(B), fp32_log_softmax)
     (-(torch.exp(new - new.detach()) * advantages * active).sum() / tokens).backward()
     torch.testing.assert_close(gradient, table.grad, rtol=1e-4, atol=1e-7)
     by = "the library" if HAS_BACKWARD else "PyTorch's softmax"

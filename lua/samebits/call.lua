@@ -11,13 +11,18 @@ local raise = misuse.raise
 local M = {}
 
 --- The outputs of a logprob, in order.
-M.OUTPUTS = { "token", "lse", "sequence", "count", "outside" }
+M.OUTPUTS = { "token", "lse", "sequence", "count", "outside", "entropy", "saved" }
+
+-- Those that a call gives where it names none; outside where the batch has kept sets.
+local DEFAULT = { "token", "lse", "sequence", "count" }
+local WITH_KEPT = { "token", "lse", "sequence", "count", "outside" }
 
 local DTYPES = { token = "float32", lse = "float32", sequence = "float32", count = "int64",
-                 outside = "int64" }
--- What is not asked for is given where the batch has kept sets alone.
-local WITHOUT_KEPT = { "token", "lse", "sequence", "count" }
-local POINTERS = { float32 = "float *", int32 = "int32_t *", int64 = "int64_t *" }
+                 outside = "int64", entropy = "float32", saved = "uint8" }
+local PER_ROW = { token = true, lse = true, entropy = true, saved = true }
+local SAVED = ffi.sizeof "sb_saved_row"
+local POINTERS = { float32 = "float *", int32 = "int32_t *", int64 = "int64_t *",
+                   uint8 = "sb_saved_row *" }
 
 --- Options of a call, or of what else `name` is: a table with no other keys than those known.
 function M.options(name, opts, known)
@@ -54,8 +59,17 @@ local function output(name, given, shape, device, dtype)
   return given
 end
 
+local function shape_of(name, batch)
+  if not PER_ROW[name] then return { batch.sequences } end
+  if name ~= "saved" then return batch.shape end
+  local shape = {}
+  for i = 1, #batch.shape do shape[i] = batch.shape[i] end
+  shape[#shape + 1] = SAVED
+  return shape
+end
+
 local function wanted(batch, opts)
-  if opts.outputs == nil then return batch.kept and M.OUTPUTS or WITHOUT_KEPT end
+  if opts.outputs == nil then return batch.kept and WITH_KEPT or DEFAULT end
   if type(opts.outputs) ~= "table" then
     raise("outputs: expected a list of names, got %s", type(opts.outputs))
   end
@@ -77,7 +91,7 @@ function M.outputs(batch, opts)
   local c, made = ffi.new "sb_logprob_out", {}
   c.size = ffi.sizeof "sb_logprob_out"
   for _, name in ipairs(wanted(batch, opts)) do
-    local shape = (name == "token" or name == "lse") and batch.shape or { batch.sequences }
+    local shape = shape_of(name, batch)
     local t, message, code = output(name, opts.out and opts.out[name], shape, batch.device,
                                     DTYPES[name])
     if not t then return nil, message, code end

@@ -61,6 +61,15 @@ typedef struct sb_batch {
     int64_t kept_stride;
 } sb_batch;
 
+typedef struct sb_saved_row {
+    uint32_t kind;
+    uint32_t c;
+    int32_t e;
+    uint32_t best;
+    double g;
+    double h2;
+} sb_saved_row;
+
 typedef struct sb_logprob_out {
     uint32_t size;
     uint32_t reserved;
@@ -69,6 +78,8 @@ typedef struct sb_logprob_out {
     float *sequence;
     int64_t *count;
     int64_t *outside;
+    float *entropy;
+    sb_saved_row *saved;
 } sb_logprob_out;
 
 typedef struct sb_launch {
@@ -137,6 +148,22 @@ sb_status sb_topk(sb_context *ctx, const sb_topk_out *out, const sb_batch *batch
 
 sb_status sb_order_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
                                          const sb_launch *launch);
+
+typedef struct sb_gradient {
+    uint32_t size;
+    int32_t dtype;
+    void *grad;
+    int64_t width;
+    int64_t row_stride;
+    int64_t batch_stride;
+    const sb_saved_row *saved;
+    const float *token;
+    const float *entropy;
+    int64_t first, held;
+} sb_gradient;
+
+sb_status sb_logprob_backward(sb_context *ctx, const sb_gradient *gradient,
+                                     const sb_batch *batch, const sb_launch *launch);
 
 typedef struct sb_state_record {
     uint32_t J;

@@ -7,6 +7,7 @@ local status_of = require "samebits.status"
 local batches = require "samebits.batch"
 local call = require "samebits.call"
 local choices = require "samebits.choices"
+local gradient = require "samebits.gradient"
 local shards = require "samebits.shards"
 local stats = require "samebits.stats"
 local misuse = require "samebits.misuse"
@@ -78,16 +79,17 @@ end
 -- (hold the batch, the results and the workspace until then), rows with bad values become NaN, and
 -- `ctx:check` tells. Nothing there waits or allocates if `out` and `workspace` are given.
 -- @param batch a batch, or the table to make one from
--- @tparam[opt] table opts `outputs`: a list of "token", "lse", "sequence", "count" (all by
--- default) and "outside" (by default with kept sets); `split`: pieces to cut each row into; `out`:
--- a table from an earlier call, whose tensors are written again; and on a GPU: `check`; `stream`:
--- where to run (the default stream); `workspace`: a tensor to compute in, of the bytes that
--- `workspace_size` says; `threads`: of a block; `cluster`: 1 makes a row's pieces a thread block
--- cluster, -1 never does
--- @treturn table `token` and `lse`, shaped like the ids, `sequence`, `count` and `outside` (the
--- active tokens whose id is outside its row's kept set, and whose logprob is -inf) [B], on the
--- context's device; or nil, a message and the status' name where the environment fails. Anything
--- wrong with the batch is an error.
+-- @tparam[opt] table opts `outputs`: a list of "token", "lse", "sequence", "count" (these four by
+-- default), "outside" (by default with kept sets), "entropy", in nats a row, which costs more, and
+-- "saved", for `backward`; `split`: pieces to cut each row into; `out`: a table from an earlier
+-- call, whose tensors are written again; and on a GPU: `check`; `stream`: where to run (the default
+-- stream); `workspace`: a tensor to compute in, of the bytes that `workspace_size` says; `threads`:
+-- of a block; `cluster`: 1 makes a row's pieces a thread block cluster, -1 never does
+-- @treturn table `token`, `lse` and `entropy`, shaped like the ids, `saved` [.., 32], uint8, in
+-- front the shape of the ids, `sequence`, `count` and `outside` (the active tokens whose id is
+-- outside its row's kept set, and whose logprob is -inf) [B], on the context's device; or nil, a
+-- message and the status' name where the environment fails. Anything wrong with the batch is an
+-- error.
 Context.logprob = misuse.guard(logprob)
 
 --- The bytes of workspace that `logprob` needs for a batch with these options; 0 where none.
@@ -133,6 +135,23 @@ end)
 Context.order_workspace_size = misuse.guard(function(self, batch, opts)
   open_context("order_workspace_size", self)
   return choices.workspace_size(self, batch, opts)
+end)
+
+--- The gradient of a loss with respect to the logits, from its derivatives by the outputs: one pass
+-- over the logits. Rows that are ignored, and ids whose logit is -inf, get +0.
+-- @param batch the one that was scored
+-- @tparam table given `saved`: that output of `logprob`; `token` and `entropy`, or one of them: the
+-- loss's derivatives by these outputs, float32, of their shape (for `entropy` both outputs must
+-- have been asked for together)
+-- @tparam[opt] table opts `grad`: a tensor to write to, shaped like the logits or with wider rows,
+-- whose ends become +0; it may be the logits themselves; or `dtype`: of a new one, by default the
+-- logits' own ("float32", "float16" or "bfloat16", rounded once from float32); `split`, and on a
+-- GPU `check`, `stream` and `threads`, as for `logprob`
+-- @treturn tensor the gradient, which for row r of the logits stands in row r (with `shift`, too);
+-- or nil, a message and the status' name. Anything wrong with what is given is an error.
+Context.backward = misuse.guard(function(self, batch, given, opts)
+  open_context("backward", self)
+  return gradient.backward(self, batch, given, opts)
 end)
 
 --- The records of a batch's logits where they are a shard of the vocabulary: the ids `first` and on

@@ -12,7 +12,7 @@ local M = {}
 
 --- The files that the public API can be checked with.
 M.FILES = { "rows.txt", "generated.txt", "batches.txt", "shards.txt", "order.txt",
-            "constants.txt" }
+            "constants.txt", "entropy.txt", "gradient.txt" }
 
 --- Where they are in a checkout.
 M.directory = (debug.getinfo(1, "S").source:match "^@(.*)/[^/]*$" or ".") .. "/../../spec/vectors"
@@ -215,6 +215,65 @@ local function check_order(ctx, case)
          differs("lse of several", case.lse, hex(out.lse, 0))
 end
 
+-- A row's entropy, and that asking for it moves no other bit.
+local function check_entropy(ctx, case)
+  local logits, lost = case.logits:to(ctx.device)
+  if not logits then return lost end
+  local batch = batches.new { logits = logits, ids = { case.vocab - 1 }, temperature = case.tau }
+  local out, why = score(ctx, batch, { outputs = { "token", "lse", "entropy" } })
+  if not out then return why end
+  if hex(out.entropy, 0) ~= case.entropy_bits then
+    return ("entropy: expected %s, got %s"):format(case.entropy_bits, hex(out.entropy, 0))
+  end
+  local plain, problem = score(ctx, batch)
+  if not plain then return problem end
+  for _, name in ipairs { "token", "lse" } do
+    if hex(out[name], 0) ~= hex(plain[name], 0) then
+      return ("%s: %s beside the entropy, %s without"):format(name, hex(out[name], 0),
+                                                              hex(plain[name], 0))
+    end
+  end
+end
+
+-- A row's gradient, into new memory and, where that can be, into the logits' own.
+local function check_gradient(ctx, case)
+  local logits, lost = case.logits:to(ctx.device)
+  if not logits then return lost end
+  local batch = batches.new { logits = logits, ids = { case.id }, temperature = case.tau }
+  local outputs = { "saved", case.up_entropy and "entropy" }
+  local out, why = ctx:logprob(batch, { outputs = outputs })
+  if not out then return why end
+  local saved, gone = bytes_of(out.saved)
+  if saved ~= case.saved then
+    return gone or ("saved row: expected %s, got %s"):format(case.saved, saved)
+  end
+  local given = { saved = out.saved }
+  for name, bits in pairs { token = case.up_token, entropy = case.up_entropy } do
+    given[name], gone = tensor.from_bits({ bits }):to(ctx.device)
+    if not given[name] then return gone end
+  end
+  for place = 1, case.logits.dtype == case.to and 2 or 1 do
+    local opts = { dtype = case.to }
+    if place == 2 then
+      logits, gone = logits:clone()
+      if not logits then return gone end
+      batch = batches.new { logits = logits, ids = { case.id }, temperature = case.tau }
+      opts = { grad = logits }
+    end
+    local grad, problem = ctx:backward(batch, given, opts)
+    if not grad then return problem end
+    grad, gone = grad:to "cpu"
+    if not grad then return gone end
+    local bits = grad:bits()[1]
+    for i, want in ipairs(case.grad) do
+      if bits[i] ~= want then
+        return ("gradient at %d%s: expected %s, got %s"):format(
+          i - 1, place == 2 and ", in place" or "", want, bits[i])
+      end
+    end
+  end
+end
+
 local function check_refused(ctx, case)
   local batch, lost = batches.new { logits = tensor.zeros { 1, 1 }, ids = { 0 },
                                     temperature = case.refused }:to(ctx.device)
@@ -228,6 +287,8 @@ end
 
 local function check(ctx, case)
   if case.refused then return check_refused(ctx, case) end
+  if case.grad then return check_gradient(ctx, case) end
+  if case.entropy_bits then return check_entropy(ctx, case) end
   if case.targets then return check_row(ctx, case) end
   if case.shards then return check_shards(ctx, case) end
   if case.entries then return check_order(ctx, case) end

@@ -1,8 +1,8 @@
 --- Reads golden vectors: the files that spec/vectors/README.md defines.
 --
 -- Only what the public API can be asked is read: rows, generated rows, batches, shards, merges, the
--- order of ids, and refused temperatures. The other files hold steps inside the arithmetic, which
--- the C tests check.
+-- order of ids, entropies, gradients, and refused temperatures. The other files hold steps inside
+-- the arithmetic, which the C tests check.
 
 local ffi = require "ffi"
 local bit = require "bit"
@@ -206,6 +206,14 @@ function KEYS.lse(case, text)
 end
 
 function KEYS.entropy(case, text) case.entropy = exact(text) end
+function KEYS.entropy_bits(case, text) case.entropy_bits = text end
+function KEYS.moments() end
+function KEYS.id(case, text) case.id = tonumber(text) end
+function KEYS.up_token(case, text) case.up_token = text end
+function KEYS.up_entropy(case, text) case.up_entropy = text end
+function KEYS.saved(case, text) case.saved = text end
+function KEYS.to(case, text) case.to = assert(DTYPES[text]) end
+function KEYS.grad(case, text) case.grad = case.grad or {}; append(case.grad, split(text)) end
 function KEYS.state(case, text) case.state = text end
 
 function KEYS.shard(case, text)
@@ -297,7 +305,7 @@ end
 
 -- Files whose cases are blocks.
 local BLOCKS = { rows = true, generated = true, batches = true, shards = true, merge = true,
-                 order = true }
+                 order = true, entropy = true, gradient = true }
 
 --- The cases of a file. True values (`exact` of a target, `exact_lse` and `entropy` of a row) are
 -- numbers where the file has them.

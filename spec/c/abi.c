@@ -39,7 +39,9 @@ AT(sb_logprob_out, lse, 16);
 AT(sb_logprob_out, sequence, 24);
 AT(sb_logprob_out, count, 32);
 AT(sb_logprob_out, outside, 40);
-_Static_assert(sizeof(sb_logprob_out) == 48, "sb_logprob_out");
+AT(sb_logprob_out, entropy, 48);
+AT(sb_logprob_out, saved, 56);
+_Static_assert(sizeof(sb_logprob_out) == 64, "sb_logprob_out");
 
 AT(sb_ids_out, logprob, 8);
 AT(sb_ids_out, rank, 16);
@@ -50,6 +52,27 @@ AT(sb_topk_out, ids, 8);
 AT(sb_topk_out, logprob, 16);
 AT(sb_topk_out, lse, 24);
 _Static_assert(sizeof(sb_topk_out) == 32, "sb_topk_out");
+
+AT(sb_saved_row, kind, 0);
+AT(sb_saved_row, c, 4);
+AT(sb_saved_row, e, 8);
+AT(sb_saved_row, best, 12);
+AT(sb_saved_row, g, 16);
+AT(sb_saved_row, h2, 24);
+_Static_assert(sizeof(sb_saved_row) == 32, "sb_saved_row");
+
+AT(sb_gradient, size, 0);
+AT(sb_gradient, dtype, 4);
+AT(sb_gradient, grad, 8);
+AT(sb_gradient, width, 16);
+AT(sb_gradient, row_stride, 24);
+AT(sb_gradient, batch_stride, 32);
+AT(sb_gradient, saved, 40);
+AT(sb_gradient, token, 48);
+AT(sb_gradient, entropy, 56);
+AT(sb_gradient, first, 64);
+AT(sb_gradient, held, 72);
+_Static_assert(sizeof(sb_gradient) == 80, "sb_gradient");
 
 AT(sb_launch, split, 4);
 AT(sb_launch, threads, 8);

@@ -1,12 +1,12 @@
 /* vectors.c - the golden vectors of spec/vectors that the public API can't reach: row constants,
- * exp2, lg, leaves, merges, sums, and the state of every literal row by each isa. Format: its
+ * exp2, lg, leaves, merges, sums, and the states of every literal row by each isa. Format: its
  * README.md. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cpu.h"
-#include "det/finish.h"
+#include "det/moments.h"
 #include "det/sum.h"
 #include "spec.h"
 
@@ -50,15 +50,17 @@ static void judge(tally *t, const line *l, int right)
 }
 
 /* The record's bytes, in order. */
-static int same_state(const sb_state *s, const char *hex)
+static int same_bytes(const void *record, size_t size, const char *hex)
 {
-    const unsigned char *bytes = (const unsigned char *)s;
-    for (int i = 0; i < 32; i++) {
+    const unsigned char *bytes = record;
+    for (size_t i = 0; i < size && hex[2 * i]; i++) {
         char byte[3] = { hex[2 * i], hex[2 * i + 1], 0 };
         if (bytes[i] != hex32(byte)) return 0;
     }
-    return strlen(hex) == 64;
+    return strlen(hex) == 2 * size;
 }
+
+static int same_state(const sb_state *s, const char *hex) { return same_bytes(s, sizeof *s, hex); }
 
 static void one_line_case(line *l, tally *t)
 {
@@ -162,7 +164,7 @@ static void row_case(line *l, tally *t)
     static const sb_isa *isas[] = { &sb_isa_scalar, &sb_isa_avx2, &sb_isa_avx512 };
     static unsigned char data[4 * LOGITS];
     sb_row row = sb_row_of(1.0f);
-    int n = 0, itemsize = 4, bf16 = 0;
+    int n = 0, itemsize = 4, bf16 = 0, generated = 0; /* which are left to the public API */
     while (next_line(l) && !is(l, "end")) {
         if (is(l, "dtype")) {
             itemsize = strcmp(l->word[1], "f32") == 0 ? 4 : 2;
@@ -174,6 +176,8 @@ static void row_case(line *l, tally *t)
                 uint32_t bits = hex32(l->word[i]);
                 memcpy(data + n * itemsize, &bits, (size_t)itemsize); /* little-endian */
             }
+        } else if (is(l, "gen")) {
+            generated = 1;
         } else if (is(l, "state")) {
             int right = 1;
             for (int i = 0; i < 3; i++) {
@@ -184,6 +188,18 @@ static void row_case(line *l, tally *t)
                  : bf16        ? isas[i]->bf16
                                : isas[i]->f16)(&s, data, n, &row);
                 right &= same_state(&s, l->word[1]);
+            }
+            judge(t, l, right);
+        } else if (is(l, "moments")) {
+            int right = 1;
+            for (int i = 0; i < 3; i++) {
+                sb_moments m;
+                if (!isas[i]->available()) continue;
+                sb_moments_init(&m, row.c);
+                (itemsize == 4 ? isas[i]->moments_f32
+                 : bf16        ? isas[i]->moments_bf16
+                               : isas[i]->moments_f16)(&m, data, n, &row);
+                right &= generated || same_bytes(&m, sizeof m, l->word[1]);
             }
             judge(t, l, right);
         }
@@ -215,8 +231,8 @@ static tally check_file(const char *folder, const char *name)
 
 int check_vectors(void)
 {
-    static const char *const files[] = { "constants", "exp2", "lg",  "leaves",
-                                         "merge",     "sums", "rows" };
+    static const char *const files[] = { "constants", "exp2", "lg",   "leaves",
+                                         "merge",     "sums", "rows", "entropy" };
     const char *folder = getenv("SB_VECTORS");
     int wrong = 0;
     for (int i = 0; i < (int)(sizeof files / sizeof *files); i++) {

@@ -13,6 +13,8 @@
     const unsigned char sb_fatbin_##name[4] = { 1 };                                               \
     const uint64_t sb_fatbin_##name##_size = 4;
 EMBEDDED(conventional)
+EMBEDDED(entropy)
+EMBEDDED(gradient)
 EMBEDDED(kept)
 EMBEDDED(logprob)
 EMBEDDED(order)
@@ -114,7 +116,8 @@ static CUresult cuModuleLoadData(CUmodule *module, const void *image)
 {
     REQUEST(CUDA_ERROR_OUT_OF_MEMORY);
     if (image != sb_fatbin_logprob && image != sb_fatbin_shards && image != sb_fatbin_kept &&
-        image != sb_fatbin_order && image != sb_fatbin_stats && image != sb_fatbin_conventional)
+        image != sb_fatbin_order && image != sb_fatbin_stats && image != sb_fatbin_conventional &&
+        image != sb_fatbin_entropy && image != sb_fatbin_gradient)
         return CUDA_ERROR_INVALID_VALUE;
     held.driver++;
     *module = (CUmodule)driver_library();

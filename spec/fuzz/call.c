@@ -36,7 +36,7 @@ static void try_call(const options *o, const arrays *a, const sb_batch *batch)
     results again = results_of(o->wanted, batch, a->rows, 0x5a);
     sb_launch launch = o->launch;
     sb_status status;
-    int right = o->out_size == sizeof first.out && is_right_launch(&launch) &&
+    int right = is_right_out_size(o->out_size) && is_right_launch(&launch) &&
                 is_right_batch(batch, a->rows, all);
 
     first.out.size = again.out.size = o->out_size;

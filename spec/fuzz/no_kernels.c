@@ -5,6 +5,8 @@
     const unsigned char sb_fatbin_##name[1] = { 0 };                                               \
     const uint64_t sb_fatbin_##name##_size = 0;
 EMBEDDED(conventional)
+EMBEDDED(entropy)
+EMBEDDED(gradient)
 EMBEDDED(kept)
 EMBEDDED(logprob)
 EMBEDDED(order)

@@ -2,6 +2,7 @@
 #ifndef SB_RESULTS_H
 #define SB_RESULTS_H
 
+#include <stddef.h>
 #include "samebits.h"
 #include "source.h"
 
@@ -39,5 +40,12 @@ typedef struct options {
 } options;
 
 options options_of(source *s);
+
+/* An older caller's sb_logprob_out may end before what came after count. */
+static inline int is_right_out_size(uint32_t size)
+{
+    return size >= offsetof(sb_logprob_out, outside) && size <= sizeof(sb_logprob_out) &&
+           size % sizeof(void *) == 0;
+}
 
 #endif

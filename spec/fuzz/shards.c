@@ -270,7 +270,7 @@ static void try_finish(source *s)
     none.first = none.n = 0; /* logits and strides are not looked at */
     records = make_records(s, &batch, a.rows);
     if (!(o.wanted & 128)) leave_out(s, &records);
-    right = o.out_size == sizeof(sb_logprob_out) && is_right_launch(&o.launch) &&
+    right = is_right_out_size(o.out_size) && is_right_launch(&o.launch) &&
             is_right_batch(&batch, a.rows, none) && are_there(&records, a.rows) &&
             are_finishable(&batch, &records, a.rows, where);
     results first = results_of(o.wanted, &batch, a.rows, 0xa5);

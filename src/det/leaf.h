@@ -60,12 +60,35 @@ SB_DET float sb_leaf_tree(float v[SB_LEAF])
     return (a + b) + (c + d);
 }
 
+/* What a leaf's terms are taken relative to. */
+typedef struct sb_leaf_scale {
+    float A, thr;
+    int wide;
+} sb_leaf_scale;
+
+/* m: the leaf's largest logit, finite. */
+SB_DET sb_leaf_scale sb_leaf_scale_of(float m, const sb_row *row)
+{
+    sb_leaf_scale scale;
+    scale.A = sb_leaf_octave(m, row->c);
+    scale.wide = sb_leaf_is_wide(scale.A);
+    if (scale.wide) {
+        m = sb_clamp(m, row->lim);
+        scale.A = sb_leaf_octave(m, row->c);
+    }
+    scale.thr = m - row->k64;
+    if (!scale.wide) /* in a wide leaf it would take n - A out of range */
+        scale.thr = sb_bf16_floor(scale.thr);
+    return scale;
+}
+
 /* x[i] is the logit of the leaf's id i as fp32; -inf: absent. leaf is written where present. */
 SB_DET sb_leaf_kind sb_leaf_of(sb_leaf *leaf, const float x[SB_LEAF], const sb_row *row)
 {
     float v[SB_LEAF];
-    float m = sb_float(0xff800000u), A, thr, lim = row->lim;
-    int wide, i;
+    float m = sb_float(0xff800000u);
+    sb_leaf_scale scale;
+    int i;
 
     for (i = 0; i < SB_LEAF; i++) {
         if (sb_is_poison(x[i])) return SB_LEAF_POISON;
@@ -73,20 +96,12 @@ SB_DET sb_leaf_kind sb_leaf_of(sb_leaf *leaf, const float x[SB_LEAF], const sb_r
     }
     if (sb_is_absent(m)) return SB_LEAF_ABSENT;
 
-    A = sb_leaf_octave(m, row->c);
-    wide = sb_leaf_is_wide(A);
-    if (wide) {
-        m = sb_clamp(m, lim);
-        A = sb_leaf_octave(m, row->c);
-    }
-    thr = m - row->k64;
-    if (!wide) thr = sb_bf16_floor(thr); /* in a wide leaf it would take n - A out of range */
-
+    scale = sb_leaf_scale_of(m, row);
     for (i = 0; i < SB_LEAF; i++) {
-        float y = wide && !sb_is_absent(x[i]) ? sb_clamp(x[i], lim) : x[i];
-        v[i] = sb_leaf_term(y > thr ? y : thr, row->c, SB_INT_MAGIC - A);
+        float y = scale.wide && !sb_is_absent(x[i]) ? sb_clamp(x[i], row->lim) : x[i];
+        v[i] = sb_leaf_term(y > scale.thr ? y : scale.thr, row->c, SB_INT_MAGIC - scale.A);
     }
-    leaf->A = (int32_t)A;
+    leaf->A = (int32_t)scale.A;
     leaf->M = (uint32_t)(sb_leaf_tree(v) * 0x1p+24f);
     return SB_LEAF_PRESENT;
 }

@@ -20,7 +20,9 @@ typedef enum sb_fault {
     SB_FAULT_C,      /* another c than the row's */
     SB_FAULT_LOGIT,  /* a target record without an owner that holds a logit */
     SB_FAULT_OWNERS, /* a whole row's target with no owner or with several */
-    SB_FAULT_TARGET  /* a target's logit that this state does not contain */
+    SB_FAULT_TARGET, /* a target's logit that this state does not contain */
+    SB_FAULT_SAVED,  /* a saved row of an ignored row, or none that a forward pass gives */
+    SB_FAULT_ENTROPY /* a saved row without entropy, whose gradient is asked for */
 } sb_fault;
 
 #define SB_J_FIRST 65536u

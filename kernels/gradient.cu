@@ -1,0 +1,282 @@
+/* gradient.cu - the gradient of a loss with respect to the logits.
+ *
+ *   grad[r, i] of src/det/gradient.h, from logit i of row r and the row's saved 32 bytes
+ *
+ * Shapes: logits as logprob.cu takes them, grad [rows, width] at its own strides; upstream
+ * derivatives and saved rows [rows]; everything else in src/cuda_args.h. Nothing is reduced: every
+ * element is read once, written once, and seen by no other. grad may be the logits.
+ *
+ *     gradient_<from>_<to>    grid rows * pieces, blocks of a multiple of 32 threads up to 512. A
+ *                             block's piece begins at a 16-byte boundary of both arrays where they
+ *                             have one in common; its threads take 8 elements at a time. */
+#include "../src/det/gradient.h"
+#include "common.cuh"
+#include "finish.cuh"
+#include "load.cuh"
+
+#define GROUP 8 /* elements that a thread loads and stores at once */
+#define AHEAD 4 /* groups that it loads before it stores the first */
+
+/* What a block's row comes to. */
+typedef enum row_kind { ROW_ZERO, ROW_NAN, ROW_FORMULA } row_kind;
+
+struct gradient_block {
+    sb_gradient_row g;
+    const char *logits;
+    char *grad;
+    int64_t target; /* among the logits held here; -1: not in this block's piece, or no such loss */
+    float own;      /* the target's gradient */
+    row_kind kind;
+};
+
+/* ---- containers --------------------------------------------------------------------------- */
+
+template <int DTYPE> SB_DET constexpr int size_of() { return DTYPE == SB_CUDA_F32 ? 4 : 2; }
+
+template <int DTYPE> SB_DET uint32_t encoded(float x)
+{
+    if (DTYPE == SB_CUDA_F32) return sb_bits32(sb_gradient_nan(x));
+    return DTYPE == SB_CUDA_F16 ? sb_to_f16(x) : sb_to_bf16(x);
+}
+
+template <int DTYPE> SB_DET void store_one(char *grad, int64_t i, float x)
+{
+    if (DTYPE == SB_CUDA_F32) ((uint32_t *)grad)[i] = encoded<DTYPE>(x);
+    else ((uint16_t *)grad)[i] = (uint16_t)encoded<DTYPE>(x);
+}
+
+/* Two to nearest even, a below b. Not of NaN. */
+template <int DTYPE> SB_DET uint32_t pair_of(float a, float b)
+{
+    uint32_t pair;
+    if (DTYPE == SB_CUDA_F16) asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(b), "f"(a));
+    else asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(b), "f"(a));
+    return pair;
+}
+
+template <int DTYPE> struct group_words {
+    uint4 part[DTYPE == SB_CUDA_F32 ? 2 : 1];
+};
+
+/* Each logit is read once, and grad may be the logits: not through the read-only path. */
+template <int DTYPE> SB_DET void load_group(group_words<DTYPE> &x, const char *p)
+{
+#pragma unroll
+    for (int k = 0; k < (DTYPE == SB_CUDA_F32 ? 2 : 1); k++)
+        asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(x.part[k].x), "=r"(x.part[k].y), "=r"(x.part[k].z), "=r"(x.part[k].w)
+                     : "l"(p + 16 * k)
+                     : "memory");
+}
+
+template <int DTYPE> SB_DET void group_values(float v[GROUP], const group_words<DTYPE> &x)
+{
+    leaf_words<DTYPE> words;
+#pragma unroll
+    for (int k = 0; k < (DTYPE == SB_CUDA_F32 ? 2 : 1); k++) {
+        words.w[4 * k] = x.part[k].x, words.w[4 * k + 1] = x.part[k].y;
+        words.w[4 * k + 2] = x.part[k].z, words.w[4 * k + 3] = x.part[k].w;
+    }
+#pragma unroll
+    for (int i = 0; i < GROUP; i++) v[i] = unpack<DTYPE>(words, i);
+}
+
+template <int DTYPE> SB_DET void store_group(char *p, const float v[GROUP], bool plain)
+{
+    uint32_t w[GROUP];
+    constexpr int WORDS = DTYPE == SB_CUDA_F32 ? GROUP : GROUP / 2;
+#pragma unroll
+    for (int k = 0; k < WORDS; k++) {
+        if (DTYPE == SB_CUDA_F32) w[k] = plain ? sb_bits32(v[k]) : encoded<DTYPE>(v[k]);
+        else if (plain) w[k] = pair_of<DTYPE>(v[2 * k], v[2 * k + 1]);
+        else w[k] = encoded<DTYPE>(v[2 * k]) | encoded<DTYPE>(v[2 * k + 1]) << 16;
+    }
+#pragma unroll
+    for (int k = 0; k < WORDS; k += 4) {
+        uint4 part = { w[k], w[k + 1], w[k + 2], w[k + 3] };
+        *(uint4 *)(p + 4 * k) = part;
+    }
+}
+
+/* ---- rows --------------------------------------------------------------------------------- */
+
+/* By one thread: what row source of the logits comes to, and its constants. reports: of a row's
+ * blocks one does. */
+template <int DTYPE>
+SB_DET void set_gradient_block(const sb_cuda_gradient_args &a, gradient_block *b, int64_t source,
+                               int64_t first, int64_t last, bool reports)
+{
+    const sb_cuda_args &in = a.in;
+    const int64_t row = source + in.shift;
+    const int64_t element = in.cu_seqlens ? source * a.row_stride
+                                          : source / in.time * a.batch_stride +
+                                                source % in.time * a.row_stride;
+    b->grad = (char *)a.grad + element * a.grad_size;
+    b->kind = ROW_ZERO;
+    b->logits = nullptr;
+    b->target = -1;
+    if (reports && in.row_list && source < in.row_count && !listed_well(in, source))
+        report(in, SB_BAD_ROW_LIST, source);
+    if (row >= in.rows || !is_listed(in, row)) return;
+    const row_of_call r = resolve(in, row);
+    if (!r.logits) return;
+    b->kind = ROW_NAN;
+    if (r.bad) {
+        bool id = r.id < 0 || r.id >= in.vocab;
+        if (reports) report(in, id ? SB_BAD_ID : SB_BAD_TEMPERATURE, row);
+        return;
+    }
+    const sb_row constants = constants_of(in, r.tau);
+    const sb_saved saved = ((const sb_saved *)a.saved)[row];
+    const sb_fault fault = sb_saved_fault(&saved, sb_bits32(constants.c), a.of & SB_OF_ENTROPY);
+    if (fault != SB_RECORD_FINE) {
+        if (reports) report(in, SB_BAD_RECORD + fault, row);
+        return;
+    }
+    if (saved.kind == SB_SAVED_NAN) return;
+    const sb_upstream up = { a.of & SB_OF_TOKEN ? ((const float *)a.token)[row] : 0.0f,
+                             a.of & SB_OF_ENTROPY ? ((const float *)a.entropy)[row] : 0.0f };
+    b->kind = ROW_FORMULA;
+    b->logits = r.logits;
+    b->g = sb_gradient_row_of(&saved, &constants, r.tau, up, a.of);
+    const int64_t target = r.id - a.first;
+    if (!(a.of & SB_OF_TOKEN) || target < first || target >= last || target >= a.held || target < 0)
+        return;
+    b->target = target;
+    b->own = sb_gradient_at_target(load_one<DTYPE>(r.logits, target), &b->g, &saved, &constants,
+                                   r.tau, up, a.of);
+}
+
+/* Elements before the first one that lies on a 16-byte boundary of both arrays, modulo GROUP;
+ * false: there is none. */
+template <int FROM, int TO> SB_DET bool common_boundary(const char *logits, char *grad, int *before)
+{
+    constexpr int FROM_STEP = 16 / size_of<FROM>(), TO_STEP = 16 / size_of<TO>();
+    const int from = (int)(-((uint64_t)logits / size_of<FROM>()) % FROM_STEP);
+    const int to = (int)(-((uint64_t)grad / size_of<TO>()) % TO_STEP);
+    *before = FROM_STEP > TO_STEP ? from : to;
+    return *before % FROM_STEP == from && *before % TO_STEP == to;
+}
+
+/* One element, anywhere. */
+template <int FROM, int TO, int OF>
+SB_DET void gradient_one(const gradient_block &b, const sb_gradient_row &g, int64_t i, int64_t held)
+{
+    float x = 0.0f;
+    if (i < held) x = i == b.target ? b.own : sb_gradient_at(load_one<FROM>(b.logits, i), &g, OF);
+    store_one<TO>(b.grad, i, x);
+}
+
+/* Elements first .. last - 1 of a row. */
+template <int FROM, int TO, int OF>
+SB_DET void gradient_piece(const sb_cuda_gradient_args &a, const gradient_block &b, int64_t first,
+                           int64_t last)
+{
+    const sb_gradient_row g = b.g;
+    int before = 0;
+    const bool aligned = b.kind == ROW_FORMULA &&
+                         common_boundary<FROM, TO>(b.logits, b.grad, &before);
+    const int64_t held = a.held < last ? a.held : last;
+    int64_t i = first;
+    if (aligned) {
+        /* groups: start at before, modulo GROUP, and hold logits alone */
+        const int64_t start = first + ((before - first) % GROUP + GROUP) % GROUP;
+        const int64_t groups = held > start ? (held - start) / GROUP : 0;
+        const int64_t end = start + groups * GROUP;
+        for (int64_t k = threadIdx.x; k < groups; k += (int64_t)blockDim.x * AHEAD) {
+            group_words<FROM> x[AHEAD];
+#pragma unroll
+            for (int n = 0; n < AHEAD; n++) {
+                const int64_t at = k + (int64_t)n * blockDim.x;
+                if (at < groups)
+                    load_group<FROM>(x[n], b.logits + (start + at * GROUP) * size_of<FROM>());
+            }
+#pragma unroll
+            for (int n = 0; n < AHEAD; n++) {
+                const int64_t at = k + (int64_t)n * blockDim.x, element = start + at * GROUP;
+                float v[GROUP];
+                if (at >= groups) continue;
+                group_values<FROM>(v, x[n]);
+#pragma unroll
+                for (int e = 0; e < GROUP; e++) v[e] = sb_gradient_at(v[e], &g, OF);
+                bool plain = g.plain;
+                if ((uint64_t)(b.target - element) < GROUP) {
+#pragma unroll
+                    for (int e = 0; e < GROUP; e++)
+                        if (element + e == b.target) v[e] = b.own;
+                    plain = false;
+                }
+                store_group<TO>(b.grad + element * size_of<TO>(), v, plain);
+            }
+        }
+        if (groups > 0) { /* the rest: what stands before and behind them */
+            for (i = first + threadIdx.x; i < start; i += blockDim.x)
+                gradient_one<FROM, TO, OF>(b, g, i, held);
+            i = end;
+        }
+    }
+    for (i += threadIdx.x; i < last; i += blockDim.x) gradient_one<FROM, TO, OF>(b, g, i, held);
+}
+
+/* A row that is all zero or NaN. */
+template <int TO>
+SB_DET void fill_piece(const gradient_block &b, int64_t first, int64_t last, int64_t held)
+{
+    constexpr int STEP = 16 / size_of<TO>();
+    const float x = b.kind == ROW_NAN ? sb_float(SB_NAN_BITS) : 0.0f;
+    const uint32_t w = encoded<TO>(x) * (TO == SB_CUDA_F32 ? 1u : 0x10001u);
+    const uint4 words = { w, w, w, w };
+    const int to = (int)(-((uint64_t)b.grad / size_of<TO>() + first) % STEP);
+    const int64_t start = min(first + to, last), alike = b.kind == ROW_ZERO ? last : held;
+    const int64_t full = alike > start ? start + (alike - start) / STEP * STEP : start;
+    for (int64_t i = start + (int64_t)threadIdx.x * STEP; i < full; i += (int64_t)blockDim.x * STEP)
+        *(uint4 *)(b.grad + i * size_of<TO>()) = words;
+    for (int64_t i = first + threadIdx.x; i < start; i += blockDim.x)
+        store_one<TO>(b.grad, i, i < held ? x : 0.0f);
+    for (int64_t i = full + threadIdx.x; i < last; i += blockDim.x)
+        store_one<TO>(b.grad, i, i < held ? x : 0.0f);
+}
+
+/* Begins to fetch a piece's logits, where that takes no more than the id to see that they may be
+ * read: while one thread works on the row's constants. */
+template <int FROM>
+SB_DET void fetch_piece(const sb_cuda_gradient_args &a, int64_t row, int64_t first, int64_t last)
+{
+    const sb_cuda_args &in = a.in;
+    if (!in.simple) return;
+    const int64_t id = int_at(in.ids, in.ids_dtype, row);
+    if (id == in.ignore_index || (uint64_t)id >= (uint64_t)in.vocab) return;
+    const int64_t held = min(min(a.held, last), first + (int64_t)blockDim.x * GROUP * AHEAD);
+    const char *logits = (const char *)in.logits + row * in.row_stride * size_of<FROM>();
+    const char *p = logits + first * size_of<FROM>() + (int64_t)threadIdx.x * 128;
+    for (; p < logits + held * size_of<FROM>(); p += (int64_t)blockDim.x * 128) prefetch(p);
+}
+
+template <int FROM, int TO> SB_DET void gradient_rows(const sb_cuda_gradient_args &a)
+{
+    __shared__ gradient_block b;
+    const uint32_t pieces = (uint32_t)a.pieces;
+    const int64_t source = blockIdx.x / pieces, piece = blockIdx.x % pieces;
+    const int64_t first = piece * a.piece, last = min(first + a.piece, a.width);
+    fetch_piece<FROM>(a, source, first, last);
+    if (threadIdx.x == 0) set_gradient_block<FROM>(a, &b, source, first, last, piece == 0);
+    __syncthreads(); /* b is written, and the target's logit read */
+    if (b.kind != ROW_FORMULA) fill_piece<TO>(b, first, last, min(a.held, last));
+    else if (a.of == SB_OF_TOKEN) gradient_piece<FROM, TO, SB_OF_TOKEN>(a, b, first, last);
+    else if (a.of == SB_OF_ENTROPY) gradient_piece<FROM, TO, SB_OF_ENTROPY>(a, b, first, last);
+    else gradient_piece<FROM, TO, SB_OF_TOKEN | SB_OF_ENTROPY>(a, b, first, last);
+}
+
+#define GRADIENT(from, FROM, to, TO)                                                               \
+    extern "C" __global__ void __launch_bounds__(512, 2)                                           \
+        gradient_##from##_##to(const __grid_constant__ sb_cuda_gradient_args a)                    \
+    {                                                                                              \
+        gradient_rows<FROM, TO>(a);                                                                \
+    }
+#define GRADIENTS(from, FROM)                                                                      \
+    GRADIENT(from, FROM, f32, SB_CUDA_F32)                                                         \
+    GRADIENT(from, FROM, f16, SB_CUDA_F16)                                                         \
+    GRADIENT(from, FROM, bf16, SB_CUDA_BF16)
+GRADIENTS(f32, SB_CUDA_F32)
+GRADIENTS(f16, SB_CUDA_F16)
+GRADIENTS(bf16, SB_CUDA_BF16)

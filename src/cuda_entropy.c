@@ -1,0 +1,89 @@
+/* cuda_entropy.c - logprob with entropy on a GPU: the launches of kernels/entropy.cu. */
+#include "backend_cuda.h"
+#include "det/moments.h"
+
+/* As tools/kernel.sh embedded them. */
+extern const unsigned char sb_fatbin_entropy[];
+
+sb_status sb_cuda_entropy_load(sb_cuda_entropy *entropy, const sb_cuda_driver *driver,
+                               sb_message *why)
+{
+    DRIVER(why, driver, ModuleLoadData, &entropy->module, sb_fatbin_entropy);
+    /* Loaded now: the driver's lazy loading could not happen under a graph capture. */
+#define KERNEL_LOAD(name)                                                                          \
+    DRIVER(why, driver, ModuleGetFunction, &entropy->name, entropy->module, #name);                \
+    DRIVER(why, driver, FuncLoad, entropy->name);
+    SB_CUDA_ENTROPY_KERNELS(KERNEL_LOAD)
+    return SB_OK;
+}
+
+/* Scratch, in this order: pieces, and tokens where only their sums are wanted. */
+typedef struct entropy_plan {
+    sb_cuda_args a;
+    sb_cuda_grid grid;
+    uint64_t pieces, tokens; /* bytes */
+} entropy_plan;
+
+static entropy_plan plan(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
+{
+    entropy_plan p;
+    p.grid = sb_cuda_plan_shard(ctx, out, call, &p.a);
+    p.grid.shared = 0;
+    p.pieces = p.a.split > 1 ? (uint64_t)p.a.work * (uint64_t)p.a.split * sizeof(sb_moments) : 0;
+    p.tokens = out->sequence && !out->token ? (uint64_t)call->rows * sizeof(float) : 0;
+    return p;
+}
+
+uint64_t sb_cuda_entropy_workspace(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
+{
+    entropy_plan p = plan(ctx, out, call);
+    return p.pieces + p.tokens;
+}
+
+static sb_status run(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
+                     entropy_plan *p)
+{
+    const sb_cuda_entropy *kernels = sb_cuda_entropy_of(ctx);
+    const int32_t dtype = call->in.logits_dtype;
+    const CUfunction kernel = dtype == SB_F32   ? kernels->entropy_f32
+                              : dtype == SB_F16 ? kernels->entropy_f16
+                                                : kernels->entropy_bf16;
+    const sb_cuda_grid finish = { (p->a.work + 7) / 8, 256, 0 };
+    CUstream stream = call->launch.stream;
+    sb_status status = sb_cuda_clear_unlisted(ctx, call, &p->a);
+    if (status == SB_OK) status = sb_cuda_launch(ctx, kernel, p->grid, &p->a, stream);
+    if (status == SB_OK && p->a.split > 1)
+        status = sb_cuda_launch(ctx, kernels->entropy_finish, finish, &p->a, stream);
+    if (status == SB_OK && (out->sequence || out->count)) status = sb_cuda_sums(ctx, call, &p->a);
+    return status;
+}
+
+typedef struct entropy_call {
+    const sb_logprob_out *out;
+    const sb_call *call;
+} entropy_call;
+
+static sb_status inside(sb_context *ctx, void *arguments)
+{
+    const entropy_call *e = arguments;
+    const sb_call *call = e->call;
+    entropy_plan p = plan(ctx, e->out, call);
+    CUdeviceptr scratch;
+    sb_status status = sb_cuda_check_arguments(ctx, e->out, call);
+    if (status == SB_OK)
+        status = sb_cuda_scratch(ctx, &call->launch, p.pieces + p.tokens, &scratch);
+    if (status != SB_OK) return status;
+    p.a.states = scratch;
+    if (p.tokens) p.a.tokens = scratch + p.pieces;
+    status = run(ctx, e->out, call, &p);
+    sb_cuda_scratch_done(ctx, &call->launch, scratch);
+    if (status == SB_OK && call->launch.check)
+        status = sb_cuda_check_call(ctx, call, NULL, NULL, NULL);
+    return status;
+}
+
+sb_status sb_cuda_logprob_entropy(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
+{
+    entropy_call e = { out, call };
+    return sb_cuda_inside(ctx, inside, &e);
+}

@@ -1,0 +1,123 @@
+/* cuda_gradient.c - gradients on a GPU: the launches of kernels/gradient.cu. */
+#include "backend_cuda.h"
+#include "det/gradient.h"
+
+#define BLOCK 128          /* threads, where the call does not say */
+#define THREAD_ELEMENTS 32 /* that a thread has on their way at once */
+
+/* As tools/kernel.sh embedded them. */
+extern const unsigned char sb_fatbin_gradient[];
+
+sb_status sb_cuda_gradients_load(sb_cuda_gradients *gradients, const sb_cuda_driver *driver,
+                                 sb_message *why)
+{
+    DRIVER(why, driver, ModuleLoadData, &gradients->module, sb_fatbin_gradient);
+    /* Loaded now: the driver's lazy loading could not happen under a graph capture. */
+#define KERNEL_LOAD(name)                                                                          \
+    DRIVER(why, driver, ModuleGetFunction, &gradients->name, gradients->module, #name);            \
+    DRIVER(why, driver, FuncLoad, gradients->name);
+    SB_CUDA_GRADIENT_KERNELS(KERNEL_LOAD)
+    return SB_OK;
+}
+
+static CUfunction kernel_for(const sb_cuda_gradients *k, int32_t from, int32_t to)
+{
+    switch (from) {
+    case SB_F32:
+        return to == SB_F32   ? k->gradient_f32_f32
+               : to == SB_F16 ? k->gradient_f32_f16
+                              : k->gradient_f32_bf16;
+    case SB_F16:
+        return to == SB_F32   ? k->gradient_f16_f32
+               : to == SB_F16 ? k->gradient_f16_f16
+                              : k->gradient_f16_bf16;
+    default:
+        return to == SB_F32   ? k->gradient_bf16_f32
+               : to == SB_F16 ? k->gradient_bf16_f16
+                              : k->gradient_bf16_bf16;
+    }
+}
+
+static uint64_t address(const void *data) { return (uint64_t)(uintptr_t)data; }
+
+static sb_status check_pointers(sb_context *ctx, const sb_gradient *gradient)
+{
+    const struct {
+        const char *name;
+        const void *data;
+        size_t align;
+    } pointers[] = {
+        { "grad", gradient->grad, (size_t)sb_itemsize(gradient->dtype) },
+        { "saved", gradient->saved, 8 },
+        { "token", gradient->token, 4 },
+        { "entropy", gradient->entropy, 4 },
+    };
+    for (size_t i = 0; i < sizeof pointers / sizeof *pointers; i++) {
+        sb_status status = sb_cuda_check_pointer(ctx, pointers[i].name, pointers[i].data,
+                                                 pointers[i].align);
+        if (status != SB_OK) return status;
+    }
+    return SB_OK;
+}
+
+static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
+
+static sb_cuda_gradient_args args_of(sb_context *ctx, const sb_gradient *gradient,
+                                     const sb_call *call)
+{
+    sb_cuda_gradient_args a;
+    memset(&a, 0, sizeof a);
+    sb_cuda_plan_shard(ctx, &NO_OUT, call, &a.in);
+    a.grad = address(gradient->grad);
+    a.saved = address(gradient->saved);
+    a.token = address(gradient->token);
+    a.entropy = address(gradient->entropy);
+    a.width = gradient->width;
+    a.row_stride = gradient->row_stride;
+    a.batch_stride = gradient->batch_stride;
+    a.first = call->first;
+    a.held = call->held;
+    a.grad_size = (int32_t)sb_itemsize(gradient->dtype);
+    a.of = (gradient->token ? SB_OF_TOKEN : 0) | (gradient->entropy ? SB_OF_ENTROPY : 0);
+    return a;
+}
+
+/* One trip of a block's threads is a piece, unless the call says otherwise. */
+static sb_cuda_grid plan(sb_cuda_gradient_args *a, const sb_call *call)
+{
+    sb_cuda_grid grid = { 0, call->launch.threads ? call->launch.threads : BLOCK, 0 };
+    a->piece = (int64_t)grid.threads * THREAD_ELEMENTS;
+    if (call->launch.split) a->piece = (a->width + call->launch.split - 1) / call->launch.split;
+    a->piece = (a->piece + 7) / 8 * 8;
+    a->pieces = (a->width + a->piece - 1) / a->piece;
+    grid.blocks = call->rows * a->pieces;
+    return grid;
+}
+
+typedef struct gradient_call {
+    const sb_gradient *gradient;
+    const sb_call *call;
+} gradient_call;
+
+static sb_status inside(sb_context *ctx, void *arguments)
+{
+    const gradient_call *g = arguments;
+    const sb_call *call = g->call;
+    sb_cuda_gradient_args a = args_of(ctx, g->gradient, call);
+    sb_cuda_grid grid = plan(&a, call);
+    sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
+    if (status == SB_OK) status = check_pointers(ctx, g->gradient);
+    if (status == SB_OK)
+        status = sb_cuda_launch(
+            ctx, kernel_for(sb_cuda_gradients_of(ctx), call->in.logits_dtype, g->gradient->dtype),
+            grid, &a.in, call->launch.stream);
+    if (status == SB_OK && call->launch.check)
+        status = sb_cuda_check_call(ctx, call, NULL, NULL, g->gradient);
+    return status;
+}
+
+sb_status sb_cuda_backward(sb_context *ctx, const sb_gradient *gradient, const sb_call *call)
+{
+    gradient_call g = { gradient, call };
+    return sb_cuda_inside(ctx, inside, &g);
+}
