@@ -34,7 +34,7 @@ small() (
 )
 
 specs() {
-  SB_CASES=${SB_CASES:-20} luajit "$(command -v busted)"
+  SB_CASES=${SB_CASES:-40} luajit "$(command -v busted)"
 }
 
 step specs specs

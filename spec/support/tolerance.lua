@@ -4,6 +4,7 @@
 local ffi = require "ffi"
 local samebits = require "samebits"
 local selftest = require "samebits.selftest"
+local budget = require "spec.support.budget"
 local fp32_softmax = require "spec.support.fp32_softmax"
 local logits = require "spec.support.logits"
 local oracle = require "spec.support.oracle"
@@ -22,7 +23,7 @@ local SAMPLED = 8
 -- Logits a cell, about; and rows at least and at most. SB_CASES is how many times as many rows, up
 -- to 8: what is collected has to fit into LuaJIT's memory.
 local SIZE, FEWEST, MOST = 2 ^ 17, 2, 64
-M.TIMES = math.min(8, math.max(1, math.floor(tonumber(os.getenv "SB_CASES") or 1)))
+M.TIMES = math.min(8, budget.GIVEN or 1)
 
 local function rows_for(V, times)
   return times * math.min(MOST, math.max(FEWEST, math.floor(SIZE / V)))
