@@ -39,7 +39,7 @@ end
 local function leave()
   debug.sethook()
   local stat = assert(io.open "/proc/self/stat")
-  local out = assert(io.open(("%s/%d"):format(folder, stat:read "*n"), "w"))  -- its process id
+  local out = assert(io.open(("%s/%d"):format(folder, stat:read "*n"), "a"))  -- its process id
   stat:close()
   for source, lines in pairs(seen) do
     local file = source:match "(lua/samebits/[%w_]+%.lua)$" or source:match "(lua/samebits%.lua)$"
