@@ -1,5 +1,6 @@
 # install.sh - sourced: install_packages PACKAGE... installs what a Debian lacks, as root or through
 # sudo. Nothing is done that is done already. On failure it returns 1 and says why in $why.
+why=
 
 install_packages() {
   lacking=
