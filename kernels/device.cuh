@@ -74,6 +74,21 @@ SB_DET float float_of_high_half(uint32_t w)
     return f;
 }
 
+/* Two numbers, rounded to nearest even, a in the lower half. Neither is NaN. */
+SB_DET uint32_t pair_of_f16(float a, float b)
+{
+    uint32_t pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(b), "f"(a));
+    return pair;
+}
+
+SB_DET uint32_t pair_of_bf16(float a, float b)
+{
+    uint32_t pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(b), "f"(a));
+    return pair;
+}
+
 /* ---- memory ------------------------------------------------------------------------------- */
 
 SB_DET void prefetch(const char *p) { asm volatile("prefetch.global.L2 [%0];" : : "l"(p)); }
@@ -85,6 +100,17 @@ SB_DET uint4 load16(const char *p)
     asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
                  : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                  : "l"(p));
+    return v;
+}
+
+/* 16 bytes that this thread may write later. */
+SB_DET uint4 load16_mutable(const char *p)
+{
+    uint4 v;
+    asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(p)
+                 : "memory");
     return v;
 }
 

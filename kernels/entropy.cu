@@ -11,6 +11,7 @@
  *     entropy_finish     a warp an item; grid covers work * 32 threads. */
 #include "common.cuh"
 #include "finish.cuh"
+#include "kept.cuh"
 #include "leaf.cuh"
 #include "load.cuh"
 
@@ -127,6 +128,23 @@ SB_DET void add_moment_row(sb_moments *m, const part_of_row &part, const sb_row 
     }
 }
 
+/* The leaves of a row with a kept set. Apart, so that its registers are not the others'. */
+template <int DTYPE>
+static __device__ __noinline__ void add_kept_moments(sb_moments *m, const sb_cuda_args *in,
+                                                     int64_t number, part_of_row part, sb_row row)
+{
+    for (int k = part.first + threadIdx.x; k < part.last; k += blockDim.x) {
+        sb_moment_leaf leaf;
+        float y[SB_LEAF];
+        if (!read_kept<DTYPE>(y, *in, number, part, 0, k)) continue;
+        switch (sb_moment_leaf_of(&leaf, y, &row)) {
+        case SB_LEAF_PRESENT: sb_moments_add(m, &leaf); break;
+        case SB_LEAF_POISON: sb_moments_poison(m); break;
+        default: break;
+        }
+    }
+}
+
 /* ---- rows --------------------------------------------------------------------------------- */
 
 /* By a warp; its first lane writes the entropy, and the saved row with it. */
@@ -162,7 +180,13 @@ template <int DTYPE> SB_DET void entropy_block(const sb_cuda_args &in)
     part.first = (int)(piece * in.piece);
     part.last = min(part.first + (int)in.piece, leaves);
     sb_moments_init(&m, mine.row.c);
-    add_moment_row<DTYPE>(&m, part, mine.row);
+    if (in.kept) {
+        sb_moments into = m; /* whose address may be taken */
+        add_kept_moments<DTYPE>(&into, &in, mine.number, part, mine.row);
+        m = into;
+    } else {
+        add_moment_row<DTYPE>(&m, part, mine.row);
+    }
     block_merge_moments(&m, shared);
     if (threadIdx.x >= WARP) return;
     m.sum.c = sb_bits32(mine.row.c);
@@ -170,7 +194,8 @@ template <int DTYPE> SB_DET void entropy_block(const sb_cuda_args &in)
         if (threadIdx.x == 0) ((sb_moments *)in.states)[blockIdx.x] = m;
         return;
     }
-    finish_moments(in, mine.number, m, load_one<DTYPE>(mine.logits, mine.id), mine.row);
+    finish_moments(in, mine.number, m, kept_logit<DTYPE>(in, mine.number, mine.logits, mine.id),
+                   mine.row);
 }
 
 #define ENTROPY(name, DTYPE)                                                                       \
@@ -198,8 +223,9 @@ extern "C" __global__ void __launch_bounds__(256)
     sb_moments_init(&m, row.c);
     for (int p = threadIdx.x % WARP; p < in.split; p += WARP) sb_moments_merge(&m, &pieces[p]);
     warp_merge_moments(&m);
-    float x = in.logits_dtype == SB_CUDA_F32   ? load_one<SB_CUDA_F32>(r.logits, r.id)
-              : in.logits_dtype == SB_CUDA_F16 ? load_one<SB_CUDA_F16>(r.logits, r.id)
-                                               : load_one<SB_CUDA_BF16>(r.logits, r.id);
+    float x = in.logits_dtype == SB_CUDA_F32 ? kept_logit<SB_CUDA_F32>(in, number, r.logits, r.id)
+              : in.logits_dtype == SB_CUDA_F16
+                  ? kept_logit<SB_CUDA_F16>(in, number, r.logits, r.id)
+                  : kept_logit<SB_CUDA_BF16>(in, number, r.logits, r.id);
     finish_moments(in, number, m, x, row);
 }

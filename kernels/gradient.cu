@@ -24,6 +24,7 @@ struct gradient_block {
     sb_gradient_row g;
     const char *logits;
     char *grad;
+    int64_t row;    /* where its result stands */
     int64_t target; /* among the logits held here; -1: not in this block's piece, or no such loss */
     float own;      /* the target's gradient */
     row_kind kind;
@@ -48,25 +49,18 @@ template <int DTYPE> SB_DET void store_one(char *grad, int64_t i, float x)
 /* Two to nearest even, a below b. Not of NaN. */
 template <int DTYPE> SB_DET uint32_t pair_of(float a, float b)
 {
-    uint32_t pair;
-    if (DTYPE == SB_CUDA_F16) asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(b), "f"(a));
-    else asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(b), "f"(a));
-    return pair;
+    return DTYPE == SB_CUDA_F16 ? pair_of_f16(a, b) : pair_of_bf16(a, b);
 }
 
 template <int DTYPE> struct group_words {
     uint4 part[DTYPE == SB_CUDA_F32 ? 2 : 1];
 };
 
-/* Each logit is read once, and grad may be the logits: not through the read-only path. */
+/* grad may be the logits: not through the read-only path. */
 template <int DTYPE> SB_DET void load_group(group_words<DTYPE> &x, const char *p)
 {
 #pragma unroll
-    for (int k = 0; k < (DTYPE == SB_CUDA_F32 ? 2 : 1); k++)
-        asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(x.part[k].x), "=r"(x.part[k].y), "=r"(x.part[k].z), "=r"(x.part[k].w)
-                     : "l"(p + 16 * k)
-                     : "memory");
+    for (int k = 0; k < (DTYPE == SB_CUDA_F32 ? 2 : 1); k++) x.part[k] = load16_mutable(p + 16 * k);
 }
 
 template <int DTYPE> SB_DET void group_values(float v[GROUP], const group_words<DTYPE> &x)
@@ -114,6 +108,7 @@ SB_DET void set_gradient_block(const sb_cuda_gradient_args &a, gradient_block *b
     b->grad = (char *)a.grad + element * a.grad_size;
     b->kind = ROW_ZERO;
     b->logits = nullptr;
+    b->row = row;
     b->target = -1;
     if (reports && in.row_list && source < in.row_count && !listed_well(in, source))
         report(in, SB_BAD_ROW_LIST, source);
@@ -143,8 +138,9 @@ SB_DET void set_gradient_block(const sb_cuda_gradient_args &a, gradient_block *b
     if (!(a.of & SB_OF_TOKEN) || target < first || target >= last || target >= a.held || target < 0)
         return;
     b->target = target;
-    b->own = sb_gradient_at_target(load_one<DTYPE>(r.logits, target), &b->g, &saved, &constants,
-                                   r.tau, up, a.of);
+    const float x = is_kept(in, row, r.id) ? load_one<DTYPE>(r.logits, target)
+                                           : sb_float(0xff800000u);
+    b->own = sb_gradient_at_target(x, &b->g, &saved, &constants, r.tau, up, a.of);
 }
 
 /* Elements before the first one that lies on a 16-byte boundary of both arrays, modulo GROUP;
@@ -160,10 +156,12 @@ template <int FROM, int TO> SB_DET bool common_boundary(const char *logits, char
 
 /* One element, anywhere. */
 template <int FROM, int TO, int OF>
-SB_DET void gradient_one(const gradient_block &b, const sb_gradient_row &g, int64_t i, int64_t held)
+SB_DET void gradient_one(const sb_cuda_gradient_args &a, const gradient_block &b,
+                         const sb_gradient_row &g, int64_t i, int64_t held)
 {
     float x = 0.0f;
-    if (i < held) x = i == b.target ? b.own : sb_gradient_at(load_one<FROM>(b.logits, i), &g, OF);
+    if (i < held && is_kept(a.in, b.row, a.first + i))
+        x = i == b.target ? b.own : sb_gradient_at(load_one<FROM>(b.logits, i), &g, OF);
     store_one<TO>(b.grad, i, x);
 }
 
@@ -174,8 +172,7 @@ SB_DET void gradient_piece(const sb_cuda_gradient_args &a, const gradient_block 
 {
     const sb_gradient_row g = b.g;
     int before = 0;
-    const bool aligned = b.kind == ROW_FORMULA &&
-                         common_boundary<FROM, TO>(b.logits, b.grad, &before);
+    const bool aligned = !a.in.kept && common_boundary<FROM, TO>(b.logits, b.grad, &before);
     const int64_t held = a.held < last ? a.held : last;
     int64_t i = first;
     if (aligned) {
@@ -211,11 +208,11 @@ SB_DET void gradient_piece(const sb_cuda_gradient_args &a, const gradient_block 
         }
         if (groups > 0) { /* the rest: what stands before and behind them */
             for (i = first + threadIdx.x; i < start; i += blockDim.x)
-                gradient_one<FROM, TO, OF>(b, g, i, held);
+                gradient_one<FROM, TO, OF>(a, b, g, i, held);
             i = end;
         }
     }
-    for (i += threadIdx.x; i < last; i += blockDim.x) gradient_one<FROM, TO, OF>(b, g, i, held);
+    for (i += threadIdx.x; i < last; i += blockDim.x) gradient_one<FROM, TO, OF>(a, b, g, i, held);
 }
 
 /* A row that is all zero or NaN. */
@@ -243,7 +240,7 @@ template <int FROM>
 SB_DET void fetch_piece(const sb_cuda_gradient_args &a, int64_t row, int64_t first, int64_t last)
 {
     const sb_cuda_args &in = a.in;
-    if (!in.simple) return;
+    if (!in.simple || in.kept) return;
     const int64_t id = int_at(in.ids, in.ids_dtype, row);
     if (id == in.ignore_index || (uint64_t)id >= (uint64_t)in.vocab) return;
     const int64_t held = min(min(a.held, last), first + (int64_t)blockDim.x * GROUP * AHEAD);

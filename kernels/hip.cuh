@@ -101,6 +101,16 @@ SB_DET uint32_t max_nan_pair_f16(uint32_t a, uint32_t b)
 SB_DET float float_of_low_half(uint32_t w) { return sb_from_f16((uint16_t)w); }
 SB_DET float float_of_high_half(uint32_t w) { return sb_from_f16((uint16_t)(w >> 16)); }
 
+SB_DET uint32_t pair_of_f16(float a, float b)
+{
+    return sb_to_f16(a) | (uint32_t)sb_to_f16(b) << 16;
+}
+
+SB_DET uint32_t pair_of_bf16(float a, float b)
+{
+    return sb_to_bf16(a) | (uint32_t)sb_to_bf16(b) << 16;
+}
+
 /* The upper 32 bits of high:low shifted to the left by shift modulo 32. */
 SB_DET uint32_t hip_funnelshift_l(uint32_t low, uint32_t high, uint32_t shift)
 {
@@ -113,6 +123,7 @@ SB_DET uint32_t hip_funnelshift_l(uint32_t low, uint32_t high, uint32_t shift)
 SB_DET void prefetch(const char *) {}
 
 SB_DET uint4 load16(const char *p) { return *(const uint4 *)p; }
+SB_DET uint4 load16_mutable(const char *p) { return load16(p); }
 
 typedef uint64_t shared_address;
 

@@ -54,7 +54,8 @@ static sb_status run(sb_context *ctx, const sb_logprob_out *out, const sb_call *
     if (status == SB_OK) status = sb_cuda_launch(ctx, kernel, p->grid, &p->a, stream);
     if (status == SB_OK && p->a.split > 1)
         status = sb_cuda_launch(ctx, kernels->entropy_finish, finish, &p->a, stream);
-    if (status == SB_OK && (out->sequence || out->count)) status = sb_cuda_sums(ctx, call, &p->a);
+    if (status == SB_OK && (out->sequence || out->count || out->outside))
+        status = sb_cuda_sums(ctx, call, &p->a);
     return status;
 }
 

@@ -229,6 +229,35 @@ backends.each(function(at)
       end
     end)
 
+    it("and entropy, of rows with kept sets, are those with -inf in the logits", function()
+      local V, W = 3000, 94
+      local values, cut = hex.values(2 * V, 8), {}
+      for i = 1, 2 * V do cut[i] = values[i] end
+      local kept = samebits.zeros({ 2, W }, "int32")
+      for r = 0, 1 do
+        for w = 0, W - 1 do
+          local word = (w * 2654435 + r * 97) % 2 ^ 31
+          kept:set(word, r, w)
+          for b = 0, math.min(31, V - 32 * w - 1) do
+            if math.floor(word / 2 ^ b) % 2 == 0 then cut[r * V + 32 * w + b + 1] = -INF end
+          end
+        end
+      end
+      local gone, held
+      for i = 33, V do
+        if cut[i] == -INF then gone = i else held = i end
+      end
+      values[gone] = "7fc00000" -- not looked at
+      for _, ids in ipairs { { held - 1, 33 }, { gone - 1, 63 } } do
+        local want, got = simple(cut, ids), simple(values, ids, { kept = kept })
+        assert.same_bits(at.score(want.batch, { outputs = { "entropy" } }).entropy,
+                         at.score(got.batch, { outputs = { "entropy" } }).entropy)
+        for _, losses in ipairs(LOSSES) do
+          assert.same_bits(backward(want, losses), backward(got, losses))
+        end
+      end
+    end)
+
     it("are refused of saved rows of other calls, by row", function()
       local spec = simple(hex.values(80, 4), { 5, 6 })
       local ctx, batch = at.context(), at.batch(spec.batch)

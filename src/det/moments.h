@@ -38,7 +38,7 @@ SB_DET float sb_of_order_key(uint32_t key)
 /* u * 2^24 to the nearest integer, |u| <= 32. */
 SB_DET int32_t sb_moment_integer(float u)
 {
-#if defined(__CUDACC__) || defined(__HIPCC__)
+#if defined(__CUDACC__)
     return __float2int_rn(u * 0x1p+24f);
 #else
     return (int32_t)(((double)(u * 0x1p+24f) + 0x1.8p+52) - 0x1.8p+52);
