@@ -139,7 +139,7 @@ SB_DET void insert_leaves(place_list *l, const float y[SB_LEAF], uint32_t first,
     for (int i = 0; i < SB_LEAF; i++) m = fmaxf(m, y[i]); /* NaN is left out: the row is NaN */
     uint64_t leaves = __ballot_sync(FULL, has && !sb_is_absent(m) && sb_place_of(m, first) > least);
     while (leaves) {
-        const int lane = __ffsll(leaves) - 1;
+        const int lane = __ffsll((long long)leaves) - 1;
         const uint32_t its = __shfl_sync(FULL, first, lane);
         leaves &= leaves - 1;
 #pragma unroll
