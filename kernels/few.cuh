@@ -129,12 +129,9 @@ SB_DET void find_row(const sb_cuda_args &in, block_row *mine, int64_t item, bool
     __syncwarp();
 }
 
-SB_DET float target_or_nothing(const sb_cuda_args &in, const block_row &mine, int dtype)
+template <int DTYPE> SB_DET float target_or_nothing(const block_row &mine)
 {
-    if (mine.done) return 0.0f;
-    return dtype == SB_CUDA_F32   ? load_one<SB_CUDA_F32>(mine.logits, mine.id)
-           : dtype == SB_CUDA_F16 ? load_one<SB_CUDA_F16>(mine.logits, mine.id)
-                                  : load_one<SB_CUDA_BF16>(mine.logits, mine.id);
+    return mine.done ? 0.0f : load_one<DTYPE>(mine.logits, mine.id);
 }
 
 /* ---- kernels ---------------------------------------------------------------------------- */
@@ -175,7 +172,7 @@ template <int DTYPE> SB_DET void logprob_few(const sb_cuda_args &in)
         warp_merge(&t.s);
         if (threadIdx.x % WARP == 0) shared[threadIdx.x / WARP] = t.s;
     } else if (piece == 0) {
-        x = target_or_nothing(in, mine, DTYPE);
+        x = target_or_nothing<DTYPE>(mine);
     }
     begin_dependents();
     __syncthreads(); /* every leaf warp's state is in shared */
@@ -228,13 +225,13 @@ template <int DTYPE> SB_DET void logprob_cluster(const sb_cuda_args &in)
     cluster_wait();
     begin_dependents();
     if (piece != 0) return;
-    const float x = target_or_nothing(in, mine, DTYPE);
+    const float x = target_or_nothing<DTYPE>(mine);
     const bool absent = mine.done || sb_is_absent(x);
     sb_mantissa part_of_log = { 0, 0 };
     sb_lg target, sum;
     sb_state s;
     if (!absent) part_of_log = sb_target_mantissa(x, &mine.row);
-        /* One text for both logarithms: the first, taken while leaves are summed, brings the
+    /* One text for both logarithms: the first, taken while leaves are summed, brings the
      * instructions near. */
 #pragma unroll 1
     for (int pass = 0;; pass++) {

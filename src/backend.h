@@ -126,6 +126,11 @@ __attribute__((format(printf, 3, 4)))
 sb_status
 sb_fail(sb_message *message, sb_status status, const char *format, ...);
 
+/* batch.c: whether a struct of the caller's is there and begins with its size. type and init: the
+ * names of it and of the macro that fills it in. */
+sb_status sb_check_size(const void *argument, size_t size, const char *type, const char *init,
+                        sb_message *why);
+
 /* batch.c: checks the outputs' struct and copies it: what the caller's does not reach to is null.
  */
 sb_status sb_out_of(sb_logprob_out *full, const sb_logprob_out *out, sb_message *why);

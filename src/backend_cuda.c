@@ -333,8 +333,6 @@ static uint64_t workspace(sb_context *ctx, const sb_logprob_out *out, const sb_c
     return p.states + p.targets + p.tokens;
 }
 
-static uint64_t address(const void *data) { return (uint64_t)(uintptr_t)data; }
-
 static sb_cuda_args args_of(const cuda *c, const sb_logprob_out *out, const sb_call *call,
                             const sb_cuda_plan *p, CUdeviceptr scratch)
 {
@@ -342,22 +340,22 @@ static sb_cuda_args args_of(const cuda *c, const sb_logprob_out *out, const sb_c
     sb_cuda_args a;
     sb_fpmode mode;
     memset(&a, 0, sizeof a);
-    a.logits = address(in->logits);
-    a.cu_seqlens = address(in->cu_seqlens);
-    a.ids = address(in->ids);
-    a.mask = address(in->mask);
-    a.temperatures = address(in->temperatures);
-    a.row_list = address(in->row_list);
-    a.kept = address(in->kept);
+    a.logits = sb_cuda_address(in->logits);
+    a.cu_seqlens = sb_cuda_address(in->cu_seqlens);
+    a.ids = sb_cuda_address(in->ids);
+    a.mask = sb_cuda_address(in->mask);
+    a.temperatures = sb_cuda_address(in->temperatures);
+    a.row_list = sb_cuda_address(in->row_list);
+    a.kept = sb_cuda_address(in->kept);
     a.kept_stride = in->kept_stride;
     a.width = call->width;
-    a.token = address(out->token);
-    a.lse = address(out->lse);
-    a.sequence = address(out->sequence);
-    a.count = address(out->count);
-    a.outside = address(out->outside);
-    a.entropy = address(out->entropy);
-    a.saved = address(out->saved);
+    a.token = sb_cuda_address(out->token);
+    a.lse = sb_cuda_address(out->lse);
+    a.sequence = sb_cuda_address(out->sequence);
+    a.count = sb_cuda_address(out->count);
+    a.outside = sb_cuda_address(out->outside);
+    a.entropy = sb_cuda_address(out->entropy);
+    a.saved = sb_cuda_address(out->saved);
     a.states = scratch;
     a.targets = scratch + p->states;
     a.tokens = p->tokens ? scratch + p->states + p->targets : a.token;
@@ -546,8 +544,9 @@ sb_status sb_cuda_fetch(sb_context *ctx, const void **array, int64_t count, size
     *array = NULL;
     copy = malloc(bytes ? bytes : 1);
     if (!copy) return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory to look for the bad row");
-    if (bytes && (c->driver.MemcpyAsync(address(copy), address(from), bytes, stream) ||
-                  c->driver.StreamSynchronize(stream))) {
+    if (bytes &&
+        (c->driver.MemcpyAsync(sb_cuda_address(copy), sb_cuda_address(from), bytes, stream) ||
+         c->driver.StreamSynchronize(stream))) {
         free(copy);
         return sb_fail(&ctx->error, SB_ERR_DEVICE, "the call's arrays could not be read back");
     }
@@ -637,7 +636,7 @@ sb_status sb_cuda_scratch(sb_context *ctx, const sb_launch *launch, uint64_t nee
                           CUdeviceptr *scratch)
 {
     cuda *c = ctx->state;
-    *scratch = address(launch->workspace);
+    *scratch = sb_cuda_address(launch->workspace);
     if (*scratch && launch->workspace_size < needed)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
                        "the workspace has %" PRIu64 " bytes, the call needs %" PRIu64,
@@ -864,7 +863,7 @@ static sb_status memory_free(sb_context *ctx, void *data, sb_memory kind)
 static sb_status memory_copy(sb_context *ctx, void *to, const void *from, uint64_t bytes,
                              void *stream)
 {
-    IN_CONTEXT(MemcpyAsync, address(to), address(from), bytes, stream);
+    IN_CONTEXT(MemcpyAsync, sb_cuda_address(to), sb_cuda_address(from), bytes, stream);
 }
 
 static sb_status stream_create(sb_context *ctx, void **stream)

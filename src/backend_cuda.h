@@ -18,6 +18,25 @@ sb_status sb_cuda_failed(sb_message *why, const sb_cuda_driver *driver, const ch
         if (result_ != CUDA_SUCCESS) return sb_cuda_failed(why, driver, "cu" #function, result_);  \
     } while (0)
 
+/* The kernels of a file, of which LIST(X) has the names: fields of a struct that begins with
+ * CUmodule module. */
+#define SB_CUDA_FIELD(name) CUfunction name;
+
+/* Loads them into *kernels; what was loaded stays in module on failure. Functions are loaded now:
+ * the driver's lazy loading could not happen under a graph capture. */
+#define SB_CUDA_GET(name)                                                                          \
+    DRIVER(why, driver, ModuleGetFunction, &kernels->name, kernels->module, #name);                \
+    DRIVER(why, driver, FuncLoad, kernels->name);
+#define SB_CUDA_LOADER(function, type, LIST, image)                                                \
+    sb_status function(type *kernels, const sb_cuda_driver *driver, sb_message *why)               \
+    {                                                                                              \
+        DRIVER(why, driver, ModuleLoadData, &kernels->module, image);                              \
+        LIST(SB_CUDA_GET)                                                                          \
+        return SB_OK;                                                                              \
+    }
+
+static inline uint64_t sb_cuda_address(const void *data) { return (uint64_t)(uintptr_t)data; }
+
 /* ---- backend_cuda.c ----------------------------------------------------------------------- */
 
 const sb_cuda_driver *sb_cuda_driver_of(const sb_context *ctx);
@@ -42,6 +61,13 @@ typedef struct sb_cuda_grid {
     int32_t threads;
     uint32_t shared; /* bytes */
 } sb_cuda_grid;
+
+/* A warp an item, 8 a block. */
+static inline sb_cuda_grid sb_cuda_warps_for(int64_t items)
+{
+    sb_cuda_grid grid = { (items + 7) / 8, 256, 0 };
+    return grid;
+}
 
 /* How the logits that a call holds are summed, as logprob's would be, without clusters: a's split
  * pieces a row, a block each. a has no scratch. */
@@ -92,9 +118,7 @@ sb_status sb_cuda_fetch(sb_context *ctx, const void **array, int64_t count, size
 /* The kernels for shards of the vocabulary. */
 typedef struct sb_cuda_shards {
     CUmodule module;
-#define SB_CUDA_SHARD_FIELD(name) CUfunction name;
-    SB_CUDA_SHARD_KERNELS(SB_CUDA_SHARD_FIELD)
-#undef SB_CUDA_SHARD_FIELD
+    SB_CUDA_SHARD_KERNELS(SB_CUDA_FIELD)
 } sb_cuda_shards;
 
 const sb_cuda_shards *sb_cuda_shards_of(const sb_context *ctx);
@@ -129,9 +153,7 @@ uint64_t sb_cuda_shard_workspace(sb_context *ctx, const sb_call *call);
 /* The kernels for several ids a row and for the first ids. */
 typedef struct sb_cuda_order {
     CUmodule module;
-#define SB_CUDA_ORDER_FIELD(name) CUfunction name;
-    SB_CUDA_ORDER_KERNELS(SB_CUDA_ORDER_FIELD)
-#undef SB_CUDA_ORDER_FIELD
+    SB_CUDA_ORDER_KERNELS(SB_CUDA_FIELD)
 } sb_cuda_order;
 
 const sb_cuda_order *sb_cuda_order_of(const sb_context *ctx);
@@ -143,12 +165,17 @@ sb_status sb_cuda_order_load(sb_cuda_order *order, const sb_cuda_driver *driver,
 sb_status sb_cuda_ids(sb_context *ctx, const sb_ids_out *out, const sb_call *call);
 sb_status sb_cuda_topk(sb_context *ctx, const sb_topk_out *out, const sb_call *call, int64_t k);
 uint64_t sb_cuda_order_workspace(sb_context *ctx, const sb_call *call);
+
 /* ---- cuda_stats.c ------------------------------------------------------------------------- */
+
+#define SB_CUDA_STATS_KERNELS(X)                                                                   \
+    X(compare_tokens)                                                                              \
+    X(reduce_sequences)
 
 /* The kernels for statistics of tokens. */
 typedef struct sb_cuda_stats {
     CUmodule module;
-    CUfunction compare_tokens, reduce_sequences;
+    SB_CUDA_STATS_KERNELS(SB_CUDA_FIELD)
 } sb_cuda_stats;
 
 const sb_cuda_stats *sb_cuda_stats_of(const sb_context *ctx);
@@ -159,6 +186,7 @@ sb_status sb_cuda_stats_load(sb_cuda_stats *stats, const sb_cuda_driver *driver,
 /* As backend.h states them. */
 sb_status sb_cuda_compare(sb_context *ctx, const sb_compare_call *call);
 sb_status sb_cuda_sum_values(sb_context *ctx, const sb_sums_call *call);
+
 /* ---- cuda_entropy.c ----------------------------------------------------------------------- */
 
 #define SB_CUDA_ENTROPY_KERNELS(X)                                                                 \
@@ -169,9 +197,7 @@ sb_status sb_cuda_sum_values(sb_context *ctx, const sb_sums_call *call);
 
 typedef struct sb_cuda_entropy {
     CUmodule module;
-#define SB_CUDA_ENTROPY_FIELD(name) CUfunction name;
-    SB_CUDA_ENTROPY_KERNELS(SB_CUDA_ENTROPY_FIELD)
-#undef SB_CUDA_ENTROPY_FIELD
+    SB_CUDA_ENTROPY_KERNELS(SB_CUDA_FIELD)
 } sb_cuda_entropy;
 
 const sb_cuda_entropy *sb_cuda_entropy_of(const sb_context *ctx);
@@ -198,9 +224,7 @@ uint64_t sb_cuda_entropy_workspace(sb_context *ctx, const sb_logprob_out *out, c
 
 typedef struct sb_cuda_gradients {
     CUmodule module;
-#define SB_CUDA_GRADIENT_FIELD(name) CUfunction name;
-    SB_CUDA_GRADIENT_KERNELS(SB_CUDA_GRADIENT_FIELD)
-#undef SB_CUDA_GRADIENT_FIELD
+    SB_CUDA_GRADIENT_KERNELS(SB_CUDA_FIELD)
 } sb_cuda_gradients;
 
 const sb_cuda_gradients *sb_cuda_gradients_of(const sb_context *ctx);

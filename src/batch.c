@@ -180,6 +180,17 @@ static sb_status check_shape(sb_call *call, int device_memory, sb_message *why)
     return status == SB_OK ? check_kept(call, why) : status;
 }
 
+sb_status sb_check_size(const void *argument, size_t size, const char *type, const char *init,
+                        sb_message *why)
+{
+    uint32_t given;
+    if (!argument) return sb_fail(why, SB_ERR_ARGUMENT, "%s is null", type);
+    memcpy(&given, argument, sizeof given);
+    if (given == size) return SB_OK;
+    return sb_fail(why, SB_ERR_ARGUMENT, "%s.size is %u, not %u: start from %s", type,
+                   (unsigned)given, (unsigned)size, init);
+}
+
 sb_status sb_out_of(sb_logprob_out *full, const sb_logprob_out *out, sb_message *why)
 {
     const sb_logprob_out none = SB_LOGPROB_OUT_INIT;
@@ -203,14 +214,10 @@ static sb_status part_call_of(sb_call *call, const sb_batch *batch, int64_t firs
     sb_status status;
 
     if (!batch) return sb_fail(why, SB_ERR_ARGUMENT, "batch is null");
-    if (batch->size != sizeof *batch)
-        return sb_fail(why, SB_ERR_ARGUMENT,
-                       "sb_batch.size is %u, not %u: start from SB_BATCH_INIT",
-                       (unsigned)batch->size, (unsigned)sizeof *batch);
-    if (launch && launch->size != sizeof *launch)
-        return sb_fail(why, SB_ERR_ARGUMENT,
-                       "sb_launch.size is %u, not %u: start from SB_LAUNCH_INIT",
-                       (unsigned)launch->size, (unsigned)sizeof *launch);
+    status = sb_check_size(batch, sizeof *batch, "sb_batch", "SB_BATCH_INIT", why);
+    if (status == SB_OK && launch)
+        status = sb_check_size(launch, sizeof *launch, "sb_launch", "SB_LAUNCH_INIT", why);
+    if (status != SB_OK) return status;
     call->in = *batch;
     call->rows = 0;
     call->first = first;

@@ -96,10 +96,9 @@ static sb_status open_checked(sb_context **ctx, uint32_t abi, const char *name,
                        (unsigned)abi, (unsigned)SB_ABI);
     if (!name) return sb_fail(why, SB_ERR_ARGUMENT, "backend is null");
     if (!options) options = &defaults;
-    if (options->size != sizeof *options)
-        return sb_fail(why, SB_ERR_ARGUMENT,
-                       "sb_open_options.size is %u, not %u: start from SB_OPEN_OPTIONS_INIT",
-                       (unsigned)options->size, (unsigned)sizeof *options);
+    status = sb_check_size(options, sizeof *options, "sb_open_options", "SB_OPEN_OPTIONS_INIT",
+                           why);
+    if (status != SB_OK) return status;
 
     if (strcmp(name, "auto") == 0) {
         int i = 0;

@@ -86,7 +86,6 @@ typedef struct CUlaunchConfig {
     X(StreamCreate, cuStreamCreate, (CUstream *, unsigned))                                        \
     X(StreamDestroy, cuStreamDestroy_v2, (CUstream))                                               \
     X(StreamSynchronize, cuStreamSynchronize, (CUstream))                                          \
-    X(StreamIsCapturing, cuStreamIsCapturing, (CUstream, int *))                                   \
     X(EventCreate, cuEventCreate, (CUevent *, unsigned))                                           \
     X(EventDestroy, cuEventDestroy_v2, (CUevent))                                                  \
     X(EventRecord, cuEventRecord, (CUevent, CUstream))                                             \

@@ -5,17 +5,7 @@
 /* As tools/kernel.sh embedded them. */
 extern const unsigned char sb_fatbin_entropy[];
 
-sb_status sb_cuda_entropy_load(sb_cuda_entropy *entropy, const sb_cuda_driver *driver,
-                               sb_message *why)
-{
-    DRIVER(why, driver, ModuleLoadData, &entropy->module, sb_fatbin_entropy);
-    /* Loaded now: the driver's lazy loading could not happen under a graph capture. */
-#define KERNEL_LOAD(name)                                                                          \
-    DRIVER(why, driver, ModuleGetFunction, &entropy->name, entropy->module, #name);                \
-    DRIVER(why, driver, FuncLoad, entropy->name);
-    SB_CUDA_ENTROPY_KERNELS(KERNEL_LOAD)
-    return SB_OK;
-}
+SB_CUDA_LOADER(sb_cuda_entropy_load, sb_cuda_entropy, SB_CUDA_ENTROPY_KERNELS, sb_fatbin_entropy)
 
 /* Scratch, in this order: pieces, and tokens where only their sums are wanted. */
 typedef struct entropy_plan {
@@ -48,12 +38,12 @@ static sb_status run(sb_context *ctx, const sb_logprob_out *out, const sb_call *
     const CUfunction kernel = dtype == SB_F32   ? kernels->entropy_f32
                               : dtype == SB_F16 ? kernels->entropy_f16
                                                 : kernels->entropy_bf16;
-    const sb_cuda_grid finish = { (p->a.work + 7) / 8, 256, 0 };
     CUstream stream = call->launch.stream;
     sb_status status = sb_cuda_clear_unlisted(ctx, call, &p->a);
     if (status == SB_OK) status = sb_cuda_launch(ctx, kernel, p->grid, &p->a, stream);
     if (status == SB_OK && p->a.split > 1)
-        status = sb_cuda_launch(ctx, kernels->entropy_finish, finish, &p->a, stream);
+        status = sb_cuda_launch(ctx, kernels->entropy_finish, sb_cuda_warps_for(p->a.work), &p->a,
+                                stream);
     if (status == SB_OK && (out->sequence || out->count || out->outside))
         status = sb_cuda_sums(ctx, call, &p->a);
     return status;

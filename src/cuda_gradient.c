@@ -8,17 +8,8 @@
 /* As tools/kernel.sh embedded them. */
 extern const unsigned char sb_fatbin_gradient[];
 
-sb_status sb_cuda_gradients_load(sb_cuda_gradients *gradients, const sb_cuda_driver *driver,
-                                 sb_message *why)
-{
-    DRIVER(why, driver, ModuleLoadData, &gradients->module, sb_fatbin_gradient);
-    /* Loaded now: the driver's lazy loading could not happen under a graph capture. */
-#define KERNEL_LOAD(name)                                                                          \
-    DRIVER(why, driver, ModuleGetFunction, &gradients->name, gradients->module, #name);            \
-    DRIVER(why, driver, FuncLoad, gradients->name);
-    SB_CUDA_GRADIENT_KERNELS(KERNEL_LOAD)
-    return SB_OK;
-}
+SB_CUDA_LOADER(sb_cuda_gradients_load, sb_cuda_gradients, SB_CUDA_GRADIENT_KERNELS,
+               sb_fatbin_gradient)
 
 static CUfunction kernel_for(const sb_cuda_gradients *k, int32_t from, int32_t to)
 {
@@ -37,8 +28,6 @@ static CUfunction kernel_for(const sb_cuda_gradients *k, int32_t from, int32_t t
                               : k->gradient_bf16_bf16;
     }
 }
-
-static uint64_t address(const void *data) { return (uint64_t)(uintptr_t)data; }
 
 static sb_status check_pointers(sb_context *ctx, const sb_gradient *gradient)
 {
@@ -68,10 +57,10 @@ static sb_cuda_gradient_args args_of(sb_context *ctx, const sb_gradient *gradien
     sb_cuda_gradient_args a;
     memset(&a, 0, sizeof a);
     sb_cuda_plan_shard(ctx, &NO_OUT, call, &a.in);
-    a.grad = address(gradient->grad);
-    a.saved = address(gradient->saved);
-    a.token = address(gradient->token);
-    a.entropy = address(gradient->entropy);
+    a.grad = sb_cuda_address(gradient->grad);
+    a.saved = sb_cuda_address(gradient->saved);
+    a.token = sb_cuda_address(gradient->token);
+    a.entropy = sb_cuda_address(gradient->entropy);
     a.width = gradient->width;
     a.row_stride = gradient->row_stride;
     a.batch_stride = gradient->batch_stride;

@@ -8,24 +8,7 @@
 /* As tools/kernel.sh embedded them. */
 extern const unsigned char sb_fatbin_order[];
 
-sb_status sb_cuda_order_load(sb_cuda_order *order, const sb_cuda_driver *driver, sb_message *why)
-{
-    DRIVER(why, driver, ModuleLoadData, &order->module, sb_fatbin_order);
-    /* Loaded now: the driver's lazy loading could not happen under a graph capture. */
-#define KERNEL_LOAD(name)                                                                          \
-    DRIVER(why, driver, ModuleGetFunction, &order->name, order->module, #name);                    \
-    DRIVER(why, driver, FuncLoad, order->name);
-    SB_CUDA_ORDER_KERNELS(KERNEL_LOAD)
-    return SB_OK;
-}
-
-static uint64_t address(const void *data) { return (uint64_t)(uintptr_t)data; }
-
-static sb_cuda_grid warps_for(int64_t items)
-{
-    sb_cuda_grid grid = { (items + 7) / 8, 256, 0 };
-    return grid;
-}
+SB_CUDA_LOADER(sb_cuda_order_load, sb_cuda_order, SB_CUDA_ORDER_KERNELS, sb_fatbin_order)
 
 /* What both calls are here. integers: ranks or ids, `columns` a row, as logprobs. */
 typedef struct order_call {
@@ -48,9 +31,9 @@ static sb_cuda_grid plan(sb_context *ctx, const order_call *o, sb_cuda_order_arg
     grid = sb_cuda_plan_shard(ctx, &NO_OUT, o->call, &a->in);
     grid.shared = 0;
     blocks = (uint64_t)a->in.work * (uint64_t)a->in.split;
-    a->integers = address(o->integers);
-    a->logprobs = address(o->logprobs);
-    a->in.lse = address(o->lse);
+    a->integers = sb_cuda_address(o->integers);
+    a->logprobs = sb_cuda_address(o->logprobs);
+    a->in.lse = sb_cuda_address(o->lse);
     a->k = (int32_t)o->columns;
     *needed = (o->first ? blocks * SB_CUDA_LIST * sizeof(uint64_t) : 0) +
               blocks * sizeof(sb_state) + (uint64_t)a->in.work * sizeof(sb_cuda_target);
@@ -106,7 +89,7 @@ static sb_status run(sb_context *ctx, const order_call *o, sb_cuda_grid grid, sb
             &a->in, stream);
     if (status == SB_OK)
         status = sb_cuda_launch(ctx, o->first ? kernels->first_finish : kernels->ids_finish,
-                                warps_for(a->in.work), &a->in, stream);
+                                sb_cuda_warps_for(a->in.work), &a->in, stream);
     if (status == SB_OK && !o->first && o->integers)
         status = sb_cuda_launch(ctx, OF_DTYPE(kernels, dtype, ids_ranks), ranks, &a->in, stream);
     return status;

@@ -24,7 +24,6 @@ typedef struct sb_cuda_plan {
 } sb_cuda_plan;
 
 #define SB_CUDA_MAX_BLOCK 512 /* threads that a call may ask for */
-#define SB_CUDA_MAX_CLUSTER 16
 
 /* multiprocessors: the GPU's; clusters: the most blocks that one holds there, 0 without. */
 sb_cuda_plan sb_cuda_plan_of(int multiprocessors, int clusters, const sb_logprob_out *out,

@@ -8,18 +8,7 @@
 /* As tools/kernel.sh embedded them. */
 extern const unsigned char sb_fatbin_shards[];
 
-sb_status sb_cuda_shards_load(sb_cuda_shards *shards, const sb_cuda_driver *driver, sb_message *why)
-{
-    DRIVER(why, driver, ModuleLoadData, &shards->module, sb_fatbin_shards);
-    /* Loaded now: the driver's lazy loading could not happen under a graph capture. */
-#define KERNEL_LOAD(name)                                                                          \
-    DRIVER(why, driver, ModuleGetFunction, &shards->name, shards->module, #name);                  \
-    DRIVER(why, driver, FuncLoad, shards->name);
-    SB_CUDA_SHARD_KERNELS(KERNEL_LOAD)
-    return SB_OK;
-}
-
-static uint64_t address(const void *data) { return (uint64_t)(uintptr_t)data; }
+SB_CUDA_LOADER(sb_cuda_shards_load, sb_cuda_shards, SB_CUDA_SHARD_KERNELS, sb_fatbin_shards)
 
 static sb_status check_records(sb_context *ctx, const char *const names[2], const void *states,
                                const void *targets)
@@ -30,13 +19,6 @@ static sb_status check_records(sb_context *ctx, const char *const names[2], cons
 
 static const char *const RECORDS[2] = { "states", "targets" };
 static const char *const FROM_RECORDS[2] = { "from_states", "from_targets" };
-
-/* A warp an item, 8 a block; or a thread an item. */
-static sb_cuda_grid warps_for(int64_t items)
-{
-    sb_cuda_grid grid = { (items + 7) / 8, 256, 0 };
-    return grid;
-}
 
 static sb_cuda_grid threads_for(int64_t items)
 {
@@ -101,7 +83,8 @@ static sb_status run_partial(sb_context *ctx, const sb_call *call, sb_cuda_grid 
     if (status == SB_OK)
         status = sb_cuda_launch(ctx, partial_for(kernels, &call->in), grid, &a->in, stream);
     if (status == SB_OK && a->in.split > 1)
-        status = sb_cuda_launch(ctx, kernels->partial_merge, warps_for(a->in.work), &a->in, stream);
+        status = sb_cuda_launch(ctx, kernels->partial_merge, sb_cuda_warps_for(a->in.work), &a->in,
+                                stream);
     return status;
 }
 
@@ -116,8 +99,8 @@ static sb_status partial_inside(sb_context *ctx, void *arguments)
     if (status == SB_OK) status = check_records(ctx, RECORDS, p->states, p->targets);
     if (status == SB_OK) status = sb_cuda_scratch(ctx, &call->launch, pieces_size(&a.in), &scratch);
     if (status != SB_OK) return status;
-    a.states = address(p->states);
-    a.targets = address(p->targets);
+    a.states = sb_cuda_address(p->states);
+    a.targets = sb_cuda_address(p->targets);
     a.in.states = scratch;
     if (!a.in.logits) a.in.logits = a.states; /* an empty shard's, which are not read: not null */
     status = run_partial(ctx, call, grid, &a);
@@ -177,10 +160,10 @@ static sb_status merge_inside(sb_context *ctx, void *arguments)
     memset(&a, 0, sizeof a);
     a.in.bad = sb_cuda_report_address(ctx);
     a.in.rows = call->rows;
-    a.states = address(call->states);
-    a.targets = address(call->targets);
-    a.from_states = address(call->from_states);
-    a.from_targets = address(call->from_targets);
+    a.states = sb_cuda_address(call->states);
+    a.targets = sb_cuda_address(call->targets);
+    a.from_states = sb_cuda_address(call->from_states);
+    a.from_targets = sb_cuda_address(call->from_targets);
     a.shards = call->shards;
     a.keep = call->launch.check;
     status = sb_cuda_launch(ctx, sb_cuda_shards_of(ctx)->shards_merge, threads_for(call->rows),
@@ -210,8 +193,8 @@ static sb_status run_finish(sb_context *ctx, const finish_call *f, sb_cuda_shard
     CUstream stream = call->launch.stream;
     sb_status status = sb_cuda_clear_unlisted(ctx, call, &a->in);
     if (status == SB_OK)
-        status = sb_cuda_launch(ctx, sb_cuda_shards_of(ctx)->shards_finish, warps_for(a->in.work),
-                                &a->in, stream);
+        status = sb_cuda_launch(ctx, sb_cuda_shards_of(ctx)->shards_finish,
+                                sb_cuda_warps_for(a->in.work), &a->in, stream);
     if (status == SB_OK && (f->out->sequence || f->out->count || f->out->outside))
         status = sb_cuda_sums(ctx, call, &a->in);
     return status;
@@ -230,8 +213,8 @@ static sb_status finish_inside(sb_context *ctx, void *arguments)
     if (status != SB_OK) return status;
     memset(&a, 0, sizeof a);
     sb_cuda_plan_shard(ctx, f->out, call, &a.in);
-    a.states = address(f->states);
-    a.targets = address(f->targets);
+    a.states = sb_cuda_address(f->states);
+    a.targets = sb_cuda_address(f->targets);
     a.in.logits = a.states; /* not read, but not null */
     if (needed) a.in.tokens = scratch;
     status = run_finish(ctx, f, &a);

@@ -10,19 +10,7 @@ extern const unsigned char sb_fatbin_stats[];
 #define COMPARE_GRID 1048576 /* blocks; each goes on to further tokens */
 #define REDUCE_BLOCK 512     /* as kernels/stats.cu has it: a block a sequence */
 
-sb_status sb_cuda_stats_load(sb_cuda_stats *stats, const sb_cuda_driver *driver, sb_message *why)
-{
-    DRIVER(why, driver, ModuleLoadData, &stats->module, sb_fatbin_stats);
-    /* Loaded now: the driver's lazy loading could not happen under a graph capture. */
-    DRIVER(why, driver, ModuleGetFunction, &stats->compare_tokens, stats->module, "compare_tokens");
-    DRIVER(why, driver, FuncLoad, stats->compare_tokens);
-    DRIVER(why, driver, ModuleGetFunction, &stats->reduce_sequences, stats->module,
-           "reduce_sequences");
-    DRIVER(why, driver, FuncLoad, stats->reduce_sequences);
-    return SB_OK;
-}
-
-static uint64_t address(const void *data) { return (uint64_t)(uintptr_t)data; }
+SB_CUDA_LOADER(sb_cuda_stats_load, sb_cuda_stats, SB_CUDA_STATS_KERNELS, sb_fatbin_stats)
 
 typedef struct argument {
     const char *name;
@@ -55,12 +43,12 @@ static sb_status compare_inside(sb_context *ctx, void *arguments)
     if (status != SB_OK) return status;
     if (grid.blocks > COMPARE_GRID) grid.blocks = COMPARE_GRID;
     memset(&a, 0, sizeof a);
-    a.sampled = address(call->sampled);
-    a.other = address(call->other);
-    a.ratio = address(call->out.ratio);
-    a.k1 = address(call->out.k1);
-    a.k2 = address(call->out.k2);
-    a.k3 = address(call->out.k3);
+    a.sampled = sb_cuda_address(call->sampled);
+    a.other = sb_cuda_address(call->other);
+    a.ratio = sb_cuda_address(call->out.ratio);
+    a.k1 = sb_cuda_address(call->out.k1);
+    a.k2 = sb_cuda_address(call->out.k2);
+    a.k3 = sb_cuda_address(call->out.k3);
     a.tokens = call->count;
     return sb_cuda_launch(ctx, sb_cuda_stats_of(ctx)->compare_tokens, grid, &a.in,
                           call->launch.stream);
@@ -113,16 +101,16 @@ static sb_status reduce_inside(sb_context *ctx, void *arguments)
     a.in.batch = in->batch;
     a.in.time = in->time;
     a.in.rows = call->rows;
-    a.in.cu_seqlens = address(in->cu_seqlens);
+    a.in.cu_seqlens = sb_cuda_address(in->cu_seqlens);
     a.in.cu_seqlens_dtype = in->cu_seqlens_dtype;
-    a.in.mask = address(in->mask);
+    a.in.mask = sb_cuda_address(in->mask);
     a.in.bad = sb_cuda_report_address(ctx);
-    a.values = address(in->values);
-    a.minus = address(in->minus);
-    a.sum = address(call->out.sum);
-    a.mean = address(call->out.mean);
-    a.exp_mean = address(call->out.exp_mean);
-    a.count = address(call->out.count);
+    a.values = sb_cuda_address(in->values);
+    a.minus = sb_cuda_address(in->minus);
+    a.sum = sb_cuda_address(call->out.sum);
+    a.mean = sb_cuda_address(call->out.mean);
+    a.exp_mean = sb_cuda_address(call->out.exp_mean);
+    a.count = sb_cuda_address(call->out.count);
     status = sb_cuda_launch(ctx, sb_cuda_stats_of(ctx)->reduce_sequences, grid, &a.in,
                             call->launch.stream);
     if (status == SB_OK && call->launch.check) status = check_reduce(ctx, call);

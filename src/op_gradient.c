@@ -95,10 +95,9 @@ sb_status sb_logprob_backward(sb_context *ctx, const sb_gradient *gradient, cons
     if (!ctx) return SB_ERR_ARGUMENT;
     ctx->error.text[0] = '\0';
     if (!gradient) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "gradient is null");
-    if (gradient->size != sizeof *gradient)
-        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
-                       "sb_gradient.size is %u, not %u: start from SB_GRADIENT_INIT",
-                       (unsigned)gradient->size, (unsigned)sizeof *gradient);
+    status = sb_check_size(gradient, sizeof *gradient, "sb_gradient", "SB_GRADIENT_INIT",
+                           &ctx->error);
+    if (status != SB_OK) return status;
     to = *gradient;
     if (to.held == 0 && to.first == 0 && batch) to.held = batch->vocab;
     status = sb_shard_call_of(&call, batch, to.first, to.held, launch, ctx->backend->device_memory,

@@ -11,10 +11,8 @@ sb_status sb_logprob_ids(sb_context *ctx, const sb_ids_out *out, const sb_batch 
     if (!ctx) return SB_ERR_ARGUMENT;
     ctx->error.text[0] = '\0';
     if (!out) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "out is null");
-    if (out->size != sizeof *out)
-        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
-                       "sb_ids_out.size is %u, not %u: start from SB_IDS_OUT_INIT",
-                       (unsigned)out->size, (unsigned)sizeof *out);
+    status = sb_check_size(out, sizeof *out, "sb_ids_out", "SB_IDS_OUT_INIT", &ctx->error);
+    if (status != SB_OK) return status;
     if (k < 1 || k > SB_MAX_VOCAB)
         return sb_fail(&ctx->error, SB_ERR_SHAPE, "k is %" PRId64 ", outside [1, %d]", k,
                        SB_MAX_VOCAB);

@@ -68,10 +68,9 @@ sb_status sb_merge(sb_context *ctx, sb_state_record *states, sb_target_record *t
     sb_status status;
     if (!ctx) return SB_ERR_ARGUMENT;
     ctx->error.text[0] = '\0';
-    if (call.launch.size != sizeof call.launch)
-        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
-                       "sb_launch.size is %u, not %u: start from SB_LAUNCH_INIT",
-                       (unsigned)call.launch.size, (unsigned)sizeof call.launch);
+    status = sb_check_size(&call.launch, sizeof call.launch, "sb_launch", "SB_LAUNCH_INIT",
+                           &ctx->error);
+    if (status != SB_OK) return status;
     status = check_merge_shape(ctx, shards, rows);
     if (status == SB_OK) status = check_records(ctx, rows, states, targets);
     if (status == SB_OK && rows && !(from_states && from_targets))

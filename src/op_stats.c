@@ -5,21 +5,11 @@
 
 #define MAX_TIME ((int64_t)1 << 29) /* a difference is two values: det/digits.h */
 
-static sb_status check_size(sb_context *ctx, const char *name, const void *data, size_t size)
-{
-    uint32_t given;
-    if (!data) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "%s is null", name);
-    memcpy(&given, data, sizeof given);
-    if (given == size) return SB_OK;
-    return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "%s.size is %u, not %u: start from its INIT macro",
-                   name, (unsigned)given, (unsigned)size);
-}
-
 static sb_status launch_of(sb_context *ctx, sb_launch *filled, const sb_launch *launch)
 {
     const sb_launch defaults = SB_LAUNCH_INIT;
     *filled = launch ? *launch : defaults;
-    return check_size(ctx, "sb_launch", filled, sizeof *filled);
+    return sb_check_size(filled, sizeof *filled, "sb_launch", "SB_LAUNCH_INIT", &ctx->error);
 }
 
 static sb_status check_count(sb_context *ctx, const char *name, int64_t count)
@@ -42,7 +32,7 @@ sb_status sb_compare(sb_context *ctx, const sb_compare_out *out, const float *sa
     sb_status status;
     if (!ctx) return SB_ERR_ARGUMENT;
     ctx->error.text[0] = '\0';
-    status = check_size(ctx, "sb_compare_out", out, sizeof *out);
+    status = sb_check_size(out, sizeof *out, "sb_compare_out", "SB_COMPARE_OUT_INIT", &ctx->error);
     if (status == SB_OK) status = launch_of(ctx, &call.launch, launch);
     if (status == SB_OK) status = check_count(ctx, "count", count);
     if (status != SB_OK) return status;
@@ -98,8 +88,9 @@ sb_status sb_sums(sb_context *ctx, const sb_sums_out *out, const sb_values *valu
     sb_status status;
     if (!ctx) return SB_ERR_ARGUMENT;
     ctx->error.text[0] = '\0';
-    status = check_size(ctx, "sb_sums_out", out, sizeof *out);
-    if (status == SB_OK) status = check_size(ctx, "sb_values", values, sizeof *values);
+    status = sb_check_size(out, sizeof *out, "sb_sums_out", "SB_SUMS_OUT_INIT", &ctx->error);
+    if (status == SB_OK)
+        status = sb_check_size(values, sizeof *values, "sb_values", "SB_VALUES_INIT", &ctx->error);
     if (status == SB_OK) status = launch_of(ctx, &call.launch, launch);
     if (status != SB_OK) return status;
     call.out = *out;

@@ -13,10 +13,8 @@ sb_status sb_topk(sb_context *ctx, const sb_topk_out *out, const sb_batch *batch
     if (!ctx) return SB_ERR_ARGUMENT;
     ctx->error.text[0] = '\0';
     if (!out) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "out is null");
-    if (out->size != sizeof *out)
-        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
-                       "sb_topk_out.size is %u, not %u: start from SB_TOPK_OUT_INIT",
-                       (unsigned)out->size, (unsigned)sizeof *out);
+    status = sb_check_size(out, sizeof *out, "sb_topk_out", "SB_TOPK_OUT_INIT", &ctx->error);
+    if (status != SB_OK) return status;
     if (k < 1 || k > SB_MAX_TOPK)
         return sb_fail(&ctx->error, SB_ERR_SHAPE, "k is %" PRId64 ", outside [1, %d]", k,
                        SB_MAX_TOPK);

@@ -5,21 +5,14 @@
 
 #include "cuda_args.h"
 #include "cuda_driver.h"
+#include "embedded.h"
 #include "inject.h"
 
-/* The embedded kernels, of which the library looks only at the size. A new file in kernels/ needs
- * its line here and in cuModuleLoadData. */
-#define EMBEDDED(name)                                                                             \
+/* The embedded kernels, of which the library looks only at the size. */
+#define DEFINE(name)                                                                               \
     const unsigned char sb_fatbin_##name[4] = { 1 };                                               \
     const uint64_t sb_fatbin_##name##_size = 4;
-EMBEDDED(conventional)
-EMBEDDED(entropy)
-EMBEDDED(gradient)
-EMBEDDED(kept)
-EMBEDDED(logprob)
-EMBEDDED(order)
-EMBEDDED(shards)
-EMBEDDED(stats)
+EMBEDDED(DEFINE)
 
 static int bad_rows;
 static int64_t *bad_word; /* the last pinned memory that was mapped */
@@ -115,10 +108,10 @@ static CUresult cuCtxPopCurrent_v2(CUcontext *context)
 static CUresult cuModuleLoadData(CUmodule *module, const void *image)
 {
     REQUEST(CUDA_ERROR_OUT_OF_MEMORY);
-    if (image != sb_fatbin_logprob && image != sb_fatbin_shards && image != sb_fatbin_kept &&
-        image != sb_fatbin_order && image != sb_fatbin_stats && image != sb_fatbin_conventional &&
-        image != sb_fatbin_entropy && image != sb_fatbin_gradient)
-        return CUDA_ERROR_INVALID_VALUE;
+    int known = 0;
+#define IS_IMAGE(name) known |= image == (const void *)sb_fatbin_##name;
+    EMBEDDED(IS_IMAGE)
+    if (!known) return CUDA_ERROR_INVALID_VALUE;
     held.driver++;
     *module = (CUmodule)driver_library();
     return CUDA_SUCCESS;
@@ -274,14 +267,6 @@ static CUresult cuStreamSynchronize(CUstream stream)
 {
     (void)stream;
     REQUEST(999);
-    return CUDA_SUCCESS;
-}
-
-static CUresult cuStreamIsCapturing(CUstream stream, int *capturing)
-{
-    (void)stream;
-    REQUEST(999);
-    *capturing = 0;
     return CUDA_SUCCESS;
 }
 

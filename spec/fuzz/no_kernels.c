@@ -1,14 +1,9 @@
 /* no_kernels.c - the library as it is built without nvcc. */
 #include <stdint.h>
 
-#define EMBEDDED(name)                                                                             \
+#include "../faults/embedded.h"
+
+#define DEFINE(name)                                                                               \
     const unsigned char sb_fatbin_##name[1] = { 0 };                                               \
     const uint64_t sb_fatbin_##name##_size = 0;
-EMBEDDED(conventional)
-EMBEDDED(entropy)
-EMBEDDED(gradient)
-EMBEDDED(kept)
-EMBEDDED(logprob)
-EMBEDDED(order)
-EMBEDDED(shards)
-EMBEDDED(stats)
+EMBEDDED(DEFINE)

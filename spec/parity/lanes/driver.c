@@ -274,13 +274,6 @@ CUresult cuStreamSynchronize(CUstream stream)
     return CUDA_SUCCESS;
 }
 
-CUresult cuStreamIsCapturing(CUstream stream, int *status)
-{
-    (void)stream;
-    *status = 0;
-    return CUDA_SUCCESS;
-}
-
 CUresult cuEventCreate(CUevent *event, unsigned flags)
 {
     (void)flags;
