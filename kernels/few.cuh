@@ -157,6 +157,7 @@ template <int DTYPE> SB_DET void logprob_few(const sb_cuda_args &in)
     part_of_row part = part_for(in, item, piece);
     sb_row row = in.row;
     float x = 0;
+    bool unread = false; /* mine.done, where leaf warps may look at mine */
     thread_state t;
 
     wait_for_primary();
@@ -165,9 +166,10 @@ template <int DTYPE> SB_DET void logprob_few(const sb_cuda_args &in)
         __syncthreads(); /* mine is written */
         part.logits = mine.logits;
         row = mine.row;
+        unread = mine.done;
     }
     if (!in_row_warp()) {
-        if (in.eager || !mine.done) sum_leaves<DTYPE>(&t, part, row);
+        if (!unread) sum_leaves<DTYPE>(&t, part, row);
         else sb_state_init(&t.s, 0);
         warp_merge(&t.s);
         if (threadIdx.x % WARP == 0) shared[threadIdx.x / WARP] = t.s;
