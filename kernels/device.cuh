@@ -103,6 +103,14 @@ SB_DET uint4 load16(const char *p)
     return v;
 }
 
+SB_DET void store16(char *p, uint4 v)
+{
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+                 :
+                 : "l"(p), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+                 : "memory");
+}
+
 /* 16 bytes that this thread may write later. */
 SB_DET uint4 load16_mutable(const char *p)
 {

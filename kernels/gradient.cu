@@ -6,9 +6,9 @@
  * derivatives and saved rows [rows]; everything else in src/cuda_args.h. Nothing is reduced: every
  * element is read once, written once, and seen by no other. grad may be the logits.
  *
- *     gradient_<from>_<to>    grid rows * pieces, blocks of a multiple of 32 threads up to 512. A
- *                             block's piece begins at a 16-byte boundary of both arrays where they
- *                             have one in common; its threads take 8 elements at a time. */
+ *     gradient_<from>_<to>_<loss>    grid rows * pieces, blocks of a multiple of 32 threads up to
+ *                                   512. A block's groups of 8 elements lie on 16-byte boundaries
+ *                                   of both arrays where they have these in common. */
 #include "../src/det/gradient.h"
 #include "common.cuh"
 #include "finish.cuh"
@@ -75,7 +75,8 @@ template <int DTYPE> SB_DET void group_values(float v[GROUP], const group_words<
     for (int i = 0; i < GROUP; i++) v[i] = unpack<DTYPE>(words, i);
 }
 
-template <int DTYPE> SB_DET void store_group(char *p, const float v[GROUP], bool plain)
+/* plain: no value is NaN. */
+template <int DTYPE, bool plain> SB_DET void store_group(char *p, const float v[GROUP])
 {
     uint32_t w[GROUP];
     constexpr int WORDS = DTYPE == SB_CUDA_F32 ? GROUP : GROUP / 2;
@@ -88,7 +89,7 @@ template <int DTYPE> SB_DET void store_group(char *p, const float v[GROUP], bool
 #pragma unroll
     for (int k = 0; k < WORDS; k += 4) {
         uint4 part = { w[k], w[k + 1], w[k + 2], w[k + 3] };
-        *(uint4 *)(p + 4 * k) = part;
+        store16(p + 4 * k, part);
     }
 }
 
@@ -96,7 +97,7 @@ template <int DTYPE> SB_DET void store_group(char *p, const float v[GROUP], bool
 
 /* By one thread: what row source of the logits comes to, and its constants. reports: of a row's
  * blocks one does. */
-template <int DTYPE>
+template <int DTYPE, int OF>
 SB_DET void set_gradient_block(const sb_cuda_gradient_args &a, gradient_block *b, int64_t source,
                                int64_t first, int64_t last, bool reports)
 {
@@ -123,24 +124,24 @@ SB_DET void set_gradient_block(const sb_cuda_gradient_args &a, gradient_block *b
     }
     const sb_row constants = constants_of(in, r.tau);
     const sb_saved saved = ((const sb_saved *)a.saved)[row];
-    const sb_fault fault = sb_saved_fault(&saved, sb_bits32(constants.c), a.of & SB_OF_ENTROPY);
+    const sb_fault fault = sb_saved_fault(&saved, sb_bits32(constants.c), OF & SB_OF_ENTROPY);
     if (fault != SB_RECORD_FINE) {
         if (reports) report(in, SB_BAD_RECORD + fault, row);
         return;
     }
     if (saved.kind == SB_SAVED_NAN) return;
-    const sb_upstream up = { a.of & SB_OF_TOKEN ? ((const float *)a.token)[row] : 0.0f,
-                             a.of & SB_OF_ENTROPY ? ((const float *)a.entropy)[row] : 0.0f };
+    const sb_upstream up = { OF & SB_OF_TOKEN ? ((const float *)a.token)[row] : 0.0f,
+                             OF & SB_OF_ENTROPY ? ((const float *)a.entropy)[row] : 0.0f };
     b->kind = ROW_FORMULA;
     b->logits = r.logits;
-    b->g = sb_gradient_row_of(&saved, &constants, r.tau, up, a.of);
+    b->g = sb_gradient_row_of(&saved, &constants, r.tau, up, OF);
     const int64_t target = r.id - a.first;
-    if (!(a.of & SB_OF_TOKEN) || target < first || target >= last || target >= a.held || target < 0)
+    if (!(OF & SB_OF_TOKEN) || target < first || target >= last || target >= a.held || target < 0)
         return;
     b->target = target;
     const float x = is_kept(in, row, r.id) ? load_one<DTYPE>(r.logits, target)
                                            : sb_float(0xff800000u);
-    b->own = sb_gradient_at_target(x, &b->g, &saved, &constants, r.tau, up, a.of);
+    b->own = sb_gradient_at_target(x, &b->g, &saved, &constants, r.tau, up, OF);
 }
 
 /* Elements before the first one that lies on a 16-byte boundary of both arrays, modulo GROUP;
@@ -165,52 +166,76 @@ SB_DET void gradient_one(const sb_cuda_gradient_args &a, const gradient_block &b
     store_one<TO>(b.grad, i, x);
 }
 
-/* Elements first .. last - 1 of a row. */
+/* Groups of a piece, elements first .. last - 1 of a row, that lie on 16-byte boundaries and hold
+ * logits alone: the first begins at start. None where the arrays have no boundary in common. */
+struct group_span {
+    int64_t start, count;
+};
+
+template <int FROM, int TO>
+SB_DET group_span groups_of(const char *logits, char *grad, int64_t first, int64_t held)
+{
+    group_span s = { first, 0 };
+    int before = 0;
+    if (!common_boundary<FROM, TO>(logits, grad, &before)) return s;
+    s.start = first + ((before - first) % GROUP + GROUP) % GROUP;
+    s.count = held > s.start ? (held - s.start) / GROUP : 0;
+    return s;
+}
+
+/* The groups from k on that a thread takes at once. */
+template <int FROM>
+SB_DET void load_groups(group_words<FROM> x[AHEAD], const char *logits, const group_span &s,
+                        int64_t k)
+{
+#pragma unroll
+    for (int n = 0; n < AHEAD; n++) {
+        const int64_t at = k + (int64_t)n * blockDim.x;
+        if (at < s.count) load_group<FROM>(x[n], logits + (s.start + at * GROUP) * size_of<FROM>());
+    }
+}
+
+template <int FROM, int TO, int OF>
+SB_DET void gradient_group(char *grad, float v[GROUP], const sb_gradient_row &g)
+{
+    if (g.plain) {
+#pragma unroll
+        for (int e = 0; e < GROUP; e++) v[e] = sb_gradient_plain(v[e], &g, OF);
+        store_group<TO, true>(grad, v);
+    } else {
+#pragma unroll
+        for (int e = 0; e < GROUP; e++) v[e] = sb_gradient_at(v[e], &g, OF);
+        store_group<TO, false>(grad, v);
+    }
+}
+
+/* Elements first .. last - 1 of a row. x: what load_groups gave of s for the thread's first trip,
+ * if fetched. */
 template <int FROM, int TO, int OF>
 SB_DET void gradient_piece(const sb_cuda_gradient_args &a, const gradient_block &b, int64_t first,
-                           int64_t last)
+                           int64_t last, group_span s, group_words<FROM> x[AHEAD], bool fetched)
 {
     const sb_gradient_row g = b.g;
-    int before = 0;
-    const bool aligned = !a.in.kept && common_boundary<FROM, TO>(b.logits, b.grad, &before);
     const int64_t held = a.held < last ? a.held : last;
     int64_t i = first;
-    if (aligned) {
-        /* groups: start at before, modulo GROUP, and hold logits alone */
-        const int64_t start = first + ((before - first) % GROUP + GROUP) % GROUP;
-        const int64_t groups = held > start ? (held - start) / GROUP : 0;
-        const int64_t end = start + groups * GROUP;
-        for (int64_t k = threadIdx.x; k < groups; k += (int64_t)blockDim.x * AHEAD) {
-            group_words<FROM> x[AHEAD];
+    if (!fetched && !a.in.kept) s = groups_of<FROM, TO>(b.logits, b.grad, first, held);
+    for (int64_t k = threadIdx.x; k < s.count; k += (int64_t)blockDim.x * AHEAD) {
+        if (!fetched) load_groups<FROM>(x, b.logits, s, k);
+        fetched = false;
 #pragma unroll
-            for (int n = 0; n < AHEAD; n++) {
-                const int64_t at = k + (int64_t)n * blockDim.x;
-                if (at < groups)
-                    load_group<FROM>(x[n], b.logits + (start + at * GROUP) * size_of<FROM>());
-            }
-#pragma unroll
-            for (int n = 0; n < AHEAD; n++) {
-                const int64_t at = k + (int64_t)n * blockDim.x, element = start + at * GROUP;
-                float v[GROUP];
-                if (at >= groups) continue;
-                group_values<FROM>(v, x[n]);
-#pragma unroll
-                for (int e = 0; e < GROUP; e++) v[e] = sb_gradient_at(v[e], &g, OF);
-                bool plain = g.plain;
-                if ((uint64_t)(b.target - element) < GROUP) {
-#pragma unroll
-                    for (int e = 0; e < GROUP; e++)
-                        if (element + e == b.target) v[e] = b.own;
-                    plain = false;
-                }
-                store_group<TO>(b.grad + element * size_of<TO>(), v, plain);
-            }
+        for (int n = 0; n < AHEAD; n++) {
+            const int64_t at = k + (int64_t)n * blockDim.x, element = s.start + at * GROUP;
+            float v[GROUP];
+            if (at >= s.count) continue;
+            group_values<FROM>(v, x[n]);
+            gradient_group<FROM, TO, OF>(b.grad + element * size_of<TO>(), v, g);
+            if ((uint64_t)(b.target - element) < GROUP) store_one<TO>(b.grad, b.target, b.own);
         }
-        if (groups > 0) { /* the rest: what stands before and behind them */
-            for (i = first + threadIdx.x; i < start; i += blockDim.x)
-                gradient_one<FROM, TO, OF>(a, b, g, i, held);
-            i = end;
-        }
+    }
+    if (s.count > 0) { /* the rest: what stands before and behind them */
+        for (i = first + threadIdx.x; i < s.start; i += blockDim.x)
+            gradient_one<FROM, TO, OF>(a, b, g, i, held);
+        i = s.start + s.count * GROUP;
     }
     for (i += threadIdx.x; i < last; i += blockDim.x) gradient_one<FROM, TO, OF>(a, b, g, i, held);
 }
@@ -227,53 +252,59 @@ SB_DET void fill_piece(const gradient_block &b, int64_t first, int64_t last, int
     const int64_t start = min(first + to, last), alike = b.kind == ROW_ZERO ? last : held;
     const int64_t full = alike > start ? start + (alike - start) / STEP * STEP : start;
     for (int64_t i = start + (int64_t)threadIdx.x * STEP; i < full; i += (int64_t)blockDim.x * STEP)
-        *(uint4 *)(b.grad + i * size_of<TO>()) = words;
+        store16(b.grad + i * size_of<TO>(), words);
     for (int64_t i = first + threadIdx.x; i < start; i += blockDim.x)
         store_one<TO>(b.grad, i, i < held ? x : 0.0f);
     for (int64_t i = full + threadIdx.x; i < last; i += blockDim.x)
         store_one<TO>(b.grad, i, i < held ? x : 0.0f);
 }
 
-/* Begins to fetch a piece's logits, where that takes no more than the id to see that they may be
- * read: while one thread works on the row's constants. */
-template <int FROM>
-SB_DET void fetch_piece(const sb_cuda_gradient_args &a, int64_t row, int64_t first, int64_t last)
+/* Whether it takes no more than the id to see that a row's logits may be read. */
+SB_DET bool may_fetch(const sb_cuda_gradient_args &a, int64_t row)
 {
-    const sb_cuda_args &in = a.in;
-    if (!in.simple || in.kept) return;
-    const int64_t id = int_at(in.ids, in.ids_dtype, row);
-    if (id == in.ignore_index || (uint64_t)id >= (uint64_t)in.vocab) return;
-    const int64_t held = min(min(a.held, last), first + (int64_t)blockDim.x * GROUP * AHEAD);
-    const char *logits = (const char *)in.logits + row * in.row_stride * size_of<FROM>();
-    const char *p = logits + first * size_of<FROM>() + (int64_t)threadIdx.x * 128;
-    for (; p < logits + held * size_of<FROM>(); p += (int64_t)blockDim.x * 128) prefetch(p);
+    if (!a.simple) return false;
+    const int64_t id = int_at(a.in.ids, a.in.ids_dtype, row);
+    return id != a.in.ignore_index && (uint64_t)id < (uint64_t)a.in.vocab;
 }
 
-template <int FROM, int TO> SB_DET void gradient_rows(const sb_cuda_gradient_args &a)
+/* Rows from the last to the first: what the forward pass read last may still be in L2. Logits are
+ * on their way while one thread works on the row's constants. */
+template <int FROM, int TO, int OF> SB_DET void gradient_rows(const sb_cuda_gradient_args &a)
 {
     __shared__ gradient_block b;
-    const uint32_t pieces = (uint32_t)a.pieces;
-    const int64_t source = blockIdx.x / pieces, piece = blockIdx.x % pieces;
+    const uint32_t pieces = (uint32_t)a.pieces, back = gridDim.x - 1 - blockIdx.x;
+    const int64_t source = back / pieces, piece = back % pieces;
     const int64_t first = piece * a.piece, last = min(first + a.piece, a.width);
-    fetch_piece<FROM>(a, source, first, last);
-    if (threadIdx.x == 0) set_gradient_block<FROM>(a, &b, source, first, last, piece == 0);
+    const bool fetched = may_fetch(a, source);
+    group_span s = { first, 0 };
+    group_words<FROM> x[AHEAD];
+    if (threadIdx.x == 0) set_gradient_block<FROM, OF>(a, &b, source, first, last, piece == 0);
+    __syncwarp(); /* the first warp's groups come late, and take no registers from the constants */
+    if (fetched) {
+        const char *logits = (const char *)a.in.logits + source * a.in.row_stride * size_of<FROM>();
+        char *grad = (char *)a.grad + source * a.row_stride * size_of<TO>();
+        s = groups_of<FROM, TO>(logits, grad, first, min(a.held, last));
+        load_groups<FROM>(x, logits, s, threadIdx.x);
+    }
     __syncthreads(); /* b is written, and the target's logit read */
-    if (b.kind != ROW_FORMULA) fill_piece<TO>(b, first, last, min(a.held, last));
-    else if (a.of == SB_OF_TOKEN) gradient_piece<FROM, TO, SB_OF_TOKEN>(a, b, first, last);
-    else if (a.of == SB_OF_ENTROPY) gradient_piece<FROM, TO, SB_OF_ENTROPY>(a, b, first, last);
-    else gradient_piece<FROM, TO, SB_OF_TOKEN | SB_OF_ENTROPY>(a, b, first, last);
+    if (b.kind == ROW_FORMULA) gradient_piece<FROM, TO, OF>(a, b, first, last, s, x, fetched);
+    else fill_piece<TO>(b, first, last, min(a.held, last));
 }
 
-#define GRADIENT(from, FROM, to, TO)                                                               \
-    extern "C" __global__ void __launch_bounds__(512, 2)                                           \
-        gradient_##from##_##to(const __grid_constant__ sb_cuda_gradient_args a)                    \
+#define GRADIENT(from, FROM, to, TO, of, OF, BLOCKS)                                               \
+    extern "C" __global__ void __launch_bounds__(512, BLOCKS)                                      \
+        gradient_##from##_##to##_##of(const __grid_constant__ sb_cuda_gradient_args a)             \
     {                                                                                              \
-        gradient_rows<FROM, TO>(a);                                                                \
+        gradient_rows<FROM, TO, OF>(a);                                                            \
     }
+#define GRADIENT_LOSSES(from, FROM, to, TO)                                                        \
+    GRADIENT(from, FROM, to, TO, token, SB_OF_TOKEN, 3)                                            \
+    GRADIENT(from, FROM, to, TO, entropy, SB_OF_ENTROPY, 2)                                        \
+    GRADIENT(from, FROM, to, TO, both, SB_OF_TOKEN | SB_OF_ENTROPY, 2)
 #define GRADIENTS(from, FROM)                                                                      \
-    GRADIENT(from, FROM, f32, SB_CUDA_F32)                                                         \
-    GRADIENT(from, FROM, f16, SB_CUDA_F16)                                                         \
-    GRADIENT(from, FROM, bf16, SB_CUDA_BF16)
+    GRADIENT_LOSSES(from, FROM, f32, SB_CUDA_F32)                                                  \
+    GRADIENT_LOSSES(from, FROM, f16, SB_CUDA_F16)                                                  \
+    GRADIENT_LOSSES(from, FROM, bf16, SB_CUDA_BF16)
 GRADIENTS(f32, SB_CUDA_F32)
 GRADIENTS(f16, SB_CUDA_F16)
 GRADIENTS(bf16, SB_CUDA_BF16)

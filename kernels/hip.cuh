@@ -124,6 +124,7 @@ SB_DET void prefetch(const char *) {}
 
 SB_DET uint4 load16(const char *p) { return *(const uint4 *)p; }
 SB_DET uint4 load16_mutable(const char *p) { return load16(p); }
+SB_DET void store16(char *p, uint4 v) { *(uint4 *)p = v; }
 
 typedef uint64_t shared_address;
 

@@ -211,16 +211,21 @@ uint64_t sb_cuda_entropy_workspace(sb_context *ctx, const sb_logprob_out *out, c
 /* ---- cuda_gradient.c ---------------------------------------------------------------------- */
 
 /* From and to. */
+/* By the logits' dtype, the gradient's, and the loss, in this order. */
+#define SB_CUDA_GRADIENT_LOSSES(X, kernel)                                                         \
+    X(kernel##_token)                                                                              \
+    X(kernel##_entropy)                                                                            \
+    X(kernel##_both)
 #define SB_CUDA_GRADIENT_KERNELS(X)                                                                \
-    X(gradient_f32_f32)                                                                            \
-    X(gradient_f32_f16)                                                                            \
-    X(gradient_f32_bf16)                                                                           \
-    X(gradient_f16_f32)                                                                            \
-    X(gradient_f16_f16)                                                                            \
-    X(gradient_f16_bf16)                                                                           \
-    X(gradient_bf16_f32)                                                                           \
-    X(gradient_bf16_f16)                                                                           \
-    X(gradient_bf16_bf16)
+    SB_CUDA_GRADIENT_LOSSES(X, gradient_f32_f32)                                                   \
+    SB_CUDA_GRADIENT_LOSSES(X, gradient_f32_f16)                                                   \
+    SB_CUDA_GRADIENT_LOSSES(X, gradient_f32_bf16)                                                  \
+    SB_CUDA_GRADIENT_LOSSES(X, gradient_f16_f32)                                                   \
+    SB_CUDA_GRADIENT_LOSSES(X, gradient_f16_f16)                                                   \
+    SB_CUDA_GRADIENT_LOSSES(X, gradient_f16_bf16)                                                  \
+    SB_CUDA_GRADIENT_LOSSES(X, gradient_bf16_f32)                                                  \
+    SB_CUDA_GRADIENT_LOSSES(X, gradient_bf16_f16)                                                  \
+    SB_CUDA_GRADIENT_LOSSES(X, gradient_bf16_bf16)
 
 typedef struct sb_cuda_gradients {
     CUmodule module;

@@ -99,6 +99,7 @@ typedef struct sb_cuda_gradient_args {
     int64_t piece, pieces;                   /* elements a block, a multiple of 8; blocks a row */
     int32_t grad_size;                       /* bytes of an element */
     int32_t of;                              /* SB_OF_* */
+    int32_t simple; /* in.simple, no kept sets, and rows of grad follow each other at row_stride */
 } sb_cuda_gradient_args;
 
 #endif

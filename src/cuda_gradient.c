@@ -11,22 +11,15 @@ extern const unsigned char sb_fatbin_gradient[];
 SB_CUDA_LOADER(sb_cuda_gradients_load, sb_cuda_gradients, SB_CUDA_GRADIENT_KERNELS,
                sb_fatbin_gradient)
 
-static CUfunction kernel_for(const sb_cuda_gradients *k, int32_t from, int32_t to)
+/* SB_F32, SB_F16, SB_BF16: 0, 1, 2. */
+static int place_of(int32_t dtype) { return dtype == SB_F32 ? 0 : dtype == SB_F16 ? 1 : 2; }
+
+static CUfunction kernel_for(const sb_cuda_gradients *k, int32_t from, int32_t to, int32_t of)
 {
-    switch (from) {
-    case SB_F32:
-        return to == SB_F32   ? k->gradient_f32_f32
-               : to == SB_F16 ? k->gradient_f32_f16
-                              : k->gradient_f32_bf16;
-    case SB_F16:
-        return to == SB_F32   ? k->gradient_f16_f32
-               : to == SB_F16 ? k->gradient_f16_f16
-                              : k->gradient_f16_bf16;
-    default:
-        return to == SB_F32   ? k->gradient_bf16_f32
-               : to == SB_F16 ? k->gradient_bf16_f16
-                              : k->gradient_bf16_bf16;
-    }
+#define KERNEL(name) k->name,
+    const CUfunction kernels[] = { SB_CUDA_GRADIENT_KERNELS(KERNEL) };
+#undef KERNEL
+    return kernels[(place_of(from) * 3 + place_of(to)) * 3 + of - SB_OF_TOKEN];
 }
 
 static sb_status check_pointers(sb_context *ctx, const sb_gradient *gradient)
@@ -68,6 +61,7 @@ static sb_cuda_gradient_args args_of(sb_context *ctx, const sb_gradient *gradien
     a.held = call->held;
     a.grad_size = (int32_t)sb_itemsize(gradient->dtype);
     a.of = (gradient->token ? SB_OF_TOKEN : 0) | (gradient->entropy ? SB_OF_ENTROPY : 0);
+    a.simple = a.in.simple && !a.in.kept && a.batch_stride == call->in.time * a.row_stride;
     return a;
 }
 
@@ -98,7 +92,8 @@ static sb_status inside(sb_context *ctx, void *arguments)
     if (status == SB_OK) status = check_pointers(ctx, g->gradient);
     if (status == SB_OK)
         status = sb_cuda_launch(
-            ctx, kernel_for(sb_cuda_gradients_of(ctx), call->in.logits_dtype, g->gradient->dtype),
+            ctx,
+            kernel_for(sb_cuda_gradients_of(ctx), call->in.logits_dtype, g->gradient->dtype, a.of),
             grid, &a.in, call->launch.stream);
     if (status == SB_OK && call->launch.check)
         status = sb_cuda_check_call(ctx, call, NULL, NULL, g->gradient);

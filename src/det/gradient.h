@@ -22,7 +22,7 @@ typedef struct sb_gradient_row {
     float token;   /* w of the logprob, negative for a positive upstream gradient */
     float entropy; /* w of the entropy */
     float s;       /* what k is shifted by: k + s is log2 p + H2 */
-    int32_t plain; /* no element can be NaN or infinite */
+    int32_t plain; /* no element can be NaN or infinite, and none needs the clamp but -inf */
 } sb_gradient_row;
 
 /* Upstream gradients of a row; of_*: whether there is one. */
@@ -58,18 +58,18 @@ SB_DET sb_gradient_row sb_gradient_row_of(const sb_saved *saved, const sb_row *r
         g.s = (float)((saved->h2 + d) - (double)k);
         g.entropy = (float)-((((double)up.entropy * SB_LN2) / (double)tau) / saved->g);
     }
-    /* |v| < 2, |k + s| < 2^23 */
-    g.plain = sb_is_below(g.token, 0x1p+100f) && sb_is_below(g.entropy, 0x1p+100f);
+    /* |v| < 2, |k + s| < 2^23. What the clamp to +-2^21 / c would change lies far below e: no logit
+     * is much larger than the sum. */
+    g.plain = sb_is_below(g.token, 0x1p+100f) && sb_is_below(g.entropy, 0x1p+100f) &&
+              sb_is_below(g.e, 0x1p+19f);
     return g;
 }
 
 SB_DET float sb_gradient_nan(float x) { return sb_is_nan(x) ? sb_float(SB_NAN_BITS) : x; }
 
-/* The gradient at a logit; of is a constant where this is in a loop. */
-SB_DET float sb_gradient_at(float x, const sb_gradient_row *g, int of)
+/* At the clamped logit y, whose z is fma(y, c, magic). */
+SB_DET float sb_gradient_term(float y, float z, const sb_gradient_row *g, int of)
 {
-    float y = sb_clamp(x, g->lim);
-    float z = sb_fma32(y, g->c, g->magic);
     float n = z - g->magic;
     float r = sb_fma32(y, g->c, -n);
     float v = sb_float(sb_bits32(sb_exp2(r)) + (sb_bits32(z) << 23));
@@ -80,8 +80,25 @@ SB_DET float sb_gradient_at(float x, const sb_gradient_row *g, int of)
         float entropy = sb_fma32(v * (k + g->s), g->entropy, 0.0f);
         sum = of & SB_OF_TOKEN ? sum + entropy : entropy;
     }
+    return sum;
+}
+
+/* The gradient at a logit; of is a constant where this is in a loop. */
+SB_DET float sb_gradient_at(float x, const sb_gradient_row *g, int of)
+{
+    float y = sb_clamp(x, g->lim);
+    float z = sb_fma32(y, g->c, g->magic);
+    float sum = sb_gradient_term(y, z, g, of);
     /* a clamped -inf is not far enough down where all logits are */
     return sb_is_absent(x) || z < SB_GRADIENT_LOW ? 0.0f : sum;
+}
+
+/* The same, where g->plain. */
+SB_DET float sb_gradient_plain(float x, const sb_gradient_row *g, int of)
+{
+    float z = sb_fma32(x, g->c, g->magic);
+    float sum = sb_gradient_term(x, z, g, of);
+    return z < SB_GRADIENT_LOW ? 0.0f : sum;
 }
 
 /* The gradient at the target, of a row whose logprob is asked for. */
