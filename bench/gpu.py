@@ -99,17 +99,22 @@ extern "C" int floor_empty(void *stream)
 FLOOR_KERNELS = [(1, 256), (2, 256), (2, 512), (4, 256), (4, 512)] # 16-byte loads, threads
 
 
-def build_floor():
+def build(source):
+    """A library of CUDA source, for this GPU."""
     nvcc = (os.environ.get("NVCC") or shutil.which("nvcc")
             or os.path.join(os.environ.get("CUDA_HOME", "/usr/local/cuda"), "bin", "nvcc"))
     major, minor = torch.cuda.get_device_capability()
     with tempfile.TemporaryDirectory() as folder:
-        source, library = os.path.join(folder, "floor.cu"), os.path.join(folder, "floor.so")
-        with open(source, "w") as f:
-            f.write(FLOOR)
+        text, library = os.path.join(folder, "bench.cu"), os.path.join(folder, "bench.so")
+        with open(text, "w") as f:
+            f.write(source)
         subprocess.run([nvcc, "-O3", f"-arch=sm_{major}{minor}", "-shared", "-Xcompiler", "-fPIC",
-                        "-o", library, source], check=True)
-        loaded = ctypes.CDLL(library)
+                        "-o", library, text], check=True)
+        return ctypes.CDLL(library)
+
+
+def build_floor():
+    loaded = build(FLOOR)
     loaded.floor_read.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int,
                                   ctypes.c_void_p, ctypes.c_void_p]
     loaded.floor_empty.argtypes = [ctypes.c_void_p]

@@ -37,7 +37,22 @@ class Out(ctypes.Structure):
     _fields_ = [
         ("size", ctypes.c_uint32), ("reserved", ctypes.c_uint32), ("token", ctypes.c_void_p),
         ("lse", ctypes.c_void_p), ("sequence", ctypes.c_void_p), ("count", ctypes.c_void_p),
-        ("outside", ctypes.c_void_p)]
+        ("outside", ctypes.c_void_p), ("entropy", ctypes.c_void_p), ("saved", ctypes.c_void_p)]
+
+
+class Gradient(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_uint32), ("dtype", ctypes.c_int32), ("grad", ctypes.c_void_p),
+        ("width", ctypes.c_int64), ("row_stride", ctypes.c_int64), ("batch_stride", ctypes.c_int64),
+        ("saved", ctypes.c_void_p), ("token", ctypes.c_void_p), ("entropy", ctypes.c_void_p),
+        ("first", ctypes.c_int64), ("held", ctypes.c_int64)]
+
+
+class First(ctypes.Structure):
+    """sb_ids_out and sb_topk_out: three places after the head."""
+    _fields_ = [
+        ("size", ctypes.c_uint32), ("reserved", ctypes.c_uint32), ("a", ctypes.c_void_p),
+        ("b", ctypes.c_void_p), ("lse", ctypes.c_void_p)]
 
 
 class Launch(ctypes.Structure):
@@ -59,6 +74,9 @@ def _load():
     loaded.sb_close.argtypes, loaded.sb_close.restype = [pointer], None
     loaded.sb_logprob.argtypes = [pointer] * 4
     loaded.sb_workspace_size.argtypes = [pointer] * 5
+    loaded.sb_logprob_backward.argtypes = loaded.sb_order_workspace_size.argtypes = [pointer] * 4
+    loaded.sb_logprob_ids.argtypes = loaded.sb_topk.argtypes = [pointer] * 3 + [ctypes.c_int64,
+                                                                               pointer]
     loaded.sb_check.argtypes = loaded.sb_stream_wait.argtypes = [pointer] * 2
     loaded.sb_stream_create.argtypes = loaded.sb_stream_destroy.argtypes = [pointer] * 2
     loaded.sb_memory_alloc.argtypes = [pointer, pointer, u64, i32]
@@ -83,7 +101,9 @@ def _dtype(array):
 
 
 class Call:
-    """One sb_logprob, its structs made; call it, with a stream, as often as wanted."""
+    """One sb_logprob, its structs made; call it, with a stream, as often as wanted.
+
+    backward, ids and topk make other calls of the same batch and launch."""
 
     def __init__(self, ctx, batch, out, launch, keep):
         self.ctx, self.batch, self.out, self.launch, self.keep = ctx, batch, out, launch, keep
@@ -101,6 +121,34 @@ class Call:
     def __call__(self, stream=None):
         self.launch.stream = stream
         self.ctx.must(lib.sb_logprob(self.ctx.handle, *self.pointers))
+
+    def backward(self, grad, saved, token=None, entropy=None):
+        """A function of a stream: the gradient, from tensors as sb_gradient has them."""
+        gradient = Gradient(size=ctypes.sizeof(Gradient), dtype=_dtype(grad), grad=_address(grad),
+                            saved=_address(saved), token=_address(token),
+                            entropy=_address(entropy))
+        return self._other(lib.sb_logprob_backward, gradient, [grad, saved, token, entropy])
+
+    def ids(self, k, logprob, rank=None):
+        out = First(size=ctypes.sizeof(First), a=_address(logprob), b=_address(rank))
+        return self._other(lib.sb_logprob_ids, out, [logprob, rank], k)
+
+    def topk(self, k, ids, logprob):
+        out = First(size=ctypes.sizeof(First), a=_address(ids), b=_address(logprob))
+        return self._other(lib.sb_topk, out, [ids, logprob], k)
+
+    def order_workspace_size(self):
+        size = ctypes.c_uint64()
+        self.ctx.must(lib.sb_order_workspace_size(self.ctx.handle, ctypes.byref(size),
+                                                  *self.pointers[1:]))
+        return size.value
+
+    def _other(self, function, out, keep, *k):
+        def call(stream=None, keep=keep): # keep: alive as long as the function
+            self.launch.stream = stream
+            self.ctx.must(function(self.ctx.handle, ctypes.addressof(out), self.pointers[1], *k,
+                                   self.pointers[2]))
+        return call
 
 
 class Context:
@@ -123,7 +171,8 @@ class Context:
 
     def prepare(self, logits, ids, token=None, lse=None, sequence=None, count=None, mask=None,
                 temperatures=None, row_list=None, cu_seqlens=None, shape=None, shift=0,
-                temperature=1.0, row_stride=0, split=0, threads=0, cluster=0, check=0):
+                temperature=1.0, row_stride=0, split=0, threads=0, cluster=0, check=0,
+                entropy=None, saved=None):
         """A Call. logits: [N, V] tensor; or shape says (N, V), or (B, T, V)."""
         *rows, vocab = shape or logits.shape
         batch = Batch(
@@ -132,16 +181,18 @@ class Context:
             mask=_address(mask), temperatures=_address(temperatures), row_list=_address(row_list),
             row_count=0 if row_list is None else len(row_list), ignore_index=-100,
             cu_seqlens_dtype=I32 if cu_seqlens is None else _dtype(cu_seqlens),
-            ids_dtype=_dtype(ids), temperature=temperature, shift=shift)
+            ids_dtype=I32 if ids is None else _dtype(ids), temperature=temperature, shift=shift)
         if cu_seqlens is not None:
             batch.batch, batch.rows = len(cu_seqlens) - 1, rows[0]
         else:
             batch.batch, batch.time = rows if len(rows) == 2 else (1, rows[0])
         out = Out(size=ctypes.sizeof(Out), token=_address(token), lse=_address(lse),
-                  sequence=_address(sequence), count=_address(count))
+                  sequence=_address(sequence), count=_address(count), entropy=_address(entropy),
+                  saved=_address(saved))
         launch = Launch(size=ctypes.sizeof(Launch), split=split, threads=threads,
                         cluster=cluster, check=check)
-        keep = [logits, ids, token, lse, sequence, count, mask, temperatures, row_list, cu_seqlens]
+        keep = [logits, ids, token, lse, sequence, count, mask, temperatures, row_list, cu_seqlens,
+                entropy, saved]
         return Call(self, batch, out, launch, keep)
 
     def logprob(self, logits, ids, stream=None, **options):
