@@ -10,6 +10,7 @@
 #include "cpu_block.h"
 #include "cpu_gradient.h"
 #include "cpu_moments.h"
+#include "cpu_rows.h"
 
 static int available(void)
 {

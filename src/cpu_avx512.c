@@ -8,6 +8,7 @@
 #include "cpu_block.h"
 #include "cpu_gradient.h"
 #include "cpu_moments.h"
+#include "cpu_rows.h"
 
 static int available(void) { return __builtin_cpu_supports("avx512f"); }
 

@@ -1,5 +1,5 @@
 /* cpu_block.h - the leaf and the accumulator over W leaves at once, W the lanes of a vector of
- * floats.
+ * floats. With cpu_moments.h and cpu_rows.h it is the path of an instruction set.
  *
  * Included by cpu_avx2.c and cpu_avx512.c after they define, for their instruction set:
  *
@@ -22,18 +22,33 @@
 #define BLOCK (SB_LEAF * W)
 
 typedef struct block_state {
-    sb_state *state; /* J, and the digits that were flushed */
-    vq l[3];         /* lanes' digits of the same window */
+    sb_state *state;     /* J, and the digits that were flushed */
+    sb_moments *moments; /* the same with its moments, where they are asked for, or null */
     const sb_row *row;
+    vq l[3]; /* lanes' digits of the same window */
+    vq g[3]; /* their moments about BACK octaves below the state's reference */
+    vf best; /* the largest logits */
 } block_state;
+
+#define BACK 64 /* a leaf that adds to the window is never further below the reference */
+
+static inline uint64_t sum_of_lanes(vq v)
+{
+    uint64_t lane[W / 2], sum = 0;
+    memcpy(lane, &v, sizeof lane);
+    for (int i = 0; i < W / 2; i++) sum += lane[i];
+    return sum;
+}
 
 static inline void flush(block_state *b)
 {
     for (int k = 0; k < 3; k++) {
-        uint64_t lane[W / 2];
-        memcpy(lane, &b->l[k], sizeof lane);
-        for (int i = 0; i < W / 2; i++) b->state->l[k] += lane[i];
+        uint64_t l = sum_of_lanes(b->l[k]);
+        b->state->l[k] += l;
         b->l[k] = vq_zero();
+        if (!b->moments) continue;
+        b->moments->g[k] += (int64_t)(sum_of_lanes(b->g[k]) - BACK * l);
+        b->g[k] = vq_zero();
     }
 }
 
@@ -41,7 +56,8 @@ static inline void rise_to(block_state *b, uint32_t J)
 {
     if (J <= b->state->J) return;
     flush(b);
-    sb_state_rise(b->state, J);
+    if (b->moments) sb_moments_rise(b->moments, J);
+    else sb_state_rise(b->state, J);
 }
 
 /* Adds M[k] * 2^(a[k] - ...) for half of the lanes. With d = a - 32 (J - 1), digit k of M << d is
@@ -63,13 +79,19 @@ static inline void add_wide(block_state *b, const float *m, uint32_t wide, const
     for (int k = 0; k < W; k++) {
         float x[SB_LEAF];
         sb_leaf leaf;
+        sb_moment_leaf with;
         float A;
         if (!(wide >> k & 1)) continue;
         /* A leaf that starts 3 digits below the window adds nothing: finfo.min used as a mask. */
         A = sb_leaf_octave(sb_clamp(m[k], b->row->lim), b->row->c);
         if (((uint32_t)((int32_t)A + SB_BIAS) >> 5) + 2 < b->state->J) continue;
         memcpy(x, (const char *)logits + sizeof x * (size_t)k, sizeof x);
-        if (sb_leaf_of(&leaf, x, b->row) == SB_LEAF_PRESENT) sb_state_add(b->state, &leaf);
+        if (b->moments) {
+            if (sb_moment_leaf_of(&with, x, b->row) == SB_LEAF_PRESENT)
+                sb_moments_add(b->moments, &with);
+        } else if (sb_leaf_of(&leaf, x, b->row) == SB_LEAF_PRESENT) {
+            sb_state_add(b->state, &leaf);
+        }
     }
 }
 
@@ -108,7 +130,8 @@ static inline int has_nan(const float *x)
  * Vector max loses NaN. In 16-bit logits a NaN is left to the second pass: its lowest 9 bits as
  * fp32 are 0, so that scaling does not touch it and the leaf's sum is NaN. */
 static inline __attribute__((always_inline)) int read_head(block_state *b, block_head *head,
-                                                           const void *logits, vector_load load)
+                                                           const void *logits, vector_load load,
+                                                           int moments)
 {
     const int early = load == vf_load_f32;
     const vf c = vf_splat(b->row->c), even = vf_splat(SB_EVEN_MAGIC);
@@ -128,6 +151,7 @@ static inline __attribute__((always_inline)) int read_head(block_state *b, block
     }
     if (nan) return 0;
     m = fold_max(v);
+    if (moments) b->best = vf_max(b->best, m);
 
     head->absent = vf_equal(m, vf_splat(-__builtin_inff()));
     m = vf_zero_where(m, head->absent);
@@ -151,10 +175,12 @@ static inline __attribute__((always_inline)) int read_head(block_state *b, block
     return 1;
 }
 
-/* W terms of a leaf. */
-static inline __attribute__((always_inline)) vf terms_of(vf x, vf thr, vf c, vf magic)
+/* W logits of a leaf, clamped; NaN stays. */
+static inline vf clamped(const void *x, int i, vf thr) { return vf_max(thr, vf_load_f32(x, i)); }
+
+/* Their terms. */
+static inline __attribute__((always_inline)) vf terms_of(vf y, vf c, vf magic)
 {
-    vf y = vf_max(thr, x); /* x, if that is NaN */
     vf z = vf_fma(y, c, magic);
     vf r = vf_fms(y, c, vf_sub(z, magic));
     vf p = SB_EXP2_HORNER(vf_fma, vf_splat, r);
@@ -166,12 +192,30 @@ static inline __attribute__((always_inline)) vf leaf_terms(const block_head *hea
                                                            int k, vf c)
 {
     const vf thr = vf_splat(head->thr[k]), magic = vf_splat(head->magic[k]);
-    vf low = terms_of(vf_load_f32(x, SB_LEAF * k), thr, c, magic);
+    vf low = terms_of(clamped(x, SB_LEAF * k, thr), c, magic);
 #if HALVES == 2
-    return vf_add(low, terms_of(vf_load_f32(x, SB_LEAF * k + W), thr, c, magic));
+    return vf_add(low, terms_of(clamped(x, SB_LEAF * k + W, thr), c, magic));
 #else
     return low;
 #endif
+}
+
+/* Leaves' sums as integers, and their places: 0 where a leaf adds nothing. */
+static inline vi integers_of(const block_head *head, vf s)
+{
+    return vi_zero_where(vf_to_vi(vf_mul(s, vf_splat(0x1p+24f))), head->absent);
+}
+
+static inline vi places_of(const block_head *head)
+{
+    return vi_zero_where(vi_add(vf_to_vi(head->A), vi_splat(SB_BIAS)), head->absent);
+}
+
+/* Moves the window up to where all leaves fit. */
+static inline void rise_over(block_state *b, vi a)
+{
+    if (vi_not_below(a, vi_splat((int32_t)(32 * (b->state->J + 1)))))
+        rise_to(b, (uint32_t)vi_largest(a) >> 5);
 }
 
 /* Second pass: the terms, their trees, and the sums into the window. x: the logits as fp32. False:
@@ -186,88 +230,12 @@ static inline __attribute__((always_inline)) int add_terms(block_state *b, const
     for (int k = 0; k < W; k++) v[k] = leaf_terms(head, x, k, c);
     s = fold_add(v);
     if (!head->checked && vf_unordered(s, s)) return 0;
-    M = vi_zero_where(vf_to_vi(vf_mul(s, vf_splat(0x1p+24f))), head->absent);
-    a = vi_zero_where(vi_add(vf_to_vi(head->A), vi_splat(SB_BIAS)), head->absent);
+    M = integers_of(head, s);
+    a = places_of(head);
 
-    if (vi_not_below(a, vi_splat((int32_t)(32 * (b->state->J + 1)))))
-        rise_to(b, (uint32_t)vi_largest(a) >> 5);
+    rise_over(b, a);
     first = vi_sub(vi_splat((int32_t)(32 * b->state->J)), a); /* 32 - d */
     add_digits(b, vi_low_half(M), vi_low_half(first));
     add_digits(b, vi_high_half(M), vi_high_half(first));
     return 1;
-}
-
-/* The first pass runs a block ahead, so that the processor always has independent work at hand. */
-static inline __attribute__((always_inline)) int add_blocks(block_state *b, const void *logits,
-                                                            int64_t blocks, vector_load load,
-                                                            int itemsize)
-{
-    block_head heads[2];
-    const char *at = logits;
-    if (blocks == 0) return 1;
-    if (!read_head(b, &heads[0], at, load)) return 0;
-    for (int64_t i = 0; i < blocks; i++, at += BLOCK * itemsize) {
-        if (i + 1 < blocks && !read_head(b, &heads[(i + 1) & 1], at + BLOCK * itemsize, load))
-            return 0;
-        if (!add_terms(b, &heads[i & 1], load == vf_load_f32 ? (const void *)at : heads[i & 1].x))
-            return 0;
-    }
-    return 1;
-}
-
-static inline __attribute__((always_inline)) void reduce(sb_state *state, const void *logits,
-                                                         int64_t n, const sb_row *row,
-                                                         vector_load load, int itemsize,
-                                                         float (*load_one)(const void *, int64_t))
-{
-    block_state b = { state, { vq_zero(), vq_zero(), vq_zero() }, row };
-    int64_t done = n / BLOCK * BLOCK;
-    int fine;
-
-    if (state->J == SB_J_POISON) return;
-    fine = add_blocks(&b, logits, n / BLOCK, load, itemsize);
-    if (fine && done < n) {
-        float last[BLOCK];
-        for (int k = 0; k < BLOCK; k++)
-            last[k] = done + k < n ? load_one(logits, done + k) : -__builtin_inff();
-        fine = add_blocks(&b, last, 1, vf_load_f32, 4);
-    }
-    flush(&b);
-    if (!fine) sb_state_poison(state);
-}
-
-static float one_f32(const void *logits, int64_t i)
-{
-    float x;
-    memcpy(&x, (const char *)logits + i * 4, 4);
-    return x;
-}
-
-static float one_f16(const void *logits, int64_t i)
-{
-    uint16_t x;
-    memcpy(&x, (const char *)logits + i * 2, 2);
-    return sb_from_f16(x);
-}
-
-static float one_bf16(const void *logits, int64_t i)
-{
-    uint16_t x;
-    memcpy(&x, (const char *)logits + i * 2, 2);
-    return sb_from_bf16(x);
-}
-
-static void reduce_f32(sb_state *state, const void *logits, int64_t n, const sb_row *row)
-{
-    reduce(state, logits, n, row, vf_load_f32, 4, one_f32);
-}
-
-static void reduce_f16(sb_state *state, const void *logits, int64_t n, const sb_row *row)
-{
-    reduce(state, logits, n, row, vf_load_f16, 2, one_f16);
-}
-
-static void reduce_bf16(sb_state *state, const void *logits, int64_t n, const sb_row *row)
-{
-    reduce(state, logits, n, row, vf_load_bf16, 2, one_bf16);
 }

@@ -4,8 +4,8 @@
 
 #include "cpu.h"
 #include "cpu_gradient.h"
-#include "cpu_moments.h"
 #include "det/convert.h"
+#include "det/moments.h"
 
 static float load_f32(const void *logits, int64_t i)
 {
@@ -24,18 +24,42 @@ static uint16_t load_u16(const void *logits, int64_t i)
 static float load_f16(const void *logits, int64_t i) { return sb_from_f16(load_u16(logits, i)); }
 static float load_bf16(const void *logits, int64_t i) { return sb_from_bf16(load_u16(logits, i)); }
 
+typedef float (*scalar_load)(const void *logits, int64_t i);
+
+/* A leaf's logits; where the row ends, absent ones. */
+static inline void load_leaf(float x[SB_LEAF], const void *logits, int64_t first, int64_t n,
+                             scalar_load load)
+{
+    for (int64_t i = 0; i < SB_LEAF; i++)
+        x[i] = first + i < n ? load(logits, first + i) : sb_float(0xff800000u);
+}
+
 static inline void reduce(sb_state *state, const void *logits, int64_t n, const sb_row *row,
-                          float (*load)(const void *, int64_t))
+                          scalar_load load)
 {
     for (int64_t first = 0; first < n; first += SB_LEAF) {
-        int64_t here = n - first < SB_LEAF ? n - first : SB_LEAF;
         float x[SB_LEAF];
         sb_leaf leaf;
-        for (int64_t i = 0; i < SB_LEAF; i++)
-            x[i] = i < here ? load(logits, first + i) : sb_float(0xff800000u);
+        load_leaf(x, logits, first, n, load);
         switch (sb_leaf_of(&leaf, x, row)) {
         case SB_LEAF_PRESENT: sb_state_add(state, &leaf); break;
         case SB_LEAF_POISON: sb_state_poison(state); return;
+        case SB_LEAF_ABSENT: break;
+        }
+    }
+}
+
+static inline void reduce_moments(sb_moments *m, const void *logits, int64_t n, const sb_row *row,
+                                  scalar_load load)
+{
+    if (m->sum.J == SB_J_POISON) return;
+    for (int64_t first = 0; first < n; first += SB_LEAF) {
+        float x[SB_LEAF];
+        sb_moment_leaf leaf;
+        load_leaf(x, logits, first, n, load);
+        switch (sb_moment_leaf_of(&leaf, x, row)) {
+        case SB_LEAF_PRESENT: sb_moments_add(m, &leaf); break;
+        case SB_LEAF_POISON: sb_moments_poison(m); return;
         case SB_LEAF_ABSENT: break;
         }
     }
@@ -54,6 +78,21 @@ static void reduce_f16(sb_state *state, const void *logits, int64_t n, const sb_
 static void reduce_bf16(sb_state *state, const void *logits, int64_t n, const sb_row *row)
 {
     reduce(state, logits, n, row, load_bf16);
+}
+
+static void moments_f32(sb_moments *m, const void *logits, int64_t n, const sb_row *row)
+{
+    reduce_moments(m, logits, n, row, load_f32);
+}
+
+static void moments_f16(sb_moments *m, const void *logits, int64_t n, const sb_row *row)
+{
+    reduce_moments(m, logits, n, row, load_f16);
+}
+
+static void moments_bf16(sb_moments *m, const void *logits, int64_t n, const sb_row *row)
+{
+    reduce_moments(m, logits, n, row, load_bf16);
 }
 
 static int available(void) { return 1; }

@@ -15,6 +15,7 @@
 
 #include "det/convert.h"
 #include "det/leaf.h"
+#include "det/moments.h"
 
 #define W 8
 #define HALVES 2
@@ -33,17 +34,27 @@ typedef __m256i vi, vq;
 #define vf_as_vi _mm256_castps_si256
 #define vi_as_vf _mm256_castsi256_ps
 #define vf_to_vi _mm256_cvttps_epi32
+#define vf_round_vi _mm256_cvtps_epi32
 #define vi_splat _mm256_set1_epi32
 #define vi_add _mm256_add_epi32
 #define vi_sub _mm256_sub_epi32
+#define vi_and _mm256_and_si256
+#define vi_or _mm256_or_si256
+#define vi_shl _mm256_sllv_epi32
+#define vi_shr _mm256_srlv_epi32
+#define vi_sar _mm256_srav_epi32
+#define vi_pair_low _mm256_unpacklo_epi32
+#define vi_pair_high _mm256_unpackhi_epi32
 #define vq_zero _mm256_setzero_si256
 #define vq_splat _mm256_set1_epi64x
 #define vq_add _mm256_add_epi64
 #define vq_and _mm256_and_si256
 #define vq_shr _mm256_srlv_epi64
+#define vq_mul32 _mm256_mul_epu32
 
 static inline vi vi_shl23(vi x) { return _mm256_slli_epi32(x, 23); }
 static inline vq vq_shl32(vq x) { return _mm256_slli_epi64(x, 32); }
+static inline vq vq_shr32(vq x) { return _mm256_srli_epi64(x, 32); }
 
 /* Sign-extended. */
 static inline vq vi_low_half(vi x) { return _mm256_cvtepi32_epi64(_mm256_castsi256_si128(x)); }
@@ -87,6 +98,8 @@ static inline vi vi_zero_where(vi x, uint32_t mask)
 {
     return _mm256_andnot_si256(lanes_of(mask), x);
 }
+
+static inline vi vi_where_equal(vi x, vi y, vi z) { return vi_and(x, _mm256_cmpeq_epi32(y, z)); }
 
 static inline vf vf_bf16_floor(vf x)
 {

@@ -15,6 +15,7 @@
 
 #include "det/convert.h"
 #include "det/leaf.h"
+#include "det/moments.h"
 
 #define W 16
 #define HALVES 1
@@ -33,18 +34,28 @@ typedef __m512i vi, vq;
 #define vf_as_vi _mm512_castps_si512
 #define vi_as_vf _mm512_castsi512_ps
 #define vf_to_vi _mm512_cvttps_epi32
+#define vf_round_vi _mm512_cvtps_epi32
 #define vi_splat _mm512_set1_epi32
 #define vi_add _mm512_add_epi32
 #define vi_sub _mm512_sub_epi32
+#define vi_and _mm512_and_si512
+#define vi_or _mm512_or_si512
+#define vi_shl _mm512_sllv_epi32
+#define vi_shr _mm512_srlv_epi32
+#define vi_sar _mm512_srav_epi32
+#define vi_pair_low _mm512_unpacklo_epi32
+#define vi_pair_high _mm512_unpackhi_epi32
 #define vq_zero _mm512_setzero_si512
 #define vq_splat _mm512_set1_epi64
 #define vq_add _mm512_add_epi64
 #define vq_and _mm512_and_si512
 #define vq_shr _mm512_srlv_epi64
+#define vq_mul32 _mm512_mul_epu32
 #define vi_largest _mm512_reduce_max_epi32
 
 static inline vi vi_shl23(vi x) { return _mm512_slli_epi32(x, 23); }
 static inline vq vq_shl32(vq x) { return _mm512_slli_epi64(x, 32); }
+static inline vq vq_shr32(vq x) { return _mm512_srli_epi64(x, 32); }
 
 /* Sign-extended. */
 static inline vq vi_low_half(vi x) { return _mm512_cvtepi32_epi64(_mm512_castsi512_si256(x)); }
@@ -73,6 +84,11 @@ static inline vf vf_zero_where(vf x, uint32_t mask)
 static inline vi vi_zero_where(vi x, uint32_t mask)
 {
     return _mm512_maskz_mov_epi32((__mmask16)~mask, x);
+}
+
+static inline vi vi_where_equal(vi x, vi y, vi z)
+{
+    return _mm512_maskz_mov_epi32(_mm512_cmpeq_epi32_mask(y, z), x);
 }
 
 static inline vf vf_bf16_floor(vf x)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cpu.h"
+#include "det/moments.h"
 #include "spec.h"
 
 #define MOST 5000
@@ -36,20 +37,22 @@ static float make_logit(uint64_t *seed, int kind)
 }
 
 /* Containers of the same values: the encodings' upper half as bf16, and as fp16 what that is when
- * read as fp16. state: what the logits are added to; the scalar path's result comes back in it. */
-static int compare(sb_state *state, const sb_isa *isa, const unsigned char *data, int64_t n,
+ * read as fp16. m: what the logits are added to; the scalar path's result comes back in it. */
+static int compare(sb_moments *m, const sb_isa *isa, const unsigned char *data, int64_t n,
                    const sb_row *row, int dtype)
 {
-    sb_state got = *state;
-    sb_reduce reduce[2] = { dtype == 0   ? sb_isa_scalar.f32
-                            : dtype == 1 ? sb_isa_scalar.f16
-                                         : sb_isa_scalar.bf16,
-                            dtype == 0   ? isa->f32
-                            : dtype == 1 ? isa->f16
-                                         : isa->bf16 };
-    reduce[0](state, data, n, row);
-    reduce[1](&got, data, n, row);
-    return memcmp(state, &got, sizeof got) == 0;
+    const sb_isa *both[] = { &sb_isa_scalar, isa };
+    sb_moments got[] = { *m, *m };
+    sb_state sum[] = { m->sum, m->sum };
+    for (int i = 0; i < 2; i++) {
+        const sb_isa *by = both[i];
+        (dtype == 0 ? by->f32 : dtype == 1 ? by->f16 : by->bf16)(&sum[i], data, n, row);
+        (dtype == 0   ? by->moments_f32
+         : dtype == 1 ? by->moments_f16
+                      : by->moments_bf16)(&got[i], data, n, row);
+    }
+    *m = got[0];
+    return memcmp(&sum[0], &sum[1], sizeof *sum) == 0 && memcmp(&got[0], &got[1], sizeof *got) == 0;
 }
 
 int check_isas_leaves(void)
@@ -57,7 +60,7 @@ int check_isas_leaves(void)
     static const float taus[] = { 1.0f, 0.7f, 0.02f, 50.0f, 0x1p-10f, 0x1p+10f, 0x1.715476p+0f };
     const sb_isa *isas[] = { &sb_isa_avx2, &sb_isa_avx512 };
     static unsigned char data[4 * MOST + 8];
-    sb_state last = { 0 };
+    sb_moments last = { 0 };
     uint64_t seed = 4;
     int compared[2] = { 0, 0 }, wrong = 0;
     for (int round = 0; round < 3000; round++) {
@@ -65,9 +68,9 @@ int check_isas_leaves(void)
         size_t offset = next_random(&seed) % 8;
         int kind = round % 13, dtype = (int)(next_random(&seed) % 3);
         sb_row row = sb_row_of(taus[next_random(&seed) % 7]);
-        sb_state start, state;
-        sb_state_init(&start, row.c);
-        if (round % 3 == 2) sb_state_merge(&start, &last); /* the row goes on, or is poison */
+        sb_moments start, state;
+        sb_moments_init(&start, row.c);
+        if (round % 3 == 2) sb_moments_merge(&start, &last); /* the row goes on, or is poison */
         for (int64_t i = 0; i < n; i++) {
             float x = make_logit(&seed, kind);
             uint16_t half = (uint16_t)(sb_bits32(x) >> 16);
