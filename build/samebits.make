@@ -424,132 +424,132 @@ $(OBJDIR)/version.o: ../src/version.c
 ifeq ($(config),release)
 obj/release/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel conventional.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/release/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/release/conventional.cu.o --cuda=auto --arch=80,90,100,120
 obj/release/entropy.cu.o: ../kernels/entropy.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel entropy.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/entropy.cu obj/release/entropy.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/entropy.cu obj/release/entropy.cu.o --cuda=auto --arch=80,90,100,120
 obj/release/gradient.cu.o: ../kernels/gradient.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel gradient.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/gradient.cu obj/release/gradient.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/gradient.cu obj/release/gradient.cu.o --cuda=auto --arch=80,90,100,120
 obj/release/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel kept.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/release/kept.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/release/kept.cu.o --cuda=auto --arch=80,90,100,120
 obj/release/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/release/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/release/logprob.cu.o --cuda=auto --arch=80,90,100,120
 obj/release/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel order.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/release/order.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/release/order.cu.o --cuda=auto --arch=80,90,100,120
 obj/release/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel shards.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/release/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/release/shards.cu.o --cuda=auto --arch=80,90,100,120
 obj/release/stats.cu.o: ../kernels/stats.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel stats.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/stats.cu obj/release/stats.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/stats.cu obj/release/stats.cu.o --cuda=auto --arch=80,90,100,120
 
 else ifeq ($(config),debug)
 obj/debug/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel conventional.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/debug/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/debug/conventional.cu.o --cuda=auto --arch=80,90,100,120
 obj/debug/entropy.cu.o: ../kernels/entropy.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel entropy.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/entropy.cu obj/debug/entropy.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/entropy.cu obj/debug/entropy.cu.o --cuda=auto --arch=80,90,100,120
 obj/debug/gradient.cu.o: ../kernels/gradient.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel gradient.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/gradient.cu obj/debug/gradient.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/gradient.cu obj/debug/gradient.cu.o --cuda=auto --arch=80,90,100,120
 obj/debug/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel kept.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/debug/kept.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/debug/kept.cu.o --cuda=auto --arch=80,90,100,120
 obj/debug/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/debug/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/debug/logprob.cu.o --cuda=auto --arch=80,90,100,120
 obj/debug/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel order.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/debug/order.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/debug/order.cu.o --cuda=auto --arch=80,90,100,120
 obj/debug/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel shards.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/debug/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/debug/shards.cu.o --cuda=auto --arch=80,90,100,120
 obj/debug/stats.cu.o: ../kernels/stats.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel stats.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/stats.cu obj/debug/stats.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/stats.cu obj/debug/stats.cu.o --cuda=auto --arch=80,90,100,120
 
 else ifeq ($(config),asan)
 obj/asan/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel conventional.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/asan/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/asan/conventional.cu.o --cuda=auto --arch=80,90,100,120
 obj/asan/entropy.cu.o: ../kernels/entropy.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel entropy.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/entropy.cu obj/asan/entropy.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/entropy.cu obj/asan/entropy.cu.o --cuda=auto --arch=80,90,100,120
 obj/asan/gradient.cu.o: ../kernels/gradient.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel gradient.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/gradient.cu obj/asan/gradient.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/gradient.cu obj/asan/gradient.cu.o --cuda=auto --arch=80,90,100,120
 obj/asan/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel kept.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/asan/kept.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/asan/kept.cu.o --cuda=auto --arch=80,90,100,120
 obj/asan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/asan/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/asan/logprob.cu.o --cuda=auto --arch=80,90,100,120
 obj/asan/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel order.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/asan/order.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/asan/order.cu.o --cuda=auto --arch=80,90,100,120
 obj/asan/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel shards.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/asan/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/asan/shards.cu.o --cuda=auto --arch=80,90,100,120
 obj/asan/stats.cu.o: ../kernels/stats.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel stats.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/stats.cu obj/asan/stats.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/stats.cu obj/asan/stats.cu.o --cuda=auto --arch=80,90,100,120
 
 else ifeq ($(config),tsan)
 obj/tsan/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel conventional.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/tsan/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/tsan/conventional.cu.o --cuda=auto --arch=80,90,100,120
 obj/tsan/entropy.cu.o: ../kernels/entropy.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel entropy.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/entropy.cu obj/tsan/entropy.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/entropy.cu obj/tsan/entropy.cu.o --cuda=auto --arch=80,90,100,120
 obj/tsan/gradient.cu.o: ../kernels/gradient.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel gradient.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/gradient.cu obj/tsan/gradient.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/gradient.cu obj/tsan/gradient.cu.o --cuda=auto --arch=80,90,100,120
 obj/tsan/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel kept.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/tsan/kept.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/tsan/kept.cu.o --cuda=auto --arch=80,90,100,120
 obj/tsan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/tsan/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/tsan/logprob.cu.o --cuda=auto --arch=80,90,100,120
 obj/tsan/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel order.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/tsan/order.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/tsan/order.cu.o --cuda=auto --arch=80,90,100,120
 obj/tsan/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel shards.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/tsan/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/tsan/shards.cu.o --cuda=auto --arch=80,90,100,120
 obj/tsan/stats.cu.o: ../kernels/stats.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel stats.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/stats.cu obj/tsan/stats.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/stats.cu obj/tsan/stats.cu.o --cuda=auto --arch=80,90,100,120
 
 else ifeq ($(config),coverage)
 obj/coverage/conventional.cu.o: ../kernels/conventional.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel conventional.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/coverage/conventional.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/conventional.cu obj/coverage/conventional.cu.o --cuda=auto --arch=80,90,100,120
 obj/coverage/entropy.cu.o: ../kernels/entropy.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel entropy.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/entropy.cu obj/coverage/entropy.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/entropy.cu obj/coverage/entropy.cu.o --cuda=auto --arch=80,90,100,120
 obj/coverage/gradient.cu.o: ../kernels/gradient.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel gradient.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/gradient.cu obj/coverage/gradient.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/gradient.cu obj/coverage/gradient.cu.o --cuda=auto --arch=80,90,100,120
 obj/coverage/kept.cu.o: ../kernels/kept.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel kept.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/coverage/kept.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/kept.cu obj/coverage/kept.cu.o --cuda=auto --arch=80,90,100,120
 obj/coverage/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel logprob.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/coverage/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/coverage/logprob.cu.o --cuda=auto --arch=80,90,100,120
 obj/coverage/order.cu.o: ../kernels/order.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel order.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/coverage/order.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/order.cu obj/coverage/order.cu.o --cuda=auto --arch=80,90,100,120
 obj/coverage/shards.cu.o: ../kernels/shards.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel shards.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/coverage/shards.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/shards.cu obj/coverage/shards.cu.o --cuda=auto --arch=80,90,100,120
 obj/coverage/stats.cu.o: ../kernels/stats.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/kept.cuh ../kernels/load.cuh ../kernels/common.cuh ../kernels/finish.cuh ../kernels/few.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/hip.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/exp2.h ../src/det/record.h
 	@echo "kernel stats.cu"
-	$(SILENT) sh ../tools/kernel.sh ../kernels/stats.cu obj/coverage/stats.cu.o --cuda=auto --arch=80,86,89,90,100,120
+	$(SILENT) sh ../tools/kernel.sh ../kernels/stats.cu obj/coverage/stats.cu.o --cuda=auto --arch=80,90,100,120
 
 endif
 

@@ -1,8 +1,8 @@
 #!/bin/sh
 # kernel.sh IN.cu OUT.o [--cuda=auto|yes|no] [--arch=80,90] - compiles a kernel file to a fatbin
-# (machine code for each SM and PTX of the last) and wraps it in an object file as sb_fatbin_NAME;
-# without nvcc the embedded file is empty. The environment, or make's command line, may set NVCC,
-# CUDA, CUDA_ARCH, CC.
+# (machine code for each SM, and PTX for later ones) and wraps it in an object file as
+# sb_fatbin_NAME; without nvcc the embedded file is empty. The environment, or make's command line,
+# may set NVCC, CUDA, CUDA_ARCH, CC.
 set -eu
 in=$1 out=$2
 shift 2
@@ -28,13 +28,16 @@ if [ "$mode" != no ]; then
 fi
 
 if [ -n "$nvcc" ]; then
-  gen= last=
+  # The kernels know two instruction sets, 80 and 90: later SMs are compiled from the PTX of these,
+  # which takes less than half the time.
+  gen= of=
   for a in $(printf %s "$arch" | tr ',' ' '); do
-    gen="$gen -gencode arch=compute_$a,code=sm_$a" last=$a
+    if [ "$a" -ge 90 ]; then of=90; else of=80; fi
+    gen="$gen -gencode arch=compute_$of,code=sm_$a"
   done
   # shellcheck disable=SC2086
   "$nvcc" -std=c++17 -O3 --fmad=false --threads 2 $gen \
-    -gencode "arch=compute_$last,code=compute_$last" \
+    -gencode "arch=compute_$of,code=compute_$of" \
     -MMD -MP -MF "$dep" -MT "$out" -fatbin -o "$bin" "$in"
 else
   : > "$bin"
