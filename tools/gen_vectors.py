@@ -10,6 +10,7 @@ mpmath (pip install mpmath) from the logits as real numbers; every row is checke
 accuracy while it is written, and the largest error is printed.
 """
 import math
+import multiprocessing
 import os
 import sys
 from collections import Counter
@@ -540,51 +541,73 @@ def sums_file():
 # --- Rows ---------------------------------------------------------------------------------------
 
 class RowFile(File):
+    """Rows are computed when all are known, by as many processes as there are processors."""
+
     def __init__(self, name, about, accuracy):
         super().__init__(name, about)
-        self.accuracy, self.draws, self.cases = accuracy, SplitMix64(107), 0
+        self.accuracy, self.draws, self.cases = accuracy, SplitMix64(107), []
 
     def case(self, name, dtype, tau, row, ids=None, vocab=None):
         """row: encodings, or a Recipe (then with vocab)."""
-        recipe = row if isinstance(row, Recipe) else None
-        encodings = recipe.row(vocab, dtype) if recipe else row
-        values = [ref.decode(b, dtype) for b in encodings]
-        ids = self.choose(values) if ids is None else ids
-        logprobs, lse, state = ref.logprob_row(values, ids, ref.from_bits32(tau))
-        truth = None
-        if lse == lse:
-            truth = Truth(values, ref.Constants(ref.from_bits32(tau)))
-        self.add("case", name)
-        self.add("dtype", dtype)
-        self.add("tau", hex_of(tau, "f32"))
-        self.add("vocab", len(values))
-        if recipe:
-            self.lines += recipe.lines(dtype)
-        else:
-            self.values("x", encodings, dtype)
-        known = truth is not None and truth.known
-        for i, logprob in zip(ids, logprobs):
-            true = truth.logprob(values[i]) if known and values[i] != -INF else None
-            self.add("target", i, hex_of(ref.bits32(logprob), "f32"), true_text(true))
-            if true is not None:
-                self.accuracy.check(name, "id %d" % i, logprob, true, truth.entropy)
-        self.add("lse", hex_of(ref.bits32(lse), "f32"), true_text(truth.lse if known else None))
-        self.add("entropy", true_text(truth.entropy if known else None))
-        self.add("state", state.record().hex())
-        self.add("end")
-        if known:
-            self.accuracy.check(name, "lse", lse, truth.lse, truth.entropy)
-        self.cases += 1
+        n = vocab if isinstance(row, Recipe) else len(row)
+        drawn = (self.draws.below(n), self.draws.below(n)) if ids is None else None
+        self.cases.append((name, dtype, tau, row, n, ids, drawn))
 
-    def choose(self, values):
-        """The largest, the smallest present, an absent one, the ends, and two more."""
-        n = len(values)
-        finite = [i for i in range(n) if not ref.is_poison(values[i]) and values[i] != -INF]
-        ids = {0, n - 1, self.draws.below(n), self.draws.below(n)}
-        if finite:
-            ids |= {max(finite, key=values.__getitem__), min(finite, key=values.__getitem__)}
-        ids |= set([i for i in range(n) if values[i] == -INF][:1])
-        return sorted(ids)
+    def text(self):
+        with multiprocessing.Pool() as pool:
+            for name, lines, checks in pool.imap(row_lines, self.cases):
+                self.lines += lines
+                for check in checks:
+                    self.accuracy.check(name, *check)
+        self.cases = []
+        return super().text()
+
+
+def row_lines(case):
+    """A case's name, lines, and what is to be checked of its accuracy."""
+    name, dtype, tau, row, n, ids, drawn = case
+    out, checks = File(name, ""), []
+    out.lines = []
+    recipe = row if isinstance(row, Recipe) else None
+    encodings = recipe.row(n, dtype) if recipe else row
+    values = [ref.decode(b, dtype) for b in encodings]
+    ids = choose(values, drawn) if ids is None else ids
+    logprobs, lse, state = ref.logprob_row(values, ids, ref.from_bits32(tau))
+    truth = None
+    if lse == lse:
+        truth = Truth(values, ref.Constants(ref.from_bits32(tau)))
+    out.add("case", name)
+    out.add("dtype", dtype)
+    out.add("tau", hex_of(tau, "f32"))
+    out.add("vocab", len(values))
+    if recipe:
+        out.lines += recipe.lines(dtype)
+    else:
+        out.values("x", encodings, dtype)
+    known = truth is not None and truth.known
+    for i, logprob in zip(ids, logprobs):
+        true = truth.logprob(values[i]) if known and values[i] != -INF else None
+        out.add("target", i, hex_of(ref.bits32(logprob), "f32"), true_text(true))
+        if true is not None:
+            checks.append(("id %d" % i, logprob, true, truth.entropy))
+    out.add("lse", hex_of(ref.bits32(lse), "f32"), true_text(truth.lse if known else None))
+    out.add("entropy", true_text(truth.entropy if known else None))
+    out.add("state", state.record().hex())
+    out.add("end")
+    if known:
+        checks.append(("lse", lse, truth.lse, truth.entropy))
+    return name, out.lines, checks
+
+
+def choose(values, drawn):
+    """The largest, the smallest present, an absent one, the ends, and two more."""
+    n = len(values)
+    finite = [i for i in range(n) if not ref.is_poison(values[i]) and values[i] != -INF]
+    ids = {0, n - 1} | set(drawn)
+    if finite:
+        ids |= {max(finite, key=values.__getitem__), min(finite, key=values.__getitem__)}
+    ids |= set([i for i in range(n) if values[i] == -INF][:1])
+    return sorted(ids)
 
 
 def edge_rows(accuracy):
@@ -1408,13 +1431,14 @@ def main(arguments):
         if os.path.exists(path):
             with open(path, newline="") as file:
                 old = file.read()
-        same = old == out.text()
+        text = out.text()
+        same = old == text
         changed += not same
-        print("%-14s %7d lines %8d bytes %s" % (out.name + ".txt", len(out.lines), len(out.text()),
+        print("%-14s %7d lines %8d bytes %s" % (out.name + ".txt", len(out.lines), len(text),
                                                 "same" if same else "changed"), flush=True)
         if not same and not check:
             with open(path + ".tmp", "w", newline="") as file:
-                file.write(out.text())
+                file.write(text)
             os.replace(path + ".tmp", path)
     for kind, (error, name) in sorted(accuracy.largest.items()):
         print("largest error of %s beyond half an ulp: %.3g (%s)" % (kind, error, name))
