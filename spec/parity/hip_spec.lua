@@ -1,6 +1,7 @@
 -- The kernels as HIP: compiled for AMD's GPUs where hipcc is, and run on the CPU, coroutines for
 -- lanes, in warps of 32 and of 64.
 
+local budget = require 'spec.support.budget'
 local llvm = require 'spec.support.llvm'
 local shell = require 'spec.support.shell'
 local temporary = require 'spec.support.temporary'
@@ -10,7 +11,8 @@ local FLAGS = '-std=c++17 -O2 -ffp-contract=off -x hip'
 local TARGETS = { 'gfx90a', 'gfx942', 'gfx1030', 'gfx1100' } -- warps of 64, 64, 32, 32
 
 local CONTROL = 'kernels/conventional.cu' -- the control group may call exp and log
-local FIRST = 'kernels/logprob.cu' -- to machine code; the others with SB_CASES=all, it takes long
+local FIRST = 'kernels/order.cu' -- to machine code; the others in tools/test --all, it takes long
+local FIRST_TARGET = 'gfx90a' -- the others there, too
 
 local kernels = {}
 for name in io.popen 'ls kernels/*.cu':lines() do kernels[#kernels + 1] = name end
@@ -22,37 +24,53 @@ describe('the kernels as HIP', function()
   setup(function() folder = temporary.folder() end)
   teardown(function() folder:remove() end)
 
-  local function compile(options, source, out)
-    return shell.run(('%s %s %s %s -o %s'):format(shell.quote(hipcc), options, FLAGS,
-                                                  shell.quote(source), shell.quote(out)))
+  local function command(options, source, out)
+    return ('%s %s %s %s -o %s'):format(shell.quote(hipcc), options, FLAGS, shell.quote(source),
+                                        shell.quote(out))
   end
 
   -- LLVM IR as the front end makes it: our text alone, with every flag that an optimizer would use.
+  local function ir_command(target, options, source, out)
+    return command(('--cuda-device-only -S -emit-llvm -nogpulib -Xclang ' ..
+                    '-disable-llvm-passes --offload-arch=%s %s'):format(target, options),
+                   source, out)
+  end
+
   local function ir(target, options, source)
     local out = folder:path 'kernel.ll'
     os.remove(out)
-    local said = compile(('--cuda-device-only -S -emit-llvm -nogpulib -Xclang ' ..
-                          '-disable-llvm-passes --offload-arch=%s %s'):format(target, options),
-                         source, out)
-    local file = io.open(out, 'rb')
-    assert(file, said)
-    local text = file:read '*a'
-    file:close()
-    return text
+    local said = shell.run(ir_command(target, options, source, out))
+    assert(io.open(out, 'rb'), said):close()
+    return folder:read 'kernel.ll'
   end
 
   for _, target in ipairs(TARGETS) do
     it('are compiled for ' .. target, function()
       if not shell.has(hipcc) then return pending 'there is no hipcc' end
+      if target ~= FIRST_TARGET and not budget.ALL then
+        return pending 'tools/test --all compiles for it'
+      end
       local empty = folder:write('empty.cu', '__global__ void nothing() {}\n')
-      local said, status = compile('--genco --offload-arch=' .. target, empty, folder:path 'k.co')
+      local genco = '--genco --offload-arch=' .. target
+      local said, status = shell.run(command(genco, empty, folder:path 'k.co'))
       if status ~= 0 then return pending('hipcc: ' .. (said:match 'error: [^\n]*' or said)) end
+
+      local function out_of(source, kind)
+        return source:match '[^/]+$' .. '.' .. target .. kind
+      end
+      local commands = {}
       for _, source in ipairs(kernels) do
-        if source == FIRST or os.getenv 'SB_CASES' == 'all' then
-          said, status = compile('--genco --offload-arch=' .. target, source, folder:path 'k.co')
-          assert.equal(0, status, said)
+        if source == FIRST or budget.ALL then
+          table.insert(commands, 1, command(genco, source, folder:path(out_of(source, '.co'))))
         end
-        local text = ir(target, '', source)
+        commands[#commands + 1] = ir_command(target, '', source,
+                                             folder:path(out_of(source, '.ll')))
+      end
+      said, status = shell.run_all(commands)
+      assert.equal(0, status, said)
+
+      for _, source in ipairs(kernels) do
+        local text = folder:read(out_of(source, '.ll'))
         assert.is_true(select(2, text:gsub('amdgpu_kernel', '')) > 0)
         assert.is_nil(text:match '[^\n]* asm [^\n]*') -- PTX, which only an assembler would refuse
         local found = {}
@@ -90,6 +108,26 @@ end)
 
 describe('the kernels as HIP on the CPU', function()
   local samebits = require 'samebits'
+  local folder, ran
+
+  setup(function() folder = temporary.folder() end)
+  teardown(function() folder:remove() end)
+
+  -- What was said and the exit status; both warps at once.
+  local function result(warp)
+    if not ran then
+      local commands = {}
+      for _, lanes in ipairs { 32, 64 } do
+        local at = folder:path(lanes)
+        commands[#commands + 1] = ('{ spec/parity/lanes/build %s %d && LD_LIBRARY_PATH=' ..
+          '%s${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} luajit spec/parity/lanes/selftest.lua; } ' ..
+          '>%s.said 2>&1; echo $? >%s.status'):format(at, lanes, at, at, at)
+      end
+      shell.run_all(commands)
+      ran = true
+    end
+    return folder:read(warp .. '.said'), tonumber(folder:read(warp .. '.status'))
+  end
 
   for _, warp in ipairs { 32, 64 } do
     it(('give the golden bits in warps of %d'):format(warp), function()
@@ -98,12 +136,7 @@ describe('the kernels as HIP on the CPU', function()
       if tostring(why):find 'without nvcc' then
         return pending 'the library was built without nvcc'
       end
-      local folder = temporary.folder()
-      finally(function() folder:remove() end)
-      local said, status = shell.run(('spec/parity/lanes/build %s %d'):format(folder.name, warp))
-      assert.equal(0, status, said)
-      said, status = shell.run(('LD_LIBRARY_PATH=%s${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} ' ..
-                                'luajit spec/parity/lanes/selftest.lua'):format(folder.name))
+      local said, status = result(warp)
       assert.equal(0, status, said)
       assert.is_truthy(said:find('all bits as expected', 1, true), said)
     end)

@@ -25,4 +25,7 @@ M.GIVEN = number_from "SB_CASES"
 --- Cases of a property; 6 take some seconds.
 M.CASES = M.GIVEN or 6
 
+--- Whether this is tools/test --all: what takes long and is nearly shown by less runs there.
+M.ALL = M.CASES >= ALL
+
 return M
