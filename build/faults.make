@@ -112,6 +112,7 @@ GENERATED += $(OBJDIR)/cpu_scalar.o
 GENERATED += $(OBJDIR)/cuda_conventional.o
 GENERATED += $(OBJDIR)/cuda_driver.o
 GENERATED += $(OBJDIR)/cuda_entropy.o
+GENERATED += $(OBJDIR)/cuda_exchange.o
 GENERATED += $(OBJDIR)/cuda_gradient.o
 GENERATED += $(OBJDIR)/cuda_order.o
 GENERATED += $(OBJDIR)/cuda_plan.o
@@ -121,7 +122,10 @@ GENERATED += $(OBJDIR)/driver.o
 GENERATED += $(OBJDIR)/inject.o
 GENERATED += $(OBJDIR)/main.o
 GENERATED += $(OBJDIR)/memory.o
+GENERATED += $(OBJDIR)/nccl.o
+GENERATED += $(OBJDIR)/nccl1.o
 GENERATED += $(OBJDIR)/op_conventional.o
+GENERATED += $(OBJDIR)/op_exchange.o
 GENERATED += $(OBJDIR)/op_gradient.o
 GENERATED += $(OBJDIR)/op_ids.o
 GENERATED += $(OBJDIR)/op_logprob.o
@@ -149,6 +153,7 @@ OBJECTS += $(OBJDIR)/cpu_scalar.o
 OBJECTS += $(OBJDIR)/cuda_conventional.o
 OBJECTS += $(OBJDIR)/cuda_driver.o
 OBJECTS += $(OBJDIR)/cuda_entropy.o
+OBJECTS += $(OBJDIR)/cuda_exchange.o
 OBJECTS += $(OBJDIR)/cuda_gradient.o
 OBJECTS += $(OBJDIR)/cuda_order.o
 OBJECTS += $(OBJDIR)/cuda_plan.o
@@ -158,7 +163,10 @@ OBJECTS += $(OBJDIR)/driver.o
 OBJECTS += $(OBJDIR)/inject.o
 OBJECTS += $(OBJDIR)/main.o
 OBJECTS += $(OBJDIR)/memory.o
+OBJECTS += $(OBJDIR)/nccl.o
+OBJECTS += $(OBJDIR)/nccl1.o
 OBJECTS += $(OBJDIR)/op_conventional.o
+OBJECTS += $(OBJDIR)/op_exchange.o
 OBJECTS += $(OBJDIR)/op_gradient.o
 OBJECTS += $(OBJDIR)/op_ids.o
 OBJECTS += $(OBJDIR)/op_logprob.o
@@ -241,6 +249,9 @@ $(OBJDIR)/inject.o: ../spec/faults/inject.c
 $(OBJDIR)/main.o: ../spec/faults/main.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/nccl.o: ../spec/faults/nccl.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/backend.o: ../src/backend.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -292,6 +303,9 @@ $(OBJDIR)/cuda_driver.o: ../src/cuda_driver.c
 $(OBJDIR)/cuda_entropy.o: ../src/cuda_entropy.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/cuda_exchange.o: ../src/cuda_exchange.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/cuda_gradient.o: ../src/cuda_gradient.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -310,7 +324,13 @@ $(OBJDIR)/cuda_stats.o: ../src/cuda_stats.c
 $(OBJDIR)/memory.o: ../src/memory.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/nccl1.o: ../src/nccl.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/op_conventional.o: ../src/op_conventional.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/op_exchange.o: ../src/op_exchange.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/op_gradient.o: ../src/op_gradient.c

@@ -112,13 +112,16 @@ GENERATED += $(OBJDIR)/cpu_scalar.o
 GENERATED += $(OBJDIR)/cuda_conventional.o
 GENERATED += $(OBJDIR)/cuda_driver.o
 GENERATED += $(OBJDIR)/cuda_entropy.o
+GENERATED += $(OBJDIR)/cuda_exchange.o
 GENERATED += $(OBJDIR)/cuda_gradient.o
 GENERATED += $(OBJDIR)/cuda_order.o
 GENERATED += $(OBJDIR)/cuda_plan.o
 GENERATED += $(OBJDIR)/cuda_shards.o
 GENERATED += $(OBJDIR)/cuda_stats.o
 GENERATED += $(OBJDIR)/memory.o
+GENERATED += $(OBJDIR)/nccl.o
 GENERATED += $(OBJDIR)/op_conventional.o
+GENERATED += $(OBJDIR)/op_exchange.o
 GENERATED += $(OBJDIR)/op_gradient.o
 GENERATED += $(OBJDIR)/op_ids.o
 GENERATED += $(OBJDIR)/op_logprob.o
@@ -146,13 +149,16 @@ OBJECTS += $(OBJDIR)/cpu_scalar.o
 OBJECTS += $(OBJDIR)/cuda_conventional.o
 OBJECTS += $(OBJDIR)/cuda_driver.o
 OBJECTS += $(OBJDIR)/cuda_entropy.o
+OBJECTS += $(OBJDIR)/cuda_exchange.o
 OBJECTS += $(OBJDIR)/cuda_gradient.o
 OBJECTS += $(OBJDIR)/cuda_order.o
 OBJECTS += $(OBJDIR)/cuda_plan.o
 OBJECTS += $(OBJDIR)/cuda_shards.o
 OBJECTS += $(OBJDIR)/cuda_stats.o
 OBJECTS += $(OBJDIR)/memory.o
+OBJECTS += $(OBJDIR)/nccl.o
 OBJECTS += $(OBJDIR)/op_conventional.o
+OBJECTS += $(OBJDIR)/op_exchange.o
 OBJECTS += $(OBJDIR)/op_gradient.o
 OBJECTS += $(OBJDIR)/op_ids.o
 OBJECTS += $(OBJDIR)/op_logprob.o
@@ -369,6 +375,9 @@ $(OBJDIR)/cuda_driver.o: ../src/cuda_driver.c
 $(OBJDIR)/cuda_entropy.o: ../src/cuda_entropy.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/cuda_exchange.o: ../src/cuda_exchange.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/cuda_gradient.o: ../src/cuda_gradient.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -387,7 +396,13 @@ $(OBJDIR)/cuda_stats.o: ../src/cuda_stats.c
 $(OBJDIR)/memory.o: ../src/memory.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/nccl.o: ../src/nccl.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/op_conventional.o: ../src/op_conventional.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/op_exchange.o: ../src/op_exchange.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/op_gradient.o: ../src/op_gradient.c

@@ -33,6 +33,17 @@ typedef struct sb_merge_call {
     sb_launch launch;
 } sb_merge_call;
 
+/* sb_exchange's arguments, checked. */
+typedef struct sb_exchange_call {
+    sb_state_record *states;
+    sb_target_record *targets;
+    int64_t rows; /* at most SB_EXCHANGE_ROWS */
+    void *comm;
+    sb_launch launch;
+} sb_exchange_call;
+
+#define SB_EXCHANGE_ROWS ((int64_t)1 << 40) /* with 2^15 ranks sizes stay below 2^64 */
+
 /* sb_compare's and sb_sums's arguments, checked. */
 typedef struct sb_compare_call {
     sb_compare_out out;
@@ -89,6 +100,14 @@ typedef struct sb_backend {
     sb_status (*finish)(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
                         const sb_state_record *states, const sb_target_record *targets);
     uint64_t (*shard_workspace)(sb_context *ctx, const sb_call *call);
+
+    /* Optional, all or none: exchanging records with other processes. */
+    sb_status (*exchange)(sb_context *ctx, const sb_exchange_call *call);
+    sb_status (*exchange_workspace)(sb_context *ctx, uint64_t *size, void *comm, int64_t rows);
+    sb_status (*comm_new_id)(sb_context *ctx, sb_comm_id *id);
+    sb_status (*comm_create)(sb_context *ctx, void **comm, const sb_comm_id *id, int32_t ranks,
+                             int32_t rank);
+    sb_status (*comm_destroy)(sb_context *ctx, void *comm);
 
     /* Optional, both or none: statistics of tokens. */
     sb_status (*compare)(sb_context *ctx, const sb_compare_call *call);

@@ -70,6 +70,7 @@ typedef struct cuda {
     sb_cuda_stats stats;
     sb_cuda_entropy entropy;
     sb_cuda_gradients gradients;
+    sb_nccl nccl;
 } cuda;
 
 sb_status sb_cuda_failed(sb_message *why, const sb_cuda_driver *driver, const char *what,
@@ -220,6 +221,7 @@ static void close_state(cuda *c)
         c->driver.CtxPopCurrent(&popped);
     }
     if (c->context) c->driver.DevicePrimaryCtxRelease(c->device);
+    sb_nccl_unload(&c->nccl);
     sb_cuda_driver_unload(&c->driver);
     free(c);
 }
@@ -777,6 +779,9 @@ const sb_cuda_driver *sb_cuda_driver_of(const sb_context *ctx)
     return &((const cuda *)ctx->state)->driver;
 }
 
+int sb_cuda_ordinal_of(const sb_context *ctx) { return ((const cuda *)ctx->state)->ordinal; }
+sb_nccl *sb_cuda_nccl_of(sb_context *ctx) { return &((cuda *)ctx->state)->nccl; }
+
 sb_status sb_cuda_inside(sb_context *ctx, sb_cuda_work work, void *arguments)
 {
     sb_status status = enter(ctx);
@@ -927,6 +932,11 @@ const sb_backend sb_backend_cuda = {
     .merge = sb_cuda_merge,
     .finish = sb_cuda_finish,
     .shard_workspace = sb_cuda_shard_workspace,
+    .exchange = sb_cuda_exchange,
+    .exchange_workspace = sb_cuda_exchange_workspace,
+    .comm_new_id = sb_cuda_comm_new_id,
+    .comm_create = sb_cuda_comm_create,
+    .comm_destroy = sb_cuda_comm_destroy,
     .compare = sb_cuda_compare,
     .sums = sb_cuda_sum_values,
     .check = check,

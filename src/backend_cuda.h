@@ -6,6 +6,7 @@
 #include "backend.h"
 #include "cuda_args.h"
 #include "cuda_driver.h"
+#include "nccl.h"
 
 /* The driver's refusal, by the function's name. */
 sb_status sb_cuda_failed(sb_message *why, const sb_cuda_driver *driver, const char *what,
@@ -40,6 +41,12 @@ static inline uint64_t sb_cuda_address(const void *data) { return (uint64_t)(uin
 /* ---- backend_cuda.c ----------------------------------------------------------------------- */
 
 const sb_cuda_driver *sb_cuda_driver_of(const sb_context *ctx);
+
+/* The GPU's number, as cuDeviceGet counts. */
+int sb_cuda_ordinal_of(const sb_context *ctx);
+
+/* NCCL: to be loaded by the first call that needs it. */
+sb_nccl *sb_cuda_nccl_of(sb_context *ctx);
 
 /* Runs work with the GPU's context current, and gives back its status. */
 typedef sb_status (*sb_cuda_work)(sb_context *ctx, void *arguments);
@@ -134,6 +141,16 @@ sb_status sb_cuda_merge(sb_context *ctx, const sb_merge_call *call);
 sb_status sb_cuda_finish(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
                          const sb_state_record *states, const sb_target_record *targets);
 uint64_t sb_cuda_shard_workspace(sb_context *ctx, const sb_call *call);
+
+/* ---- cuda_exchange.c ---------------------------------------------------------------------- */
+
+/* As backend.h states them. */
+sb_status sb_cuda_exchange(sb_context *ctx, const sb_exchange_call *call);
+sb_status sb_cuda_exchange_workspace(sb_context *ctx, uint64_t *size, void *comm, int64_t rows);
+sb_status sb_cuda_comm_new_id(sb_context *ctx, sb_comm_id *id);
+sb_status sb_cuda_comm_create(sb_context *ctx, void **comm, const sb_comm_id *id, int32_t ranks,
+                              int32_t rank);
+sb_status sb_cuda_comm_destroy(sb_context *ctx, void *comm);
 
 /* ---- cuda_order.c ------------------------------------------------------------------------- */
 

@@ -445,6 +445,63 @@ SB_API sb_status sb_finish(sb_context *ctx, const sb_logprob_out *out, const sb_
 SB_API sb_status sb_shard_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
                                          int64_t first, int64_t n, const sb_launch *launch);
 
+/* ---- exchanging records between GPUs ----
+ *
+ * Where the shards are on several GPUs, sb_exchange is the all-gathers and the merge in one call:
+ *
+ *     sb_partial(ctx, states, targets, &batch, first, n, &launch);
+ *     sb_exchange(ctx, states, targets, rows, comm, &launch);
+ *     sb_finish(ctx, &out, &batch, states, targets, &launch);
+ *
+ * each of them in every rank, in the same order, as all of NCCL's collectives. All have the bits of
+ * whole rows, however many ranks there are and whichever has which ids.
+ *
+ * comm is an ncclComm_t: the caller's own, or from sb_comm_create. NCCL is not linked, and none of
+ * it is needed to build: libnccl.so.2 is loaded by the first of these calls, from where the
+ * system's loader finds it, or the file that the environment variable SAMEBITS_NCCL names. A
+ * library of that name that the process has loaded before is the one that is used, which a
+ * communicator of a framework's needs.
+ *
+ * These calls are cuda's; others answer SB_ERR_BACKEND (gather by other means, then sb_merge), and
+ * so does cuda where there is no NCCL. What NCCL refuses is told in its own words: SB_ERR_ARGUMENT
+ * where it blames the arguments, else SB_ERR_DEVICE. */
+
+/* What ranks that are to form a communicator share: an ncclUniqueId. */
+typedef struct sb_comm_id {
+    char bytes[128];
+} sb_comm_id;
+
+/* A new id: made by one rank and sent to the others by any means. */
+SB_API sb_status sb_comm_new_id(sb_context *ctx, sb_comm_id *id);
+
+/* A communicator of so many ranks, of which this is number rank, on the context's GPU. Waits until
+ * all of them have called it with the same id; NCCL wants a GPU for each. *comm is null on failure.
+ */
+SB_API sb_status sb_comm_create(sb_context *ctx, void **comm, const sb_comm_id *id, int32_t ranks,
+                                int32_t rank);
+
+/* Frees one that sb_comm_create made; null does nothing. All ranks have to. */
+SB_API sb_status sb_comm_destroy(sb_context *ctx, void *comm);
+
+/* Replaces a shard's records by those of the ids of all ranks together: states [rows] and targets
+ * [rows] become what sb_merge would give. In launch's stream; without check it waits for nothing
+ * (but a communicator's first call, where NCCL connects, or with one made not to block, until NCCL
+ * has put the work into the stream), and with a workspace it allocates nothing.
+ *
+ * rows is the same in all ranks, and check, too: with check the ranks first compare their rows and
+ * SB_NUMERICS, 16 bytes each, and wait for them. Without, NCCL may hang or mix up records whose
+ * numbers differ.
+ *
+ * Errors: as sb_merge, the rank being the shard; SB_ERR_ARGUMENT for a communicator of another GPU;
+ * with check SB_ERR_SHAPE and SB_ERR_STATE name the first rank that differs, and nothing was
+ * exchanged. After a failure of one rank alone the others wait: abort the communicator. */
+SB_API sb_status sb_exchange(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
+                             int64_t rows, void *comm, const sb_launch *launch);
+
+/* The scratch memory that sb_exchange needs: 40 bytes a row and rank, and some. */
+SB_API sb_status sb_exchange_workspace_size(sb_context *ctx, uint64_t *size, void *comm,
+                                            int64_t rows);
+
 /* ---- ratios, KL estimates, sums and means of tokens ----
  *
  * From two sets of token logprobs, of the policy that the tokens were sampled from and of another

@@ -192,6 +192,23 @@ sb_status sb_finish(sb_context *ctx, const sb_logprob_out *out, const sb_batch *
 sb_status sb_shard_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
                                          int64_t first, int64_t n, const sb_launch *launch);
 
+typedef struct sb_comm_id {
+    char bytes[128];
+} sb_comm_id;
+
+sb_status sb_comm_new_id(sb_context *ctx, sb_comm_id *id);
+
+sb_status sb_comm_create(sb_context *ctx, void **comm, const sb_comm_id *id, int32_t ranks,
+                                int32_t rank);
+
+sb_status sb_comm_destroy(sb_context *ctx, void *comm);
+
+sb_status sb_exchange(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
+                             int64_t rows, void *comm, const sb_launch *launch);
+
+sb_status sb_exchange_workspace_size(sb_context *ctx, uint64_t *size, void *comm,
+                                            int64_t rows);
+
 typedef struct sb_compare_out {
     uint32_t size;
     uint32_t reserved;

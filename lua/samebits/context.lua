@@ -7,6 +7,7 @@ local status_of = require "samebits.status"
 local batches = require "samebits.batch"
 local call = require "samebits.call"
 local choices = require "samebits.choices"
+local exchange = require "samebits.exchange"
 local gradient = require "samebits.gradient"
 local shards = require "samebits.shards"
 local stats = require "samebits.stats"
@@ -198,6 +199,43 @@ end)
 Context.shard_workspace_size = misuse.guard(function(self, batch, opts)
   open_context("shard_workspace_size", self)
   return shards.workspace_size(self, batch, opts)
+end)
+
+--- A new id for a communicator, a string of 128 bytes: made by one rank and sent to the others by
+-- any means. Nil, a message and the status' name where there is no NCCL.
+Context.comm_id = misuse.guard(function(self)
+  open_context("comm_id", self)
+  return exchange.new_id(self)
+end)
+
+--- A communicator of NCCL's, on the context's GPU.
+-- @param given `{ id =, ranks =, rank = }`: the id that all ranks have, how many there are, and
+-- which one this is, from 0; waits for all of them. Or a framework's ncclComm_t, a pointer, which
+-- stays its own.
+-- @return an object with `ranks` and `rank`, whose `close` frees it (nothing else does); or nil, a
+-- message and the status' name
+Context.communicator = misuse.guard(function(self, given)
+  open_context("communicator", self)
+  return exchange.communicator(self, given)
+end)
+
+--- Replaces a shard's records by those of the ids of all ranks together, as `merge` of all of them:
+-- between `partial` and `finish` it is all that tensor parallelism needs. Every rank calls it, with
+-- the same number of rows and the same `check`.
+-- @tparam table records this rank's, as `partial` gives them
+-- @param comm see `communicator`
+-- @tparam[opt] table opts `check`, `stream` and `workspace` (of `exchange_workspace_size` bytes),
+-- as for `logprob`. With `check` a rank whose number of rows differs is an error that names it.
+-- @treturn table the same records; or nil, a message and the status' name
+Context.exchange = misuse.guard(function(self, records, comm, opts)
+  open_context("exchange", self)
+  return exchange.exchange(self, records, comm, opts)
+end)
+
+--- The bytes of workspace that `exchange` needs for records, or a number of rows.
+Context.exchange_workspace_size = misuse.guard(function(self, rows, comm)
+  open_context("exchange_workspace_size", self)
+  return exchange.workspace_size(self, rows, comm)
 end)
 
 --- Compares two sets of logprobs of the same tokens, one by one: with d = other - sampled,

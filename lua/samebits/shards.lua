@@ -24,6 +24,9 @@ local NAMES = { "states", "targets" }
 
 local function pointer(name, t) return ffi.cast(POINTERS[name], t.ptr) end
 
+-- For exchange.lua.
+M.pointer = pointer
+
 -- New records of a shape, to be written.
 local function make(shape, device)
   local records = {}
@@ -92,6 +95,19 @@ local function count(shape)
   local n = 1
   for i = 1, #shape do n = n * shape[i] end
   return n
+end
+
+-- The number of rows of records that are to be written where they are.
+function M.rows_in_place(what, records, device)
+  local rows = count(shape_of(what, records, device))
+  for _, name in ipairs(NAMES) do
+    local t = records[name]
+    if not t:is_contiguous() or tonumber(ffi.cast("uintptr_t", t.ptr) % 8) ~= 0 then
+      raise("%s: %s: strides %s, or no 8-byte boundary: records are replaced where they are, " ..
+            "and must be contiguous", what, name, shape_text(t.strides))
+    end
+  end
+  return rows
 end
 
 local PARTIAL_OPTIONS = { split = true, threads = true, check = true, stream = true,

@@ -142,9 +142,12 @@ int __wrap_sched_getaffinity(pid_t pid, size_t size, cpu_set_t *set)
 void *__wrap_dlopen(const char *name, int flags)
 {
     (void)flags;
-    if (strcmp(name, "libcuda.so.1") != 0 || inject("dlopen", FAULT_IS_ERROR)) return NULL;
+    void *library = strcmp(name, "libcuda.so.1") == 0   ? driver_library()
+                    : strcmp(name, "libnccl.so.2") == 0 ? nccl_library()
+                                                        : NULL;
+    if (!library || inject("dlopen", FAULT_IS_ERROR)) return NULL;
     held.libraries++;
-    return driver_library();
+    return library;
 }
 
 char *__wrap_dlerror(void)
@@ -157,11 +160,14 @@ void *__wrap_dlsym(void *library, const char *name)
 {
     /* This one had another name once. */
     int kind = strcmp(name, "cuEventElapsedTime_v2") == 0 ? FAULT_IS_NONE : FAULT_IS_ERROR;
-    return library != driver_library() || inject(name, kind) ? NULL : driver_symbol(name);
+    if (inject(name, kind)) return NULL;
+    return library == driver_library() ? driver_symbol(name)
+           : library == nccl_library() ? nccl_symbol(name)
+                                       : NULL;
 }
 
 int __wrap_dlclose(void *library)
 {
-    held.libraries -= library == driver_library();
+    held.libraries -= library == driver_library() || library == nccl_library();
     return 0;
 }

@@ -36,6 +36,10 @@ extern holdings held;
 void *driver_library(void);
 void *driver_symbol(const char *name);
 
+/* nccl.c: libnccl.so.2, likewise. */
+void *nccl_library(void);
+void *nccl_symbol(const char *name);
+
 /* driver.c: kernels report bad rows from now on. */
 void driver_reports_bad_rows(int yes);
 

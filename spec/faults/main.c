@@ -32,6 +32,8 @@ typedef struct scenario {
     sb_state_record states[SHARDS][ROWS]; /* gathered */
     sb_target_record targets[SHARDS][ROWS];
     records merged;
+    sb_comm_id id;
+    void *comm;
     char why[256];
 } scenario;
 
@@ -54,13 +56,14 @@ static sb_status open_context(scenario *s)
 static void close_all(scenario *s)
 {
     if (!s->ctx) return;
+    sb_comm_destroy(s->ctx, s->comm);
     sb_event_destroy(s->ctx, s->event);
     sb_stream_destroy(s->ctx, s->stream);
     sb_memory_free(s->ctx, s->memory, SB_DEVICE);
     sb_memory_free(s->ctx, s->pinned, SB_PINNED);
     sb_close(s->ctx);
     s->ctx = NULL;
-    s->memory = s->pinned = s->stream = s->event = NULL;
+    s->memory = s->pinned = s->stream = s->event = s->comm = NULL;
 }
 
 /* One that has no room kept from the calls before. */
@@ -255,6 +258,43 @@ static sb_status bad_finish(scenario *s)
     return with_bad_record(s, &s->merged.states[2], finish);
 }
 
+/* ---- exchange ----------------------------------------------------------------------------- */
+
+/* The cpu exchanges nothing, and says so. */
+static sb_status of_device(const scenario *s, sb_status status)
+{
+    return s->on_device ? status : status == SB_ERR_BACKEND ? SB_OK : SB_ERR_ARGUMENT;
+}
+
+static sb_status new_id(scenario *s) { return of_device(s, sb_comm_new_id(s->ctx, &s->id)); }
+
+static sb_status create_comm(scenario *s)
+{
+    return of_device(s, sb_comm_create(s->ctx, &s->comm, &s->id, 1, 0));
+}
+
+static sb_status exchange(scenario *s)
+{
+    sb_launch launch = launch_of(s);
+    if (s->on_device) s->out.shard = s->merged;
+    return of_device(
+        s, sb_exchange(s->ctx, s->out.shard.states, s->out.shard.targets, ROWS, s->comm, &launch));
+}
+
+static sb_status exchange_size(scenario *s)
+{
+    uint64_t size;
+    return of_device(s, sb_exchange_workspace_size(s->ctx, &size, s->comm, ROWS));
+}
+
+static sb_status destroy_comm(scenario *s)
+{
+    void *comm = s->comm;
+    sb_status status = of_device(s, sb_comm_destroy(s->ctx, comm));
+    if (status == SB_OK) s->comm = NULL;
+    return status;
+}
+
 /* ---- memory, streams, events -------------------------------------------------------------- */
 
 static sb_status alloc(scenario *s)
@@ -314,6 +354,11 @@ static const struct step {
     { "sb_merge of a bad record", bad_merge, SB_ERR_STATE, NULL },
     { "sb_finish", finish, SB_OK, "sb_logprob of a row list" },
     { "sb_finish of a bad record", bad_finish, SB_ERR_STATE, NULL },
+    { "sb_comm_new_id", new_id, SB_OK, NULL },
+    { "sb_comm_create", create_comm, SB_OK, NULL },
+    { "sb_exchange_workspace_size", exchange_size, SB_OK, NULL },
+    { "sb_exchange", exchange, SB_OK, NULL },
+    { "sb_comm_destroy", destroy_comm, SB_OK, NULL },
 };
 
 enum { STEPS = sizeof steps / sizeof *steps };

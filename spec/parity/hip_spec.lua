@@ -2,6 +2,7 @@
 -- lanes, in warps of 32 and of 64.
 
 local budget = require 'spec.support.budget'
+local lanes = require 'spec.support.lanes'
 local llvm = require 'spec.support.llvm'
 local shell = require 'spec.support.shell'
 local temporary = require 'spec.support.temporary'
@@ -107,36 +108,12 @@ describe('the kernels as HIP', function()
 end)
 
 describe('the kernels as HIP on the CPU', function()
-  local samebits = require 'samebits'
-  local folder, ran
-
-  setup(function() folder = temporary.folder() end)
-  teardown(function() folder:remove() end)
-
-  -- What was said and the exit status; both warps at once.
-  local function result(warp)
-    if not ran then
-      local commands = {}
-      for _, lanes in ipairs { 32, 64 } do
-        local at = folder:path(lanes)
-        commands[#commands + 1] = ('{ spec/parity/lanes/build %s %d && LD_LIBRARY_PATH=' ..
-          '%s${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} luajit spec/parity/lanes/selftest.lua; } ' ..
-          '>%s.said 2>&1; echo $? >%s.status'):format(at, lanes, at, at, at)
-      end
-      shell.run_all(commands)
-      ran = true
-    end
-    return folder:read(warp .. '.said'), tonumber(folder:read(warp .. '.status'))
-  end
-
   for _, warp in ipairs { 32, 64 } do
     it(('give the golden bits in warps of %d'):format(warp), function()
-      if not shell.has(os.getenv 'CXX' or 'c++') then return pending 'there is no C++ compiler' end
-      local _, why = samebits.open 'cuda'
-      if tostring(why):find 'without nvcc' then
-        return pending 'the library was built without nvcc'
-      end
-      local said, status = result(warp)
+      local missing = lanes.missing()
+      if missing then return pending(missing) end
+      local said, status = shell.run(('LD_LIBRARY_PATH=%s${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} ' ..
+                                'luajit spec/parity/lanes/selftest.lua'):format(lanes.folder(warp)))
       assert.equal(0, status, said)
       assert.is_truthy(said:find('all bits as expected', 1, true), said)
     end)

@@ -1,0 +1,120 @@
+--- Exchanging the records of shards between GPUs, with NCCL. The calls behind `ctx:comm_id`,
+-- `ctx:communicator`, `ctx:exchange` and `ctx:exchange_workspace_size`.
+
+local ffi = require "ffi"
+local batches = require "samebits.batch"
+local call = require "samebits.call"
+local lib = require "samebits.lib"
+local misuse = require "samebits.misuse"
+local shards = require "samebits.shards"
+local status_of = require "samebits.status"
+
+local C, raise = lib.C, misuse.raise
+
+local M = {}
+
+local ID_SIZE = ffi.sizeof "sb_comm_id"
+
+local Communicator = {}
+Communicator.__index = Communicator
+
+function Communicator:__tostring()
+  local what = self.rank and ("rank %d of %d"):format(self.rank, self.ranks) or "a framework's"
+  return ("samebits communicator on %s: %s%s"):format(self.device, what,
+                                                      self.handle and "" or ", closed")
+end
+
+--- Frees it. All its ranks have to; that is why no collector does. Closing again does nothing, and
+-- a framework's own is left alone. True; or nil, a message and the status' name.
+Communicator.close = misuse.guard(function(self)
+  local handle = self.handle
+  self.handle = nil
+  if not handle or not self.rank then return true end
+  if not self.context.handle then raise "close: the communicator's context is closed" end
+  return status_of.check(C.sb_comm_destroy(self.context.handle, handle), self.context.handle)
+end)
+
+function M.new_id(ctx)
+  local id = ffi.new "sb_comm_id"
+  local ok, message, code = status_of.check(C.sb_comm_new_id(ctx.handle, id), ctx.handle)
+  if not ok then return nil, message, code end
+  return ffi.string(id.bytes, ID_SIZE)
+end
+
+local function integer(name, value)
+  if type(value) ~= "number" or value % 1 ~= 0 or math.abs(value) >= 2 ^ 31 then
+    raise("communicator: %s: expected an integer, got %s", name, tostring(value))
+  end
+  return value
+end
+
+local function created(ctx, opts)
+  opts = call.options("communicator", opts, { id = true, ranks = true, rank = true })
+  if type(opts.id) ~= "string" or #opts.id ~= ID_SIZE then
+    raise("communicator: id: expected a string of %d bytes, as ctx:comm_id gives it, got %s",
+          ID_SIZE, type(opts.id) == "string" and ("one of %d"):format(#opts.id) or type(opts.id))
+  end
+  local ranks, rank = integer("ranks", opts.ranks), integer("rank", opts.rank)
+  local id, comm = ffi.new "sb_comm_id", ffi.new "void *[1]"
+  ffi.copy(id.bytes, opts.id, ID_SIZE)
+  local ok, message, code = status_of.check(C.sb_comm_create(ctx.handle, comm, id, ranks, rank),
+                                            ctx.handle)
+  if not ok then return nil, message, code end
+  return { handle = comm[0], ranks = ranks, rank = rank }
+end
+
+function M.communicator(ctx, given)
+  local self, message, code
+  if type(given) == "table" then
+    self, message, code = created(ctx, given)
+    if not self then return nil, message, code end
+  elseif type(given) == "userdata" or
+         type(given) == "cdata" and tostring(ffi.typeof(given)):find("*", 1, true) then
+    self = { handle = ffi.cast("void *", given) }
+  else
+    raise("communicator: expected { id =, ranks =, rank = } or a pointer (an ncclComm_t), got %s",
+          type(given))
+  end
+  self.context, self.device = ctx, ctx.device
+  return setmetatable(self, Communicator)
+end
+
+local function check_communicator(what, ctx, comm)
+  if getmetatable(comm) ~= Communicator then
+    raise("%s: expected a communicator (see ctx:communicator), got %s", what, type(comm))
+  end
+  if not comm.handle then raise("%s: the communicator is closed", what) end
+  if comm.device ~= ctx.device then
+    raise("%s: the communicator is on %s, the context is on %s", what, comm.device, ctx.device)
+  end
+  return comm.handle
+end
+
+function M.exchange(ctx, records, comm, opts)
+  opts = call.options("exchange", opts, { check = true, stream = true, workspace = true })
+  comm = check_communicator("exchange", ctx, comm)
+  local rows = shards.rows_in_place("exchange", records, ctx.device)
+  local ok, message, code = status_of.check(
+    C.sb_exchange(ctx.handle, shards.pointer("states", records.states),
+                  shards.pointer("targets", records.targets), rows, comm,
+                  call.launch("exchange", ctx, opts)), ctx.handle)
+  if not ok then return nil, message, code end
+  return records
+end
+
+function M.workspace_size(ctx, rows, comm)
+  comm = check_communicator("exchange_workspace_size", ctx, comm)
+  if type(rows) == "table" then
+    rows = shards.rows_in_place("exchange_workspace_size", rows, ctx.device)
+  elseif type(rows) ~= "number" or rows < 0 or rows % 1 ~= 0 then
+    raise("exchange_workspace_size: expected records or a number of rows, got %s",
+          batches.describe(rows))
+  end
+  local size = ffi.new "uint64_t[1]"
+  local ok, message, code = status_of.check(
+    C.sb_exchange_workspace_size(ctx.handle, size, comm, rows), ctx.handle)
+  if not ok then return nil, message, code end
+  return tonumber(size[0])
+end
+
+return M

@@ -1,0 +1,38 @@
+--- What the ranks of exchange_spec.lua score, the same in all of them.
+
+local hex = require "spec.support.hex"
+local prng = require "spec.support.prng"
+local shards = require "spec.support.shards"
+
+local M = {}
+
+local R, V = 5, 531
+
+--- A batch of whole rows: the last one is poisoned, the one before it empty.
+function M.spec()
+  local values = hex.values(R * V, 21)
+  for id = 1, V do values[3 * V + id] = "ff800000" end
+  values[4 * V + 17] = "7fc00000"
+  return { logits = hex.tensor(values, { R, V }), ids = { 0, 300, V - 1, 7, 8 }, temperature = 0.7 }
+end
+
+--- Where the vocabulary is cut for so many ranks, unevenly.
+function M.cuts(ranks) return shards.cuts(prng.new(ranks), V, ranks) end
+
+local function bytes(t)
+  local list = {}
+  for i = 0, t:numel() - 1 do list[i + 1] = ("%02x"):format(t.ptr[i]) end
+  return table.concat(list)
+end
+
+--- Records and outputs as text, bit by bit.
+function M.text(records, out)
+  local lines = { "states " .. bytes(assert(records.states:to "cpu")),
+                  "targets " .. bytes(assert(records.targets:to "cpu")) }
+  for _, name in ipairs { "token", "lse", "sequence" } do
+    lines[#lines + 1] = name .. " " .. table.concat(hex.of(assert(out[name]:to "cpu")), " ")
+  end
+  return table.concat(lines, "\n")
+end
+
+return M

@@ -1,0 +1,208 @@
+-- Records exchanged between ranks. NCCL wants a GPU for each, so here it is a stand-in of nccl.c,
+-- between processes that share one GPU, or have none and compute as spec/parity/lanes does; with
+-- NCCL itself there is one rank, where a GPU is.
+
+local samebits = require "samebits"
+local backends = require "spec.support.backends"
+local children = require "spec.support.children"
+local example = require "spec.exchange.example"
+local lanes = require "spec.support.lanes"
+local refusal = require "spec.support.refusal"
+local shards = require "spec.support.shards"
+local shell = require "spec.support.shell"
+local temporary = require "spec.support.temporary"
+
+local misuse, says = refusal.misuse, refusal.says
+
+describe("ranks that exchange records", function()
+  local files, missing, libraries, want
+
+  setup(function()
+    files = temporary.folder()
+    local gpu = samebits.open "cuda"
+    if gpu then gpu:close() end
+    local compiler = os.getenv "CC" or "cc"
+    missing = not shell.has(compiler) and "there is no C compiler" or
+              not gpu and lanes.missing() or nil
+    if missing then return end
+    local said, status = shell.run(("%s -O1 -Wall -Wextra -Werror -shared -fPIC -o %s " ..
+      "spec/exchange/nccl.c -ldl"):format(compiler, files:path "libnccl.so.2"))
+    assert.equal(0, status, said)
+    libraries = files.name .. (gpu and "" or ":" .. lanes.folder(32))
+
+    local spec = example.spec()
+    local ctx = assert(samebits.open "cpu")
+    local cuts, list = example.cuts(3), {}
+    for s = 1, 3 do
+      list[s] = assert(ctx:partial(shards.shard(spec, cuts[s], cuts[s + 1])))
+    end
+    want = example.text(assert(ctx:merge(list)), assert(ctx:logprob(spec)))
+    ctx:close()
+  end)
+  teardown(function() files:remove() end)
+
+  -- What each of so many ranks prints.
+  local function said_by(ranks, play, environment)
+    os.remove(files:path "id")
+    local commands = {}
+    for rank = 0, ranks - 1 do
+      commands[rank + 1] = ("env LD_LIBRARY_PATH=%s${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} %s " ..
+        "luajit spec/exchange/rank.lua %d %d %s %s"):format(libraries, environment or "", rank,
+                                                            ranks, files.name, play)
+    end
+    return children.together(commands, files)
+  end
+
+  local function all_have_the_bits(...)
+    for rank, said in ipairs(said_by(...)) do
+      assert.equal(want .. "\n", said, "rank " .. rank - 1)
+    end
+  end
+
+  -- All refuse, in these words.
+  local function all_refuse(words, ...)
+    for rank, said in ipairs(said_by(...)) do
+      local its = type(words) == "table" and words[rank] or words
+      assert.is_truthy(said:find("refused: ", 1, true) and said:find(its, 1, true), said)
+    end
+  end
+
+  for _, ranks in ipairs { 1, 2, 3, 5 } do
+    it(("have the bits of whole rows: %d of them"):format(ranks), function()
+      if missing then return pending(missing) end
+      all_have_the_bits(ranks, "check")
+    end)
+  end
+
+  it("have them without waiting, in a stream and a workspace of their own", function()
+    if missing then return pending(missing) end
+    all_have_the_bits(3, "stream")
+  end)
+
+  it("have them with a communicator that does not block", function()
+    if missing then return pending(missing) end
+    all_have_the_bits(2, "check", "STANDIN=slow")
+  end)
+
+  it("refuse, all of them, a rank of another number of rows, before records move", function()
+    if missing then return pending(missing) end
+    all_refuse({ "rank 1 has 4 rows of 40 bytes, this one, rank 0, 5 of 40",
+                 "rank 0 has 5 rows of 40 bytes, this one, rank 1, 4 of 40",
+                 "rank 1 has 4 rows of 40 bytes, this one, rank 2, 5 of 40" }, 3, "rows")
+  end)
+
+  it("refuse, all of them, a rank of another temperature", function()
+    if missing then return pending(missing) end
+    all_refuse("row 0, shard 1: the state is of another temperature", 2, "temperature")
+  end)
+
+  it("say what NCCL says", function()
+    if missing then return pending(missing) end
+    all_refuse("ncclAllGather gave internal error (3): the stand-in refuses", 1, "check",
+               "STANDIN=refuse")
+  end)
+
+  it("say where NCCL was looked for", function()
+    if missing then return pending(missing) end
+    local function why(environment)
+      local ok, text = pcall(said_by, 1, "check", environment)
+      assert.is_false(ok)
+      return text
+    end
+    says(why "SAMEBITS_NCCL=/nowhere/libnccl.so.2", "there is no NCCL: /nowhere/libnccl.so.2",
+         "what SAMEBITS_NCCL names")
+    says(why("SAMEBITS_NCCL=" .. shell.quote(require("samebits.lib").path)),
+         "is no NCCL, or too old: it lacks ncclGetErrorString")
+  end)
+end)
+
+describe("an exchange", function()
+  it("is not the cpu's", function()
+    local ctx = assert(samebits.open "cpu")
+    local id, why, code = ctx:comm_id()
+    assert.is_nil(id)
+    assert.equal("SB_ERR_BACKEND", code)
+    says(why, "the cpu backend exchanges nothing", "sb_merge")
+    ctx:close()
+  end)
+
+  it("takes a communicator, and records that may be written where they are", function()
+    local ctx = assert(samebits.open "cpu")
+    local function records(rows)
+      return { states = samebits.zeros({ rows, 32 }, "uint8"),
+               targets = samebits.zeros({ rows, 8 }, "uint8") }
+    end
+    local comm = ctx:communicator(records(1).states.ptr) -- never followed: the cpu refuses
+    assert.equal("samebits communicator on cpu: a framework's", tostring(comm))
+    says(misuse(function() ctx:exchange(records(2), 5) end),
+         "exchange: expected a communicator (see ctx:communicator), got number")
+    says(misuse(function() ctx:exchange(5, comm) end), "exchange: expected records", "number")
+    local every_other = records(4)
+    every_other.states = every_other.states:view(2, 2, 32):slice(1, 0, 1):view(2, 32)
+    every_other.targets = samebits.zeros({ 2, 8 }, "uint8")
+    says(misuse(function() ctx:exchange(every_other, comm) end), "exchange: states: strides")
+    says(misuse(function() ctx:exchange(records(2), comm, { split = 2 }) end),
+         "unknown option 'split'")
+    says(misuse(function() ctx:communicator() end), "communicator: expected", "got nil")
+    says(misuse(function() ctx:communicator { id = "abc", ranks = 1, rank = 0 } end),
+         "a string of 128 bytes", "one of 3")
+    says(misuse(function() ctx:communicator { id = ("x"):rep(128), ranks = 1.5, rank = 0 } end),
+         "ranks: expected an integer, got 1.5")
+    says(misuse(function() ctx:exchange_workspace_size("five", comm) end),
+         "expected records or a number of rows, got")
+    local out, why = ctx:exchange(records(2), comm)
+    assert.is_nil(out)
+    says(why, "exchanges nothing")
+    assert.is_true(comm:close())
+    says(misuse(function() ctx:exchange(records(2), comm) end), "the communicator is closed")
+    ctx:close()
+  end)
+
+  backends.with("cuda", function(at)
+    describe("with NCCL itself, of one rank,", function()
+      local ctx, comm, absent
+      setup(function()
+        ctx = assert(samebits.open(at.context().device))
+        local id, why = ctx:comm_id()
+        absent = why
+        if id then comm = assert(ctx:communicator { id = id, ranks = 1, rank = 0 }) end
+      end)
+      teardown(function()
+        if comm then assert(comm:close()) end
+        ctx:close()
+      end)
+
+      local function exchanged(opts)
+        local spec = example.spec()
+        local batch = assert(samebits.batch(spec):to(ctx.device))
+        local records = assert(ctx:partial(batch))
+        assert(ctx:exchange(records, comm, opts))
+        if opts and opts.stream then assert(opts.stream:wait()) end
+        local whole = assert(assert(samebits.open "cpu"):partial(spec))
+        assert.equal(example.text(whole, samebits.logprob(spec)),
+                     example.text(records, assert(ctx:finish(records, batch))))
+      end
+
+      it("leaves the records as they are", function()
+        if absent then return pending(absent) end
+        exchanged()
+        local stream = assert(ctx:stream())
+        local bytes = assert(ctx:exchange_workspace_size(5, comm))
+        assert.equal(256 + 5 * 40, bytes)
+        local workspace = assert(samebits.zeros({ bytes }, "uint8", ctx.device))
+        exchanged { stream = stream, workspace = workspace, check = false }
+        says(misuse(function() exchanged { workspace = workspace:slice(0, 0, 256) } end),
+             "the workspace has 256 bytes, the call needs 456")
+      end)
+
+      it("refuses a rank outside its world, and null", function()
+        if absent then return pending(absent) end
+        local id = assert(ctx:comm_id())
+        says(misuse(function() ctx:communicator { id = id, ranks = 1, rank = 1 } end),
+             "rank 1 is outside [0, 1)")
+        says(misuse(function() ctx:communicator { id = id, ranks = 0, rank = 0 } end),
+             "ranks is 0")
+      end)
+    end)
+  end)
+end)

@@ -1,0 +1,232 @@
+/* nccl.c - a stand-in for NCCL whose ranks are processes of one machine, on one GPU or none: they
+ * exchange through a file that all of them map. NCCL itself refuses two ranks on one device.
+ *
+ *     cc -shared -fPIC -o libnccl.so.2 spec/exchange/nccl.c -ldl
+ *
+ * An all-gather is done when its group ends, by copies to and from the host, and says what NCCL
+ * would not notice: ranks that gather different numbers of bytes. STANDIN names a fault to play:
+ * "refuse", all-gathers fail; "slow", groups go on after they end. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { SUCCESS = 0, SYSTEM_ERROR = 2, INTERNAL_ERROR = 3, INVALID_ARGUMENT = 4, INVALID_USAGE = 5 };
+enum { REMOTE_ERROR = 6, IN_PROGRESS = 7 };
+enum { MAX_RANKS = 16, SLOT = 1 << 18, MAX_GROUP = 8, WAITS = 600000 }; /* of 100 us: a minute */
+
+typedef struct unique_id {
+    char bytes[128];
+} unique_id;
+
+typedef struct shared {
+    atomic_int arrived, generation;
+    size_t bytes[MAX_RANKS];
+    char slots[MAX_RANKS][SLOT];
+} shared;
+
+typedef struct comm {
+    shared *shared;
+    int ranks, rank, device, asked;
+} comm;
+
+typedef struct gathering {
+    const void *from;
+    void *to;
+    size_t bytes;
+    comm *comm;
+    void *stream;
+} gathering;
+
+static gathering group[MAX_GROUP];
+static int depth, grouped;
+static char last[160];
+
+static int fail(int result, const char *text)
+{
+    snprintf(last, sizeof last, "%s", text);
+    return result;
+}
+
+static int plays(const char *fault)
+{
+    const char *standin = getenv("STANDIN");
+    return standin && strcmp(standin, fault) == 0;
+}
+
+/* A function of the driver's, which the process has loaded. */
+static void find(const char *symbol, void *field)
+{
+    void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL), *address;
+    address = driver ? dlsym(driver, symbol) : NULL;
+    memcpy(field, &address, sizeof address);
+}
+
+/* Everything before it in the stream is done, and so is the copy. */
+static int copy(void *to, const void *from, size_t bytes, void *stream)
+{
+    int (*memcpy_async)(uint64_t, uint64_t, size_t, void *);
+    int (*synchronize)(void *);
+    find("cuMemcpyAsync", &memcpy_async);
+    find("cuStreamSynchronize", &synchronize);
+    return !memcpy_async || !synchronize ||
+           memcpy_async((uint64_t)(uintptr_t)to, (uint64_t)(uintptr_t)from, bytes, stream) ||
+           synchronize(stream);
+}
+
+/* Waits for all ranks. */
+static int meet(const comm *c)
+{
+    shared *s = c->shared;
+    int generation = atomic_load(&s->generation);
+    if (atomic_fetch_add(&s->arrived, 1) == c->ranks - 1) {
+        atomic_store(&s->arrived, 0);
+        atomic_fetch_add(&s->generation, 1);
+        return SUCCESS;
+    }
+    for (int i = 0; i < WAITS; i++) {
+        if (atomic_load(&s->generation) != generation) return SUCCESS;
+        usleep(100);
+    }
+    return fail(REMOTE_ERROR, "the other ranks do not come");
+}
+
+static int all_gather(const gathering *g)
+{
+    const comm *c = g->comm;
+    shared *s = c->shared;
+    char *to = g->to;
+    int result, differs = 0;
+    if (g->bytes > SLOT) return fail(INVALID_USAGE, "more bytes than the stand-in has room for");
+    if (copy(s->slots[c->rank], g->from, g->bytes, g->stream))
+        return fail(1, "the records cannot be read");
+    s->bytes[c->rank] = g->bytes;
+    result = meet(c); /* all have written their slots */
+    if (result != SUCCESS) return result;
+    for (int r = 0; r < c->ranks; r++) differs |= s->bytes[r] != g->bytes;
+    for (int r = 0; r < c->ranks && !differs; r++)
+        if (copy(to + r * g->bytes, s->slots[r], g->bytes, g->stream))
+            return fail(1, "the records cannot be written");
+    result = meet(c); /* all have read them */
+    if (result != SUCCESS) return result;
+    return differs ? fail(INTERNAL_ERROR, "ranks gather different numbers of bytes") : SUCCESS;
+}
+
+/* ---- NCCL's own names --------------------------------------------------------------------- */
+
+const char *ncclGetErrorString(int result)
+{
+    return result == SUCCESS          ? "no error"
+           : result == INVALID_USAGE  ? "invalid usage"
+           : result == INTERNAL_ERROR ? "internal error"
+           : result == REMOTE_ERROR   ? "remote process exited"
+                                      : "unhandled error";
+}
+
+const char *ncclGetLastError(void *c)
+{
+    (void)c;
+    return last;
+}
+
+int ncclGetUniqueId(unique_id *id)
+{
+    int file;
+    memset(id, 0, sizeof *id);
+    snprintf(id->bytes, sizeof id->bytes, "%s/standin-XXXXXX",
+             getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+    file = mkstemp(id->bytes);
+    if (file < 0) return fail(SYSTEM_ERROR, "no file for the id");
+    if (ftruncate(file, sizeof(shared))) return fail(SYSTEM_ERROR, "no room for the id's file");
+    close(file);
+    return SUCCESS;
+}
+
+int ncclCommInitRank(void **made, int ranks, unique_id id, int rank)
+{
+    int (*device_of)(int *);
+    comm *c = calloc(1, sizeof *c);
+    int file = open(id.bytes, O_RDWR);
+    if (!c || file < 0 || ranks > MAX_RANKS) return fail(INVALID_ARGUMENT, "no such id");
+    c->shared = mmap(NULL, sizeof(shared), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    close(file);
+    if (c->shared == MAP_FAILED) return fail(SYSTEM_ERROR, "the id's file cannot be mapped");
+    find("cuCtxGetDevice",
+         &device_of); /* a driver of the specs' may lack it: then it has one GPU */
+    if (device_of && device_of(&c->device)) return fail(1, "no context is current");
+    c->ranks = ranks;
+    c->rank = rank;
+    *made = c;
+    if (meet(c) != SUCCESS) return REMOTE_ERROR;
+    if (rank == 0) unlink(id.bytes);
+    return SUCCESS;
+}
+
+int ncclCommDestroy(void *made)
+{
+    comm *c = made;
+    munmap(c->shared, sizeof *c->shared);
+    free(c);
+    return SUCCESS;
+}
+
+int ncclCommCount(const void *made, int *count)
+{
+    *count = ((const comm *)made)->ranks;
+    return SUCCESS;
+}
+
+int ncclCommUserRank(const void *made, int *rank)
+{
+    *rank = ((const comm *)made)->rank;
+    return SUCCESS;
+}
+
+int ncclCommCuDevice(const void *made, int *device)
+{
+    *device = ((const comm *)made)->device;
+    return SUCCESS;
+}
+
+int ncclCommGetAsyncError(void *made, int *result)
+{
+    comm *c = made;
+    *result = plays("slow") && ++c->asked % 3 != 0 ? IN_PROGRESS : SUCCESS;
+    return SUCCESS;
+}
+
+int ncclGroupStart(void)
+{
+    depth++;
+    return SUCCESS;
+}
+
+int ncclGroupEnd(void)
+{
+    int result = SUCCESS, count = grouped;
+    if (--depth > 0) return SUCCESS;
+    if (depth < 0) return fail(INVALID_USAGE, "no group was started");
+    grouped = 0;
+    for (int i = 0; i < count; i++) {
+        int its = all_gather(&group[i]);
+        if (result == SUCCESS) result = its;
+    }
+    return result == SUCCESS && plays("slow") ? IN_PROGRESS : result;
+}
+
+int ncclAllGather(const void *from, void *to, size_t count, int type, void *made, void *stream)
+{
+    const gathering g = { from, to, count, made, stream };
+    if (plays("refuse")) return fail(INTERNAL_ERROR, "the stand-in refuses");
+    if (type != 1) return fail(INVALID_ARGUMENT, "the stand-in gathers bytes only");
+    if (depth == 0) return all_gather(&g);
+    if (grouped == MAX_GROUP) return fail(INVALID_USAGE, "a large group");
+    group[grouped++] = g;
+    return SUCCESS;
+}

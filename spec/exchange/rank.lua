@@ -1,0 +1,72 @@
+-- rank.lua RANK RANKS FOLDER PLAY - one rank of an exchange, for exchange_spec.lua: it sums its
+-- shard on the GPU, exchanges records, finishes, and prints the bits, or what was refused.
+--
+-- FOLDER: where rank 0 leaves the id. PLAY: "check"; "stream", without check, in a stream and a
+-- workspace of its own; "rows", rank 1 brings a row fewer; "temperature", rank 1 has another one.
+
+package.path = "./lua/?.lua;./?.lua;" .. package.path
+
+local samebits = require "samebits"
+local example = require "spec.exchange.example"
+local shards = require "spec.support.shards"
+
+local rank, ranks, folder, play = tonumber(arg[1]), tonumber(arg[2]), arg[3], arg[4]
+local ctx = assert(samebits.open "cuda")
+
+local function id_of_all()
+  local path = folder .. "/id"
+  if rank == 0 then
+    local file = assert(io.open(path .. ".new", "wb"))
+    file:write(assert(ctx:comm_id()))
+    file:close()
+    os.rename(path .. ".new", path) -- whole when it is there
+  end
+  for _ = 1, 600 do
+    local file = io.open(path, "rb")
+    if file then
+      local id = file:read "*a"
+      file:close()
+      return id
+    end
+    os.execute "sleep 0.1"
+  end
+  error "rank 0 left no id"
+end
+
+local function run(comm)
+  local spec = example.spec()
+  local cuts = example.cuts(ranks)
+  local mine = shards.shard(spec, cuts[rank + 1], cuts[rank + 2])
+  local odd = rank == 1
+  if play == "temperature" and odd then mine.temperature = 2 end
+  if play == "rows" and odd then
+    table.remove(mine.ids)
+    mine.logits = mine.logits:slice(0, 0, #mine.ids)
+  end
+  local batch = assert(samebits.batch(mine):to(ctx.device))
+  local opts = {}
+  if play == "stream" then opts = { check = false, stream = assert(ctx:stream()) } end
+
+  local records
+  for _ = 1, play == "stream" and 3 or 1 do
+    records = assert(ctx:partial(batch, opts))
+    if play == "stream" and not opts.workspace then
+      local bytes = assert(ctx:exchange_workspace_size(records, comm))
+      opts.workspace = assert(samebits.zeros({ bytes }, "uint8", ctx.device))
+    end
+    local given, why = ctx:exchange(records, comm, opts)
+    assert(given == records, why)
+  end
+  local out = assert(ctx:finish(records, batch, opts))
+  if opts.stream then
+    assert(opts.stream:wait())
+    assert(ctx:check(opts.stream))
+  end
+  return example.text(records, out)
+end
+
+local comm = assert(ctx:communicator { id = id_of_all(), ranks = ranks, rank = rank })
+assert(comm.rank == rank and comm.ranks == ranks)
+local ok, said = pcall(run, comm)
+print(ok and said or "refused: " .. tostring(said))
+assert(comm:close())

@@ -1,0 +1,48 @@
+/* nccl.h - the part of NCCL that sb_exchange uses, loaded with dlopen: nothing of it is needed to
+ * build, and a GPU that exchanges nothing needs none to run. The declarations are our own. */
+#ifndef SB_NCCL_H
+#define SB_NCCL_H
+
+#include "backend.h"
+
+enum {
+    SB_NCCL_SUCCESS = 0,
+    SB_NCCL_INVALID_ARGUMENT = 4,
+    SB_NCCL_INVALID_USAGE = 5,
+    SB_NCCL_IN_PROGRESS = 7,
+    SB_NCCL_UINT8 = 1
+};
+
+/* Field, symbol in the library, result, arguments. A communicator is a void *, a stream, too; the
+ * 128 bytes of an id go by value. */
+#define SB_NCCL_SYMBOLS(X)                                                                         \
+    X(GetErrorString, ncclGetErrorString, const char *, (int))                                     \
+    X(GetLastError, ncclGetLastError, const char *, (void *))                                      \
+    X(GetUniqueId, ncclGetUniqueId, int, (sb_comm_id *))                                           \
+    X(CommInitRank, ncclCommInitRank, int, (void **, int, sb_comm_id, int))                        \
+    X(CommDestroy, ncclCommDestroy, int, (void *))                                                 \
+    X(CommCount, ncclCommCount, int, (const void *, int *))                                        \
+    X(CommUserRank, ncclCommUserRank, int, (const void *, int *))                                  \
+    X(CommCuDevice, ncclCommCuDevice, int, (const void *, int *))                                  \
+    X(CommGetAsyncError, ncclCommGetAsyncError, int, (void *, int *))                              \
+    X(GroupStart, ncclGroupStart, int, (void))                                                     \
+    X(GroupEnd, ncclGroupEnd, int, (void))                                                         \
+    X(AllGather, ncclAllGather, int, (const void *, void *, size_t, int, void *, void *))
+
+typedef struct sb_nccl {
+    void *library; /* null: not loaded */
+#define SB_NCCL_FIELD(name, symbol, result, arguments) result(*name) arguments;
+    SB_NCCL_SYMBOLS(SB_NCCL_FIELD)
+#undef SB_NCCL_FIELD
+} sb_nccl;
+
+/* Loads the library unless it is loaded; on failure nothing stays loaded and why says where it was
+ * looked for. */
+sb_status sb_nccl_load(sb_nccl *nccl, sb_message *why);
+void sb_nccl_unload(sb_nccl *nccl);
+
+/* NCCL's refusal, by the function's name and in NCCL's words. comm may be null. */
+sb_status sb_nccl_failed(sb_message *why, const sb_nccl *nccl, void *comm, const char *what,
+                         int result);
+
+#endif

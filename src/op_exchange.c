@@ -1,0 +1,83 @@
+/* op_exchange.c - sb_exchange, its workspace, and communicators: checks, then the backend. */
+#include <inttypes.h>
+
+#include "backend.h"
+
+static sb_status begin(sb_context *ctx)
+{
+    ctx->error.text[0] = '\0';
+    if (ctx->backend->exchange) return SB_OK;
+    return sb_fail(&ctx->error, SB_ERR_BACKEND,
+                   "the %s backend exchanges nothing: NCCL is between GPUs; gather the records by "
+                   "other means and call sb_merge",
+                   ctx->backend->name);
+}
+
+static sb_status check_shape(sb_context *ctx, const void *comm, int64_t rows)
+{
+    if (!comm) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "comm is null");
+    if (rows >= 0 && rows <= SB_EXCHANGE_ROWS) return SB_OK;
+    return sb_fail(&ctx->error, SB_ERR_SHAPE, "rows is %" PRId64 ": it must be in [0, 2^40]", rows);
+}
+
+sb_status sb_comm_new_id(sb_context *ctx, sb_comm_id *id)
+{
+    sb_status status;
+    if (!ctx) return SB_ERR_ARGUMENT;
+    status = begin(ctx);
+    if (status != SB_OK) return status;
+    if (!id) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "id is null");
+    return ctx->backend->comm_new_id(ctx, id);
+}
+
+sb_status sb_comm_create(sb_context *ctx, void **comm, const sb_comm_id *id, int32_t ranks,
+                         int32_t rank)
+{
+    sb_status status;
+    if (comm) *comm = NULL;
+    if (!ctx) return SB_ERR_ARGUMENT;
+    status = begin(ctx);
+    if (status != SB_OK) return status;
+    if (!comm || !id)
+        return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "%s is null", comm ? "id" : "comm");
+    if (ranks < 1) return sb_fail(&ctx->error, SB_ERR_SHAPE, "ranks is %" PRId32, ranks);
+    if (rank < 0 || rank >= ranks)
+        return sb_fail(&ctx->error, SB_ERR_SHAPE, "rank %" PRId32 " is outside [0, %" PRId32 ")",
+                       rank, ranks);
+    return ctx->backend->comm_create(ctx, comm, id, ranks, rank);
+}
+
+sb_status sb_comm_destroy(sb_context *ctx, void *comm)
+{
+    sb_status status;
+    if (!ctx) return SB_ERR_ARGUMENT;
+    status = begin(ctx);
+    return status == SB_OK && comm ? ctx->backend->comm_destroy(ctx, comm) : status;
+}
+
+sb_status sb_exchange_workspace_size(sb_context *ctx, uint64_t *size, void *comm, int64_t rows)
+{
+    sb_status status;
+    if (!ctx) return SB_ERR_ARGUMENT;
+    status = begin(ctx);
+    if (status == SB_OK && !size) status = sb_fail(&ctx->error, SB_ERR_ARGUMENT, "size is null");
+    if (status == SB_OK) status = check_shape(ctx, comm, rows);
+    return status == SB_OK ? ctx->backend->exchange_workspace(ctx, size, comm, rows) : status;
+}
+
+sb_status sb_exchange(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
+                      int64_t rows, void *comm, const sb_launch *launch)
+{
+    const sb_launch defaults = SB_LAUNCH_INIT;
+    sb_exchange_call call = { states, targets, rows, comm, launch ? *launch : defaults };
+    sb_status status;
+    if (!ctx) return SB_ERR_ARGUMENT;
+    status = begin(ctx);
+    if (status == SB_OK)
+        status = sb_check_size(&call.launch, sizeof call.launch, "sb_launch", "SB_LAUNCH_INIT",
+                               &ctx->error);
+    if (status == SB_OK) status = check_shape(ctx, comm, rows);
+    if (status == SB_OK && rows && !(states && targets))
+        status = sb_fail(&ctx->error, SB_ERR_ARGUMENT, "%s is null", states ? "targets" : "states");
+    return status == SB_OK ? ctx->backend->exchange(ctx, &call) : status;
+}
