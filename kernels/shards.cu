@@ -16,63 +16,12 @@
  *     partial_merge      a warp an item; grid covers work * 32 threads.
  *     shards_merge       a thread a row.
  *     shards_finish      a warp an item; grid covers work * 32 threads. */
-#include "../src/det/record.h"
-#include "common.cuh"
-#include "finish.cuh"
 #include "kept.cuh"
 #include "leaf.cuh"
 #include "load.cuh"
-
-/* A record that every later call refuses: for rows that were refused. */
-SB_DET sb_state refused_state()
-{
-    sb_state s;
-    sb_state_init(&s, 0.0f);
-    s.J = 0xffffffffu;
-    return s;
-}
-
-SB_DET void write_records(const sb_cuda_shard_args &a, int64_t row, const sb_state &s,
-                          const sb_target &t)
-{
-    ((sb_state *)a.states)[row] = s;
-    ((sb_target *)a.targets)[row] = t;
-}
+#include "records.cuh"
 
 /* ---- partial ------------------------------------------------------------------------------ */
-
-/* The records of a row that is ignored, or was refused and reported. */
-SB_DET void write_done(const sb_cuda_shard_args &a, int64_t item)
-{
-    sb_target none = { 0, 0 };
-    sb_state s;
-    int64_t row;
-    if (!listed_well(a.in, item)) return;
-    row = row_at(a.in, item);
-    sb_state_init(&s, 0.0f);
-    if (resolve(a.in, row).bad) s = refused_state();
-    write_records(a, row, s, none);
-}
-
-/* The bits of a logit as fp32. Not by an instruction that converts: it would change a NaN's. */
-template <int DTYPE> SB_DET uint32_t logit_bits(const char *logits, int64_t i)
-{
-    if (DTYPE == SB_CUDA_F32) return ((const uint32_t *)logits)[i];
-    uint16_t half = ((const uint16_t *)logits)[i];
-    return sb_bits32(DTYPE == SB_CUDA_F16 ? sb_from_f16(half) : sb_from_bf16(half));
-}
-
-template <int DTYPE>
-SB_DET void write_target_record(const sb_cuda_shard_args &a, const block_row &mine)
-{
-    int64_t i = mine.id - a.first;
-    sb_target t = { 0, 0 };
-    if (i >= 0 && i < a.held) {
-        t.x = is_kept(a.in, mine.number, mine.id) ? logit_bits<DTYPE>(mine.logits, i) : 0xff800000u;
-        t.owners = 1;
-    }
-    ((sb_target *)a.targets)[mine.number] = t;
-}
 
 template <int DTYPE, bool KEPT> SB_DET void partial_block(const sb_cuda_shard_args &a)
 {
@@ -90,7 +39,7 @@ template <int DTYPE, bool KEPT> SB_DET void partial_block(const sb_cuda_shard_ar
         if (threadIdx.x != 0) return;
         if (in.split != 1) /* c = 0: nothing for partial_merge */
             sb_state_init(&((sb_state *)in.states)[blockIdx.x], 0.0f);
-        if (piece == 0) write_done(a, blockIdx.x / in.split);
+        if (piece == 0) write_done<sb_state>(a, blockIdx.x / in.split);
         return;
     }
 
@@ -149,27 +98,7 @@ extern "C" __global__ void __launch_bounds__(256)
 extern "C" __global__ void __launch_bounds__(256)
     shards_merge(const __grid_constant__ sb_cuda_shard_args a)
 {
-    const int64_t rows = a.in.rows, row = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
-    const sb_state *states = (const sb_state *)a.from_states;
-    const sb_target *targets = (const sb_target *)a.from_targets;
-    if (row >= rows) return;
-    sb_state s = states[row];
-    sb_target t = targets[row];
-    sb_fault fault = sb_merge_fault(&s, &t, s.c);
-    for (int64_t shard = 1; shard < a.shards && fault == SB_RECORD_FINE; shard++) {
-        const sb_state other = states[shard * rows + row];
-        const sb_target its = targets[shard * rows + row];
-        fault = sb_merge_fault(&other, &its, s.c);
-        sb_state_merge(&s, &other);
-        sb_target_merge(&t, &its);
-    }
-    if (fault != SB_RECORD_FINE) {
-        report(a.in, SB_BAD_RECORD + fault, row);
-        if (a.keep) return; /* for the host to look at */
-        s = refused_state();
-        t.x = t.owners = 0;
-    }
-    write_records(a, row, s, t);
+    merge_records<sb_state>(a);
 }
 
 /* Finishes whole rows: a warp a row. */
@@ -185,11 +114,6 @@ extern "C" __global__ void __launch_bounds__(256)
     const sb_row row = constants_of(in, v.r.tau);
     const sb_state s = ((const sb_state *)a.states)[v.number];
     const sb_target t = ((const sb_target *)a.targets)[v.number];
-    const sb_fault fault = sb_finish_fault(&s, &t, sb_bits32(row.c));
-    if (fault == SB_RECORD_FINE) {
-        finish_row(in, v.number, s, sb_float(t.x), row);
-    } else if (writes) {
-        write_row(in, v.number, sb_float(SB_NAN_BITS));
-        report(in, SB_BAD_RECORD + fault, v.number);
-    }
+    if (refused_at_finish(in, v.number, finish_fault(s, t, row), writes)) return;
+    finish_row(in, v.number, s, sb_float(t.x), row);
 }

@@ -23,20 +23,32 @@ typedef struct sb_call {
     sb_launch launch;
 } sb_call;
 
-/* sb_merge's arguments. */
-typedef struct sb_merge_call {
-    sb_state_record *states;
+/* Rows' records, anywhere: a mapped file aligns nothing. Those that are only read are const in the
+ * call. */
+typedef struct sb_records {
+    void *states; /* sb_state_record; sb_moment_record where moments is set */
     sb_target_record *targets;
-    const sb_state_record *from_states;
-    const sb_target_record *from_targets;
+    int moments;
+} sb_records;
+
+static inline size_t sb_state_size(int moments)
+{
+    return moments ? sizeof(sb_moment_record) : sizeof(sb_state_record);
+}
+
+/* What messages call states. */
+static inline const char *sb_states_name(int moments) { return moments ? "moments" : "states"; }
+
+/* sb_merge's arguments. Both of them with moments, or without. */
+typedef struct sb_merge_call {
+    sb_records to, from;
     int64_t shards, rows;
     sb_launch launch;
 } sb_merge_call;
 
 /* sb_exchange's arguments, checked. */
 typedef struct sb_exchange_call {
-    sb_state_record *states;
-    sb_target_record *targets;
+    sb_records records;
     int64_t rows; /* at most SB_EXCHANGE_ROWS */
     void *comm;
     sb_launch launch;
@@ -94,11 +106,10 @@ typedef struct sb_backend {
 
     /* Optional, all or none but for the last: shards of the vocabulary. finish's call holds no
      * logits. */
-    sb_status (*partial)(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
-                         const sb_call *call);
+    sb_status (*partial)(sb_context *ctx, const sb_records *to, const sb_call *call);
     sb_status (*merge)(sb_context *ctx, const sb_merge_call *call);
     sb_status (*finish)(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
-                        const sb_state_record *states, const sb_target_record *targets);
+                        const sb_records *records);
     uint64_t (*shard_workspace)(sb_context *ctx, const sb_call *call);
 
     /* Optional, all or none: exchanging records with other processes. */
@@ -218,13 +229,11 @@ static inline float sb_float_at(const float *data, int64_t i)
 sb_status sb_check_merge(const sb_merge_call *call, sb_message *why);
 
 /* records.c: the same for a call's active rows. */
-sb_status sb_check_finish(const sb_call *call, const sb_state_record *states,
-                          const sb_target_record *targets, const int64_t *active, int64_t actives,
-                          sb_message *why);
+sb_status sb_check_finish(const sb_call *call, const sb_records *records, const int64_t *active,
+                          int64_t actives, sb_message *why);
 
 /* records.c: the same, on host copies of a device's arrays, all fine but for the records. */
-sb_status sb_check_device_finish(const sb_call *call, const sb_state_record *states,
-                                 const sb_target_record *targets, sb_message *why);
+sb_status sb_check_device_finish(const sb_call *call, const sb_records *records, sb_message *why);
 
 /* records.c: checks the saved rows of a call's active rows. Host arrays only. */
 sb_status sb_check_saved(const sb_call *call, const sb_gradient *gradient, const int64_t *active,

@@ -96,11 +96,10 @@ sb_status sb_cpu_ids(sb_context *ctx, const sb_ids_out *out, const sb_call *call
 sb_status sb_cpu_topk(sb_context *ctx, const sb_topk_out *out, const sb_call *call, int64_t k);
 
 /* backend_cpu_shards.c; as backend.h states them. */
-sb_status sb_cpu_partial(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
-                         const sb_call *call);
+sb_status sb_cpu_partial(sb_context *ctx, const sb_records *to, const sb_call *call);
 sb_status sb_cpu_merge(sb_context *ctx, const sb_merge_call *call);
 sb_status sb_cpu_finish(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
-                        const sb_state_record *states, const sb_target_record *targets);
+                        const sb_records *records);
 
 /* backend_cpu_stats.c; as backend.h states them. */
 sb_status sb_cpu_compare(sb_context *ctx, const sb_compare_call *call);

@@ -66,6 +66,7 @@ typedef struct cuda {
     CUdeviceptr bad_device;
     char isa[16]; /* "sm_90" */
     sb_cuda_shards shards;
+    sb_cuda_moments moments;
     sb_cuda_order order;
     sb_cuda_stats stats;
     sb_cuda_entropy entropy;
@@ -187,6 +188,7 @@ static sb_status load_kernels(cuda *c, sb_message *why)
     DRIVER(why, &c->driver, FuncLoad, c->name);
     KEPT_KERNELS(KERNEL_LOAD)
     status = sb_cuda_shards_load(&c->shards, &c->driver, why);
+    if (status == SB_OK) status = sb_cuda_moments_load(&c->moments, &c->driver, why);
     if (status == SB_OK) status = sb_cuda_order_load(&c->order, &c->driver, why);
     if (status == SB_OK) status = sb_cuda_stats_load(&c->stats, &c->driver, why);
     if (status == SB_OK) status = sb_cuda_entropy_load(&c->entropy, &c->driver, why);
@@ -214,6 +216,7 @@ static void close_state(cuda *c)
         if (c->kept) c->driver.ModuleUnload(c->kept);
         if (c->conventional) c->driver.ModuleUnload(c->conventional);
         if (c->shards.module) c->driver.ModuleUnload(c->shards.module);
+        if (c->moments.module) c->driver.ModuleUnload(c->moments.module);
         if (c->order.module) c->driver.ModuleUnload(c->order.module);
         if (c->stats.module) c->driver.ModuleUnload(c->stats.module);
         if (c->entropy.module) c->driver.ModuleUnload(c->entropy.module);
@@ -557,10 +560,10 @@ sb_status sb_cuda_fetch(sb_context *ctx, const void **array, int64_t count, size
 }
 
 /* After a report: the same checks, on copies, as the cpu backend makes them, so that the first bad
- * row is named with its id. states and targets: of a call that finishes, else null; gradient
- * likewise. SB_OK: the report is another call's. */
-static sb_status find_first_bad(sb_context *ctx, const sb_call *call, const sb_state_record *states,
-                                const sb_target_record *targets, const sb_gradient *gradient)
+ * row is named with its id. records: of a call that finishes, else null; gradient likewise.
+ * SB_OK: the report is another call's. */
+static sb_status find_first_bad(sb_context *ctx, const sb_call *call, const sb_records *records,
+                                const sb_gradient *gradient)
 {
     sb_call host = *call;
     CUstream stream = call->launch.stream;
@@ -569,8 +572,8 @@ static sb_status find_first_bad(sb_context *ctx, const sb_call *call, const sb_s
                               call->in.temperatures,
                               call->in.row_list,
                               call->in.cu_seqlens,
-                              states,
-                              targets,
+                              records ? records->states : NULL,
+                              records ? records->targets : NULL,
                               gradient ? gradient->saved : NULL };
     const struct {
         int64_t count;
@@ -581,8 +584,8 @@ static sb_status find_first_bad(sb_context *ctx, const sb_call *call, const sb_s
         { call->rows, 4 },
         { call->in.row_count, 8 },
         { call->in.batch + 1, call->in.cu_seqlens_dtype == SB_I64 ? 8 : 4 },
-        { call->rows, sizeof *states },
-        { call->rows, sizeof *targets },
+        { call->rows, sb_state_size(records && records->moments) },
+        { call->rows, sizeof(sb_target_record) },
         { call->rows, sizeof(sb_saved_row) },
     };
     sb_status status = SB_OK;
@@ -597,8 +600,12 @@ static sb_status find_first_bad(sb_context *ctx, const sb_call *call, const sb_s
         host.in.row_list = arrays[3];
         host.in.cu_seqlens = arrays[4];
         status = sb_check_device_call(&host, &ctx->error);
-        if (status == SB_OK && states)
-            status = sb_check_device_finish(&host, arrays[5], arrays[6], &ctx->error);
+        if (status == SB_OK && records) {
+            const sb_records on_host = { (void *)(uintptr_t)arrays[5],
+                                         (sb_target_record *)(uintptr_t)arrays[6],
+                                         records->moments };
+            status = sb_check_device_finish(&host, &on_host, &ctx->error);
+        }
         if (status == SB_OK && gradient) {
             sb_gradient on_host = *gradient;
             on_host.saved = arrays[7];
@@ -609,14 +616,14 @@ static sb_status find_first_bad(sb_context *ctx, const sb_call *call, const sb_s
     return status;
 }
 
-sb_status sb_cuda_check_call(sb_context *ctx, const sb_call *call, const sb_state_record *states,
-                             const sb_target_record *targets, const sb_gradient *gradient)
+sb_status sb_cuda_check_call(sb_context *ctx, const sb_call *call, const sb_records *records,
+                             const sb_gradient *gradient)
 {
     cuda *c = ctx->state;
     sb_status status;
     DRIVER(&ctx->error, &c->driver, StreamSynchronize, call->launch.stream);
     if (*c->bad == 0) return SB_OK;
-    status = find_first_bad(ctx, call, states, targets, gradient);
+    status = find_first_bad(ctx, call, records, gradient);
     if (status != SB_OK) *c->bad = 0;
     return status;
 }
@@ -668,8 +675,7 @@ static sb_status run_checked(sb_context *ctx, const sb_logprob_out *out, const s
     if (status != SB_OK) return status;
     status = run_planned(ctx, out, call, p, scratch);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
-    if (status == SB_OK && call->launch.check)
-        status = sb_cuda_check_call(ctx, call, NULL, NULL, NULL);
+    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
     return status;
 }
 
@@ -757,6 +763,11 @@ const sb_cuda_stats *sb_cuda_stats_of(const sb_context *ctx)
 const sb_cuda_shards *sb_cuda_shards_of(const sb_context *ctx)
 {
     return &((const cuda *)ctx->state)->shards;
+}
+
+const sb_cuda_moments *sb_cuda_moments_of(const sb_context *ctx)
+{
+    return &((const cuda *)ctx->state)->moments;
 }
 
 const sb_cuda_order *sb_cuda_order_of(const sb_context *ctx)

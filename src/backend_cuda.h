@@ -95,9 +95,9 @@ sb_status sb_cuda_clear(sb_context *ctx, uint64_t data, uint64_t bytes, CUstream
 sb_status sb_cuda_sums(sb_context *ctx, const sb_call *call, sb_cuda_args *a);
 
 /* Waits for the call and names its first bad row; an earlier call's report stays for sb_check.
- * states and targets: of a call that finishes, else null; gradient likewise. */
-sb_status sb_cuda_check_call(sb_context *ctx, const sb_call *call, const sb_state_record *states,
-                             const sb_target_record *targets, const sb_gradient *gradient);
+ * records: of a call that finishes, else null; gradient likewise. */
+sb_status sb_cuda_check_call(sb_context *ctx, const sb_call *call, const sb_records *records,
+                             const sb_gradient *gradient);
 
 /* Where kernels report: sb_cuda_args.bad. Whether one that is done has reported anything. */
 uint64_t sb_cuda_report_address(const sb_context *ctx);
@@ -122,6 +122,27 @@ sb_status sb_cuda_fetch(sb_context *ctx, const void **array, int64_t count, size
     X(shards_merge)                                                                                \
     X(shards_finish)
 
+/* The same with moments. */
+#define SB_CUDA_MOMENT_KERNELS(X)                                                                  \
+    X(moments_f32)                                                                                 \
+    X(moments_f16)                                                                                 \
+    X(moments_bf16)                                                                                \
+    X(moments_merge_pieces)                                                                        \
+    X(moments_merge)                                                                               \
+    X(moments_finish)
+
+typedef struct sb_cuda_moments {
+    CUmodule module;
+    SB_CUDA_MOMENT_KERNELS(SB_CUDA_FIELD)
+} sb_cuda_moments;
+
+const sb_cuda_moments *sb_cuda_moments_of(const sb_context *ctx);
+sb_status sb_cuda_moments_load(sb_cuda_moments *moments, const sb_cuda_driver *driver,
+                               sb_message *why);
+
+/* Whether kernels can use records; from: "from_" or "", what their names begin with. */
+sb_status sb_cuda_check_records(sb_context *ctx, const sb_records *records, const char *from);
+
 /* The kernels for shards of the vocabulary. */
 typedef struct sb_cuda_shards {
     CUmodule module;
@@ -135,11 +156,10 @@ sb_status sb_cuda_shards_load(sb_cuda_shards *shards, const sb_cuda_driver *driv
                               sb_message *why);
 
 /* As backend.h states them. */
-sb_status sb_cuda_partial(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
-                          const sb_call *call);
+sb_status sb_cuda_partial(sb_context *ctx, const sb_records *to, const sb_call *call);
 sb_status sb_cuda_merge(sb_context *ctx, const sb_merge_call *call);
 sb_status sb_cuda_finish(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
-                         const sb_state_record *states, const sb_target_record *targets);
+                         const sb_records *records);
 uint64_t sb_cuda_shard_workspace(sb_context *ctx, const sb_call *call);
 
 /* ---- cuda_exchange.c ---------------------------------------------------------------------- */

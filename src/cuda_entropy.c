@@ -68,8 +68,7 @@ static sb_status inside(sb_context *ctx, void *arguments)
     if (p.tokens) p.a.tokens = scratch + p.pieces;
     status = run(ctx, e->out, call, &p);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
-    if (status == SB_OK && call->launch.check)
-        status = sb_cuda_check_call(ctx, call, NULL, NULL, NULL);
+    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
     return status;
 }
 

@@ -56,7 +56,7 @@ static room room_of(const world *w, int64_t rows)
     room r;
     r.headers = 0;
     r.states = (ranks * sizeof(header) + 255) / 256 * 256;
-    r.targets = r.states + records * sizeof(sb_state_record);
+    r.targets = r.states + records * sizeof(sb_moment_record); /* or less */
     r.size = r.targets + records * sizeof(sb_target_record);
     return r;
 }
@@ -127,7 +127,8 @@ static sb_status compare_headers(sb_context *ctx, const world *w, const header *
 static sb_status check_headers(sb_context *ctx, const world *w, const sb_exchange_call *call,
                                uint64_t headers)
 {
-    const header mine = { call->rows, sizeof(sb_state_record) + sizeof(sb_target_record),
+    const size_t state_size = sb_state_size(call->records.moments);
+    const header mine = { call->rows, (uint32_t)(state_size + sizeof(sb_target_record)),
                           SB_NUMERICS };
     const uint64_t place = headers + (uint64_t)w->rank * sizeof mine;
     const gathering g = { place, headers, sizeof mine };
@@ -149,17 +150,14 @@ static sb_status gather_and_merge(sb_context *ctx, const world *w, const sb_exch
 {
     const room r = room_of(w, call->rows);
     const uint64_t rows = (uint64_t)call->rows;
+    const sb_records *own = &call->records;
     const gathering records[2] = {
-        { sb_cuda_address(call->states), scratch + r.states, rows * sizeof(sb_state_record) },
-        { sb_cuda_address(call->targets), scratch + r.targets, rows * sizeof(sb_target_record) },
+        { sb_cuda_address(own->states), scratch + r.states, rows * sb_state_size(own->moments) },
+        { sb_cuda_address(own->targets), scratch + r.targets, rows * sizeof(sb_target_record) },
     };
-    const sb_merge_call merge = { call->states,
-                                  call->targets,
-                                  (const sb_state_record *)(uintptr_t)records[0].to,
-                                  (const sb_target_record *)(uintptr_t)records[1].to,
-                                  w->ranks,
-                                  call->rows,
-                                  call->launch };
+    const sb_records all = { (void *)(uintptr_t)records[0].to,
+                             (sb_target_record *)(uintptr_t)records[1].to, own->moments };
+    const sb_merge_call merge = { *own, all, w->ranks, call->rows, call->launch };
     sb_status status = SB_OK;
     if (call->launch.check) status = check_headers(ctx, w, call, scratch + r.headers);
     if (status != SB_OK || rows == 0) return status;
@@ -175,8 +173,7 @@ static sb_status exchange_inside(sb_context *ctx, void *arguments)
     CUdeviceptr scratch;
     world w;
     sb_status status = world_of(ctx, &w, call->comm);
-    if (status == SB_OK) status = sb_cuda_check_pointer(ctx, "states", call->states, 8);
-    if (status == SB_OK) status = sb_cuda_check_pointer(ctx, "targets", call->targets, 4);
+    if (status == SB_OK) status = sb_cuda_check_records(ctx, &call->records, "");
     if (status == SB_OK)
         status = sb_cuda_check_pointer(ctx, "workspace", call->launch.workspace, 256);
     if (status == SB_OK)

@@ -96,7 +96,7 @@ static sb_status inside(sb_context *ctx, void *arguments)
             kernel_for(sb_cuda_gradients_of(ctx), call->in.logits_dtype, g->gradient->dtype, a.of),
             grid, &a.in, call->launch.stream);
     if (status == SB_OK && call->launch.check)
-        status = sb_cuda_check_call(ctx, call, NULL, NULL, g->gradient);
+        status = sb_cuda_check_call(ctx, call, NULL, g->gradient);
     return status;
 }
 

@@ -110,8 +110,7 @@ static sb_status order_inside(sb_context *ctx, void *arguments)
     set_scratch(&a, o, scratch);
     status = run(ctx, o, grid, &a);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
-    if (status == SB_OK && call->launch.check)
-        status = sb_cuda_check_call(ctx, call, NULL, NULL, NULL);
+    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
     return status;
 }
 

@@ -1,24 +1,27 @@
 /* cuda_shards.c - shards of the vocabulary on a GPU: the launches of kernels/shards.cu. */
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "backend_cuda.h"
-#include "det/accumulator.h"
+#include "det/moments.h"
 
 /* As tools/kernel.sh embedded them. */
 extern const unsigned char sb_fatbin_shards[];
+extern const unsigned char sb_fatbin_moments[];
 
 SB_CUDA_LOADER(sb_cuda_shards_load, sb_cuda_shards, SB_CUDA_SHARD_KERNELS, sb_fatbin_shards)
+SB_CUDA_LOADER(sb_cuda_moments_load, sb_cuda_moments, SB_CUDA_MOMENT_KERNELS, sb_fatbin_moments)
 
-static sb_status check_records(sb_context *ctx, const char *const names[2], const void *states,
-                               const void *targets)
+sb_status sb_cuda_check_records(sb_context *ctx, const sb_records *records, const char *from)
 {
-    sb_status status = sb_cuda_check_pointer(ctx, names[0], states, 8);
-    return status == SB_OK ? sb_cuda_check_pointer(ctx, names[1], targets, 4) : status;
+    char states[32], targets[32];
+    sb_status status;
+    snprintf(states, sizeof states, "%s%s", from, sb_states_name(records->moments));
+    snprintf(targets, sizeof targets, "%stargets", from);
+    status = sb_cuda_check_pointer(ctx, states, records->states, 8);
+    return status == SB_OK ? sb_cuda_check_pointer(ctx, targets, records->targets, 4) : status;
 }
-
-static const char *const RECORDS[2] = { "states", "targets" };
-static const char *const FROM_RECORDS[2] = { "from_states", "from_targets" };
 
 static sb_cuda_grid threads_for(int64_t items)
 {
@@ -39,9 +42,9 @@ static sb_cuda_grid plan_partial(sb_context *ctx, const sb_call *call, sb_cuda_s
     return sb_cuda_plan_shard(ctx, &NO_OUT, call, &a->in);
 }
 
-static uint64_t pieces_size(const sb_cuda_args *in)
+static uint64_t pieces_size(const sb_cuda_args *in, int moments)
 {
-    return in->split > 1 ? (uint64_t)in->work * (uint64_t)in->split * sizeof(sb_state) : 0;
+    return in->split > 1 ? (uint64_t)in->work * (uint64_t)in->split * sb_state_size(moments) : 0;
 }
 
 uint64_t sb_cuda_shard_workspace(sb_context *ctx, const sb_call *call)
@@ -49,12 +52,18 @@ uint64_t sb_cuda_shard_workspace(sb_context *ctx, const sb_call *call)
     sb_cuda_shard_args a;
     uint64_t pieces, tokens = (uint64_t)call->rows * sizeof(float);
     plan_partial(ctx, call, &a);
-    pieces = pieces_size(&a.in);
+    pieces = pieces_size(&a.in, 1); /* without moments less */
     return pieces > tokens ? pieces : tokens;
 }
 
-static CUfunction partial_for(const sb_cuda_shards *kernels, const sb_batch *in)
+static CUfunction partial_for(sb_context *ctx, const sb_batch *in, int moments)
 {
+    const sb_cuda_shards *kernels = sb_cuda_shards_of(ctx);
+    const sb_cuda_moments *with = sb_cuda_moments_of(ctx);
+    if (moments)
+        return in->logits_dtype == SB_F32   ? with->moments_f32
+               : in->logits_dtype == SB_F16 ? with->moments_f16
+                                            : with->moments_bf16;
     switch (in->logits_dtype) {
     case SB_F32: return in->kept ? kernels->partial_f32_kept : kernels->partial_f32;
     case SB_F16: return in->kept ? kernels->partial_f16_kept : kernels->partial_f16;
@@ -63,28 +72,29 @@ static CUfunction partial_for(const sb_cuda_shards *kernels, const sb_batch *in)
 }
 
 typedef struct partial_call {
-    sb_state_record *states;
-    sb_target_record *targets;
+    const sb_records *to;
     const sb_call *call;
 } partial_call;
 
-static sb_status run_partial(sb_context *ctx, const sb_call *call, sb_cuda_grid grid,
+static sb_status run_partial(sb_context *ctx, const partial_call *p, sb_cuda_grid grid,
                              sb_cuda_shard_args *a)
 {
-    const sb_cuda_shards *kernels = sb_cuda_shards_of(ctx);
+    const sb_call *call = p->call;
+    const int moments = p->to->moments;
+    const CUfunction merge = moments ? sb_cuda_moments_of(ctx)->moments_merge_pieces
+                                     : sb_cuda_shards_of(ctx)->partial_merge;
     CUstream stream = call->launch.stream;
     uint64_t rows = (uint64_t)call->rows;
     sb_status status = SB_OK;
     if (call->in.row_list) { /* rows that are not listed */
-        status = sb_cuda_clear(ctx, a->states, rows * sizeof(sb_state_record), stream);
+        status = sb_cuda_clear(ctx, a->states, rows * sb_state_size(moments), stream);
         if (status == SB_OK)
             status = sb_cuda_clear(ctx, a->targets, rows * sizeof(sb_target_record), stream);
     }
     if (status == SB_OK)
-        status = sb_cuda_launch(ctx, partial_for(kernels, &call->in), grid, &a->in, stream);
+        status = sb_cuda_launch(ctx, partial_for(ctx, &call->in, moments), grid, &a->in, stream);
     if (status == SB_OK && a->in.split > 1)
-        status = sb_cuda_launch(ctx, kernels->partial_merge, sb_cuda_warps_for(a->in.work), &a->in,
-                                stream);
+        status = sb_cuda_launch(ctx, merge, sb_cuda_warps_for(a->in.work), &a->in, stream);
     return status;
 }
 
@@ -96,24 +106,24 @@ static sb_status partial_inside(sb_context *ctx, void *arguments)
     sb_cuda_grid grid = plan_partial(ctx, call, &a);
     CUdeviceptr scratch;
     sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
-    if (status == SB_OK) status = check_records(ctx, RECORDS, p->states, p->targets);
-    if (status == SB_OK) status = sb_cuda_scratch(ctx, &call->launch, pieces_size(&a.in), &scratch);
+    if (status == SB_OK) status = sb_cuda_check_records(ctx, p->to, "");
+    if (status == SB_OK)
+        status = sb_cuda_scratch(ctx, &call->launch, pieces_size(&a.in, p->to->moments), &scratch);
     if (status != SB_OK) return status;
-    a.states = sb_cuda_address(p->states);
-    a.targets = sb_cuda_address(p->targets);
+    a.states = sb_cuda_address(p->to->states);
+    a.targets = sb_cuda_address(p->to->targets);
     a.in.states = scratch;
     if (!a.in.logits) a.in.logits = a.states; /* an empty shard's, which are not read: not null */
-    status = run_partial(ctx, call, grid, &a);
+    if (p->to->moments) grid.shared = 0;
+    status = run_partial(ctx, p, grid, &a);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
-    if (status == SB_OK && call->launch.check)
-        status = sb_cuda_check_call(ctx, call, NULL, NULL, NULL);
+    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
     return status;
 }
 
-sb_status sb_cuda_partial(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
-                          const sb_call *call)
+sb_status sb_cuda_partial(sb_context *ctx, const sb_records *to, const sb_call *call)
 {
-    partial_call p = { states, targets, call };
+    partial_call p = { to, call };
     return sb_cuda_inside(ctx, partial_inside, &p);
 }
 
@@ -124,14 +134,15 @@ static sb_status find_first_bad(sb_context *ctx, const sb_merge_call *call)
 {
     sb_merge_call host = *call;
     CUstream stream = call->launch.stream;
-    const void *states = call->from_states, *targets = call->from_targets;
+    const void *states = call->from.states, *targets = call->from.targets;
     int64_t records = call->shards * call->rows;
-    sb_status status = sb_cuda_fetch(ctx, &states, records, sizeof *host.from_states, stream);
+    sb_status status = sb_cuda_fetch(ctx, &states, records, sb_state_size(call->from.moments),
+                                     stream);
     if (status != SB_OK) return status;
-    status = sb_cuda_fetch(ctx, &targets, records, sizeof *host.from_targets, stream);
+    status = sb_cuda_fetch(ctx, &targets, records, sizeof(sb_target_record), stream);
     if (status == SB_OK) {
-        host.from_states = states;
-        host.from_targets = targets;
+        host.from.states = (void *)(uintptr_t)states;
+        host.from.targets = (sb_target_record *)(uintptr_t)targets;
         status = sb_check_merge(&host, &ctx->error);
         free((void *)(uintptr_t)targets);
     }
@@ -153,21 +164,21 @@ static sb_status merge_inside(sb_context *ctx, void *arguments)
 {
     const sb_merge_call *call = arguments;
     sb_cuda_shard_args a;
-    sb_status status = check_records(ctx, RECORDS, call->states, call->targets);
-    if (status == SB_OK)
-        status = check_records(ctx, FROM_RECORDS, call->from_states, call->from_targets);
+    const CUfunction kernel = call->to.moments ? sb_cuda_moments_of(ctx)->moments_merge
+                                               : sb_cuda_shards_of(ctx)->shards_merge;
+    sb_status status = sb_cuda_check_records(ctx, &call->to, "");
+    if (status == SB_OK) status = sb_cuda_check_records(ctx, &call->from, "from_");
     if (status != SB_OK) return status;
     memset(&a, 0, sizeof a);
     a.in.bad = sb_cuda_report_address(ctx);
     a.in.rows = call->rows;
-    a.states = sb_cuda_address(call->states);
-    a.targets = sb_cuda_address(call->targets);
-    a.from_states = sb_cuda_address(call->from_states);
-    a.from_targets = sb_cuda_address(call->from_targets);
+    a.states = sb_cuda_address(call->to.states);
+    a.targets = sb_cuda_address(call->to.targets);
+    a.from_states = sb_cuda_address(call->from.states);
+    a.from_targets = sb_cuda_address(call->from.targets);
     a.shards = call->shards;
     a.keep = call->launch.check;
-    status = sb_cuda_launch(ctx, sb_cuda_shards_of(ctx)->shards_merge, threads_for(call->rows),
-                            &a.in, call->launch.stream);
+    status = sb_cuda_launch(ctx, kernel, threads_for(call->rows), &a.in, call->launch.stream);
     if (status == SB_OK && call->launch.check) status = check_merge(ctx, call);
     return status;
 }
@@ -183,18 +194,18 @@ sb_status sb_cuda_merge(sb_context *ctx, const sb_merge_call *call)
 typedef struct finish_call {
     const sb_logprob_out *out;
     const sb_call *call;
-    const sb_state_record *states;
-    const sb_target_record *targets;
+    const sb_records *records;
 } finish_call;
 
 static sb_status run_finish(sb_context *ctx, const finish_call *f, sb_cuda_shard_args *a)
 {
     const sb_call *call = f->call;
     CUstream stream = call->launch.stream;
+    const CUfunction kernel = f->records->moments ? sb_cuda_moments_of(ctx)->moments_finish
+                                                  : sb_cuda_shards_of(ctx)->shards_finish;
     sb_status status = sb_cuda_clear_unlisted(ctx, call, &a->in);
     if (status == SB_OK)
-        status = sb_cuda_launch(ctx, sb_cuda_shards_of(ctx)->shards_finish,
-                                sb_cuda_warps_for(a->in.work), &a->in, stream);
+        status = sb_cuda_launch(ctx, kernel, sb_cuda_warps_for(a->in.work), &a->in, stream);
     if (status == SB_OK && (f->out->sequence || f->out->count || f->out->outside))
         status = sb_cuda_sums(ctx, call, &a->in);
     return status;
@@ -208,25 +219,25 @@ static sb_status finish_inside(sb_context *ctx, void *arguments)
     sb_cuda_shard_args a;
     CUdeviceptr scratch;
     sb_status status = sb_cuda_check_arguments(ctx, f->out, call);
-    if (status == SB_OK) status = check_records(ctx, RECORDS, f->states, f->targets);
+    if (status == SB_OK) status = sb_cuda_check_records(ctx, f->records, "");
     if (status == SB_OK) status = sb_cuda_scratch(ctx, &call->launch, needed, &scratch);
     if (status != SB_OK) return status;
     memset(&a, 0, sizeof a);
     sb_cuda_plan_shard(ctx, f->out, call, &a.in);
-    a.states = sb_cuda_address(f->states);
-    a.targets = sb_cuda_address(f->targets);
+    a.states = sb_cuda_address(f->records->states);
+    a.targets = sb_cuda_address(f->records->targets);
     a.in.logits = a.states; /* not read, but not null */
     if (needed) a.in.tokens = scratch;
     status = run_finish(ctx, f, &a);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
     if (status == SB_OK && call->launch.check)
-        status = sb_cuda_check_call(ctx, call, f->states, f->targets, NULL);
+        status = sb_cuda_check_call(ctx, call, f->records, NULL);
     return status;
 }
 
 sb_status sb_cuda_finish(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
-                         const sb_state_record *states, const sb_target_record *targets)
+                         const sb_records *records)
 {
-    finish_call f = { out, call, states, targets };
+    finish_call f = { out, call, records };
     return sb_cuda_inside(ctx, finish_inside, &f);
 }

@@ -65,19 +65,33 @@ sb_status sb_exchange_workspace_size(sb_context *ctx, uint64_t *size, void *comm
     return status == SB_OK ? ctx->backend->exchange_workspace(ctx, size, comm, rows) : status;
 }
 
-sb_status sb_exchange(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
-                      int64_t rows, void *comm, const sb_launch *launch)
+static sb_status exchange(sb_context *ctx, sb_exchange_call *call, const sb_launch *launch)
 {
-    const sb_launch defaults = SB_LAUNCH_INIT;
-    sb_exchange_call call = { states, targets, rows, comm, launch ? *launch : defaults };
+    const sb_records *records = &call->records;
     sb_status status;
     if (!ctx) return SB_ERR_ARGUMENT;
     status = begin(ctx);
+    if (launch) call->launch = *launch;
     if (status == SB_OK)
-        status = sb_check_size(&call.launch, sizeof call.launch, "sb_launch", "SB_LAUNCH_INIT",
+        status = sb_check_size(&call->launch, sizeof call->launch, "sb_launch", "SB_LAUNCH_INIT",
                                &ctx->error);
-    if (status == SB_OK) status = check_shape(ctx, comm, rows);
-    if (status == SB_OK && rows && !(states && targets))
-        status = sb_fail(&ctx->error, SB_ERR_ARGUMENT, "%s is null", states ? "targets" : "states");
-    return status == SB_OK ? ctx->backend->exchange(ctx, &call) : status;
+    if (status == SB_OK) status = check_shape(ctx, call->comm, call->rows);
+    if (status == SB_OK && call->rows && !(records->states && records->targets))
+        status = sb_fail(&ctx->error, SB_ERR_ARGUMENT, "%s is null",
+                         records->states ? "targets" : sb_states_name(records->moments));
+    return status == SB_OK ? ctx->backend->exchange(ctx, call) : status;
+}
+
+sb_status sb_exchange(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
+                      int64_t rows, void *comm, const sb_launch *launch)
+{
+    sb_exchange_call call = { { states, targets, 0 }, rows, comm, SB_LAUNCH_INIT };
+    return exchange(ctx, &call, launch);
+}
+
+sb_status sb_exchange_moments(sb_context *ctx, sb_moment_record *moments, sb_target_record *targets,
+                              int64_t rows, void *comm, const sb_launch *launch)
+{
+    sb_exchange_call call = { { moments, targets, 1 }, rows, comm, SB_LAUNCH_INIT };
+    return exchange(ctx, &call, launch);
 }

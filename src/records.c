@@ -14,24 +14,27 @@ typedef struct place {
 
 #define NO_SHARD (-1)
 
-static sb_state state_at(const sb_state_record *states, int64_t i)
-{
-    sb_state s;
-    memcpy(&s, (const char *)states + i * (int64_t)sizeof s, sizeof s);
-    return s;
-}
-
-static sb_target target_at(const sb_target_record *targets, int64_t i)
-{
+/* A row's records; without moments only m.sum is set. */
+typedef struct record {
+    sb_moments m;
     sb_target t;
-    memcpy(&t, (const char *)targets + i * (int64_t)sizeof t, sizeof t);
-    return t;
+} record;
+
+static record record_at(const sb_records *records, int64_t i)
+{
+    const int64_t size = (int64_t)sb_state_size(records->moments);
+    record r;
+    memcpy(&r.m, (const char *)records->states + i * size, (size_t)size);
+    memcpy(&r.t, (const char *)records->targets + i * (int64_t)sizeof r.t, sizeof r.t);
+    return r;
 }
 
 /* c: the bits that s.c should have; id: the row's, where fault is about its target. */
-static sb_status name_fault(sb_fault fault, place at, const sb_state *s, const sb_target *t,
-                            uint32_t c, int64_t id, sb_message *why)
+static sb_status name_fault(sb_fault fault, place at, const record *r, uint32_t c, int64_t id,
+                            sb_message *why)
 {
+    const sb_state *s = &r->m.sum;
+    const sb_target *t = &r->t;
     char where[64];
     if (at.shard == NO_SHARD) snprintf(where, sizeof where, "row %" PRId64, at.row);
     else snprintf(where, sizeof where, "row %" PRId64 ", shard %" PRId64, at.row, at.shard);
@@ -49,6 +52,13 @@ static sb_status name_fault(sb_fault fault, place at, const sb_state *s, const s
                        "%s: the state's digits (%016" PRIx64 " %016" PRIx64 " %016" PRIx64
                        ") are no sum of leaves",
                        where, s->l[0], s->l[1], s->l[2]);
+    case SB_FAULT_MOMENTS:
+        return sb_fail(why, SB_ERR_STATE,
+                       "%s: the moments (%016" PRIx64 " %016" PRIx64 " %016" PRIx64
+                       ", largest logit "
+                       "%08x, then %08x) are not those of leaves that give such a state",
+                       where, (uint64_t)r->m.g[0], (uint64_t)r->m.g[1], (uint64_t)r->m.g[2],
+                       (unsigned)r->m.best, (unsigned)r->m.reserved);
     case SB_FAULT_C:
         return sb_fail(why, SB_ERR_STATE,
                        "%s: the state is of another temperature, or of an ignored row: the bits of "
@@ -71,33 +81,32 @@ static sb_status name_fault(sb_fault fault, place at, const sb_state *s, const s
 sb_status sb_check_merge(const sb_merge_call *call, sb_message *why)
 {
     for (int64_t row = 0; row < call->rows; row++) {
-        uint32_t c = state_at(call->from_states, row).c;
+        uint32_t c = record_at(&call->from, row).m.sum.c;
         for (int64_t shard = 0; shard < call->shards; shard++) {
-            sb_state s = state_at(call->from_states, shard * call->rows + row);
-            sb_target t = target_at(call->from_targets, shard * call->rows + row);
-            sb_fault fault = sb_merge_fault(&s, &t, c);
+            record r = record_at(&call->from, shard * call->rows + row);
+            sb_fault fault = call->from.moments ? sb_moments_merge_fault(&r.m, &r.t, c)
+                                                : sb_merge_fault(&r.m.sum, &r.t, c);
             place at = { row, shard };
-            if (fault != SB_RECORD_FINE) return name_fault(fault, at, &s, &t, c, 0, why);
+            if (fault != SB_RECORD_FINE) return name_fault(fault, at, &r, c, 0, why);
         }
     }
     return SB_OK;
 }
 
-sb_status sb_check_finish(const sb_call *call, const sb_state_record *states,
-                          const sb_target_record *targets, const int64_t *active, int64_t actives,
-                          sb_message *why)
+sb_status sb_check_finish(const sb_call *call, const sb_records *records, const int64_t *active,
+                          int64_t actives, sb_message *why)
 {
     sb_status status = SB_OK;
     sb_fpmode mode = sb_fpmode_enter();
     for (int64_t i = 0; i < actives && status == SB_OK; i++) {
         place at = { active[i], NO_SHARD };
         sb_row row = sb_row_of(sb_temperature_at(call, at.row));
-        sb_state s = state_at(states, at.row);
-        sb_target t = target_at(targets, at.row);
+        record r = record_at(records, at.row);
         uint32_t c = sb_bits32(row.c);
-        sb_fault fault = sb_finish_fault(&s, &t, c);
+        sb_fault fault = records->moments ? sb_moments_finish_fault(&r.m, &r.t, c)
+                                          : sb_finish_fault(&r.m.sum, &r.t, c);
         if (fault != SB_RECORD_FINE)
-            status = name_fault(fault, at, &s, &t, c,
+            status = name_fault(fault, at, &r, c,
                                 sb_int_at(call->in.ids, call->in.ids_dtype, at.row), why);
     }
     sb_fpmode_leave(mode);
@@ -150,12 +159,11 @@ sb_status sb_check_device_saved(const sb_call *call, const sb_gradient *gradient
     return status;
 }
 
-sb_status sb_check_device_finish(const sb_call *call, const sb_state_record *states,
-                                 const sb_target_record *targets, sb_message *why)
+sb_status sb_check_device_finish(const sb_call *call, const sb_records *records, sb_message *why)
 {
     sb_status status;
     int64_t actives, *active = list_active(call, &actives, &status, why);
-    if (active) status = sb_check_finish(call, states, targets, active, actives, why);
+    if (active) status = sb_check_finish(call, records, active, actives, why);
     free(active);
     return status;
 }
@@ -165,6 +173,7 @@ const char *sb_fault_text(int fault)
     switch ((sb_fault)fault) {
     case SB_FAULT_WINDOW: return "there is no state of such a J";
     case SB_FAULT_DIGITS: return "an empty or poisoned state has digits";
+    case SB_FAULT_MOMENTS: return "a state's moments are not those of leaves that give it";
     case SB_FAULT_SUM: return "a state's digits are no sum of leaves";
     case SB_FAULT_C: return "a state is of another temperature, or of an ignored row";
     case SB_FAULT_LOGIT: return "a target record has a logit, but no owner";

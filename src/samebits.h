@@ -396,6 +396,15 @@ typedef struct sb_state_record {
     uint64_t l[3]; /* digits; never carried into each other */
 } sb_state_record;
 
+/* The same with what entropy needs: 64 bytes, likewise. Shards whose entropy is wanted exchange
+ * these in place of the 32 bytes, by the calls whose names end in moments. */
+typedef struct sb_moment_record {
+    sb_state_record sum;
+    int64_t g[3];        /* each digit's moment about 32 * J - 2^22 */
+    uint32_t best;       /* the order key of the largest logit present; 0: none, or poisoned */
+    uint32_t reserved;   /* 0 */
+} sb_moment_record;
+
 /* The target's logit, from the one shard that holds it: 8 bytes, likewise. */
 typedef struct sb_target_record {
     uint32_t x;      /* the bits of the logit as fp32; 0 where owners is 0 */
@@ -433,7 +442,7 @@ SB_API sb_status sb_merge(sb_context *ctx, sb_state_record *states, sb_target_re
  * batch as for sb_partial; its logits and strides are not looked at. states [rows] and targets
  * [rows]; those of ignored rows are not looked at either.
  *
- * Entropy is not among them: records do not hold what it needs, and SB_ERR_ARGUMENT says so.
+ * Entropy is not among them, whose records do not hold what it needs: SB_ERR_ARGUMENT says so.
  *
  * Errors: as sb_logprob; then SB_ERR_STATE names the first row whose records no shards give, whose
  * c is not its temperature's, or whose id does not lie in exactly one of the merged shards. */
@@ -441,7 +450,22 @@ SB_API sb_status sb_finish(sb_context *ctx, const sb_logprob_out *out, const sb_
                            const sb_state_record *states, const sb_target_record *targets,
                            const sb_launch *launch);
 
-/* Scratch memory enough for sb_partial and for sb_finish of this batch; 0 where they need none. */
+/* The three calls for records with moments, as those above: sb_finish_moments gives all that
+ * sb_logprob does, entropy and what it saves among it. SB_ERR_STATE names moments that no shard
+ * gives, too. */
+SB_API sb_status sb_partial_moments(sb_context *ctx, sb_moment_record *moments,
+                                    sb_target_record *targets, const sb_batch *batch,
+                                    int64_t first, int64_t n, const sb_launch *launch);
+SB_API sb_status sb_merge_moments(sb_context *ctx, sb_moment_record *moments,
+                                  sb_target_record *targets, const sb_moment_record *from_moments,
+                                  const sb_target_record *from_targets, int64_t shards,
+                                  int64_t rows, const sb_launch *launch);
+SB_API sb_status sb_finish_moments(sb_context *ctx, const sb_logprob_out *out,
+                                   const sb_batch *batch, const sb_moment_record *moments,
+                                   const sb_target_record *targets, const sb_launch *launch);
+
+/* Scratch memory enough for sb_partial and for sb_finish of this batch, with moments or without; 0
+ * where they need none. */
 SB_API sb_status sb_shard_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
                                          int64_t first, int64_t n, const sb_launch *launch);
 
@@ -498,7 +522,13 @@ SB_API sb_status sb_comm_destroy(sb_context *ctx, void *comm);
 SB_API sb_status sb_exchange(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
                              int64_t rows, void *comm, const sb_launch *launch);
 
-/* The scratch memory that sb_exchange needs: 40 bytes a row and rank, and some. */
+/* The same for records with moments. */
+SB_API sb_status sb_exchange_moments(sb_context *ctx, sb_moment_record *moments,
+                                     sb_target_record *targets, int64_t rows, void *comm,
+                                     const sb_launch *launch);
+
+/* Scratch memory enough for sb_exchange and sb_exchange_moments: 72 bytes a row and rank, and some.
+ */
 SB_API sb_status sb_exchange_workspace_size(sb_context *ctx, uint64_t *size, void *comm,
                                             int64_t rows);
 

@@ -171,6 +171,13 @@ typedef struct sb_state_record {
     uint64_t l[3];
 } sb_state_record;
 
+typedef struct sb_moment_record {
+    sb_state_record sum;
+    int64_t g[3];
+    uint32_t best;
+    uint32_t reserved;
+} sb_moment_record;
+
 typedef struct sb_target_record {
     uint32_t x;
     uint32_t owners;
@@ -189,6 +196,17 @@ sb_status sb_finish(sb_context *ctx, const sb_logprob_out *out, const sb_batch *
                            const sb_state_record *states, const sb_target_record *targets,
                            const sb_launch *launch);
 
+sb_status sb_partial_moments(sb_context *ctx, sb_moment_record *moments,
+                                    sb_target_record *targets, const sb_batch *batch,
+                                    int64_t first, int64_t n, const sb_launch *launch);
+sb_status sb_merge_moments(sb_context *ctx, sb_moment_record *moments,
+                                  sb_target_record *targets, const sb_moment_record *from_moments,
+                                  const sb_target_record *from_targets, int64_t shards,
+                                  int64_t rows, const sb_launch *launch);
+sb_status sb_finish_moments(sb_context *ctx, const sb_logprob_out *out,
+                                   const sb_batch *batch, const sb_moment_record *moments,
+                                   const sb_target_record *targets, const sb_launch *launch);
+
 sb_status sb_shard_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
                                          int64_t first, int64_t n, const sb_launch *launch);
 
@@ -205,6 +223,10 @@ sb_status sb_comm_destroy(sb_context *ctx, void *comm);
 
 sb_status sb_exchange(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
                              int64_t rows, void *comm, const sb_launch *launch);
+
+sb_status sb_exchange_moments(sb_context *ctx, sb_moment_record *moments,
+                                     sb_target_record *targets, int64_t rows, void *comm,
+                                     const sb_launch *launch);
 
 sb_status sb_exchange_workspace_size(sb_context *ctx, uint64_t *size, void *comm,
                                             int64_t rows);

@@ -159,11 +159,12 @@ end)
 -- of `vocab` (see `samebits.batch`). Each process or GPU that holds a shard makes such records;
 -- exchanged, merged and finished they give the bits that `logprob` gives for whole rows.
 -- @param batch as for `logprob`
--- @tparam[opt] table opts `split`, and on a GPU `check`, `stream`, `workspace`, `threads`, as for
--- `logprob`
+-- @tparam[opt] table opts `entropy`: true for records that `finish` can give entropy from; `split`,
+-- and on a GPU `check`, `stream`, `workspace`, `threads`, as for `logprob`
 -- @treturn table `states` [.., 32] and `targets` [.., 8], uint8, in front the shape of the ids: 40
--- bytes a row, the same on every machine, which may be sent, saved and loaded. Or nil, a message
--- and the status' name. Anything wrong with the batch is an error.
+-- bytes a row, the same on every machine, which may be sent, saved and loaded. With `entropy`
+-- `moments` [.., 64] instead of the states. Or nil, a message and the status' name. Anything wrong
+-- with the batch is an error.
 Context.partial = misuse.guard(function(self, batch, opts)
   open_context("partial", self)
   return shards.partial(self, batch, opts)
@@ -172,7 +173,8 @@ end)
 --- Merges the records of shards, in any order or tree: the result is a record of their ids
 -- together.
 -- @tparam table records a list of records of the same rows; or as an all-gather leaves them,
--- `states` [S, .., 32] and `targets` [S, .., 8]. On the context's device.
+-- `states` [S, .., 32] (or `moments` [S, .., 64]) and `targets` [S, .., 8]. On the context's
+-- device.
 -- @tparam[opt] table opts on a GPU `check` and `stream`, as for `logprob`
 -- @treturn table new records; or nil, a message and the status' name. A record that no shard gives,
 -- or of another temperature than the first shard's, is an error that names the row and the shard,

@@ -93,11 +93,7 @@ end
 function M.exchange(ctx, records, comm, opts)
   opts = call.options("exchange", opts, { check = true, stream = true, workspace = true })
   comm = check_communicator("exchange", ctx, comm)
-  local rows = shards.rows_in_place("exchange", records, ctx.device)
-  local ok, message, code = status_of.check(
-    C.sb_exchange(ctx.handle, shards.pointer("states", records.states),
-                  shards.pointer("targets", records.targets), rows, comm,
-                  call.launch("exchange", ctx, opts)), ctx.handle)
+  local ok, message, code = shards.exchange(ctx, records, comm, call.launch("exchange", ctx, opts))
   if not ok then return nil, message, code end
   return records
 end

@@ -215,6 +215,34 @@ local function check_order(ctx, case)
          differs("lse of several", case.lse, hex(out.lse, 0))
 end
 
+-- The record with moments of a row in two shards, and what it is finished to.
+local function check_moments(ctx, case, logits, want)
+  local cut, list = math.floor(case.vocab / 32) * 16, {}
+  local function shard(first, past)
+    return batches.new { logits = logits:slice(1, first, past), first = first, vocab = case.vocab,
+                         ids = { case.vocab - 1 }, temperature = case.tau }
+  end
+  for s, part in ipairs { { 0, cut }, { cut, case.vocab } } do
+    local records, why = ctx:partial(shard(part[1], part[2]), { entropy = true })
+    if not records then return why end
+    list[s] = records
+  end
+  local merged, why = ctx:merge(list)
+  if not merged then return why end
+  local got, lost = bytes_of(merged.moments)
+  if got ~= case.moments then
+    return lost or ("merged moments: expected %s, got %s"):format(case.moments, got)
+  end
+  local out, problem = in_memory(ctx:finish(merged, shard(0, 0),
+                                            { outputs = { "token", "lse", "entropy" } }))
+  if not out then return problem end
+  for name, t in pairs(out) do
+    if hex(t, 0) ~= hex(want[name], 0) then
+      return ("%s: %s from shards, %s without"):format(name, hex(t, 0), hex(want[name], 0))
+    end
+  end
+end
+
 -- A row's entropy, and that asking for it moves no other bit.
 local function check_entropy(ctx, case)
   local logits, lost = case.logits:to(ctx.device)
@@ -233,6 +261,7 @@ local function check_entropy(ctx, case)
                                                               hex(plain[name], 0))
     end
   end
+  return check_moments(ctx, case, logits, out)
 end
 
 -- A row's gradient, into new memory and, where that can be, into the logits' own.

@@ -2,7 +2,8 @@
 -- calls behind `ctx:partial`, `ctx:merge` and `ctx:finish`.
 --
 -- Records are a table of two uint8 tensors, `states` [.., 32] and `targets` [.., 8]: what
--- sb_state_record and sb_target_record of samebits.h say, byte by byte.
+-- sb_state_record and sb_target_record of samebits.h say, byte by byte. Those that entropy can be
+-- finished from have `moments` [.., 64] for states: sb_moment_record.
 
 local ffi = require "ffi"
 local batches = require "samebits.batch"
@@ -18,19 +19,30 @@ local appended = batches.appended
 
 local M = {}
 
-local SIZES = { states = ffi.sizeof "sb_state_record", targets = ffi.sizeof "sb_target_record" }
-local POINTERS = { states = "sb_state_record *", targets = "sb_target_record *" }
-local NAMES = { "states", "targets" }
+local SIZES = { states = ffi.sizeof "sb_state_record", moments = ffi.sizeof "sb_moment_record",
+                targets = ffi.sizeof "sb_target_record" }
+local POINTERS = { states = "sb_state_record *", moments = "sb_moment_record *",
+                   targets = "sb_target_record *" }
 
-local function pointer(name, t) return ffi.cast(POINTERS[name], t.ptr) end
+-- The two kinds of records: their names, the one that holds sums first, and the library's calls.
+local PLAIN = { "states", "targets", partial = "sb_partial", merge = "sb_merge",
+                finish = "sb_finish", exchange = "sb_exchange" }
+local MOMENTS = { "moments", "targets", partial = "sb_partial_moments", merge = "sb_merge_moments",
+                  finish = "sb_finish_moments", exchange = "sb_exchange_moments" }
 
--- For exchange.lua.
-M.pointer = pointer
+local function kind_of(records) return records.moments ~= nil and MOMENTS or PLAIN end
 
--- New records of a shape, to be written.
-local function make(shape, device)
+-- The addresses of records, as the library takes them.
+local function pointers(records)
+  local name = kind_of(records)[1]
+  return ffi.cast(POINTERS[name], records[name].ptr),
+         ffi.cast(POINTERS.targets, records.targets.ptr)
+end
+
+-- New records of a kind and a shape, to be written.
+local function make(kind, shape, device)
   local records = {}
-  for _, name in ipairs(NAMES) do
+  for _, name in ipairs(kind) do
     local t, message, code = tensor.empty(appended(shape, SIZES[name]), "uint8", device)
     if not t then return nil, message, code end
     records[name] = t
@@ -50,7 +62,11 @@ local function shape_of(what, records, device)
   if type(records) ~= "table" or tensor.is_tensor(records) then
     raise("%s: expected records { states, targets }, got %s", what, batches.describe(records))
   end
-  for _, name in ipairs(NAMES) do
+  local kind = kind_of(records)
+  if kind == MOMENTS and records.states ~= nil then
+    raise("%s: records have states or moments, not both", what)
+  end
+  for _, name in ipairs(kind) do
     local t = records[name]
     if not tensor.is_tensor(t) then
       raise("%s: %s: expected a tensor, got %s", what, name, batches.describe(t))
@@ -62,10 +78,11 @@ local function shape_of(what, records, device)
       raise("%s: %s: the tensor is on %s, the context is on %s", what, name, t.device, device)
     end
   end
-  local shape = front(records.states)
+  local sums = records[kind[1]]
+  local shape = front(sums)
   if not same_shape(shape, front(records.targets)) then
-    raise("%s: states %s and targets %s are of other rows", what,
-          shape_text(records.states.shape), shape_text(records.targets.shape))
+    raise("%s: %s %s and targets %s are of other rows", what, kind[1], shape_text(sums.shape),
+          shape_text(records.targets.shape))
   end
   return shape
 end
@@ -74,7 +91,7 @@ end
 -- anywhere. Nil, a message and a code where the device fails.
 local function in_place(what, records, stream)
   local out = {}
-  for _, name in ipairs(NAMES) do
+  for _, name in ipairs(kind_of(records)) do
     local t = records[name]
     local placed = t:is_contiguous() and tonumber(ffi.cast("uintptr_t", t.ptr) % 8) == 0
     local message, code
@@ -98,9 +115,9 @@ local function count(shape)
 end
 
 -- The number of rows of records that are to be written where they are.
-function M.rows_in_place(what, records, device)
+local function rows_in_place(what, records, device)
   local rows = count(shape_of(what, records, device))
-  for _, name in ipairs(NAMES) do
+  for _, name in ipairs(kind_of(records)) do
     local t = records[name]
     if not t:is_contiguous() or tonumber(ffi.cast("uintptr_t", t.ptr) % 8) ~= 0 then
       raise("%s: %s: strides %s, or no 8-byte boundary: records are replaced where they are, " ..
@@ -110,28 +127,52 @@ function M.rows_in_place(what, records, device)
   return rows
 end
 
-local PARTIAL_OPTIONS = { split = true, threads = true, check = true, stream = true,
-                          workspace = true, cluster = true }
+M.rows_in_place = rows_in_place
+
+--- For exchange.lua: the call on records of a device where they are.
+function M.exchange(ctx, records, comm, launch)
+  local rows = rows_in_place("exchange", records, ctx.device)
+  local sums, targets = pointers(records)
+  return status_of.check(C[kind_of(records).exchange](ctx.handle, sums, targets, rows, comm,
+                                                      launch), ctx.handle)
+end
+
+local LAUNCH_OPTIONS = { split = true, threads = true, check = true, stream = true,
+                         workspace = true, cluster = true }
+
+local PARTIAL_OPTIONS, FINISH_OPTIONS = { entropy = true }, { outputs = true, out = true }
+for name in pairs(LAUNCH_OPTIONS) do
+  PARTIAL_OPTIONS[name], FINISH_OPTIONS[name] = true, true
+end
 
 function M.partial(ctx, batch, opts)
   opts = call.options("partial", opts, PARTIAL_OPTIONS)
+  if opts.entropy ~= nil and type(opts.entropy) ~= "boolean" then
+    raise("partial: entropy: expected a boolean, got %s", tostring(opts.entropy))
+  end
+  local kind = opts.entropy and MOMENTS or PLAIN
   batch = call.batch("partial", ctx, batch)
-  local out, message, code = make(batch.shape, ctx.device)
+  local out, message, code = make(kind, batch.shape, ctx.device)
   if not out then return nil, message, code end
+  local sums, targets = pointers(out)
   local ok
   ok, message, code = status_of.check(
-    C.sb_partial(ctx.handle, pointer("states", out.states), pointer("targets", out.targets),
-                 batch.c, batch.first, batch.held, call.launch("partial", ctx, opts)), ctx.handle)
+    C[kind.partial](ctx.handle, sums, targets, batch.c, batch.first, batch.held,
+                    call.launch("partial", ctx, opts)), ctx.handle)
   if not ok then return nil, message, code end
   return out
 end
 
 -- A list of records as an all-gather would leave them, and their number and shape.
 local function gathered(list, device, copy_options)
-  local shape
+  local shape, kind
   for s, records in ipairs(list) do
     local what = ("merge: shard %d"):format(s - 1)
     local its = shape_of(what, records, device)
+    kind = kind or kind_of(records)
+    if kind ~= kind_of(records) then
+      raise("%s: records with %s, those of shard 0 have %s", what, kind_of(records)[1], kind[1])
+    end
     shape = shape or its
     if not same_shape(its, shape) then
       raise("%s: records of rows %s, those of shard 0 are of rows %s", what, shape_text(its),
@@ -140,10 +181,10 @@ local function gathered(list, device, copy_options)
   end
   local together = { #list }
   for i = 1, #shape do together[i + 1] = shape[i] end
-  local all, message, code = make(together, device)
+  local all, message, code = make(kind, together, device)
   if not all then return nil, message, code end
   for s, records in ipairs(list) do
-    for _, name in ipairs(NAMES) do
+    for _, name in ipairs(kind) do
       local ok
       ok, message, code = all[name][s - 1]:copy_(records[name], copy_options)
       if not ok then return nil, message, code end
@@ -159,11 +200,12 @@ function M.merge(ctx, records, opts)
   end
   local launch = call.launch("merge", ctx, opts)
   local all, shards, shape
-  if records.states ~= nil or records.targets ~= nil then
+  if records.states ~= nil or records.moments ~= nil or records.targets ~= nil then
     local together = shape_of("merge", records, ctx.device)
     if #together < 1 or together[1] < 1 then
-      raise("merge: states %s, expected [S, .., 32] of 1 shard or more",
-            shape_text(records.states.shape))
+      local name = kind_of(records)[1]
+      raise("merge: %s %s, expected [S, .., %d] of 1 shard or more", name,
+            shape_text(records[name].shape), SIZES[name])
     end
     local message, code
     all, message, code = in_place("merge", records, opts.stream)
@@ -178,20 +220,19 @@ function M.merge(ctx, records, opts)
     if not all then return nil, shards, shape end
   end
 
-  local out, message, code = make(shape, ctx.device)
+  local kind = kind_of(all)
+  local out, message, code = make(kind, shape, ctx.device)
   if not out then return nil, message, code end
+  local sums, targets = pointers(out)
+  local from_sums, from_targets = pointers(all)
   local ok
   ok, message, code = status_of.check(
-    C.sb_merge(ctx.handle, pointer("states", out.states), pointer("targets", out.targets),
-               pointer("states", all.states), pointer("targets", all.targets), shards,
-               count(shape), launch), ctx.handle)
-  if opts.stream and opts.check == false then opts.stream:keep(all.states, all.targets) end
+    C[kind.merge](ctx.handle, sums, targets, from_sums, from_targets, shards, count(shape), launch),
+    ctx.handle)
+  if opts.stream and opts.check == false then opts.stream:keep(all[kind[1]], all.targets) end
   if not ok then return nil, message, code end
   return out
 end
-
-local FINISH_OPTIONS = { outputs = true, out = true }
-for name in pairs(PARTIAL_OPTIONS) do FINISH_OPTIONS[name] = true end
 
 function M.finish(ctx, records, batch, opts)
   opts = call.options("finish", opts, FINISH_OPTIONS)
@@ -206,16 +247,17 @@ function M.finish(ctx, records, batch, opts)
   local c, made
   c, made, code = call.outputs(batch, opts)
   if not c then return nil, made, code end
+  local sums, targets = pointers(placed)
   local ok
   ok, message, code = status_of.check(
-    C.sb_finish(ctx.handle, c, batch.c, pointer("states", placed.states),
-                pointer("targets", placed.targets), call.launch("finish", ctx, opts)), ctx.handle)
+    C[kind_of(placed).finish](ctx.handle, c, batch.c, sums, targets,
+                              call.launch("finish", ctx, opts)), ctx.handle)
   if not ok then return nil, message, code end
   return call.results(made, opts)
 end
 
 function M.workspace_size(ctx, batch, opts)
-  opts = call.options("shard_workspace_size", opts, PARTIAL_OPTIONS)
+  opts = call.options("shard_workspace_size", opts, LAUNCH_OPTIONS)
   batch = call.batch("shard_workspace_size", ctx, batch)
   local size = ffi.new "uint64_t[1]"
   local ok, message, code = status_of.check(

@@ -207,7 +207,7 @@ end
 
 function KEYS.entropy(case, text) case.entropy = exact(text) end
 function KEYS.entropy_bits(case, text) case.entropy_bits = text end
-function KEYS.moments() end
+function KEYS.moments(case, text) case.moments = text end
 function KEYS.id(case, text) case.id = tonumber(text) end
 function KEYS.up_token(case, text) case.up_token = text end
 function KEYS.up_entropy(case, text) case.up_entropy = text end

@@ -25,11 +25,20 @@ local function bytes(t)
   return table.concat(list)
 end
 
+local OUTPUTS = { "token", "lse", "sequence" }
+local WITH_ENTROPY = { "token", "lse", "sequence", "entropy" }
+
+--- The outputs that ranks finish, with moments or without.
+function M.outputs(moments) return moments and WITH_ENTROPY or OUTPUTS end
+
 --- Records and outputs as text, bit by bit.
 function M.text(records, out)
-  local lines = { "states " .. bytes(assert(records.states:to "cpu")),
-                  "targets " .. bytes(assert(records.targets:to "cpu")) }
-  for _, name in ipairs { "token", "lse", "sequence" } do
+  local lines = {}
+  for _, name in ipairs { "states", "moments", "targets" } do
+    local t = records[name]
+    if t then lines[#lines + 1] = name .. " " .. bytes(assert(t:to "cpu")) end
+  end
+  for _, name in ipairs(M.outputs(records.moments)) do
     lines[#lines + 1] = name .. " " .. table.concat(hex.of(assert(out[name]:to "cpu")), " ")
   end
   return table.concat(lines, "\n")

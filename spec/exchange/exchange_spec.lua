@@ -15,7 +15,8 @@ local temporary = require "spec.support.temporary"
 local misuse, says = refusal.misuse, refusal.says
 
 describe("ranks that exchange records", function()
-  local files, missing, libraries, want
+  local files, missing, libraries
+  local want = {} -- of records with moments, or without
 
   setup(function()
     files = temporary.folder()
@@ -32,11 +33,16 @@ describe("ranks that exchange records", function()
 
     local spec = example.spec()
     local ctx = assert(samebits.open "cpu")
-    local cuts, list = example.cuts(3), {}
-    for s = 1, 3 do
-      list[s] = assert(ctx:partial(shards.shard(spec, cuts[s], cuts[s + 1])))
+    local cuts = example.cuts(3)
+    for _, moments in ipairs { false, true } do
+      local list = {}
+      for s = 1, 3 do
+        list[s] = assert(ctx:partial(shards.shard(spec, cuts[s], cuts[s + 1]),
+                                     { entropy = moments }))
+      end
+      local out = assert(ctx:logprob(spec, { outputs = example.outputs(moments) }))
+      want[moments] = example.text(assert(ctx:merge(list)), out)
     end
-    want = example.text(assert(ctx:merge(list)), assert(ctx:logprob(spec)))
     ctx:close()
   end)
   teardown(function() files:remove() end)
@@ -53,9 +59,9 @@ describe("ranks that exchange records", function()
     return children.together(commands, files)
   end
 
-  local function all_have_the_bits(...)
-    for rank, said in ipairs(said_by(...)) do
-      assert.equal(want .. "\n", said, "rank " .. rank - 1)
+  local function all_have_the_bits(ranks, play, environment)
+    for rank, said in ipairs(said_by(ranks, play, environment)) do
+      assert.equal(want[play == "entropy"] .. "\n", said, "rank " .. rank - 1)
     end
   end
 
@@ -77,6 +83,11 @@ describe("ranks that exchange records", function()
   it("have them without waiting, in a stream and a workspace of their own", function()
     if missing then return pending(missing) end
     all_have_the_bits(3, "stream")
+  end)
+
+  it("have entropy's, too, of records with moments", function()
+    if missing then return pending(missing) end
+    all_have_the_bits(3, "entropy")
   end)
 
   it("have them with a communicator that does not block", function()
@@ -188,11 +199,11 @@ describe("an exchange", function()
         exchanged()
         local stream = assert(ctx:stream())
         local bytes = assert(ctx:exchange_workspace_size(5, comm))
-        assert.equal(256 + 5 * 40, bytes)
+        assert.equal(256 + 5 * 72, bytes)
         local workspace = assert(samebits.zeros({ bytes }, "uint8", ctx.device))
         exchanged { stream = stream, workspace = workspace, check = false }
         says(misuse(function() exchanged { workspace = workspace:slice(0, 0, 256) } end),
-             "the workspace has 256 bytes, the call needs 456")
+             "the workspace has 256 bytes, the call needs 616")
       end)
 
       it("refuses a rank outside its world, and null", function()

@@ -1,8 +1,9 @@
 -- rank.lua RANK RANKS FOLDER PLAY - one rank of an exchange, for exchange_spec.lua: it sums its
 -- shard on the GPU, exchanges records, finishes, and prints the bits, or what was refused.
 --
--- FOLDER: where rank 0 leaves the id. PLAY: "check"; "stream", without check, in a stream and a
--- workspace of its own; "rows", rank 1 brings a row fewer; "temperature", rank 1 has another one.
+-- FOLDER: where rank 0 leaves the id. PLAY: "check"; "entropy", of records with moments; "stream",
+-- without check, in a stream and a workspace of its own; "rows", rank 1 brings a row fewer;
+-- "temperature", rank 1 has another one.
 
 package.path = "./lua/?.lua;./?.lua;" .. package.path
 
@@ -45,11 +46,14 @@ local function run(comm)
   end
   local batch = assert(samebits.batch(mine):to(ctx.device))
   local opts = {}
+  local moments = play == "entropy"
   if play == "stream" then opts = { check = false, stream = assert(ctx:stream()) } end
 
   local records
   for _ = 1, play == "stream" and 3 or 1 do
+    opts.entropy = moments or nil
     records = assert(ctx:partial(batch, opts))
+    opts.entropy = nil
     if play == "stream" and not opts.workspace then
       local bytes = assert(ctx:exchange_workspace_size(records, comm))
       opts.workspace = assert(samebits.zeros({ bytes }, "uint8", ctx.device))
@@ -57,6 +61,7 @@ local function run(comm)
     local given, why = ctx:exchange(records, comm, opts)
     assert(given == records, why)
   end
+  opts.workspace, opts.outputs = nil, example.outputs(moments)
   local out = assert(ctx:finish(records, batch, opts))
   if opts.stream then
     assert(opts.stream:wait())

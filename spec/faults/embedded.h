@@ -9,6 +9,7 @@
     X(gradient)                                                                                    \
     X(kept)                                                                                        \
     X(logprob)                                                                                     \
+    X(moments)                                                                                     \
     X(order)                                                                                       \
     X(shards)                                                                                      \
     X(stats)

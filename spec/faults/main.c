@@ -21,6 +21,8 @@ typedef struct outputs {
     float token[ROWS], lse[ROWS], sequence[1];
     int64_t count[1];
     records shard;
+    sb_moment_record moments[ROWS];
+    float entropy[ROWS];
 } outputs;
 
 typedef struct scenario {
@@ -32,6 +34,7 @@ typedef struct scenario {
     sb_state_record states[SHARDS][ROWS]; /* gathered */
     sb_target_record targets[SHARDS][ROWS];
     records merged;
+    sb_moment_record moments[SHARDS][ROWS], merged_moments[ROWS];
     sb_comm_id id;
     void *comm;
     char why[256];
@@ -238,6 +241,54 @@ static sb_status finish(scenario *s)
     return sb_finish(s->ctx, &out, &batch, s->merged.states, s->merged.targets, &launch);
 }
 
+/* ---- with moments ------------------------------------------------------------------------- */
+
+static sb_status partial_moments(scenario *s, int shard)
+{
+    sb_batch batch = batch_of(rows);
+    sb_launch launch = launch_of(s);
+    int64_t first = shard * CUT, n = shard == 0 ? CUT : VOCAB - CUT;
+    sb_status status;
+    batch.logits = logits + first;
+    batch.row_stride = VOCAB;
+    status = sb_partial_moments(s->ctx, s->out.moments, s->out.shard.targets, &batch, first, n,
+                                &launch);
+    if (status == SB_OK) memcpy(s->moments[shard], s->out.moments, sizeof s->moments[shard]);
+    return status;
+}
+
+static sb_status first_moments(scenario *s) { return partial_moments(s, 0); }
+static sb_status second_moments(scenario *s) { return partial_moments(s, 1); }
+
+static sb_status merge_moments(scenario *s)
+{
+    sb_launch launch = launch_of(s);
+    sb_status status = sb_merge_moments(s->ctx, s->out.moments, s->out.shard.targets, s->moments[0],
+                                        s->targets[0], SHARDS, ROWS, &launch);
+    if (status == SB_OK) memcpy(s->merged_moments, s->out.moments, sizeof s->merged_moments);
+    return status;
+}
+
+static sb_status finish_moments(scenario *s)
+{
+    sb_batch batch = batch_of(rows);
+    sb_logprob_out out = out_of(s, 0);
+    sb_launch launch = launch_of(s);
+    out.entropy = s->out.entropy;
+    return sb_finish_moments(s->ctx, &out, &batch, s->merged_moments, s->merged.targets, &launch);
+}
+
+static sb_status bad_moments(scenario *s)
+{
+    sb_status status;
+    s->merged_moments[2].reserved = 1;
+    driver_reports_bad_rows(1);
+    status = finish_moments(s);
+    driver_reports_bad_rows(0);
+    s->merged_moments[2].reserved = 0;
+    return status;
+}
+
 /* On the device kernels have to find it first, and the host looks at copies then. */
 static sb_status with_bad_record(scenario *s, sb_state_record *state,
                                  sb_status (*call)(scenario *s))
@@ -354,6 +405,11 @@ static const struct step {
     { "sb_merge of a bad record", bad_merge, SB_ERR_STATE, NULL },
     { "sb_finish", finish, SB_OK, "sb_logprob of a row list" },
     { "sb_finish of a bad record", bad_finish, SB_ERR_STATE, NULL },
+    { "sb_partial_moments of the first shard", first_moments, SB_OK, NULL },
+    { "sb_partial_moments of the second shard", second_moments, SB_OK, NULL },
+    { "sb_merge_moments", merge_moments, SB_OK, NULL },
+    { "sb_finish_moments", finish_moments, SB_OK, NULL },
+    { "sb_finish_moments of a bad record", bad_moments, SB_ERR_STATE, NULL },
     { "sb_comm_new_id", new_id, SB_OK, NULL },
     { "sb_comm_create", create_comm, SB_OK, NULL },
     { "sb_exchange_workspace_size", exchange_size, SB_OK, NULL },

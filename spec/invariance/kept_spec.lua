@@ -114,12 +114,17 @@ describe("kept sets", function()
         local got = at.score(packed)
         assert.same_bits(want.sequence, got.sequence)
         assert.same_bits(want.token:view(12), got.token)
+        local want_entropy = at.score(with(spec, { logits = kept.masked(spec.logits, flags) }),
+                                      { outputs = { "entropy" } }).entropy
         local cuts = shards.cuts(random, V, 4)
         local function here() return at end
         spec.kept = flags
         local merged = shards.merged(at, shards.records(here, spec, cuts))
         got = shards.finished(at, merged, spec)
         assert_same(want, got, "shards")
+        merged = shards.merged(at, shards.records(here, spec, cuts, { entropy = true }))
+        local entropy = shards.finished(at, merged, spec, { outputs = { "entropy" } }).entropy
+        assert.same_bits(want_entropy, entropy)
         assert.same(outside_of(spec, flags, V), counts(got.outside))
       end
     end)

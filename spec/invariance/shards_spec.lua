@@ -47,6 +47,12 @@ local function example(random, vocab, layout)
   return spec
 end
 
+-- The options of records with moments, or without.
+local function kind(moments)
+  if not moments then return {} end
+  return { partial = { entropy = true }, finish = { outputs = shards.ALL_OUTPUTS } }
+end
+
 local present = {}
 
 describe("shards of the vocabulary", function()
@@ -60,20 +66,19 @@ describe("shards of the vocabulary", function()
             local random = prng.new(seed)
             local spec = example(random, vocab, layout)
             spec.logits = spec.logits:to(dtype)
-            local want = at.score(spec)
-            local whole = shards.records(function() return at end, spec, { 0, vocab })[1]
-            for _ = 1, 3 do
+            for i = 1, 3 do
+              local opts = kind(i == 3)
+              local want = at.score(spec, opts.finish)
+              local whole = shards.record(at, spec, 0, vocab, opts.partial)
               local cuts = shards.cuts(random, vocab, random:integer(1, 6))
               local what = ("V = %d, %s, cut at %s, seed %d"):format(vocab, layout,
                                                                      table.concat(cuts, " "), seed)
-              local list = shards.records(function() return at end, spec, cuts)
+              local list = shards.records(function() return at end, spec, cuts, opts.partial)
               local merged = shards.merged(at, list)
-              assert.same_bits(whole.states, merged.states, what)
-              assert.same_bits(whole.targets, merged.targets, what)
+              shards.assert_same_records(whole, merged, what)
               merged = shards.merged_randomly(random, at, list)
-              assert.same_bits(whole.states, merged.states, what .. ", in a tree")
-              assert.same_bits(whole.targets, merged.targets, what .. ", in a tree")
-              shards.assert_same(want, shards.finished(at, merged, spec), what)
+              shards.assert_same_records(whole, merged, what .. ", in a tree")
+              shards.assert_same(want, shards.finished(at, merged, spec, opts.finish), what)
             end
           end
         end
@@ -109,13 +114,14 @@ describe("shards of the vocabulary", function()
       local vocab = random:pick { 33, 1025, 5000 }
       local spec = example(random, vocab, random:pick { "padded", "packed" })
       local cuts = shards.cuts(random, vocab, random:integer(2, 9))
+      local opts = kind(seed % 2 == 0)
       local function any() return random:pick(present) end
-      local list = shards.records(any, spec, cuts)
+      local list = shards.records(any, spec, cuts, opts.partial)
       local merged = shards.merged_randomly(random, any(), list)
-      local whole = shards.records(any, spec, { 0, vocab })[1]
-      assert.same_bits(whole.states, merged.states, "seed " .. seed)
-      assert.same_bits(whole.targets, merged.targets, "seed " .. seed)
-      shards.assert_same(any().score(spec), shards.finished(any(), merged, spec), "seed " .. seed)
+      local whole = shards.record(any(), spec, 0, vocab, opts.partial)
+      shards.assert_same_records(whole, merged, "seed " .. seed)
+      shards.assert_same(any().score(spec, opts.finish),
+                         shards.finished(any(), merged, spec, opts.finish), "seed " .. seed)
     end
   end)
 
@@ -144,10 +150,11 @@ describe("shards of the vocabulary", function()
       local spec = { logits = hex.tensor(hex.values(2 * vocab, vocab), { 2, vocab }):to "bfloat16",
                      ids = { 17, vocab - 1 } }
       for _, number in ipairs { 2, 8, 64 } do
-        local at = random:pick(present)
+        local at, opts = random:pick(present), kind(number == 8)
         local list = shards.records(function() return at end, spec,
-                                    shards.cuts(random, vocab, number))
-        shards.assert_same(at.score(spec), shards.finished(at, shards.merged(at, list), spec),
+                                    shards.cuts(random, vocab, number), opts.partial)
+        shards.assert_same(at.score(spec, opts.finish),
+                           shards.finished(at, shards.merged(at, list), spec, opts.finish),
                            ("V = %d, %d shards"):format(vocab, number))
       end
     end

@@ -24,32 +24,44 @@ function M.shard(spec, first, past)
   return copy
 end
 
+-- Records moved to a device.
+local function moved(records, device)
+  local out = {}
+  for name, t in pairs(records) do out[name] = assert(t:to(device)) end
+  return out
+end
+
 --- The records of the ids from first to past - 1, by a variant, in memory.
 function M.record(at, spec, first, past, opts)
-  local out = assert(at.context():partial(at.batch(M.shard(spec, first, past)), opts))
-  return { states = assert(out.states:to "cpu"), targets = assert(out.targets:to "cpu") }
+  return moved(assert(at.context():partial(at.batch(M.shard(spec, first, past)), opts)), "cpu")
 end
 
 --- The records of each shard, by the variants that pick(s) gives, in memory.
-function M.records(pick, spec, cuts)
+function M.records(pick, spec, cuts, opts)
   local list = {}
-  for s = 1, #cuts - 1 do list[s] = M.record(pick(s), spec, cuts[s], cuts[s + 1]) end
+  for s = 1, #cuts - 1 do list[s] = M.record(pick(s), spec, cuts[s], cuts[s + 1], opts) end
   return list
 end
 
---- Records on a variant's device.
-function M.placed(at, records)
-  local device = at.context().device
-  return { states = assert(records.states:to(device)),
-           targets = assert(records.targets:to(device)) }
+--- Asserts the same bytes of records.
+function M.assert_same_records(want, got, what)
+  local names = 0
+  for name, t in pairs(want) do
+    names = names + 1
+    local same, report = samebits.same_bits(t, got[name])
+    if not same then error(("%s: %s: %s"):format(what, name, tostring(report)), 2) end
+  end
+  assert(names == 2, "a sum and a target")
 end
+
+--- Records on a variant's device.
+function M.placed(at, records) return moved(records, at.context().device) end
 
 --- Merges a list by a variant, in memory.
 function M.merged(at, list)
   local there = {}
   for s, records in ipairs(list) do there[s] = M.placed(at, records) end
-  local out = assert(at.context():merge(there))
-  return { states = assert(out.states:to "cpu"), targets = assert(out.targets:to "cpu") }
+  return moved(assert(at.context():merge(there)), "cpu")
 end
 
 --- Merges a list two or three at a time, in a random order and a random tree.
@@ -76,10 +88,12 @@ function M.finished(at, records, spec, opts)
 end
 
 M.OUTPUTS = { "token", "lse", "sequence", "count" }
+M.ALL_OUTPUTS = { "token", "lse", "sequence", "count", "entropy", "saved" }
 
---- Asserts the same bits of all outputs.
+--- Asserts the same bits of all outputs that are wanted, of OUTPUTS at least.
 function M.assert_same(want, got, what)
-  for _, name in ipairs(M.OUTPUTS) do
+  local names = want.entropy and M.ALL_OUTPUTS or M.OUTPUTS
+  for _, name in ipairs(names) do
     local same, report = samebits.same_bits(want[name], got[name])
     if not same then error(("%s: %s: %s"):format(what, name, tostring(report)), 2) end
   end

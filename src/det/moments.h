@@ -91,6 +91,9 @@ SB_DET void sb_moments_init(sb_moments *m, float c)
     m->best = m->reserved = 0;
 }
 
+/* Modulo 2^64: records from elsewhere may be no sums. */
+SB_DET int64_t sb_wrapped_sum(int64_t a, int64_t b) { return (int64_t)((uint64_t)a + (uint64_t)b); }
+
 /* Moves window and reference up to J. Where digits stay, 32 * rise is 32 or 64. */
 SB_DET void sb_moments_rise(sb_moments *m, uint32_t J)
 {
@@ -98,10 +101,10 @@ SB_DET void sb_moments_rise(sb_moments *m, uint32_t J)
     const uint64_t *l = m->sum.l;
     if (rise == 0) return;
     if (rise == 1) {
-        m->g[0] = m->g[1] - (int64_t)(l[1] * 32);
-        m->g[1] = m->g[2] - (int64_t)(l[2] * 32);
+        m->g[0] = sb_wrapped_sum(m->g[1], (int64_t)(0 - l[1] * 32));
+        m->g[1] = sb_wrapped_sum(m->g[2], (int64_t)(0 - l[2] * 32));
     } else {
-        m->g[0] = rise == 2 ? m->g[2] - (int64_t)(l[2] * 64) : 0;
+        m->g[0] = rise == 2 ? sb_wrapped_sum(m->g[2], (int64_t)(0 - l[2] * 64)) : 0;
         m->g[1] = 0;
     }
     m->g[2] = 0;
@@ -158,7 +161,7 @@ SB_DET void sb_moments_merge(sb_moments *into, const sb_moments *from)
     sb_moments_rise(&f, J);
     for (i = 0; i < 3; i++) {
         into->sum.l[i] += f.sum.l[i];
-        into->g[i] += f.g[i];
+        into->g[i] = sb_wrapped_sum(into->g[i], f.g[i]);
     }
     into->best = J == SB_J_POISON ? 0 : into->best > f.best ? into->best : f.best;
 }

@@ -5,7 +5,7 @@
 #ifndef SB_DET_RECORD_H
 #define SB_DET_RECORD_H
 
-#include "accumulator.h"
+#include "moments.h"
 
 /* sb_target_record, as the arithmetic sees it. */
 typedef struct sb_target {
@@ -14,15 +14,16 @@ typedef struct sb_target {
 
 typedef enum sb_fault {
     SB_RECORD_FINE,
-    SB_FAULT_WINDOW, /* J is none of a state */
-    SB_FAULT_DIGITS, /* an empty or poisoned state with digits */
-    SB_FAULT_SUM,    /* digits that no leaves sum up to: T would be 0, or outgrow 128 bits */
-    SB_FAULT_C,      /* another c than the row's */
-    SB_FAULT_LOGIT,  /* a target record without an owner that holds a logit */
-    SB_FAULT_OWNERS, /* a whole row's target with no owner or with several */
-    SB_FAULT_TARGET, /* a target's logit that this state does not contain */
-    SB_FAULT_SAVED,  /* a saved row of an ignored row, or none that a forward pass gives */
-    SB_FAULT_ENTROPY /* a saved row without entropy, whose gradient is asked for */
+    SB_FAULT_WINDOW,  /* J is none of a state */
+    SB_FAULT_DIGITS,  /* an empty or poisoned state with digits */
+    SB_FAULT_MOMENTS, /* moments or a largest logit that no leaves give */
+    SB_FAULT_SUM,     /* digits that no leaves sum up to: T would be 0, or outgrow 128 bits */
+    SB_FAULT_C,       /* another c than the row's */
+    SB_FAULT_LOGIT,   /* a target record without an owner that holds a logit */
+    SB_FAULT_OWNERS,  /* a whole row's target with no owner or with several */
+    SB_FAULT_TARGET,  /* a target's logit that this state does not contain */
+    SB_FAULT_SAVED,   /* a saved row of an ignored row, or none that a forward pass gives */
+    SB_FAULT_ENTROPY  /* a saved row without entropy, whose gradient is asked for */
 } sb_fault;
 
 #define SB_J_FIRST 65536u
@@ -35,6 +36,22 @@ SB_DET sb_fault sb_state_fault(const sb_state *s)
     if (s->J < SB_J_FIRST || s->J > SB_J_LAST) return SB_FAULT_WINDOW;
     if ((s->l[1] | s->l[2]) == 0 || s->l[2] > (uint64_t)1 << 60) return SB_FAULT_SUM;
     return SB_RECORD_FINE;
+}
+
+/* Leaves give |g| below 2^55; a sum of accepted ones stays in 64 bits up to 8 shards, and wraps
+ * around from there on. A finite logit's key is in [00800000, ff7fffff]. */
+SB_DET sb_fault sb_moments_fault(const sb_moments *m)
+{
+    const int64_t most = (int64_t)1 << 60;
+    const int none = m->sum.J == SB_J_EMPTY || m->sum.J == SB_J_POISON;
+    const sb_fault fault = sb_state_fault(&m->sum);
+    int i;
+    if (fault != SB_RECORD_FINE) return fault;
+    for (i = 0; i < 3; i++)
+        if (none ? m->g[i] != 0 : m->g[i] > most || m->g[i] < -most) return SB_FAULT_MOMENTS;
+    if (none ? m->best != 0 : m->best < 0x00800000u || m->best > 0xff7fffffu)
+        return SB_FAULT_MOMENTS;
+    return m->reserved == 0 ? SB_RECORD_FINE : SB_FAULT_MOMENTS;
 }
 
 /* A record to be merged with one whose c has these bits. */
@@ -56,6 +73,18 @@ SB_DET sb_fault sb_finish_fault(const sb_state *s, const sb_target *t, uint32_t 
     if (sb_is_poison(x) ? s->J != SB_J_POISON : !sb_is_absent(x) && s->J == SB_J_EMPTY)
         return SB_FAULT_TARGET;
     return SB_RECORD_FINE;
+}
+
+SB_DET sb_fault sb_moments_merge_fault(const sb_moments *m, const sb_target *t, uint32_t c)
+{
+    const sb_fault fault = sb_moments_fault(m);
+    return fault == SB_RECORD_FINE ? sb_merge_fault(&m->sum, t, c) : fault;
+}
+
+SB_DET sb_fault sb_moments_finish_fault(const sb_moments *m, const sb_target *t, uint32_t c)
+{
+    const sb_fault fault = sb_moments_fault(m);
+    return fault == SB_RECORD_FINE ? sb_finish_fault(&m->sum, t, c) : fault;
 }
 
 SB_DET void sb_target_merge(sb_target *into, const sb_target *from)
