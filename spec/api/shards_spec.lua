@@ -188,6 +188,69 @@ describe("the calls of samebits.h for shards", function()
     refused(ARGUMENT, "sb_logprob_out.size is 7", finish(a))
   end)
 
+  it("with moments refuse the same, by their name, and are 64 bytes", function()
+    local a, ARGUMENT = arrays(), "SB_ERR_ARGUMENT"
+    local m, t = filled("sb_moment_record", R), filled("sb_target_record", R)
+    assert.equal(64, ffi.sizeof "sb_moment_record")
+    assert.same({ 32, 56 }, { ffi.offsetof("sb_moment_record", "g"),
+                              ffi.offsetof("sb_moment_record", "best") })
+    assert.equal(ARGUMENT, name_of(C.sb_partial_moments(nil, m, t, a.batch, 0, V, nil)))
+    assert.equal(ARGUMENT, name_of(C.sb_merge_moments(nil, m, t, m, t, 1, R,
+                                                      nil)))
+    assert.equal(ARGUMENT, name_of(C.sb_finish_moments(nil, a.out, a.batch, m, t, nil)))
+    refused(ARGUMENT, "moments is null", C.sb_partial_moments(ctx, nil, t, a.batch, 0, V, nil))
+    refused(ARGUMENT, "targets is null", C.sb_partial_moments(ctx, m, nil, a.batch, 0, V, nil))
+    a.ids[1] = V
+    refused("SB_ERR_ID", "row 1", C.sb_partial_moments(ctx, m, t, a.batch, 0, V, nil))
+    assert.is_true(untouched(m) and untouched(t))
+    a.ids[1] = 31
+    assert.equal(0, tonumber(C.sb_partial_moments(ctx, m, t, a.batch, 0, V, nil)))
+    refused(ARGUMENT, "from_moments is null", C.sb_merge_moments(ctx, m, t, nil, t, 1, R,
+                                                                 nil))
+    refused("SB_ERR_SHAPE", "reach past", C.sb_merge_moments(ctx, m, t, m, t,
+                                                             2LL ^ 57, 4, nil))
+    refused(ARGUMENT, "moments is null", C.sb_finish_moments(ctx, a.out, a.batch, nil, t, nil))
+    local before = bytes_of(m)
+    m[2].reserved = 1
+    local damaged = bytes_of(m)
+    refused("SB_ERR_STATE", "row 2, shard 0: the moments (",
+            C.sb_merge_moments(ctx, m, t, m, t, 1, R, nil))
+    refused("SB_ERR_STATE", "row 2: the moments (",
+            C.sb_finish_moments(ctx, a.out, a.batch, m, t, nil))
+    assert.equal(damaged, bytes_of(m))
+    assert.is_true(untouched(a.token))
+    m[2].reserved = 0
+    assert.equal(0, tonumber(C.sb_merge_moments(ctx, m, t, m, t, 1, R, nil)))
+    assert.equal(before, bytes_of(m))
+    assert.equal(0, tonumber(C.sb_finish_moments(ctx, a.out, a.batch, m, t, nil)))
+  end)
+
+  it("are not exchanged by the cpu", function()
+    local a, size = arrays(), ffi.new "uint64_t[1]"
+    local comm, id = ffi.new "void *[1]", ffi.new "sb_comm_id"
+    assert.equal(128, ffi.sizeof "sb_comm_id")
+    comm[0] = a.token
+    for _, status in ipairs {
+      C.sb_exchange(nil, a.states, a.targets, R, comm[0], nil), C.sb_comm_new_id(nil, id),
+      C.sb_exchange_moments(nil, nil, a.targets, R, comm[0], nil),
+      C.sb_comm_destroy(nil, comm[0]),
+      C.sb_exchange_workspace_size(nil, size, comm[0], R), C.sb_comm_create(nil, comm, id, 1, 0),
+    } do
+      assert.equal("SB_ERR_ARGUMENT", name_of(status))
+    end
+    assert.equal(nil, comm[0]) -- null on failure
+    local function is_refused(status)
+      refused("SB_ERR_BACKEND", "the cpu backend exchanges nothing", status)
+    end
+    is_refused(C.sb_exchange(ctx, a.states, a.targets, R, a.token, nil))
+    is_refused(C.sb_exchange_moments(ctx, nil, a.targets, R, a.token, nil))
+    is_refused(C.sb_exchange_workspace_size(ctx, size, a.token, R))
+    is_refused(C.sb_comm_new_id(ctx, id))
+    is_refused(C.sb_comm_create(ctx, comm, id, 1, 0))
+    is_refused(C.sb_comm_destroy(ctx, a.token))
+    assert.is_true(untouched(a.states) and untouched(a.targets))
+  end)
+
   it("refuse shapes", function()
     local a = both(arrays())
     local SHAPE, BIG = "SB_ERR_SHAPE", 2LL ^ 62

@@ -88,6 +88,14 @@ AT(sb_state_record, c, 4);
 AT(sb_state_record, l, 8);
 _Static_assert(sizeof(sb_state_record) == 32, "sb_state_record");
 
+AT(sb_moment_record, sum, 0);
+AT(sb_moment_record, g, 32);
+AT(sb_moment_record, best, 56);
+AT(sb_moment_record, reserved, 60);
+_Static_assert(sizeof(sb_moment_record) == 64, "sb_moment_record");
+
+_Static_assert(sizeof(sb_comm_id) == 128, "sb_comm_id");
+
 AT(sb_target_record, x, 0);
 AT(sb_target_record, owners, 4);
 _Static_assert(sizeof(sb_target_record) == 8, "sb_target_record");

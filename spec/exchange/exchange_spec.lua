@@ -107,6 +107,11 @@ describe("ranks that exchange records", function()
     all_refuse("row 0, shard 1: the state is of another temperature", 2, "temperature")
   end)
 
+  it("refuse a workspace that is too small", function()
+    if missing then return pending(missing) end
+    all_refuse("the workspace has 256 bytes, the call needs 616", 1, "little")
+  end)
+
   it("say what NCCL says", function()
     if missing then return pending(missing) end
     all_refuse("ncclAllGather gave internal error (3): the stand-in refuses", 1, "check",

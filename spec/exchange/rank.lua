@@ -3,7 +3,7 @@
 --
 -- FOLDER: where rank 0 leaves the id. PLAY: "check"; "entropy", of records with moments; "stream",
 -- without check, in a stream and a workspace of its own; "rows", rank 1 brings a row fewer;
--- "temperature", rank 1 has another one.
+-- "temperature", rank 1 has another one; "little", a workspace that is too small.
 
 package.path = "./lua/?.lua;./?.lua;" .. package.path
 
@@ -48,6 +48,8 @@ local function run(comm)
   local opts = {}
   local moments = play == "entropy"
   if play == "stream" then opts = { check = false, stream = assert(ctx:stream()) } end
+
+  if play == "little" then opts.workspace = assert(samebits.zeros({ 256 }, "uint8", ctx.device)) end
 
   local records
   for _ = 1, play == "stream" and 3 or 1 do
