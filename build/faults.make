@@ -99,6 +99,7 @@ GENERATED += $(OBJDIR)/backend.o
 GENERATED += $(OBJDIR)/backend_cpu.o
 GENERATED += $(OBJDIR)/backend_cpu_gradient.o
 GENERATED += $(OBJDIR)/backend_cpu_ids.o
+GENERATED += $(OBJDIR)/backend_cpu_kl.o
 GENERATED += $(OBJDIR)/backend_cpu_look.o
 GENERATED += $(OBJDIR)/backend_cpu_shards.o
 GENERATED += $(OBJDIR)/backend_cpu_stats.o
@@ -128,6 +129,7 @@ GENERATED += $(OBJDIR)/op_conventional.o
 GENERATED += $(OBJDIR)/op_exchange.o
 GENERATED += $(OBJDIR)/op_gradient.o
 GENERATED += $(OBJDIR)/op_ids.o
+GENERATED += $(OBJDIR)/op_kl.o
 GENERATED += $(OBJDIR)/op_logprob.o
 GENERATED += $(OBJDIR)/op_shards.o
 GENERATED += $(OBJDIR)/op_stats.o
@@ -140,6 +142,7 @@ OBJECTS += $(OBJDIR)/backend.o
 OBJECTS += $(OBJDIR)/backend_cpu.o
 OBJECTS += $(OBJDIR)/backend_cpu_gradient.o
 OBJECTS += $(OBJDIR)/backend_cpu_ids.o
+OBJECTS += $(OBJDIR)/backend_cpu_kl.o
 OBJECTS += $(OBJDIR)/backend_cpu_look.o
 OBJECTS += $(OBJDIR)/backend_cpu_shards.o
 OBJECTS += $(OBJDIR)/backend_cpu_stats.o
@@ -169,6 +172,7 @@ OBJECTS += $(OBJDIR)/op_conventional.o
 OBJECTS += $(OBJDIR)/op_exchange.o
 OBJECTS += $(OBJDIR)/op_gradient.o
 OBJECTS += $(OBJDIR)/op_ids.o
+OBJECTS += $(OBJDIR)/op_kl.o
 OBJECTS += $(OBJDIR)/op_logprob.o
 OBJECTS += $(OBJDIR)/op_shards.o
 OBJECTS += $(OBJDIR)/op_stats.o
@@ -264,6 +268,9 @@ $(OBJDIR)/backend_cpu_gradient.o: ../src/backend_cpu_gradient.c
 $(OBJDIR)/backend_cpu_ids.o: ../src/backend_cpu_ids.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/backend_cpu_kl.o: ../src/backend_cpu_kl.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/backend_cpu_look.o: ../src/backend_cpu_look.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -337,6 +344,9 @@ $(OBJDIR)/op_gradient.o: ../src/op_gradient.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/op_ids.o: ../src/op_ids.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/op_kl.o: ../src/op_kl.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/op_logprob.o: ../src/op_logprob.c

@@ -71,6 +71,12 @@ typedef struct sb_sums_call {
     sb_launch launch;
 } sb_sums_call;
 
+/* sb_kl's arguments. What q says of rows is p's: ids, mask, row list, cu_seqlens, ignore_index. */
+typedef struct sb_kl_call {
+    sb_kl_out out;
+    sb_call p, q; /* width: 1, or 0 where p has no ids */
+} sb_kl_call;
+
 typedef struct sb_backend {
     const char *name;
     int device_memory; /* the caller's arrays are the device's: the host must not read them */
@@ -100,6 +106,10 @@ typedef struct sb_backend {
     uint64_t (*order_workspace)(sb_context *ctx, const sb_call *call);
     /* Optional. gradient's width and strides are filled in, rows are not 0. */
     sb_status (*backward)(sb_context *ctx, const sb_gradient *gradient, const sb_call *call);
+
+    /* Optional. */
+    sb_status (*kl)(sb_context *ctx, const sb_kl_call *call);
+    uint64_t (*kl_workspace)(sb_context *ctx, const sb_kl_call *call);
 
     /* Optional. The control group's logprob: sb_conventional_logprob alone calls it. */
     sb_status (*conventional)(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
@@ -168,6 +178,9 @@ sb_status sb_out_of(sb_logprob_out *full, const sb_logprob_out *out, sb_message 
 /* batch.c: checks a batch and its launch options against samebits.h and fills in call. */
 sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *launch,
                      int device_memory, sb_message *why);
+
+/* op_kl.c: says in a failure's message which of two batches it is about; gives back status. */
+sb_status sb_kl_blame(sb_message *why, char which, sb_status status);
 
 /* op_logprob.c: the same for a call of ctx, and sb_out_of. Clears ctx->error first. */
 sb_status sb_logprob_call_of(sb_context *ctx, sb_call *call, sb_logprob_out *full,

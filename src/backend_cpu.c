@@ -387,6 +387,7 @@ const sb_backend sb_backend_cpu = {
     .ids = sb_cpu_ids,
     .topk = sb_cpu_topk,
     .backward = sb_cpu_backward,
+    .kl = sb_cpu_kl,
     .conventional = conventional,
     .partial = sb_cpu_partial,
     .merge = sb_cpu_merge,

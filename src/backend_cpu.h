@@ -106,5 +106,7 @@ sb_status sb_cpu_compare(sb_context *ctx, const sb_compare_call *call);
 sb_status sb_cpu_sum_values(sb_context *ctx, const sb_sums_call *call);
 /* backend_cpu_gradient.c; as backend.h states it. */
 sb_status sb_cpu_backward(sb_context *ctx, const sb_gradient *gradient, const sb_call *call);
+/* backend_cpu_kl.c; as backend.h states it. */
+sb_status sb_cpu_kl(sb_context *ctx, const sb_kl_call *call);
 
 #endif

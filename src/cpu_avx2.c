@@ -9,6 +9,7 @@
 
 #include "cpu_block.h"
 #include "cpu_gradient.h"
+#include "cpu_kl.h"
 #include "cpu_moments.h"
 #include "cpu_rows.h"
 
@@ -20,7 +21,7 @@ static int available(void)
 }
 
 const sb_isa sb_isa_avx2 = { "avx2",      available,   reduce_f32,   reduce_f16, reduce_bf16,
-                             moments_f32, moments_f16, moments_bf16, gradient };
+                             moments_f32, moments_f16, moments_bf16, gradient,   kl };
 
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -30,6 +31,6 @@ const sb_isa sb_isa_avx2 = { "avx2",      available,   reduce_f32,   reduce_f16,
 
 static int available(void) { return 0; }
 
-const sb_isa sb_isa_avx2 = { "avx2", available, 0, 0, 0, 0, 0, 0, 0 };
+const sb_isa sb_isa_avx2 = { "avx2", available, 0, 0, 0, 0, 0, 0, 0, 0 };
 
 #endif

@@ -7,13 +7,14 @@
 
 #include "cpu_block.h"
 #include "cpu_gradient.h"
+#include "cpu_kl.h"
 #include "cpu_moments.h"
 #include "cpu_rows.h"
 
 static int available(void) { return __builtin_cpu_supports("avx512f"); }
 
 const sb_isa sb_isa_avx512 = { "avx512",    available,   reduce_f32,   reduce_f16, reduce_bf16,
-                               moments_f32, moments_f16, moments_bf16, gradient };
+                               moments_f32, moments_f16, moments_bf16, gradient,   kl };
 
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -23,6 +24,6 @@ const sb_isa sb_isa_avx512 = { "avx512",    available,   reduce_f32,   reduce_f1
 
 static int available(void) { return 0; }
 
-const sb_isa sb_isa_avx512 = { "avx512", available, 0, 0, 0, 0, 0, 0, 0 };
+const sb_isa sb_isa_avx512 = { "avx512", available, 0, 0, 0, 0, 0, 0, 0, 0 };
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "cpu.h"
 #include "cpu_gradient.h"
+#include "cpu_kl.h"
 #include "det/convert.h"
 #include "det/moments.h"
 
@@ -98,4 +99,4 @@ static void moments_bf16(sb_moments *m, const void *logits, int64_t n, const sb_
 static int available(void) { return 1; }
 
 const sb_isa sb_isa_scalar = { "scalar",    available,   reduce_f32,   reduce_f16, reduce_bf16,
-                               moments_f32, moments_f16, moments_bf16, gradient };
+                               moments_f32, moments_f16, moments_bf16, gradient,   kl };

@@ -607,6 +607,51 @@ typedef struct sb_sums_out {
 SB_API sb_status sb_sums(sb_context *ctx, const sb_sums_out *out, const sb_values *values,
                            const sb_launch *launch);
 
+/* ---- the divergence of two sets of logits ----
+ *
+ * Where the logits of two policies are at hand, the KL divergence of their distributions needs no
+ * estimate. Row r of p is compared with row r of q:
+ *
+ *     sb_batch q = SB_BATCH_INIT;           // as p: vocab, and batch and time or rows
+ *     q.logits = reference_logits;
+ *     q.logits_dtype = SB_BF16;             // it has its own dtype, strides and temperature
+ *     sb_kl(ctx, &out, &p, &q, NULL);       // out.token: KL(p || q) of each row */
+
+/* Where sb_kl writes; null: not wanted. Start from SB_KL_OUT_INIT. */
+typedef struct sb_kl_out {
+    uint32_t size;            /* sizeof(sb_kl_out) */
+    uint32_t reserved;        /* 0 */
+    float *token;             /* [B, T] or [N]: KL(p || q) in nats; never below 0 */
+    float *sequence;          /* [B]: the exact sum of the active rows' values, rounded once */
+} sb_kl_out;
+
+/* The divergence of each row of p from the same row of q.
+ *
+ *   token[r] = sum_i p_i (ln p_i - ln q_i), p = softmax(x^p / tau^p), q = softmax(x^q / tau^q)
+ *
+ * in one pass over both. p and q have the same layout, vocab, batch, time or rows, and shift; each
+ * has its own logits, dtype, strides, temperature or temperatures, and kept sets. p alone says
+ * which rows are active, and where sequences begin: of q, ids, mask, row_list, ignore_index and
+ * what cu_seqlens hold are not looked at. p's ids may be null, as for sb_topk.
+ *
+ * Exactly +0 where p and q have the same logits, temperature and kept set; +inf where an id is
+ * present in p and absent in q; NaN (7fc00000) where a row of either is poisoned or empty; +0 in
+ * ignored rows, of which neither's logits are read. A sequence is NaN if any active row is, else
+ * +inf if any is; without active rows +0. The error is absolute, near 2e-7: for divergences below
+ * 1e-5, if their relative error matters, see k3 of sb_compare. docs/numerics.md, section
+ * "Divergence".
+ *
+ * Errors: as sb_logprob, where the message begins with p or q, whichever is at fault;
+ * SB_ERR_SHAPE and SB_ERR_ARGUMENT where they do not fit each other.
+ * Deterministic across: everything but both rows' logits, kept sets and temperatures. */
+SB_API sb_status sb_kl(sb_context *ctx, const sb_kl_out *out, const sb_batch *p, const sb_batch *q,
+                       const sb_launch *launch);
+
+/* The scratch memory that sb_kl needs for this call; 0 where it needs none. */
+SB_API sb_status sb_kl_workspace_size(sb_context *ctx, uint64_t *size, const sb_kl_out *out,
+                                      const sb_batch *p, const sb_batch *q,
+                                      const sb_launch *launch);
+
 /* ---- device backends: cuda, cuda:N ----
  *
  * All pointers of sb_batch, sb_logprob_out, sb_gradient and records are then device memory of the
@@ -661,6 +706,7 @@ SB_API sb_status sb_event_elapsed(sb_context *ctx, float *milliseconds, void *st
 #define SB_COMPARE_OUT_INIT { sizeof(sb_compare_out), 0, 0, 0, 0, 0 }
 #define SB_VALUES_INIT { sizeof(sb_values), SB_I32, 0, 0, 0, 0, 0, 0, 0 }
 #define SB_SUMS_OUT_INIT { sizeof(sb_sums_out), 0, 0, 0, 0, 0 }
+#define SB_KL_OUT_INIT { sizeof(sb_kl_out), 0, 0, 0 }
 #define SB_GRADIENT_INIT { sizeof(sb_gradient), SB_F32, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define SB_LAUNCH_INIT { sizeof(sb_launch), 0, 0, 0, 0, 0, 0, 0, 0 }
 

@@ -1394,6 +1394,156 @@ def gradient_file():
     return out
 
 
+# --- Divergence ---------------------------------------------------------------------------------
+
+# Beyond half an ulp, beside 2^-22 of the divergence: c's rounding, of both rows.
+KL_BOUND = 5e-7
+
+
+def true_kl(p, q, kp, kq):
+    """KL(p || q) in real arithmetic; None where a logit saturates."""
+    if any(x != -INF and abs(x) > k.lim for row, k in ((p, kp), (q, kq)) for x in row):
+        return None
+    (wp, lp), (_, lq) = ((w, mpmath.log(mpmath.fsum(w))) for w in (
+        [mpmath.exp((exact(x) - exact(max(row))) / exact(k.tau)) if x != -INF else mpmath.mpf(0)
+         for x in row] for row, k in ((p, kp), (q, kq))))
+    distance = ((exact(x) - exact(max(p))) / exact(kp.tau) - (exact(y) - exact(max(q))) /
+                exact(kq.tau) for x, y in zip(p, q) if x != -INF)
+    moment = mpmath.fsum(w * d for w, d in zip((w for w, x in zip(wp, p) if x != -INF), distance))
+    return moment / mpmath.fsum(wp) - lp + lq
+
+
+def kl_file():
+    out = File("kl", "pairs of rows and their divergence")
+    draws = SplitMix64(114)
+    largest = [0.0, ""]
+
+    def merged(leaves, order, kp, kq):
+        s = ref.Divergence(kp, kq)
+        for i in order:
+            s.merge(leaves[i])
+        return s
+
+    def state_of(p, q, kp, kq):
+        """By leaves from the first to the last; the other way round and in pairs, it is the same.
+        """
+        leaves = [ref.row_divergence(p[i:i + 16], q[i:i + 16], kp, kq)
+                  for i in range(0, len(p), 16)]
+        n = len(leaves)
+        pairs = [merged(leaves[i:i + 2][::-1], range(len(leaves[i:i + 2])), kp, kq)
+                 for i in range(0, n, 2)]
+        s = merged(leaves, range(n), kp, kq)
+        for other in (merged(leaves, range(n - 1, -1, -1), kp, kq),
+                      merged(pairs, range(len(pairs)), kp, kq)):
+            assert other.x == s.x and other.p.record() == s.p.record() and \
+                other.q.record() == s.q.record() and other.outside == s.outside
+        return s
+
+    def checked(name, value, p, q, kp, kq):
+        if not -INF < value < INF:
+            return None
+        true = true_kl(p, q, kp, kq)
+        if true is not None:
+            beyond = float(abs(exact(value) - true)) - 0.5 * ulp32(value)
+            if beyond > KL_BOUND + 2.0 ** -22 * float(true):
+                sys.exit("gen_vectors.py: %s: the divergence is off by %g" % (name, beyond))
+            largest[:] = max(largest, [beyond, name])
+        return true
+
+    def case(name, p, q, p_dtype="f32", q_dtype=None, tau=TAUS[0], q_tau=None, vocab=None):
+        q_dtype, q_tau, rows = q_dtype or p_dtype, q_tau or tau, []
+        out.add("case", name)
+        for which, row, dtype, temperature in (("", p, p_dtype, tau), ("q_", q, q_dtype, q_tau)):
+            recipe = row if isinstance(row, Recipe) else None
+            encoded = recipe.row(vocab, dtype) if recipe else row
+            rows.append([ref.decode(b, dtype) for b in encoded])
+            out.add(which + "dtype", dtype)
+            out.add(which + "tau", hex_of(temperature, "f32"))
+            if not which:
+                out.add("vocab", len(encoded))
+            if recipe:
+                out.lines += [which + line for line in recipe.lines(dtype)]
+            else:
+                out.values(which + "x", encoded, dtype)
+        kp, kq = (ref.Constants(ref.from_bits32(t)) for t in (tau, q_tau))
+        value = ref.finish_divergence(state_of(*rows, kp, kq))
+        out.add("kl", hex_of(ref.bits32(value), "f32"))
+        out.add("true_kl", true_text(checked(name, value, *rows, kp, kq)))
+        out.add("end")
+
+    def gauss(dtype, vocab, scale=-13, offset=0):
+        return Recipe("gauss", draws.next(), scale, offset, 0).row(vocab, dtype)
+
+    for dtype in DTYPES:
+        a, low, sign = ABSENT[dtype], LOWEST[dtype], ABSENT[dtype] - PLUS_INF[dtype]
+        one, nan, inf = encode_float(1.0, dtype), NAN[dtype], PLUS_INF[dtype]
+        tens = [one] * 10
+        for name, p, q in (
+                ("one token", [one], [low]), ("two equal and two apart", [one, one], [one, 0]),
+                ("zeros of both signs", [0, sign] * 9, [sign, 0] * 9),
+                ("absent in both", [a, one] * 20, [a, 0] * 20),
+                ("absent in p", [a, one, a] * 7, [one, 0, 0] * 7),
+                ("outside", [one] * 3, [one, a, one]),
+                ("outside, a whole leaf", [one] * 40, [one] * 16 + [a] * 16 + [one] * 8),
+                ("outside, and its term below all digits",
+                 [encode_float(500.0, dtype)] * 16 + [one] * 8, [one] * 16 + [a] * 8),
+                ("a leaf absent in p", [one] * 16 + [a] * 8, [0] * 16 + [one] * 8),
+                ("a leaf absent in both", [one] * 16 + [a] * 16 + [0], [0] * 16 + [a] * 16 + [one]),
+                ("p empty", [a] * 20, tens * 2), ("q empty", tens * 2, [a] * 20),
+                ("both empty", [a], [a]),
+                ("NaN in p", tens + [nan], tens + [one]), ("NaN in q", tens + [one], tens + [nan]),
+                ("NaN in q beside outside", [one] * 20, [a] * 19 + [nan]),
+                ("NaN in a leaf absent in p", [one] * 16 + [a] * 9, [one] * 16 + [a] * 8 + [nan]),
+                ("+inf in p", [one] * 30 + [inf], [one] * 31), ("+inf in q", tens, [inf] * 10),
+                ("lowest in q", [one] * 20, [one] * 19 + [low]),
+                ("lowest in p", [one] * 19 + [low], [one] * 20),
+                ("lowest in both", [low] * 3 + [one], [low] * 2 + [one] * 2),
+                ("highest", [low - sign, one] * 3, [one, low - sign] * 3)):
+            case(name, p, q, dtype)
+        for vocab in (1, 15, 16, 17, 33, 100):
+            for q_dtype in DTYPES:
+                p, q = gauss(dtype, vocab), gauss(q_dtype, vocab)
+                for i in range(vocab // 3 if draws.below(2) else 0):
+                    p[i * 3] = a
+                    if draws.below(2):
+                        q[i * 3] = ABSENT[q_dtype]
+                case("gauss", p, q, dtype, q_dtype, draws.pick(TAUS), draws.pick(TAUS))
+            row, tau = gauss(dtype, vocab), draws.pick(TAUS)
+            case("the same", row, row, dtype, None, tau)
+            case("the same at another temperature", row, row, dtype, None, TAUS[0], TAUS[1])
+        for bit in (0, 3, 6):                   # close to each other
+            row = gauss(dtype, 70)
+            case("close", row, [b ^ (draws.below(2) << bit) for b in row], dtype)
+        row = gauss(dtype, 40)                  # equal, though what lies below thr is counted
+        row[5] = row[20] = low
+        case("the same, with lowest", row, row, dtype)
+    for step in (0, 31, 32, 34, 64, 66, 96, 98, 128, 130, 160, 400, 5000):
+        for direction in (1, -1):               # windows move, of p, of q, of both
+            flat = [Recipe("flat", draws.next(), -11, 0, k * direction * step * 2048)
+                    .row(40, "f32") for k in (1, 0, 1, -1)]
+            case("p's windows %+d apart" % (direction * step), flat[0], flat[1], tau=TAU_C1)
+            case("q's windows %+d apart" % (direction * step), flat[1], flat[0], tau=TAU_C1)
+            case("windows %+d apart" % (direction * step), flat[0], flat[2], tau=TAU_C1)
+            case("windows apart by %+d" % (direction * step), flat[0], flat[3], tau=TAU_C1)
+    for t in (4090, -4090, 4096, -4096, 2 ** 21, -2 ** 21):             # wide leaves
+        for tau in TAUS[::2]:
+            k = ref.Constants(ref.from_bits32(tau))
+            wide = Recipe("flat", draws.next(), -8, int(t / k.c * 256.0), draws.below(513) - 256)
+            row, narrow = wide.row(33, "f32"), gauss("f32", 33)
+            case("p's border at t = %d" % t, row, narrow, tau=tau)
+            case("q's border at t = %d" % t, narrow, row, tau=tau)
+            case("border at t = %d" % t, row, row, tau=tau, q_tau=draws.pick(TAUS))
+    for tau in (0x3A800000, 0x44800000):
+        for q_tau in (TAUS[0], 0x3A800000, 0x44800000):
+            case("extreme temperatures", gauss("f32", 50), gauss("f32", 50), tau=tau, q_tau=q_tau)
+    bits = [Recipe("bits", draws.next(), 0) for _ in range(2)]
+    case("bits", *bits, vocab=100)
+    large = [Recipe("gauss", draws.next(), -14, 0, 0) for _ in range(2)]
+    case("large", *large, "bf16", "f32", vocab=4112)
+    print("largest error of KL beyond half an ulp: %.3g (%s)" % tuple(largest))
+    return out
+
+
 # --- Main ---------------------------------------------------------------------------------------
 
 # The contract's own special rows: m, the rest, logprob of id 0, lse (tau 0x1.715476p+0).
@@ -1424,7 +1574,7 @@ def main(arguments):
     for make in (constants_file, exp2_file, lg_file, leaf_file, merge_file, sums_file,
                  lambda: edge_rows(accuracy), lambda: generated_rows(accuracy), batches_file,
                  shards_file, order_file, compare_file, means_file,
-                 entropy_file, gradient_file):
+                 entropy_file, gradient_file, kl_file):
         out = make()
         path = os.path.join(folder, out.name + ".txt")
         old = None

@@ -538,6 +538,98 @@ def narrowed(x, dtype):
         return 0xFC00 if x < 0 else 0x7C00
 
 
+# --- Divergence ---------------------------------------------------------------------------------
+
+class Divergence:
+    """Divergence, State: the states of two rows; x, a sum of digits that starts at digit J - 1 of
+    p's window; and whether an id is present in p and absent in q."""
+
+    def __init__(self, kp, kq):
+        self.p, self.q, self.x, self.outside = State(kp.c), State(kq.c), [0, 0, 0, 0], False
+
+    def raise_to(self, J):
+        self.x = (self.x + [0] * 4)[min(max(J - self.p.J, 0), 4):][:4]
+        self.p.raise_to(J)
+
+    def add(self, p, q, U):
+        """Two leaves (A, M), either of them None if absent; U None: an id is outside."""
+        if q is not None:
+            self.q.add(*q)
+        if p is None:
+            return
+        a = p[0] + 2 ** 22
+        self.raise_to(a >> 5)
+        self.p.add(*p)
+        if U is None:
+            self.outside = True
+            return
+        R = (p[1] * (p[0] - q[0]) + U) << (a & 31)
+        for digit, part in ((0, R & MASK32), (1, R >> 32 & MASK32), (2, R >> 64)):
+            place = (a >> 5) + digit - (self.p.J - 1)
+            if place >= 0:
+                self.x[place] += part
+
+    def merge(self, other):
+        J = max(self.p.J, other.p.J)
+        moved = (other.x + [0] * 4)[min(J - other.p.J, 4):][:4]
+        self.raise_to(J)
+        self.x = [a + b for a, b in zip(self.x, moved)]
+        self.p.merge(other.p)
+        self.q.merge(other.q)
+        self.outside |= other.outside
+
+
+def divergence_integer(xp, xq, A, B, kp, kq):
+    """Divergence, Leaf: U of two present leaves of largest octaves A and B; None: one is outside.
+    """
+    wide = not abs(to32(fma32(max(xp), kp.c, EVEN) - EVEN)) < 4096
+    m = clamp(max(xp), kp.lim) if wide else max(xp)
+    thr = threshold(m, wide, kp)
+    h = [0.0] * 16
+    for i, (x, y) in enumerate(zip(xp, xq)):
+        if x == -INF:
+            continue
+        if y == -INF:
+            return None
+        x = max(clamp(x, kp.lim) if wide else x, thr)
+        distance = to32(fma32(x, kp.c, -float(A)) - fma32(clamp(y, kq.lim), kq.c, -float(B)))
+        h[i] = to32(leaf_term(x, A, kp.c) * distance)
+    for half in (8, 4, 2, 1):
+        h = [to32(h[i] + h[i + half]) for i in range(half)]
+    return round(h[0] * 2.0 ** 24)                      # to even
+
+
+def row_divergence(p, q, kp, kq):
+    """Divergence: the state of two rows of fp32 values."""
+    s = Divergence(kp, kq)
+    for first in range(0, len(p), 16):
+        xp, xq = p[first:first + 16], q[first:first + 16]
+        if any(map(is_poison, xp)) or any(map(is_poison, xq)):
+            if any(map(is_poison, xp)):
+                s.raise_to(POISON_J)
+            if any(map(is_poison, xq)):
+                s.q.poison()
+            continue
+        P, Q = leaf(xp, kp), leaf(xq, kq)
+        both = P is not None and Q is not None
+        s.add(P, Q, divergence_integer(xp, xq, P[0], Q[0], kp, kq) if both else None)
+    return s
+
+
+def finish_divergence(s):
+    """Divergence, Finish: in nats, as an fp32 value."""
+    if s.p.J in (0, POISON_J) or s.q.J in (0, POISON_J):
+        return math.nan
+    if s.outside:
+        return INF
+    X = sum(d << 32 * i for i, d in enumerate(s.x))
+    T = sum(d << 32 * i for i, d in enumerate(s.p.digits))
+    mean = math.copysign(trunc53(abs(X)), X) / trunc53(T) if X else 0.0
+    (eP, FP), (eQ, FQ) = lg_of_state(s.p), lg_of_state(s.q)
+    K2 = mean - ((eP - eQ) + (FP - FQ))
+    return to32(LN2 * K2) if K2 > 0 else 0.0
+
+
 # --- Shards and state bytes ---------------------------------------------------------------------
 
 def widened(bits, dtype):

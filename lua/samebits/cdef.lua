@@ -267,6 +267,20 @@ typedef struct sb_sums_out {
 sb_status sb_sums(sb_context *ctx, const sb_sums_out *out, const sb_values *values,
                            const sb_launch *launch);
 
+typedef struct sb_kl_out {
+    uint32_t size;
+    uint32_t reserved;
+    float *token;
+    float *sequence;
+} sb_kl_out;
+
+sb_status sb_kl(sb_context *ctx, const sb_kl_out *out, const sb_batch *p, const sb_batch *q,
+                       const sb_launch *launch);
+
+sb_status sb_kl_workspace_size(sb_context *ctx, uint64_t *size, const sb_kl_out *out,
+                                      const sb_batch *p, const sb_batch *q,
+                                      const sb_launch *launch);
+
 sb_status sb_workspace_size(sb_context *ctx, uint64_t *size, const sb_logprob_out *out,
                                    const sb_batch *batch, const sb_launch *launch);
 

@@ -9,6 +9,7 @@ local call = require "samebits.call"
 local choices = require "samebits.choices"
 local exchange = require "samebits.exchange"
 local gradient = require "samebits.gradient"
+local kl = require "samebits.kl"
 local shards = require "samebits.shards"
 local stats = require "samebits.stats"
 local misuse = require "samebits.misuse"
@@ -265,6 +266,28 @@ end)
 Context.sums = misuse.guard(function(self, values, opts)
   open_context("sums", self)
   return stats.sums(self, values, opts)
+end)
+
+--- The divergence KL(p || q) of two sets of logits, in nats: of row r of p from row r of q.
+-- @param p as for `logprob`; it needs no ids. It alone says which rows are active.
+-- @param q likewise, its logits shaped as p's, of any dtype, with its own `temperature` and `kept`
+-- and the same `shift`. Its `ids`, `mask`, `rows` and `cu_seqlens` have no effect.
+-- @tparam[opt] table opts `outputs`: a list of "token", "sequence" (both by default); `split`,
+-- `out`, and on a GPU `check`, `stream`, `workspace` (`kl_workspace_size` says of how many bytes)
+-- and `threads`, as for `logprob`
+-- @treturn table `token`, one a row: exactly +0 where the rows are the same, +inf where an id is
+-- present in p and absent in q, NaN where a row of either is poisoned or empty, +0 where ignored;
+-- and `sequence` [B], their exact sums. Or nil, a message and the status' name. Anything wrong with
+-- the batches is an error.
+Context.kl = misuse.guard(function(self, p, q, opts)
+  open_context("kl", self)
+  return kl.kl(self, p, q, opts)
+end)
+
+--- The bytes of workspace that `kl` needs for two batches with these options; 0 where none.
+Context.kl_workspace_size = misuse.guard(function(self, p, q, opts)
+  open_context("kl_workspace_size", self)
+  return kl.workspace_size(self, p, q, opts)
 end)
 
 --- Waits for a stream (the default one if none is given), and raises an error if a call with

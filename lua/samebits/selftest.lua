@@ -12,7 +12,7 @@ local M = {}
 
 --- The files that the public API can be checked with.
 M.FILES = { "rows.txt", "generated.txt", "batches.txt", "shards.txt", "order.txt",
-            "constants.txt", "entropy.txt", "gradient.txt" }
+            "constants.txt", "entropy.txt", "gradient.txt", "kl.txt" }
 
 --- Where they are in a checkout.
 M.directory = (debug.getinfo(1, "S").source:match "^@(.*)/[^/]*$" or ".") .. "/../../spec/vectors"
@@ -303,6 +303,30 @@ local function check_gradient(ctx, case)
   end
 end
 
+-- Two rows' divergence, in one piece and in several, and beside rows that are ignored.
+local function check_kl(ctx, case)
+  local rows = {}
+  for i, of in ipairs { case, case.other } do
+    local wide, lost = tensor.zeros({ 2, case.vocab }, of.logits.dtype):to(ctx.device)
+    if not wide then return lost end
+    wide:slice(0, 1, 2):copy_(of.logits)
+    rows[i] = { logits = wide, temperature = of.tau }
+  end
+  rows[1].mask = { 0, 1 }
+  for _, split in ipairs { 0, 3 } do
+    local out, why = in_memory(ctx:kl(rows[1], rows[2], { split = split }))
+    if not out then return why end
+    for name, at in pairs { token = 1, sequence = 0 } do
+      if hex(out[name], at) ~= case.kl then
+        return ("%s: expected %s, got %s"):format(name, case.kl, hex(out[name], at))
+      end
+    end
+    if hex(out.token, 0) ~= "00000000" then
+      return ("an ignored row: expected 00000000, got %s"):format(hex(out.token, 0))
+    end
+  end
+end
+
 local function check_refused(ctx, case)
   local batch, lost = batches.new { logits = tensor.zeros { 1, 1 }, ids = { 0 },
                                     temperature = case.refused }:to(ctx.device)
@@ -316,6 +340,7 @@ end
 
 local function check(ctx, case)
   if case.refused then return check_refused(ctx, case) end
+  if case.kl then return check_kl(ctx, case) end
   if case.grad then return check_gradient(ctx, case) end
   if case.entropy_bits then return check_entropy(ctx, case) end
   if case.targets then return check_row(ctx, case) end

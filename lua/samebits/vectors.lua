@@ -215,6 +215,16 @@ function KEYS.saved(case, text) case.saved = text end
 function KEYS.to(case, text) case.to = assert(DTYPES[text]) end
 function KEYS.grad(case, text) case.grad = case.grad or {}; append(case.grad, split(text)) end
 function KEYS.state(case, text) case.state = text end
+function KEYS.kl(case, text) case.kl = text end
+function KEYS.true_kl(case, text) case.exact_kl = exact(text) end
+
+-- The row that a row is compared with: keys after "q_".
+for _, key in ipairs { "dtype", "tau", "x", "gen" } do
+  KEYS["q_" .. key] = function(case, text)
+    case.other = case.other or { vocab = case.vocab }
+    return KEYS[key](case.other, text)
+  end
+end
 
 function KEYS.shard(case, text)
   local words = split(text)
@@ -305,7 +315,7 @@ end
 
 -- Files whose cases are blocks.
 local BLOCKS = { rows = true, generated = true, batches = true, shards = true, merge = true,
-                 order = true, entropy = true, gradient = true }
+                 order = true, entropy = true, gradient = true, kl = true }
 
 --- The cases of a file. True values (`exact` of a target, `exact_lse` and `entropy` of a row) are
 -- numbers where the file has them.
@@ -340,8 +350,10 @@ function M.read(path)
       elseif not case then
         wrong = ("'%s' outside a case"):format(key)
       elseif key == "end" then
-        if case.logits and (case.filled or 0) ~= case.logits:numel() then
-          wrong = "logits are missing"
+        for _, row in ipairs { case, case.other } do
+          if row.logits and (row.filled or 0) ~= row.logits:numel() then
+            wrong = "logits are missing"
+          end
         end
         cases[#cases + 1], case = case, nil
       elseif KEYS[key] then

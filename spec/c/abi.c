@@ -74,6 +74,10 @@ AT(sb_gradient, first, 64);
 AT(sb_gradient, held, 72);
 _Static_assert(sizeof(sb_gradient) == 80, "sb_gradient");
 
+AT(sb_kl_out, token, 8);
+AT(sb_kl_out, sequence, 16);
+_Static_assert(sizeof(sb_kl_out) == 24, "sb_kl_out");
+
 AT(sb_launch, split, 4);
 AT(sb_launch, threads, 8);
 AT(sb_launch, check, 12);

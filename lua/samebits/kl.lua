@@ -1,0 +1,89 @@
+--- The divergence of two sets of logits: the calls behind `ctx:kl`.
+
+local ffi = require "ffi"
+local batches = require "samebits.batch"
+local call = require "samebits.call"
+local lib = require "samebits.lib"
+local misuse = require "samebits.misuse"
+local status_of = require "samebits.status"
+
+local C, raise = lib.C, misuse.raise
+
+local M = {}
+
+local OPTIONS = { outputs = true, out = true, split = true, threads = true, check = true,
+                  stream = true, workspace = true }
+local DTYPES = { token = "float32", sequence = "float32" }
+local KNOWN = { "token", "sequence" }
+
+-- The shapes of the outputs asked for.
+local function wanted(batch, opts)
+  local shapes = { token = batch.shape, sequence = { batch.sequences } }
+  if opts.outputs == nil then return shapes end
+  if type(opts.outputs) ~= "table" then
+    raise("outputs: expected a list of names, got %s", type(opts.outputs))
+  end
+  local some = {}
+  for _, name in ipairs(opts.outputs) do
+    if not shapes[name] then
+      raise("outputs: unknown output '%s'; known: %s", tostring(name), table.concat(KNOWN, ", "))
+    end
+    some[name] = shapes[name]
+  end
+  return some
+end
+
+-- q's struct. Where q is [N, V] and p packed, q is packed as p is.
+local function beside(p, q)
+  if not (p.cu_seqlens and q.layout == "one sequence") then return q.c end
+  local c = ffi.new("sb_batch", q.c)
+  c.batch, c.time, c.rows = p.c.batch, 0, q.shape[1]
+  c.cu_seqlens, c.cu_seqlens_dtype = p.c.cu_seqlens, p.c.cu_seqlens_dtype
+  return c
+end
+
+-- Both batches, q's struct, and the options, checked.
+local function arguments(what, ctx, p, q, opts)
+  opts = call.options(what, opts, OPTIONS)
+  p = call.whole(what, call.batch(what, ctx, p, "any"))
+  q = call.whole(what, call.batch(what, ctx, q, "any"))
+  if not batches.same_shape(p.shape, q.shape) or p.vocab ~= q.vocab then
+    raise("%s: q's logits are %s, p's %s", what, batches.shape_text(q.logits.shape),
+          batches.shape_text(p.logits.shape))
+  end
+  return p, q, beside(p, q), opts
+end
+
+function M.kl(ctx, p_batch, q_batch, opts)
+  local p, q, other, options = arguments("kl", ctx, p_batch, q_batch, opts)
+  local c = ffi.new "sb_kl_out"
+  c.size = ffi.sizeof "sb_kl_out"
+  local made, message, code = call.fill(c, options, wanted(p, options), DTYPES, p.device)
+  if not made then return nil, message, code end
+  local ok
+  ok, message, code = status_of.check(
+    C.sb_kl(ctx.handle, c, p.c, other, call.launch("kl", ctx, options)), ctx.handle)
+  if options.stream and options.check == false then
+    -- made here of tables, they live until the stream has got past the call
+    if p ~= p_batch then options.stream:keep(p) end
+    if q ~= q_batch then options.stream:keep(q) end
+  end
+  if not ok then return nil, message, code end
+  return call.results(made, options)
+end
+
+local ANYWHERE = 256 -- an address for outputs that are wanted but not written to
+
+function M.workspace_size(ctx, p_batch, q_batch, opts)
+  local p, _, other, options = arguments("kl_workspace_size", ctx, p_batch, q_batch, opts)
+  local c, size = ffi.new "sb_kl_out", ffi.new "uint64_t[1]"
+  c.size = ffi.sizeof "sb_kl_out"
+  for name in pairs(wanted(p, options)) do c[name] = ffi.cast("float *", ANYWHERE) end
+  local ok, message, code = status_of.check(
+    C.sb_kl_workspace_size(ctx.handle, size, c, p.c, other,
+                           call.launch("kl_workspace_size", ctx, options)), ctx.handle)
+  if not ok then return nil, message, code end
+  return tonumber(size[0])
+end
+
+return M
