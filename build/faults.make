@@ -115,6 +115,7 @@ GENERATED += $(OBJDIR)/cuda_driver.o
 GENERATED += $(OBJDIR)/cuda_entropy.o
 GENERATED += $(OBJDIR)/cuda_exchange.o
 GENERATED += $(OBJDIR)/cuda_gradient.o
+GENERATED += $(OBJDIR)/cuda_kl.o
 GENERATED += $(OBJDIR)/cuda_order.o
 GENERATED += $(OBJDIR)/cuda_plan.o
 GENERATED += $(OBJDIR)/cuda_shards.o
@@ -158,6 +159,7 @@ OBJECTS += $(OBJDIR)/cuda_driver.o
 OBJECTS += $(OBJDIR)/cuda_entropy.o
 OBJECTS += $(OBJDIR)/cuda_exchange.o
 OBJECTS += $(OBJDIR)/cuda_gradient.o
+OBJECTS += $(OBJDIR)/cuda_kl.o
 OBJECTS += $(OBJDIR)/cuda_order.o
 OBJECTS += $(OBJDIR)/cuda_plan.o
 OBJECTS += $(OBJDIR)/cuda_shards.o
@@ -314,6 +316,9 @@ $(OBJDIR)/cuda_exchange.o: ../src/cuda_exchange.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/cuda_gradient.o: ../src/cuda_gradient.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/cuda_kl.o: ../src/cuda_kl.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/cuda_order.o: ../src/cuda_order.c

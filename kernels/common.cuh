@@ -163,6 +163,12 @@ SB_DET uint64_t warp_sum(uint64_t x)
     return low + (high << BITS);
 }
 
+SB_DET int64_t warp_sum_signed(int64_t x)
+{
+    for (int step = WARP / 2; step > 0; step /= 2) x += __shfl_xor_sync(FULL, x, step);
+    return x;
+}
+
 /* Merges the states of a warp's lanes; all lanes get the result. c is left alone. */
 SB_DET void warp_merge(sb_state *s)
 {

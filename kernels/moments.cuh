@@ -11,12 +11,6 @@
 
 /* ---- merging ------------------------------------------------------------------------------ */
 
-SB_DET int64_t warp_sum_signed(int64_t x)
-{
-    for (int step = WARP / 2; step > 0; step /= 2) x += __shfl_xor_sync(FULL, x, step);
-    return x;
-}
-
 /* Merges the moments of a warp's lanes; all lanes get the result. c is left alone. */
 SB_DET void warp_merge_moments(sb_moments *m)
 {

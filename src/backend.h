@@ -107,7 +107,7 @@ typedef struct sb_backend {
     /* Optional. gradient's width and strides are filled in, rows are not 0. */
     sb_status (*backward)(sb_context *ctx, const sb_gradient *gradient, const sb_call *call);
 
-    /* Optional. */
+    /* Optional; the second too where the first is there. */
     sb_status (*kl)(sb_context *ctx, const sb_kl_call *call);
     uint64_t (*kl_workspace)(sb_context *ctx, const sb_kl_call *call);
 
@@ -178,6 +178,9 @@ sb_status sb_out_of(sb_logprob_out *full, const sb_logprob_out *out, sb_message 
 /* batch.c: checks a batch and its launch options against samebits.h and fills in call. */
 sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *launch,
                      int device_memory, sb_message *why);
+
+/* op_kl.c: the sums of a call's divergences by sequence: ignored rows are +0 and add nothing. */
+sb_sums_call sb_kl_sums(const sb_kl_call *call, const float *tokens);
 
 /* op_kl.c: says in a failure's message which of two batches it is about; gives back status. */
 sb_status sb_kl_blame(sb_message *why, char which, sb_status status);

@@ -111,27 +111,12 @@ static sb_status prepare(sb_context *ctx, kl_job *j)
     return SB_OK;
 }
 
-/* Ignored rows are +0 and add nothing. */
-static sb_status sum_sequences(sb_context *ctx, const sb_kl_call *call, const float *tokens)
-{
-    const sb_batch *p = &call->p.in;
-    sb_sums_call sums = { .out = SB_SUMS_OUT_INIT, .in = SB_VALUES_INIT, .rows = call->p.rows };
-    if (!call->out.sequence || p->batch == 0) return SB_OK;
-    sums.out.sum = call->out.sequence;
-    sums.in.values = tokens;
-    sums.in.batch = p->batch;
-    sums.in.time = p->time;
-    sums.in.rows = p->rows;
-    sums.in.cu_seqlens = p->cu_seqlens;
-    sums.in.cu_seqlens_dtype = p->cu_seqlens_dtype;
-    return sb_cpu_sum_values(ctx, &sums);
-}
-
 sb_status sb_cpu_kl(sb_context *ctx, const sb_kl_call *call)
 {
     sb_cpu *c = ctx->state;
     kl_job j = { .call = call, .reduce = c->isa->kl };
     sb_status status = prepare(ctx, &j);
+    sb_sums_call sums;
     int alone;
     if (status != SB_OK) return status;
 
@@ -144,5 +129,7 @@ sb_status sb_cpu_kl(sb_context *ctx, const sb_kl_call *call)
         sb_pool_run(c->pool, alone, run_piece, &j, j.actives * j.split);
         sb_pool_run(c->pool, alone, merge_row, &j, j.actives);
     }
-    return sum_sequences(ctx, call, j.tokens);
+    if (!call->out.sequence) return SB_OK;
+    sums = sb_kl_sums(call, j.tokens);
+    return sb_cpu_sum_values(ctx, &sums);
 }

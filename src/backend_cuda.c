@@ -72,6 +72,7 @@ typedef struct cuda {
     sb_cuda_entropy entropy;
     sb_cuda_gradients gradients;
     sb_nccl nccl;
+    sb_cuda_kls kls;
 } cuda;
 
 sb_status sb_cuda_failed(sb_message *why, const sb_cuda_driver *driver, const char *what,
@@ -193,6 +194,7 @@ static sb_status load_kernels(cuda *c, sb_message *why)
     if (status == SB_OK) status = sb_cuda_stats_load(&c->stats, &c->driver, why);
     if (status == SB_OK) status = sb_cuda_entropy_load(&c->entropy, &c->driver, why);
     if (status == SB_OK) status = sb_cuda_gradients_load(&c->gradients, &c->driver, why);
+    if (status == SB_OK) status = sb_cuda_kls_load(&c->kls, &c->driver, why);
     return status == SB_OK ? prepare_few(c, why) : status;
 }
 
@@ -221,6 +223,7 @@ static void close_state(cuda *c)
         if (c->stats.module) c->driver.ModuleUnload(c->stats.module);
         if (c->entropy.module) c->driver.ModuleUnload(c->entropy.module);
         if (c->gradients.module) c->driver.ModuleUnload(c->gradients.module);
+        if (c->kls.module) c->driver.ModuleUnload(c->kls.module);
         c->driver.CtxPopCurrent(&popped);
     }
     if (c->context) c->driver.DevicePrimaryCtxRelease(c->device);
@@ -510,6 +513,9 @@ static sb_status name_report(sb_context *ctx, int64_t report)
     case SB_BAD_TEMPERATURE:
         return sb_fail(&ctx->error, SB_ERR_TEMPERATURE,
                        "row %" PRId64 ": its temperature is outside [2^-10, 2^10]", index);
+    case SB_BAD_Q_TEMPERATURE:
+        return sb_fail(&ctx->error, SB_ERR_TEMPERATURE,
+                       "row %" PRId64 ": q's temperature is outside [2^-10, 2^10]", index);
     case SB_BAD_ROW_LIST:
         return sb_fail(&ctx->error, SB_ERR_SHAPE,
                        "row_list[%" PRId64 "] is outside the rows, or not above the one before it",
@@ -785,6 +791,11 @@ const sb_cuda_gradients *sb_cuda_gradients_of(const sb_context *ctx)
     return &((const cuda *)ctx->state)->gradients;
 }
 
+const sb_cuda_kls *sb_cuda_kls_of(const sb_context *ctx)
+{
+    return &((const cuda *)ctx->state)->kls;
+}
+
 const sb_cuda_driver *sb_cuda_driver_of(const sb_context *ctx)
 {
     return &((const cuda *)ctx->state)->driver;
@@ -934,6 +945,8 @@ const sb_backend sb_backend_cuda = {
     .threads = threads_of,
     .logprob = logprob,
     .backward = sb_cuda_backward,
+    .kl = sb_cuda_kl,
+    .kl_workspace = sb_cuda_kl_workspace,
     .workspace = workspace,
     .ids = sb_cuda_ids,
     .topk = sb_cuda_topk,

@@ -224,6 +224,9 @@ sb_status sb_cuda_stats_load(sb_cuda_stats *stats, const sb_cuda_driver *driver,
 sb_status sb_cuda_compare(sb_context *ctx, const sb_compare_call *call);
 sb_status sb_cuda_sum_values(sb_context *ctx, const sb_sums_call *call);
 
+/* The launch alone, of arguments that were checked. */
+sb_status sb_cuda_reduce_values(sb_context *ctx, const sb_sums_call *call);
+
 /* ---- cuda_entropy.c ----------------------------------------------------------------------- */
 
 #define SB_CUDA_ENTROPY_KERNELS(X)                                                                 \
@@ -275,5 +278,32 @@ sb_status sb_cuda_gradients_load(sb_cuda_gradients *gradients, const sb_cuda_dri
 
 /* As backend.h states it. */
 sb_status sb_cuda_backward(sb_context *ctx, const sb_gradient *gradient, const sb_call *call);
+
+/* ---- cuda_kl.c ---------------------------------------------------------------------------- */
+
+/* Of p's and q's dtype. */
+#define SB_CUDA_KL_KERNELS(X)                                                                      \
+    X(kl_f32_f32)                                                                                  \
+    X(kl_f32_f16)                                                                                  \
+    X(kl_f32_bf16)                                                                                 \
+    X(kl_f16_f32)                                                                                  \
+    X(kl_f16_f16)                                                                                  \
+    X(kl_f16_bf16)                                                                                 \
+    X(kl_bf16_f32)                                                                                 \
+    X(kl_bf16_f16)                                                                                 \
+    X(kl_bf16_bf16)                                                                                \
+    X(kl_finish)
+
+typedef struct sb_cuda_kls {
+    CUmodule module;
+    SB_CUDA_KL_KERNELS(SB_CUDA_FIELD)
+} sb_cuda_kls;
+
+const sb_cuda_kls *sb_cuda_kls_of(const sb_context *ctx);
+sb_status sb_cuda_kls_load(sb_cuda_kls *kls, const sb_cuda_driver *driver, sb_message *why);
+
+/* As backend.h states them. */
+sb_status sb_cuda_kl(sb_context *ctx, const sb_kl_call *call);
+uint64_t sb_cuda_kl_workspace(sb_context *ctx, const sb_kl_call *call);
 
 #endif

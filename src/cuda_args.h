@@ -18,6 +18,7 @@
 #define SB_BAD_TEMPERATURE 2
 #define SB_BAD_ROW_LIST 3
 #define SB_BAD_CU_SEQLENS 4
+#define SB_BAD_Q_TEMPERATURE 5
 #define SB_BAD_RECORD 16 /* + an sb_fault */
 #define SB_BAD_SHIFT 56
 
@@ -101,5 +102,11 @@ typedef struct sb_cuda_gradient_args {
     int32_t of;                              /* SB_OF_* */
     int32_t simple; /* in.simple, no kept sets, and rows of grad follow each other at row_stride */
 } sb_cuda_gradient_args;
+
+/* kernels/kl.cu: the two batches. Of q: logits, their layout and dtype, kept, temperatures. in's
+ * states are sb_divergence [work][split]. */
+typedef struct sb_cuda_kl_args {
+    sb_cuda_args in, q;
+} sb_cuda_kl_args;
 
 #endif

@@ -79,24 +79,11 @@ static sb_status check_reduce(sb_context *ctx, const sb_sums_call *call)
     return status;
 }
 
-static sb_status reduce_inside(sb_context *ctx, void *arguments)
+sb_status sb_cuda_reduce_values(sb_context *ctx, const sb_sums_call *call)
 {
-    const sb_sums_call *call = arguments;
     const sb_values *in = &call->in;
-    const argument pointers[] = {
-        { "values", in->values, 4 },
-        { "minus", in->minus, 4 },
-        { "mask", in->mask, 1 },
-        { "cu_seqlens", in->cu_seqlens, in->cu_seqlens_dtype == SB_I64 ? 8 : 4 },
-        { "sum", call->out.sum, 4 },
-        { "mean", call->out.mean, 4 },
-        { "exp_mean", call->out.exp_mean, 4 },
-        { "count", call->out.count, 8 },
-    };
     const sb_cuda_grid grid = { in->batch, REDUCE_BLOCK, 0 };
     sb_cuda_stats_args a;
-    sb_status status = check_pointers(ctx, pointers, sizeof pointers / sizeof *pointers);
-    if (status != SB_OK) return status;
     memset(&a, 0, sizeof a);
     a.in.batch = in->batch;
     a.in.time = in->time;
@@ -111,8 +98,26 @@ static sb_status reduce_inside(sb_context *ctx, void *arguments)
     a.mean = sb_cuda_address(call->out.mean);
     a.exp_mean = sb_cuda_address(call->out.exp_mean);
     a.count = sb_cuda_address(call->out.count);
-    status = sb_cuda_launch(ctx, sb_cuda_stats_of(ctx)->reduce_sequences, grid, &a.in,
-                            call->launch.stream);
+    return sb_cuda_launch(ctx, sb_cuda_stats_of(ctx)->reduce_sequences, grid, &a.in,
+                          call->launch.stream);
+}
+
+static sb_status reduce_inside(sb_context *ctx, void *arguments)
+{
+    const sb_sums_call *call = arguments;
+    const sb_values *in = &call->in;
+    const argument pointers[] = {
+        { "values", in->values, 4 },
+        { "minus", in->minus, 4 },
+        { "mask", in->mask, 1 },
+        { "cu_seqlens", in->cu_seqlens, in->cu_seqlens_dtype == SB_I64 ? 8 : 4 },
+        { "sum", call->out.sum, 4 },
+        { "mean", call->out.mean, 4 },
+        { "exp_mean", call->out.exp_mean, 4 },
+        { "count", call->out.count, 8 },
+    };
+    sb_status status = check_pointers(ctx, pointers, sizeof pointers / sizeof *pointers);
+    if (status == SB_OK) status = sb_cuda_reduce_values(ctx, call);
     if (status == SB_OK && call->launch.check) status = check_reduce(ctx, call);
     return status;
 }

@@ -13,6 +13,20 @@ sb_status sb_kl_blame(sb_message *why, char which, sb_status status)
     return status;
 }
 
+sb_sums_call sb_kl_sums(const sb_kl_call *call, const float *tokens)
+{
+    const sb_batch *p = &call->p.in;
+    sb_sums_call sums = { SB_SUMS_OUT_INIT, SB_VALUES_INIT, call->p.rows, call->p.launch };
+    sums.out.sum = call->out.sequence;
+    sums.in.values = tokens;
+    sums.in.batch = p->batch;
+    sums.in.time = p->time;
+    sums.in.rows = p->rows;
+    sums.in.cu_seqlens = p->cu_seqlens;
+    sums.in.cu_seqlens_dtype = p->cu_seqlens_dtype;
+    return sums;
+}
+
 /* That row r of the one is beside row r of the other. */
 static sb_status check_alike(const sb_batch *p, const sb_batch *q, sb_message *why)
 {

@@ -8,6 +8,7 @@
     X(entropy)                                                                                     \
     X(gradient)                                                                                    \
     X(kept)                                                                                        \
+    X(kl)                                                                                          \
     X(logprob)                                                                                     \
     X(moments)                                                                                     \
     X(order)                                                                                       \

@@ -88,8 +88,8 @@ for _, at in ipairs(present) do
     return results
   end
 
-  --- The batch where the variant computes.
-  function at.batch(spec) return batch_on(at.context().device, spec) end
+  --- The batch where the variant computes; opts as for samebits.batch.
+  function at.batch(spec, opts) return batch_on(at.context().device, spec, opts) end
 end
 
 local required = {}
