@@ -42,11 +42,21 @@ local function beside(p, q)
   return c
 end
 
+-- One of the two; what is wrong with it is said of `name`.
+local function batch_of(what, name, ctx, batch)
+  if not batches.is_batch(batch) then
+    local ok, made = pcall(batches.build, batch, true)
+    if not ok then raise("%s: %s: %s", what, name, tostring(made)) end
+    batch = made
+  end
+  what = ("%s: %s"):format(what, name)
+  return call.whole(what, call.batch(what, ctx, batch, "any"))
+end
+
 -- Both batches, q's struct, and the options, checked.
 local function arguments(what, ctx, p, q, opts)
   opts = call.options(what, opts, OPTIONS)
-  p = call.whole(what, call.batch(what, ctx, p, "any"))
-  q = call.whole(what, call.batch(what, ctx, q, "any"))
+  p, q = batch_of(what, "p", ctx, p), batch_of(what, "q", ctx, q)
   if not batches.same_shape(p.shape, q.shape) or p.vocab ~= q.vocab then
     raise("%s: q's logits are %s, p's %s", what, batches.shape_text(q.logits.shape),
           batches.shape_text(p.logits.shape))
