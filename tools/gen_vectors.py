@@ -1536,6 +1536,9 @@ def kl_file():
     for tau in (0x3A800000, 0x44800000):
         for q_tau in (TAUS[0], 0x3A800000, 0x44800000):
             case("extreme temperatures", gauss("f32", 50), gauss("f32", 50), tau=tau, q_tau=q_tau)
+    # U is 0 by a tie: what an id that is absent in p would add would make it 1.
+    case("a tie beside an absent id", encodings([0.0, -INF], "f32"),
+         encodings([-2.0 ** -25, -2.0 ** 20], "f32"), tau=TAU_C1)
     bits = [Recipe("bits", draws.next(), 0) for _ in range(2)]
     case("bits", *bits, vocab=100)
     large = [Recipe("gauss", draws.next(), -14, 0, 0) for _ in range(2)]
