@@ -1539,6 +1539,10 @@ def kl_file():
     # U is 0 by a tie: what an id that is absent in p would add would make it 1.
     case("a tie beside an absent id", encodings([0.0, -INF], "f32"),
          encodings([-2.0 ** -25, -2.0 ** 20], "f32"), tau=TAU_C1)
+    # Three digits below p's first leaf, of which only the third digit of R is in the window.
+    for low in (-66.0, -80.0, -96.0):
+        case("R's third digit alone", *(encodings([0.0] + [-INF] * 15 + [x], "f32")
+                                        for x in (low, low - 2.0 ** 20)), tau=TAU_C1)
     bits = [Recipe("bits", draws.next(), 0) for _ in range(2)]
     case("bits", *bits, vocab=100)
     large = [Recipe("gauss", draws.next(), -14, 0, 0) for _ in range(2)]
