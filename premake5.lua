@@ -10,7 +10,7 @@ newoption {
   },
 }
 newoption {
-  trigger = 'cuda-arch', value = 'LIST', default = '80,90,100,120', -- 86 and 89 run 80's code
+  trigger = 'cuda-arch', value = 'LIST', default = '80,86,89,90,100,120',
   description = 'Comma-separated SM numbers',
 }
 

@@ -75,10 +75,9 @@ static sb_status check_arguments(sb_context *ctx, const sb_kl_call *call)
 /* Waits for the call and names its first bad row. */
 static sb_status check_call(sb_context *ctx, const sb_kl_call *call)
 {
-    sb_status status = sb_kl_blame(&ctx->error, 'p',
-                                   sb_cuda_check_call(ctx, &call->p, NULL, NULL, NULL));
+    sb_status status = sb_kl_blame(&ctx->error, 'p', sb_cuda_check_call(ctx, &call->p, NULL, NULL));
     if (status != SB_OK) return status;
-    return sb_kl_blame(&ctx->error, 'q', sb_cuda_check_call(ctx, &call->q, NULL, NULL, NULL));
+    return sb_kl_blame(&ctx->error, 'q', sb_cuda_check_call(ctx, &call->q, NULL, NULL));
 }
 
 static sb_status inside(sb_context *ctx, void *arguments)
