@@ -46,8 +46,13 @@ workspace 'samebits'
     linkoptions { '--coverage' }
   filter {}
 
+-- The file, and so its soname, ends in the ABI's number; what programs are linked with, and Lua
+-- loads, is a link to it.
+local ABI = io.readfile('src/samebits.h'):match('\n#define SB_ABI (%d+)\n')
+
 project 'samebits'
   kind 'SharedLib'
+  targetextension('.so.' .. ABI)
   targetdir 'build/%{cfg.buildcfg}'
   objdir 'build/obj/%{cfg.buildcfg}'
   includedirs { 'src' }
@@ -57,6 +62,8 @@ project 'samebits'
   buildoptions { '-pthread' }
   linkoptions { '-pthread' }
   links { 'm', 'dl' }
+  postbuildmessage 'libsamebits.so is a link to %{cfg.buildtarget.name}'
+  postbuildcommands { 'ln -sf %{cfg.buildtarget.name} %{cfg.buildcfg}/libsamebits.so' }
 
   -- Each kernel is compiled to a fatbin and embedded; without nvcc the embedded file is empty.
   files { 'kernels/**.cu' }

@@ -40,48 +40,66 @@ define PREBUILDCMDS
 endef
 define PRELINKCMDS
 endef
-define POSTBUILDCMDS
-endef
 
 ifeq ($(config),release)
 TARGETDIR = release
-TARGET = $(TARGETDIR)/libsamebits.so
+TARGET = $(TARGETDIR)/libsamebits.so.1
 OBJDIR = obj/release
 ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O3 -fPIC -g -fvisibility=hidden -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -pthread
 ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O3 -fPIC -g -fvisibility=hidden -Wall -Wextra -ffp-contract=off -fno-math-errno -pthread
-ALL_LDFLAGS += $(LDFLAGS) -shared -Wl,-soname=libsamebits.so -pthread
+ALL_LDFLAGS += $(LDFLAGS) -shared -Wl,-soname=libsamebits.so.1 -pthread
+define POSTBUILDCMDS
+	@echo libsamebits.so is a link to libsamebits.so.1
+	ln -sf libsamebits.so.1 release/libsamebits.so
+endef
 
 else ifeq ($(config),debug)
 TARGETDIR = debug
-TARGET = $(TARGETDIR)/libsamebits.so
+TARGET = $(TARGETDIR)/libsamebits.so.1
 OBJDIR = obj/debug
 ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -fPIC -g -fvisibility=hidden -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -pthread
 ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -fPIC -g -fvisibility=hidden -Wall -Wextra -ffp-contract=off -fno-math-errno -pthread
-ALL_LDFLAGS += $(LDFLAGS) -shared -Wl,-soname=libsamebits.so -pthread
+ALL_LDFLAGS += $(LDFLAGS) -shared -Wl,-soname=libsamebits.so.1 -pthread
+define POSTBUILDCMDS
+	@echo libsamebits.so is a link to libsamebits.so.1
+	ln -sf libsamebits.so.1 debug/libsamebits.so
+endef
 
 else ifeq ($(config),asan)
 TARGETDIR = asan
-TARGET = $(TARGETDIR)/libsamebits.so
+TARGET = $(TARGETDIR)/libsamebits.so.1
 OBJDIR = obj/asan
 ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fPIC -fsanitize=address -fsanitize=undefined -g -fvisibility=hidden -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread
 ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fPIC -fsanitize=address -fsanitize=undefined -g -fvisibility=hidden -Wall -Wextra -ffp-contract=off -fno-math-errno -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread
-ALL_LDFLAGS += $(LDFLAGS) -shared -Wl,-soname=libsamebits.so -fsanitize=address -fsanitize=undefined -pthread
+ALL_LDFLAGS += $(LDFLAGS) -shared -Wl,-soname=libsamebits.so.1 -fsanitize=address -fsanitize=undefined -pthread
+define POSTBUILDCMDS
+	@echo libsamebits.so is a link to libsamebits.so.1
+	ln -sf libsamebits.so.1 asan/libsamebits.so
+endef
 
 else ifeq ($(config),tsan)
 TARGETDIR = tsan
-TARGET = $(TARGETDIR)/libsamebits.so
+TARGET = $(TARGETDIR)/libsamebits.so.1
 OBJDIR = obj/tsan
 ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fPIC -fsanitize=thread -g -fvisibility=hidden -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -fno-omit-frame-pointer -pthread
 ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fPIC -fsanitize=thread -g -fvisibility=hidden -Wall -Wextra -ffp-contract=off -fno-math-errno -fno-omit-frame-pointer -pthread
-ALL_LDFLAGS += $(LDFLAGS) -shared -Wl,-soname=libsamebits.so -fsanitize=thread -pthread
+ALL_LDFLAGS += $(LDFLAGS) -shared -Wl,-soname=libsamebits.so.1 -fsanitize=thread -pthread
+define POSTBUILDCMDS
+	@echo libsamebits.so is a link to libsamebits.so.1
+	ln -sf libsamebits.so.1 tsan/libsamebits.so
+endef
 
 else ifeq ($(config),coverage)
 TARGETDIR = coverage
-TARGET = $(TARGETDIR)/libsamebits.so
+TARGET = $(TARGETDIR)/libsamebits.so.1
 OBJDIR = obj/coverage
 ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -Og -fPIC -g -fvisibility=hidden -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno --coverage -pthread
 ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -Og -fPIC -g -fvisibility=hidden -Wall -Wextra -ffp-contract=off -fno-math-errno --coverage -pthread
-ALL_LDFLAGS += $(LDFLAGS) -shared -Wl,-soname=libsamebits.so --coverage -pthread
+ALL_LDFLAGS += $(LDFLAGS) -shared -Wl,-soname=libsamebits.so.1 --coverage -pthread
+define POSTBUILDCMDS
+	@echo libsamebits.so is a link to libsamebits.so.1
+	ln -sf libsamebits.so.1 coverage/libsamebits.so
+endef
 
 endif
 

@@ -47,8 +47,8 @@ TARGET = $(TARGETDIR)/samebits-spec
 OBJDIR = obj/spec-release
 ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O3 -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -pthread
 ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O3 -g -Wall -Wextra -ffp-contract=off -fno-math-errno -pthread
-LIBS += release/libsamebits.so -lm
-LDDEPS += release/libsamebits.so
+LIBS += release/libsamebits.so.1 -lm
+LDDEPS += release/libsamebits.so.1
 ALL_LDFLAGS += $(LDFLAGS) -Wl,-rpath,'$$ORIGIN' -pthread -Wl,-rpath,'$$ORIGIN'
 
 else ifeq ($(config),debug)
@@ -57,8 +57,8 @@ TARGET = $(TARGETDIR)/samebits-spec
 OBJDIR = obj/spec-debug
 ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -pthread
 ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -g -Wall -Wextra -ffp-contract=off -fno-math-errno -pthread
-LIBS += debug/libsamebits.so -lm
-LDDEPS += debug/libsamebits.so
+LIBS += debug/libsamebits.so.1 -lm
+LDDEPS += debug/libsamebits.so.1
 ALL_LDFLAGS += $(LDFLAGS) -Wl,-rpath,'$$ORIGIN' -pthread -Wl,-rpath,'$$ORIGIN'
 
 else ifeq ($(config),asan)
@@ -67,8 +67,8 @@ TARGET = $(TARGETDIR)/samebits-spec
 OBJDIR = obj/spec-asan
 ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=address -fsanitize=undefined -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread
 ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=address -fsanitize=undefined -g -Wall -Wextra -ffp-contract=off -fno-math-errno -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread
-LIBS += asan/libsamebits.so -lm
-LDDEPS += asan/libsamebits.so
+LIBS += asan/libsamebits.so.1 -lm
+LDDEPS += asan/libsamebits.so.1
 ALL_LDFLAGS += $(LDFLAGS) -Wl,-rpath,'$$ORIGIN' -fsanitize=address -fsanitize=undefined -pthread -Wl,-rpath,'$$ORIGIN'
 
 else ifeq ($(config),tsan)
@@ -77,8 +77,8 @@ TARGET = $(TARGETDIR)/samebits-spec
 OBJDIR = obj/spec-tsan
 ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=thread -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -fno-omit-frame-pointer -pthread
 ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=thread -g -Wall -Wextra -ffp-contract=off -fno-math-errno -fno-omit-frame-pointer -pthread
-LIBS += tsan/libsamebits.so -lm
-LDDEPS += tsan/libsamebits.so
+LIBS += tsan/libsamebits.so.1 -lm
+LDDEPS += tsan/libsamebits.so.1
 ALL_LDFLAGS += $(LDFLAGS) -Wl,-rpath,'$$ORIGIN' -fsanitize=thread -pthread -Wl,-rpath,'$$ORIGIN'
 
 else ifeq ($(config),coverage)
@@ -87,8 +87,8 @@ TARGET = $(TARGETDIR)/samebits-spec
 OBJDIR = obj/spec-coverage
 ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -Og -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno --coverage -pthread
 ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -Og -g -Wall -Wextra -ffp-contract=off -fno-math-errno --coverage -pthread
-LIBS += coverage/libsamebits.so -lm
-LDDEPS += coverage/libsamebits.so
+LIBS += coverage/libsamebits.so.1 -lm
+LDDEPS += coverage/libsamebits.so.1
 ALL_LDFLAGS += $(LDFLAGS) -Wl,-rpath,'$$ORIGIN' --coverage -pthread -Wl,-rpath,'$$ORIGIN'
 
 endif

@@ -3,15 +3,18 @@
 -- Looked at, in this order; the first file that exists is the one, and if it cannot be loaded that
 -- is an error rather than a reason to look further:
 --
--- 1. the file that the environment variable SAMEBITS_LIB names;
--- 2. libsamebits.so beside the Lua modules, or on package.cpath as samebits/libsamebits.so;
--- 3. build/release/libsamebits.so of the checkout that these Lua files are part of;
--- 4. the system's loader (LD_LIBRARY_PATH, ld.so.conf).
+-- 1. libsamebits.so beside the Lua modules, where `make install` leaves a link;
+-- 2. the build of the checkout that these Lua files are part of, build/release/libsamebits.so
+--    (the environment variable SB_BUILD names another configuration than release);
+-- 3. samebits/libsamebits.so on package.cpath, where LuaRocks puts it;
+-- 4. the file that the environment variable SAMEBITS_LIB names;
+-- 5. the system's loader (LD_LIBRARY_PATH, ld.so.conf), asked for this ABI.
 
 local ffi = require "ffi"
 local constants = require "samebits.cdef"
 
 local FILE = "libsamebits.so"
+local SONAME = FILE .. "." .. constants.SB_ABI
 
 local function exists(path)
   local file = io.open(path, "rb")
@@ -25,17 +28,22 @@ local function folder()
   return source:match("^@(.*)/[^/]*$") or "."
 end
 
--- A list of { path, what it is }, in the order of search.
+local function set(name)
+  local value = os.getenv(name)
+  return value ~= "" and value or nil
+end
+
+-- The files before the system's loader, each with what it is. A path that is not known is false.
 local function candidates()
   local here = folder()
   local root = here:match "^(.*)/lua/samebits$" or here .. "/../.."
-  local list = {
+  return {
     { here .. "/" .. FILE, "beside the Lua modules" },
-    { package.searchpath("samebits.libsamebits", package.cpath), "package.cpath" },
-    { root .. "/build/release/" .. FILE, "the checkout's build" },
+    { ("%s/build/%s/%s"):format(root, set "SB_BUILD" or "release", FILE), "the checkout's build" },
+    { package.searchpath("samebits.libsamebits", package.cpath) or false,
+      "samebits/libsamebits.so on package.cpath" },
+    { set "SAMEBITS_LIB" or false, "SAMEBITS_LIB" },
   }
-  if not list[2][1] then table.remove(list, 2) end
-  return list
 end
 
 local function load_library()
@@ -45,18 +53,17 @@ local function load_library()
     error(("samebits: cannot load %s: %s"):format(path, library), 0)
   end
 
-  local named = os.getenv "SAMEBITS_LIB"
-  if named and named ~= "" then return load(named) end
-
   local looked = {}
   for _, candidate in ipairs(candidates()) do
     local path, what = candidate[1], candidate[2]
-    if exists(path) then return load(path) end
-    looked[#looked + 1] = ("%s (%s)"):format(path, what)
+    -- What SAMEBITS_LIB names was meant: that it does not exist is told, too.
+    if path and (what == "SAMEBITS_LIB" or exists(path)) then return load(path) end
+    looked[#looked + 1] = path and ("%s (%s)"):format(path, what) or
+                          what .. (what == "SAMEBITS_LIB" and " (not set)" or "")
   end
-  local ok, library = pcall(ffi.load, FILE)
-  if ok then return library, FILE end
-  looked[#looked + 1] = ("%s (the system's loader)"):format(FILE)
+  local ok, library = pcall(ffi.load, SONAME)
+  if ok then return library, SONAME end
+  looked[#looked + 1] = ("%s (the system's loader)"):format(SONAME)
   error("samebits: libsamebits.so was not found; looked at " .. table.concat(looked, ", ") ..
         "; build it with 'make -C build', or set SAMEBITS_LIB to it", 0)
 end

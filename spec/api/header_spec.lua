@@ -55,6 +55,15 @@ describe('samebits.h', function()
     assert.same(declared, exported)
   end)
 
+  it('gives the library its soname, by SB_ABI', function()
+    if not has('readelf') then return pending('readelf is not installed') end
+    local soname = 'libsamebits.so.' .. header:match('\n#define SB_ABI (%d+)\n')
+    local said, status = output('readelf -d ' .. build .. '/libsamebits.so')
+    assert.equal(0, status, said)
+    assert.equal(soname, said:match('soname: %[(.-)%]'))
+    assert.equal(soname .. '\n', (output('readlink ' .. build .. '/libsamebits.so')))
+  end)
+
   it('lists in SB_STATUSES what the enum holds', function()
     local listed, held = {}, {}
     for name, number in header:gmatch('X%((SB_%u+[_%u]*), (%d+),') do

@@ -344,7 +344,9 @@ describe("errors are one line on stderr and exit 1:", function()
   end)
 
   it("a library that is not there", function()
-    fails(shell("SAMEBITS_LIB=./none.so " .. BIN .. " info"), "cannot load ./none.so")
+    os.execute(("cp -r bin lua %s"):format(quote(folder)))
+    fails(shell("SAMEBITS_LIB=./none.so " .. quote(path "bin/samebits") .. " info"),
+          "cannot load ./none.so")
   end)
 end)
 
@@ -400,7 +402,7 @@ describe("it runs", function()
                 "cp %s %s/build/release/libsamebits.so"):format(quote(folder), quote(folder),
                                                                 quote(folder),
                quote(folder), quote(require "samebits.lib".path), quote(folder)))
-    local out = succeeds(shell("cd / && env -u SAMEBITS_LIB " .. quote(folder) ..
+    local out = succeeds(shell("cd / && env -u SB_BUILD " .. quote(folder) ..
                                "/bin/samebits info"))
     assert.is_truthy(out:find(folder .. "/build/release/libsamebits.so", 1, true), out)
   end)

@@ -77,42 +77,74 @@ describe("the library", function()
     assert.equal(lib.constants.SB_NUMERICS, samebits.numerics)
   end)
 
-  it("is the one that SAMEBITS_LIB names, or an error", function()
-    run("cp %s %s/other.so", quote(lib.path), folder)
-    local status, output = lua(("SAMEBITS_LIB=%s/other.so"):format(folder),
-                               [[io.write(require "samebits.lib".path)]])
-    assert.equal(0, status, output)
-    assert.equal(folder .. "/other.so", output)
-
-    status, output = lua(("SAMEBITS_LIB=%s/absent.so"):format(folder), [[require "samebits"]])
-    assert.equal(1, status)
-    assert.matches("cannot load .*absent%.so", output)
-    status, output = lua("SAMEBITS_LIB=./README.md", [[require "samebits"]])
-    assert.equal(1, status)
-    assert.matches("cannot load %./README%.md", output)
+  it("is, in these specs, the one that SB_BUILD names", function()
+    local build = "/build/" .. (os.getenv "SB_BUILD" or "release") .. "/libsamebits.so"
+    assert.equal(build, lib.path:sub(-#build))
   end)
 
-  it("is looked for beside the Lua modules, then on package.cpath", function()
-    run("mkdir -p %s/a/lua %s/c/samebits; cp -r lua/samebits* %s/a/lua", folder, folder, folder)
-    local function path_in(cpath)
-      return lua("env -u SAMEBITS_LIB", ([[package.path = "%s/a/lua/?.lua;/usr/share/lua/5.1/?.lua"
-        package.cpath = "%s" io.write(require "samebits.lib".path)]]):format(folder, cpath))
-    end
+  -- From a copy of the Lua files, which has no library of its own. Elsewhere than the folder a/lua
+  -- there are only the modules of the system.
+  local function from_copy(environment, line, cpath)
+    run("mkdir -p %s/a/lua && cp -r lua/samebits* %s/a/lua", folder, folder)
+    return lua("env -u SB_BUILD -u SAMEBITS_LIB -u LD_LIBRARY_PATH " .. environment,
+      ([[package.path = "%s/a/lua/?.lua;/usr/share/lua/5.1/?.lua" package.cpath = "%s" %s]])
+        :format(folder, cpath or "", line))
+  end
+
+  local PATH = [[io.write(require "samebits.lib".path)]]
+
+  -- Puts a library, ours by default, where a path in the folder says.
+  local function put(path, library)
+    run("mkdir -p \"$(dirname %s/%s)\" && cp %s %s/%s", folder, path, quote(library or lib.path),
+        folder, path)
+    return folder .. "/" .. path
+  end
+
+  it("is looked for in one place after the other", function()
     local cpath = folder .. "/c/?.so"
-    local status, output = path_in(cpath)
+    local named = "SAMEBITS_LIB=" .. folder .. "/named.so"
+
+    -- From the last place to the first: each wins over those before.
+    put "loader/libsamebits.so.1"
+    local loader = ("LD_LIBRARY_PATH=%s/loader"):format(folder)
+    assert.same({ 0, "libsamebits.so.1" }, { from_copy(loader, PATH, cpath) })
+    local path = put "named.so"
+    assert.same({ 0, path }, { from_copy(loader .. " " .. named, PATH, cpath) })
+    path = put "c/samebits/libsamebits.so"
+    assert.same({ 0, path }, { from_copy(named, PATH, cpath) })
+    path = put "a/build/release/libsamebits.so"
+    assert.same({ 0, path }, { from_copy(named, PATH, cpath) })
+    local tried = put "a/build/tried/libsamebits.so"
+    assert.same({ 0, tried }, { from_copy(named .. " SB_BUILD=tried", PATH, cpath) })
+    path = put "a/lua/samebits/libsamebits.so"
+    assert.same({ 0, path }, { from_copy(named .. " SB_BUILD=tried", PATH, cpath) })
+    run("rm -r %s/a %s/c %s/named.so", folder, folder, folder)
+  end)
+
+  it("that is nowhere is an error that names every place", function()
+    local status, output = from_copy("SAMEBITS_LIB=", [[require "samebits"]])
     assert.equal(1, status)
-    -- Says where it looked.
-    for _, place in ipairs { "/a/lua/samebits/libsamebits.so", "/a/build/release/libsamebits.so",
-                             "the system's loader", "make %-C build", "SAMEBITS_LIB" } do
-      assert.matches(place, output)
+    local at = 1
+    for _, place in ipairs { folder .. "/a/lua/samebits/libsamebits.so",
+                             folder .. "/a/build/release/libsamebits.so", "on package.cpath",
+                             "SAMEBITS_LIB (not set)", "libsamebits.so.1 (the system's loader)",
+                             "make -C build" } do
+      local first, last = output:find(place, at, true)
+      assert.truthy(first, place .. " is not told of, or out of order, in: " .. output)
+      at = last
     end
-    run("mkdir -p %s/a/build/release; cp %s %s/a/build/release/libsamebits.so", folder,
-        quote(lib.path), folder)
-    assert.same({ 0, folder .. "/a/build/release/libsamebits.so" }, { path_in(cpath) })
-    run("cp %s %s/c/samebits/libsamebits.so", quote(lib.path), folder)
-    assert.same({ 0, folder .. "/c/samebits/libsamebits.so" }, { path_in(cpath) })
-    run("cp %s %s/a/lua/samebits/libsamebits.so", quote(lib.path), folder)
-    assert.same({ 0, folder .. "/a/lua/samebits/libsamebits.so" }, { path_in(cpath) })
+  end)
+
+  it("that SAMEBITS_LIB names but cannot be loaded is an error", function()
+    put("a.txt", "README.md")
+    for name, words in pairs { ["absent.so"] = "cannot open shared object file",
+                               ["a.txt"] = "invalid ELF header" } do
+      local status, output = from_copy(("SAMEBITS_LIB=%s/%s"):format(folder, name),
+                                       [[require "samebits"]])
+      assert.equal(1, status)
+      assert.truthy(output:find(("cannot load %s/%s"):format(folder, name), 1, true), output)
+      assert.truthy(output:find(words, 1, true), output)
+    end
   end)
 
   it("is refused with another ABI, or without any", function()
@@ -120,7 +152,7 @@ describe("the library", function()
       local status, output = run("echo %s | cc -shared -fPIC -x c - -o %s/%s", quote(code), folder,
                                  name)
       assert.equal(0, status, output)
-      return lua(("SAMEBITS_LIB=%s/%s"):format(folder, name), [[require "samebits"]])
+      return from_copy(("SAMEBITS_LIB=%s/%s"):format(folder, name), [[require "samebits"]])
     end
     local status, output = compiled("abi.so", "unsigned sb_abi(void) { return 77; }")
     assert.equal(1, status)
