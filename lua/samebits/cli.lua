@@ -258,7 +258,8 @@ local function make_parser()
   command:flag("--json", "Print one JSON object.")
 
   command = parser:command("selftest", "Check the golden vectors on every backend of this machine.")
-  command:option("--vectors", "Their folder.", selftest.directory):argname "DIR"
+  command:option("--vectors", "Their folder; by default the one that came along.",
+                 selftest.directory):argname "DIR":show_default(false)
 
   command = parser:command("help", "Print help, on a command if one is named.")
   command:argument("topic", "A command."):args "?"

@@ -3,6 +3,7 @@
 
 local ffi = require "ffi"
 local bit = require "bit"
+local posix = require "samebits.posix"
 local tensor = require "samebits.tensor"
 local batches = require "samebits.batch"
 local vectors = require "samebits.vectors"
@@ -14,8 +15,11 @@ local M = {}
 M.FILES = { "rows.txt", "generated.txt", "batches.txt", "shards.txt", "order.txt",
             "constants.txt", "entropy.txt", "gradient.txt", "kl.txt" }
 
---- Where they are in a checkout.
-M.directory = (debug.getinfo(1, "S").source:match "^@(.*)/[^/]*$" or ".") .. "/../../spec/vectors"
+local here = debug.getinfo(1, "S").source:match "^@(.*)/[^/]*$" or "."
+
+--- Where they are: beside the Lua modules where these are installed, or in the checkout.
+M.directory = posix.kind_of_path(here .. "/vectors") and here .. "/vectors" or
+              here .. "/../../spec/vectors"
 
 local function hex(t, i)
   return bit.tohex(ffi.cast("const uint32_t *", t.ptr)[i])
