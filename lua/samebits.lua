@@ -23,9 +23,11 @@ local ragged = require "samebits.ragged"
 local formats = require "samebits.formats"
 
 return {
-  --- The library's release, arithmetic (record it beside experiments) and ABI.
+  --- The library's release.
   version = lib.version,
+  --- The version of its arithmetic: moves when any bit may move. Record it beside experiments.
   numerics = lib.numerics,
+  --- The number of its ABI, which is that of its soname.
   abi = lib.abi,
 
   open = context.open,
@@ -48,6 +50,7 @@ return {
   load = formats.load,
   save = formats.save,
 
+  --- The module samebits.bits: encodings of Lua values.
   bits = bits,
   same_bits = bits.same_bits,
   ulp = bits.ulp,

@@ -51,6 +51,7 @@
 #define SB_ABI 1
 #define SB_NUMERICS 1
 
+/* Limits, and what is taken where nothing is given. */
 #define SB_MAX_VOCAB 1048576     /* the largest V: 2^20 */
 #define SB_MAX_TOPK 64           /* the largest k of sb_topk */
 #define SB_IGNORE_INDEX (-100)   /* the default ignore_index */
@@ -76,6 +77,7 @@ extern "C" {
 
 /* ffi begin */
 
+/* What a call comes to: SB_STATUSES says what each means. */
 typedef enum sb_status {
     SB_OK = 0,
     SB_ERR_ARGUMENT = 1,

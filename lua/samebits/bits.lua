@@ -5,6 +5,7 @@
 -- The distance of two values, in ULPs, is the number of steps between them on the line of the
 -- dtype's values in order (infinities included, +0 and -0 in one place). Integers: their
 -- difference. NaN has no place on the line.
+-- @module samebits.bits
 
 local ffi = require "ffi"
 local dtype = require "samebits.dtype"

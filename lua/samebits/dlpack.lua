@@ -172,7 +172,7 @@ M.import = misuse.guard(function(value)
   return tensor_of(pointer("dlpack.import", managed_p, value))
 end)
 
---- The same for a DLManagedTensorVersioned ("dltensor_versioned"). Read-only memory is refused:
+--- As `import`, for a DLManagedTensorVersioned ("dltensor_versioned"). Read-only memory is refused:
 -- tensors here can be written to.
 M.import_versioned = misuse.guard(function(value)
   local managed = pointer("dlpack.import", versioned_p, value)

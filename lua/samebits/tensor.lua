@@ -271,7 +271,7 @@ M.zeros = misuse.guard(function(shape, name, device)
   return sent(out, "zeros", device)
 end)
 
---- The same, to be written: what it holds until then is not promised.
+--- A tensor as `zeros` makes it, but to be written: what it holds until then is not promised.
 M.empty = misuse.guard(function(shape, name, device)
   name, shape, device = described("empty", shape, name, device)
   if device == "cpu" then return allocate("empty", name, shape) end
@@ -476,7 +476,7 @@ Tensor.view = misuse.guard(function(self, ...)
   return view_at(self, 0, shape, strides)
 end)
 
---- The same, as a view if possible, else as a copy.
+--- The same elements in another shape, as a view if possible, else as a copy.
 Tensor.reshape = misuse.guard(function(self, ...)
   local shape = wanted_shape(self, "reshape", ...)
   local strides = layout.reshaped(self.shape, self.strides, shape)
