@@ -1,0 +1,98 @@
+-- The README's programs run, and print what it says.
+
+local shell = require "spec.support.shell"
+local temporary = require "spec.support.temporary"
+
+local run, quote = shell.run, shell.quote
+
+local file = assert(io.open "README.md")
+local readme = file:read "*a"
+file:close()
+
+-- The blocks in a language, in order.
+local function blocks(language)
+  local list = {}
+  for text in readme:gmatch("\n```" .. language .. "\n(.-)\n```\n") do list[#list + 1] = text end
+  return list
+end
+
+local lua, c = blocks "lua", blocks "c"
+local files
+
+setup(function() files = temporary.folder() end)
+teardown(function() files:remove() end)
+
+local function succeeds(command)
+  local said, status = run(command)
+  assert.equal(0, status, said)
+  return said
+end
+
+local function run_lua(text)
+  return succeeds("LUA_PATH=\"$PWD/lua/?.lua;;\" luajit " .. quote(files:write("a.lua", text)))
+end
+
+describe("README:", function()
+  it("has the programs that are run here", function()
+    assert.equal(3, #lua)
+    assert.equal(1, #c)
+  end)
+
+  it("the defect is there, and removed", function()
+    local said = run_lua(lua[1])
+    local drift = tonumber(said:match "^conventional\t(%d+) of 48 tokens differ\n")
+    assert.is_true(drift > 0, said)
+    assert.truthy(said:find("\nsamebits    \t0 of 48 tokens differ\n", 1, true), said)
+    assert.truthy(readme:find("conventional    %d+ of 48 tokens differ\n"))
+  end)
+
+  it("the Lua program prints what stands beside its lines", function()
+    local said, at, count = run_lua(lua[2]), 1, 0
+    for wanted in lua[2]:gmatch "%-%-> ([^\n]+)" do
+      local first, last = said:find(wanted, at, true)
+      assert.truthy(first, wanted .. " is not in: " .. said)
+      at, count = last, count + 1
+    end
+    assert.equal(3, count)
+  end)
+
+  it("the C program is compiled and prints what it says", function()
+    if not shell.has "cc" then return pending "cc is not installed" end
+    local configuration = os.getenv "SB_BUILD" or "release"
+    local flags = configuration == "asan" and "-fsanitize=address,undefined" or ""
+    files:write("first.c", c[1] .. "\n")
+    succeeds(("cc -Wall -Wextra -Werror %s %s -o %s -Isrc -Lbuild/%s -lsamebits " ..
+              "-Wl,-rpath,\"$PWD/build/%s\""):format(flags, quote(files:path "first.c"),
+      quote(files:path "first"), configuration, configuration))
+    local said = succeeds(quote(files:path "first"))
+    assert.truthy(readme:find("prints `" .. said:gsub("\n$", "") .. "`", 1, true), said)
+  end)
+
+  it("the spec for users' own logits passes, and fails where bits differ", function()
+    local root = (run "pwd"):gsub("\n", "")
+    succeeds(("mkdir -p %s/user/spec && cp spec/vectors/smollm2.safetensors " ..
+              "%s/user/dump.safetensors"):format(quote(files.name), quote(files.name)))
+    files:write("user/.busted", readme:match "`(return { _all = .- })` in `.busted`"
+      :gsub("/path/to/samebits", root) .. "\n")
+    files:write("user/spec/logprobs_spec.lua", lua[3])
+    local busted = ("cd %s/user && luajit \"$(command -v busted)\""):format(quote(files.name))
+    assert.matches("1 success", succeeds(busted))
+    local drifting = lua[3]:gsub("ctx:logprob%(batch:to%(ctx.device%)%)",
+      "require('samebits.conventional').logprob(ctx, batch:to(ctx.device), " ..
+      "{ split = batch.sequences })")
+    assert.not_equal(lua[3], drifting)
+    files:write("user/spec/logprobs_spec.lua", drifting)
+    local said, status = run(busted)
+    assert.equal(1, status, said)
+    assert.matches("differ", said)
+  end)
+
+  it("the commands of samebits exist", function()
+    local count = 0
+    for command in readme:gmatch "\n    samebits (%l+)" do
+      succeeds("bin/samebits help " .. command:gsub("^help$", ""))
+      count = count + 1
+    end
+    assert.is_true(count >= 4)
+  end)
+end)
