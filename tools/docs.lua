@@ -13,9 +13,49 @@ local function write(name, text)
   assert(file:close())
 end
 
+local function escaped(text)
+  return (text:gsub("&", "&amp;"):gsub("<", "&lt;"):gsub(">", "&gt;"))
+end
+
+-- A comment's description in HTML, which LDoc passes on: paragraphs, lists of "* item", and what is
+-- indented by four columns as it stands.
+local function described(doc)
+  local lines, inside = {}, nil
+  local function go_to(kind)
+    if inside == kind then return end
+    if inside then lines[#lines + 1] = "</" .. inside .. ">" end
+    if kind then lines[#lines + 1] = "<" .. kind .. ">" end
+    inside = kind
+  end
+  local tags = false
+  for i, line in ipairs(doc) do
+    tags = tags or line:find "^@" ~= nil
+    local text = escaped(line):gsub("`(.-)`", "<code>%1</code>")
+    if line:find "^%* " then
+      go_to "ul"
+      lines[#lines + 1] = "<li>" .. text:sub(3)
+    elseif tags then
+      if not (inside == "ul" and line:find "^  ") then go_to(nil) end
+      lines[#lines + 1] = text
+    elseif line:find "^    " then
+      go_to "pre"
+      lines[#lines + 1] = escaped(line:sub(5))
+    elseif line == "" then
+      -- What is indented may hold empty lines.
+      if not (inside == "pre" and (doc[i + 1] or ""):find "^    ") then go_to(nil) end
+      lines[#lines + 1] = inside and "" or "<p>"
+    else
+      if not (inside == "ul" and line:find "^  ") then go_to(nil) end
+      lines[#lines + 1] = text
+    end
+  end
+  go_to(nil)
+  return lines
+end
+
 local function comment(doc)
-  local lines = {}
-  for i, line in ipairs(doc) do lines[i] = (i == 1 and "--- " or "-- ") .. line end
+  local lines = described(doc)
+  for i, line in ipairs(lines) do lines[i] = (i == 1 and "--- " or "-- ") .. line end
   return table.concat(lines, "\n") .. "\n"
 end
 
@@ -53,10 +93,6 @@ for _, module in ipairs(api.modules()) do
   end
   parts[#parts + 1] = "return M\n"
   write("lua/" .. module .. ".lua", table.concat(parts, "\n"))
-end
-
-local function escaped(text)
-  return (text:gsub("&", "&amp;"):gsub("<", "&lt;"):gsub(">", "&gt;"))
 end
 
 -- Names of the API become links to where they are declared.

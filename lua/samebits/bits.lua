@@ -168,7 +168,7 @@ local function compare(a, b)
   return false, setmetatable(report, Report)
 end
 
---- Whether two tensors, on any devices, have the same dtype, shape and bits: true; or false and a
+--- Whether two tensors, on any devices, have the same dtype, shape and bits. True; or false and a
 -- report:
 --
 -- * `message`: all of it in one line, also what tostring(report) gives;

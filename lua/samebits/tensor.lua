@@ -397,7 +397,7 @@ Tensor.select = misuse.guard(function(self, dim, i)
   return select_index(self, "select", dim, i)
 end)
 
---- The view of indices from .. to - 1 of a dimension; by default from its beginning, to its end.
+--- The view of the indices `from` to `to` - 1 of a dimension; by default all from 0, or to its end.
 Tensor.slice = misuse.guard(function(self, dim, from, to)
   local d = check_dim(self, "slice", dim)
   local size = self.shape[d]
