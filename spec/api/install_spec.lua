@@ -154,7 +154,13 @@ describe("LuaRocks", function()
     local luarocks = ("cd %s && %s luarocks --lua-version 5.1 --tree %s "):format(
       quote(tree), CLEAN, quote(rocks))
     -- No server is asked, whether or not there is one.
-    local said = succeeds("%s --only-server=%s make", luarocks, quote(files:path "no server"))
+    local said, status = run(("%s --only-server=%s make"):format(luarocks,
+                                                               quote(files:path "no server")))
+    -- LuaRocks wants them for any rock, whether or not it is compiled with them.
+    if said:find("Failed finding Lua header files", 1, true) then
+      return pending "LuaRocks finds no Lua headers"
+    end
+    assert.equal(0, status, said)
     assert.truthy(said:find("is now installed in " .. rocks, 1, true), said)
     said = succeeds("cd / && %s %s/bin/samebits info", CLEAN, quote(rocks))
     assert.truthy(said:find(rocks .. "/lib/lua/5.1/samebits/libsamebits.so\n", 1, true), said)
