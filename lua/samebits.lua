@@ -54,4 +54,7 @@ return {
   bits = bits,
   same_bits = bits.same_bits,
   ulp = bits.ulp,
+
+  --- Opens the prompt inside a script: see samebits.repl, which is loaded when this is called.
+  debug = function(...) return require("samebits.repl").debug(...) end,
 }

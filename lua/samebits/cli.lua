@@ -7,6 +7,7 @@ local argparse = require "argparse"
 local json = require "dkjson"
 local samebits = require "samebits"
 local lib = require "samebits.lib"
+local repl = require "samebits.cli.repl"
 local formats = require "samebits.formats"
 local selftest = require "samebits.selftest"
 local variants = require "samebits.variants"
@@ -205,6 +206,10 @@ local function run_selftest(args)
   return report.failed == 0 and 0 or 1
 end
 
+-- repl -------------------------------------------------------------------------------------------
+
+local function run_repl(args, script_arguments) return try(repl.run, args, script_arguments) end
+
 -- usage ------------------------------------------------------------------------------------------
 
 local FORMATS = [[
@@ -261,6 +266,8 @@ local function make_parser()
   command:option("--vectors", "Their folder; by default the one that came along.",
                  selftest.directory):argname "DIR":show_default(false)
 
+  repl.define(parser:command("repl", repl.SUMMARY))
+
   command = parser:command("help", "Print help, on a command if one is named.")
   command:argument("topic", "A command."):args "?"
 
@@ -286,12 +293,13 @@ local function join_negatives(argv)
   return out
 end
 
-local COMMANDS = { info = info, logprob = logprob, selftest = run_selftest }
+local COMMANDS = { info = info, logprob = logprob, selftest = run_selftest, repl = run_repl }
 
 local function run(argv)
   local parser = make_parser()
-  local args = parser:parse(join_negatives(argv))
-  if args.command ~= "help" then return COMMANDS[args.command](args) end
+  local own, script_arguments = repl.split(argv)
+  local args = parser:parse(join_negatives(own))
+  if args.command ~= "help" then return COMMANDS[args.command](args, script_arguments) end
   if not args.topic then
     write(parser:get_help() .. "\n")
     return 0

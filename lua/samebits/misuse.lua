@@ -23,9 +23,16 @@ local function finish(ok, ...)
   error(err, 0)
 end
 
+local guarded = setmetatable({}, { __mode = "k" })
+
 --- Wraps a public function.
 function M.guard(f)
-  return function(...) return finish(pcall(f, ...)) end
+  local function guard(...) return finish(pcall(f, ...)) end
+  guarded[guard] = f
+  return guard
 end
+
+--- The function inside a wrapped one; any other function itself.
+function M.unguarded(f) return guarded[f] or f end
 
 return M

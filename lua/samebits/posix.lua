@@ -1,4 +1,4 @@
---- The system calls behind file.lua and mmap.lua, as Linux has them.
+--- The system calls behind file.lua, mmap.lua and the prompt, as Linux has them.
 
 local ffi = require "ffi"
 
@@ -17,6 +17,8 @@ int samebits_libc_unlink(const char *path) __asm__("unlink");
 char *samebits_libc_realpath(const char *path, char *out) __asm__("realpath");
 char *samebits_libc_strerror(int error) __asm__("strerror");
 int samebits_libc_getpid(void) __asm__("getpid");
+int samebits_libc_mkdir(const char *path, unsigned int mode) __asm__("mkdir");
+int samebits_libc_isatty(int fd) __asm__("isatty");
 ]]
 
 local C = ffi.C
@@ -24,7 +26,8 @@ local M = {}
 
 M.EINTR, M.EEXIST, M.EISDIR, M.ENOENT = 4, 17, 21, 2
 
-local O_WRONLY, O_CREAT, O_EXCL, O_NONBLOCK, O_CLOEXEC = 1, 0x40, 0x80, 0x800, 0x80000
+local O_WRONLY, O_CREAT, O_EXCL, O_APPEND, O_NONBLOCK, O_CLOEXEC =
+  1, 0x40, 0x80, 0x400, 0x800, 0x80000
 local PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_NORESERVE = 1, 2, 2, 0x4000
 local AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
 local STATX_TYPE, STATX_SIZE = 1, 0x200
@@ -44,6 +47,19 @@ function M.create(path)
                                   ffi.cast("int", 438))  -- rw-rw-rw-, less the umask
   return fd >= 0 and fd or nil
 end
+
+--- A file descriptor for writing at the end of a file, made for its owner alone; or nil.
+function M.append(path)
+  local fd = C.samebits_libc_open(path, O_WRONLY + O_CREAT + O_APPEND + O_NONBLOCK + O_CLOEXEC,
+                                  ffi.cast("int", 384))  -- rw-------
+  return fd >= 0 and fd or nil
+end
+
+--- Makes a folder for its owner alone: true, or nil.
+function M.make_folder(path) return C.samebits_libc_mkdir(path, 448) == 0 or nil end
+
+--- Whether a descriptor is a terminal.
+function M.is_terminal(fd) return C.samebits_libc_isatty(fd) == 1 end
 
 function M.close(fd) return C.samebits_libc_close(fd) == 0 end
 

@@ -36,7 +36,7 @@ local bytes_p = ffi.typeof("uint8_t *")
 local M = {}
 
 local Tensor = {}  -- methods
-local metatable = {}
+local metatable = { methods = Tensor }
 
 local function new(ptr, name, shape, strides, owner, device)
   return setmetatable({

@@ -1,0 +1,89 @@
+--- What is typed at the prompt, as a function: an expression whose values are shown, or statements.
+--
+-- Locals of the outermost block outlive their chunk: compiled behind the statements, a call takes
+-- their values, so that a script can be pasted line by line.
+
+local M = {}
+
+-- What the keeping call is named inside a chunk; no name of the user's can be it by accident.
+local KEEP = "__samebits_keep"
+
+-- Text only: LuaJIT runs no checks on bytecode.
+local function compiled(text, name) return load(text, name, "t") end
+
+-- A quoted string that its line leaves open stays wrong; anything else may go on.
+local function is_unfinished(message)
+  return message:find "near '?<eof>'?$" ~= nil and not message:find("unfinished string", 1, true)
+end
+
+-- Whether Lua stopped at the very first word: then it was no statement at all.
+local function at_first_word(text, message)
+  local near = message:match "unexpected symbol near '([^']*)'$"
+  return near ~= nil and text:match "^%s*(.*)":sub(1, #near) == near
+end
+
+--- Compiles statements: their function, and whether it keeps its locals (see `keep`); what ends in
+-- a return does not. Or nil and what is wrong.
+function M.compile_statements(text, name)
+  local plain, message = compiled(text, name)
+  if not plain then return nil, message end
+  local keeping = compiled(("%s\n;%s()"):format(text, KEEP), name)
+  return keeping or plain, keeping ~= nil
+end
+
+--- Compiles what was typed: an expression, whose values the function returns, or statements.
+-- @tparam string text
+-- @tparam string name the chunk's name in messages, as load takes it
+-- @return its function, and whether it keeps its locals. Or nil, what is wrong, and true where more
+-- lines may make it right.
+function M.compile(text, name)
+  local blank, asked = text:match "^(%s*)=(.*)$"
+  -- What is put before it must not move the lines that messages count.
+  local before, expression = asked and blank or "", asked or text
+  local values, why = compiled(("%sreturn %s"):format(before, expression), name)
+  if values then
+    -- A call would be a tail call, without a place in tracebacks, but for the function around it.
+    local placed = compiled(("%sreturn (function(...) return ... end)(%s)"):format(before,
+                              expression), name)
+    return placed or values, false
+  end
+  if asked then return nil, why, is_unfinished(why) end
+
+  local f, result = M.compile_statements(text, name)
+  if f then return f, result end
+  local unfinished = is_unfinished(result) or is_unfinished(why)
+  return nil, at_first_word(text, result) and why or result, unfinished
+end
+
+--- The locals of a frame: `take(name, value)` for each, the inner ones last. `level` is the
+-- frame's, as debug.getlocal counts it for the caller.
+function M.locals(level, take)
+  for slot = 1, math.huge do
+    local name, value = debug.getlocal(level + 1, slot)
+    if not name then return end
+    if name:find "^[%a_]" then take(name, value) end
+  end
+end
+
+--- Makes a chunk that keeps its locals ready to run: `take(name, value)` gets each of them when it
+-- has come to its end. Gives a function to call after it, whether it came to its end or not.
+function M.keep(f, take)
+  local environment = getfenv(f)
+  rawset(environment, KEEP, function() M.locals(2, take) end)
+  return function() rawset(environment, KEEP, nil) end
+end
+
+--- A chunk of several lines as one, for the history; nil where that would be another program, as it
+-- is with comments and long strings.
+function M.one_line(text)
+  if not text:find "\n" then return text end
+  local joined = text:gsub("%s*\n%s*", " ")
+  local function code(source)
+    local f = M.compile(source, "=")
+    return f and string.dump(f, true)
+  end
+  local before = code(text)
+  return before and before == code(joined) and joined or nil
+end
+
+return M

@@ -1,0 +1,49 @@
+--- What LuaJIT does not tell about C declarations: the members of the library's structs and the
+-- names of its functions, from the declarations' text.
+
+local ffi = require "ffi"
+
+local M = {}
+
+-- Filled at the first use: lists in the order of declaration.
+local structs, functions
+
+local function read()
+  structs, functions = {}, {}
+  local path = package.searchpath("samebits.cdef", package.path)
+  local file = path and io.open(path, "rb")
+  if not file then return end
+  local text = file:read "*a"
+  file:close()
+  for name, body in text:gmatch "typedef struct ([%w_]+) (%b{})" do
+    local members = {}
+    for declaration in body:gmatch "([^;{}]+);" do
+      -- One declarator each, or several after commas; arrays have their brackets behind the name.
+      for part in (declaration .. ","):gmatch "([^,]*)," do
+        members[#members + 1] = part:gsub("%b[]", ""):match "([%a_][%w_]*)%s*$"
+      end
+    end
+    structs[name] = members
+  end
+  for name in text:gmatch "%f[%w_](sb_[%w_]+)%(" do functions[#functions + 1] = name end
+end
+
+local function struct_of(value)
+  return tostring(ffi.typeof(value)):match "struct ([%w_]+)"
+end
+
+--- The members of a struct of the library's, or of what points or refers to one; nil for any other
+-- cdata.
+function M.members(value)
+  if not structs then read() end
+  local name = struct_of(value)
+  return name and structs[name]
+end
+
+--- The functions of the library.
+function M.functions()
+  if not structs then read() end
+  return functions
+end
+
+return M

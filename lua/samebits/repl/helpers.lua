@@ -1,0 +1,202 @@
+--- The names that are at hand at the prompt, and what `help` says of them.
+--
+-- They are thin: what they do, the library does. But where a call of the library gives nil and a
+-- message they raise the message, so that `d = load "typo.npy"` is no quiet nil.
+
+local bits = require "samebits.bits"
+local complete = require "samebits.repl.complete"
+local context = require "samebits.context"
+local formats = require "samebits.formats"
+local manual = require "samebits.repl.manual"
+local pretty = require "samebits.repl.pretty"
+local tensor = require "samebits.tensor"
+
+local print = print   -- the prompt's own, whatever becomes of the user's
+
+local M = {}
+
+local function must(value, message)
+  if value == nil then error(message, 0) end
+  return value
+end
+
+-- Calls the library from here, where a line of its caller's would tell a user nothing.
+local function calm(f, ...)
+  local function finish(ok, ...)
+    if not ok then error((...), 0) end
+    return ...
+  end
+  return finish(pcall(f, ...))
+end
+
+-- A module that not every installation has.
+local function module(name, what)
+  local ok, found = pcall(require, name)
+  if ok then return found end
+  local first = tostring(found):match "^[^\n]*"
+  error(("%s: %s cannot be loaded: %s"):format(what, name, (first:gsub(":$", ""))), 0)
+end
+
+-- In the order in which help() lists them: name, how it is called, what it does in a line, more.
+local TEXTS = {
+  { "load", 'load "dump.safetensors"', "tensors of a .npy or .safetensors file", [[
+load(path)         a tensor (.npy), or a table of tensors by name (.safetensors)
+load(path, name)   one tensor of a .safetensors file
+
+Files are mapped, not read: large ones open at once. Tab completes paths inside quotes.
+
+  > d = load "dump.safetensors"
+  > d.logits:slice(0, 0, 2)]] },
+  { "logprob", "logprob{ logits =, ids = }", "logprobs of token ids, on the best backend", [[
+logprob(batch)         out.token and out.lse, a number a row; out.sequence and out.count, one a
+logprob(batch, opts)   sequence
+logprob(d)             of all that a file holds, if its tensors are called logits, ids, mask, ...
+
+batch: what samebits.batch makes, or its table: logits [B, T, V] or [N, V]; ids; and, as needed,
+mask, temperature, cu_seqlens, kept, shift, rows, ignore_index. opts: help(ctx.logprob).
+
+The bits of out.token depend on each row's logits, its id and the temperature, and on nothing else.
+]] },
+  { "bits", "bits(-0.5)", "the encoding of a number or a tensor; back from hex", [[
+bits(number)            hex of its float32
+bits(number, "float16") of another dtype: float64, bfloat16, int64, ...
+bits(tensor)            lists of hex, as nested as its shape
+bits "bf000000"         the number that has these bits (with a dtype, of it)]] },
+  { "ulp", "ulp(a, b)", "how many steps two numbers or tensors are apart", [[
+ulp(a, b)              of two numbers, each rounded to float32; nil if one is NaN
+ulp(a, b, "bfloat16")  in another dtype
+ulp(s, t)              of two tensors: the largest distance, and a report: how many differ, and the
+                       first that does
+
+0 means the same number (ulp counts +0 and -0 as one); samebits.same_bits(s, t) means the same bits.
+]] },
+  { "drift", "drift(a, b)", "which of two sets of logprobs or logits differ, and why", [[
+drift(a, b)         a, b: tensors, paths of .npy or .safetensors files (FILE:NAME), or tables
+drift(a, b, meta)   { logits =, ids =, temperature =, ... } of what is known of a side;
+                    meta: what is known of both
+
+Shows the report; r = drift(a, b) keeps it: r:text(). More: help(samebits.drift).]] },
+  { "show", "show(value)", "a value in full: tables, tensors, C structs", [[
+show(value, ...)    prints what the prompt would show of each value
+
+The prompt shows the values of an expression by itself; show does it inside of loops and functions.
+]] },
+  { "plot", "plot(y)", "curves in the terminal, or in a file", [[
+plot(y)             y: a list or a tensor of numbers, against 0, 1, 2, ...
+plot(y1, y2, ...)   several curves
+plot{ kind = "lines", title = "reward", out = "a.png", series = { { name = "a", x =, y = } } }
+                    kind: "lines", "histogram" or "scatter"; also xlabel, ylabel, logx, logy; out
+                    ends in .png or .svg; without it the plot is drawn in the terminal
+
+Needs gnuplot.]] },
+  { "help", 'help "logprob"', "this; or more about one of them or another function", [[
+help()              lists what is at hand
+help "bits"         about a helper
+help(ctx.topk)      about a function of the library, from its source; so does help "ctx.topk"]] },
+}
+
+local BY_NAME = {}
+for _, entry in ipairs(TEXTS) do BY_NAME[entry[1]] = entry end
+
+local KEYS = [[
+ctx is the best backend's context, opened when it is first used; samebits the library; _ the last
+value shown. An expression shows its values (so does =expression), a statement runs; what is not
+complete goes on in the next line. A local at the prompt stays. Tab completes names, fields and
+methods; Ctrl-C stops what runs, or drops the line; Ctrl-D leaves.]]
+
+local function overview()
+  local lines = {}
+  for _, entry in ipairs(TEXTS) do
+    lines[#lines + 1] = ("%-28s %s"):format(entry[2], entry[3])
+  end
+  return table.concat(lines, "\n") .. "\n\n" .. KEYS
+end
+
+-- A value of the library's, as help() is asked for one.
+local function about(value, name)
+  if type(value) == "function" then
+    local text = manual.of(value, name)
+    if text then return text end
+  end
+  if value == nil then return nil end
+  return pretty.text(value)
+end
+
+-- One dimension of numbers.
+local function curve(y, i)
+  if tensor.is_tensor(y) then y = y:reshape(-1):totable() end
+  if type(y) ~= "table" then
+    error(("plot: argument %d is %s, not a list or a tensor"):format(i, type(y)), 0)
+  end
+  local x = {}
+  for k = 1, #y do x[k] = k - 1 end
+  return { name = ("%d"):format(i), x = x, y = y }
+end
+
+--- The helpers as a table by name. `get` gives the value of a name at the prompt.
+function M.make(get)
+  local helpers = {}
+
+  function helpers.load(path, name) return must(calm(formats.load, path, name)) end
+
+  function helpers.logprob(batch, opts) return must(calm(context.logprob, batch, opts)) end
+
+  function helpers.bits(value, dtype)
+    if tensor.is_tensor(value) then return value:bits() end
+    if type(value) == "string" then return calm(bits.from_hex, value, dtype) end
+    return calm(bits.hex, value, dtype)
+  end
+
+  function helpers.ulp(a, b, dtype)
+    if not tensor.is_tensor(a) and not tensor.is_tensor(b) then
+      return calm(bits.ulp, a, b, dtype)
+    end
+    local same, report = calm(bits.same_bits, a, b)
+    if same then return 0 end
+    -- What differs in dtype or shape has no distance, nor have NaNs.
+    return report.max_ulps, report
+  end
+
+  function helpers.drift(...)
+    local drift = require("samebits").drift or module("samebits.drift", "drift").drift
+    return must(calm(drift, ...))
+  end
+
+  function helpers.show(...)
+    for i = 1, select("#", ...) do print(pretty.text((select(i, ...)))) end
+  end
+
+  function helpers.plot(first, ...)
+    local plot = module("samebits.plot", "plot")
+    local asked = first
+    if tensor.is_tensor(first) or type(first) ~= "table" or first.series == nil then
+      asked = { kind = "lines", series = {} }
+      for i = 1, 1 + select("#", ...) do asked.series[i] = curve(select(i, first, ...), i) end
+    end
+    print((must(calm(plot.draw, asked)):gsub("\n+$", "")))
+  end
+
+  function helpers.help(...)
+    if select("#", ...) == 0 then return print(overview()) end
+    local topic = ...
+    local name = type(topic) == "string" and topic:gsub("%(%)$", "") or nil
+    for known, f in pairs(helpers) do
+      if topic == f or name == known then return print((BY_NAME[known][4]:gsub("\n$", ""))) end
+    end
+    local value = topic
+    if name then
+      local ok, found = complete.follow(name, get)
+      value = ok and found or nil
+    end
+    local text = about(value, name)
+    if not text then
+      error(("help: nothing is known of %s; help() lists what is"):format(
+            name and ("'%s'"):format(name) or "nil"), 0)
+    end
+    print(text)
+  end
+
+  return helpers
+end
+
+return M

@@ -1,0 +1,68 @@
+--- What was typed in earlier sessions: a file with a line for each.
+--
+-- Lines are added as they come, in one write each, so that sessions side by side and those that end
+-- badly lose none.
+
+local file = require "samebits.file"
+local posix = require "samebits.posix"
+
+local M = {}
+
+local KEPT = 2000   -- lines; a file of twice as many is cut to them
+
+--- Where it is: $XDG_STATE_HOME/samebits/history, or ~/.local/state/samebits/history. Nil where
+-- the environment names neither folder.
+function M.path()
+  local state, home = os.getenv "XDG_STATE_HOME", os.getenv "HOME"
+  -- Relative paths are to be ignored, says the XDG specification.
+  if not (state and state:find "^/") then
+    if not (home and home:find "^/") then return nil end
+    state = home .. "/.local/state"
+  end
+  return state .. "/samebits/history"
+end
+
+local function make_folders(path)
+  for at in path:gmatch "()/" do
+    if at > 1 and not posix.kind_of_path(path:sub(1, at - 1)) then
+      posix.make_folder(path:sub(1, at - 1))
+    end
+  end
+end
+
+--- The lines, oldest first; or nil and why there are none to be had. No file is no line.
+function M.load(path)
+  local kind = posix.kind_of_path(path)
+  if not kind then return {} end
+  if kind ~= "file" then return nil, ("%s: not a regular file"):format(path) end
+  local handle, why = io.open(path, "rb")
+  if not handle then return nil, why end
+  local text = handle:read "*a"
+  handle:close()
+  local lines = {}
+  for line in (text or ""):gmatch "[^\n]+" do
+    -- A NUL would end the line where C reads it.
+    if not line:find "%z" then lines[#lines + 1] = line end
+  end
+  if #lines <= KEPT then return lines end
+  local recent = {}
+  for i = #lines - KEPT + 1, #lines do recent[#recent + 1] = lines[i] end
+  if #lines > 2 * KEPT then file.write(path, { table.concat(recent, "\n") .. "\n" }) end
+  return recent
+end
+
+--- Adds lines; true, or nil and a message.
+function M.append(path, lines)
+  if #lines == 0 then return true end
+  make_folders(path)
+  local fd = posix.append(path)
+  if not fd then return nil, ("%s: %s"):format(path, posix.words()) end
+  local text = table.concat(lines, "\n") .. "\n"
+  local ok = posix.write(fd, text, #text)
+  local why = not ok and posix.words() or nil
+  posix.close(fd)
+  if ok then return true end
+  return nil, ("%s: %s"):format(path, why)
+end
+
+return M

@@ -1,0 +1,209 @@
+--- Reading lines: by libedit, by GNU readline, or plainly, whichever is there first.
+--
+-- The two libraries answer to the same calls. They are looked for when the first line is read, so
+-- that nothing depends on either. A terminal that cannot move its cursor (TERM=dumb) gets plain
+-- lines. SAMEBITS_LINES (libedit, readline, plain) takes the choice away.
+--
+-- While a library edits a line, the terminal sends no signal for Ctrl-C: it is a key like any
+-- other, bound to a command that drops the line.
+
+local ffi = require "ffi"
+local interrupt = require "samebits.repl.interrupt"
+local posix = require "samebits.posix"
+
+-- A callback must not be reached from compiled code.
+jit.off(true, true)
+
+ffi.cdef [[
+typedef struct samebits_termios {
+  uint32_t iflag, oflag, cflag, lflag;
+  uint8_t line, cc[32];
+  uint32_t ispeed, ospeed;
+} samebits_termios;
+int samebits_libc_tcgetattr(int fd, samebits_termios *out) __asm__("tcgetattr");
+int samebits_libc_tcsetattr(int fd, int when, const samebits_termios *in) __asm__("tcsetattr");
+char *samebits_libc_strdup(const char *text) __asm__("strdup");
+void samebits_libc_free(void *p) __asm__("free");
+
+typedef char *(*samebits_line_generator)(const char *text, int state);
+typedef char **(*samebits_line_completer)(const char *text, int first, int past);
+typedef int (*samebits_line_command)(int count, int key);
+char *samebits_line_readline(const char *prompt) __asm__("readline");
+void samebits_line_add_history(const char *line) __asm__("add_history");
+void samebits_line_using_history(void) __asm__("using_history");
+void samebits_line_stifle_history(int most) __asm__("stifle_history");
+int samebits_line_initialize(void) __asm__("rl_initialize");
+int samebits_line_add_defun(const char *name, samebits_line_command f, int key)
+  __asm__("rl_add_defun");
+char **samebits_line_matches(const char *text, samebits_line_generator f)
+  __asm__("rl_completion_matches");
+extern samebits_line_completer samebits_line_attempted __asm__("rl_attempted_completion_function");
+extern int samebits_line_attempted_over __asm__("rl_attempted_completion_over");
+extern int samebits_line_append_character __asm__("rl_completion_append_character");
+extern int samebits_line_done __asm__("rl_done");
+extern char *samebits_line_buffer __asm__("rl_line_buffer");
+extern const char *samebits_line_name __asm__("rl_readline_name");
+extern const char *samebits_line_breaks __asm__("rl_basic_word_break_characters");
+extern const char *samebits_line_completer_breaks __asm__("rl_completer_word_break_characters");
+]]
+
+local C = ffi.C
+local M = {}
+
+local VINTR = 0              -- its place among the terminal's characters; 0 there: none
+local TCSADRAIN = 1
+local CTRL_C = 3
+local HISTORY = 4000         -- lines that the library holds
+
+-- Few, for paths are completed, too; in code, the completer finds where a name begins.
+local BREAKS = ffi.new("char[16]", " \t\n\"'({,;=")
+local NAME = ffi.new("char[16]", "samebits")
+
+-- Plain lines -------------------------------------------------------------------------------------
+
+local Plain = { name = "plain" }
+Plain.__index = Plain
+
+function Plain.add() end
+
+--- A line; or nil and "end" or "interrupt".
+function Plain.read(_, prompt)
+  io.stdout:write(prompt)
+  io.stdout:flush()
+  interrupt.rearm()
+  local line = io.stdin:read "*l"
+  if interrupt.came() then
+    interrupt.rearm()
+    io.stdout:write "\n"
+    return nil, "interrupt"
+  end
+  if not line then return nil, "end" end
+  return (line:gsub("\r$", ""))
+end
+
+-- Edited lines ------------------------------------------------------------------------------------
+
+local LIBRARIES = { { "libedit.so.2", "libedit" }, { "libreadline.so.8", "readline" } }
+
+local Edited = {}
+Edited.__index = Edited
+
+-- The library, its name, and the callbacks that it was given; they stay for good, as does what the
+-- prompt that reads now completes by.
+local library, library_name, asked_for
+local callbacks = {}
+local complete, dropped, matches
+
+local function attempt(text, first)
+  matches = nil
+  local word = ffi.string(text)
+  -- The line is read from its beginning: `first` counts characters where libedit may count wide.
+  local line = library.samebits_line_buffer
+  local before = line ~= nil and ffi.string(line):sub(1, first) or ""
+  local list = complete(before, word)
+  -- 0: files may be meant. Otherwise what is found is all.
+  library.samebits_line_attempted_over = list and 1 or 0
+  if not list or #list == 0 then return nil end
+  -- readline puts a blank back for every completion.
+  library.samebits_line_append_character = 0
+  matches = list
+  return library.samebits_line_matches(text, callbacks.generate)
+end
+
+-- An error must not leave a callback.
+local function make_callbacks()
+  callbacks.complete = ffi.cast("samebits_line_completer", function(text, first)
+    local ok, result = pcall(attempt, text, first)
+    return ok and result or nil
+  end)
+  callbacks.generate = ffi.cast("samebits_line_generator", function(_, state)
+    local match = matches and matches[state + 1]
+    return match and C.samebits_libc_strdup(match) or nil
+  end)
+  callbacks.drop = ffi.cast("samebits_line_command", function()
+    dropped = true
+    library.samebits_line_done = 1
+    return 0
+  end)
+end
+
+-- Finds the library and sets it up, once.
+local function prepare()
+  if asked_for then return library ~= nil end
+  asked_for = true
+  local wanted = os.getenv "SAMEBITS_LINES"
+  if wanted == "" then wanted = nil end
+  for _, candidate in ipairs(LIBRARIES) do
+    local ok, loaded = (wanted or candidate[2]) == candidate[2], nil
+    if ok then ok, loaded = pcall(ffi.load, candidate[1]) end
+    -- A library of that name may be something else: all that is needed is asked for.
+    if ok and pcall(function()
+      return loaded.samebits_line_readline, loaded.samebits_line_matches,
+             loaded.samebits_line_add_defun, loaded.samebits_line_attempted_over
+    end) then
+      library, library_name = loaded, candidate[2]
+      break
+    end
+  end
+  if not library then return false end
+  os.setlocale("", "ctype")   -- for letters beyond ASCII on the line
+  make_callbacks()
+  library.samebits_line_name = NAME
+  library.samebits_line_initialize()
+  library.samebits_line_using_history()
+  library.samebits_line_stifle_history(HISTORY)
+  library.samebits_line_attempted = callbacks.complete
+  library.samebits_line_append_character = 0
+  library.samebits_line_breaks = BREAKS
+  library.samebits_line_completer_breaks = BREAKS
+  library.samebits_line_add_defun("samebits-drop-line", callbacks.drop, CTRL_C)
+  return true
+end
+
+-- Calls f while the terminal sends no signal for Ctrl-C.
+local function without_interrupt_key(f, ...)
+  local before, during = ffi.new "samebits_termios", ffi.new "samebits_termios"
+  if C.samebits_libc_tcgetattr(0, before) ~= 0 then return f(...) end
+  ffi.copy(during, before, ffi.sizeof "samebits_termios")
+  during.cc[VINTR] = 0
+  C.samebits_libc_tcsetattr(0, TCSADRAIN, during)
+  local result = f(...)
+  C.samebits_libc_tcsetattr(0, TCSADRAIN, before)
+  return result
+end
+
+--- A line; or nil and "end" or "interrupt".
+function Edited:read(prompt)
+  io.stdout:flush()
+  complete, dropped = self.complete, false
+  local line = without_interrupt_key(library.samebits_line_readline, prompt)
+  local text
+  if line ~= nil then
+    text = ffi.string(line)
+    C.samebits_libc_free(line)
+  end
+  if dropped then
+    -- readline has gone back to the first column.
+    io.stdout:write(library_name == "readline" and "\n" or "^C\n")
+    return nil, "interrupt"
+  end
+  if not text then return nil, "end" end
+  return text
+end
+
+--- Adds an entry to what the arrow keys bring back.
+function Edited.add(_, entry) library.samebits_line_add_history(entry) end
+
+--- Opens the terminal.
+-- @tparam function completer (before, word) to a list of words, or nil where files may be meant
+-- @return an object with `name`, `read(prompt)` and `add(entry)`
+function M.open(completer)
+  local term = os.getenv "TERM"
+  if term and term ~= "" and term ~= "dumb" and posix.is_terminal(0) and posix.is_terminal(1) and
+     prepare() then
+    return setmetatable({ name = library_name, complete = completer }, Edited)
+  end
+  return setmetatable({}, Plain)
+end
+
+return M
