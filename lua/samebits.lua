@@ -21,6 +21,7 @@ local batches = require "samebits.batch"
 local context = require "samebits.context"
 local ragged = require "samebits.ragged"
 local formats = require "samebits.formats"
+local drift = require "samebits.drift"
 
 return {
   --- The library's release.
@@ -55,6 +56,7 @@ return {
   same_bits = bits.same_bits,
   ulp = bits.ulp,
 
+  drift = drift.drift,
   --- Opens the prompt inside a script: see samebits.repl, which is loaded when this is called.
   debug = function(...) return require("samebits.repl").debug(...) end,
 }

@@ -1,6 +1,7 @@
 --- The command line behind bin/samebits.
 --
 -- Exit status: 0; 1 for an error, told in one line on stderr; 2 for wrong usage, with the usage.
+-- Commands in samebits.cli.* have their own.
 
 local ffi = require "ffi"
 local argparse = require "argparse"
@@ -235,6 +236,9 @@ end
 -- Ids are 64-bit; a Lua number holds them up to 2^53.
 local WIDEST = 2 ^ 53
 
+-- Commands in files of their own: name, summary, define(parser), run(args).
+local MODULES = { require "samebits.cli.drift" }
+
 local function make_parser()
   local parser = argparse("samebits", "Token and sequence logprobs, the same bits every time.")
   parser:require_command(true)
@@ -268,6 +272,10 @@ local function make_parser()
 
   repl.define(parser:command("repl", repl.SUMMARY))
 
+  for _, module in ipairs(MODULES) do
+    module.define(parser:command(module.name, module.summary))
+  end
+
   command = parser:command("help", "Print help, on a command if one is named.")
   command:argument("topic", "A command."):args "?"
 
@@ -294,6 +302,7 @@ local function join_negatives(argv)
 end
 
 local COMMANDS = { info = info, logprob = logprob, selftest = run_selftest, repl = run_repl }
+for _, module in ipairs(MODULES) do COMMANDS[module.name] = module.run end
 
 local function run(argv)
   local parser = make_parser()

@@ -73,15 +73,19 @@ local function exists(path)
   return file ~= nil
 end
 
---- Loads one tensor for a role ("logits", "ids", "mask") from FILE or FILE:NAME. A path that exists
--- as it stands wins over a name after a colon. Without a name a .safetensors file must hold one
--- tensor, or one that is called as the role.
+-- The path of FILE or FILE:NAME, and the name if there is one. A path that exists as it stands wins
+-- over a name after a colon.
+local function split_spec(spec)
+  if exists(spec) then return spec end
+  local file, after = spec:match "^(.+):([^:]+)$"
+  if file and exists(file) then return file, after end
+  return spec
+end
+
+--- Loads one tensor for a role ("logits", "ids", "mask") from FILE or FILE:NAME. Without a name a
+-- .safetensors file must hold one tensor, or one that is called as the role.
 local function load_one(spec, role)
-  local path, name = spec, nil
-  if not exists(spec) then
-    local file, after = spec:match "^(.+):([^:]+)$"
-    if file and exists(file) then path, name = file, after end
-  end
+  local path, name = split_spec(spec)
   if name then return load(path, name) end
   local loaded, why = load(path)
   if not loaded or tensor.is_tensor(loaded) then return loaded, why end
@@ -123,6 +127,6 @@ M.load = misuse.guard(load)
 -- @return true, or nil and a message
 M.save = misuse.guard(save)
 
-M.load_one = load_one
+M.load_one, M.split_spec = load_one, split_spec
 
 return M

@@ -10,6 +10,8 @@ intptr_t samebits_libc_write(int fd, const void *data, size_t size) __asm__("wri
 void *samebits_libc_mmap(void *at, size_t size, int protection, int flags, int fd, int64_t offset)
   __asm__("mmap");
 int samebits_libc_munmap(void *at, size_t size) __asm__("munmap");
+int samebits_libc_madvise(void *at, size_t size, int advice) __asm__("madvise");
+long samebits_libc_sysconf(int name) __asm__("sysconf");
 int samebits_libc_statx(int dir, const char *path, int flags, unsigned int mask, void *out)
   __asm__("statx");
 int samebits_libc_rename(const char *from, const char *to) __asm__("rename");
@@ -89,6 +91,21 @@ function M.map(fd, size)
 end
 
 function M.unmap(at, size) C.samebits_libc_munmap(at, size) end
+
+local SC_PAGESIZE, MADV_DONTNEED = 30, 4
+
+--- Gives the pages of a map back that lie in `size` bytes from `at`, the one `at` is in included,
+-- the last one, if it goes on, not. They are read again when they are touched; what was written to
+-- them is lost. A hint: it cannot fail.
+function M.forget(at, size)
+  local page = tonumber(C.samebits_libc_sysconf(SC_PAGESIZE))
+  local first = tonumber(ffi.cast("uintptr_t", at))
+  local from = first - first % page
+  local past = first + size - (first + size) % page
+  if past <= from then return end
+  C.samebits_libc_madvise(ffi.cast("void *", ffi.cast("uintptr_t", from)), past - from,
+                          MADV_DONTNEED)
+end
 
 --- Writes `size` bytes; true, or nil. Large ones go in pieces: a single write ends before 2 GiB.
 function M.write(fd, data, size)

@@ -111,8 +111,8 @@ describe("the module", function()
     for name in pairs(samebits) do names[#names + 1] = name end
     table.sort(names)
     assert.same({
-      "abi", "backends", "batch", "batch_from", "bits", "debug", "empty", "is_tensor", "load",
-      "logprob", "mask_from_lengths", "mask_from_splits", "numerics", "open", "pack", "pad",
+      "abi", "backends", "batch", "batch_from", "bits", "debug", "drift", "empty", "is_tensor",
+      "load", "logprob", "mask_from_lengths", "mask_from_splits", "numerics", "open", "pack", "pad",
       "pinned", "same_bits", "save", "tensor", "ulp", "version", "zeros",
     }, names)
   end)

@@ -1,0 +1,153 @@
+--- `samebits drift A B`: compares two sets of logprobs or logits, and says why they differ.
+--
+-- Exit status: 0 equal, 1 drift, 2 what was given cannot be used.
+
+local ffi = require "ffi"
+local drift = require "samebits.drift"
+
+if not pcall(function() return ffi.C.isatty end) then ffi.cdef "int isatty(int fd);" end
+ffi.cdef [[
+typedef struct samebits_window { unsigned short rows, columns, x, y; } samebits_window;
+int samebits_libc_ioctl(int fd, unsigned long request, ...) __asm__("ioctl");
+]]
+
+local M = {}
+
+M.name = "drift"
+M.summary = "Compare two sets of logprobs or logits bit by bit, and say why they differ."
+
+M.epilog = [[
+A is the policy that the tokens were sampled from (the rollout), B the other one
+(the trainer). Each is a FILE or FILE:NAME: a .npy file of logprobs [B, T] or
+[N], or of logits [B, T, V]; or a .safetensors file that holds logprobs, logits,
+ids, mask, cu_seqlens, temperature, kept: all that is there is used. Logits need
+ids. With the logits of a side the report can tell a wrong temperature, kept set
+or padding from an op that differs, and that from logits that differ already.
+
+Exit status: 0 equal, 1 drift, 2 something given cannot be used.
+
+    samebits drift rollout.safetensors trainer.safetensors
+    samebits drift old.npy new.npy --logits-b logits.npy --ids ids.npy
+    samebits drift dump.safetensors:old dump.safetensors:new --json]]
+
+local function number(low, high, whole)
+  return function(text)
+    local n = tonumber(text)
+    if n and n >= low and n <= high and (not whole or n % 1 == 0) then return n end
+    return nil, ("'%s' is not %s from %g to %g"):format(text, whole and "an integer" or "a number",
+                                                        low, high)
+  end
+end
+
+--- Adds the command's arguments to its argparse parser.
+function M.define(command)
+  command:epilog(M.epilog)
+  command:argument("a", "The side that the tokens were sampled from."):argname "A"
+  command:argument("b", "The other side."):argname "B"
+  local function tensor(option, text) command:option(option, text):argname "FILE[:NAME]" end
+  tensor("--ids", "Target ids, [B, T] or [N].")
+  tensor("--mask", "The same shape, non-zero where a token counts.")
+  tensor("--cu-seqlens", "[B + 1]: where the sequences of [N] tokens start and end.")
+  for _, side in ipairs { "a", "b" } do
+    local label = side:upper()
+    tensor("--logits-" .. side, ("Logits behind %s, where %s is logprobs."):format(label, label))
+  end
+  command:option("--temperature", "Of both sides: a number, or FILE[:NAME] with one a token.")
+    :argname "T"
+  command:option("--temperature-a", "Of A."):argname "T"
+  command:option("--temperature-b", "Of B."):argname "T"
+  for _, side in ipairs { "a", "b" } do
+    tensor("--kept-" .. side, ("Kept sets of %s (top-k, top-p, grammar), a row a token."):format(
+      side:upper()))
+  end
+  command:option("--vocab", "Ids of the vocabulary, where logits have padding behind them.", nil,
+                 number(1, 2 ^ 31, true)):argname "V"
+  command:option("--name-a", "What to call A."):argname "NAME"
+  command:option("--name-b", "What to call B."):argname "NAME"
+  command:option("--ignore-index", "The id of tokens that do not count.", nil,
+                 number(-2 ^ 53, 2 ^ 53, true)):argname "N"
+  command:flag("--shift", "Logits of row t score id t + 1 of the same sequence.")
+  command:option("--near", "Nats within which a token counts as nearly explained.", nil,
+                 number(0, 1)):argname "NATS"
+  command:option("--worst", "How many of the worst tokens to list.", nil, number(0, 10000, true))
+    :argname "N"
+  command:option("--memory", "MiB of logits to hold at a time (256).", nil,
+                 number(1, 2 ^ 30, true)):argname "MIB"
+  command:option("--backend", "cpu, cuda or auto: where to compute."):argname "NAME"
+  command:option("--threads", "cpu: threads to work with.", nil, number(1, 1024, true)):argname "N"
+  command:flag("--json", "Print one JSON object.")
+  command:flag("--quiet", "Print nothing but errors: the exit status tells.")
+end
+
+local function number_or_path(text) return text and (tonumber(text) or text) end
+
+-- Columns of the terminal; COLUMNS where it is set, 80 where nothing says.
+local function width(fd)
+  local columns = tonumber(os.getenv "COLUMNS")
+  if columns and columns >= 40 then return columns end
+  local TIOCGWINSZ, window = 0x5413, ffi.new "samebits_window[1]"
+  if ffi.C.samebits_libc_ioctl(fd, TIOCGWINSZ, window) == 0 and window[0].columns >= 40 then
+    return window[0].columns
+  end
+  return 80
+end
+
+local PERIOD = 0.1 -- seconds between two looks of the progress bar
+local QUIET = 0.5  -- seconds before the first one
+
+-- A bar on stderr, if that is a terminal.
+local function progress()
+  if ffi.C.isatty(2) ~= 1 then return nil end
+  local start, last, shown = os.clock(), 0, false
+  return function(done, total, what)
+    local now = os.clock()
+    if done == total and shown then
+      io.stderr:write "\r\27[K"
+      shown = false
+    elseif now - start > QUIET and now - last > PERIOD and done < total then
+      last, shown = now, true
+      local room = math.max(10, math.min(40, width(2) - 30))
+      local full = math.floor(room * done / total)
+      io.stderr:write(("\r\27[K%-10s [%s%s] %3d %%"):format(what, ("#"):rep(full),
+        ("."):rep(room - full), math.floor(100 * done / total)))
+    end
+  end
+end
+
+local function unusable(message)
+  io.stderr:write("samebits: ", (tostring(message):gsub("%s*\n%s*", " ")), "\n")
+  return 2
+end
+
+local function put(text)
+  local ok, why = io.stdout:write(text)
+  if ok then ok, why = io.stdout:flush() end
+  if not ok then return unusable("cannot write the output: " .. tostring(why)) end
+end
+
+--- Runs the command with argparse's result. The exit status.
+function M.run(args)
+  local ok, report, why = pcall(drift.drift, args.a, args.b, {
+    ids = args.ids, mask = args.mask, cu_seqlens = args.cu_seqlens, vocab = args.vocab,
+    temperature = number_or_path(args.temperature),
+    a = { logits = args.logits_a, temperature = number_or_path(args.temperature_a),
+          kept = args.kept_a, name = args.name_a },
+    b = { logits = args.logits_b, temperature = number_or_path(args.temperature_b),
+          kept = args.kept_b, name = args.name_b },
+    ignore_index = args.ignore_index, shift = args.shift, near = args.near, worst = args.worst,
+    memory = args.memory and args.memory * 2 ^ 20, backend = args.backend, threads = args.threads,
+    progress = progress(),
+  })
+  if not ok then return unusable(report) end
+  if not report then return unusable(why) end
+  local failed
+  if args.json then
+    failed = put(report:json())
+  elseif not args.quiet then
+    local tty = ffi.C.isatty(1) == 1
+    failed = put(report:text { width = width(1), color = tty and not os.getenv "NO_COLOR" })
+  end
+  return failed or (report.equal and 0 or 1)
+end
+
+return M

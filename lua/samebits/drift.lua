@@ -1,0 +1,293 @@
+--- Drift: two sets of logprobs of the same tokens, or of logits, compared bit by bit, and why they
+-- differ.
+--
+--     local report = samebits.drift("rollout.safetensors", "trainer.safetensors")
+--     print(report:text())
+--
+-- docs/drift.md says what may be given and what a report holds.
+-- @module samebits.drift
+
+local ffi = require "ffi"
+local causes = require "samebits.drift.causes"
+local context = require "samebits.context"
+local misuse = require "samebits.misuse"
+local report = require "samebits.drift.report"
+local scorer = require "samebits.drift.scorer"
+local sides = require "samebits.drift.sides"
+local tally = require "samebits.drift.tally"
+local temperature = require "samebits.drift.temperature"
+local tensor = require "samebits.tensor"
+local constants = require "samebits.cdef"
+
+local raise = misuse.raise
+
+local OPTIONS = {
+  ids = true, mask = true, cu_seqlens = true, temperature = true, kept = true, vocab = true,
+  a = true, b = true, names = true, ignore_index = true, shift = true, near = true, worst = true,
+  memory = true, backend = true, threads = true, isa = true, progress = true,
+}
+
+local MIB = 2 ^ 20
+
+--- Bytes of logits that are looked at together, both sides', where `memory` says nothing else.
+local MEMORY = 256 * MIB
+local LEAST = MIB
+
+-- Tokens at a time, at most.
+local CHUNK = 65536
+
+local function number(name, value, default, low, high)
+  if value == nil then return default end
+  if type(value) ~= "number" or not (value >= low and value <= high) then
+    raise("drift: %s: expected a number from %g to %g, got %s", name, low, high, tostring(value))
+  end
+  return value
+end
+
+local function shift_of(value)
+  if value == nil or value == false or value == 0 then return 0 end
+  if value == true or value == 1 then return 1 end
+  raise("drift: shift: expected 0, 1 or a boolean, got %s", tostring(value))
+end
+
+local function options(meta)
+  if meta == nil then meta = {} end
+  if type(meta) ~= "table" or tensor.is_tensor(meta) then
+    raise("drift: expected a table of options, got %s", type(meta))
+  end
+  for key in pairs(meta) do
+    if not OPTIONS[key] then raise("drift: unknown option '%s'", tostring(key)) end
+  end
+  if meta.names ~= nil and (type(meta.names) ~= "table" or type(meta.names[1]) ~= "string" or
+                            type(meta.names[2]) ~= "string") then
+    raise "drift: names: expected two strings"
+  end
+  if meta.progress ~= nil and type(meta.progress) ~= "function" then
+    raise("drift: progress: expected a function, got %s", type(meta.progress))
+  end
+  return {
+    near = number("near", meta.near, 1e-5, 0, 1), worst = number("worst", meta.worst, 10, 0, 1e4),
+    memory = number("memory", meta.memory, MEMORY, LEAST, 2 ^ 53),
+    ignore_index = number("ignore_index", meta.ignore_index, constants.SB_IGNORE_INDEX,
+                          -2 ^ 53, 2 ^ 53),
+    shift = shift_of(meta.shift), progress = meta.progress or function() end,
+  }, meta
+end
+
+-- Rows at a time: as many as their logits have room for.
+local function chunk_rows(a, b, memory)
+  local bytes = 0
+  for _, side in ipairs { a, b } do
+    if side.logits then bytes = bytes + side.width * side.logits.itemsize end
+  end
+  return math.max(1, math.min(CHUNK, math.floor(memory / math.max(bytes, 1))))
+end
+
+local READ = {
+  int8 = "const int8_t *", uint8 = "const uint8_t *", bool = "const uint8_t *",
+  int16 = "const int16_t *", int32 = "const int32_t *", int64 = "const int64_t *",
+}
+
+-- f(i, x) of integers first .. first + n - 1.
+local function each_integer(t, first, n, f)
+  local slice = t:slice(0, first, first + n):to "cpu":contiguous()
+  local p = ffi.cast(READ[slice.dtype], slice.ptr)
+  for i = 0, n - 1 do f(i, p[i]) end
+end
+
+-- Which rows of a chunk are active on a side: uint8 [n].
+local function active(side, first, n, layout, opts)
+  local out = tensor.zeros({ n }, "uint8")
+  local flags = ffi.cast("uint8_t *", out.ptr)
+  ffi.fill(flags, n, 1)
+  if side.mask then
+    each_integer(side.mask, first, n, function(i, x) if x == 0 then flags[i] = 0 end end)
+  end
+  if side.ids then
+    local ignored = ffi.cast("int64_t", opts.ignore_index)
+    each_integer(side.ids, first, n, function(i, x) if x == ignored then flags[i] = 0 end end)
+  end
+  if opts.shift == 1 then
+    for i = 0, n - 1 do
+      local b, position = layout.place(first + i)
+      if position == 0 and b >= 0 then flags[i] = 0 end
+    end
+  end
+  return out
+end
+
+-- The logprobs of a chunk as fp32: as they are given, or the contract's.
+local function values(score, side, first, n, flags)
+  if not side.logprobs then return score:rows(side, first, n, flags) end
+  return side.logprobs:slice(0, first, first + n):to "cpu":to("float32"):contiguous()
+end
+
+local function words(t) return ffi.cast("const int32_t *", t.ptr) end
+
+-- How many of a side's active values fp32 cannot hold: float64's.
+local function inexact(side, first, n, flags, made)
+  if not side.logprobs or side.logprobs.dtype ~= "float64" then return 0 end
+  local given = side.logprobs:slice(0, first, first + n):contiguous()
+  local p, q = ffi.cast("const double *", given.ptr), ffi.cast("const float *", made.ptr)
+  local is_active, w, count = ffi.cast("const uint8_t *", flags.ptr), words(made), 0
+  for i = 0, n - 1 do
+    if is_active[i] ~= 0 and not tally.is_nan(w[i]) and p[i] ~= q[i] then count = count + 1 end
+  end
+  return count
+end
+
+-- The first pass: everything but causes.
+local function compare(run)
+  local a, b, layout, opts, score = run.a, run.b, run.layout, run.opts, run.score
+  local count = tally.new(layout, opts.worst)
+  run.tally, run.chunks = count, {}
+  local both = a.logits and b.logits and a.vocab == b.vocab
+  for first = 0, layout.rows - 1, run.step do
+    local n = math.min(run.step, layout.rows - first)
+    local on_a, on_b = active(a, first, n, layout, opts), active(b, first, n, layout, opts)
+    for _, pair in ipairs { { a, on_a }, { b, on_b } } do
+      if pair[1].logits then scorer.check_ids(pair[1], first, n, pair[2], layout) end
+    end
+    local x, y = values(score, a, first, n, on_a), values(score, b, first, n, on_b)
+    a.inexact = (a.inexact or 0) + inexact(a, first, n, on_a, x)
+    b.inexact = (b.inexact or 0) + inexact(b, first, n, on_b, y)
+    local each = run.cpu:compare(x, y)
+    local flags = tensor.zeros({ n }, "uint8")
+    local p, q = ffi.cast("const uint8_t *", on_a.ptr), ffi.cast("const uint8_t *", on_b.ptr)
+    local different = count:add(first, n, words(x), words(y), p, q, {
+      ratio = ffi.cast("const float *", each.ratio.ptr),
+      k1 = ffi.cast("const float *", each.k1.ptr), k2 = ffi.cast("const float *", each.k2.ptr),
+      k3 = ffi.cast("const float *", each.k3.ptr),
+    }, ffi.cast("uint8_t *", flags.ptr))
+    if both then
+      for i = 0, n - 1 do
+        if p[i] ~= 0 and q[i] ~= 0 then
+          run.rows_compared = run.rows_compared + 1
+          if not score:same_logits(a, b, first + i) then
+            run.rows_different = run.rows_different + 1
+          end
+        end
+      end
+    end
+    if different > 0 then run.chunks[#run.chunks + 1] = { first = first, n = n } end
+    score:forget(a, first, n)
+    score:forget(b, first, n)
+    opts.progress(first + n, layout.rows, "comparing")
+  end
+  count:finish()
+end
+
+-- Temperatures that the tokens which differ speak for, by the labels of two sides: the one with the
+-- logits and the one with the values.
+local function fit(run)
+  local score, taus, count = run.score, {}, run.tally
+  local seen, probes = {}, {}
+  for _, list in ipairs { count.worst, count.probe } do
+    for _, entry in ipairs(list) do
+      if not seen[entry.row] and entry.rank < math.huge then
+        seen[entry.row] = true
+        probes[#probes + 1] = entry
+      end
+    end
+  end
+  table.sort(probes, function(x, y)
+    if x.rank ~= y.rank then return x.rank > y.rank end
+    return x.row < y.row
+  end)
+  for _, pair in ipairs {
+    { run.a, run.b }, { run.b, run.a }, { run.a, run.a }, { run.b, run.b },
+  } do
+    local side, target = pair[1], pair[2]
+    -- A side's own logits, only where the other one has none.
+    local only = not (run.a.logits and run.b.logits)
+    if side.logits and (side ~= target or side.logprobs and only) then
+      local list, field = {}, target.label:lower()
+      for i, entry in ipairs(probes) do
+        list[i] = { row = entry.row, value = tally.value(entry[field]) }
+      end
+      local tau = side.temperature
+      taus[side.label .. target.label] = temperature.fit(list,
+        function(row, try) return score:at(side, row, try) end,
+        function(row) return type(tau) == "number" and tau or tau:get(row) end,
+        run.opts.near)
+    end
+  end
+  return taus
+end
+
+-- The second pass: only chunks in which tokens differ.
+local function explain(run)
+  local a, b, score, count = run.a, run.b, run.score, run.tally
+  local entries = {}
+  for _, entry in ipairs(count.worst) do entries[entry.row] = entry end
+  if count.first then entries[count.first.row] = count.first end
+  local why = causes.new(a, b, score, run.opts.near, fit(run), run.layout)
+  for k, chunk in ipairs(run.chunks) do
+    local first, n = chunk.first, chunk.n
+    local on_a = active(a, first, n, run.layout, run.opts)
+    local on_b = active(b, first, n, run.layout, run.opts)
+    local x, y = values(score, a, first, n, on_a), values(score, b, first, n, on_b)
+    local flags = tensor.zeros({ n }, "uint8")
+    local flag, p, q = ffi.cast("uint8_t *", flags.ptr), words(x), words(y)
+    local left, right = ffi.cast("uint8_t *", on_a.ptr), ffi.cast("uint8_t *", on_b.ptr)
+    for i = 0, n - 1 do
+      if left[i] ~= 0 and right[i] ~= 0 and p[i] ~= q[i] then flag[i] = 1 end
+    end
+    why:add { first = first, n = n, a = p, b = q, flags = flags, wanted = entries }
+    score:forget(a, first, n)
+    score:forget(b, first, n)
+    run.opts.progress(k, #run.chunks, "explaining")
+  end
+  run.causes, run.unexplained = why:finish(entries)
+  run.op = why.op
+end
+
+local function drift(a, b, meta)
+  local opts
+  opts, meta = options(meta)
+  local first, second, layout = sides.read(a, b, meta)
+  if not first then return nil, second end
+  if meta.names then
+    first.name, second.name = first.name or meta.names[1], second.name or meta.names[2]
+  end
+  local cpu, ctx, message
+  cpu, message = context.open "cpu"
+  if not cpu then return nil, message end
+  ctx, message = context.open(meta.backend or "cpu", { threads = meta.threads, isa = meta.isa })
+  if not ctx then return nil, message end
+  local run = {
+    a = first, b = second, layout = layout, opts = opts, cpu = cpu, rows_compared = 0,
+    rows_different = 0, step = chunk_rows(first, second, opts.memory), causes = {}, unexplained = 0,
+    score = scorer.new(ctx, opts.ignore_index, opts.shift),
+  }
+  function run.ratio(x, y) return cpu:compare(x, y, { outputs = { "ratio" } }).ratio end
+  local made, why = scorer.catch(function()
+    compare(run)
+    if run.tally.different > 0 then explain(run) end
+    return report.new(run)
+  end)
+  ctx:close()
+  cpu:close()
+  if not made then return nil, why end
+  return made
+end
+
+local M = {}
+
+--- Compares two sides, A (the policy that the tokens were sampled from) and B.
+-- @param a logprobs [B, T] or [N], or logits [B, T, V] or [N, V]: a tensor, nested lists, a
+-- DLManagedTensor *, the path of a .npy or .safetensors file (FILE:NAME names a tensor in it); or a
+-- table of what is known of the side: `logprobs`, `logits`, `ids`, `mask`, `temperature`, `kept`,
+-- `cu_seqlens`, `vocab`, `name`, each as here
+-- @param b likewise
+-- @tparam[opt] table meta what holds for both sides: the same fields; `a` and `b`: tables of fields
+-- of one side, for sides that are no tables; `names`: of the two; `ignore_index` (-100); `shift`:
+-- the logits of row t score id t + 1; `near` (1e-5): nats within which a token counts as nearly
+-- explained; `worst` (10): how many of the worst tokens to list; `memory` (256 MiB): bytes of
+-- logits to look at together; `backend` ("cpu"), `threads`, `isa`: where to compute; `progress`: a
+-- function of done, total and what is under way
+-- @treturn table a report; or nil and a message where a file or a backend cannot be used. What does
+-- not fit together is an error.
+M.drift = misuse.guard(drift)
+
+return M

@@ -1,0 +1,402 @@
+--- Why tokens differ: suppositions, each computed again for every token that differs, and counted
+-- by how many it explains.
+--
+-- A supposition predicts one side's value. It explains a token exactly where the prediction has the
+-- value's bits; nearly where it is within `near` nats and has taken away all but an eighth of the
+-- difference at most. What was fitted to the data (a temperature) or could hold by chance (a
+-- rounding, a move) has to explain two tokens exactly, or three and half of them all nearly, to be
+-- told at all.
+
+local ffi = require "ffi"
+local half = require "samebits.half"
+local tally = require "samebits.drift.tally"
+local rows = require "samebits.drift.rows"
+
+local value_of, word_of, is_nan = tally.value, tally.word, tally.is_nan
+
+local M = {}
+
+local LEFT = 1 / 8 -- of the difference, for "nearly"
+
+--- What may be the cause, in the order in which tokens are given to them.
+M.ORDER = {
+  "id", "mask", "temperature", "kept", "padding", "settings", "container", "position", "target",
+  "lse", "op", "logits", "op_and_logits",
+}
+
+local Causes = {}
+Causes.__index = Causes
+
+local function name(side) return side.name or side.label end
+
+local function number(x) return ("%.9g"):format(x) end
+
+local function rounded(dtype, v)
+  if dtype == "bfloat16" then return half.from_bfloat16(half.to_bfloat16(v)) end
+  return half.from_float16(half.to_float16(v))
+end
+
+local function add(self, hypothesis)
+  hypothesis.exactly, hypothesis.nearly, hypothesis.index = 0, 0, #self.list
+  self.list[#self.list + 1] = hypothesis
+  return hypothesis
+end
+
+-- Suppositions about a side's settings: its logits, scored as if it had been given others.
+local function settings(self, source, other)
+  local of, to = name(source), name(other)
+  local all, several = {}, 0
+  local function suppose(cause, suppositions, ...)
+    add(self, { cause = cause, source = source, target = other, base = source,
+                suppose = suppositions,
+                text = ("%s is the logprob of %s's logits %s"):format(to, of, (...)) })
+    for key, value in pairs(suppositions) do all[key] = value end
+    several = several + 1
+  end
+  if source.temperature ~= other.temperature then
+    local tau = other.temperature
+    suppose("temperature", { temperature = tau }, type(tau) == "number" and
+            ("at temperature %s, %s's setting"):format(number(tau), to) or
+            ("at %s's temperatures"):format(to))
+  end
+  local narrower = other.vocab and other.vocab < source.vocab
+  if source.kept ~= other.kept and not (other.kept and narrower) then
+    suppose("kept", { kept = other.kept and other or false },
+            other.kept and ("within %s's kept sets"):format(to) or "without kept sets")
+  end
+  if narrower then
+    suppose("padding", { vocab = other.vocab },
+            ("below id %d; the %d behind them are padding"):format(other.vocab,
+                                                                   source.vocab - other.vocab))
+  end
+  if several > 1 then
+    suppose("settings", all, ("with all of %s's settings"):format(to))
+  end
+end
+
+-- Temperatures that were fitted to a side's logits and the values of `target`.
+local function fitted(self, source, target, taus)
+  local of, to = name(source), name(target)
+  for _, tau in ipairs(taus or {}) do
+    add(self, { cause = "temperature", source = source, target = target, base = source,
+                fitted = true, suppose = { temperature = tau }, temperature = tau,
+                text = ("%s is the logprob of %s logits at temperature %s (%s was given %s)")
+                  :format(to, source == target and "its own" or of .. "'s", number(tau), of,
+                          type(source.temperature) == "number" and
+                          "with " .. number(source.temperature) or "with others") })
+  end
+end
+
+-- Suppositions about the values alone.
+local function of_values(self, a, b)
+  for _, pair in ipairs { { a, b }, { b, a } } do
+    local from, to = pair[1], pair[2]
+    for _, dtype in ipairs { "bfloat16", "float16" } do
+      add(self, { cause = "container", fitted = true, from = from, round = dtype,
+                  text = ("%s is %s, rounded to %s"):format(name(to), name(from), dtype) })
+    end
+  end
+  for _, by in ipairs { -1, 1 } do
+    add(self, { cause = "position", fitted = true, by = by,
+                text = ("%s's token t is %s's token t %s 1"):format(name(b), name(a),
+                                                               by < 0 and "-" or "+") })
+  end
+end
+
+--- For two sides; `scorer` computes, `near` is a number of nats. taus: fitted temperatures by the
+-- labels of the side whose logits and of the side whose values they were fitted to ("AB").
+function M.new(a, b, scorer, near, taus, layout)
+  local self = setmetatable({
+    a = a, b = b, scorer = scorer, near = near, layout = layout, list = {}, combinations = {},
+    total = 0, op = { A = { checked = 0, different = 0, max_ulps = 0 },
+                      B = { checked = 0, different = 0, max_ulps = 0 } },
+  }, Causes)
+  if a.ids ~= b.ids then
+    self.id = add(self, { cause = "id", text = "the target ids differ" })
+  end
+  for _, side in ipairs { a, b } do
+    if a.logits or b.logits then
+      self["zero " .. side.label] = add(self, {
+        cause = "mask",
+        text = ("%s is exactly 0, as masked tokens are; their logprobs are not"):format(name(side)),
+      })
+    end
+  end
+  for _, pair in ipairs { { a, b }, { b, a } } do
+    local side, other = pair[1], pair[2]
+    if side.logits then
+      settings(self, side, other)
+      for _, target in ipairs { other, side } do
+        fitted(self, side, target, taus[side.label .. target.label])
+      end
+    end
+  end
+  of_values(self, a, b)
+  self.rows = rows.new(self, add)
+  if a.logits and b.logits then
+    self.by_op = add(self, { cause = "op", fact = true,
+      text = "both sides' logits are the same, and the contract gives them one value: the op " ..
+             "differs" })
+    self.by_logits = add(self, { cause = "logits", fact = true,
+      text = "the logits already differ, at the target and elsewhere" })
+    self.by_both = add(self, { cause = "op_and_logits", fact = true,
+      text = "the logits already differ, and the op differs as well" })
+  end
+  return self
+end
+
+-- Whether two encodings are one value, or within `near` of each other.
+local function close(self, x, y)
+  if x == y then return true end
+  return not is_nan(x) and not is_nan(y) and math.abs(value_of(x) - value_of(y)) <= self.near
+end
+
+--- Notes that a hypothesis predicts `got` for token i of the chunk, where `want` stands and `have`
+-- is the other side's value (all words). What changes nothing explains nothing: `base` is what the
+-- contract gives without it. A side's values from its own logits explain a difference only where
+-- the other side has what the contract gives for them.
+function Causes:judge(hypothesis, i, got, want, have, base)
+  if got == base then return end
+  if hypothesis.source == hypothesis.target and hypothesis.base == hypothesis.source and
+     not close(self, base, have) then
+    return
+  end
+  local key = 2 ^ hypothesis.index
+  if got == want then
+    self.exact[i] = self.exact[i] + key
+    return
+  end
+  if is_nan(got) or is_nan(want) or is_nan(have) then return end
+  local left = math.abs(value_of(got) - value_of(want))
+  if left <= self.near and left <= LEFT * math.abs(value_of(have) - value_of(want)) then
+    self.nearly[i] = self.nearly[i] + key
+  end
+end
+
+function Causes:holds(hypothesis, i) self.exact[i] = self.exact[i] + 2 ^ hypothesis.index end
+
+local function words(t) return ffi.cast("const int32_t *", t.ptr) end
+
+local function id_reader(ids)
+  local element = require "samebits.element"
+  local read, p, step = element.read[ids.dtype], ids.ptr, ids.strides[1]
+  return function(row) return read(p, row * step) end
+end
+
+-- What the values of a chunk say by themselves.
+local function judge_values(self, chunk, i)
+  local x, y = chunk.a[i], chunk.b[i]
+  for _, h in ipairs(self.list) do
+    if h.round and not is_nan(x) and not is_nan(y) then
+      local from, to = x, y
+      if h.from == self.b then from, to = y, x end
+      if word_of(rounded(h.round, value_of(from))) == to then self:holds(h, i) end
+    elseif h.by then
+      -- Neighbours in the chunk, of the same sequence, that are not the same everywhere.
+      local j = i + h.by
+      local row = chunk.first + i
+      local sequence = self.layout.place(row)
+      local low, past = self.layout.bounds(sequence)
+      if j >= 0 and j < chunk.n and row + h.by >= low and row + h.by < past and
+         chunk.a[j] == y and y ~= 0 then
+        self:holds(h, i)
+      end
+    end
+  end
+end
+
+-- Computes both sides' logprobs by the contract, and tells the op from the logits.
+local function judge_op(self, chunk, own)
+  local flags = chunk.flag
+  for _, side in ipairs { self.a, self.b } do
+    local want = side == self.a and chunk.a or chunk.b
+    local got = own[side.label]
+    local zero = self["zero " .. side.label]
+    if got and side.logprobs then
+      local op = self.op[side.label]
+      for i = 0, chunk.n - 1 do
+        if flags[i] ~= 0 then
+          op.checked = op.checked + 1
+          if got[i] ~= want[i] then
+            op.different = op.different + 1
+            local ulps = tally.ulps(got[i], want[i])
+            if ulps and ulps > op.max_ulps then op.max_ulps = ulps end
+          end
+        end
+      end
+    end
+    local other = own[side == self.a and "B" or "A"]
+    if zero then
+      for i = 0, chunk.n - 1 do
+        local truth = got or other
+        if flags[i] ~= 0 and want[i] == 0 and truth[i] ~= 0 then self:holds(zero, i) end
+      end
+    end
+  end
+  if not self.by_op then return end
+  local p, q = own.A, own.B
+  for i = 0, chunk.n - 1 do
+    if flags[i] ~= 0 then
+      local x, y = chunk.a[i], chunk.b[i]
+      if p[i] == q[i] then
+        if chunk.same[i] ~= 0 then self:holds(self.by_op, i) end
+      elseif p[i] == x and q[i] == y then
+        if chunk.same[i] == 0 then self:holds(self.by_logits, i) end
+      elseif chunk.same[i] == 0 then
+        local bad = is_nan(p[i]) or is_nan(q[i]) or is_nan(x) or is_nan(y)
+        local given = not bad and value_of(y) - value_of(x)
+        local left = not bad and math.abs(value_of(q[i]) - value_of(p[i]) - given)
+        if not bad and left <= self.near and left <= LEFT * math.abs(given) then
+          self.nearly[i] = self.nearly[i] + 2 ^ self.by_logits.index
+        else
+          self:holds(self.by_both, i)
+        end
+      end
+    end
+  end
+end
+
+-- How many tokens each set of suppositions explains.
+local function collect(self, chunk)
+  for i = 0, chunk.n - 1 do
+    if chunk.flag[i] ~= 0 then
+      self.total = self.total + 1
+      local exact, nearly = self.exact[i], self.nearly[i]
+      local by = self.combinations[exact]
+      if not by then
+        by = {}
+        self.combinations[exact] = by
+      end
+      by[nearly] = (by[nearly] or 0) + 1
+      local rank = chunk.wanted[chunk.first + i]
+      if rank then rank.exact, rank.nearly = exact, nearly end
+    end
+  end
+end
+
+--- A chunk: `first`, `n`, words `a` and `b`, `flags` (uint8 [n]: tokens that differ) and `wanted`:
+-- entries by row that are to know their causes.
+function Causes:add(chunk)
+  local n = chunk.n
+  self.exact, self.nearly = ffi.new("double[?]", n), ffi.new("double[?]", n)
+  chunk.flag = ffi.cast("const uint8_t *", chunk.flags.ptr)
+  local flags, scorer = chunk.flag, self.scorer
+  local own, held = {}, {}
+  for _, side in ipairs { self.a, self.b } do
+    if side.logits then
+      held[side.label] = scorer:rows(side, chunk.first, n, chunk.flags)
+      own[side.label] = words(held[side.label])
+    end
+  end
+  if self.id then
+    local left, right = id_reader(self.a.ids), id_reader(self.b.ids)
+    for i = 0, n - 1 do
+      if flags[i] ~= 0 and left(chunk.first + i) ~= right(chunk.first + i) then
+        self:holds(self.id, i)
+      end
+    end
+  end
+  for i = 0, n - 1 do if flags[i] ~= 0 then judge_values(self, chunk, i) end end
+  for _, h in ipairs(self.list) do
+    if h.suppose then
+      local token = scorer:rows(h.source, chunk.first, n, chunk.flags, h.suppose)
+      local got = words(token)
+      local want, have = chunk.b, chunk.a
+      if h.target == self.a then want, have = have, want end
+      for i = 0, n - 1 do
+        if flags[i] ~= 0 then
+          self:judge(h, i, got[i], want[i], have[i], own[h.base.label][i])
+        end
+      end
+    end
+  end
+  if own.A or own.B then
+    chunk.same, chunk.own = ffi.new("uint8_t[?]", n), own
+    self.rows:add(chunk)
+    judge_op(self, chunk, own)
+  end
+  collect(self, chunk)
+end
+
+local function bit_of(set, index) return math.floor(set / 2 ^ index) % 2 == 1 end
+
+local RANK = {}
+for i, cause in ipairs(M.ORDER) do RANK[cause] = i end
+
+-- Suppositions that may be told, in order.
+local function accepted(self)
+  local out = {}
+  for _, h in ipairs(self.list) do
+    h.exactly, h.nearly = 0, 0
+    for exact, by in pairs(self.combinations) do
+      for nearly, count in pairs(by) do
+        if bit_of(exact, h.index) then
+          h.exactly = h.exactly + count
+        elseif bit_of(nearly, h.index) then
+          h.nearly = h.nearly + count
+        end
+      end
+    end
+    local near_enough = h.nearly >= 3 and 2 * h.nearly >= self.total
+    local enough = h.exactly >= 2 or near_enough
+    if not h.fitted then enough = h.exactly + h.nearly > 0 end
+    if enough then out[#out + 1] = h end
+  end
+  table.sort(out, function(x, y)
+    if (x.fact or false) ~= (y.fact or false) then return not x.fact end
+    if RANK[x.cause] ~= RANK[y.cause] then return RANK[x.cause] < RANK[y.cause] end
+    if x.exactly ~= y.exactly then return x.exactly > y.exactly end
+    return x.index < y.index
+  end)
+  return out
+end
+
+-- The supposition that a token is given to, and whether exactly.
+local function assigned(list, exact, nearly)
+  for _, fact in ipairs { false, true } do
+    for _, h in ipairs(list) do
+      if (h.fact or false) == fact and bit_of(exact, h.index) then return h, true end
+    end
+    for _, h in ipairs(list) do
+      if (h.fact or false) == fact and bit_of(nearly, h.index) then return h, false end
+    end
+  end
+end
+
+--- What explains how many: a list of { cause, text, exactly, nearly, tokens, temperature }, in
+-- which each token is counted once in `tokens`, and the number that nothing explains. Entries get
+-- their `cause` and `cause_exact`.
+function Causes:finish(entries)
+  local list, unexplained = accepted(self), 0
+  for _, h in ipairs(list) do h.tokens, h.tokens_exactly = 0, 0 end
+  for exact, by in pairs(self.combinations) do
+    for nearly, count in pairs(by) do
+      local h, exactly = assigned(list, exact, nearly)
+      if h then
+        h.tokens = h.tokens + count
+        if exactly then h.tokens_exactly = h.tokens_exactly + count end
+      else
+        unexplained = unexplained + count
+      end
+    end
+  end
+  for _, entry in pairs(entries) do
+    local h, exactly = assigned(list, entry.exact or 0, entry.nearly or 0)
+    entry.cause, entry.cause_exact = h and h.cause or "unexplained", exactly or false
+  end
+  local out = {}
+  for _, h in ipairs(list) do
+    if h.tokens > 0 then
+      out[#out + 1] = { cause = h.cause, text = h.text, tokens = h.tokens,
+                        tokens_exactly = h.tokens_exactly, exactly = h.exactly, nearly = h.nearly,
+                        temperature = h.temperature }
+    end
+  end
+  table.sort(out, function(x, y)
+    if x.tokens ~= y.tokens then return x.tokens > y.tokens end
+    return x.text < y.text
+  end)
+  return out, unexplained
+end
+
+return M

@@ -1,0 +1,44 @@
+--- A report as JSON. docs/drift.md describes it.
+
+local misuse = require "samebits.misuse"
+
+local M = {}
+
+M.SCHEMA = "samebits.drift/1"
+
+local LISTS = { histogram = true, worst = true, causes = true, bands = true, notes = true,
+                positions = true, worst_sequences = true, sample = true, shape = true }
+
+local KEYS = {
+  "schema", "version", "numerics", "equal", "a", "b", "shape", "sequences", "tokens", "compared",
+  "different", "unexplained", "causes", "cause", "text", "logits", "op", "first", "row", "sequence",
+  "position", "id", "a_hex", "b_hex", "ulps", "max", "histogram", "low", "high", "count",
+  "difference", "ratio", "kl", "finite", "worst", "worst_sequences", "positions", "near", "notes",
+}
+
+-- What JSON has no number for is a string: "inf", "-inf", "nan".
+local function plain(value, key, list_type)
+  if type(value) == "number" then
+    if value ~= value then return "nan" end
+    if value == math.huge then return "inf" elseif value == -math.huge then return "-inf" end
+    return value
+  elseif type(value) == "table" then
+    local out = {}
+    for k, v in pairs(value) do out[k] = plain(v, k) end
+    if LISTS[key] or list_type then setmetatable(out, { __jsontype = "array" }) end
+    return out
+  end
+  return value
+end
+
+function M.format(report)
+  local ok, json = pcall(require, "dkjson")
+  if not ok then misuse.raise "json: needs the Lua module dkjson (Debian: lua-dkjson)" end
+  local out = { schema = M.SCHEMA }
+  for key, value in pairs(report) do
+    if key ~= "sample" then out[key] = plain(value, key) end
+  end
+  return json.encode(out, { keyorder = KEYS, indent = false }) .. "\n"
+end
+
+return M

@@ -1,0 +1,146 @@
+--- What a comparison found. Fields (counts are numbers of tokens):
+--
+-- * `equal`: no token differs, and the same ones are active on both sides;
+-- * `a`, `b`: `label`, `name`, `source` (a path), `logprobs` and `logits`: whether they were given,
+--   `dtype` of the logprobs, `logits_dtype`, `vocab`, `kept` (whether there are kept sets) and
+--   `temperature` ("per token" where it is not one);
+-- * `shape`, `sequences`, and `tokens`: `compared`, `equal`, `different`, `only_a` and `only_b`
+--   (active on that side alone), `inactive`;
+-- * `first`: the first token that differs: `row`, `sequence`, `position`, `id`, `a`, `b`, `a_hex`,
+--   `b_hex`, `ulps` (nil with a NaN), `difference` (b - a), `ratio`, `cause`, `cause_exact`; and
+--   `worst`: a list of such tokens, the largest difference first;
+-- * `ulps`: `max` and `histogram`, a list of `low`, `high`, `count`; `difference`: `mean`,
+--   `mean_abs`, `max_abs`, `histogram`, and `not_finite`: tokens that differ, but by no number;
+-- * `ratio`: of B to A, e^(b - a): `min`, `max`, `mean`, and `bands`, a list of `width`, `inside`,
+--   `outside`; `kl`: means of `k1`, `k2`, `k3`; all of the `finite` tokens, which are finite on
+--   both sides;
+-- * `causes`: a list of `cause`, `text`, `tokens` (each token is given to one cause),
+--   `tokens_exactly`, `exactly` and `nearly` (how many it explains, whatever else does) and, where
+--   it was fitted, `temperature`; `unexplained`;
+-- * `logits`: `compared` and `different` rows, where both sides gave them; `op.a` and `op.b`, of a
+--   side that gave both logprobs and logits: of the tokens that differ, `checked`, `different` from
+--   the contract's, `max_ulps`;
+-- * `positions`: a list of `first`, `last`, `compared`, `different`, `mean`, `max`;
+--   `worst_sequences`: `sequence`, `tokens`, `different`, `sum` (of differences), `not_finite`;
+--   `sample`: tokens { row, a, b } for a plot;
+-- * `near`; `notes`: a list of sentences; `version` and `numerics` of the library.
+
+local ffi = require "ffi"
+local element = require "samebits.element"
+local tally = require "samebits.drift.tally"
+local tensor = require "samebits.tensor"
+local version = require "samebits.lib"
+
+local M = {}
+
+local Report = {}
+Report.__index = Report
+
+local function side_of(side)
+  return {
+    label = side.label, name = side.name, source = side.source,
+    logprobs = side.logprobs ~= nil, logits = side.logits ~= nil,
+    dtype = side.dtype, logits_dtype = side.logits_dtype, vocab = side.vocab,
+    temperature = tensor.is_tensor(side.temperature) and "per token" or side.temperature,
+    kept = side.kept ~= nil,
+  }
+end
+
+local function token_of(run, entry, compare)
+  local ids = run.a.ids or run.b.ids
+  local sequence, position = run.layout.place(entry.row)
+  local a, b = tally.value(entry.a), tally.value(entry.b)
+  local ratio = compare(a, b)
+  return {
+    row = entry.row, sequence = sequence, position = position,
+    id = ids and tonumber(ids:get(entry.row)) or nil, a = a, b = b,
+    a_hex = tally.hex(entry.a), b_hex = tally.hex(entry.b), ulps = tally.ulps(entry.a, entry.b),
+    difference = b - a, ratio = ratio, cause = entry.cause, cause_exact = entry.cause_exact,
+  }
+end
+
+local function plural(n, one, several) return n == 1 and one or several end
+
+local function notes_of(run)
+  local count, out = run.tally, {}
+  local function note(n, ...) if n > 0 then out[#out + 1] = string.format(...) end end
+  for _, side in ipairs { run.a, run.b } do
+    local at, label = side.label:lower(), side.label
+    local zero, positive, nan = count["zero_" .. at], count["positive_" .. at], count["nan_" .. at]
+    note(side.inexact or 0, "%s is float64; %d of its values are no fp32 numbers and were rounded.",
+         label, side.inexact or 0)
+    note(nan, "%s is NaN at %d token%s.", label, nan, plural(nan, "", "s"))
+    note(positive, "%s is above 0 at %d token%s: no logprob is.", label, positive,
+         plural(positive, "", "s"))
+    note(zero, "%s is exactly 0 at %d token%s where %s is not: what masked tokens get.", label,
+         zero, plural(zero, "", "s"), label == "A" and "B" or "A")
+  end
+  note(count.only_a, "%d token%s active in A only (mask or ignored id).", count.only_a,
+       plural(count.only_a, " is", "s are"))
+  note(count.only_b, "%d token%s active in B only (mask or ignored id).", count.only_b,
+       plural(count.only_b, " is", "s are"))
+  return out
+end
+
+local function op_of(run, label)
+  local op = run.op and run.op[label]
+  return op and op.checked > 0 and op or nil
+end
+
+--- The report of a finished run (drift.lua).
+function M.new(run)
+  local count = run.tally
+  local finite = math.max(count.finite, 1)
+  local function mean(name) return count.sums[name]:total() / finite end
+
+  local pair = tensor.zeros({ 2 }, "float32")
+  local p = ffi.cast("float *", pair.ptr)
+  local function ratio(a, b)
+    if a ~= a or b ~= b then return 0 / 0 end
+    p[0], p[1] = a, b
+    local each = run.ratio(pair:slice(0, 0, 1), pair:slice(0, 1, 2))
+    return element.read.float32(each.ptr, 0)
+  end
+
+  local worst = {}
+  for i, entry in ipairs(count.worst) do worst[i] = token_of(run, entry, ratio) end
+  for _, s in ipairs(count.sequences) do s.rank = nil end
+  local bands = {}
+  for i, width in ipairs(tally.BANDS) do
+    bands[i] = { width = width, inside = count.bands[i], outside = count.finite - count.bands[i] }
+  end
+  return setmetatable({
+    equal = count.different == 0 and count.only_a == 0 and count.only_b == 0,
+    a = side_of(run.a), b = side_of(run.b), shape = run.layout.shape,
+    sequences = run.layout.sequences,
+    tokens = { compared = count.compared, equal = count.equal, different = count.different,
+               only_a = count.only_a, only_b = count.only_b, inactive = count.inactive },
+    first = count.first and token_of(run, count.first, ratio) or nil, worst = worst,
+    ulps = { max = count.max_ulps, histogram = count:ulps() },
+    difference = { mean = mean "difference", mean_abs = mean "absolute",
+                   max_abs = count.max_difference, histogram = count:differences(),
+                   not_finite = count.not_finite },
+    ratio = { min = count.finite > 0 and count.min_ratio or 1,
+              max = count.finite > 0 and count.max_ratio or 1,
+              mean = count.finite > 0 and mean "ratio" or 1, bands = bands },
+    kl = { k1 = mean "k1", k2 = mean "k2", k3 = mean "k3" }, finite = count.finite,
+    causes = run.causes, unexplained = run.unexplained,
+    logits = run.rows_compared > 0 and { compared = run.rows_compared,
+                                         different = run.rows_different } or nil,
+    op = { a = op_of(run, "A"), b = op_of(run, "B") },
+    positions = count:positions(), worst_sequences = count.sequences, sample = count.sample,
+    near = run.opts.near, notes = notes_of(run), version = version.version,
+    numerics = version.numerics,
+  }, Report)
+end
+
+--- The report for a terminal. opts: `width` (80 columns), `color` (false).
+function Report:text(opts) return require("samebits.drift.text").format(self, opts or {}) end
+
+--- The report as one JSON object (docs/drift.md describes it). It needs dkjson.
+function Report:json() return require("samebits.drift.json").format(self) end
+
+--- One line.
+function Report:__tostring() return require("samebits.drift.text").headline(self) end
+
+return M

@@ -1,0 +1,158 @@
+--- Logprobs of a side's rows by the contract, as they stand or under a supposition: another
+-- temperature, another kept set, fewer ids, other logits.
+
+local ffi = require "ffi"
+local batches = require "samebits.batch"
+local context = require "samebits.context"
+local convert = require "samebits.convert"
+local misuse = require "samebits.misuse"
+local posix = require "samebits.posix"
+local tensor = require "samebits.tensor"
+
+local M = {}
+
+-- What the backend refuses, caught by M.catch.
+local Failure = {}
+
+local Scorer = {}
+Scorer.__index = Scorer
+
+--- For a context. shift: 1 where the logits of row r - 1 score id r, else 0.
+function M.new(ctx, ignore_index, shift)
+  return setmetatable({ ctx = ctx, ignore_index = ignore_index, shift = shift }, Scorer)
+end
+
+--- Runs f: what it returns; nil and a message where the backend fails.
+function M.catch(f, ...)
+  local function finish(ok, ...)
+    if ok then return ... end
+    local err = ...
+    if getmetatable(err) == Failure then return nil, err.message end
+    error(err, 0)
+  end
+  return finish(pcall(f, ...))
+end
+
+local function checked(value, message)
+  if value == nil then error(setmetatable({ message = message }, Failure), 0) end
+  return value
+end
+
+local function run(self, spec)
+  local batch = checked(batches.build(spec):to(self.ctx.device))
+  local out, message = context.score("drift", "sb_logprob", self.ctx, batch,
+                                     { outputs = { "token" } })
+  local token
+  token, message = checked(out, message).token:to "cpu"
+  return checked(token, message)
+end
+
+-- Integers as the library takes them.
+local function indices(t)
+  if t.dtype == "int32" or t.dtype == "int64" then return t end
+  return t:to "int32"
+end
+
+--- A side's kept sets of rows first .. past - 1, cut to a vocabulary.
+function M.kept_of(side, first, past, vocab)
+  local width = side.kept_is_words and math.ceil(vocab / 32) or vocab
+  return side.kept:slice(0, first, past):slice(1, 0, width)
+end
+
+--- The logprobs of rows first .. first + n - 1 of a side as fp32 [n], +0 where `flags` (uint8 [n])
+-- is 0. suppose, in the place of the side's own: `temperature` (a number, or fp32 one a row of the
+-- whole), `kept` (the side whose sets are meant; false: none), `vocab` (the ids below it alone).
+function Scorer:rows(side, first, n, flags, suppose)
+  suppose = suppose or {}
+  local past, shift = first + n, self.shift
+  local low = math.max(first, shift)
+  if low >= past then return tensor.zeros({ n }, "float32") end
+  local vocab = suppose.vocab or side.vocab
+  local temperature = suppose.temperature or side.temperature
+  if tensor.is_tensor(temperature) then temperature = temperature:slice(0, low, past) end
+  local kept = suppose.kept
+  if kept == nil then kept = side.kept and side end
+  local token = run(self, {
+    logits = side.logits:slice(0, low - shift, past - shift):slice(1, 0, vocab),
+    ids = indices(side.ids:slice(0, low, past)),
+    mask = flags:slice(0, low - first, n),
+    temperature = temperature,
+    kept = kept and M.kept_of(kept, low, past, vocab) or nil,
+    ignore_index = self.ignore_index,
+  })
+  if low == first then return token end
+  local out = tensor.zeros({ n }, "float32")
+  out:slice(0, low - first, n):copy_(token)
+  return out
+end
+
+--- The logprob of a row at a temperature, as a number.
+function Scorer:at(side, row, temperature)
+  self.one = self.one or tensor.tensor({ 1 }, { dtype = "uint8" })
+  return self:rows(side, row, 1, self.one, { temperature = temperature }):get(0)
+end
+
+--- The logprobs of logits that the caller made up: fp32 [m, V], ids, temperatures and, unless nil,
+-- kept sets of as many rows.
+function Scorer:made(logits, ids, temperatures, kept)
+  return run(self, { logits = logits, ids = ids, temperature = temperatures, kept = kept,
+                     ignore_index = self.ignore_index })
+end
+
+--- The address of a row's logits.
+function Scorer:pointer(side, row)
+  return side.logits.ptr + (row - self.shift) * side.logits.strides[1] * side.logits.itemsize
+end
+
+--- A row's first n logits as fp32, to memory.
+function Scorer:copy(side, row, to, n)
+  convert.array("float32", to, side.logits_dtype, self:pointer(side, row), n)
+end
+
+--- Whether two sides' logits of a row are the same numbers, as far as both have ids.
+function Scorer:same_logits(a, b, row)
+  local n = math.min(a.vocab, b.vocab)
+  local p, q = self:pointer(a, row), self:pointer(b, row)
+  if a.logits_dtype == b.logits_dtype then
+    if ffi.C.samebits_libc_memcmp(p, q, n * a.logits.itemsize) == 0 then return true end
+  end
+  if not self.left or self.room < n then
+    self.left, self.right, self.room = ffi.new("float[?]", n), ffi.new("float[?]", n), n
+  end
+  self:copy(a, row, self.left, n)
+  self:copy(b, row, self.right, n)
+  if ffi.C.samebits_libc_memcmp(self.left, self.right, n * 4) == 0 then return true end
+  -- +0 and -0 are one number.
+  local x, y = ffi.cast("const int32_t *", self.left), ffi.cast("const int32_t *", self.right)
+  for i = 0, n - 1 do
+    local u, v = x[i], y[i]
+    if u ~= v and not (u * 2 % 2 ^ 32 == 0 and v * 2 % 2 ^ 32 == 0) then return false end
+  end
+  return true
+end
+
+--- Gives back the pages of files that rows first .. first + n - 1 of a side have taken.
+function Scorer:forget(side, first, n)
+  for field in pairs(side.mapped) do
+    local t = side[field]
+    local from = field == "logits" and math.max(first - self.shift, 0) or first
+    local bytes = t.strides[1] * t.itemsize
+    posix.forget(t.ptr + from * bytes, n * bytes)
+  end
+end
+
+--- Raises unless the ids of active rows are ids of the side's logits.
+function M.check_ids(side, first, n, flags, layout)
+  local ids, active = indices(side.ids:slice(0, first, first + n)):contiguous(),
+                      ffi.cast("const uint8_t *", flags.ptr)
+  local p = ffi.cast(ids.dtype == "int64" and "const int64_t *" or "const int32_t *", ids.ptr)
+  for i = 0, n - 1 do
+    if active[i] ~= 0 and (p[i] < 0 or p[i] >= side.vocab) then
+      local sequence, position = layout.place(first + i)
+      misuse.raise("%s: id %s at sequence %d, position %d is outside [0, %d)", side.label,
+                   (tostring(p[i]):gsub("LL", "")), sequence, position, side.vocab)
+    end
+  end
+end
+
+return M

@@ -1,0 +1,439 @@
+--- The two sides of a comparison, from whatever they were given as: tensors, nested lists, results
+-- of `ctx:logprob`, DLPack pointers, files; checked against each other, with rows in one dimension.
+
+local ffi = require "ffi"
+local batches = require "samebits.batch"
+local formats = require "samebits.formats"
+local misuse = require "samebits.misuse"
+local refusal = require "samebits.refusal"
+local tensor = require "samebits.tensor"
+
+local raise = misuse.raise
+local shape_text, same_shape, describe = batches.shape_text, batches.same_shape, batches.describe
+
+local M = {}
+
+-- What a role is called in files and tables: first our own name, then what trainers and rollout
+-- engines write.
+local NAMES = {
+  logprobs = { "logprobs", "token", "logprob", "log_probs", "token_logprobs", "old_log_probs",
+               "rollout_log_probs", "per_token_logps", "old_per_token_logps" },
+  logits = { "logits" },
+  ids = { "ids", "token_ids", "responses", "response_ids", "completion_ids" },
+  mask = { "mask", "response_mask", "completion_mask", "loss_mask" },
+  cu_seqlens = { "cu_seqlens" },
+  temperature = { "temperature" },
+  kept = { "kept" },
+}
+local BESIDE = { ids = true, mask = true, cu_seqlens = true }
+local ROLES = { "logprobs", "logits", "ids", "mask", "cu_seqlens", "temperature", "kept" }
+
+local OWN = { name = true, vocab = true }
+for _, role in ipairs(ROLES) do OWN[role] = true end
+
+local FLOATS = { float32 = true, float16 = true, bfloat16 = true, float64 = true }
+local LOGITS = { float32 = true, float16 = true, bfloat16 = true }
+local INTEGERS = { int8 = true, uint8 = true, int16 = true, int32 = true, int64 = true }
+
+-- What the environment refuses, caught by M.read.
+local Failure = {}
+local function unusable(message) error(setmetatable({ message = message }, Failure), 0) end
+
+-- The entries of a table of tensors by what they are for, of the roles in `only`. Two names of one
+-- role are ambiguous.
+local function by_role(from, where, only)
+  local found = {}
+  for role, names in pairs(NAMES) do
+    for _, name in ipairs(only and not only[role] and {} or names) do
+      local value = rawget(from, name)
+      if value ~= nil then
+        if found[role] ~= nil then
+          raise("%s holds both %s and %s: say which are the %s", where, found[role .. " name"],
+                name, role)
+        end
+        found[role], found[role .. " name"] = value, name
+      end
+    end
+  end
+  return found
+end
+
+-- What of files the fields of a side were read from; their pages may be given back.
+local function load_field(role, spec, mapped)
+  local loaded, why = formats.load_one(spec, role)
+  if not loaded then unusable(why) end
+  mapped[loaded] = true
+  return loaded
+end
+
+local function is_pointer(value) return type(value) == "cdata" or type(value) == "userdata" end
+
+-- A tensor from what a field may be given as; numbers pass.
+local function as_tensor(label, role, value, mapped)
+  if tensor.is_tensor(value) then return value end
+  if type(value) == "string" then return load_field(role, value, mapped) end
+  if is_pointer(value) then return require("samebits.dlpack").import(value) end
+  if type(value) == "table" then
+    local dtype = (role == "ids" or role == "cu_seqlens" or role == "mask" or role == "kept") and
+                  "int64" or "float32"
+    local ok, made = pcall(tensor.tensor, value, { dtype = dtype })
+    if not ok then raise("%s: %s: %s", label, role, tostring(made)) end
+    return made
+  end
+  raise("%s: %s: expected a tensor, a list or a file's path, got %s", label, role, type(value))
+end
+
+-- A file as a side: its fields, and the tensor that is named, if one is. Beside that one, what says
+-- which tokens they are is taken from the file, too.
+local function from_path(label, spec, mapped)
+  local path, name = formats.split_spec(spec)
+  local loaded, why = formats.load(path)
+  if not loaded then unusable(why) end
+  if tensor.is_tensor(loaded) then
+    if name then loaded, why = formats.load(path, name) end
+    if not loaded then unusable(why) end
+    mapped[loaded] = true
+    return {}, loaded
+  end
+  local bare
+  if name then
+    bare = rawget(loaded, name)
+    if not bare then
+      bare, why = formats.load(path, name)
+      unusable(why)
+    end
+    mapped[bare] = true
+  end
+  local found, fields = by_role(loaded, ("%s: %s"):format(label, path), name and BESIDE), {}
+  for _, role in ipairs(ROLES) do
+    fields[role] = found[role]
+    if found[role] then mapped[found[role]] = true end
+  end
+  if not bare and not fields.logprobs and not fields.logits then
+    local names = {}
+    for key in pairs(loaded) do names[#names + 1] = refusal.quote(key) end
+    table.sort(names)
+    unusable(("%s: neither logprobs nor logits in it; it holds %s: say which, as %s:NAME"):format(
+      path, #names > 0 and table.concat(names, ", ") or "nothing", path))
+  end
+  return fields, bare
+end
+
+-- Whether a table is nested lists rather than a side's fields.
+local function is_list(value) return type(value) == "table" and value[1] ~= nil end
+
+-- One side as given: its fields, or one tensor whose role is not known yet.
+local function given(label, value, extra, mapped)
+  local fields, bare
+  if type(value) == "string" then
+    value, bare = from_path(label, value, mapped)
+    if bare then value, fields = bare, value end
+  elseif is_list(value) or is_pointer(value) then
+    value = as_tensor(label, "logprobs", value, mapped)
+  end
+  if tensor.is_tensor(value) then
+    fields, bare = fields or {}, value
+  elseif type(value) == "table" then
+    fields = by_role(value, label)
+    for key in pairs(value) do
+      local known = OWN[key] or key == "lse" or key == "sequence" or key == "count" or
+                    key == "outside" or key == "entropy" or key == "saved"
+      for _, names in pairs(NAMES) do
+        for _, name in ipairs(names) do known = known or key == name end
+      end
+      if not known then raise("%s: unknown field '%s'", label, tostring(key)) end
+    end
+    fields.name, fields.vocab = value.name, value.vocab
+  else
+    raise("%s: expected logprobs or logits (a tensor, a list, a table of them, a file's path), " ..
+          "got %s", label, value == nil and "nothing" or type(value))
+  end
+  for key, field in pairs(extra or {}) do
+    if not OWN[key] then raise("%s: unknown field '%s'", label, tostring(key)) end
+    fields[key] = field
+  end
+  return fields, bare
+end
+
+-- Tells logprobs from logits by their dimensions.
+local function place_bare(fields, bare, ids, cu_seqlens)
+  local role = "logprobs"
+  if bare.ndim == 3 then
+    role = "logits"
+  elseif bare.ndim == 2 then
+    if cu_seqlens ~= nil or tensor.is_tensor(ids) and ids.ndim == 1 then role = "logits" end
+  end
+  if fields[role] ~= nil then role = role == "logits" and "logprobs" or "logits" end
+  fields[role] = bare
+end
+
+local function product(shape)
+  local n = 1
+  for i = 1, #shape do n = n * shape[i] end
+  return n
+end
+
+local function without_last(shape)
+  local out = {}
+  for i = 1, #shape - 1 do out[i] = shape[i] end
+  return out
+end
+
+-- Rows in one dimension; a copy only where the strides leave no other way.
+local function flat(t, ...)
+  local list = { ... }
+  local ok, view = pcall(t.view, t, list)
+  if ok then return view end
+  return t:contiguous():view(list)
+end
+
+local function per_row(label, role, t, shape, kinds, wanted)
+  if not kinds[t.dtype] then
+    raise("%s: %s: dtype %s, expected %s", label, role, t.dtype, wanted)
+  end
+  if not same_shape(t.shape, shape) then
+    raise("%s: %s: shape %s, expected %s", label, role, shape_text(t.shape), shape_text(shape))
+  end
+  return flat(t, product(shape))
+end
+
+-- A temperature for each row, where it is not one for all.
+local function temperature_of(label, value, layout, mapped)
+  if value == nil then return 1 end
+  if type(value) == "number" then
+    if not (value >= 2 ^ -10 and value <= 2 ^ 10) then
+      raise("%s: temperature %g is outside [2^-10, 2^10]", label, value)
+    end
+    return value
+  end
+  local t = as_tensor(label, "temperature", value, mapped)
+  if not FLOATS[t.dtype] then
+    raise("%s: temperature: dtype %s, expected float32", label, t.dtype)
+  end
+  if t:numel() == 1 then
+    return temperature_of(label, t:reshape(1):get(0), layout, mapped)
+  end
+  local made = tensor.zeros({ layout.rows }, "float32")
+  local to = ffi.cast("float *", made.ptr)
+  if same_shape(t.shape, layout.shape) then
+    made = flat(t, layout.rows):to "cpu":to "float32":contiguous()
+    to = ffi.cast("float *", made.ptr)
+  elseif t.ndim == 1 and t.shape[1] == layout.sequences then
+    for b = 0, layout.sequences - 1 do
+      local tau, first, past = t:get(b), layout.bounds(b)
+      for row = first, past - 1 do to[row] = tau end
+    end
+  else
+    raise("%s: temperature: shape %s, expected %s (one a token) or [%d] (one a sequence)", label,
+          shape_text(t.shape), shape_text(layout.shape), layout.sequences)
+  end
+  for row = 0, layout.rows - 1 do
+    if not (to[row] >= 2 ^ -10 and to[row] <= 2 ^ 10) then
+      local b, position = layout.place(row)
+      raise("%s: temperature %g at sequence %d, position %d is outside [2^-10, 2^10]", label,
+            to[row], b, position)
+    end
+  end
+  return made
+end
+
+-- Where sequences begin and end.
+local function layout_of(shape, cu_seqlens)
+  local layout = { shape = shape, rows = product(shape) }
+  if #shape == 2 then
+    if cu_seqlens ~= nil then
+      raise("cu_seqlens: given with tokens %s; packed ones are [N]", shape_text(shape))
+    end
+    local time = shape[2]
+    layout.sequences, layout.longest = shape[1], time
+    function layout.bounds(b) return b * time, (b + 1) * time end
+    function layout.place(row)
+      local b = math.floor(row / time)
+      return b, row - b * time
+    end
+    return layout
+  end
+  if cu_seqlens == nil then
+    layout.sequences, layout.longest = 1, shape[1]
+    function layout.bounds() return 0, layout.rows end
+    function layout.place(row) return 0, row end
+    return layout
+  end
+  if cu_seqlens.ndim ~= 1 or cu_seqlens.shape[1] < 1 or not INTEGERS[cu_seqlens.dtype] then
+    raise("cu_seqlens: %s, expected integers [B + 1]", describe(cu_seqlens))
+  end
+  local offsets, n = {}, cu_seqlens.shape[1]
+  layout.longest = 0
+  for i = 0, n - 1 do
+    offsets[i] = tonumber(cu_seqlens:get(i))
+    if offsets[i] < (i == 0 and 0 or offsets[i - 1]) or i == 0 and offsets[0] ~= 0 then
+      raise("cu_seqlens[%d] is %d: they start at 0 and never fall", i, offsets[i])
+    end
+    if i > 0 then layout.longest = math.max(layout.longest, offsets[i] - offsets[i - 1]) end
+  end
+  if offsets[n - 1] ~= layout.rows then
+    raise("cu_seqlens end at %d, there are %d tokens", offsets[n - 1], layout.rows)
+  end
+  layout.sequences = n - 1
+  function layout.bounds(b) return offsets[b], offsets[b + 1] end
+  function layout.place(row)
+    local low, high = 0, n - 1 -- offsets[low] <= row < offsets[high]
+    while high - low > 1 do
+      local middle = math.floor((low + high) / 2)
+      if offsets[middle] <= row then low = middle else high = middle end
+    end
+    return low, row - offsets[low]
+  end
+  return layout
+end
+
+-- The shape of one side's tokens.
+local function rows_of(label, fields)
+  local shape
+  if fields.logits then
+    local t = fields.logits
+    if not LOGITS[t.dtype] then
+      raise("%s: logits: dtype %s, expected float32, float16 or bfloat16", label, t.dtype)
+    end
+    if t.ndim ~= 2 and t.ndim ~= 3 or t.shape[t.ndim] < 1 then
+      raise("%s: logits: shape %s, expected [B, T, V] or [N, V]", label, shape_text(t.shape))
+    end
+    shape = without_last(t.shape)
+  end
+  if fields.logprobs then
+    local t = fields.logprobs
+    if not FLOATS[t.dtype] then
+      raise("%s: logprobs: dtype %s, expected a float", label, t.dtype)
+    end
+    if t.ndim ~= 1 and t.ndim ~= 2 then
+      raise("%s: logprobs: shape %s, expected [B, T] or [N]", label, shape_text(t.shape))
+    end
+    if shape and not same_shape(shape, t.shape) then
+      raise("%s: logprobs %s beside logits %s", label, shape_text(t.shape),
+            shape_text(fields.logits.shape))
+    end
+    shape = t.shape
+  end
+  return shape
+end
+
+-- A token's kept set in one row, and whether as words of 32 ids.
+local function kept_of(label, kept, layout, vocab)
+  local words = math.ceil(vocab / 32)
+  for _, width in ipairs { vocab, words } do
+    local wanted = {}
+    for i, n in ipairs(layout.shape) do wanted[i] = n end
+    wanted[#wanted + 1] = width
+    if same_shape(kept.shape, wanted) and (width == vocab or kept.dtype == "int32") then
+      return flat(kept, layout.rows, width), width ~= vocab
+    end
+  end
+  raise("%s: kept: %s, expected flags or int32 words of the vocabulary's %d ids a token", label,
+        describe(kept), vocab)
+end
+
+local SHARED = { "ids", "mask", "cu_seqlens", "temperature", "kept", "vocab" }
+
+local function vocab_of(label, value, held)
+  if value == nil then return held end
+  if type(value) ~= "number" or value % 1 ~= 0 or value < 1 or value > held then
+    raise("%s: vocab is %s, expected an integer from 1 to the logits' %d", label, tostring(value),
+          held)
+  end
+  return value
+end
+
+-- What of a side is per token, checked against the layout. others: of the other side.
+local function finish(side, fields, others, layout, mapped)
+  local label = side.label
+  side.mapped = {}
+  if fields.logprobs then
+    side.dtype = fields.logprobs.dtype
+    side.logprobs = flat(fields.logprobs, layout.rows)
+  end
+  if fields.logits then
+    local t = fields.logits
+    side.width = t.shape[t.ndim]
+    side.logits_dtype = t.dtype
+    side.vocab = vocab_of(label, fields.vocab, side.width)
+    side.logits = flat(t, layout.rows, side.width):slice(1, 0, side.vocab)
+  end
+  if fields.ids then
+    side.ids = per_row(label, "ids", fields.ids, layout.shape, INTEGERS, "integers")
+  end
+  if fields.mask then
+    local kinds = { bool = true }
+    for name in pairs(INTEGERS) do kinds[name] = true end
+    side.mask = per_row(label, "mask", fields.mask, layout.shape, kinds, "bool or integers")
+  end
+  if side.logits and not side.ids then raise("%s: logits are given, but no ids", label) end
+  side.temperature = temperature_of(label, fields.temperature, layout, mapped)
+  local logits = fields.logits or others.logits
+  if fields.kept and logits then
+    side.kept, side.kept_is_words = kept_of(label, fields.kept, layout, logits.shape[logits.ndim])
+  end
+  if fields.name ~= nil and type(fields.name) ~= "string" then
+    raise("%s: name: expected a string, got %s", label, type(fields.name))
+  end
+  side.name = fields.name
+  side.shape = layout.shape
+  for _, role in ipairs { "logprobs", "logits", "ids", "mask", "kept" } do
+    if side[role] and mapped[fields[role]] then side.mapped[role] = true end
+  end
+end
+
+local function read(a, b, meta)
+  local mapped = {}
+  local sides = {}
+  for i = 1, 2 do
+    local label, value = "A", a
+    if i == 2 then label, value = "B", b end
+    local extra = meta[label:lower()]
+    if extra ~= nil and type(extra) ~= "table" then
+      raise("%s: expected a table, got %s", label:lower(), type(extra))
+    end
+    local fields, bare = given(label, value, extra, mapped)
+    for _, key in ipairs(SHARED) do
+      if fields[key] == nil and meta[key] ~= nil then fields[key] = meta[key] end
+    end
+    for _, role in ipairs(ROLES) do
+      if fields[role] ~= nil and not (role == "temperature" and type(fields[role]) == "number") then
+        fields[role] = as_tensor(label, role, fields[role], mapped)
+      end
+    end
+    if bare then place_bare(fields, bare, fields.ids, fields.cu_seqlens) end
+    if not fields.logprobs and not fields.logits then
+      raise("%s: neither logprobs nor logits are given", label)
+    end
+    sides[i] = { label = label, fields = fields,
+                 source = type(value) == "string" and value or nil }
+  end
+
+  -- What one side lacks, the other's stands in for: the tokens are the same ones.
+  for i = 1, 2 do
+    local mine, other = sides[i].fields, sides[3 - i].fields
+    for _, key in ipairs { "ids", "mask", "cu_seqlens" } do
+      if mine[key] == nil and other[key] ~= nil then mine[key] = other[key] end
+    end
+  end
+  local shape_a, shape_b = rows_of("A", sides[1].fields), rows_of("B", sides[2].fields)
+  if not same_shape(shape_a, shape_b) then
+    raise("A has tokens %s, B has tokens %s: the same ones are needed, in the same layout",
+          shape_text(shape_a), shape_text(shape_b))
+  end
+  local layout = layout_of(shape_a, sides[1].fields.cu_seqlens)
+  for i = 1, 2 do finish(sides[i], sides[i].fields, sides[3 - i].fields, layout, mapped) end
+  for i = 1, 2 do sides[i].fields = nil end
+  return sides[1], sides[2], layout
+end
+
+--- Both sides and the layout of their tokens; or nil and a message where a file cannot be used.
+-- What does not fit together raises misuse.
+function M.read(a, b, meta)
+  local ok, first, second, layout = pcall(read, a, b, meta)
+  if ok then return first, second, layout end
+  if getmetatable(first) == Failure then return nil, first.message end
+  error(first, 0)
+end
+
+return M

@@ -1,0 +1,199 @@
+--- A report for a terminal.
+
+local words = require "samebits.drift.words"
+
+local M = {}
+
+local BOLD, RED, GREEN, PLAIN = "\27[1m", "\27[31m", "\27[32m", "\27[0m"
+
+local count, number = words.count, words.number
+
+--- The report in one line.
+function M.headline(report)
+  local tokens = report.tokens
+  local all = count(tokens.compared)
+  if tokens.compared == 0 and tokens.only_a + tokens.only_b == 0 then
+    return "drift: no token is active"
+  end
+  if report.equal then
+    return ("drift: none: all %s tokens have the same bits"):format(all)
+  end
+  local line = ("drift: %s of %s tokens differ (%s)"):format(count(tokens.different), all,
+    words.percent(tokens.different, tokens.compared))
+  local alone = tokens.only_a + tokens.only_b
+  if alone > 0 then
+    line = ("%s, %s active on one side only"):format(line, count(alone))
+  end
+  return line
+end
+
+-- Words in lines of a width, the later ones indented.
+local function wrap(text, width, first, indent)
+  local lines, line = {}, first
+  local empty = true
+  for word in text:gmatch "%S+" do
+    if not empty and #line + 1 + #word > width then
+      lines[#lines + 1] = line
+      line, empty = indent, true
+    end
+    line = line .. (empty and "" or " ") .. word
+    empty = false
+  end
+  lines[#lines + 1] = line
+  return table.concat(lines, "\n")
+end
+
+local function bars(add, rows, width, whole)
+  local labels, numbers = 0, 0
+  for _, row in ipairs(rows) do
+    labels, numbers = math.max(labels, #row[1]), math.max(numbers, #count(row[2]))
+  end
+  local room = math.max(8, math.min(50, width - labels - numbers - 8))
+  for _, row in ipairs(rows) do
+    local length = whole > 0 and math.ceil(room * row[2] / whole) or 0
+    add("  %" .. labels .. "s  %" .. numbers .. "s  %s", row[1], count(row[2]),
+        ("#"):rep(length))
+  end
+end
+
+-- Without the empty buckets at the end, and at the beginning but for the first.
+local function trimmed(buckets, label)
+  local out, low, high = {}, nil, 1
+  for i, bucket in ipairs(buckets) do
+    if bucket.count > 0 and i > 1 then low, high = low or i, i end
+  end
+  for i, bucket in ipairs(buckets) do
+    if i == 1 or low and i >= low and i <= high then
+      out[#out + 1] = { label(bucket), bucket.count }
+    end
+  end
+  return out
+end
+
+local function token_place(token)
+  return ("sequence %d, position %d%s"):format(token.sequence, token.position,
+                                              token.id and (", id %.0f"):format(token.id) or "")
+end
+
+local function worst_table(add, report, width)
+  local function short(x) return x ~= x and "NaN" or ("%.7g"):format(x) end
+  local rows = { { "seq", "pos", "id", "A", "B", "B - A", "ULPs", "cause" } }
+  for _, token in ipairs(report.worst) do
+    local cause = words.CAUSES[token.cause] or ""
+    if token.cause ~= "unexplained" and not token.cause_exact then cause = cause .. " (nearly)" end
+    rows[#rows + 1] = {
+      ("%d"):format(token.sequence), ("%d"):format(token.position),
+      token.id and ("%.0f"):format(token.id) or "-", short(token.a), short(token.b),
+      number(token.difference), token.ulps and
+      (token.ulps < 1e6 and ("%.0f"):format(token.ulps) or number(token.ulps)) or "-", cause,
+    }
+  end
+  local widths = {}
+  for _, row in ipairs(rows) do
+    for i, cell in ipairs(row) do widths[i] = math.max(widths[i] or 0, #cell) end
+  end
+  for _, row in ipairs(rows) do
+    local cells = {}
+    for i, cell in ipairs(row) do
+      cells[i] = i < #row and ("%" .. widths[i] .. "s"):format(cell) or cell
+    end
+    local line = "  " .. table.concat(cells, "  ")
+    if #line > width then line = line:sub(1, math.max(width - 2, 8)) .. ".." end
+    add("%s", line)
+  end
+end
+
+local function causes(add, report, width, bold)
+  add ""
+  add("%s", bold "why")
+  for _, cause in ipairs(report.causes) do
+    local title = words.CAUSES[cause.cause]
+    local how = ""
+    if cause.tokens_exactly < cause.tokens then
+      how = cause.tokens_exactly == 0 and ", nearly" or
+            (", %s of them exactly"):format(count(cause.tokens_exactly))
+    end
+    local line = ("%s of %s%s: %s"):format(count(cause.tokens), count(report.tokens.different),
+                                           how, title)
+    add("%s", wrap(line, width, "  ", "    "))
+    add("%s", wrap(cause.text .. ".", width, "    ", "    "))
+  end
+  if report.unexplained > 0 then
+    add("%s", wrap(("%s of %s: unexplained"):format(count(report.unexplained),
+                                                    count(report.tokens.different)), width, "  ",
+                   "    "))
+    if not (report.a.logits or report.b.logits) then
+      add("%s", wrap("Only logprobs were given: with the logits of a side, temperatures, kept " ..
+                     "sets, padding and the op can be tried.", width, "    ", "    "))
+    end
+  end
+  for _, fact in ipairs(words.facts(report)) do add("%s", wrap(fact, width, "  ", "  ")) end
+  for _, cause in ipairs(report.causes) do
+    if cause.tokens_exactly < cause.tokens then
+      add("%s", wrap(("Nearly: within %s nats, and an eighth of the difference."):format(
+        number(report.near)), width, "  ", "  "))
+      break
+    end
+  end
+end
+
+function M.format(report, opts)
+  local width = math.max(40, opts.width or 80)
+  local lines = {}
+  local function add(format, ...)
+    lines[#lines + 1] = select("#", ...) > 0 and format:format(...) or format
+  end
+  local function paint(code, text) return opts.color and code .. text .. PLAIN or text end
+  local function bold(text) return paint(BOLD, text) end
+  local tokens = report.tokens
+
+  add("%s", paint(BOLD .. (report.equal and GREEN or RED), M.headline(report)))
+  add ""
+  for _, side in ipairs { report.a, report.b } do
+    add("  %s  %s", side.label, words.title(side))
+    add("%s", wrap(words.side(side, report.shape), width, "     ", "     "))
+  end
+  for _, note in ipairs(report.notes) do add("%s", wrap(note, width, "  ", "  ")) end
+  if report.equal or tokens.different == 0 then return table.concat(lines, "\n") .. "\n" end
+
+  causes(add, report, width, bold)
+
+  local first = report.first
+  add ""
+  add("%s  %s", bold "first", token_place(first))
+  add("  A %s  %s", first.a_hex, words.exact(first.a))
+  add("  B %s  %s  %s", first.b_hex, words.exact(first.b), first.ulps and
+      words.ulps(first.ulps) .. " apart" or "NaN has no distance")
+
+  add ""
+  add("%s", bold "how far")
+  add("  B - A      mean %s, mean of |B - A| %s, largest %s%s", number(report.difference.mean),
+      number(report.difference.mean_abs), number(report.difference.max_abs),
+      report.difference.not_finite > 0 and
+      (", not finite at %s"):format(count(report.difference.not_finite)) or "")
+  add("  ULPs       at most %s", count(report.ulps.max))
+  add("  ratio B/A  %s .. %s, mean %s", words.ratio(report.ratio.min),
+      words.ratio(report.ratio.max), words.ratio(report.ratio.mean))
+  for _, band in ipairs(report.ratio.bands) do
+    add("    outside 1 +- %-6g %s of %s (%s)", band.width, count(band.outside),
+        count(report.finite), words.percent(band.outside, report.finite))
+  end
+  add("  KL(A || B) k1 %s, k2 %s, k3 %s", number(report.kl.k1), number(report.kl.k2),
+      number(report.kl.k3))
+
+  add ""
+  add("%s", bold "ULPs, tokens")
+  bars(add, trimmed(report.ulps.histogram, words.ulp_range), width, tokens.compared)
+  add ""
+  add("%s", bold "|B - A|, tokens")
+  bars(add, trimmed(report.difference.histogram, words.difference_range), width, tokens.compared)
+
+  if #report.worst > 0 then
+    add ""
+    add("%s", bold "worst tokens")
+    worst_table(add, report, width)
+  end
+  return table.concat(lines, "\n") .. "\n"
+end
+
+return M

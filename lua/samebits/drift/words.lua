@@ -1,0 +1,133 @@
+--- How numbers and tokens of a report are put, the same in the terminal and on the page.
+
+local M = {}
+
+--- 1234567 as "1 234 567"; what is no integer as it comes.
+function M.count(n)
+  local digits = ("%.0f"):format(n)
+  if #digits <= 4 then return digits end
+  return (digits:reverse():gsub("(%d%d%d)", "%1 "):reverse():gsub("^ ", ""))
+end
+
+--- Three digits, or what is not finite in words.
+function M.number(x)
+  if x ~= x then return "NaN" end
+  if x == math.huge then return "inf" elseif x == -math.huge then return "-inf" end
+  if x == 0 then return "0" end
+  return (("%.3g"):format(x):gsub("e([+-])0*", "e%1"):gsub("e%+", "e"))
+end
+
+--- Nine digits, which read back to the same fp32.
+function M.exact(x)
+  if x ~= x then return "NaN" end
+  if x == math.huge then return "inf" elseif x == -math.huge then return "-inf" end
+  return ("%.9g"):format(x)
+end
+
+--- A ratio near 1 with the digits that tell it from 1.
+function M.ratio(x)
+  if x ~= x or x == math.huge then return M.exact(x) end
+  return ("%.9g"):format(x)
+end
+
+--- A share in percent: 0 and 100 only where they are exact.
+function M.percent(part, whole)
+  if whole == 0 or part == 0 then return "0 %" end
+  if part == whole then return "100 %" end
+  local share = 100 * part / whole
+  if share < 0.01 then return "< 0.01 %" elseif share > 99.99 then return "> 99.99 %" end
+  return ("%.3g %%"):format(share)
+end
+
+function M.ulps(n)
+  if not n then return "NaN" end
+  return M.count(n) .. (n == 1 and " ULP" or " ULPs")
+end
+
+--- The range of a bucket of ULPs.
+function M.ulp_range(bucket)
+  if bucket.low == bucket.high then return M.count(bucket.low) end
+  local function short(n)
+    if n < 65536 then return M.count(n) end
+    return ("2^%d"):format(math.floor(math.log(n) / math.log(2) + 0.5))
+  end
+  if bucket.low <= 65536 then return M.count(bucket.low) .. " .. " .. short(bucket.high) end
+  return ("> %s, <= %s"):format(short(bucket.low - 1), short(bucket.high))
+end
+
+--- The range of a bucket of differences.
+function M.difference_range(bucket)
+  if bucket.high == 0 then return "0" end
+  local function power(x)
+    if x == 1 or x == 10 then return ("%d"):format(x) end
+    return "1e" .. math.floor(math.log10(x) + 0.5)
+  end
+  if bucket.high == math.huge then return ">= " .. power(bucket.low) end
+  if bucket.low == 0 then return "< " .. power(bucket.high) end
+  return power(bucket.low) .. " .. " .. power(bucket.high)
+end
+
+M.CAUSES = {
+  id = "target id", mask = "mask", temperature = "temperature", kept = "kept set",
+  padding = "vocabulary padding", settings = "several settings", container = "container dtype",
+  position = "position", target = "target logit", lse = "other logits (lse)", op = "the op",
+  logits = "the logits", op_and_logits = "logits and op", unexplained = "unexplained",
+}
+
+--- What a side gave, in a line.
+function M.side(side, shape)
+  local parts = {}
+  local dims = table.concat(shape, ", ")
+  if side.logprobs then
+    parts[#parts + 1] = ("logprobs %s [%s]"):format(side.dtype, dims)
+  end
+  if side.logits then
+    parts[#parts + 1] = ("logits %s [%s, %d]"):format(side.logits_dtype, dims, side.vocab)
+    if type(side.temperature) ~= "number" then
+      parts[#parts + 1] = "a temperature per token"
+    elseif side.temperature ~= 1 then
+      parts[#parts + 1] = ("temperature %.9g"):format(side.temperature)
+    end
+    if side.kept then parts[#parts + 1] = "kept sets" end
+  end
+  return table.concat(parts, ", ")
+end
+
+--- A side's name and where it is from.
+function M.title(side)
+  if side.name and side.source then return ("%s (%s)"):format(side.name, side.source) end
+  return side.name or side.source or "side " .. side.label
+end
+
+--- What can be said of the op and the logits: a list of sentences.
+function M.facts(report)
+  local out = {}
+  local logits = report.logits
+  if logits then
+    if logits.different == 0 then
+      out[1] = ("The logits of both sides are the same numbers in all %s rows."):format(
+        M.count(logits.compared))
+    else
+      out[1] = ("The logits already differ in %s of %s rows."):format(M.count(logits.different),
+                                                                    M.count(logits.compared))
+    end
+  end
+  for _, side in ipairs { report.a, report.b } do
+    local op = report.op[side.label:lower()]
+    if op then
+      local scope = ("%s token%s that differ"):format(M.count(op.checked), op.checked == 1 and "" or
+                                                                           "s")
+      if op.different == 0 then
+        out[#out + 1] = ("%s has the contract's bits for its logits at the %s."):format(side.label,
+                                                                                        scope)
+      else
+        out[#out + 1] = ("%s is not the contract's value of its own logits at %s of the %s " ..
+                         "(by up to %s)."):format(side.label, M.count(op.different), scope,
+                                                  M.ulps(op.max_ulps))
+      end
+    end
+  end
+  return out
+end
+
+return M
