@@ -177,23 +177,31 @@ local function compare(run)
   count:finish()
 end
 
--- Temperatures that the tokens which differ speak for, by the labels of two sides: the one with the
--- logits and the one with the values.
-local function fit(run)
-  local score, taus, count = run.score, {}, run.tally
-  local seen, probes = {}, {}
-  for _, list in ipairs { count.worst, count.probe } do
+-- Tokens that differ: the worst ones and some evenly picked, the largest difference first.
+local function probes_of(run)
+  local seen, out = {}, {}
+  for _, list in ipairs { run.tally.worst, run.tally.probe } do
     for _, entry in ipairs(list) do
-      if not seen[entry.row] and entry.rank < math.huge then
+      if not seen[entry.row] then
         seen[entry.row] = true
-        probes[#probes + 1] = entry
+        out[#out + 1] = entry
       end
     end
   end
-  table.sort(probes, function(x, y)
+  table.sort(out, function(x, y)
     if x.rank ~= y.rank then return x.rank > y.rank end
     return x.row < y.row
   end)
+  return out
+end
+
+-- Temperatures that the tokens which differ speak for, by the labels of two sides: the one with the
+-- logits and the one with the values.
+local function fit(run)
+  local score, taus, probes = run.score, {}, {}
+  for _, entry in ipairs(probes_of(run)) do
+    if entry.rank < math.huge then probes[#probes + 1] = entry end
+  end
   for _, pair in ipairs {
     { run.a, run.b }, { run.b, run.a }, { run.a, run.a }, { run.b, run.b },
   } do
@@ -222,6 +230,7 @@ local function explain(run)
   for _, entry in ipairs(count.worst) do entries[entry.row] = entry end
   if count.first then entries[count.first.row] = count.first end
   local why = causes.new(a, b, score, run.opts.near, fit(run), run.layout)
+  why:screen(probes_of(run))
   for k, chunk in ipairs(run.chunks) do
     local first, n = chunk.first, chunk.n
     local on_a = active(a, first, n, run.layout, run.opts)
@@ -238,7 +247,7 @@ local function explain(run)
     score:forget(b, first, n)
     run.opts.progress(k, #run.chunks, "explaining")
   end
-  run.causes, run.unexplained = why:finish(entries)
+  run.causes, run.unexplained, run.unexplained_small = why:finish(entries)
   run.op = why.op
 end
 
@@ -258,6 +267,7 @@ local function drift(a, b, meta)
   local run = {
     a = first, b = second, layout = layout, opts = opts, cpu = cpu, rows_compared = 0,
     rows_different = 0, step = chunk_rows(first, second, opts.memory), causes = {}, unexplained = 0,
+    unexplained_small = 0,
     score = scorer.new(ctx, opts.ignore_index, opts.shift),
   }
   function run.ratio(x, y) return cpu:compare(x, y, { outputs = { "ratio" } }).ratio end

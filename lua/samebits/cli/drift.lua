@@ -4,6 +4,7 @@
 
 local ffi = require "ffi"
 local drift = require "samebits.drift"
+local file = require "samebits.file"
 
 if not pcall(function() return ffi.C.isatty end) then ffi.cdef "int isatty(int fd);" end
 ffi.cdef [[
@@ -28,7 +29,7 @@ Exit status: 0 equal, 1 drift, 2 something given cannot be used.
 
     samebits drift rollout.safetensors trainer.safetensors
     samebits drift old.npy new.npy --logits-b logits.npy --ids ids.npy
-    samebits drift dump.safetensors:old dump.safetensors:new --json]]
+    samebits drift dump.safetensors:old dump.safetensors:new --html drift.html]]
 
 local function number(low, high, whole)
   return function(text)
@@ -76,6 +77,7 @@ function M.define(command)
   command:option("--backend", "cpu, cuda or auto: where to compute."):argname "NAME"
   command:option("--threads", "cpu: threads to work with.", nil, number(1, 1024, true)):argname "N"
   command:flag("--json", "Print one JSON object.")
+  command:option("--html", "Write a page with plots, too."):argname "PAGE"
   command:flag("--quiet", "Print nothing but errors: the exit status tells.")
 end
 
@@ -140,6 +142,11 @@ function M.run(args)
   })
   if not ok then return unusable(report) end
   if not report then return unusable(why) end
+  if args.html then
+    local written
+    written, why = file.write(args.html, { report:html() })
+    if not written then return unusable(why) end
+  end
   local failed
   if args.json then
     failed = put(report:json())

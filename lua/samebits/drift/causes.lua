@@ -112,7 +112,7 @@ function M.new(a, b, scorer, near, taus, layout)
                       B = { checked = 0, different = 0, max_ulps = 0 } },
   }, Causes)
   if a.ids ~= b.ids then
-    self.id = add(self, { cause = "id", text = "the target ids differ" })
+    self.id = add(self, { cause = "id", text = "The target ids differ" })
   end
   for _, side in ipairs { a, b } do
     if a.logits or b.logits then
@@ -131,16 +131,17 @@ function M.new(a, b, scorer, near, taus, layout)
       end
     end
   end
+  self.small = add(self, { cause = "small", hidden = true })
   of_values(self, a, b)
   self.rows = rows.new(self, add)
   if a.logits and b.logits then
     self.by_op = add(self, { cause = "op", fact = true,
-      text = "both sides' logits are the same, and the contract gives them one value: the op " ..
+      text = "Both sides' logits are the same, and the contract gives them one value: the op " ..
              "differs" })
     self.by_logits = add(self, { cause = "logits", fact = true,
-      text = "the logits already differ, at the target and elsewhere" })
+      text = "The logits already differ, at the target and elsewhere" })
     self.by_both = add(self, { cause = "op_and_logits", fact = true,
-      text = "the logits already differ, and the op differs as well" })
+      text = "The logits already differ, and the op differs as well" })
   end
   return self
 end
@@ -173,6 +174,9 @@ function Causes:judge(hypothesis, i, got, want, have, base)
   end
 end
 
+--- Before the first chunk: tokens that differ, { row, a, b } each, evenly picked.
+function Causes:screen(probes) self.rows:screen(probes) end
+
 function Causes:holds(hypothesis, i) self.exact[i] = self.exact[i] + 2 ^ hypothesis.index end
 
 local function words(t) return ffi.cast("const int32_t *", t.ptr) end
@@ -186,6 +190,7 @@ end
 -- What the values of a chunk say by themselves.
 local function judge_values(self, chunk, i)
   local x, y = chunk.a[i], chunk.b[i]
+  if close(self, x, y) then self:holds(self.small, i) end
   for _, h in ipairs(self.list) do
     if h.round and not is_nan(x) and not is_nan(y) then
       local from, to = x, y
@@ -340,7 +345,7 @@ local function accepted(self)
     local near_enough = h.nearly >= 3 and 2 * h.nearly >= self.total
     local enough = h.exactly >= 2 or near_enough
     if not h.fitted then enough = h.exactly + h.nearly > 0 end
-    if enough then out[#out + 1] = h end
+    if enough and not h.hidden then out[#out + 1] = h end
   end
   table.sort(out, function(x, y)
     if (x.fact or false) ~= (y.fact or false) then return not x.fact end
@@ -364,10 +369,10 @@ local function assigned(list, exact, nearly)
 end
 
 --- What explains how many: a list of { cause, text, exactly, nearly, tokens, temperature }, in
--- which each token is counted once in `tokens`, and the number that nothing explains. Entries get
--- their `cause` and `cause_exact`.
+-- which each token is counted once in `tokens`; the number that nothing explains, and how many of
+-- those differ by `near` or less. Entries get their `cause` and `cause_exact`.
 function Causes:finish(entries)
-  local list, unexplained = accepted(self), 0
+  local list, unexplained, small = accepted(self), 0, 0
   for _, h in ipairs(list) do h.tokens, h.tokens_exactly = 0, 0 end
   for exact, by in pairs(self.combinations) do
     for nearly, count in pairs(by) do
@@ -377,6 +382,7 @@ function Causes:finish(entries)
         if exactly then h.tokens_exactly = h.tokens_exactly + count end
       else
         unexplained = unexplained + count
+        if bit_of(exact, self.small.index) then small = small + count end
       end
     end
   end
@@ -396,7 +402,7 @@ function Causes:finish(entries)
     if x.tokens ~= y.tokens then return x.tokens > y.tokens end
     return x.text < y.text
   end)
-  return out, unexplained
+  return out, unexplained, small
 end
 
 return M

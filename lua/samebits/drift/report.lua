@@ -16,7 +16,8 @@
 --   both sides;
 -- * `causes`: a list of `cause`, `text`, `tokens` (each token is given to one cause),
 --   `tokens_exactly`, `exactly` and `nearly` (how many it explains, whatever else does) and, where
---   it was fitted, `temperature`; `unexplained`;
+--   it was fitted, `temperature`; `unexplained`, and `unexplained_small`: those of them that differ
+--   by `near` or less;
 -- * `logits`: `compared` and `different` rows, where both sides gave them; `op.a` and `op.b`, of a
 --   side that gave both logprobs and logits: of the tokens that differ, `checked`, `different` from
 --   the contract's, `max_ulps`;
@@ -125,6 +126,7 @@ function M.new(run)
               mean = count.finite > 0 and mean "ratio" or 1, bands = bands },
     kl = { k1 = mean "k1", k2 = mean "k2", k3 = mean "k3" }, finite = count.finite,
     causes = run.causes, unexplained = run.unexplained,
+    unexplained_small = run.unexplained_small,
     logits = run.rows_compared > 0 and { compared = run.rows_compared,
                                          different = run.rows_different } or nil,
     op = { a = op_of(run, "A"), b = op_of(run, "B") },
@@ -139,6 +141,9 @@ function Report:text(opts) return require("samebits.drift.text").format(self, op
 
 --- The report as one JSON object (docs/drift.md describes it). It needs dkjson.
 function Report:json() return require("samebits.drift.json").format(self) end
+
+--- The report as a page of HTML with plots, which needs nothing else.
+function Report:html() return require("samebits.drift.html").format(self) end
 
 --- One line.
 function Report:__tostring() return require("samebits.drift.text").headline(self) end

@@ -7,6 +7,7 @@
 local ffi = require "ffi"
 local half = require "samebits.half"
 local scorer = require "samebits.drift.scorer"
+local tally = require "samebits.drift.tally"
 local tensor = require "samebits.tensor"
 
 local M = {}
@@ -83,58 +84,66 @@ end
 
 local function view(t, m, vocab) return t:slice(0, 0, m * vocab):view(m, vocab) end
 
--- Per-row settings of the rows at hand.
-local function gathered(side, rows, m, vocab)
-  local temperature = side.temperature
+-- Per-row settings of n chosen ones of the rows at hand.
+local function gathered(side, rows, chosen, n, vocab)
+  local temperature, kept = side.temperature, nil
   if tensor.is_tensor(temperature) then
-    local made = tensor.zeros({ m }, "float32")
-    local from, to = word_p(temperature), word_p(made)
-    for k = 0, m - 1 do to[k] = from[rows[k]] end
-    temperature = made
+    temperature = tensor.zeros({ n }, "float32")
+    local from, to = word_p(side.temperature), word_p(temperature)
+    for j = 0, n - 1 do to[j] = from[rows[chosen[j]]] end
   end
-  local kept
   if side.kept then
-    local first = scorer.kept_of(side, rows[0], rows[0] + 1, vocab)
-    kept = tensor.zeros({ m, first.shape[2] }, first.dtype)
-    for k = 0, m - 1 do
-      kept:slice(0, k, k + 1):copy_(scorer.kept_of(side, rows[k], rows[k] + 1, vocab):contiguous())
+    for j = 0, n - 1 do
+      local row = rows[chosen[j]]
+      local one = scorer.kept_of(side, row, row + 1, vocab):contiguous()
+      kept = kept or tensor.zeros({ n, one.shape[2] }, one.dtype)
+      kept:slice(0, j, j + 1):copy_(one)
     end
   end
-  local ids = tensor.zeros({ m }, "int64")
+  local ids = tensor.zeros({ n }, "int64")
   local to = ffi.cast("int64_t *", ids.ptr)
-  for k = 0, m - 1 do to[k] = side.ids:get(rows[k]) end
+  for j = 0, n - 1 do to[j] = side.ids:get(rows[chosen[j]]) end
   return ids, temperature, kept
 end
 
--- Makes the rows of a supposition in `made` from both sides' (null where a side has no logits).
--- Says for each whether it applies.
-local function make(h, made, mine, theirs, m, vocab, ids, applies)
-  local to, from = word_p(made), word_p(mine)
-  local other = theirs and word_p(theirs)
-  ffi.copy(to, from, m * vocab * 4)
-  local id = ffi.cast("int64_t *", ids.ptr)
+-- Of each row, what is absent in the other side's alone: whether anything is, and whether all of it
+-- stands behind the last id that the other side has. Both ways in one pass.
+local function absences(mine, theirs, m, vocab)
+  local p, q, out = word_p(mine), word_p(theirs), {}
   for k = 0, m - 1 do
-    local row, their = to + k * vocab, other and other + k * vocab
-    applies[k] = true
-    if h.row == "round" then
-      ROUND[h.dtype](ffi.cast("float *", row), vocab)
-    elseif h.row == "target" then
-      row[id[k]] = their[id[k]]
-    elseif h.row == "lse" then
-      row[id[k]] = their[id[k]]
-    else
-      -- Absent ids: those at the end alone are padding.
-      local removed, first, tail = 0, nil, vocab
-      while tail > 0 and their[tail - 1] == NONE do tail = tail - 1 end
-      for i = 0, vocab - 1 do
-        if their[i] == NONE and row[i] ~= NONE then
-          removed, first = removed + 1, first or i
-          row[i] = NONE
+    local x, y = p + k * vocab, q + k * vocab
+    local lost_x, lost_y, first_x, first_y, end_x, end_y = 0, 0, vocab, vocab, 0, 0
+    for i = 0, vocab - 1 do
+      local u, v = x[i], y[i]
+      if u ~= NONE then end_x = i + 1 end
+      if v ~= NONE then end_y = i + 1 end
+      if u ~= v then
+        if v == NONE then
+          lost_x = lost_x + 1
+          if first_x == vocab then first_x = i end
+        elseif u == NONE then
+          lost_y = lost_y + 1
+          if first_y == vocab then first_y = i end
         end
       end
-      local padding = first ~= nil and first >= tail
-      applies[k] = removed > 0 and padding == (h.row == "tail")
     end
+    out[k] = {
+      [mine] = lost_x > 0 and (first_x >= end_y and "tail" or "absent"),
+      [theirs] = lost_y > 0 and (first_y >= end_x and "tail" or "absent"),
+    }
+  end
+  return out
+end
+
+-- Makes a row of a supposition from both sides' (theirs: null where the other has no logits).
+local function make(h, row, mine, theirs, vocab, id)
+  ffi.copy(row, mine, vocab * 4)
+  if h.row == "round" then
+    ROUND[h.dtype](ffi.cast("float *", row), vocab)
+  elseif h.row == "target" or h.row == "lse" then
+    row[id] = theirs[id]
+  else
+    for i = 0, vocab - 1 do if theirs[i] == NONE then row[i] = NONE end end
   end
 end
 
@@ -142,63 +151,110 @@ end
 local function judge_group(self, chunk, list, m)
   local causes = self.causes
   local a, b = causes.a, causes.b
-  local rows = {}
+  local rows, widened = {}, {}
   for k = 0, m - 1 do rows[k] = chunk.first + list[k] end
-  local widened, vocabs = {}, {}
-  local both = a.logits and b.logits
+  local both = a.logits and b.logits and a.vocab == b.vocab
   for _, side in ipairs { a, b } do
     if side.logits then
-      local vocab = both and math.min(a.vocab, b.vocab) or side.vocab
-      vocabs[side] = vocab
-      widened[side] = view(self[side.label], m, vocab)
-      widen(self, side, rows, m, vocab, widened[side])
+      widened[side] = view(self[side.label], m, side.vocab)
+      widen(self, side, rows, m, side.vocab, widened[side])
     end
   end
-  local applies = {}
+  local lost = both and absences(widened[a], widened[b], m, a.vocab)
   for _, h in ipairs(self.list) do
-    local source = h.source
-    local vocab = vocabs[source]
-    local other = source == a and b or a
-    -- Rows of unequal length are told by their settings.
-    if not both or a.vocab == b.vocab or h.row == "round" and vocab == source.vocab then
-      local ids, temperature, kept = gathered(source, rows, m, vocab)
-      local made = view(self.made, m, vocab)
-      make(h, made, widened[source], widened[other], m, vocab, ids, applies)
-      local got = ffi.cast("const int32_t *", causes.scorer:made(made, ids, temperature, kept).ptr)
-      for k = 0, m - 1 do
-        local i = list[k]
-        if applies[k] and (chunk.same[i] == 0 or h.row == "round") then
-          local want, have = chunk.b[i], chunk.a[i]
-          if h.target == a then want, have = have, want end
-          causes:judge(h, i, got[k], want, have, chunk.own[h.base.label][i])
-        end
+    local source, vocab = h.source, h.source.vocab
+    local mine, theirs = widened[source], both and widened[source == a and b or a]
+    local chosen, n = {}, 0
+    for k = 0, m - 1 do
+      local applies = h.row == "round"
+      if not applies and both and chunk.same[list[k]] == 0 then
+        applies = h.row == "target" or h.row == "lse" or lost[k][mine] == h.row
+      end
+      if applies then
+        chosen[n] = k
+        n = n + 1
+      end
+    end
+    if n > 0 then
+      local ids, temperature, kept = gathered(source, rows, chosen, n, vocab)
+      local made = view(self.made, n, vocab)
+      local id = ffi.cast("int64_t *", ids.ptr)
+      for j = 0, n - 1 do
+        local at = chosen[j] * vocab
+        make(h, word_p(made) + j * vocab, word_p(mine) + at, theirs and word_p(theirs) + at, vocab,
+             tonumber(id[j]))
+      end
+      local token = causes.scorer:made(made, ids, temperature, kept)
+      local got = ffi.cast("const int32_t *", token.ptr)
+      for j = 0, n - 1 do
+        local i = list[chosen[j]]
+        local want, have = chunk.b[i], chunk.a[i]
+        if h.target == a then want, have = have, want end
+        causes:judge(h, i, got[j], want, have, chunk.own[h.base.label][i])
       end
     end
   end
 end
 
---- Sets chunk.same, and judges the suppositions for its tokens that differ.
-function Rows:add(chunk)
-  local causes = self.causes
-  local a, b = causes.a, causes.b
-  local both = a.logits and b.logits
-  local vocab = math.max(a.vocab or 0, b.vocab or 0)
-  local room = math.max(1, math.floor(ROOM / (4 * vocab)))
-  if not self.made then
-    for _, key in ipairs { "A", "B", "made" } do
-      self[key] = tensor.zeros({ room * vocab }, "float32")
+-- Whether a rounding of a side's logits gives the other's value at any of the probed tokens. It
+-- takes its time, and what no probe shows is not tried on all.
+local function screened(self, h, probes)
+  local source, score, near = h.source, self.causes.scorer, self.causes.near
+  local vocab = source.vocab
+  local target = h.target == self.causes.a and "a" or "b"
+  local row, made = view(self[source.label], 1, vocab), view(self.made, 1, vocab)
+  for _, probe in ipairs(probes) do
+    score:copy(source, probe.row, float_p(row), vocab)
+    make(h, word_p(made), word_p(row), nil, vocab)
+    local ids, temperature, kept = gathered(source, { [0] = probe.row }, { [0] = 0 }, 1, vocab)
+    local token = score:made(made, ids, temperature, kept)
+    local got = ffi.cast("const int32_t *", token.ptr)[0]
+    local want = probe[target]
+    if got == want then return true end
+    if not tally.is_nan(got) and not tally.is_nan(want) and
+       math.abs(tally.value(got) - tally.value(want)) <= near then
+      return true
     end
   end
+  return false
+end
+
+local function allocate(self)
+  local a, b = self.causes.a, self.causes.b
+  local vocab = math.max(a.vocab or 0, b.vocab or 0)
+  self.room = math.max(1, math.floor(ROOM / (4 * vocab)))
+  for _, key in ipairs { "A", "B", "made" } do
+    self[key] = tensor.zeros({ self.room * vocab }, "float32")
+  end
+end
+
+--- Drops the suppositions that none of the probed tokens (words `a` and `b` of a `row`) speaks for.
+function Rows:screen(probes)
+  if #self.list == 0 then return end
+  allocate(self)
+  local list = {}
+  for _, h in ipairs(self.list) do
+    if h.row ~= "round" or screened(self, h, probes) then
+      list[#list + 1] = h
+      self.rounds = self.rounds or h.row == "round"
+    end
+  end
+  self.list = list
+end
+
+--- Sets chunk.same, and judges the suppositions for its tokens that differ.
+function Rows:add(chunk)
+  local a, b = self.causes.a, self.causes.b
+  local both = a.logits and b.logits and a.vocab == b.vocab
   local list, m = {}, 0
   for i = 0, chunk.n - 1 do
     if chunk.flag[i] ~= 0 then
-      if both and a.vocab == b.vocab and
-         causes.scorer:same_logits(a, b, chunk.first + i) then
-        chunk.same[i] = 1
+      if both and self.causes.scorer:same_logits(a, b, chunk.first + i) then chunk.same[i] = 1 end
+      if self.rounds or both and chunk.same[i] == 0 then
+        list[m] = i
+        m = m + 1
       end
-      list[m] = i
-      m = m + 1
-      if m == room then
+      if m == self.room then
         judge_group(self, chunk, list, m)
         m = 0
       end

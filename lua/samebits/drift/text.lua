@@ -43,16 +43,18 @@ local function wrap(text, width, first, indent)
   return table.concat(lines, "\n")
 end
 
-local function bars(add, rows, width, whole)
-  local labels, numbers = 0, 0
+local function bars(add, rows, width)
+  local labels, numbers, most = 0, 0, 1
+  rows = words.folded(rows)
   for _, row in ipairs(rows) do
-    labels, numbers = math.max(labels, #row[1]), math.max(numbers, #count(row[2]))
+    labels, numbers = math.max(labels, #row[1]), math.max(numbers, #count(row[2] or 0))
+    most = math.max(most, row[2] or 0)
   end
   local room = math.max(8, math.min(50, width - labels - numbers - 8))
   for _, row in ipairs(rows) do
-    local length = whole > 0 and math.ceil(room * row[2] / whole) or 0
-    add("  %" .. labels .. "s  %" .. numbers .. "s  %s", row[1], count(row[2]),
-        ("#"):rep(length))
+    local line = ("  %" .. labels .. "s  %" .. numbers .. "s  %s"):format(row[1],
+      row[2] and count(row[2]) or "", ("#"):rep(math.ceil(room * (row[2] or 0) / most)))
+    add("%s", (line:gsub(" +$", "")))
   end
 end
 
@@ -122,10 +124,7 @@ local function causes(add, report, width, bold)
     add("%s", wrap(("%s of %s: unexplained"):format(count(report.unexplained),
                                                     count(report.tokens.different)), width, "  ",
                    "    "))
-    if not (report.a.logits or report.b.logits) then
-      add("%s", wrap("Only logprobs were given: with the logits of a side, temperatures, kept " ..
-                     "sets, padding and the op can be tried.", width, "    ", "    "))
-    end
+    add("%s", wrap(words.unexplained(report), width, "    ", "    "))
   end
   for _, fact in ipairs(words.facts(report)) do add("%s", wrap(fact, width, "  ", "  ")) end
   for _, cause in ipairs(report.causes) do
@@ -167,26 +166,29 @@ function M.format(report, opts)
 
   add ""
   add("%s", bold "how far")
-  add("  B - A      mean %s, mean of |B - A| %s, largest %s%s", number(report.difference.mean),
-      number(report.difference.mean_abs), number(report.difference.max_abs),
-      report.difference.not_finite > 0 and
-      (", not finite at %s"):format(count(report.difference.not_finite)) or "")
-  add("  ULPs       at most %s", count(report.ulps.max))
-  add("  ratio B/A  %s .. %s, mean %s", words.ratio(report.ratio.min),
-      words.ratio(report.ratio.max), words.ratio(report.ratio.mean))
+  local function fact(label, format, ...)
+    add("%s", wrap(format:format(...), width, ("  %-10s "):format(label), (" "):rep(13)))
+  end
+  fact("B - A", "mean %s, mean of |B - A| %s, largest %s%s", number(report.difference.mean),
+       number(report.difference.mean_abs), number(report.difference.max_abs),
+       report.difference.not_finite > 0 and
+       (", not finite at %s"):format(count(report.difference.not_finite)) or "")
+  fact("ULPs", "at most %s", count(report.ulps.max))
+  fact("ratio B/A", "%s .. %s, mean %s", words.near_one(report.ratio.min),
+       words.near_one(report.ratio.max), words.near_one(report.ratio.mean))
   for _, band in ipairs(report.ratio.bands) do
     add("    outside 1 +- %-6g %s of %s (%s)", band.width, count(band.outside),
         count(report.finite), words.percent(band.outside, report.finite))
   end
-  add("  KL(A || B) k1 %s, k2 %s, k3 %s", number(report.kl.k1), number(report.kl.k2),
-      number(report.kl.k3))
+  fact("KL(A || B)", "k1 %s, k2 %s, k3 %s", number(report.kl.k1), number(report.kl.k2),
+       number(report.kl.k3))
 
   add ""
   add("%s", bold "ULPs, tokens")
-  bars(add, trimmed(report.ulps.histogram, words.ulp_range), width, tokens.compared)
+  bars(add, trimmed(report.ulps.histogram, words.ulp_range), width)
   add ""
   add("%s", bold "|B - A|, tokens")
-  bars(add, trimmed(report.difference.histogram, words.difference_range), width, tokens.compared)
+  bars(add, trimmed(report.difference.histogram, words.difference_range), width)
 
   if #report.worst > 0 then
     add ""

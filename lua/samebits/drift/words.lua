@@ -24,10 +24,11 @@ function M.exact(x)
   return ("%.9g"):format(x)
 end
 
---- A ratio near 1 with the digits that tell it from 1.
-function M.ratio(x)
-  if x ~= x or x == math.huge then return M.exact(x) end
-  return ("%.9g"):format(x)
+--- A ratio in few digits; near 1, how far it is from 1.
+function M.near_one(x)
+  local off = x - 1
+  if off == 0 or math.abs(off) >= 0.01 or x ~= x then return M.number(x) end
+  return ("1 %s %s"):format(off < 0 and "-" or "+", M.number(math.abs(off)))
 end
 
 --- A share in percent: 0 and 100 only where they are exact.
@@ -46,13 +47,25 @@ end
 
 --- The range of a bucket of ULPs.
 function M.ulp_range(bucket)
-  if bucket.low == bucket.high then return M.count(bucket.low) end
-  local function short(n)
-    if n < 65536 then return M.count(n) end
-    return ("2^%d"):format(math.floor(math.log(n) / math.log(2) + 0.5))
+  if bucket.low == bucket.high then return ("%d"):format(bucket.low) end
+  if bucket.high <= 4096 then return ("%d .. %d"):format(bucket.low, bucket.high) end
+  local octave = math.floor(math.log(bucket.high) / math.log(2) + 0.5)
+  return ("2^%d .. 2^%d"):format(octave - 1, octave)
+end
+
+--- A run of two empty rows or more, of rows { label, count }, as one with the label "..." and no
+-- count.
+function M.folded(rows)
+  local out = {}
+  for i, row in ipairs(rows) do
+    local function empty(k) return rows[k] ~= nil and rows[k][2] == 0 end
+    if not (empty(i) and (empty(i - 1) or empty(i + 1))) then
+      out[#out + 1] = row
+    elseif not empty(i - 1) then
+      out[#out + 1] = { "..." }
+    end
   end
-  if bucket.low <= 65536 then return M.count(bucket.low) .. " .. " .. short(bucket.high) end
-  return ("> %s, <= %s"):format(short(bucket.low - 1), short(bucket.high))
+  return out
 end
 
 --- The range of a bucket of differences.
@@ -97,6 +110,19 @@ end
 function M.title(side)
   if side.name and side.source then return ("%s (%s)"):format(side.name, side.source) end
   return side.name or side.source or "side " .. side.label
+end
+
+--- What can be said of the tokens that nothing explains.
+function M.unexplained(report)
+  local out = (report.a.logits or report.b.logits) and
+              "Nothing that was tried gives these values." or
+              "Only logprobs were given: with the logits of a side, temperatures, kept sets, " ..
+              "padding and the op can be tried."
+  local small = report.unexplained_small
+  if small == 0 then return out end
+  return ("%s %s of them differ by %s nats or less: as small as the rounding of another op, or " ..
+          "of logits that differ."):format(out, small == report.unexplained and "All" or
+                                           M.count(small), M.number(report.near))
 end
 
 --- What can be said of the op and the logits: a list of sentences.
