@@ -185,6 +185,18 @@ describe("drift, attribution:", function()
     blames(report, "kept", report.tokens.different, "within B's kept sets")
   end)
 
+  it("a kept set, left out of the values beside it", function()
+    local kept = samebits.zeros({ B, T, V }, "uint8")
+    local flags = ffi.cast("uint8_t *", kept.ptr)
+    for row = 0, B * T - 1 do
+      for id = 0, V - 1 do flags[row * V + id] = id % 4 == 0 and 0 or 1 end
+      flags[row * V + ids:get(math.floor(row / T), row % T)] = 1
+    end
+    local within = plant.logprobs { logits = logits, ids = ids, kept = kept }
+    blames(drift(within, { logprobs = truth, logits = logits, ids = ids, kept = kept }), "kept",
+           B * T, "its own logits without its kept sets")
+  end)
+
   it("a kept set, seen as -inf in one side's logits", function()
     local masked = plant.rows(logits, function(_, p, n)
       for i = 0, n - 1, 3 do p[i] = -math.huge end

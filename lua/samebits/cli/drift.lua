@@ -142,6 +142,10 @@ function M.run(args)
   })
   if not ok then return unusable(report) end
   if not report then return unusable(why) end
+  local tokens = report.tokens
+  if tokens.compared + tokens.only_a + tokens.only_b == 0 then
+    return unusable "no token is active on either side: nothing was compared"
+  end
   if args.html then
     local written
     written, why = file.write(args.html, { report:html() })

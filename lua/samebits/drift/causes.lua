@@ -69,6 +69,11 @@ local function settings(self, source, other)
             ("below id %d; the %d behind them are padding"):format(other.vocab,
                                                                    source.vocab - other.vocab))
   end
+  if source.kept and source.logprobs and not other.logits then
+    add(self, { cause = "kept", source = source, target = source, base = source,
+                suppose = { kept = false },
+                text = ("%s is the logprob of its own logits without its kept sets"):format(of) })
+  end
   if several > 1 then
     suppose("settings", all, ("with all of %s's settings"):format(to))
   end

@@ -65,11 +65,11 @@ function M.new(causes, add)
   end
   if a.logits and b.logits then
     put { cause = "target", row = "target", source = a, target = b,
-          text = ("%s is the logprob of %s's logits but for the target's, which is %s's"):format(
-            name(b), name(a), name(b)) }
+          text = ("With %s's target logit in them, %s's logits give %s's value"):format(name(b),
+            name(a), name(b)) }
     put { cause = "lse", row = "lse", source = b, target = b, base = a,
-          text = ("%s is the logprob of its logits, whatever the target's: the others differ")
-            :format(name(b)) }
+          text = ("With %s's target logit in them, %s's logits still give %s's value: the other " ..
+                  "logits differ"):format(name(a), name(b), name(b)) }
   end
   return self
 end
