@@ -229,7 +229,7 @@ local function explain(run)
   local entries = {}
   for _, entry in ipairs(count.worst) do entries[entry.row] = entry end
   if count.first then entries[count.first.row] = count.first end
-  local why = causes.new(a, b, score, run.opts.near, fit(run), run.layout)
+  local why = causes.new(a, b, score, run.opts.near, fit(run), run.layout, count.containers)
   why:screen(probes_of(run))
   for k, chunk in ipairs(run.chunks) do
     local first, n = chunk.first, chunk.n

@@ -230,6 +230,16 @@ describe("drift, attribution:", function()
     end
   end)
 
+  it("no container is blamed where values that small could not tell", function()
+    -- x - lse in fp32, of near-certain tokens: so few bits are left that float16 has them, too.
+    local small = plant.each(truth, function(i) return -(i * 37 % 23 + 1.3) * 2 ^ -22 end)
+    local coarse = plant.each(small, function(_, x)
+      return math.floor(x * 2 ^ 20 + 0.5) / 2 ^ 20
+    end)
+    coarse:set(-1.0001, 0, 0)
+    assert.same({ unexplained = B * T }, causes(drift(small, coarse)))
+  end)
+
   it("the container of logits", function()
     for _, dtype in ipairs { "bfloat16", "float16" } do
       local narrow = { logits = logits:to(dtype), ids = ids }
@@ -286,10 +296,10 @@ describe("drift, attribution:", function()
     local cool = plant.logprobs { logits = logits, ids = ids, temperature = 0.7 }
     local mixed = truth:clone()
     mixed[0]:copy_(cool[0])
-    mixed[1]:copy_(truth[1]:to "bfloat16":to "float32")
+    for t = 0, T - 1 do mixed:set(0, 1, t) end
     mixed[2]:set(-7, 3)
     local report = drift(given, mixed)
-    assert.same({ temperature = T, container = T, unexplained = 1 }, causes(report))
+    assert.same({ temperature = T, mask = T, unexplained = 1 }, causes(report))
     assert.equal(2 * T + 1, report.tokens.different)
   end)
 end)

@@ -97,8 +97,10 @@ local function of_values(self, a, b)
   for _, pair in ipairs { { a, b }, { b, a } } do
     local from, to = pair[1], pair[2]
     for _, dtype in ipairs { "bfloat16", "float16" } do
-      add(self, { cause = "container", fitted = true, from = from, round = dtype,
-                  text = ("%s is %s, rounded to %s"):format(name(to), name(from), dtype) })
+      if self.containers[to.label:lower()][dtype] then
+        add(self, { cause = "container", fitted = true, from = from, round = dtype,
+                    text = ("%s is %s, rounded to %s"):format(name(to), name(from), dtype) })
+      end
     end
   end
   for _, by in ipairs { -1, 1 } do
@@ -109,10 +111,12 @@ local function of_values(self, a, b)
 end
 
 --- For two sides; `scorer` computes, `near` is a number of nats. taus: fitted temperatures by the
--- labels of the side whose logits and of the side whose values they were fitted to ("AB").
-function M.new(a, b, scorer, near, taus, layout)
+-- labels of the side whose logits and of the side whose values they were fitted to ("AB");
+-- containers: the dtypes that hold all values of a side, by "a" and "b".
+function M.new(a, b, scorer, near, taus, layout, containers)
   local self = setmetatable({
-    a = a, b = b, scorer = scorer, near = near, layout = layout, list = {}, combinations = {},
+    a = a, b = b, scorer = scorer, near = near, layout = layout, containers = containers,
+    list = {}, combinations = {},
     total = 0, op = { A = { checked = 0, different = 0, max_ulps = 0 },
                       B = { checked = 0, different = 0, max_ulps = 0 } },
   }, Causes)
@@ -208,7 +212,7 @@ local function judge_values(self, chunk, i)
       local sequence = self.layout.place(row)
       local low, past = self.layout.bounds(sequence)
       if j >= 0 and j < chunk.n and row + h.by >= low and row + h.by < past and
-         chunk.a[j] == y and y ~= 0 then
+         chunk.a[j] == y and y ~= 0 and math.abs(value_of(y)) < math.huge then
         self:holds(h, i)
       end
     end

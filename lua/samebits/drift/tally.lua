@@ -3,6 +3,7 @@
 
 local ffi = require "ffi"
 local bit = require "bit"
+local half = require "samebits.half"
 local band, tohex, abs, floor = bit.band, bit.tohex, math.abs, math.floor
 
 local M = {}
@@ -42,6 +43,12 @@ function M.word(v)
   pun.f = v
   return pun.i
 end
+
+-- Whether a dtype holds an encoding's value.
+local HOLDS = {
+  bfloat16 = function(w) return band(w, 0xffff) == 0 end,
+  float16 = function(w) return half.from_float16(half.to_float16(M.value(w))) == M.value(w) end,
+}
 
 function M.ulps(x, y)
   if is_nan(x) or is_nan(y) then return nil end
@@ -115,6 +122,9 @@ function M.new(layout, worst)
     position_sum = ffi.new("double[?]", M.POSITION_BINS),
     position_max = ffi.new("double[?]", M.POSITION_BINS),
     sequence = -1, first_row = 0, past_row = 0,
+    -- Dtypes that hold all of a side's values so far.
+    containers = { a = { bfloat16 = true, float16 = true },
+                   b = { bfloat16 = true, float16 = true } },
   }
   for _, name in ipairs { "difference", "absolute", "ratio", "k1", "k2", "k3" } do
     self.sums[name] = new_sum()
@@ -176,6 +186,13 @@ local function differs(self, row, x, y, bin)
   end
 end
 
+-- Forgets the dtypes that do not hold an encoding's value.
+local function narrow(holds, w)
+  for dtype, still in pairs(holds) do
+    if still and not is_nan(w) and not HOLDS[dtype](w) then holds[dtype] = false end
+  end
+end
+
 --- Rows first .. first + n - 1: words a and b, which of them are active on each side (uint8), and
 -- what ctx:compare gives of them (ratio, k1, k2, k3: floats). Sets each of `flags` to 1 where the
 -- encodings of an active token differ; returns how many.
@@ -201,6 +218,9 @@ function Tally:add(first, n, a, b, active_a, active_b, each, flags)
       self.compared = self.compared + 1
       self.sequence_tokens = self.sequence_tokens + 1
       self.position_compared[bin] = self.position_compared[bin] + 1
+      local holds = self.containers
+      if holds.a.bfloat16 or holds.a.float16 then narrow(holds.a, x) end
+      if holds.b.bfloat16 or holds.b.float16 then narrow(holds.b, y) end
       if x == y then
         self.equal = self.equal + 1
       else
