@@ -217,6 +217,8 @@ describe("drift, attribution:", function()
     local clean = plant.rows(wide, function(_, p) for i = V, V + 23 do p[i] = -math.huge end end)
     blames(drift({ logits = clean, ids = ids }, { logits = wide, ids = ids }), "padding", B * T,
            "padding, %-inf in A")
+    blames(drift({ logits = wide, ids = ids }, { logits = clean, ids = ids }), "padding", B * T,
+           "padding, %-inf in B")
     assert.is_true(drift(given, { logits = clean, ids = ids }).equal)
     assert.is_true(drift(given, { logits = wide, ids = ids, vocab = V }).equal)
   end)
@@ -232,12 +234,29 @@ describe("drift, attribution:", function()
 
   it("no container is blamed where values that small could not tell", function()
     -- x - lse in fp32, of near-certain tokens: so few bits are left that float16 has them, too.
-    local small = plant.each(truth, function(i) return -(i * 37 % 23 + 1.3) * 2 ^ -22 end)
+    local small = plant.each(truth, function(i)
+      return -2 ^ -10 * (1 + (i * 37 % 23 + 0.3) / 24)
+    end)
     local coarse = plant.each(small, function(_, x)
       return math.floor(x * 2 ^ 20 + 0.5) / 2 ^ 20
     end)
+    blames(drift(small, coarse), "container", B * T)
     coarse:set(-1.0001, 0, 0)
     assert.same({ unexplained = B * T }, causes(drift(small, coarse)))
+  end)
+
+  it("no container is blamed for one token", function()
+    local narrow = truth:to "bfloat16":to "float32"
+    local report = drift(plant.each(narrow, function(i, x) return i == 5 and nudge(x, 1) or x end),
+                         narrow)
+    assert.same({ unexplained = 1 }, causes(report))
+  end)
+
+  it("no setting is blamed that changes nothing", function()
+    local odd = { logits = logits, ids = ids, logprobs = another_op(truth),
+                  temperature = { 1, 1, 1 } }
+    assert.same({ unexplained = B * T }, causes(drift(odd, truth)))
+    assert.equal(B * T, drift(odd, truth).op.a.different)
   end)
 
   it("the container of logits", function()
@@ -317,6 +336,7 @@ describe("drift, what is counted:", function()
     assert.equal(5, first.ulps)
     assert.equal(1, report.tokens.different)
     assert.equal(5, report.ulps.max)
+    assert.same({ low = 0, high = 0, count = B * T - 1 }, report.ulps.histogram[1])
     assert.same({ low = 5, high = 8, count = 1 }, report.ulps.histogram[#report.ulps.histogram])
     assert.is_truthy(report:text():find(first.a_hex, 1, true))
   end)
