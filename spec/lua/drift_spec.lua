@@ -2,6 +2,8 @@
 
 local ffi = require "ffi"
 local samebits = require "samebits"
+local backends = require "spec.support.backends"
+local dlpack = require "samebits.dlpack"
 local plant = require "spec.support.plant"
 
 local B, T, V = 3, 8, 200
@@ -418,6 +420,23 @@ describe("drift, what is counted:", function()
       assert.is_truthy(row)
     end
     assert.equal(3, #report.worst_sequences)
+  end)
+end)
+
+describe("drift, where tensors are:", function()
+  local cool = plant.logprobs { logits = logits, ids = ids, temperature = 0.7 }
+
+  backends.each_device(function(device)
+    it("on " .. device, function()
+      local want = drift(given, cool):json()
+      local far = { logits = assert(logits:to(device)), ids = assert(ids:to(device)) }
+      assert.equal(want, drift(far, assert(cool:to(device))):json())
+      assert.equal(want, drift(far, cool, { backend = device }):json())
+    end)
+  end)
+
+  it("in the hands of another library", function()
+    assert.equal(drift(given, cool):json(), drift(given, dlpack.export(cool)):json())
   end)
 end)
 

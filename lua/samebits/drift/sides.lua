@@ -68,11 +68,20 @@ end
 
 local function is_pointer(value) return type(value) == "cdata" or type(value) == "userdata" end
 
+-- Rows are looked at in memory.
+local function in_memory(label, role, t)
+  local copy, why = t:to "cpu"
+  if not copy then unusable(("%s: %s: %s"):format(label, role, why)) end
+  return copy
+end
+
 -- A tensor from what a field may be given as; numbers pass.
 local function as_tensor(label, role, value, mapped)
-  if tensor.is_tensor(value) then return value end
+  if tensor.is_tensor(value) then return in_memory(label, role, value) end
   if type(value) == "string" then return load_field(role, value, mapped) end
-  if is_pointer(value) then return require("samebits.dlpack").import(value) end
+  if is_pointer(value) then
+    return in_memory(label, role, require("samebits.dlpack").import(value))
+  end
   if type(value) == "table" then
     local dtype = (role == "ids" or role == "cu_seqlens" or role == "mask" or role == "kept") and
                   "int64" or "float32"
@@ -132,7 +141,7 @@ local function given(label, value, extra, mapped)
     value = as_tensor(label, "logprobs", value, mapped)
   end
   if tensor.is_tensor(value) then
-    fields, bare = fields or {}, value
+    fields, bare = fields or {}, in_memory(label, "values", value)
   elseif type(value) == "table" then
     fields = by_role(value, label)
     for key in pairs(value) do
