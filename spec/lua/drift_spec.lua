@@ -73,6 +73,17 @@ describe("drift, equal:", function()
     end
   end)
 
+  it("one token, and none", function()
+    assert.is_true(drift(truth:slice(0, 0, 1), truth:slice(0, 0, 1):clone()).equal)
+    assert.is_true(drift(samebits.tensor { -1 }, { -1 }).equal)
+    assert.equal(1, drift({ { -1 } }, samebits.tensor { { -2 } }).tokens.different)
+    for _, shape in ipairs { { 0 }, { 0, 5 }, { 5, 0 } } do
+      local report = drift(samebits.zeros(shape), samebits.zeros(shape))
+      assert.equal(0, report.tokens.compared)
+      assert.matches("no token is active", tostring(report))
+    end
+  end)
+
   it("the logits' container has no effect on what is equal", function()
     local narrow = logits:to "bfloat16"
     local report = drift({ logits = narrow, ids = ids },

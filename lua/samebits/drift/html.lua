@@ -111,6 +111,7 @@ local function tile(add, value, label)
 end
 
 local function figures(add, report)
+  if report.finite == 0 then return end
   add '<section><h2>How far</h2><div class="tiles">'
   tile(add, count(report.ulps.max), "ULPs at most")
   tile(add, number(report.difference.max_abs), "largest |B - A|, nats")

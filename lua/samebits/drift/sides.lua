@@ -129,7 +129,9 @@ local function from_path(label, spec, mapped)
 end
 
 -- Whether a table is nested lists rather than a side's fields.
-local function is_list(value) return type(value) == "table" and value[1] ~= nil end
+local function is_list(value)
+  return type(value) == "table" and not tensor.is_tensor(value) and value[1] ~= nil
+end
 
 -- One side as given: its fields, or one tensor whose role is not known yet.
 local function given(label, value, extra, mapped)

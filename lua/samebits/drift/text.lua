@@ -136,6 +136,29 @@ local function causes(add, report, width, bold)
   end
 end
 
+-- Differences, ratios and KL estimates, of the tokens that are finite on both sides.
+local function how_far(add, report, width, bold)
+  add ""
+  add("%s", bold "how far")
+  if report.finite == 0 then return add "  No token is finite on both sides." end
+  local function fact(label, format, ...)
+    add("%s", wrap(format:format(...), width, ("  %-10s "):format(label), (" "):rep(13)))
+  end
+  fact("B - A", "mean %s, mean of |B - A| %s, largest %s%s", number(report.difference.mean),
+       number(report.difference.mean_abs), number(report.difference.max_abs),
+       report.difference.not_finite > 0 and
+       (", not finite at %s"):format(count(report.difference.not_finite)) or "")
+  fact("ULPs", "at most %s", count(report.ulps.max))
+  fact("ratio B/A", "%s .. %s, mean %s", words.near_one(report.ratio.min),
+       words.near_one(report.ratio.max), words.near_one(report.ratio.mean))
+  for _, band in ipairs(report.ratio.bands) do
+    add("    outside 1 +- %-6g %s of %s (%s)", band.width, count(band.outside),
+        count(report.finite), words.percent(band.outside, report.finite))
+  end
+  fact("KL(A || B)", "k1 %s, k2 %s, k3 %s", number(report.kl.k1), number(report.kl.k2),
+       number(report.kl.k3))
+end
+
 function M.format(report, opts)
   local width = math.max(40, opts.width or 80)
   local lines = {}
@@ -164,24 +187,7 @@ function M.format(report, opts)
   add("  B %s  %s  %s", first.b_hex, words.exact(first.b), first.ulps and
       words.ulps(first.ulps) .. " apart" or "NaN has no distance")
 
-  add ""
-  add("%s", bold "how far")
-  local function fact(label, format, ...)
-    add("%s", wrap(format:format(...), width, ("  %-10s "):format(label), (" "):rep(13)))
-  end
-  fact("B - A", "mean %s, mean of |B - A| %s, largest %s%s", number(report.difference.mean),
-       number(report.difference.mean_abs), number(report.difference.max_abs),
-       report.difference.not_finite > 0 and
-       (", not finite at %s"):format(count(report.difference.not_finite)) or "")
-  fact("ULPs", "at most %s", count(report.ulps.max))
-  fact("ratio B/A", "%s .. %s, mean %s", words.near_one(report.ratio.min),
-       words.near_one(report.ratio.max), words.near_one(report.ratio.mean))
-  for _, band in ipairs(report.ratio.bands) do
-    add("    outside 1 +- %-6g %s of %s (%s)", band.width, count(band.outside),
-        count(report.finite), words.percent(band.outside, report.finite))
-  end
-  fact("KL(A || B)", "k1 %s, k2 %s, k3 %s", number(report.kl.k1), number(report.kl.k2),
-       number(report.kl.k3))
+  how_far(add, report, width, bold)
 
   add ""
   add("%s", bold "ULPs, tokens")
