@@ -12,7 +12,7 @@ local data = require "spec.support.invariance.data"
 local hex = require "spec.support.hex"
 local prng = require "spec.support.prng"
 local temporary = require "spec.support.temporary"
-local transforms = require "spec.support.invariance.transforms"
+local transforms = require "samebits.verify.transforms"
 
 local ROUNDS = 4 * budget.CASES
 local OUTPUTS = { "token", "lse", "sequence", "count" }

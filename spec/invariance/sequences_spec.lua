@@ -9,7 +9,7 @@ local budget = require "spec.support.budget"
 local cases = require "spec.support.invariance.case"
 local check = require "spec.support.invariance.check"
 local property = require "spec.support.invariance.property"
-local transforms = require "spec.support.invariance.transforms"
+local transforms = require "samebits.verify.transforms"
 
 local function one_case(text)
   local case, why = cases.parse(text)

@@ -8,7 +8,7 @@ local check = require "spec.support.invariance.check"
 local data = require "spec.support.invariance.data"
 local fault = require "spec.support.invariance.fault"
 local property = require "spec.support.invariance.property"
-local transforms = require "spec.support.invariance.transforms"
+local transforms = require "samebits.verify.transforms"
 local refusal = require "spec.support.refusal"
 
 local ctx = assert(samebits.open("cpu", { isa = "scalar", threads = 1, split = 1 }))

@@ -15,10 +15,9 @@
 -- backend (SB_REQUIRE=cuda, SB_REQUIRE=avx512,cuda), it becomes a failing one.
 
 local busted = require "busted"
-local ffi = require "ffi"
 local samebits = require "samebits"
 local devices = require "samebits.device"
-local layout = require "samebits.layout"
+local place = require "samebits.verify.place"
 local variants = require "samebits.variants"
 
 local M = {}
@@ -33,41 +32,10 @@ local loopback = assert(samebits.open(M.LOOPBACK, { split = 3 }))
 present[#present + 1] = { name = "the cpu behind a device", key = "cpu", backend = "cpu",
                           context = function() return loopback end }
 
---- A tensor of memory copied to a device as it lies: the same strides, and the first element as far
--- from a multiple of 64 bytes (but for what is not a multiple of the element's size).
-function M.placed(t, device)
-  if device == t.device or t:numel() == 0 then return assert(t:to(device)) end
-  local size = t.itemsize
-  local low, high = layout.extent(t.shape, t.strides)
-  local first = t.ptr + low * size
-  local before = math.floor(tonumber(ffi.cast("uintptr_t", first) % 64) / size)
-  local buffer = samebits.zeros({ before + high - low + 1 }, t.dtype)
-  ffi.copy(buffer.ptr + before * size, first, (high - low + 1) * size)
-  local moved = assert(buffer:to(device))
-  return samebits.tensor(moved.ptr + (before - low) * size, {
-    device = device, dtype = t.dtype, shape = t.shape, strides = t.strides, owner = moved,
-  })
-end
+--- A tensor of memory copied to a device as it lies.
+M.placed = place.tensor
 
--- The batch on a device. Logits that cannot be read in place there are made contiguous first, as
--- the message says.
-local function batch_on(device, spec, opts)
-  if type(spec.to) == "function" then return assert(spec:to(device)) end
-  if not samebits.is_tensor(spec.logits) then
-    return assert(samebits.batch(spec, opts):to(device))
-  end
-  local copy = {}
-  for key, value in pairs(spec) do copy[key] = value end
-  copy.logits = M.placed(spec.logits, device)
-  local ok, made = pcall(samebits.batch, copy, opts)
-  if not ok and tostring(made):find("make them contiguous first", 1, true) then
-    copy.logits = assert(copy.logits:contiguous())
-    made = samebits.batch(copy, opts)
-  elseif not ok then
-    error(made, 0)
-  end
-  return made
-end
+local batch_on = place.batch
 
 for _, at in ipairs(present) do
   function at.score(spec, opts)

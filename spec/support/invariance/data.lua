@@ -120,7 +120,7 @@ local function sequence(case, s)
   local length = s == 0 and case.T or math.floor(random:uniform() * (case.T + 1))
   local values = samebits.zeros({ length, V }, "float32")
   local p = ffi.cast("float *", values.ptr)
-  local made = { length = length, ids = {}, temperatures = {}, active = {}, containers = {} }
+  local made = { length = length, ids = {}, temperatures = {}, active = {} }
   for t = 0, length - 1 do
     random = prng.new(case.seed * 1009 + s * 65537 + (t + 1) * 257)
     local id = random:pick { 0, V - 1, random:integer(0, V - 1), random:integer(0, V - 1) }
@@ -139,12 +139,6 @@ function M.sequences(case)
   local list = {}
   for s = 0, case.n - 1 do list[s] = sequence(case, s) end
   return list
-end
-
---- A sequence's logits in another container.
-function M.logits_in(made, dtype)
-  if not made.containers[dtype] then made.containers[dtype] = made.logits:to(dtype) end
-  return made.containers[dtype]
 end
 
 -- The fields that sequences depend on.

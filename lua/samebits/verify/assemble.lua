@@ -6,9 +6,8 @@
 -- each row holds the logits that the next one's id is scored by.
 
 local ffi = require "ffi"
-local samebits = require "samebits"
-local prng = require "spec.support.prng"
-local data = require "spec.support.invariance.data"
+local prng = require "samebits.prng"
+local tensor = require "samebits.tensor"
 
 local M = {}
 
@@ -59,16 +58,23 @@ end
 -- Logits ------------------------------------------------------------------------------------------
 
 local function encoded(number, dtype)
-  local one = samebits.tensor({ number }, { dtype = dtype })
+  local one = tensor.tensor({ number }, { dtype = dtype })
   return ffi.string(one.ptr, one.itemsize)
 end
 
 -- Memory of all ones (NaN in every dtype), its beginning `offset` bytes past a multiple of 64.
 local function memory(bytes, offset)
-  local held = samebits.zeros({ bytes + offset + 64 }, "uint8")
+  local held = tensor.zeros({ bytes + offset + 64 }, "uint8")
   ffi.fill(held.ptr, held:numel(), 0xff)
   local past = tonumber(ffi.cast("uintptr_t", held.ptr) % 64)
   return held.ptr + (64 - past) % 64 + offset, held
+end
+
+-- A sequence's logits in a container, made once.
+local function logits_in(made, dtype)
+  made.containers = made.containers or {}
+  if not made.containers[dtype] then made.containers[dtype] = made.logits:to(dtype) end
+  return made.containers[dtype]
 end
 
 -- The logits as a view of memory that holds nothing else but NaN. An inactive row's are what
@@ -101,7 +107,7 @@ local function logits_of(case, sequences, list, time, opts)
         slot = nil
       end
       if slot then
-        local from = data.logits_in(sequences[slot.s], container)
+        local from = logits_in(sequences[slot.s], container)
         ffi.copy(p, from.ptr + slot.t * V * size, V * size)
         ffi.copy(p + V * size, absent, #absent)
       elseif fill then
@@ -110,7 +116,7 @@ local function logits_of(case, sequences, list, time, opts)
     end
   end
 
-  return samebits.tensor(base, {
+  return tensor.tensor(base, {
     dtype = container, owner = held,
     shape = time and { #list, time, width } or { rows, width },
     strides = time and { batch_stride, row_stride, 1 } or { row_stride, 1 },
@@ -126,7 +132,7 @@ local POINTERS = { int64 = "int64_t *", int32 = "int32_t *", uint8 = "uint8_t *"
                    float32 = "uint32_t *" }
 
 local function vector(n, dtype)
-  local t = samebits.zeros({ n }, dtype)
+  local t = tensor.zeros({ n }, dtype)
   return t, ffi.cast(POINTERS[dtype], t.ptr)
 end
 
@@ -225,7 +231,7 @@ function M.call(case, sequences, grid, opts)
   per_row(case, sequences, flat, spec, opts)
   if time then
     for _, name in ipairs { "ids", "mask", "temperature" } do
-      if samebits.is_tensor(spec[name]) then spec[name] = spec[name]:view(#list, time) end
+      if tensor.is_tensor(spec[name]) then spec[name] = spec[name]:view(#list, time) end
     end
   elseif layout ~= "single" then
     local offsets, p = vector(#list + 1, case.index)

@@ -9,11 +9,11 @@
 -- * `only(at)`: the variants it is for;
 -- * `opts(case, at)`: options of at.score; or `score(at, call, case)`, in place of at.score.
 
-local samebits = require "samebits"
-local assemble = require "spec.support.invariance.assemble"
-local cases = require "spec.support.invariance.case"
-local prng = require "spec.support.prng"
-local shards = require "spec.support.shards"
+local context = require "samebits.context"
+local prng = require "samebits.prng"
+local assemble = require "samebits.verify.assemble"
+local cases = require "samebits.verify.case"
+local shards = require "samebits.verify.shards"
 
 local M = {}
 
@@ -114,9 +114,8 @@ end
 
 -- On the cpu, a context of its own with as many threads.
 local function with_threads(at, call, case)
-  local ctx = assert(samebits.open("cpu", { isa = at.context().isa, threads = case.threads,
-                                            split = case.split }))
-  local out = assert(ctx:logprob(call.spec))
+  local ctx = assert(context.open("cpu", { isa = at.context().isa, threads = case.threads }))
+  local out = assert((at.logprob or ctx.logprob)(ctx, call.spec, { split = case.split }))
   ctx:close()
   return out
 end

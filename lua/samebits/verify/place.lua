@@ -1,0 +1,46 @@
+--- Batches on a device, their logits lying there as they lie in memory.
+
+local ffi = require "ffi"
+local batches = require "samebits.batch"
+local layout = require "samebits.layout"
+local tensor = require "samebits.tensor"
+
+local M = {}
+
+--- A tensor of memory copied to a device as it lies: the same strides, and the first element as far
+-- from a multiple of 64 bytes (but for what is not a multiple of the element's size).
+function M.tensor(t, device)
+  if device == t.device or t:numel() == 0 then return assert(t:to(device)) end
+  local size = t.itemsize
+  local low, high = layout.extent(t.shape, t.strides)
+  local first = t.ptr + low * size
+  local before = math.floor(tonumber(ffi.cast("uintptr_t", first) % 64) / size)
+  local buffer = tensor.zeros({ before + high - low + 1 }, t.dtype)
+  ffi.copy(buffer.ptr + before * size, first, (high - low + 1) * size)
+  local moved = assert(buffer:to(device))
+  return tensor.tensor(moved.ptr + (before - low) * size, {
+    device = device, dtype = t.dtype, shape = t.shape, strides = t.strides, owner = moved,
+  })
+end
+
+--- A batch, or the table to make one from, on a device. Logits that cannot be read in place there
+-- are made contiguous first, as the message says.
+function M.batch(device, spec, opts)
+  if type(spec.to) == "function" then return assert(spec:to(device)) end
+  if not tensor.is_tensor(spec.logits) then
+    return assert(batches.new(spec, opts):to(device))
+  end
+  local copy = {}
+  for key, value in pairs(spec) do copy[key] = value end
+  copy.logits = M.tensor(spec.logits, device)
+  local ok, made = pcall(batches.new, copy, opts)
+  if not ok and tostring(made):find("make them contiguous first", 1, true) then
+    copy.logits = assert(copy.logits:contiguous())
+    made = batches.new(copy, opts)
+  elseif not ok then
+    error(made, 0)
+  end
+  return made
+end
+
+return M
