@@ -1,7 +1,7 @@
 --- The command line behind bin/samebits.
 --
 -- Exit status: 0; 1 for an error, told in one line on stderr; 2 for wrong usage, with the usage.
--- Commands in samebits.cli.* have their own.
+-- Of verify and drift: 1 where bits change or differ, 2 for errors, too.
 
 local ffi = require "ffi"
 local argparse = require "argparse"
@@ -12,6 +12,7 @@ local repl = require "samebits.cli.repl"
 local formats = require "samebits.formats"
 local selftest = require "samebits.selftest"
 local variants = require "samebits.variants"
+local verify = require "samebits.cli.verify"
 
 -- Raised by fail, caught by main.
 local Failure = {}
@@ -170,16 +171,20 @@ local function as_text(ctx, batch, out)
   return table.concat(lines, "\n") .. "\n"
 end
 
-local function logprob(args)
-  local spec = {
-    logits = load(args.logits, "logits"),
-    ids = load(args.ids, "ids"),
+-- What batches are made from, but for the logits and the ids.
+local function batch_options(args)
+  return {
     mask = load(args.mask, "mask"),
     cu_seqlens = load(args.cu_seqlens, "cu_seqlens"),
-    temperature = tonumber(args.temperature) or load(args.temperature, "temperature"),
+    temperature = tonumber(args.temperature or 1) or load(args.temperature, "temperature"),
     ignore_index = args.ignore_index,
     shift = args.shift,
   }
+end
+
+local function logprob(args)
+  local spec = batch_options(args)
+  spec.logits, spec.ids = load(args.logits, "logits"), load(args.ids, "ids")
   local batch = try(samebits.batch, spec)
   local ctx = try(samebits.open, args.backend, { threads = args.threads, isa = args.isa })
   local moved = try(batch.to, batch, ctx.device)
@@ -211,15 +216,26 @@ end
 
 local function run_repl(args, script_arguments) return try(repl.run, args, script_arguments) end
 
+-- verify -----------------------------------------------------------------------------------------
+
+-- What fail ends the command with.
+local failure_status = 1
+
+local function run_verify(args)
+  failure_status = verify.UNUSABLE
+  return verify.run(args, { fail = fail, try = try, write = write, load = load,
+                            batch_options = batch_options })
+end
+
 -- usage ------------------------------------------------------------------------------------------
 
 local FORMATS = [[
 FILE[:NAME] is a .npy file, or a .safetensors file and the name of a tensor in
 it. A path that exists as it stands wins over a name after a colon. NAME may be
 left out where the file holds one tensor, or one called logits, ids, mask,
-cu_seqlens or temperature as the option is.
+cu_seqlens or temperature as the option is.]]
 
---json prints one object: version, numerics, backend, isa, token, token_bits,
+local JSON = [[--json prints one object: version, numerics, backend, isa, token, token_bits,
 lse, lse_bits (a list for each sequence), sequence, sequence_bits, count.
 Numbers have 9 digits and read back to the same fp32; bits are its encoding in
 hex. What is not finite is null, and its bits tell: ff800000 is -inf, 7fc00000
@@ -239,6 +255,24 @@ local WIDEST = 2 ^ 53
 -- Commands in files of their own: name, summary, define(parser), run(args).
 local MODULES = { require "samebits.cli.drift" }
 
+local function add_batch_options(command)
+  command:option("--mask", "The same shape, non-zero where a token counts."):argname "FILE[:NAME]"
+  command:option("--cu-seqlens", "[B + 1]: where the sequences of [N, V] start and end.")
+    :argname "FILE[:NAME]"
+  command:option("--ignore-index", "The id of tokens not to score.",
+                 tostring(lib.constants.SB_IGNORE_INDEX),
+                 integer(-WIDEST, WIDEST)):argname "N"
+  command:option("--temperature",
+                 "A number, or FILE[:NAME] with one a row or one a sequence. (default: 1)")
+    :argname "T"
+  command:flag("--shift", "Logits of row t score id t + 1 of the same sequence.")
+end
+
+local function add_cpu_options(command)
+  command:option("--threads", "cpu: threads to work with.", nil, integer(1, 1024)):argname "N"
+  command:option("--isa", "cpu: scalar, avx2 or avx512."):argname "NAME"
+end
+
 local function make_parser()
   local parser = argparse("samebits", "Token and sequence logprobs, the same bits every time.")
   parser:require_command(true)
@@ -249,22 +283,18 @@ local function make_parser()
   parser:command("info", "Print the version, the numerics, and the backends of this machine.")
 
   local command = parser:command("logprob", "Print the logprobs of token ids.")
-  command:epilog(FORMATS)
+  command:epilog(FORMATS .. "\n\n" .. JSON)
   command:option("--logits", "Logits [B, T, V], or [N, V]."):argname "FILE[:NAME]":count(1)
   command:option("--ids", "Target ids, [B, T] or [N]."):argname "FILE[:NAME]":count(1)
-  command:option("--mask", "The same shape, non-zero where a token counts."):argname "FILE[:NAME]"
-  command:option("--cu-seqlens", "[B + 1]: where the sequences of [N, V] start and end.")
-    :argname "FILE[:NAME]"
-  command:option("--ignore-index", "The id of tokens not to score.",
-                 tostring(lib.constants.SB_IGNORE_INDEX),
-                 integer(-WIDEST, WIDEST)):argname "N"
-  command:option("--temperature", "A number, or FILE[:NAME] with one a row or one a sequence.", "1")
-    :argname "T"
-  command:flag("--shift", "Logits of row t score id t + 1 of the same sequence.")
+  add_batch_options(command)
   command:option("--backend", "cpu, cuda or auto, the best one here.", "auto"):argname "NAME"
-  command:option("--threads", "cpu: threads to work with.", nil, integer(1, 1024)):argname "N"
-  command:option("--isa", "cpu: scalar, avx2 or avx512."):argname "NAME"
+  add_cpu_options(command)
   command:flag("--json", "Print one JSON object.")
+
+  verify.define(parser:command("verify", verify.SUMMARY), {
+    formats = FORMATS, integer = integer, add_batch_options = add_batch_options,
+    add_cpu_options = add_cpu_options,
+  })
 
   command = parser:command("selftest", "Check the golden vectors on every backend of this machine.")
   command:option("--vectors", "Their folder; by default the one that came along.",
@@ -301,7 +331,8 @@ local function join_negatives(argv)
   return out
 end
 
-local COMMANDS = { info = info, logprob = logprob, selftest = run_selftest, repl = run_repl }
+local COMMANDS = { info = info, logprob = logprob, verify = run_verify, selftest = run_selftest,
+                   repl = run_repl }
 for _, module in ipairs(MODULES) do COMMANDS[module.name] = module.run end
 
 local function run(argv)
@@ -333,7 +364,7 @@ function M.main(argv)
   end)
   if ok then return result end
   io.stderr:write("samebits: ", (result:gsub("%s*\n%s*", " ")), "\n")
-  return 1
+  return failure_status
 end
 
 return M

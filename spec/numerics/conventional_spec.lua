@@ -427,7 +427,9 @@ describe("the control group is reached by its own name alone:", function()
     local calls = output "grep -n -e '->conventional(' -r src kernels"
     assert.matches("^src/op_conventional%.c:%d+:[^\n]*\n$", calls)
     assert.equal("lua/samebits/conventional.lua\n",
-                 output "grep -l -i conventional -r lua bin examples")
+                 output "grep -l sb_conventional -r lua bin")
+    assert.equal("lua/samebits/verify/paths.lua\n",
+                 output "grep -l '^local .*require .samebits.conventional' -r lua bin")
   end)
 
   it("refuses misuse at its caller's line", function()

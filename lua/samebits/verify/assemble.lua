@@ -138,8 +138,9 @@ end
 
 local ONE_NAN = 0x7fc00000
 
--- Sets ids, mask, temperature and rows of a call's spec. A row that the shift takes looks like any
--- other.
+-- Sets ids, mask, temperature and rows of a call's spec. In a plain case what is inactive is masked
+-- and else as harmless as can be: id 0, temperature 1. A row that the shift takes looks like
+-- any other.
 local function per_row(case, sequences, flat, spec, opts)
   local random = prng.new(case.seed * 31 + #flat)
   local width = case.V + case.extra
@@ -152,8 +153,11 @@ local function per_row(case, sequences, flat, spec, opts)
     local slot, how = flat[row + 1].token, flat[row + 1].ignored and "shift" or case.by
     if is_active(sequences, slot) then
       local made = sequences[slot.s]
-      id[row], flag[row] = made.ids[slot.t], random:integer(1, 255)
+      id[row], flag[row] = made.ids[slot.t], case.plain and 1 or random:integer(1, 255)
       temperature[row] = made.temperatures[slot.t]
+      rows[#rows + 1] = row
+    elseif case.plain then
+      temperature[row] = 1
       rows[#rows + 1] = row
     else
       if how == "mixed" then how = random:pick { "mask", "ignore", "list" } end
@@ -215,12 +219,12 @@ end
 --- A call: `spec`, what samebits.batch is made from; `rows`, by row from 1 on the token that has to
 -- come out there, or false for +0; `sums`, by sequence from 1 on.
 --
--- opts: `layout` in place of the case's ("single" for one sequence without offsets); `windows`:
--- each sequence begins one row after the one before, in the same memory; `rows`: a function that
--- says which rows to list.
+-- opts: `layout` in place of the case's ("single" for one sequence without offsets), unless the
+-- case is plain; `windows`: each sequence begins one row after the one before, in the same memory;
+-- `rows`: a function that says which rows to list.
 function M.call(case, sequences, grid, opts)
   opts = opts or {}
-  local layout = opts.layout or case.layout
+  local layout = case.plain and case.layout or opts.layout or case.layout
   local list, time = laid_out(case, grid, layout)
   local flat = {}
   for b = 1, #list do

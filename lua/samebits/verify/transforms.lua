@@ -3,6 +3,9 @@
 -- `draws` names the fields that a transform draws beyond the common ones; `calls(case, sequences)`
 -- lists the calls that have to give back what each sequence gives alone. Optional:
 --
+-- * `about`, for people;
+-- * `plain`: its batches are such that any function of one that heeds the mask can take them;
+-- * `contract`: only what keeps the contract can do it;
 -- * `least`, `most`: sequences; `long`: they have several positions; `cost`: how often logits are
 --   laid out;
 -- * `settle(case, random)` sets fields that depend on each other;
@@ -140,7 +143,8 @@ end
 -- The transforms ----------------------------------------------------------------------------------
 
 M.list = {
-  { name = "alone", calls = function(case, sequences)
+  { name = "alone", about = "each sequence by itself", plain = true,
+    calls = function(case, sequences)
     local calls = {}
     for s = 0, case.n - 1 do
       calls[s + 1] = assemble.call(case, sequences, { slots(sequences, s) }, { layout = "single" })
@@ -148,10 +152,12 @@ M.list = {
     return calls
   end },
 
-  { name = "batch", draws = { "layout" }, most = 64, calls = batch },
+  { name = "batch", about = "all sequences in one batch, laid out anew",
+    draws = { "layout" }, most = 64, calls = batch },
 
   -- Each sequence at each place of the batch.
-  { name = "places", draws = { "layout" }, most = 6, cost = 3, calls = function(case, sequences)
+  { name = "places", about = "each sequence at each place of the batch", plain = true,
+    draws = { "layout" }, most = 6, cost = 3, calls = function(case, sequences)
     local calls, grid = {}, arranged(case, sequences)
     for i = 1, #grid do
       calls[i] = assemble.call(case, sequences, grid, { layout = layout_of(case) })
@@ -160,18 +166,21 @@ M.list = {
     return calls
   end },
 
-  { name = "shuffled", draws = { "layout", "order" }, calls = function(case, sequences)
+  { name = "shuffled", about = "the sequences in another order", plain = true,
+    draws = { "layout", "order" }, calls = function(case, sequences)
     return one(case, sequences, shuffled(arranged(case, sequences), case.order),
                { layout = layout_of(case) })
   end },
 
-  { name = "neighbours", draws = { "layout", "wild", "order" }, least = 4,
+  { name = "neighbours", about = "beside sequences of NaN, inf, -inf or huge logits", plain = true,
+    draws = { "layout", "wild", "order" }, least = 4,
     calls = function(case, sequences)
     return one(case, sequences, shuffled(arranged(case, sequences), case.order),
                { layout = layout_of(case) })
   end },
 
-  { name = "copies", draws = { "layout", "copies" }, cost = 2, calls = function(case, sequences)
+  { name = "copies", about = "each sequence several times in a larger batch", plain = true,
+    draws = { "layout", "copies" }, cost = 2, calls = function(case, sequences)
     local grid = {}
     for _ = 1, case.copies do
       for _, list in ipairs(whole(case, sequences)) do grid[#grid + 1] = list end
@@ -179,34 +188,40 @@ M.list = {
     return one(case, sequences, grid, { layout = layout_of(case) })
   end },
 
-  { name = "right", draws = { "pad" }, calls = function(case, sequences)
+  { name = "right", about = "padded on the right", plain = true,
+    draws = { "pad" }, calls = function(case, sequences)
     return one(case, sequences, widened(case, sequences, "right"), { layout = "right" })
   end },
 
-  { name = "left", draws = { "pad" }, calls = function(case, sequences)
+  { name = "left", about = "padded on the left", plain = true,
+    draws = { "pad" }, calls = function(case, sequences)
     return one(case, sequences, widened(case, sequences, "left"), { layout = "left" })
   end },
 
-  { name = "interleaved", draws = { "pad", "layout" }, calls = function(case, sequences)
+  { name = "interleaved", about = "padding between the tokens",
+    draws = { "pad", "layout" }, calls = function(case, sequences)
     local grid = whole(case, sequences)
     for b, list in ipairs(grid) do grid[b] = interleaved(list, case.pad, case.seed + b) end
     return one(case, sequences, grid, { layout = layout_of(case) })
   end },
 
-  { name = "masks", draws = { "layout", "masked" }, calls = function(case, sequences)
+  { name = "masks", about = "other tokens masked out", plain = true,
+    draws = { "layout", "masked" }, calls = function(case, sequences)
     return one(case, sequences, masked(arranged(case, sequences), case),
                { layout = layout_of(case) })
   end },
 
   -- With empty sequences between.
-  { name = "packed", draws = { "pad" }, calls = function(case, sequences)
+  { name = "packed", about = "packed with cu_seqlens, empty sequences between",
+    draws = { "pad" }, calls = function(case, sequences)
     local grid = whole(case, sequences)
     for i = 1, case.pad do table.insert(grid, i * 7 % (#grid + 1) + 1, {}) end
     return one(case, sequences, grid, { layout = "packed" })
   end },
 
   -- The same batch, once for each of several row lists.
-  { name = "lists", long = true, draws = { "layout", "parts" }, calls = function(case, sequences)
+  { name = "lists", about = "some rows at a time, by row lists",
+    long = true, draws = { "layout", "parts" }, calls = function(case, sequences)
     local calls = {}
     for part = 0, case.parts - 1 do
       calls[#calls + 1] = assemble.call(case, sequences, arranged(case, sequences), {
@@ -219,7 +234,8 @@ M.list = {
 
   -- Each sequence in pieces, a call each. With a shift, a piece begins one row early: with the
   -- logits that score its first token.
-  { name = "chunks", long = true, draws = { "piece" }, most = 4, calls = function(case, sequences)
+  { name = "chunks", about = "each sequence in pieces, a call each", plain = true,
+    long = true, draws = { "piece" }, most = 4, calls = function(case, sequences)
     local calls = {}
     for s = 0, case.n - 1 do
       for from = 0, sequences[s].length - 1, case.piece do
@@ -232,7 +248,8 @@ M.list = {
   end },
 
   -- All sequences advance together, a call a step; those that have ended are empty.
-  { name = "steps", long = true, draws = { "piece", "layout" }, calls = function(case, sequences)
+  { name = "steps", about = "all sequences a few positions at a time", plain = true, long = true,
+    draws = { "piece", "layout" }, calls = function(case, sequences)
     local calls = {}
     for from = 0, case.T - 1, case.piece do
       local grid = {}
@@ -245,17 +262,20 @@ M.list = {
   end },
 
   -- Tokens of a sequence in another order: its sum is exact, and so does not know it.
-  { name = "reordered", long = true, draws = { "layout", "order" },
+  { name = "reordered", about = "the tokens of a sequence in another order",
+    long = true, draws = { "layout", "order" },
     calls = function(case, sequences)
     local grid = whole(case, sequences)
     for b, list in ipairs(grid) do grid[b] = shuffled(list, case.order) end
     return one(case, sequences, grid, { layout = layout_of(case) })
   end },
 
-  { name = "strides", draws = { "layout", "gap", "between" }, calls = batch },
+  { name = "strides", about = "gaps between rows and sequences",
+    draws = { "layout", "gap", "between" }, calls = batch },
 
   -- Sequences that overlap in memory: each begins one row after the one before.
-  { name = "windows", long = true, draws = { "gap", "piece" }, most = 1,
+  { name = "windows", about = "overlapping windows of one sequence",
+    long = true, draws = { "gap", "piece" }, most = 1,
     calls = function(case, sequences)
     local grid, length = {}, math.min(case.piece, case.T)
     for from = 0, case.T - length do
@@ -264,36 +284,45 @@ M.list = {
     return one(case, sequences, grid, { layout = "right", windows = true })
   end },
 
-  { name = "offset", draws = { "layout", "offset", "gap" }, calls = batch },
+  { name = "offset", about = "logits at an odd address",
+    draws = { "layout", "offset", "gap" }, calls = batch },
 
-  { name = "vocabulary", draws = { "layout", "extra", "gap" }, calls = batch },
+  { name = "vocabulary", about = "the vocabulary padded with -inf",
+    draws = { "layout", "extra", "gap" }, calls = batch },
 
-  { name = "containers", draws = { "layout", "container" }, calls = batch,
+  { name = "containers", about = "the same logits in another dtype",
+    draws = { "layout", "container" }, calls = batch,
     settle = function(case, random)
       if case.dtype == "float32" then case.kind = random:pick { "ties", "eighths" } end
       case.container = random:pick { "float32", "bfloat16", "float16" }
       if case.kind ~= "ties" and case.kind ~= "eighths" then case.container = "float32" end
     end },
 
-  { name = "arguments", draws = { "layout", "held", "ignore", "index" }, calls = batch },
+  { name = "arguments", about = "ids, temperatures and offsets in other types",
+    draws = { "layout", "held", "ignore", "index" }, calls = batch },
 
-  { name = "outputs", draws = { "layout", "outputs" }, calls = batch,
+  { name = "outputs", about = "fewer outputs asked for",
+    draws = { "layout", "outputs" }, calls = batch,
     opts = function(case)
       return { outputs = case.outputs ~= "all" and { case.outputs } or nil }
     end },
 
-  { name = "threads", draws = { "layout", "threads", "split" }, calls = batch,
+  { name = "threads", about = "other numbers of threads and pieces",
+    draws = { "layout", "threads", "split" }, calls = batch,
     score = with_threads,
     only = function(at) return at.backend == "cpu" and at.context().device == "cpu" end },
 
-  { name = "geometry", draws = { "layout", "split", "block", "cluster" }, calls = batch,
+  { name = "geometry", about = "other numbers of pieces, blocks and clusters",
+    draws = { "layout", "split", "block", "cluster" }, calls = batch,
     opts = launch_options },
 
-  { name = "shards", cost = 2, calls = batch, score = in_shards,
+  { name = "shards", about = "the vocabulary cut into shards, merged in any order",
+    cost = 2, calls = batch, score = in_shards, contract = true,
     draws = { "layout", "extra", "cuts", "tree", "split", "block", "offset", "gap" } },
 
   -- Everything at once.
-  { name = "everything", calls = function(case, sequences)
+  { name = "everything", about = "many of these at once",
+    calls = function(case, sequences)
     return one(case, sequences, shuffled(masked(arranged(case, sequences), case), case.order),
                { layout = layout_of(case) })
   end,
