@@ -123,6 +123,28 @@ local function drawn(transform, round, sample, seed, plain)
   return case, sequences
 end
 
+local function scores_something(calls)
+  for _, made in ipairs(calls) do
+    for _, slot in ipairs(made.rows) do
+      if slot then return true end
+    end
+  end
+end
+
+local DRAWS = 8
+
+-- The case drawn, its sequences and its calls. Where everything happens to be masked, another.
+local function prepared(transform, round, sample, opts, plain)
+  local case, sequences, calls
+  for again = 0, DRAWS - 1 do
+    case, sequences = drawn(transform, round + again * opts.rounds, sample, opts.seed, plain)
+    if not case then return nil end
+    calls = transform.calls(case, sequences)
+    if scores_something(calls) then break end
+  end
+  return case, sequences, calls
+end
+
 -- References --------------------------------------------------------------------------------------
 
 -- From the results of an assembled call, by sequence, the encodings at each position.
@@ -247,15 +269,15 @@ local function run_transform(transform, list, sample, opts)
   local any = false
   for round = 1, opts.rounds do
     for i, path in ipairs(list) do
-      local case, sequences
+      local case, sequences, calls
       if applies(transform, path) then
-        case, sequences = drawn(transform, round, sample, opts.seed, path.plain)
+        case, sequences, calls = prepared(transform, round, sample, opts, path.plain)
       end
       if case then
         any = true
         line.found[i] = line.found[i] or compare.new(REFERENCE)
         local entry = entry_of(path, sequences)
-        for number, made in ipairs(transform.calls(case, sequences)) do
+        for number, made in ipairs(calls) do
           run_call(path, transform, case, made, number - 1, entry, line.found[i])
         end
       end

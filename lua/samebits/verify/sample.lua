@@ -65,7 +65,9 @@ local function chosen(random, list, most)
   local longest = 0
   for _, entry in ipairs(list) do longest = math.max(longest, entry.past - entry.first) end
   if rows_in(list) <= most then return list, true end
-  local n = math.max(1, math.min(SEQUENCES, #list, math.floor(most / math.min(longest, ROWS))))
+  -- Two at least: a sequence alone is otherwise all there is.
+  local n = math.max(2, math.min(SEQUENCES, math.floor(most / math.min(longest, ROWS))))
+  n = math.min(n, #list, most)
   local length, out = math.floor(most / n), {}
   for i, entry in ipairs(some(random, list, n)) do
     out[i] = window(random, entry, math.min(length, entry.past - entry.first))
