@@ -58,6 +58,7 @@ return {
   --- The module samebits.bits: encodings of Lua values.
   bits = bits,
   same_bits = bits.same_bits,
+  within_ulps = bits.within_ulps,
   ulp = bits.ulp,
 
   drift = drift.drift,

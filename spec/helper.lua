@@ -35,15 +35,14 @@ end
 -- What is loaded here stays loaded: spec files share it, and a shared library is opened once.
 -- Without libsamebits.so the first one fails, as each spec that requires it will say again; the
 -- others do without. For them to say why, the marks of a failed require must go.
-for _, name in ipairs { "samebits", "samebits.bits", "samebits.npy", "samebits.safetensors" } do
+for _, name in ipairs { "samebits", "samebits.bits", "samebits.npy", "samebits.safetensors",
+                        "samebits.luassert" } do
   if not pcall(require, name) then
     for loaded, value in pairs(package.loaded) do
       if loaded:find("^samebits") and type(value) ~= "table" then package.loaded[loaded] = nil end
     end
   end
 end
-
-require "spec.support.assertions"
 
 local counts = { success = 0, failure = 0, error = 0, pending = 0 }
 

@@ -23,8 +23,9 @@ local M = {}
 -- Elements compared at once; only blocks that differ are looked at one by one.
 local BLOCK = 4096
 
--- scan(a, b, first, n): how many of the elements differ, the first one that does, the largest
--- distance, and how many of the pairs hold a NaN. One compiled loop a dtype, from this text.
+-- scan(a, b, first, n, allowed): how many of the elements differ, the first one that does, the
+-- largest distance, and how many of the pairs hold a NaN. Those that are at most `allowed` apart,
+-- where it is given, do not differ. One compiled loop a dtype, from this text.
 local SCAN = [[
 local ffi, bit, WORD, NAN = ...
 local band, cast, abs = bit.band, ffi.cast, math.abs
@@ -32,20 +33,24 @@ local uint64 = ffi.typeof("uint64_t")
 
 local function place(w) PLACE end
 
-local function scan(a, b, first, n)
+local function scan(a, b, first, n, allowed)
   local p, q = cast(WORD, a), cast(WORD, b)
   local count, at, largest, nans = 0, -1, ZERO, 0
   for k = first, first + n - 1 do
     local x, y = p[k], q[k]
     if x ~= y then
-      count = count + 1
-      if at < 0 then at = k end
+      local far = true
       if ISNAN then
         nans = nans + 1
       else
         local i, j = place(x), place(y)
         local d = DISTANCE
-        if d > largest then largest = d end
+        far = not allowed or d > allowed
+        if far and d > largest then largest = d end
+      end
+      if far then
+        count = count + 1
+        if at < 0 then at = k end
       end
     end
   end
@@ -113,24 +118,31 @@ local function unlike(what, a, b)
   return setmetatable({ message = ("%s differ: %s and %s"):format(what, a, b) }, Report)
 end
 
-local function compare(a, b)
+-- Two tensors in memory, of one dtype and shape; or nil and a report.
+local function alike(what, a, b)
   local given = { a, b }
   for i = 1, 2 do
     local t = given[i]
     if not tensor.is_tensor(t) then
-      misuse.raise("same_bits: argument %d is %s, not a tensor", i, element.text(t))
+      misuse.raise("%s: argument %d is %s, not a tensor", what, i, element.text(t))
     end
     if t.device ~= "cpu" then
       local copy, message = t:to "cpu"
-      if not copy then misuse.raise("same_bits: argument %d: %s", i, message) end
+      if not copy then misuse.raise("%s: argument %d: %s", what, i, message) end
       given[i] = copy
     end
   end
   a, b = given[1], given[2]
-  if a.dtype ~= b.dtype then return false, unlike("dtypes", a.dtype, b.dtype) end
+  if a.dtype ~= b.dtype then return nil, unlike("dtypes", a.dtype, b.dtype) end
   local shape_a, shape_b = layout.text(a.shape), layout.text(b.shape)
-  if shape_a ~= shape_b then return false, unlike("shapes", shape_a, shape_b) end
+  if shape_a ~= shape_b then return nil, unlike("shapes", shape_a, shape_b) end
+  return a, b
+end
 
+-- Whether no element differs by more than `allowed`, or at all where that is nil; else a report.
+local function compare(what, a, b, allowed)
+  a, b = alike(what, a, b)
+  if not a then return false, b end
   local name, size, total = a.dtype, a.itemsize, a:numel()
   local x, y = a:contiguous(), b:contiguous()
   local p, q = x.ptr, y.ptr
@@ -139,7 +151,7 @@ local function compare(a, b)
   for first = 0, total - 1, BLOCK do
     local n = math.min(BLOCK, total - first)
     if ffi.C.samebits_libc_memcmp(p + first * size, q + first * size, n * size) ~= 0 then
-      local c, f, d, nan = scan(p, q, first, n)
+      local c, f, d, nan = scan(p, q, first, n, allowed)
       count, nans = count + c, nans + nan
       if at < 0 then at = f end
       if d > largest then largest = d end
@@ -156,8 +168,9 @@ local function compare(a, b)
   if nan_first == 0 then first.ulps = plain(distance) end
   local report = { count = count, total = total, nans = nans, first = first }
   if nans < count then report.max_ulps = plain(largest) end
-  report.message = ("%d of %d elements differ (%s %s); first at %s: %s and %s (%s and %s), %s")
-    :format(count, total, name, shape_a, layout.text(first.index), first.a_hex, first.b_hex,
+  report.message = ("%d of %d elements differ%s (%s %s); first at %s: %s and %s (%s and %s), %s")
+    :format(count, total, allowed and " by more than " .. ulps_text(allowed) or "", name,
+            layout.text(a.shape), layout.text(first.index), first.a_hex, first.b_hex,
             value_text(first.a), value_text(first.b), ulps_text(first.ulps))
   if count > 1 and report.max_ulps then
     report.message = report.message .. ("; at most %s"):format(ulps_text(report.max_ulps))
@@ -178,7 +191,22 @@ end
 -- * `max_ulps`: the largest distance; nil if every pair has a NaN.
 --
 -- Distances beyond 2^53 are uint64_t. Of different dtypes or shapes only the message tells.
-M.same_bits = misuse.guard(compare)
+M.same_bits = misuse.guard(function(a, b) return compare("same_bits", a, b) end)
+
+-- Distances of 64-bit elements are uint64_t, and so is what they are compared with.
+local function allowed_of(n, size)
+  if type(n) ~= "number" or not (n >= 0 and n <= 2 ^ 53) or n % 1 ~= 0 then
+    misuse.raise("within_ulps: expected a number of ULPs, an integer of at least 0, got %s",
+                 element.text(n))
+  end
+  return size == 8 and ffi.cast("uint64_t", n) or n
+end
+
+--- The same, but elements that are at most n ULPs apart do not differ (nor do NaNs of equal bits).
+-- +0 and -0 are 0 ULPs apart.
+M.within_ulps = misuse.guard(function(a, b, n)
+  return compare("within_ulps", a, b, allowed_of(n, tensor.is_tensor(a) and a.itemsize))
+end)
 
 local scratch = tensor.zeros({ 2 }, "int64")
 

@@ -196,3 +196,54 @@ describe("the assertion same_bits", function()
     assert.is_false((pcall(function() assert.is_not.same_bits(a, a) end)))
   end)
 end)
+
+describe("within_ulps", function()
+  local within_ulps = bits.within_ulps
+
+  it("counts what is further apart, and names the first of it", function()
+    local a = tensor { 1, 1, 1, 1 }
+    local b = tensor { 1, 1 + 2 ^ -23, 1 + 2 ^ -20, 1 + 2 ^ -19 }
+    assert.is_true(within_ulps(a, b, 16))
+    assert.is_true(within_ulps(a, a, 0))
+    local same, report = within_ulps(a, b, 7)
+    assert.is_false(same)
+    assert.same({ 2, 4, 2, 16 }, { report.count, report.total, report.first.flat,
+                                   report.max_ulps })
+    refusal.says(report.message, "2 of 4 elements differ by more than 7 ULPs", "at [2]",
+                 "8 ULPs; at most 16 ULPs")
+    refusal.says(select(2, within_ulps(a, b, 1)).message, "by more than 1 ULP (")
+    assert.equal(3, select(2, within_ulps(a, b, 0)).count)
+  end)
+
+  it("takes +0 for -0, across zero and in every dtype", function()
+    assert.is_true(within_ulps(tensor { 0 }, tensor { -0.0 }, 0))
+    for name, digits in pairs {
+      float32 = { "00000002", "80000001" }, float16 = { "0002", "8001" },
+      bfloat16 = { "0002", "8001" }, float64 = { "0000000000000002", "8000000000000001" },
+    } do
+      local a = samebits.from_bits({ digits[1] }, name)
+      local b = samebits.from_bits({ digits[2] }, name)
+      assert.is_true(within_ulps(a, b, 3), name)
+      assert.is_false((within_ulps(a, b, 2)), name)
+    end
+    local a, b = tensor({ -3 }, { dtype = "int64" }), tensor({ 4 }, { dtype = "int64" })
+    assert.is_true(within_ulps(a, b, 7))
+    assert.is_false((within_ulps(a, b, 6)))
+  end)
+
+  it("finds NaN near NaNs of the same bits alone", function()
+    local nan, other = samebits.from_bits { "7fc00000" }, samebits.from_bits { "7fc00001" }
+    assert.is_true(within_ulps(nan, nan:clone(), 0))
+    assert.is_false((within_ulps(nan, other, 2 ^ 31)))
+    assert.is_false((within_ulps(nan, tensor { 1 }, 2 ^ 53)))
+  end)
+
+  it("refuses what is no number of ULPs", function()
+    local a = tensor { 1 }
+    for _, n in ipairs { -1, 0.5, INF, NAN, "2" } do
+      refusal.says(refusal.misuse(function() within_ulps(a, a, n) end), "a number of ULPs")
+    end
+    refusal.says(refusal.misuse(function() within_ulps(a, 1, 1) end),
+                 "within_ulps: argument 2 is 1, not a tensor")
+  end)
+end)
