@@ -51,8 +51,8 @@ return {
   load = formats.load,
   save = formats.save,
 
-  --- Which changes around a token change its bits: see samebits.verify, which is loaded when this is
-  -- called, and the control group with it.
+  --- Which changes around a token change its bits: see samebits.verify, which is loaded when this
+  -- is called, and the control group with it.
   verify = function(...) return require "samebits.verify"(...) end,
 
   --- The module samebits.bits: encodings of Lua values.
