@@ -1,4 +1,4 @@
--- Programs of the tree that nothing else runs: the examples, and the tools' own command lines.
+-- Programs of the tree that nothing else runs: the tools' own command lines.
 
 local temporary = require "spec.support.temporary"
 
@@ -17,32 +17,6 @@ local function files_like(pattern)
   for name in output:gmatch "[^\n]+" do list[#list + 1] = name end
   return list
 end
-
-describe("examples run from any folder:", function()
-  for _, name in ipairs(files_like "examples/*.lua") do
-    it(name, function()
-      local status, output = run("here=$PWD; cd / && luajit \"$here\"/%s", name)
-      assert.equal(0, status, output)
-      assert.is_true(#output > 0)
-    end)
-  end
-
-  it("the first one shows the same bits in four batches, and refuses another file", function()
-    local _, output = run "luajit examples/01_quickstart.lua"
-    assert.truthy(output:find("the same bits in all of them", 1, true), output)
-    local four = output:match "in four batches\n[^\n]*\n(.*)the same bits"
-    local seen = {}
-    for line in four:gmatch "[^\n]+" do
-      seen[#seen + 1] = line:match "(%x%x%x%x%x%x%x%x  %x+ %.%. %x+)$"
-    end
-    assert.same({ seen[1], seen[1], seen[1], seen[1] }, seen)
-    assert.equal(4, #seen)
-    local status
-    status, output = run "luajit examples/01_quickstart.lua README.md"
-    assert.equal(1, status)
-    assert.truthy(output:find("README.md", 1, true), output)
-  end)
-end)
 
 describe("tools:", function()
   local files

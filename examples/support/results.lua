@@ -1,0 +1,54 @@
+-- Where an experiment leaves what it measured: tables as CSV, and plots where gnuplot is installed.
+--
+--     local results = require "results".folder(arg[1])   -- or a new one if none is given
+--     results:csv("curve.csv", { "step", "reward" }, rows)
+--     results:plot("curve.svg", "training", { curves = { ... } })
+
+local plot = require "samebits.plot"
+
+local M = {}
+
+local Results = {}
+Results.__index = Results
+
+local function quoted(name) return "'" .. name:gsub("'", "'\\''") .. "'" end
+
+function M.folder(name)
+  if not name then
+    name = os.tmpname()
+    os.remove(name)
+  end
+  local status = os.execute("mkdir -p " .. quoted(name))
+  if status ~= 0 and status ~= true then error("cannot make the folder " .. name, 0) end
+  return setmetatable({ name = name }, Results)
+end
+
+function Results:path(name) return self.name .. "/" .. name end
+
+-- Numbers with as many digits as they need to be read back the same.
+local function cell(value)
+  return type(value) == "number" and ("%.17g"):format(value) or tostring(value)
+end
+
+-- rows: lists, in the order of the names.
+function Results:csv(name, names, rows)
+  local lines = { table.concat(names, ",") }
+  for _, row in ipairs(rows) do
+    local cells = {}
+    for i = 1, #names do cells[i] = cell(row[i]) end
+    lines[#lines + 1] = table.concat(cells, ",")
+  end
+  local file = assert(io.open(self:path(name), "w"))
+  assert(file:write(table.concat(lines, "\n"), "\n"))
+  assert(file:close())
+  print("wrote " .. self:path(name))
+end
+
+-- kind: a function of samebits.plot.
+function Results:plot(name, kind, spec)
+  spec.out = self:path(name)
+  local path, why = plot[kind](spec)
+  print(path and "wrote " .. path or ("no %s: %s"):format(name, why))
+end
+
+return M

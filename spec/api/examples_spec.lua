@@ -1,0 +1,125 @@
+-- The examples run from any folder, and what they claim is so.
+
+local samebits = require "samebits"
+local shell = require "spec.support.shell"
+local temporary = require "spec.support.temporary"
+
+local quote = shell.quote
+
+local files
+setup(function() files = temporary.folder() end)
+teardown(function() files:remove() end)
+
+-- Runs an example from another folder; what it prints.
+local function run(name, arguments)
+  local said, status = shell.run(('here=$PWD; cd / && luajit "$here"/examples/%s %s'):format(
+                                 name, arguments or ""))
+  assert.equal(0, status, said)
+  return said
+end
+
+local function says(text, words) assert.truthy(text:find(words, 1, true), text) end
+
+local BITS = { samebits = true, conventional = true }
+
+-- The rows of a CSV, by the names in its first line.
+local function rows_of(name)
+  local names, rows = nil, {}
+  for line in files:read(name):gmatch "[^\n]+" do
+    local cells, row = {}, {}
+    for cell in (line .. ","):gmatch "([^,]*)," do cells[#cells + 1] = cell end
+    if names then
+      assert.equal(#names, #cells, line)
+      for i, key in ipairs(names) do
+        row[key] = not BITS[key] and tonumber(cells[i]) or cells[i]
+      end
+      rows[#rows + 1] = row
+    end
+    names = names or cells
+  end
+  return rows
+end
+
+-- Each plot is there, as far as gnuplot is.
+local function plotted(said, ...)
+  for _, name in ipairs { ... } do
+    if shell.has "gnuplot" then
+      assert.matches("</svg>%s*$", files:read(name))
+    else
+      says(said, ("no %s: gnuplot is not installed"):format(name:match "[^/]*$"))
+    end
+  end
+end
+
+describe("example", function()
+  it("01: the same bits in four batches; another file is refused", function()
+    local said = run "01_quickstart.lua"
+    says(said, "the same bits in all of them")
+    local four = said:match "in four batches\n[^\n]*\n(.*)the same bits"
+    local seen = {}
+    for line in four:gmatch "[^\n]+" do
+      seen[#seen + 1] = line:match "(%x%x%x%x%x%x%x%x  %x+ %.%. %x+)$"
+    end
+    assert.same({ seen[1], seen[1], seen[1], seen[1] }, seen)
+    assert.equal(4, #seen)
+    local refused, status = shell.run "luajit examples/01_quickstart.lua README.md"
+    assert.equal(1, status)
+    says(refused, "README.md")
+  end)
+
+  it("02: samebits' bits are the same in every batching, conventional ones are not", function()
+    local said = run("02_batch_invariance.lua", quote(files:path "a folder"))
+    local rows = rows_of "a folder/batchings.csv"
+    assert.equal(5 * 41, #rows)
+
+    -- The first batching's are those of the file as it stands.
+    local data = assert(samebits.load "spec/vectors/smollm2.safetensors")
+    local want = assert(samebits.logprob { logits = data.logits, ids = data.ids,
+                                           mask = data.mask }).token:bits()
+    local control, differ = {}, {}
+    for i, row in ipairs(rows) do
+      local b, t = row.sequence + 1, row.position + 1
+      assert.equal(data.ids:get(b - 1, t - 1), row.id)
+      assert.equal(want[b][t], row.samebits)
+      local key = row.sequence .. " " .. row.position
+      if i <= 41 then control[key] = row.conventional end
+      differ[row.batching] = (differ[row.batching] or 0) +
+                             (control[key] ~= row.conventional and 1 or 0)
+    end
+    local decoded, alone = differ["as decoded one position at a time"],
+                           differ["each sequence alone"]
+    assert.is_true(decoded > 0 and alone > 0)
+    assert.equal(0, differ["one batch padded on the right"])
+
+    -- The table tells the same.
+    for words, count in pairs { ["as decoded, one position at a time"] = decoded,
+                                ["each sequence alone"] = alone } do
+      local none, some = said:match(words .. " +(%d+) of 41 +(%d+) of 41, by +%d+ ULPs\n")
+      assert.equal(0, tonumber(none), said)
+      assert.equal(count, tonumber(some), said)
+    end
+    says(said, "within 0 of 1 by samebits")
+    plotted(said, "a folder/samebits_ulps.svg", "a folder/conventional_ulps.svg",
+            "a folder/conventional_positions.svg")
+  end)
+
+  it("05: shards give the whole's bits", function()
+    local said = run "05_vocab_shards.lua"
+    says(said, "the same bits in all of them")
+    says(said, "without the second half: ")
+    says(said, "at two temperatures: ")
+  end)
+
+  it("folders are made where none is given", function()
+    local said = run "02_batch_invariance.lua"
+    local folder = said:match "wrote (/[^\n]*)/batchings.csv\n"
+    assert.truthy(io.open(folder .. "/batchings.csv"))
+    os.execute("rm -r " .. quote(folder))
+  end)
+
+  it("every one is listed in examples/README.md", function()
+    local list = shell.run "ls examples/*.lua"
+    local readme = io.open "examples/README.md":read "*a"
+    for name in list:gmatch "examples/([^\n]+)" do says(readme, ("[%s](%s)"):format(name, name)) end
+  end)
+end)
