@@ -103,6 +103,43 @@ describe("example", function()
             "a folder/conventional_positions.svg")
   end)
 
+  it("03: on the rollout's policy ratios are 1; batches do not reach the weights", function()
+    local said = run("03_grpo.lua", quote(files:path "grpo") .. " 20 1")
+    local rows, drifted, reward = rows_of "grpo/grpo.csv", 0, {}
+    assert.equal(2 * 20, #rows)
+    for _, row in ipairs(rows) do
+      if row.path == "samebits" then
+        assert.same({ 0, 0, 0 }, { row.unequal, row.ratio, row.kl })
+        assert.is_true(row.kl_updated > 0)
+        reward[row.step] = row.reward
+      else
+        drifted = drifted + row.unequal
+        assert.equal(row.unequal > 0, row.ratio > 0)
+      end
+    end
+    assert.is_true(drifted > 0)
+
+    -- It learns.
+    local before, after = 0, 0
+    for i = 1, 5 do before, after = before + reward[i] / 5, after + reward[15 + i] / 5 end
+    assert.is_true(after > before + 0.1, ("reward %g, then %g"):format(before, after))
+
+    local function unequal(words)
+      return tonumber(said:match(words .. " +(%d+) of 2128 weights differ"))
+    end
+    assert.equal(0, unequal "of 16 samebits")
+    assert.is_true(unequal "of 16 conventional" > 0)
+    assert.equal(0, unequal "resumed at step 10 +samebits")
+    plotted(said, "grpo/reward.svg", "grpo/ratio.svg", "grpo/kl.svg")
+  end)
+
+  it("03: gives the same measurements each time, the conventional ones too", function()
+    for _, name in ipairs { "first", "second" } do
+      run("03_grpo.lua", quote(files:path(name)) .. " 3 1")
+    end
+    assert.equal(files:read "first/grpo.csv", files:read "second/grpo.csv")
+  end)
+
   it("05: shards give the whole's bits", function()
     local said = run "05_vocab_shards.lua"
     says(said, "the same bits in all of them")
