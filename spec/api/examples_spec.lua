@@ -20,7 +20,7 @@ end
 
 local function says(text, words) assert.truthy(text:find(words, 1, true), text) end
 
-local BITS = { samebits = true, conventional = true }
+local BITS = { samebits = true, conventional = true, rollout = true, replayed = true }
 
 -- The rows of a CSV, by the names in its first line.
 local function rows_of(name)
@@ -145,6 +145,41 @@ describe("example", function()
     says(said, "the same bits in all of them")
     says(said, "without the second half: ")
     says(said, "at two temperatures: ")
+  end)
+
+  it("06: without the kept sets ratios are what was kept; with them, 1", function()
+    local said = run("06_kept_set_replay.lua", quote(files:path "replay"))
+    local rows, low, sizes = rows_of "replay/replay.csv", 1, {}
+    assert.equal(8 * 41, #rows)
+    for _, row in ipairs(rows) do
+      assert.equal(row.rollout, row.replayed)
+      assert.equal(1, row.ratio_replayed)
+      -- The mass is a sum of fp32 logprobs' exponentials, each within 1e-6.
+      assert.near(row.mass, row.ratio_all, 2e-6)
+      low, sizes[row.kept] = math.min(low, row.ratio_all), true
+    end
+    assert.is_true(low < 0.9)
+    assert.is_true(sizes[1] and sizes[64])
+
+    -- ratios of 1, least, mean, most, and tokens outside their sets; before an update and after.
+    local function line(words, from)
+      local list = {}
+      local at = select(2, said:find(words, said:find(from, 1, true), true))
+      for number in said:sub(at + 1):match "^[^\n]*":gmatch "%S+" do
+        list[#list + 1] = tonumber(number)
+      end
+      return list
+    end
+    local before, after = "the policy that sampled", "after an update"
+    local replay = "against the kept sets, replayed"
+    assert.same({ 328, 1, 1, 1, 0 }, line(replay, before))
+    assert.equal(("%.6f"):format(low), ("%.6f"):format(line("against all ids", before)[2]))
+    local own = line("against its own top-p sets", after)
+    assert.equal(0, own[2])
+    assert.is_true(own[5] > 0)
+    assert.is_true(line(replay, after)[2] > 0)
+    assert.equal(0, line(replay, after)[5])
+    plotted(said, "replay/ratios.svg")
   end)
 
   it("folders are made where none is given", function()
