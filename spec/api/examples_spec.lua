@@ -20,7 +20,8 @@ end
 
 local function says(text, words) assert.truthy(text:find(words, 1, true), text) end
 
-local BITS = { samebits = true, conventional = true, rollout = true, replayed = true }
+local BITS = { samebits = true, conventional = true, rollout = true, replayed = true,
+               trainer = true }
 
 -- The rows of a CSV, by the names in its first line.
 local function rows_of(name)
@@ -140,6 +141,33 @@ describe("example", function()
     assert.equal(files:read "first/grpo.csv", files:read "second/grpo.csv")
   end)
 
+  it("04: drift names what is wrong with the dumps, until nothing is", function()
+    local said = run("04_drift_dump.lua", quote(files:path "a dump"))
+    local found = {}
+    for _, row in ipairs(rows_of "a dump/causes.csv") do
+      found[row.dump] = found[row.dump] or {}
+      found[row.dump][row.cause] = row
+    end
+    local first, second = found["as dumped"], found["mask mended"]
+    -- Two completions end by the pad token's id.
+    assert.same({ 39, 2, 1 }, { first.padding.compared, first.padding.only_rollout,
+                                first.padding.status })
+    assert.same({ 41, 0, 1 }, { second.padding.compared, second.padding.only_rollout,
+                                second.padding.status })
+    assert.is_true(first.padding.tokens > 0 and second.padding.tokens > first.padding.tokens)
+    local op = found["vocabulary cut to its ids"]
+    assert.is_nil(op.padding)
+    assert.is_true(op.op.different > 0)
+    assert.same({ op.op.different, op.op.different, 1 },
+                { op.op.tokens, op.op.exactly, op.op.status })
+    local none = found["both by samebits"].none
+    assert.same({ 41, 0, 0 }, { none.compared, none.different, none.status })
+    says(said, "$ samebits drift --worst 3 --html drift.html rollout.safetensors " ..
+               "trainer1.safetensors\ndrift: ")
+    assert.matches("</html>%s*$", files:read "a dump/drift.html")
+    plotted(said, "a dump/positions.svg")
+  end)
+
   it("05: shards give the whole's bits", function()
     local said = run "05_vocab_shards.lua"
     says(said, "the same bits in all of them")
@@ -180,6 +208,25 @@ describe("example", function()
     assert.is_true(line(replay, after)[2] > 0)
     assert.equal(0, line(replay, after)[5])
     plotted(said, "replay/ratios.svg")
+  end)
+
+  it("07: the temperature and its sequences are found, and then the bits are the same", function()
+    local said = run("07_temperature_mismatch.lua", quote(files:path "tau"))
+    local rows, off = rows_of "tau/temperature.csv", 0
+    assert.equal(41, #rows)
+    for _, row in ipairs(rows) do
+      -- What the file's metadata tells of its sampler.
+      assert.equal(row.sequence == 1 and 1 or 0.8, row.temperature)
+      assert.equal(row.rollout, row.trainer)
+      assert.equal(1, row.ratio_after)
+      off = off + (row.ratio_before ~= 1 and 1 or 0)
+      if row.sequence == 1 then assert.equal(1, row.ratio_before) end
+    end
+    assert.equal(31, off)
+    says(said, "temperature 0.8 explains 31 of 31 tokens to the last bit; by sequence: " ..
+               "0.8, 1, 0.8, 0.8\n")
+    says(said, "ratios, trainer over rollout: 1 to 1\n")
+    plotted(said, "tau/ratios.svg")
   end)
 
   it("folders are made where none is given", function()
