@@ -160,6 +160,28 @@ describe("plots of tensors", function()
   end)
 end)
 
+describe("plots of a drift report", function()
+  local run = gnuplot.run
+  before_each(function() gnuplot.run = function(text) return text end end)
+  after_each(function() gnuplot.run = run end)
+
+  it("are those of its logprobs", function()
+    local a = samebits.tensor { { -1, -2, -3 }, { -0.5, -2, -3 } }
+    local b = samebits.tensor { { -1, -2, -2.5 }, { -0.5, -1.5, -3.75 } }
+    local report = assert(samebits.drift(a, b))
+    local spec = { reference = a, series = { { name = "B against A", logprobs = b } } }
+    for _, name in ipairs { "drift_by_position", "ulp_histogram", "ratio_scatter" } do
+      assert.equal(plot[name](spec), (assert(plot[name] { report = report })))
+    end
+    report = assert(samebits.drift(a, b, { names = { "rollout", "trainer" } }))
+    says(plot.ratio_scatter { report = report }, "title 'trainer against rollout'")
+    says(misuse(function() plot.ratio_scatter { report = report, series = {} } end),
+         "unknown field 'series'")
+    says(misuse(function() plot.ratio_scatter { report = a } end),
+         "report: expected what samebits.drift gives, got table")
+  end)
+end)
+
 describe("gnuplot's failures", function()
   it("are nil and its words, and leave nothing behind", function()
     local out = files:path "kept.svg"
