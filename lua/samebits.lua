@@ -53,7 +53,7 @@ return {
 
   --- Which changes around a token change its bits: see samebits.verify, which is loaded when this
   -- is called, and the control group with it.
-  verify = function(...) return require "samebits.verify"(...) end,
+  verify = function(...) return require("samebits.verify").verify(...) end,
 
   --- The module samebits.bits: encodings of Lua values.
   bits = bits,

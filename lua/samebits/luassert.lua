@@ -9,7 +9,6 @@
 --
 -- docs/luassert.md tells all. Values are tensors, tables of numbers, FFI arrays, single numbers, or
 -- tables of encodings in hex digits. Numbers take the dtype of a tensor or array beside them.
--- @module samebits.luassert
 
 local luassert = require "luassert"
 local say = require "say"
@@ -139,7 +138,7 @@ register("batch_invariant", function(state, arguments, level)
     end
     options.fn = arguments[1]
     -- Through pcall, for messages without a line of this file.
-    local ok, report, why = pcall(require "samebits.verify", arguments[2], options)
+    local ok, report, why = pcall(require("samebits.verify").verify, arguments[2], options)
     if not ok or not report then error(ok and why or report, 0) end
     return report
   end)

@@ -402,6 +402,8 @@ local function verify(value, options)
   }
 end
 
+local M = {}
+
 --- Verifies a batch.
 -- @param batch a batch, or the table to make one from. Without ids each row's likeliest one is
 -- scored. Of a large batch some rows are taken: as many as have 2^22 logits, 8 at least.
@@ -414,5 +416,6 @@ end
 -- ("samebits", "conventional", "function"), `tokens`, `mismatches`, `max_ulps` and `first`, the
 -- first difference; `transforms`: a list of { name, about, results }, the results by path; or nil
 -- and a message
--- @function verify
-return misuse.guard(verify)
+M.verify = misuse.guard(verify)
+
+return M

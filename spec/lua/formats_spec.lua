@@ -113,7 +113,8 @@ describe("the module", function()
     assert.same({
       "abi", "backends", "batch", "batch_from", "bits", "debug", "drift", "empty", "is_tensor",
       "load", "logprob", "mask_from_lengths", "mask_from_splits", "numerics", "open", "pack", "pad",
-      "pinned", "same_bits", "save", "tensor", "ulp", "version", "zeros",
+      "pinned", "same_bits", "save", "tensor", "ulp", "verify", "version",
+      "within_ulps", "zeros",
     }, names)
   end)
 end)

@@ -421,7 +421,7 @@ describe("help:", function()
     assert.matches("^open%(backend, opts%)\n\nOpens a backend%.", manual.of(samebits.open, "open"))
     assert.matches("^load%(path, name%)\n\nLoads a file%.", manual.of(samebits.load, "load"))
     local t = samebits.zeros { 1 }
-    assert.matches("The view of indices", manual.of(t.slice, "t.slice"))
+    assert.matches("The view of the indices", manual.of(t.slice, "t.slice"))
     assert.is_nil(manual.of(print))
     assert.is_nil(manual.of(loadstring "return 1"))
   end)
