@@ -229,6 +229,7 @@ local function kept_words(value, row_shape, vocab, device)
       raise("kept: %s, expected int32 %s (bits of 32 ids a word) or flags %s", describe(value),
             shape_text(bits), shape_text(flags))
     end
+    value = brought("kept", value, "cpu") -- to be packed
   end
   return brought("kept", packed_flags(mask_bytes("kept", value, flags), bits, vocab), device)
 end

@@ -168,6 +168,9 @@ describe("kept sets", function()
     assert_same(want, samebits.logprob(with(spec, { kept = samebits.tensor(flags):to "int64" })),
                 "integers")
     assert.same(words:bits(), samebits.batch(with(spec, { kept = flags })).kept:bits())
+    local there = { logits = assert(logits:to(backends.LOOPBACK)), ids = spec.ids,
+                    kept = assert(samebits.tensor(flags):to("uint8"):to(backends.LOOPBACK)) }
+    assert.same(words:bits(), assert(samebits.batch(there).kept:to "cpu"):bits())
     says(tostring(samebits.batch(with(spec, { kept = words }))), "kept", "int32 [2, 2]")
   end)
 
