@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "graphs.h"
 #include "lanes.h"
 
 enum { INVALID = 1, NO_MEMORY = 2, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
@@ -125,20 +126,33 @@ CUresult cuFuncLoad(CUfunction function)
     return CUDA_SUCCESS;
 }
 
+typedef struct launch {
+    lanes_kernel kernel;
+    uint32_t blocks, threads;
+    _Alignas(16) char arguments[1024];
+} launch;
+
+static CUresult do_launch(const void *arguments)
+{
+    const launch *l = arguments;
+    int failed;
+    pthread_mutex_lock(&mutex);
+    failed = lanes_run(l->kernel, l->arguments, l->blocks, l->threads);
+    pthread_mutex_unlock(&mutex);
+    return failed ? LAUNCH_FAILED : CUDA_SUCCESS;
+}
+
 CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function, void **parameters,
                           void **extra)
 {
     const lanes_entry *entry = (const lanes_entry *)function;
-    uint32_t threads = config->block[0] / 32 * WARP;
-    int failed;
+    launch l = { entry->kernel, config->grid[0], config->block[0] / 32 * WARP, { 0 } };
     (void)extra;
     if (config->block[0] == 0 || config->block[0] > 1024 || config->block[0] % 32 != 0 ||
-        config->grid[0] == 0)
+        config->grid[0] == 0 || entry->size > sizeof l.arguments)
         return INVALID;
-    pthread_mutex_lock(&mutex);
-    failed = lanes_run(entry->kernel, parameters[0], config->grid[0], threads);
-    pthread_mutex_unlock(&mutex);
-    return failed ? LAUNCH_FAILED : CUDA_SUCCESS;
+    memcpy(l.arguments, parameters[0], entry->size);
+    return graph_do(config->stream, do_launch, &l, sizeof l);
 }
 
 /* ---- memory ------------------------------------------------------------------------------- */
@@ -157,10 +171,11 @@ static CUresult allocate(void **data, size_t bytes, unsigned kind)
     block *b = malloc(sizeof *b);
     size_t room = bytes ? (bytes + 255) / 256 * 256 : 256;
     void *memory = bytes >> 36 ? NULL : aligned_alloc(256, room);
-    if (!b || !memory) {
+    CUresult captured = graph_forbids();
+    if (!b || !memory || captured) {
         free(b);
         free(memory);
-        return NO_MEMORY;
+        return captured ? captured : NO_MEMORY;
     }
     memset(memory, 0xa5, room); /* fresh memory is not zero */
     pthread_mutex_lock(&mutex);
@@ -174,6 +189,7 @@ static CUresult allocate(void **data, size_t bytes, unsigned kind)
 static CUresult give_back(uintptr_t address)
 {
     CUresult result = INVALID;
+    if (graph_forbids()) return graph_forbids();
     pthread_mutex_lock(&mutex);
     for (block **at = &blocks; *at; at = &(*at)->next)
         if ((*at)->first == address) {
@@ -239,18 +255,41 @@ CUresult cuPointerGetAttribute(void *value, int attribute, CUdeviceptr address)
     return result;
 }
 
+typedef struct copy {
+    CUdeviceptr to, from;
+    size_t bytes;
+} copy;
+
+static CUresult do_copy(const void *arguments)
+{
+    const copy *c = arguments;
+    memcpy((void *)(uintptr_t)c->to, (const void *)(uintptr_t)c->from, c->bytes);
+    return CUDA_SUCCESS;
+}
+
 CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream)
 {
-    (void)stream;
-    memcpy((void *)(uintptr_t)to, (const void *)(uintptr_t)from, bytes);
+    const copy c = { to, from, bytes };
+    return graph_do(stream, do_copy, &c, sizeof c);
+}
+
+typedef struct fill {
+    CUdeviceptr to;
+    size_t bytes;
+    unsigned char byte;
+} fill;
+
+static CUresult do_fill(const void *arguments)
+{
+    const fill *f = arguments;
+    memset((void *)(uintptr_t)f->to, f->byte, f->bytes);
     return CUDA_SUCCESS;
 }
 
 CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char byte, size_t count, CUstream stream)
 {
-    (void)stream;
-    memset((void *)(uintptr_t)to, byte, count);
-    return CUDA_SUCCESS;
+    const fill f = { to, count, byte };
+    return graph_do(stream, do_fill, &f, sizeof f);
 }
 
 /* ---- streams and events ------------------------------------------------------------------- */
@@ -271,7 +310,7 @@ CUresult cuStreamDestroy_v2(CUstream stream)
 CUresult cuStreamSynchronize(CUstream stream)
 {
     (void)stream;
-    return CUDA_SUCCESS;
+    return graph_forbids();
 }
 
 CUresult cuEventCreate(CUevent *event, unsigned flags)
@@ -297,7 +336,7 @@ CUresult cuEventRecord(CUevent event, CUstream stream)
 CUresult cuEventSynchronize(CUevent event)
 {
     (void)event;
-    return CUDA_SUCCESS;
+    return graph_forbids();
 }
 
 CUresult cuEventElapsedTime_v2(float *milliseconds, CUevent start, CUevent end)

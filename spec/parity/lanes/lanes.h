@@ -38,6 +38,7 @@ int lanes_run(lanes_kernel kernel, const void *args, uint32_t blocks, uint32_t t
 typedef struct lanes_entry {
     const char *name;
     lanes_kernel kernel;
+    uint32_t size; /* of its arguments */
 } lanes_entry;
 extern const lanes_entry *const lanes_files[]; /* ends with null */
 
@@ -51,11 +52,13 @@ template <typename Args, void (*KERNEL)(Args)> void lanes_call(const void *args)
 }
 template <typename Args> struct lanes_of {
     template <void (*KERNEL)(Args)> static lanes_kernel call() { return lanes_call<Args, KERNEL>; }
+    static const uint32_t size = sizeof(Args);
 };
 template <typename Args> lanes_of<Args> lanes_taking(void (*)(Args));
 #define LANES_ENTRY(name)                                                                          \
     {                                                                                              \
-#name, decltype(lanes_taking(name))::template call < name>()                               \
+#name, decltype(lanes_taking(name))::template call < name>(),                              \
+            decltype(lanes_taking(name))::size                                                     \
     }
 #endif
 

@@ -1,0 +1,111 @@
+/* graphs.c - captures and graphs. One capture at a time. */
+#include "graphs.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { INVALID = 1, NO_MEMORY = 2, UNSUPPORTED = 900, INVALIDATED = 901 };
+
+typedef struct node {
+    struct node *next;
+    graph_work work;
+    char arguments[];
+} node;
+
+typedef struct graph {
+    node *first, **last;
+    int spoilt;
+} graph;
+
+static CUstream capturing;
+static graph *made; /* null: no capture is under way */
+
+CUresult graph_forbids(void)
+{
+    if (!made) return CUDA_SUCCESS;
+    made->spoilt = 1;
+    return UNSUPPORTED;
+}
+
+CUresult graph_do(CUstream stream, graph_work work, const void *arguments, size_t bytes)
+{
+    node *n;
+    if (!made) return work(arguments);
+    if (stream != capturing) return graph_forbids();
+    n = malloc(sizeof *n + bytes);
+    if (!n) return NO_MEMORY;
+    n->next = NULL;
+    n->work = work;
+    memcpy(n->arguments, arguments, bytes);
+    *made->last = n;
+    made->last = &n->next;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuStreamBeginCapture_v2(CUstream stream, int mode)
+{
+    (void)mode;
+    if (made || !stream) return INVALID;
+    made = calloc(1, sizeof *made);
+    if (!made) return NO_MEMORY;
+    made->last = &made->first;
+    capturing = stream;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuGraphDestroy(graph *g)
+{
+    for (node *n = g->first, *next; n; n = next) {
+        next = n->next;
+        free(n);
+    }
+    free(g);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuStreamEndCapture(CUstream stream, graph **g)
+{
+    graph *it = made;
+    if (!it || stream != capturing) return INVALID;
+    made = NULL;
+    *g = NULL;
+    if (it->spoilt) {
+        cuGraphDestroy(it);
+        return INVALIDATED;
+    }
+    *g = it;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuGraphGetNodes(graph *g, void **nodes, size_t *count)
+{
+    if (nodes) return INVALID;
+    *count = 0;
+    for (const node *n = g->first; n; n = n->next) ++*count;
+    return CUDA_SUCCESS;
+}
+
+/* What can be launched: the graph's nodes, taken over. */
+CUresult cuGraphInstantiateWithFlags(graph **exec, graph *g, unsigned long long flags)
+{
+    (void)flags;
+    *exec = calloc(1, sizeof **exec);
+    if (!*exec) return NO_MEMORY;
+    (*exec)->first = g->first;
+    g->first = NULL;
+    g->last = &g->first;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuGraphLaunch(graph *exec, CUstream stream)
+{
+    (void)stream;
+    if (made) return graph_forbids();
+    for (const node *n = exec->first; n; n = n->next) {
+        CUresult result = n->work(n->arguments);
+        if (result != CUDA_SUCCESS) return result;
+    }
+    return CUDA_SUCCESS;
+}
+
+CUresult cuGraphExecDestroy(graph *exec) { return cuGraphDestroy(exec); }

@@ -1,0 +1,22 @@
+/* graphs.h - the driver's stream captures: what is put into a stream while one is under way is kept
+ * instead of done, and a launch of the graph does it.
+ *
+ * Stricter than CUDA: nothing else is allowed meanwhile, in any stream; so what waits or allocates
+ * under a capture shows as an error of the call, and of the capture. */
+#ifndef LANES_GRAPHS_H
+#define LANES_GRAPHS_H
+
+#include <stddef.h>
+
+#include "cuda_driver.h"
+
+/* Something to do, from a copy of its arguments. */
+typedef CUresult (*graph_work)(const void *arguments);
+
+/* For what a driver call does in a stream: does it now, or keeps it. */
+CUresult graph_do(CUstream stream, graph_work work, const void *arguments, size_t bytes);
+
+/* For what cannot be captured: CUDA_SUCCESS, or an error where a capture is under way. */
+CUresult graph_forbids(void);
+
+#endif
