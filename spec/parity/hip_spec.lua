@@ -118,4 +118,15 @@ describe('the kernels as HIP on the CPU', function()
       assert.is_truthy(said:find('all bits as expected', 1, true), said)
     end)
   end
+
+  -- The driver also keeps what is put into a graph, and lets nothing wait or allocate meanwhile.
+  it('report, refuse and are captured as the specs of a GPU say', function()
+    local missing = lanes.missing()
+    if missing then return pending(missing) end
+    local said, status = shell.run(('LD_LIBRARY_PATH=%s${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} ' ..
+      'SB_REQUIRE=cuda SB_JUNIT= luajit "$(command -v busted)" -o TAP ' ..
+      'spec/api/cuda_calls_spec.lua spec/api/cuda_shards_spec.lua'):format(lanes.folder(32)))
+    assert.equal(0, status, said)
+    assert.is_true(tonumber(said:match '(%d+) passed, 0 failed, 0 skipped') >= 80, said)
+  end)
 end)

@@ -1,0 +1,123 @@
+--- The calls beside ctx:logprob that score batches, each in the same dress: for specs of what holds
+-- of all of them on a GPU.
+--
+--     for _, call in ipairs(device_calls) do
+--       local job = call.make(ctx, spec)   -- spec: a batch's description; ctx: any context
+--       local out = job.run(opts)          -- tensors by name
+--     end
+--
+-- `job.batch` is the batch on the context's device; `job.bytes(split)` the workspace that the
+-- library asks for (nil: the call takes none); `job.inputs` other tensors that the call reads or
+-- writes, which may be replaced. `call.rows[name]`: the bits of each element of a refused row in an
+-- output that has a row for each; `call.K`: ids are that many a row.
+
+local ffi = require "ffi"
+local samebits = require "samebits"
+local calls = require "samebits.call"
+local misuse = require "samebits.misuse"
+local status_of = require "samebits.status"
+local C = require("samebits.lib").C
+
+local NAN, NONE = "7fc00000", "ffffffff"
+local here = samebits.open "cpu"
+
+local function with(opts, more)
+  local copy = {}
+  for key, value in pairs(opts or {}) do copy[key] = value end
+  for key, value in pairs(more) do copy[key] = value end
+  return copy
+end
+
+local function placed(ctx, spec) return assert(samebits.batch(spec):to(ctx.device)) end
+
+local ENTROPY = { outputs = { "token", "lse", "sequence", "entropy", "saved" } }
+local ROWS = { token = NAN, lse = NAN, entropy = NAN, saved = "00" }
+
+local function entropy(ctx, spec)
+  local job = { batch = placed(ctx, spec) }
+  function job.run(opts) return ctx:logprob(job.batch, with(opts, ENTROPY)) end
+  function job.bytes(split)
+    return ctx:workspace_size(job.batch, with(ENTROPY, { split = split }))
+  end
+  return job
+end
+
+local function several(ctx, spec)
+  local job = { batch = placed(ctx, spec) }
+  function job.run(opts) return ctx:logprob_ids(job.batch, opts) end
+  function job.bytes(split) return ctx:order_workspace_size(job.batch, { split = split }) end
+  return job
+end
+
+local function first(ctx, spec)
+  local job = { batch = placed(ctx, spec) }
+  function job.run(opts) return ctx:topk(job.batch, 5, opts) end
+  function job.bytes(split) return ctx:order_workspace_size(job.batch, { split = split }) end
+  return job
+end
+
+-- The derivatives of a loss: other ones in each row.
+local function upstream(ctx, rows, scale)
+  local values = {}
+  for row = 1, rows do values[row] = (row - 2.5) * scale end
+  return assert(samebits.tensor(values):to(ctx.device))
+end
+
+-- good: the description that the forward call had, where spec is damaged. Its bits are the cpu's.
+local function gradient(ctx, spec, good)
+  local job = { batch = placed(ctx, spec) }
+  local forward = with(good or spec, { logits = assert(spec.logits:to "cpu") })
+  local saved = assert(here:logprob(forward, { outputs = { "entropy", "saved" } })).saved
+  local rows = job.batch.shape[1]
+  job.inputs = { saved = assert(saved:to(ctx.device)), token = upstream(ctx, rows, 0.5),
+                 entropy = upstream(ctx, rows, -0.75) }
+  local backward = misuse.unguarded(ctx.backward)
+  job.run = misuse.guard(function(opts)
+    local own = with(opts, {})
+    own.grad, own.out = own.out and own.out.grad, nil
+    return { grad = backward(ctx, job.batch, job.inputs, own) }
+  end)
+  return job
+end
+
+-- Without Lua's tables of records, which it would make for each call. One shard, merged in place.
+local function moments(ctx, spec)
+  local batch = placed(ctx, spec)
+  local rows, V = batch.shape[1], batch.vocab
+  local job = { batch = batch, inputs = {
+    moments = samebits.zeros({ rows, 64 }, "uint8", ctx.device),
+    targets = samebits.zeros({ rows, 8 }, "uint8", ctx.device) } }
+  local function does(status) return assert(status_of.check(status, ctx.handle)) end
+  job.run = misuse.guard(function(opts)
+    opts = with(opts, ENTROPY)
+    local launch = calls.launch("moments", ctx, opts)
+    local c, made = calls.outputs(batch, opts)
+    local states = ffi.cast("sb_moment_record *", job.inputs.moments.ptr)
+    local targets = ffi.cast("sb_target_record *", job.inputs.targets.ptr)
+    does(C.sb_partial_moments(ctx.handle, states, targets, batch.c, 0, V, launch))
+    does(C.sb_merge_moments(ctx.handle, states, targets, states, targets, 1, rows, launch))
+    does(C.sb_finish_moments(ctx.handle, c, batch.c, states, targets, launch))
+    return calls.results(made, opts)
+  end)
+  function job.bytes(split) return ctx:shard_workspace_size(batch, { split = split }) end
+  return job
+end
+
+-- p's divergence from a distribution that is flatter.
+local function divergence(ctx, spec)
+  local job = { batch = placed(ctx, spec) }
+  local q = placed(ctx, { logits = spec.logits, temperature = 4, ids = spec.ids })
+  function job.run(opts) return ctx:kl(job.batch, q, opts) end
+  function job.bytes(split) return ctx:kl_workspace_size(job.batch, q, { split = split }) end
+  return job
+end
+
+return {
+  { name = "logprobs with entropy", make = entropy, rows = ROWS },
+  { name = "several ids", make = several, K = 3,
+    rows = { logprob = NAN, rank = NONE, lse = NAN } },
+  { name = "first ids", make = first, rows = { ids = NONE, logprob = NAN, lse = NAN } },
+  { name = "gradients", make = gradient, rows = { grad = NAN } },
+  { name = "records with moments", make = moments, rows = ROWS },
+  { name = "divergences", make = divergence, rows = { token = NAN } },
+}
