@@ -11,6 +11,7 @@
 
 enum { ROWS = 3, VOCAB = 40000, BYTES = 64 }; /* rows that a call cuts into pieces */
 enum { SHARDS = 2, CUT = 24000 };
+enum { FEW = 100, K = 2, WORDS = (VOCAB + 31) / 32 }; /* gradients are of rows of FEW logits */
 
 typedef struct records {
     sb_state_record states[ROWS];
@@ -23,6 +24,10 @@ typedef struct outputs {
     records shard;
     sb_moment_record moments[ROWS];
     float entropy[ROWS];
+    int64_t outside[1];
+    sb_saved_row saved[ROWS];
+    int32_t integers[ROWS * K];
+    float logprobs[ROWS * K], grad[ROWS * FEW];
 } outputs;
 
 typedef struct scenario {
@@ -35,6 +40,7 @@ typedef struct scenario {
     sb_target_record targets[SHARDS][ROWS];
     records merged;
     sb_moment_record moments[SHARDS][ROWS], merged_moments[ROWS];
+    sb_saved_row saved[ROWS];
     sb_comm_id id;
     void *comm;
     char why[256];
@@ -42,6 +48,9 @@ typedef struct scenario {
 
 static float logits[ROWS * VOCAB];
 static int64_t ids[ROWS] = { 5, 7, 39999 };
+static int64_t several[ROWS * K] = { 5, 6, 7, 0, 39999, -100 };
+static const int64_t few_ids[ROWS] = { 5, 7, FEW - 1 };
+static uint32_t kept[ROWS * WORDS];
 static const int64_t rows[ROWS - 1] = { 0, 2 };
 static const uint8_t mask[ROWS] = { 1, 1, 1 };
 static const float temperatures[ROWS] = { 1.0f, 1.0f, 0.5f };
@@ -200,6 +209,129 @@ static sb_status conventional_rows(scenario *s)
     sb_logprob_out out = out_of(s, 0);
     sb_launch launch = launch_of(s);
     return sb_conventional_logprob(s->ctx, &out, &batch, &launch);
+}
+
+/* ---- more of a row ------------------------------------------------------------------------ */
+
+static sb_status entropy_of(scenario *s, const sb_batch *batch)
+{
+    sb_logprob_out out = SB_LOGPROB_OUT_INIT;
+    sb_launch launch = launch_of(s);
+    out.sequence = s->out.sequence;
+    out.outside = s->out.outside;
+    out.entropy = s->out.entropy;
+    out.saved = s->out.saved;
+    return sb_logprob(s->ctx, &out, batch, &launch);
+}
+
+static sb_status entropy(scenario *s)
+{
+    sb_batch batch = batch_of(rows);
+    batch.kept = kept;
+    return entropy_of(s, &batch);
+}
+
+static sb_status several_ids(scenario *s)
+{
+    sb_batch batch = batch_of(rows);
+    sb_ids_out out = SB_IDS_OUT_INIT;
+    sb_launch launch = launch_of(s);
+    batch.ids = several;
+    batch.kept = kept;
+    out.logprob = s->out.logprobs;
+    out.rank = s->out.integers;
+    out.lse = s->out.lse;
+    return sb_logprob_ids(s->ctx, &out, &batch, K, &launch);
+}
+
+/* On the device kernels have to find it first, and the host looks at copies then. */
+static sb_status bad_several(scenario *s)
+{
+    sb_status status;
+    several[4] = VOCAB;
+    driver_reports_bad_rows(1);
+    status = several_ids(s);
+    driver_reports_bad_rows(0);
+    several[4] = VOCAB - 1;
+    return status;
+}
+
+static sb_status first_ids(scenario *s)
+{
+    sb_batch batch = batch_of(NULL);
+    sb_topk_out out = SB_TOPK_OUT_INIT;
+    sb_launch launch = launch_of(s);
+    batch.ids = NULL;
+    batch.kept = kept;
+    out.ids = s->out.integers;
+    out.logprob = s->out.logprobs;
+    out.lse = s->out.lse;
+    return sb_topk(s->ctx, &out, &batch, K, &launch);
+}
+
+static sb_batch few_of(void)
+{
+    sb_batch batch = batch_of(rows);
+    batch.vocab = FEW;
+    batch.row_stride = VOCAB;
+    batch.ids = few_ids;
+    return batch;
+}
+
+static sb_status forward(scenario *s)
+{
+    sb_batch batch = few_of();
+    sb_status status = entropy_of(s, &batch);
+    if (status == SB_OK) memcpy(s->saved, s->out.saved, sizeof s->saved);
+    return status;
+}
+
+static sb_status backward(scenario *s)
+{
+    sb_batch batch = few_of();
+    sb_gradient gradient = SB_GRADIENT_INIT;
+    sb_launch launch = launch_of(s);
+    gradient.grad = s->out.grad;
+    gradient.saved = s->saved;
+    gradient.token = temperatures;
+    gradient.entropy = temperatures;
+    return sb_logprob_backward(s->ctx, &gradient, &batch, &launch);
+}
+
+static sb_status bad_backward(scenario *s)
+{
+    sb_saved_row right = s->saved[2];
+    sb_status status;
+    s->saved[2].kind = 7;
+    driver_reports_bad_rows(1);
+    status = backward(s);
+    driver_reports_bad_rows(0);
+    s->saved[2] = right;
+    return status;
+}
+
+/* Without tokens sums need room for them. */
+static sb_status divergence_of(scenario *s, const float *of_q)
+{
+    sb_batch p = batch_of(rows), q = batch_of(rows);
+    sb_kl_out out = SB_KL_OUT_INIT;
+    sb_launch launch = launch_of(s);
+    p.kept = kept;
+    q.temperatures = of_q;
+    out.sequence = s->out.sequence;
+    return sb_kl(s->ctx, &out, &p, &q, &launch);
+}
+
+static sb_status divergence(scenario *s) { return divergence_of(s, NULL); }
+
+static sb_status bad_divergence(scenario *s)
+{
+    static const float bad[ROWS] = { 1.0f, 1.0f, 0.0f };
+    sb_status status;
+    driver_reports_bad_rows(1);
+    status = divergence_of(s, bad);
+    driver_reports_bad_rows(0);
+    return status;
 }
 
 /* ---- shards ------------------------------------------------------------------------------- */
@@ -388,6 +520,15 @@ static const struct step {
     { "sb_compare", compare, SB_OK, NULL },
     { "sb_sums", sums, SB_OK, NULL },
     { "sb_sums of bad cu_seqlens", bad_sums, SB_ERR_SHAPE, NULL },
+    { "sb_logprob with entropy", entropy, SB_OK, NULL },
+    { "sb_logprob_ids", several_ids, SB_OK, NULL },
+    { "sb_logprob_ids of a bad id", bad_several, SB_ERR_ID, NULL },
+    { "sb_topk", first_ids, SB_OK, NULL },
+    { "sb_logprob of few logits", forward, SB_OK, NULL },
+    { "sb_logprob_backward", backward, SB_OK, NULL },
+    { "sb_logprob_backward of a bad record", bad_backward, SB_ERR_STATE, NULL },
+    { "sb_kl", divergence, SB_OK, NULL },
+    { "sb_kl of a bad temperature", bad_divergence, SB_ERR_TEMPERATURE, NULL },
     { "sb_check", check_stream, SB_OK, NULL },
     { "sb_memory_alloc", alloc, SB_OK, NULL },
     { "sb_memory_alloc, pinned", pin, SB_OK, NULL },
@@ -515,5 +656,6 @@ static int check(const char *backend, int threads)
 int main(void)
 {
     for (int i = 0; i < ROWS * VOCAB; i++) logits[i] = (float)(i * 7919 % 4001 - 2000) / 256;
+    for (int i = 0; i < ROWS * WORDS; i++) kept[i] = 0xfffffeff;
     return check("cpu", 3) && check("cpu", 0) && check("cuda", 0) ? 0 : 1;
 }
