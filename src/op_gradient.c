@@ -52,7 +52,8 @@ static sb_status check_layout(sb_gradient *to, const sb_call *call, sb_message *
             return sb_fail(why, SB_ERR_SHAPE, "grad's batch_stride is %" PRId64, to->batch_stride);
         if (to->batch_stride == 0) to->batch_stride = fma_extent(in->time, to->row_stride, 0);
         span = fma_extent(sequences, to->batch_stride, sequence);
-        apart = sequences == 0 || to->batch_stride >= sequence || /* or time comes before batch */
+        apart = call->rows == 0 || sequences == 0 || to->batch_stride >= sequence ||
+                /* or time comes before batch */
                 (to->batch_stride >= to->width &&
                  (rows == 0 ||
                   to->row_stride >= fma_extent(sequences, to->batch_stride, to->width)));

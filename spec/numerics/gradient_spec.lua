@@ -9,6 +9,7 @@ local logits = require "spec.support.logits"
 local oracle = require "spec.support.oracle"
 local refusal = require "spec.support.refusal"
 local shards = require "spec.support.shards"
+local C = require("samebits.lib").C
 
 local INF = math.huge
 local misuse, says = refusal.misuse, refusal.says
@@ -339,10 +340,20 @@ describe("backward refuses", function()
   end)
 
   it("no rows at all without complaint", function()
-    local none = { logits = samebits.zeros { 0, 40 }, ids = samebits.zeros({ 0 }, "int32") }
-    local out = ctx:logprob(none, { outputs = { "saved" } })
-    assert.same({ 0, 32 }, out.saved.shape)
-    local grad = ctx:backward(none, { saved = out.saved, token = samebits.zeros { 0 } })
-    assert.same({ 0, 40 }, grad.shape)
+    for _, shape in ipairs { { 0 }, { 0, 3 }, { 3, 0 } } do
+      local function with(last) return { shape[1], shape[2] or last, shape[2] and last } end
+      local none = { logits = samebits.zeros(with(40)), ids = samebits.zeros(shape, "int32") }
+      local out = ctx:logprob(none, { outputs = { "saved" } })
+      assert.same(with(32), out.saved.shape)
+      local grad = ctx:backward(none, { saved = out.saved, token = samebits.zeros(shape) })
+      assert.same(with(40), grad.shape)
+    end
+    -- Several sequences, and the strides left to the library.
+    local b, to = ffi.new "sb_batch", ffi.new "sb_gradient"
+    b.size, b.logits_dtype, b.ids_dtype = ffi.sizeof "sb_batch", C.SB_F32, C.SB_I32
+    b.batch, b.vocab, b.temperature, b.ignore_index = 3, 40, 1, -100
+    to.size, to.dtype, to.token = ffi.sizeof "sb_gradient", C.SB_F32, ffi.new "float[1]"
+    assert.equal(0, tonumber(C.sb_logprob_backward(ctx.handle, to, b, nil)),
+                 ffi.string(C.sb_last_error(ctx.handle)))
   end)
 end)
