@@ -42,10 +42,13 @@ sb_status sb_cpu_compare(sb_context *ctx, const sb_compare_call *call)
 static sb_extent extent_of(const sb_sums_call *call, int64_t b)
 {
     const sb_values *in = &call->in;
-    sb_extent e = { b * in->time, (b + 1) * in->time };
+    sb_extent e;
     if (in->cu_seqlens) {
         e.first = sb_int_at(in->cu_seqlens, in->cu_seqlens_dtype, b);
         e.last = sb_int_at(in->cu_seqlens, in->cu_seqlens_dtype, b + 1);
+    } else { /* time is of this layout only: anything in the other */
+        e.first = b * in->time;
+        e.last = e.first + in->time;
     }
     return e;
 }
