@@ -124,7 +124,9 @@ GENERATED += $(OBJDIR)/main.o
 GENERATED += $(OBJDIR)/plan.o
 GENERATED += $(OBJDIR)/records.o
 GENERATED += $(OBJDIR)/results.o
+GENERATED += $(OBJDIR)/rows.o
 GENERATED += $(OBJDIR)/shards.o
+GENERATED += $(OBJDIR)/stats.o
 GENERATED += $(OBJDIR)/vectors.o
 OBJECTS += $(OBJDIR)/abi.o
 OBJECTS += $(OBJDIR)/accumulator.o
@@ -147,7 +149,9 @@ OBJECTS += $(OBJDIR)/main.o
 OBJECTS += $(OBJDIR)/plan.o
 OBJECTS += $(OBJDIR)/records.o
 OBJECTS += $(OBJDIR)/results.o
+OBJECTS += $(OBJDIR)/rows.o
 OBJECTS += $(OBJDIR)/shards.o
+OBJECTS += $(OBJDIR)/stats.o
 OBJECTS += $(OBJDIR)/vectors.o
 
 # Rules
@@ -266,7 +270,13 @@ $(OBJDIR)/records.o: ../spec/fuzz/records.c
 $(OBJDIR)/results.o: ../spec/fuzz/results.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/rows.o: ../spec/fuzz/rows.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/shards.o: ../spec/fuzz/shards.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/stats.o: ../spec/fuzz/stats.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/cpu_avx2.o: ../src/cpu_avx2.c

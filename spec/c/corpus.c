@@ -40,5 +40,6 @@ static int replay(const char *name, target *try)
 int check_corpus(void)
 {
     return replay("call", fuzz_call) && replay("conventional", fuzz_conventional) &&
-           replay("shards", fuzz_shards);
+           replay("rows", fuzz_rows) && replay("shards", fuzz_shards) &&
+           replay("stats", fuzz_stats);
 }

@@ -86,6 +86,23 @@ static void fill_logits(source *s, arrays *a, int32_t dtype)
     }
 }
 
+void *make_numbers(source *s, int64_t count, int32_t dtype)
+{
+    int64_t itemsize = dtype == SB_F32 ? 4 : 2;
+    arrays a = { 0 };
+    a.logits = array(count, itemsize);
+    a.logits_bytes = a.logits ? (size_t)(count * itemsize) : 0;
+    fill_logits(s, &a, dtype);
+    return a.logits;
+}
+
+void *make_ids(source *s, const sb_batch *b, int64_t count)
+{
+    void *ids = array(count, int_size(b->ids_dtype));
+    for (int64_t i = 0; ids && i < count; i++) put_int(ids, b->ids_dtype, i, an_id(s, b));
+    return ids;
+}
+
 static int64_t row_count_of(const sb_batch *b)
 {
     return b->cu_seqlens ? times(b->rows, 1) : times(b->batch, b->time);
@@ -149,6 +166,19 @@ static void make_logits(source *s, arrays *a, sb_batch *b, int64_t n)
     fill_logits(s, a, b->logits_dtype);
 }
 
+/* Words of 32 flags, mostly set. */
+static void make_kept(source *s, arrays *a, sb_batch *b)
+{
+    int64_t words, stride;
+    if (byte(s) % 4 != 1 || b->vocab < 1 || b->vocab > SB_MAX_VOCAB) return;
+    words = (b->vocab + 31) / 32;
+    b->kept_stride = byte(s) % 4 ? 0 : extent(s, 8);
+    stride = b->kept_stride ? b->kept_stride : words;
+    b->kept = a->kept = array(times(a->rows, stride), 4);
+    for (int64_t i = 0; a->kept && i < times(a->rows, stride); i++)
+        a->kept[i] = byte(s) % 8 ? ~(uint32_t)(byte(s) * 0x204081) : (uint32_t)word(s);
+}
+
 /* ---- batches ------------------------------------------------------------------------------- */
 
 /* A little more than a row has logits, or anything. */
@@ -195,6 +225,7 @@ void make_batch(source *s, arrays *a, sb_batch *b, part *shard)
     make_cu_seqlens(s, a, b);
     make_rows(s, a, b);
     make_logits(s, a, b, n);
+    make_kept(s, a, b);
 }
 
 void free_arrays(arrays *a)
@@ -206,7 +237,10 @@ void free_arrays(arrays *a)
     free(a->mask);
     free(a->temperatures);
     free(a->row_list);
+    free(a->kept);
 }
+
+static int is_int_dtype(int32_t dtype) { return dtype == SB_I32 || dtype == SB_I64; }
 
 /* ---- rows ---------------------------------------------------------------------------------- */
 
@@ -241,6 +275,29 @@ int is_ignored(const sb_batch *b, int64_t row)
            id_of(b, row) == b->ignore_index;
 }
 
+sb_batch narrowed(const sb_batch *b, int64_t rows, int64_t k)
+{
+    sb_batch one = *b;
+    int64_t *ids = array(rows, 8);
+    if (k == 0) one.ignore_index = -1;
+    for (int64_t row = 0; ids && row < rows; row++) {
+        ids[row] = one.ignore_index;
+        if (k == 0) ids[row] = 0;
+        for (int64_t i = 0; b->ids && i < k; i++) {
+            int64_t id = int_at(b->ids, b->ids_dtype, row * k + i);
+            if (id != b->ignore_index && (ids[row] == b->ignore_index || id < 0 || id >= b->vocab))
+                ids[row] = id;
+        }
+    }
+    if (k != 0 && !b->ids) {
+        free(ids);
+        ids = NULL;
+    }
+    one.ids = ids;
+    if (is_int_dtype(b->ids_dtype)) one.ids_dtype = SB_I64; /* what is wrong stays so */
+    return one;
+}
+
 void guard_logits(const sb_batch *b, const arrays *a, part held)
 {
     int64_t itemsize = b->logits_dtype == SB_F32 ? 4 : 2;
@@ -261,7 +318,6 @@ void guard_logits(const sb_batch *b, const arrays *a, part held)
 /* ---- what samebits.h asks for -------------------------------------------------------------- */
 
 static int is_temperature(float x) { return x >= 0x1p-10f && x <= 0x1p10f; }
-static int is_int_dtype(int32_t dtype) { return dtype == SB_I32 || dtype == SB_I64; }
 
 /* a * b * c, all >= 0, as far as it matters. */
 static int fits_int64(int64_t a, int64_t b, int64_t c)
@@ -318,6 +374,12 @@ static int is_right_row_list(const sb_batch *b, int64_t rows)
     return 1;
 }
 
+static int is_right_kept(const sb_batch *b, int64_t rows)
+{
+    int64_t words = (b->vocab + 31) / 32, stride = b->kept_stride ? b->kept_stride : words;
+    return stride >= words && fits_int64(rows, stride, 4);
+}
+
 /* A shard cuts no leaf. */
 static int is_right_part(int64_t vocab, part held)
 {
@@ -342,6 +404,7 @@ int is_right_batch(const sb_batch *b, int64_t rows, part held)
     if (!b->temperatures && !is_temperature(b->temperature)) return 0;
     if (rows != 0 && ((held.n && !b->logits) || !b->ids)) return 0;
     if (b->row_list && !is_right_row_list(b, rows)) return 0;
+    if (b->kept && !is_right_kept(b, rows)) return 0;
     for (int64_t row = 0; row < rows; row++)
         if (!is_right_row(b, row)) return 0;
     return 1;

@@ -15,6 +15,7 @@ typedef struct arrays {
     uint8_t *mask;
     float *temperatures;
     int64_t *row_list;
+    uint32_t *kept;
     size_t logits_bytes;
     int64_t rows; /* -1 where they are too many */
 } arrays;
@@ -30,6 +31,12 @@ int64_t times(int64_t a, int64_t b);
 /* count elements. Of 0 bytes, too: nothing may be read there. Null where times() is -1. */
 void *array(int64_t count, int64_t size);
 
+/* Elements of the ids' dtype. */
+void *make_ids(source *s, const sb_batch *b, int64_t count);
+
+/* Small numbers, and now and then any bits, as logits of a dtype. */
+void *make_numbers(source *s, int64_t count, int32_t dtype);
+
 /* Makes a batch and its arrays. part: of a shard, drawn as well; null: the batch has whole rows. */
 void make_batch(source *s, arrays *a, sb_batch *b, part *shard);
 void free_arrays(arrays *a);
@@ -37,6 +44,10 @@ void free_arrays(arrays *a);
 int is_ignored(const sb_batch *b, int64_t row);
 int64_t id_of(const sb_batch *b, int64_t row);
 float temperature_of(const sb_batch *b, int64_t row);
+
+/* As b, but with one id a row that stands for its k: ignored where all of them are, a bad one where
+ * any is; k = 0: b needs none. The ids are new; null where b's are missing. */
+sb_batch narrowed(const sb_batch *b, int64_t rows, int64_t k);
 
 /* Of a batch that was accepted: every logit but those of active rows is out of bounds. */
 void guard_logits(const sb_batch *b, const arrays *a, part held);

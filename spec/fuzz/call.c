@@ -3,6 +3,8 @@
  * What has to hold: an error, in words, exactly where samebits.h says so; outputs untouched by a
  * refusal, written whole by a success; the same bits again by another instruction set, with other
  * threads and pieces. */
+#include <math.h>
+
 #include "batches.h"
 #include "results.h"
 #include "target.h"
@@ -11,6 +13,8 @@ static void check_signs(const results *r)
 {
     for (size_t i = 0; r->out.token && i < r->row_bytes / 4; i++)
         HOLDS(!(r->out.token[i] > 0), "token %zu is %.9g", i, (double)r->out.token[i]);
+    for (size_t i = 0; r->out.entropy && i < r->row_bytes / 4; i++)
+        HOLDS(!signbit(r->out.entropy[i]), "entropy %zu is %.9g", i, (double)r->out.entropy[i]);
     for (size_t i = 0; r->out.count && i < r->sequence_bytes; i++)
         HOLDS(r->out.count[i] >= 0, "count %zu is %lld", i, (long long)r->out.count[i]);
 }
@@ -29,7 +33,8 @@ static void try_again(const sb_batch *batch, const sb_launch *launch, const resu
     }
 }
 
-static void try_call(const options *o, const arrays *a, const sb_batch *batch)
+/* more: outputs behind those that every struct has. */
+static void try_call(const options *o, uint8_t more, const arrays *a, const sb_batch *batch)
 {
     const part all = { 0, batch->vocab };
     results first = results_of(o->wanted, batch, a->rows, 0xa5);
@@ -39,6 +44,9 @@ static void try_call(const options *o, const arrays *a, const sb_batch *batch)
     int right = is_right_out_size(o->out_size) && is_right_launch(&launch) &&
                 is_right_batch(batch, a->rows, all);
 
+    if (o->out_size != sizeof first.out || times(batch->batch, 8) < 0) more = 0;
+    want_more(&first, more);
+    want_more(&again, more);
     first.out.size = again.out.size = o->out_size;
     status = sb_logprob(contexts[0], &first.out, batch, &launch);
     check_status(status, contexts[0]);
@@ -67,7 +75,7 @@ int fuzz_call(const uint8_t *data, size_t size)
     options o = options_of(&s);
     open_contexts();
     make_batch(&s, &a, &batch, NULL);
-    try_call(&o, &a, &batch);
+    try_call(&o, byte(&s), &a, &batch);
     free_arrays(&a);
     return 0;
 }

@@ -36,12 +36,22 @@ results results_of(uint8_t wanted, const sb_batch *batch, int64_t rows, uint8_t 
     return r;
 }
 
+void want_more(results *r, uint8_t more)
+{
+    if (more & 1) r->out.outside = filled_memory(r->sequence_bytes * 8, r->filled);
+    if (more & 2) r->out.entropy = filled_memory(r->row_bytes, r->filled);
+    if (more & 4) r->out.saved = filled_memory(r->row_bytes * 8, r->filled);
+}
+
 void free_results(results *r)
 {
     free(r->out.token);
     free(r->out.lse);
     free(r->out.sequence);
     free(r->out.count);
+    free(r->out.outside);
+    free(r->out.entropy);
+    free(r->out.saved);
 }
 
 int untouched(const results *r)
@@ -49,7 +59,10 @@ int untouched(const results *r)
     return is_filled(r->out.token, r->row_bytes, r->filled) &&
            is_filled(r->out.lse, r->row_bytes, r->filled) &&
            is_filled(r->out.sequence, r->sequence_bytes * 4, r->filled) &&
-           is_filled(r->out.count, r->sequence_bytes * 8, r->filled);
+           is_filled(r->out.count, r->sequence_bytes * 8, r->filled) &&
+           is_filled(r->out.outside, r->sequence_bytes * 8, r->filled) &&
+           is_filled(r->out.entropy, r->row_bytes, r->filled) &&
+           is_filled(r->out.saved, r->row_bytes * 8, r->filled);
 }
 
 static int same(const void *a, const void *b, size_t bytes)
@@ -62,7 +75,10 @@ int same_results(const results *a, const results *b)
     return same(a->out.token, b->out.token, a->row_bytes) &&
            same(a->out.lse, b->out.lse, a->row_bytes) &&
            same(a->out.sequence, b->out.sequence, a->sequence_bytes * 4) &&
-           same(a->out.count, b->out.count, a->sequence_bytes * 8);
+           same(a->out.count, b->out.count, a->sequence_bytes * 8) &&
+           same(a->out.outside, b->out.outside, a->sequence_bytes * 8) &&
+           same(a->out.entropy, b->out.entropy, a->row_bytes) &&
+           same(a->out.saved, b->out.saved, a->row_bytes * 8);
 }
 
 /* ---- contexts and calls -------------------------------------------------------------------- */

@@ -13,7 +13,8 @@ typedef struct results {
     uint8_t filled;
 } results;
 
-/* wanted: token, lse, sequence, count, a bit each. */
+/* wanted: token, lse, sequence, count, a bit each; more: outside, entropy, saved. */
+void want_more(results *r, uint8_t more);
 results results_of(uint8_t wanted, const sb_batch *batch, int64_t rows, uint8_t filled);
 void free_results(results *r);
 int untouched(const results *r);

@@ -9,7 +9,9 @@
 
 int fuzz_call(const uint8_t *data, size_t size);
 int fuzz_conventional(const uint8_t *data, size_t size);
+int fuzz_rows(const uint8_t *data, size_t size);
 int fuzz_shards(const uint8_t *data, size_t size);
+int fuzz_stats(const uint8_t *data, size_t size);
 
 /* Ends the process: libFuzzer keeps the input, samebits-spec names the file. */
 #define HOLDS(condition, ...)                                                                      \

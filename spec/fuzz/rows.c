@@ -1,0 +1,356 @@
+/* rows.c - sb_logprob_ids, sb_topk, sb_logprob_backward and sb_kl on arguments made from bytes,
+ * right and wrong ones.
+ *
+ * What has to hold: an error, in words, exactly where samebits.h says so; outputs untouched by a
+ * refusal, written whole by a success; the same bits again by another instruction set, with other
+ * threads and pieces. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "batches.h"
+#include "records.h"
+#include "results.h"
+#include "target.h"
+
+enum { OUTPUTS = 3, SAVED = sizeof(sb_saved_row) };
+
+/* Output arrays of a call, any of them null. */
+typedef struct outputs {
+    void *data[OUTPUTS];
+    size_t bytes[OUTPUTS];
+    uint8_t filled;
+} outputs;
+
+/* counts: elements of 4 bytes; a bit of wanted each. */
+static outputs outputs_of(uint8_t wanted, const int64_t counts[OUTPUTS], uint8_t filled)
+{
+    outputs o = { { NULL, NULL, NULL }, { 0, 0, 0 }, filled };
+    for (int i = 0; i < OUTPUTS; i++) {
+        if (!(wanted >> i & 1) || times(counts[i], 4) < 0) continue;
+        o.bytes[i] = (size_t)counts[i] * 4;
+        o.data[i] = filled_memory(o.bytes[i], filled);
+    }
+    return o;
+}
+
+static void free_outputs(outputs *o)
+{
+    for (int i = 0; i < OUTPUTS; i++) free(o->data[i]);
+}
+
+static int are_untouched(const outputs *o)
+{
+    for (int i = 0; i < OUTPUTS; i++)
+        if (!is_filled(o->data[i], o->bytes[i], o->filled)) return 0;
+    return 1;
+}
+
+static int are_same(const outputs *a, const outputs *b)
+{
+    for (int i = 0; i < OUTPUTS; i++)
+        if (a->data[i] && a->bytes[i] && memcmp(a->data[i], b->data[i], a->bytes[i]) != 0) return 0;
+    return 1;
+}
+
+/* A call under test, whatever it is. */
+typedef struct job {
+    sb_status (*call)(const struct job *job, sb_context *ctx, const outputs *out,
+                      const sb_launch *launch);
+    const sb_batch *batch, *other;
+    const arrays *arrays;
+    uint32_t out_size;
+    int64_t k;
+    const sb_gradient *gradient;
+    int right;
+} job;
+
+/* Calls it twice, in other ways; counts and wanted: as outputs_of has them. The first outputs. */
+static outputs try_job(const job *j, const options *o, const int64_t counts[OUTPUTS])
+{
+    outputs first = outputs_of(o->wanted, counts, 0xa5), again;
+    sb_launch launch = o->launch;
+    sb_status status = j->call(j, contexts[0], &first, &launch);
+    check_status(status, contexts[0]);
+    HOLDS((status == SB_OK) == j->right, "status %d (\"%s\")", (int)status,
+          sb_last_error(contexts[0]));
+    if (status != SB_OK) HOLDS(are_untouched(&first), "%s", sb_last_error(contexts[0]));
+    again = outputs_of(o->wanted, counts, status == SB_OK ? 0x5a : 0xa5);
+    if (status == SB_OK) launch.split = launch.split == 1 ? 3 : 1;
+    HOLDS(j->call(j, contexts[1], &again, &launch) == status, "%s", sb_last_error(contexts[1]));
+    HOLDS(are_same(&first, &again), "isa %s", sb_context_isa(contexts[1]));
+    free_outputs(&again);
+    return first;
+}
+
+static int is_right_size(uint32_t size, uint32_t right) { return size == right; }
+
+/* ---- several ids, and the first ones ------------------------------------------------------ */
+
+static sb_status call_ids(const job *j, sb_context *ctx, const outputs *o, const sb_launch *launch)
+{
+    sb_ids_out out = SB_IDS_OUT_INIT;
+    out.size = j->out_size;
+    out.logprob = o->data[0];
+    out.rank = o->data[1];
+    out.lse = o->data[2];
+    return sb_logprob_ids(ctx, &out, j->batch, j->k, launch);
+}
+
+static sb_status call_topk(const job *j, sb_context *ctx, const outputs *o, const sb_launch *launch)
+{
+    sb_topk_out out = SB_TOPK_OUT_INIT;
+    out.size = j->out_size;
+    out.logprob = o->data[0];
+    out.ids = o->data[1];
+    out.lse = o->data[2];
+    return sb_topk(ctx, &out, j->batch, j->k, launch);
+}
+
+/* Logprobs are no more than 0, and integers of present ids in range. */
+static void check_columns(const outputs *o, int64_t count, int64_t vocab)
+{
+    const float *logprobs = o->data[0];
+    const int32_t *integers = o->data[1];
+    for (int64_t i = 0; i < count; i++) {
+        if (logprobs) HOLDS(!(logprobs[i] > 0), "%.9g", (double)logprobs[i]);
+        if (integers) HOLDS(integers[i] >= -1 && integers[i] <= vocab, "%d", (int)integers[i]);
+    }
+}
+
+static void try_columns(source *s, const options *o, int64_t k, sb_batch *batch, arrays *a,
+                        int is_topk)
+{
+    const part all = { 0, batch->vocab };
+    int64_t counts[OUTPUTS] = { times(a->rows, k), times(a->rows, k), a->rows };
+    sb_batch one;
+    outputs out;
+    job j = { is_topk ? call_topk : call_ids, batch, NULL, a, 0, k, NULL, 0 };
+    if (k < 0 || times(counts[0], 8) < 0) k = j.k = 0; /* too large for the arrays */
+    if (is_topk && byte(s) % 2) batch->ids = NULL;
+    if (!is_topk && batch->ids) {
+        free(a->ids);
+        batch->ids = a->ids = make_ids(s, batch, counts[0]);
+    }
+    one = narrowed(batch, a->rows, is_topk ? batch->ids != NULL : k);
+    j.out_size = struct_size(s, is_topk ? sizeof(sb_topk_out) : sizeof(sb_ids_out));
+    j.right = is_right_size(j.out_size, is_topk ? sizeof(sb_topk_out) : sizeof(sb_ids_out)) &&
+              k >= 1 && k <= (is_topk ? SB_MAX_TOPK : SB_MAX_VOCAB) &&
+              is_right_launch(&o->launch) && is_right_batch(&one, a->rows, all);
+    if (j.right) guard_logits(&one, a, all);
+    out = try_job(&j, o, counts);
+    if (j.right) check_columns(&out, counts[0], batch->vocab);
+    free_outputs(&out);
+    free((void *)(uintptr_t)one.ids);
+}
+
+static void try_ids(source *s, const options *o, sb_batch *batch, arrays *a)
+{
+    try_columns(s, o, extent(s, 5), batch, a, 0);
+}
+
+static void try_topk(source *s, const options *o, sb_batch *batch, arrays *a)
+{
+    try_columns(s, o, extent(s, 70), batch, a, 1);
+}
+
+/* ---- gradients ---------------------------------------------------------------------------- */
+
+static sb_status call_backward(const job *j, sb_context *ctx, const outputs *o,
+                               const sb_launch *launch)
+{
+    sb_gradient gradient = *j->gradient;
+    gradient.grad = o->data[0];
+    return sb_logprob_backward(ctx, &gradient, j->batch, launch);
+}
+
+/* As docs/numerics.md has it, section "Gradients". */
+static int is_right_saved(const sb_saved_row *r, uint32_t c, int entropy)
+{
+    if (r->kind < 1 || r->kind > 3 || r->c != c) return 0;
+    if (r->kind == 3) return 1;
+    if (!(r->g > 0.70 && r->g < 1.42) || r->e > 1 << 22 || r->e < -(1 << 22)) return 0;
+    if (!entropy) return 1;
+    return r->kind == 2 && r->h2 >= 0 && r->h2 < 64 && (r->best & 0x7f800000) != 0x7f800000;
+}
+
+static int are_right_saved(const sb_batch *b, const sb_gradient *g, int64_t rows)
+{
+    for (int64_t row = 0; row < rows; row++)
+        if (!is_ignored(b, row) &&
+            !is_right_saved(&g->saved[row], c_of(temperature_of(b, row)), g->entropy != NULL))
+            return 0;
+    return 1;
+}
+
+static int is_right_gradient(const sb_gradient *g, const sb_batch *b, int64_t rows)
+{
+    if (g->size != sizeof *g || g->dtype < SB_F32 || g->dtype > SB_BF16) return 0;
+    if ((!g->token && !g->entropy) || g->batch_stride != 0) return 0;
+    if (g->width != 0 && g->width < b->vocab) return 0;
+    if (g->row_stride != 0 && g->row_stride < (g->width ? g->width : b->vocab)) return 0;
+    return rows == 0 || (g->saved && are_right_saved(b, g, rows));
+}
+
+/* What the forward call leaves, with a byte changed now and then. */
+static sb_saved_row *make_saved(source *s, const sb_batch *b, int64_t rows, int entropy)
+{
+    sb_saved_row *saved = array(rows, SAVED);
+    float *values = array(rows, 4);
+    sb_logprob_out out = SB_LOGPROB_OUT_INIT;
+    if (saved) memset(saved, 0, (size_t)rows * SAVED);
+    out.saved = saved;
+    out.entropy = entropy ? values : NULL;
+    if (saved) sb_logprob(contexts[1], &out, b, NULL);
+    free(values);
+    if (saved && rows && byte(s) > 200) {
+        uint8_t *bytes = (uint8_t *)&saved[byte(s) % rows];
+        bytes[byte(s) % SAVED] = byte(s);
+    }
+    return saved;
+}
+
+static void try_backward(source *s, const options *o, sb_batch *batch, arrays *a)
+{
+    const part all = { 0, batch->vocab };
+    sb_gradient g = SB_GRADIENT_INIT;
+    uint8_t choice = byte(s);
+    float *token = make_numbers(s, a->rows, SB_F32), *entropy = make_numbers(s, a->rows, SB_F32);
+    sb_saved_row *saved = make_saved(s, batch, a->rows, choice % 2);
+    options only = *o;
+    int64_t counts[OUTPUTS] = { 0, 0, 0 }, width;
+    outputs out;
+    job j = { call_backward, batch, NULL, a, 0, 0, &g, 0 };
+
+    only.wanted = 1;
+    g.size = struct_size(s, sizeof g);
+    g.dtype = dtype(s, SB_F32, SB_BF16);
+    g.width = choice & 8 && batch->vocab > 0 && batch->vocab < 1 << 20
+                  ? batch->vocab + byte(s) % 9 - 1
+                  : 0;
+    width = g.width > 0 ? g.width : batch->vocab;
+    /* The last row's end is not written: rows follow each other without a gap. */
+    g.row_stride = choice & 16 && width > 0 ? width - byte(s) / 250 : 0;
+    g.token = choice & 2 ? token : NULL;
+    g.entropy = choice & 4 ? entropy : NULL;
+    g.saved = saved;
+    counts[0] = times(a->rows, width);
+    if (counts[0] > 0 && g.dtype != SB_F32) counts[0] = (counts[0] + 1) / 2;
+    j.right = is_right_launch(&o->launch) && is_right_batch(batch, a->rows, all) &&
+              is_right_gradient(&g, batch, a->rows);
+    if (times(counts[0], 4) < 0) j.right = a->rows == 0 && j.right;
+    if (j.right) guard_logits(batch, a, all);
+    if (g.dtype == SB_F32 || (times(a->rows, width) % 2) == 0 || !j.right) {
+        out = try_job(&j, &only, counts);
+        free_outputs(&out);
+    }
+    free(token);
+    free(entropy);
+    free(saved);
+}
+
+/* ---- divergences -------------------------------------------------------------------------- */
+
+static sb_status call_kl(const job *j, sb_context *ctx, const outputs *o, const sb_launch *launch)
+{
+    sb_kl_out out = SB_KL_OUT_INIT;
+    out.size = j->out_size;
+    out.token = o->data[0];
+    out.sequence = o->data[1];
+    return sb_kl(ctx, &out, j->batch, j->other, launch);
+}
+
+/* Of q's own only what samebits.h says is looked at. */
+static sb_batch make_other(source *s, const sb_batch *p, const arrays *a)
+{
+    sb_batch q = SB_BATCH_INIT;
+    q.size = struct_size(s, sizeof q);
+    q.logits_dtype = dtype(s, SB_F32, SB_BF16);
+    q.batch = p->batch;
+    q.time = p->time;
+    q.rows = p->rows;
+    q.vocab = p->vocab;
+    q.cu_seqlens = p->cu_seqlens;
+    q.shift = p->shift;
+    q.temperature = temperature(s);
+    q.ids_dtype = byte(s);
+    if (byte(s) > 250) q.vocab ^= 1;
+    if (byte(s) > 250) q.shift ^= 1;
+    if (byte(s) > 250) q.batch ^= 1;
+    if (byte(s) > 250) *(q.cu_seqlens ? &q.rows : &q.time) ^= 1;
+    if (byte(s) < 250) q.logits = make_numbers(s, times(a->rows, p->vocab), q.logits_dtype);
+    return q;
+}
+
+static int is_right_pair(const sb_batch *p, const sb_batch *q, const sb_batch *one, int64_t rows)
+{
+    const part all = { 0, p->vocab };
+    sb_batch other = *q;
+    if (q->vocab != p->vocab || q->shift != p->shift || q->batch != p->batch) return 0;
+    if (p->cu_seqlens ? q->rows != p->rows : q->time != p->time) return 0;
+    other.cu_seqlens = p->cu_seqlens;
+    other.cu_seqlens_dtype = p->cu_seqlens_dtype;
+    other.ids = one->ids;
+    other.ids_dtype = one->ids_dtype;
+    other.ignore_index = one->ignore_index;
+    other.mask = p->mask;
+    other.row_list = p->row_list;
+    other.row_count = p->row_count;
+    return is_right_batch(one, rows, all) && is_right_batch(&other, rows, all);
+}
+
+/* Never below 0, and of p from itself nothing. */
+static void check_divergences(const outputs *o, const job *j, const options *how)
+{
+    int64_t counts[OUTPUTS] = { j->arrays->rows, 0, 0 };
+    options only = *how;
+    job same = *j;
+    outputs none;
+    const float *tokens = o->data[0];
+    only.wanted = 1;
+    same.other = j->batch;
+    none = try_job(&same, &only, counts);
+    for (int64_t row = 0; tokens && row < counts[0]; row++) {
+        const float own = ((const float *)none.data[0])[row];
+        HOLDS(!signbit(tokens[row]), "row %lld: %.9g", (long long)row, (double)tokens[row]);
+        HOLDS(isnan(own) || (own == 0 && !signbit(own)), "row %lld: %.9g", (long long)row,
+              (double)own);
+    }
+    free_outputs(&none);
+}
+
+static void try_kl(source *s, const options *o, sb_batch *batch, arrays *a)
+{
+    const part all = { 0, batch->vocab };
+    int64_t sequences = times(batch->batch, 8) < 0 ? -1 : batch->batch;
+    int64_t counts[OUTPUTS] = { a->rows, sequences, 0 };
+    sb_batch q = make_other(s, batch, a), one;
+    outputs out;
+    job j = { call_kl, batch, &q, a, struct_size(s, sizeof(sb_kl_out)), 0, NULL, 0 };
+    if (byte(s) % 2) batch->ids = NULL;
+    one = narrowed(batch, a->rows, batch->ids != NULL);
+    j.right = is_right_size(j.out_size, sizeof(sb_kl_out)) && q.size == sizeof q &&
+              is_right_launch(&o->launch) && is_right_pair(batch, &q, &one, a->rows);
+    if (j.right) guard_logits(&one, a, all);
+    out = try_job(&j, o, counts);
+    if (j.right && (o->wanted & 1)) check_divergences(&out, &j, o);
+    free_outputs(&out);
+    free((void *)(uintptr_t)q.logits);
+    free((void *)(uintptr_t)one.ids);
+}
+
+int fuzz_rows(const uint8_t *data, size_t size)
+{
+    static void (*const tries[])(source * s, const options *o, sb_batch *batch,
+                                 arrays *a) = { try_ids, try_topk, try_backward, try_kl };
+    source s = { data, size };
+    sb_batch batch = SB_BATCH_INIT;
+    arrays a = { 0 };
+    uint8_t choice = byte(&s);
+    options o = options_of(&s);
+    open_contexts();
+    make_batch(&s, &a, &batch, NULL);
+    tries[choice % 4](&s, &o, &batch, &a);
+    free_arrays(&a);
+    return 0;
+}
