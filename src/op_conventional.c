@@ -31,7 +31,7 @@ sb_status sb_conventional_logprob(sb_context *ctx, const sb_logprob_out *out, co
     if (call.launch.workspace || call.launch.workspace_size || call.launch.cluster)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
                        "the conventional logprob takes no workspace and no cluster");
-    if (call.in.kept || out->outside)
+    if (call.in.kept || full.outside)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "the conventional logprob takes no kept sets");
     if (!ctx->backend->conventional)
         return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no conventional logprob",
