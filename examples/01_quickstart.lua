@@ -1,15 +1,17 @@
 #!/usr/bin/env luajit
 -- Logprobs of a real model's tokens, then one sequence's bits in four different batches.
 --
---     luajit examples/01_quickstart.lua [FILE.safetensors]
+--     luajit examples/01_quickstart.lua [FILE.safetensors [FOLDER]]
 --
 -- FILE holds logits [B, T, V], the ids [B, T] that they score, and a mask [B, T] that is 1 on the
--- tokens of each completion: logits[b, t] score ids[b, t].
+-- tokens of each completion: logits[b, t] score ids[b, t]. FOLDER gets a CSV of the tokens, and a
+-- plot of their logprobs by position.
 
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
-package.path = here .. "/../lua/?.lua;" .. package.path
+package.path = here .. "/../lua/?.lua;" .. here .. "/support/?.lua;" .. package.path
 
 local samebits = require "samebits"
+local results = require "results".folder(arg[2])
 
 -- The main job.
 local ctx   = assert(samebits.open())
@@ -26,15 +28,21 @@ print(batch)
 local token, sequence = out.token:totable(), out.sequence:totable()
 local token_bits, sequence_bits = out.token:bits(), out.sequence:bits()
 local B, T = out.token.shape[1], out.token.shape[2]
+local rows, series = {}, {}
 
 for b = 0, B - 1 do
+  local x, y = {}, {}
   print(("\nsequence %d\n%10s %8s %16s %10s"):format(b, "position", "id", "logprob", "bits"))
   for t = 0, T - 1 do
     if data.mask:get(b, t) ~= 0 then
       print(("%10d %8d %16.9g %10s"):format(t, data.ids:get(b, t), token[b + 1][t + 1],
                                             token_bits[b + 1][t + 1]))
+      rows[#rows + 1] = { b, t, tonumber(data.ids:get(b, t)), token[b + 1][t + 1],
+                          token_bits[b + 1][t + 1] }
+      x[#x + 1], y[#y + 1] = t, token[b + 1][t + 1]
     end
   end
+  series[b + 1] = { name = "sequence " .. b, x = x, y = y }
   print(("%10s %8s %16.9g %10s"):format("sum", "", sequence[b + 1], sequence_bits[b + 1]))
 end
 
@@ -81,3 +89,7 @@ for _, entry in ipairs(batches) do
   assert(samebits.same_bits(sum, out.sequence:slice(0, 0, 1)))
 end
 print("the same bits in all of them")
+
+results:csv("tokens.csv", { "sequence", "position", "id", "logprob", "samebits" }, rows)
+results:plot("tokens.svg", "draw", { kind = "lines", title = "Logprobs of a real model's tokens",
+                                     xlabel = "position", ylabel = "logprob", series = series })

@@ -2,12 +2,15 @@
 -- Vocabulary shards (tensor parallelism): each of several ranks holds the logits of some ids only,
 -- and all get the bits of the whole rows. The ranks are played by this one process.
 --
---     luajit examples/05_vocab_shards.lua
+--     luajit examples/05_vocab_shards.lua [FOLDER]
+--
+-- FOLDER gets a CSV of each shard's part of every token's lse, and a plot of the first sequence's.
 
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
-package.path = here .. "/../lua/?.lua;" .. package.path
+package.path = here .. "/../lua/?.lua;" .. here .. "/support/?.lua;" .. package.path
 
 local samebits = require "samebits"
+local results = require "results".folder(arg[1])
 
 local ctx  = assert(samebits.open())
 local data = assert(samebits.load(here .. "/../spec/vectors/smollm2.safetensors"))
@@ -86,3 +89,25 @@ local other = samebits.batch { logits = data.logits:slice(2, V / 2, V):contiguou
 ok, message = pcall(ctx.merge, ctx, { left, assert(ctx:partial(other:to(ctx.device))) })
 assert(not ok)
 print("at two temperatures: " .. tostring(message))
+
+-- What each of four ranks adds: the lse over its own ids, beside the whole's.
+local rows, series = {}, {}
+for r = 0, 4 do
+  local first, past = r < 4 and r * V / 4 or 0, r < 4 and (r + 1) * V / 4 or V
+  local part = samebits.batch { logits = data.logits:slice(2, first, past):contiguous(),
+                                ids = samebits.zeros(data.ids.shape, "int64"), mask = data.mask }
+  local lse = assert(ctx:logprob(part:to(ctx.device))).lse:to "cpu"
+  local name, bits, x, y = r < 4 and "rank " .. r or "all", lse:bits(), {}, {}
+  for b = 0, data.ids.shape[1] - 1 do
+    for t = 0, data.ids.shape[2] - 1 do
+      if data.mask:get(b, t) ~= 0 then
+        rows[#rows + 1] = { name, b, t, lse:get(b, t), bits[b + 1][t + 1] }
+        if b == 0 then x[#x + 1], y[#y + 1] = t, lse:get(b, t) end
+      end
+    end
+  end
+  series[r + 1] = { name = name, x = x, y = y }
+end
+results:csv("shards.csv", { "rank", "sequence", "position", "lse", "samebits" }, rows)
+results:plot("shards.svg", "draw", { kind = "lines", title = "lse of each rank's ids, and of all",
+                                     xlabel = "position", ylabel = "lse", series = series })

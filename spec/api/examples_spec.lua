@@ -20,7 +20,7 @@ end
 
 local function says(text, words) assert.truthy(text:find(words, 1, true), text) end
 
-local BITS = { samebits = true, conventional = true, rollout = true, replayed = true,
+local BITS = { samebits = true, rank = true, conventional = true, rollout = true, replayed = true,
                trainer = true }
 
 -- The rows of a CSV, by the names in its first line.
@@ -54,8 +54,13 @@ end
 
 describe("example", function()
   it("01: the same bits in four batches; another file is refused", function()
-    local said = run "01_quickstart.lua"
+    local said = run("01_quickstart.lua",
+                     '"$here"/spec/vectors/smollm2.safetensors ' .. quote(files:path "tokens"))
     says(said, "the same bits in all of them")
+    local rows = rows_of "tokens/tokens.csv"
+    assert.equal(41, #rows)
+    assert.equal("bd22609e", rows[4].samebits)
+    plotted(said, "tokens/tokens.svg")
     local four = said:match "in four batches\n[^\n]*\n(.*)the same bits"
     local seen = {}
     for line in four:gmatch "[^\n]+" do
@@ -169,8 +174,17 @@ describe("example", function()
   end)
 
   it("05: shards give the whole's bits", function()
-    local said = run "05_vocab_shards.lua"
+    local said = run("05_vocab_shards.lua", quote(files:path "shards"))
     says(said, "the same bits in all of them")
+    local whole, parts = {}, {}
+    for _, row in ipairs(rows_of "shards/shards.csv") do
+      local key = row.sequence .. " " .. row.position
+      if row.rank == "all" then whole[key] = row.lse
+      else parts[key] = (parts[key] or 0) + math.exp(row.lse) end
+    end
+    for key, lse in pairs(whole) do assert.near(lse, math.log(parts[key]), 1e-5) end
+    assert.is_truthy(whole["3 10"])
+    plotted(said, "shards/shards.svg")
     says(said, "without the second half: ")
     says(said, "at two temperatures: ")
   end)
