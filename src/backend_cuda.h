@@ -250,7 +250,6 @@ uint64_t sb_cuda_entropy_workspace(sb_context *ctx, const sb_logprob_out *out, c
 
 /* ---- cuda_gradient.c ---------------------------------------------------------------------- */
 
-/* From and to. */
 /* By the logits' dtype, the gradient's, and the loss, in this order. */
 #define SB_CUDA_GRADIENT_LOSSES(X, kernel)                                                         \
     X(kernel##_token)                                                                              \

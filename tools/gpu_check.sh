@@ -62,7 +62,7 @@ suite() {
 
 step() {
   case $1 in
-    build) make -C build -j"$(nproc)" CUDA=yes ;;
+    build) make --no-print-directory -C build -j"$(nproc)" CUDA=yes ;;
     suite) suite ;;
     memcheck | racecheck | initcheck) sanitize "$1" ;;
     repeats) "$python" bench/gpu_short.py --repeats 1000 ;;
