@@ -26,12 +26,6 @@ if typeof then
   end
 end
 
--- tools/asan preloads the sanitizers into LuaJIT; compilers and other children go without.
-if os.getenv "SB_BUILD" == "asan" then
-  ffi.cdef "int samebits_spec_unsetenv(const char *name) __asm__(\"unsetenv\");"
-  ffi.C.samebits_spec_unsetenv "LD_PRELOAD"
-end
-
 -- What is loaded here stays loaded: spec files share it, and a shared library is opened once.
 -- Without libsamebits.so the first one fails, as each spec that requires it will say again; the
 -- others do without. For them to say why, the marks of a failed require must go.

@@ -3,7 +3,7 @@
 -- meanwhile: compiled code calls no hooks.
 
 local folder = os.getenv "COVERAGE_DIR"
-if not folder then return end
+if not folder or not jit then return end  -- no LuaJIT: a tool that is written in Lua
 
 jit.off()
 local seen = {}       -- lines by source

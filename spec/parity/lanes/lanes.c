@@ -14,6 +14,7 @@ typedef struct lane {
     waits state;
     int turn; /* which half of brought its warp uses; a lane is at most one exchange ahead */
     int started;
+    void *stack;
     jmp_buf point;
 } lane;
 
@@ -60,11 +61,17 @@ static void start(void)
 {
     static ucontext_t context;
     getcontext(&context);
-    context.uc_stack.ss_sp = malloc(STACK);
+    context.uc_stack.ss_sp = lanes[now].stack = malloc(STACK);
     context.uc_stack.ss_size = STACK;
     context.uc_link = NULL;
     makecontext(&context, body, 0);
     setcontext(&context);
+}
+
+/* When the driver is unloaded. */
+__attribute__((destructor)) static void free_stacks(void)
+{
+    for (size_t i = 0; i < sizeof lanes / sizeof *lanes; i++) free(lanes[i].stack);
 }
 
 /* Lets a lane run until it waits or is done. */
