@@ -21,15 +21,22 @@ template <int DTYPE> struct ring_of {
 };
 
 /* The slots are 16-byte chunks in a row, as in device memory: from is a chunk's address. Lanes
- * copy the chunks in turn, those before end. */
-template <int DTYPE> SB_DET void fetch_slot(shared_address slot, const char *from, const char *end)
+ * copy the chunks in turn, those before end; of a chunk that end lies in, the logits before it. */
+template <int DTYPE> SB_DET void fetch_slot(char *slot, const char *from, const char *end)
 {
-    const int lane = threadIdx.x % WARP, chunks = (int)((end - from) >> 4);
+    constexpr int SIZE = ring_of<DTYPE>::SIZE, CHUNKS = ring_of<DTYPE>::SLOT / 16;
+    const int lane = threadIdx.x % WARP, bytes = (int)(end - from);
+    const int i = bytes / 16 * (16 / SIZE) + lane; /* a logit's place */
+    const shared_address to = address_of(slot);
 #pragma unroll
     for (int k = 0; k <= ring_of<DTYPE>::BYTES / 16; k++) {
-        int i = k * WARP + lane;
-        if (i < chunks && i < ring_of<DTYPE>::SLOT / 16)
-            copy16_past_l1(slot + i * 16, from + i * 16);
+        const int chunk = k * WARP + lane;
+        if (chunk < bytes / 16 && chunk < CHUNKS)
+            copy16_past_l1(to + chunk * 16, from + chunk * 16);
+    }
+    if (i * SIZE < bytes && i * SIZE < ring_of<DTYPE>::SLOT) {
+        if (SIZE == 4) ((uint32_t *)slot)[i] = ((const uint32_t *)from)[i];
+        else ((uint16_t *)slot)[i] = ((const uint16_t *)from)[i];
     }
 }
 
@@ -77,10 +84,8 @@ SB_DET void sum_leaves(thread_state *t, const part_of_row &part, const sb_row &r
     const leaf_row constants = { row.c, row.k64 };
     const uint32_t shift = (uint32_t)(uint64_t)part.logits & 15;
     const int64_t ids = min((int64_t)part.last * SB_LEAF, part.vocab);
-    const char *end = (const char *)(((uint64_t)part.logits + ids * ring::SIZE + 15) &
-                                     ~(uint64_t)15);
-    const char *slots = (const char *)staging + warp * ring::SLOTS * ring::SLOT;
-    const shared_address here = address_of(slots);
+    const char *end = part.logits + ids * ring::SIZE;
+    char *const slots = (char *)staging + warp * ring::SLOTS * ring::SLOT;
     int k = part.first + warp * WARP, ahead = k, slot = 0; /* the warp's first leaf of a trip */
     bool left = false;
 
@@ -89,7 +94,7 @@ SB_DET void sum_leaves(thread_state *t, const part_of_row &part, const sb_row &r
 #pragma unroll
     for (int i = 0; i < ring::SLOTS; i++) {
         if (ahead < part.last)
-            fetch_slot<DTYPE>(here + i * ring::SLOT,
+            fetch_slot<DTYPE>(slots + i * ring::SLOT,
                               part.logits - shift + (int64_t)ahead * ring::BYTES, end);
         end_copies();
         ahead += step;
@@ -105,7 +110,7 @@ SB_DET void sum_leaves(thread_state *t, const part_of_row &part, const sb_row &r
         }
         if (ahead < part.last) {
             __syncwarp(); /* the slot is free again */
-            fetch_slot<DTYPE>(here + slot * ring::SLOT,
+            fetch_slot<DTYPE>(slots + slot * ring::SLOT,
                               part.logits - shift + (int64_t)ahead * ring::BYTES, end);
         }
         end_copies();
@@ -233,7 +238,7 @@ template <int DTYPE> SB_DET void logprob_cluster(const sb_cuda_args &in)
     sb_lg target, sum;
     sb_state s;
     if (!absent) part_of_log = sb_target_mantissa(x, &mine.row);
-    /* One text for both logarithms: the first, taken while leaves are summed, brings the
+        /* One text for both logarithms: the first, taken while leaves are summed, brings the
      * instructions near. */
 #pragma unroll 1
     for (int pass = 0;; pass++) {

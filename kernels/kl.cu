@@ -42,16 +42,7 @@ SB_DET void block_merge_kl(sb_divergence *s, sb_divergence *shared)
 
 /* ---- leaves ------------------------------------------------------------------------------- */
 
-/* The leaf at p, of whose row n logits are left; shift: p's distance from the 16-byte boundary
- * below. */
-template <int DTYPE, int SHIFT> SB_DET void load_at(leaf_words<DTYPE> &x, const char *p, int64_t n)
-{
-    constexpr int SIZE = DTYPE == SB_CUDA_F32 ? 4 : 2;
-    constexpr int BEHIND = SHIFT ? (16 - SHIFT) / SIZE : 0; /* read together with the leaf */
-    if (n >= SB_LEAF + BEHIND) load_leaf<DTYPE, SHIFT>(x, p);
-    else load_present<DTYPE, SHIFT>(x, p, n);
-}
-
+/* shift: p's distance from the 16-byte boundary below. */
 template <int DTYPE>
 SB_DET void load_any(leaf_words<DTYPE> &x, const char *p, int64_t n, uint32_t shift)
 {

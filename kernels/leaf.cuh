@@ -179,7 +179,7 @@ SB_DET bool add_leaves(thread_state *t, const part_of_row &part, const leaf_row 
         add_leaf<DTYPE>(t, x, row, &left);
     }
     for (; k < part.last; k += blockDim.x, p += blockDim.x * BYTES) {
-        load_present<DTYPE, SHIFT>(x, p, part.vocab - (int64_t)k * SB_LEAF);
+        load_at<DTYPE, SHIFT>(x, p, part.vocab - (int64_t)k * SB_LEAF);
         add_leaf<DTYPE>(t, x, row, &left);
     }
     return left;

@@ -79,22 +79,31 @@ template <int DTYPE> SB_DET void keep_present(leaf_words<DTYPE> &x, int64_t n)
     }
 }
 
-/* The leaf at p of which only the first n logits exist, n at least 1: chunks without one are not
- * read. */
-template <int DTYPE, int SHIFT>
-SB_DET void load_present(leaf_words<DTYPE> &x, const char *p, int64_t n)
+/* The leaf at p of which only the first n logits exist. */
+template <int DTYPE> SB_DET void load_part(leaf_words<DTYPE> &x, const char *p, int64_t n)
 {
-    constexpr int WORDS = DTYPE == SB_CUDA_F32 ? 16 : 8, CHUNKS = WORDS / 4 + (SHIFT != 0);
-    const int64_t bytes = SHIFT + n * (DTYPE == SB_CUDA_F32 ? 4 : 2);
-    uint32_t raw[4 * CHUNKS];
+    if (DTYPE == SB_CUDA_F32) {
 #pragma unroll
-    for (int k = 0; k < CHUNKS; k++) {
-        uint4 v = { 0, 0, 0, 0 };
-        if (16 * k < bytes) v = load16(p - SHIFT + 16 * k);
-        raw[4 * k] = v.x, raw[4 * k + 1] = v.y, raw[4 * k + 2] = v.z, raw[4 * k + 3] = v.w;
+        for (int i = 0; i < 16; i++)
+            x.w[i] = i < n ? ((const uint32_t *)p)[i] : absent_word<DTYPE>();
+    } else {
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            const uint16_t *h = (const uint16_t *)p;
+            uint32_t a = 2 * i < n ? h[2 * i] : absent_word<DTYPE>();
+            uint32_t b = 2 * i + 1 < n ? h[2 * i + 1] : absent_word<DTYPE>();
+            x.w[i] = a | b << 16;
+        }
     }
-    take_words<DTYPE, SHIFT>(x, raw);
-    keep_present<DTYPE>(x, n);
+}
+
+/* The leaf at p, of whose row n logits are left: nothing behind them is read. */
+template <int DTYPE, int SHIFT> SB_DET void load_at(leaf_words<DTYPE> &x, const char *p, int64_t n)
+{
+    constexpr int SIZE = DTYPE == SB_CUDA_F32 ? 4 : 2;
+    constexpr int BEHIND = SHIFT ? (16 - SHIFT) / SIZE : 0; /* read together with the leaf */
+    if (n >= SB_LEAF + BEHIND) load_leaf<DTYPE, SHIFT>(x, p);
+    else load_part<DTYPE>(x, p, n);
 }
 
 /* Staging: a thread's next leaf is on its way to shared memory while it works on the one before:
@@ -126,24 +135,6 @@ template <int DTYPE> SB_DET void load_staged(leaf_words<DTYPE> &x, shared_addres
     for (int k = 0; k < (DTYPE == SB_CUDA_F32 ? 4 : 2); k++) {
         uint4 v = load16_shared(slot + k * blockDim.x * 16);
         x.w[4 * k] = v.x, x.w[4 * k + 1] = v.y, x.w[4 * k + 2] = v.z, x.w[4 * k + 3] = v.w;
-    }
-}
-
-/* The leaf at p of which only the first n logits exist. */
-template <int DTYPE> SB_DET void load_part(leaf_words<DTYPE> &x, const char *p, int64_t n)
-{
-    if (DTYPE == SB_CUDA_F32) {
-#pragma unroll
-        for (int i = 0; i < 16; i++)
-            x.w[i] = i < n ? ((const uint32_t *)p)[i] : absent_word<DTYPE>();
-    } else {
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-            const uint16_t *h = (const uint16_t *)p;
-            uint32_t a = 2 * i < n ? h[2 * i] : absent_word<DTYPE>();
-            uint32_t b = 2 * i + 1 < n ? h[2 * i + 1] : absent_word<DTYPE>();
-            x.w[i] = a | b << 16;
-        }
     }
 }
 

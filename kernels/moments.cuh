@@ -90,12 +90,10 @@ template <int DTYPE, int SHIFT>
 SB_DET void add_moment_leaves(sb_moments *m, const part_of_row &part, const sb_row &row)
 {
     constexpr int SIZE = DTYPE == SB_CUDA_F32 ? 4 : 2;
-    const int whole = (int)((part.vocab - (SHIFT ? (16 - SHIFT) / SIZE : 0)) / SB_LEAF);
     for (int k = part.first + threadIdx.x; k < part.last; k += blockDim.x) {
         const char *p = part.logits + (int64_t)k * SB_LEAF * SIZE;
         leaf_words<DTYPE> x;
-        if (k < whole) load_leaf<DTYPE, SHIFT>(x, p);
-        else load_present<DTYPE, SHIFT>(x, p, part.vocab - (int64_t)k * SB_LEAF);
+        load_at<DTYPE, SHIFT>(x, p, part.vocab - (int64_t)k * SB_LEAF);
         add_moment_leaf<DTYPE>(m, x, row);
     }
 }

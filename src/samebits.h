@@ -130,9 +130,9 @@ typedef struct sb_open_options {
  * (they may be NaN, or unmapped), its id and temperature are not checked, and it counts nowhere.
  * One exception: the cuda backend fetches the logits of a call of at most 20 MiB, without mask,
  * row list, temperatures or shift, before it knows the ids (sb_launch: cluster -1 forbids it). An
- * ignored row's are thrown away unseen, but must be mapped. It reads whole 16-byte chunks, at
- * 16-byte boundaries, of which one byte at least is a logit: up to 14 bytes beside the logits are
- * read, and never used. Device allocations end at such boundaries, whatever their size.
+ * ignored row's are thrown away unseen, but must be mapped. It reads nothing behind a row's last
+ * logit. Before the first, it may read what lies in the same 16-byte chunk, and does not use it:
+ * device allocations begin at such boundaries.
  *
  * A kept set says which of a row's ids take part (what top-k or top-p sampling or a grammar left).
  * The others count as -inf, whatever their logits hold, NaN too; logprobs are those of the ids that

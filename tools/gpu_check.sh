@@ -5,6 +5,7 @@
 #   build       make -C build CUDA=yes
 #   suite       every spec, with SB_REQUIRE=cuda
 #   memcheck, racecheck, initcheck      compute-sanitizer on bench/gpu_short.py
+#   exact       memcheck on specs whose arrays end with the logits; PyTorch rounds its own up
 #   repeats     1000 repeats, the same bits
 #   streams     12 streams at once
 #   bench       bench/gpu.py, with a record of its own
@@ -26,7 +27,7 @@ while [ $# -gt 0 ]; do
     *) steps="$steps $1"; shift ;;
   esac
 done
-[ -n "$steps" ] || steps='build suite memcheck racecheck initcheck repeats streams bench'
+[ -n "$steps" ] || steps='build suite memcheck exact racecheck initcheck repeats streams bench'
 
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1)
 if [ -z "$gpu" ]; then
@@ -60,10 +61,19 @@ suite() {
   fi
 }
 
+exact() {
+  busted=$(command -v busted)
+  [ -z "$luaenv" ] || busted=$luaenv/usr/bin/busted
+  SB_REQUIRE=cuda "$sanitizer" --tool memcheck --error-exitcode 9 --target-processes all \
+    ${luaenv:+"$luaenv/luaenv"} luajit "$busted" spec/numerics/entropy_spec.lua \
+    spec/numerics/kl_spec.lua
+}
+
 step() {
   case $1 in
     build) make --no-print-directory -C build -j"$(nproc)" CUDA=yes ;;
     suite) suite ;;
+    exact) exact ;;
     memcheck | racecheck | initcheck) sanitize "$1" ;;
     repeats) "$python" bench/gpu_short.py --repeats 1000 ;;
     streams) "$python" bench/gpu_short.py --streams 12 ;;
