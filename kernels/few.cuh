@@ -89,7 +89,7 @@ SB_DET void sum_leaves(thread_state *t, const part_of_row &part, const sb_row &r
     int k = part.first + warp * WARP, ahead = k, slot = 0; /* the warp's first leaf of a trip */
     bool left = false;
 
-    t->base = 0;
+    t->base = NO_BASE;
     sb_state_init(&t->s, row.c);
 #pragma unroll
     for (int i = 0; i < ring::SLOTS; i++) {

@@ -150,7 +150,7 @@ template <int DTYPE>
 SB_DET void sum_part(thread_state *t, const part_of_row &part, const sb_row &row)
 {
     const leaf_row constants = { row.c, row.k64 };
-    t->base = 0;
+    t->base = NO_BASE;
     sb_state_init(&t->s, row.c);
     if (add_row<DTYPE>(t, part, constants)) {
         sb_state s = t->s;

@@ -61,14 +61,15 @@ SB_DET uint32_t leaf_sum(leaf_words<DTYPE> &x, float m, float z0, const leaf_row
 }
 
 /* A thread's sum. base: the encoding of z0 at the start of digit J, so that one subtraction gives
- * a leaf's place; 0 while no leaf may go by it: nothing yet, or a window that touches wide leaves'
- * octaves. */
+ * a leaf's place; NO_BASE while no leaf may go by it: nothing yet, or a window that touches wide
+ * leaves' octaves. */
 struct thread_state {
     uint32_t base;
     sb_state s;
 };
 
-#define DIGIT 16u /* steps of z0's encoding in a digit: A / 2 */
+#define DIGIT 16u           /* steps of z0's encoding in a digit: A / 2 */
+#define NO_BASE 0x00400000u /* of a subnormal: z0 is 0 or, m * c having 48 bits, at least 2^-24 */
 
 /* Moves the window up to the digit of z, if that is above it. */
 SB_DET void rise_to(thread_state *t, uint32_t z)
@@ -76,7 +77,7 @@ SB_DET void rise_to(thread_state *t, uint32_t z)
     uint32_t j = ((z - Z_ZERO) * 2u + SB_BIAS) >> 5;
     if (j <= t->s.J) return;
     sb_state_rise(&t->s, j);
-    t->base = j > SB_BIAS / 32 - 127 ? Z_ZERO + (j - SB_BIAS / 32) * DIGIT : 0;
+    t->base = j > SB_BIAS / 32 - 127 ? Z_ZERO + (j - SB_BIAS / 32) * DIGIT : NO_BASE;
 }
 
 /* One leaf into a thread's state. left: set if it must go through the second loop. */

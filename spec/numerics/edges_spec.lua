@@ -288,6 +288,14 @@ backends.each(function(at)
       end
     end)
 
+    -- c is 1: m * c + 1.5 * 2^24, which A is read from, is 0.
+    it("logits whose octave is -1.5 * 2^24", function()
+      local m, values = -1.5 * 2 ^ 24, {}
+      for i = 1, 16 do values[i] = m - 8 end
+      values[1], values[16] = m, m - 4
+      assert.same({ "c0317218", "c9b17202" }, { bits_of(values, 0, 0x1.715476p+0) })
+    end)
+
     it("temperatures outside [2^-10, 2^10] are refused, after rounding to fp32", function()
       local logits = rows(row(1), row(2))
       for _, bad in ipairs { 0, -1, 2 ^ -11, 2 ^ 11, INF, -INF, 0 / 0, 1e300 } do
