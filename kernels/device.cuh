@@ -55,6 +55,14 @@ SB_DET uint32_t max_nan_pair_f16(uint32_t a, uint32_t b)
     return m;
 }
 
+/* 0xffff if the highest bit is set, else 0. */
+SB_DET uint32_t half_of_sign(uint32_t b)
+{
+    uint32_t half;
+    asm("prmt.b32 %0, %1, 0, 0x44bb;" : "=r"(half) : "r"(b));
+    return half;
+}
+
 /* One of two fp16 in a word, exactly. */
 SB_DET float float_of_low_half(uint32_t w)
 {

@@ -98,6 +98,8 @@ SB_DET uint32_t max_nan_pair_f16(uint32_t a, uint32_t b)
     return max_nan_f16(a >> 16, b >> 16) << 16 | max_nan_f16(a, b);
 }
 
+SB_DET uint32_t half_of_sign(uint32_t b) { return (b >> 31) * 0xffffu; }
+
 SB_DET float float_of_low_half(uint32_t w) { return sb_from_f16((uint16_t)w); }
 SB_DET float float_of_high_half(uint32_t w) { return sb_from_f16((uint16_t)(w >> 16)); }
 

@@ -43,11 +43,13 @@ SB_DET uint32_t leaf_sum(leaf_words<DTYPE> &x, float m, float z0, const leaf_row
 {
     /* SB_INT_MAGIC - A + 24, exactly: terms come out 2^24 times as large */
     const float magic = (SB_INT_MAGIC + 24.0f + SB_EVEN_MAGIC) - z0;
-    const float thr = sb_bf16_floor(m - row.k64);
+    const uint32_t least = sb_bits32(m - row.k64);
+    const uint32_t floor = least + half_of_sign(least); /* its upper half is sb_bf16_floor's */
+    const float thr = sb_float(floor & 0xffff0000u);
     float v[16];
 
     if (DTYPE == SB_CUDA_BF16) { /* thr is a bf16: pairs are clamped as they lie */
-        uint32_t pair = __byte_perm(sb_bits32(thr), 0, 0x3232);
+        const uint32_t pair = __byte_perm(floor, 0, 0x3232);
 #pragma unroll
         for (int i = 0; i < 8; i++) x.w[i] = max_nan_pair_bf16(x.w[i], pair);
     }
@@ -80,34 +82,39 @@ SB_DET void rise_to(thread_state *t, uint32_t z)
     t->base = j > SB_BIAS / 32 - 127 ? Z_ZERO + (j - SB_BIAS / 32) * DIGIT : NO_BASE;
 }
 
-/* One leaf into a thread's state. left: set if it must go through the second loop. */
+/* A leaf that is not in digits J - 1 and J: m, its largest logit; z, the encoding of z0; M, unless
+ * it is wide. left: set if it must go through the second loop. */
+SB_DET void add_other(thread_state *t, float m, uint32_t z, uint32_t M, bool *left)
+{
+    sb_leaf leaf;
+    if (!is_narrow(z)) {
+        if (!sb_is_absent(m)) *left = true;
+        return;
+    }
+    rise_to(t, z);
+    leaf.A = (int32_t)(z - Z_ZERO) * 2;
+    leaf.M = M;
+    sb_state_add(&t->s, &leaf);
+}
+
+/* One leaf into a thread's state. */
 template <int DTYPE>
 SB_DET void add_leaf(thread_state *t, leaf_words<DTYPE> &x, const leaf_row &row, bool *left)
 {
-    float m = leaf_max<DTYPE>(x);
-    float z0 = sb_fma32(m, row.c, SB_EVEN_MAGIC);
-    uint32_t z = sb_bits32(z0);
-    if (z - t->base + DIGIT >= 2 * DIGIT) { /* not in digits J - 1 and J */
-        if (!is_narrow(z)) {
-            if (!sb_is_absent(m)) *left = true;
-            return;
-        }
-        rise_to(t, z);
-    }
-    uint32_t M = leaf_sum<DTYPE>(x, m, z0, row);
-    uint32_t u = z - t->base, shift = 2 * u; /* the shifts below take it modulo 32 */
-    uint32_t lo = M << (shift & 31), hi = __funnelshift_l(M, 0, shift);
-    if (u < DIGIT) {
+    const float m = leaf_max<DTYPE>(x);
+    const float z0 = sb_fma32(m, row.c, SB_EVEN_MAGIC);
+    const uint32_t z = sb_bits32(z0), u = z - t->base;
+    const uint32_t M = leaf_sum<DTYPE>(x, m, z0, row); /* of a wide leaf: anything */
+    /* shifts are taken modulo 32, of which 2 * base is a multiple */
+    const uint32_t lo = __funnelshift_l(0, M, 2 * z), hi = __funnelshift_l(M, 0, 2 * z);
+    if (u < DIGIT) { /* digit J */
         t->s.l[1] += lo;
         t->s.l[2] += hi;
-    } else if (u + DIGIT < DIGIT) {
+    } else if (u + DIGIT < DIGIT) { /* digit J - 1 */
         t->s.l[0] += lo;
         t->s.l[1] += hi;
-    } else { /* digit J - 2 or below, or no base */
-        sb_leaf leaf;
-        leaf.A = (int32_t)(z - Z_ZERO) * 2;
-        leaf.M = M;
-        sb_state_add(&t->s, &leaf);
+    } else {
+        add_other(t, m, z, M, left);
     }
 }
 
@@ -161,15 +168,17 @@ SB_DET bool add_leaves(thread_state *t, const part_of_row &part, const leaf_row 
 
     constexpr bool STAGED = DTYPE != SB_CUDA_F32 && SHIFT == 0;
     if (STAGED && k < hot) {
-        const shared_address first = staging_slot(), both = 2 * first + blockDim.x * BYTES;
+        const shared_address first = staging_slot<BYTES>(), both = 2 * first + WARP * BYTES;
         shared_address slot = first;
         bool more = true;
         fetch_leaf<BYTES>(slot, p);
+        end_copies();
         while (more) {
             k += blockDim.x, p += blockDim.x * BYTES;
             more = k < hot;
             if (more) fetch_leaf<BYTES>(both - slot, p);
-            wait_for_leaf(more);
+            end_copies();
+            wait_for_copies<1>();
             load_staged<DTYPE>(x, slot);
             add_leaf<DTYPE>(t, x, row, &left);
             slot = both - slot;

@@ -107,33 +107,29 @@ template <int DTYPE, int SHIFT> SB_DET void load_at(leaf_words<DTYPE> &x, const 
 }
 
 /* Staging: a thread's next leaf is on its way to shared memory while it works on the one before:
- * two slots a thread, its own. A leaf's 16-byte chunks lie blockDim chunks apart, so that a warp's
- * accesses meet no bank twice. Only for 16-bit logits that are aligned: more chunks a leaf, and
- * L1, through which the two halves of a 32-byte sector are read, is the limit (measured). */
+ * two slots a thread, its own. A warp's 16-byte chunks lie side by side, first those that begin a
+ * leaf, so that its accesses meet no bank twice. Only for 16-bit logits that are aligned: more
+ * chunks a leaf, and L1, through which the two halves of a 32-byte sector are read, is the limit
+ * (measured). */
 extern __shared__ uint4 staging[];
 
-SB_DET shared_address staging_slot() { return address_of(staging) + threadIdx.x * 16; }
+template <int BYTES> SB_DET shared_address staging_slot()
+{
+    return address_of(staging) + threadIdx.x / WARP * (2 * WARP * BYTES) + threadIdx.x % WARP * 16;
+}
 
 /* Begins to copy the leaf at p, 16-byte aligned. */
 template <int BYTES> SB_DET void fetch_leaf(shared_address slot, const char *p)
 {
 #pragma unroll
-    for (int i = 0; i < BYTES / 16; i++) copy16(slot + i * blockDim.x * 16, p + 16 * i);
-    end_copies();
-}
-
-/* For the older of two leaves; more: there are two. */
-SB_DET void wait_for_leaf(bool more)
-{
-    if (more) wait_for_copies<1>();
-    else wait_for_copies<0>();
+    for (int i = 0; i < BYTES / 16; i++) copy16(slot + i * WARP * 16, p + 16 * i);
 }
 
 template <int DTYPE> SB_DET void load_staged(leaf_words<DTYPE> &x, shared_address slot)
 {
 #pragma unroll
     for (int k = 0; k < (DTYPE == SB_CUDA_F32 ? 4 : 2); k++) {
-        uint4 v = load16_shared(slot + k * blockDim.x * 16);
+        uint4 v = load16_shared(slot + k * WARP * 16);
         x.w[4 * k] = v.x, x.w[4 * k + 1] = v.y, x.w[4 * k + 2] = v.z, x.w[4 * k + 3] = v.w;
     }
 }
