@@ -238,7 +238,7 @@ template <int DTYPE> SB_DET void logprob_cluster(const sb_cuda_args &in)
     sb_lg target, sum;
     sb_state s;
     if (!absent) part_of_log = sb_target_mantissa(x, &mine.row);
-        /* One text for both logarithms: the first, taken while leaves are summed, brings the
+    /* One text for both logarithms: the first, taken while leaves are summed, brings the
      * instructions near. */
 #pragma unroll 1
     for (int pass = 0;; pass++) {

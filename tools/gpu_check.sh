@@ -53,17 +53,12 @@ sanitize() {
   "$sanitizer" --tool "$1" --error-exitcode 9 --target-processes all "$python" bench/gpu_short.py
 }
 
-suite() {
-  if [ -n "$luaenv" ]; then
-    SB_REQUIRE=cuda "$luaenv/luaenv" luajit "$luaenv/usr/bin/busted"
-  else
-    SB_REQUIRE=cuda luajit "$(command -v busted)"
-  fi
-}
+busted=${luaenv:+$luaenv/usr/bin/busted}
+[ -n "$busted" ] || busted=$(command -v busted)
+
+suite() { SB_REQUIRE=cuda ${luaenv:+"$luaenv/luaenv"} luajit "$busted"; }
 
 exact() {
-  busted=$(command -v busted)
-  [ -z "$luaenv" ] || busted=$luaenv/usr/bin/busted
   SB_REQUIRE=cuda "$sanitizer" --tool memcheck --error-exitcode 9 --target-processes all \
     ${luaenv:+"$luaenv/luaenv"} luajit "$busted" spec/numerics/entropy_spec.lua \
     spec/numerics/kl_spec.lua
