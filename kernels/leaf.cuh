@@ -184,7 +184,9 @@ SB_DET bool add_leaves(thread_state *t, const part_of_row &part, const leaf_row 
             slot = both - slot;
         }
     }
+    constexpr bool AHEAD = DTYPE != SB_CUDA_F32 && SHIFT != 0;
     for (; !STAGED && k < hot; k += blockDim.x, p += blockDim.x * BYTES) {
+        if (AHEAD && k + (int)blockDim.x < part.last) prefetch(p + blockDim.x * BYTES);
         load_leaf<DTYPE, SHIFT>(x, p);
         add_leaf<DTYPE>(t, x, row, &left);
     }
