@@ -65,6 +65,7 @@ for key in (os.getenv "SB_REQUIRE" or ""):gmatch "[^,%s]+" do required[key] = tr
 
 local known = {}
 for _, at in ipairs(variants.list()) do known[at.key], known[at.backend] = true, true end
+known["cuda:1"] = true -- with_two_gpus
 for key in pairs(required) do
   if not known[key] then
     missing[#missing + 1] = { name = key, key = key, why = "this library knows no " .. key }
@@ -93,6 +94,15 @@ function M.with(backend, body)
   for _, at in ipairs(missing) do
     if at.backend == backend then return absent(at) end
   end
+end
+
+--- body(first, second), the names of two GPUs. Without these it is pending, or, with
+-- SB_REQUIRE=cuda:1, a failure.
+function M.with_two_gpus(body)
+  local ctx, why = samebits.open "cuda:1"
+  if not ctx then return absent { name = "a second GPU", key = "cuda:1", why = why } end
+  ctx:close()
+  return body("cuda:0", "cuda:1")
 end
 
 --- The same for the devices that tensors can be moved to: body(name).

@@ -11,6 +11,7 @@ int cuDevicePrimaryCtxRetain(void **context, int device);
 int cuDevicePrimaryCtxRelease_v2(int device);
 int cuCtxPushCurrent_v2(void *context);
 int cuCtxPopCurrent_v2(void **context);
+int cuCtxGetCurrent(void **context);
 int cuStreamBeginCapture_v2(void *stream, int mode);
 int cuStreamEndCapture(void *stream, void **graph);
 int cuGraphGetNodes(void *graph, void **nodes, size_t *count);
@@ -30,8 +31,8 @@ local function driver(name, ...)
   if result ~= 0 then error(("%s gave %d"):format(name, result), 0) end
 end
 
--- Calls body in the device's primary context.
-local function inside(device, body, ...)
+--- Calls body in the device's primary context.
+function M.inside(device, body, ...)
   local number, context = tonumber(device:match "^cuda:(%d+)$"), ffi.new "void *[1]"
   driver("cuDevicePrimaryCtxRetain", context, number)
   driver("cuCtxPushCurrent_v2", context[0])
@@ -40,6 +41,13 @@ local function inside(device, body, ...)
   driver("cuDevicePrimaryCtxRelease_v2", number)
   if not ok then error(result, 0) end
   return result
+end
+
+--- The context that is current in this thread.
+function M.current()
+  local context = ffi.new "void *[1]"
+  driver("cuCtxGetCurrent", context)
+  return context[0]
 end
 
 local Graph = {}
@@ -62,7 +70,7 @@ end
 --- What body puts into a stream, without its being done: `nodes` is how many kernels, copies and so
 -- on these are.
 function M.capture(device, stream, body)
-  return inside(device, function()
+  return M.inside(device, function()
     local graph, exec, count = captured(stream, body), ffi.new "void *[1]", ffi.new "size_t[1]"
     driver("cuGraphGetNodes", graph, nil, count)
     driver("cuGraphInstantiateWithFlags", exec, graph, 0)
@@ -74,9 +82,9 @@ end
 
 --- Does it all, in the stream it was captured in.
 function Graph:launch()
-  inside(self.device, driver, "cuGraphLaunch", self.exec, self.stream.handle)
+  M.inside(self.device, driver, "cuGraphLaunch", self.exec, self.stream.handle)
 end
 
-function Graph:close() inside(self.device, driver, "cuGraphExecDestroy", self.exec) end
+function Graph:close() M.inside(self.device, driver, "cuGraphExecDestroy", self.exec) end
 
 return M

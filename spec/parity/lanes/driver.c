@@ -1,5 +1,6 @@
-/* driver.c - a libcuda.so.1 whose one GPU is the CPU, by lanes.h: the CUDA backend runs on it as it
- * stands, with the kernels that were compiled as HIP.
+/* driver.c - a libcuda.so.1 whose GPUs are the CPU, by lanes.h: the CUDA backend runs on it as it
+ * stands, with the kernels that were compiled as HIP. There are two, so that calls on several
+ * devices are tested without any: memory and streams belong to the one that was current.
  *
  * A block gets as many warps as were asked for in warps of 32, so that kernels that take a warp an
  * item get enough of them when warps have 64 lanes. Everything is done when a call returns. */
@@ -13,7 +14,8 @@
 #include "graphs.h"
 #include "lanes.h"
 
-enum { INVALID = 1, NO_MEMORY = 2, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
+enum { DEVICES = 2, NESTED = 32 };
+enum { INVALID = 1, NO_MEMORY = 2, NO_CONTEXT = 201, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* over blocks and the launch */
 
@@ -28,6 +30,7 @@ CUresult cuGetErrorName(CUresult result, const char **name)
     *name = result == CUDA_SUCCESS    ? "CUDA_SUCCESS"
             : result == INVALID       ? "CUDA_ERROR_INVALID_VALUE"
             : result == NO_MEMORY     ? "CUDA_ERROR_OUT_OF_MEMORY"
+            : result == NO_CONTEXT    ? "CUDA_ERROR_INVALID_CONTEXT"
             : result == NOT_FOUND     ? "CUDA_ERROR_NOT_FOUND"
             : result == LAUNCH_FAILED ? "CUDA_ERROR_LAUNCH_FAILED"
                                       : NULL;
@@ -38,14 +41,14 @@ CUresult cuGetErrorName(CUresult result, const char **name)
 
 CUresult cuDeviceGetCount(int *count)
 {
-    *count = 1;
+    *count = DEVICES;
     return CUDA_SUCCESS;
 }
 
 CUresult cuDeviceGet(CUdevice *device, int ordinal)
 {
     *device = ordinal;
-    return ordinal == 0 ? CUDA_SUCCESS : INVALID;
+    return ordinal >= 0 && ordinal < DEVICES ? CUDA_SUCCESS : INVALID;
 }
 
 CUresult cuDeviceGetName(char *name, int size, CUdevice device)
@@ -67,10 +70,14 @@ CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)
     return CUDA_SUCCESS;
 }
 
+/* A device's context is the address of its number. */
+static const int contexts[DEVICES] = { 0, 1 };
+static _Thread_local CUcontext current[NESTED];
+static _Thread_local int depth;
+
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 {
-    (void)device;
-    *context = (CUcontext)&mutex;
+    *context = (CUcontext)(uintptr_t)&contexts[device];
     return CUDA_SUCCESS;
 }
 
@@ -80,12 +87,34 @@ CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
     return CUDA_SUCCESS;
 }
 
-CUresult cuCtxPushCurrent_v2(CUcontext context) { return context ? CUDA_SUCCESS : INVALID; }
+CUresult cuCtxPushCurrent_v2(CUcontext context)
+{
+    if (!context || depth == NESTED) return INVALID;
+    current[depth++] = context;
+    return CUDA_SUCCESS;
+}
 
 CUresult cuCtxPopCurrent_v2(CUcontext *context)
 {
-    *context = (CUcontext)&mutex;
+    if (depth == 0) return NO_CONTEXT;
+    *context = current[--depth];
     return CUDA_SUCCESS;
+}
+
+CUresult cuCtxGetCurrent(CUcontext *context)
+{
+    *context = depth ? current[depth - 1] : NULL;
+    return CUDA_SUCCESS;
+}
+
+/* The device that is current, or -1. */
+static int current_device(void) { return depth ? *(const int *)current[depth - 1] : -1; }
+
+/* A stream is the address of its device's number; the null stream is any device's. */
+static CUresult check_stream(CUstream stream)
+{
+    if (current_device() < 0) return NO_CONTEXT;
+    return !stream || *(const int *)stream == current_device() ? CUDA_SUCCESS : INVALID;
 }
 
 /* ---- kernels ------------------------------------------------------------------------------ */
@@ -151,18 +180,20 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function, voi
     if (config->block[0] == 0 || config->block[0] > 1024 || config->block[0] % 32 != 0 ||
         config->grid[0] == 0 || entry->size > sizeof l.arguments)
         return INVALID;
+    if (check_stream(config->stream) != CUDA_SUCCESS) return check_stream(config->stream);
     memcpy(l.arguments, parameters[0], entry->size);
     return graph_do(config->stream, do_launch, &l, sizeof l);
 }
 
 /* ---- memory ------------------------------------------------------------------------------- */
 
-/* Everything that was handed out: host memory (1) or the device's (2). */
+/* Everything that was handed out: host memory (1) or a device's (2). */
 typedef struct block {
     struct block *next;
     uintptr_t first;
     size_t bytes;
     unsigned kind;
+    int device;
 } block;
 static block *blocks;
 
@@ -171,15 +202,17 @@ static CUresult allocate(void **data, size_t bytes, unsigned kind)
     block *b = malloc(sizeof *b);
     size_t room = bytes ? (bytes + 255) / 256 * 256 : 256;
     void *memory = bytes >> 36 ? NULL : aligned_alloc(256, room);
-    CUresult captured = graph_forbids();
-    if (!b || !memory || captured) {
+    CUresult refused = graph_forbids();
+    if (refused == CUDA_SUCCESS && current_device() < 0) refused = NO_CONTEXT;
+    if (!b || !memory || refused) {
         free(b);
         free(memory);
-        return captured ? captured : NO_MEMORY;
+        return refused ? refused : NO_MEMORY;
     }
     memset(memory, 0xa5, room); /* fresh memory is not zero */
     pthread_mutex_lock(&mutex);
     b->next = blocks, b->first = (uintptr_t)memory, b->bytes = bytes, b->kind = kind;
+    b->device = current_device();
     blocks = b;
     pthread_mutex_unlock(&mutex);
     *data = memory;
@@ -248,7 +281,7 @@ CUresult cuPointerGetAttribute(void *value, int attribute, CUdeviceptr address)
     for (const block *b = blocks; b; b = b->next)
         if ((uintptr_t)address - b->first < b->bytes) {
             if (attribute == CU_POINTER_ATTRIBUTE_MEMORY_TYPE) *(unsigned *)value = b->kind;
-            else *(int *)value = 0;
+            else *(int *)value = b->device;
             result = CUDA_SUCCESS;
         }
     pthread_mutex_unlock(&mutex);
@@ -270,6 +303,7 @@ static CUresult do_copy(const void *arguments)
 CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream)
 {
     const copy c = { to, from, bytes };
+    if (check_stream(stream) != CUDA_SUCCESS) return check_stream(stream);
     return graph_do(stream, do_copy, &c, sizeof c);
 }
 
@@ -289,6 +323,7 @@ static CUresult do_fill(const void *arguments)
 CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char byte, size_t count, CUstream stream)
 {
     const fill f = { to, count, byte };
+    if (check_stream(stream) != CUDA_SUCCESS) return check_stream(stream);
     return graph_do(stream, do_fill, &f, sizeof f);
 }
 
@@ -296,9 +331,14 @@ CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char byte, size_t count, CUstr
 
 CUresult cuStreamCreate(CUstream *stream, unsigned flags)
 {
+    int *device;
     (void)flags;
-    *stream = malloc(1);
-    return *stream ? CUDA_SUCCESS : NO_MEMORY;
+    if (current_device() < 0) return NO_CONTEXT;
+    device = malloc(sizeof *device);
+    if (!device) return NO_MEMORY;
+    *device = current_device();
+    *stream = (CUstream)device;
+    return CUDA_SUCCESS;
 }
 
 CUresult cuStreamDestroy_v2(CUstream stream)
