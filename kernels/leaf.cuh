@@ -184,6 +184,8 @@ SB_DET bool add_leaves(thread_state *t, const part_of_row &part, const leaf_row 
             slot = both - slot;
         }
     }
+    /* These loads are waited for: the next trip's are on their way to L2 meanwhile. fp32 gets
+     * slower by it. */
     constexpr bool AHEAD = DTYPE != SB_CUDA_F32 && SHIFT != 0;
     for (; !STAGED && k < hot; k += blockDim.x, p += blockDim.x * BYTES) {
         if (AHEAD && k + (int)blockDim.x < part.last) prefetch(p + blockDim.x * BYTES);

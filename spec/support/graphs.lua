@@ -1,4 +1,5 @@
---- CUDA graphs, by the driver itself, as frameworks capture the library's calls.
+--- CUDA graphs and current contexts, by the driver itself: frameworks capture the library's calls,
+-- and make contexts current.
 --
 --     local graph = graphs.capture(device, stream, function() ... end)
 --     graph:launch()   -- into the same stream

@@ -110,11 +110,13 @@ CUresult cuCtxGetCurrent(CUcontext *context)
 /* The device that is current, or -1. */
 static int current_device(void) { return depth ? *(const int *)current[depth - 1] : -1; }
 
-/* A stream is the address of its device's number; the null stream is any device's. */
-static CUresult check_stream(CUstream stream)
+/* Does or keeps what belongs into a stream of the current device. A stream is the address of its
+ * device's number; the null stream is any device's. */
+static CUresult in_stream(CUstream stream, graph_work work, const void *arguments, size_t bytes)
 {
     if (current_device() < 0) return NO_CONTEXT;
-    return !stream || *(const int *)stream == current_device() ? CUDA_SUCCESS : INVALID;
+    if (stream && *(const int *)stream != current_device()) return INVALID;
+    return graph_do(stream, work, arguments, bytes);
 }
 
 /* ---- kernels ------------------------------------------------------------------------------ */
@@ -180,9 +182,8 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function, voi
     if (config->block[0] == 0 || config->block[0] > 1024 || config->block[0] % 32 != 0 ||
         config->grid[0] == 0 || entry->size > sizeof l.arguments)
         return INVALID;
-    if (check_stream(config->stream) != CUDA_SUCCESS) return check_stream(config->stream);
     memcpy(l.arguments, parameters[0], entry->size);
-    return graph_do(config->stream, do_launch, &l, sizeof l);
+    return in_stream(config->stream, do_launch, &l, sizeof l);
 }
 
 /* ---- memory ------------------------------------------------------------------------------- */
@@ -303,8 +304,7 @@ static CUresult do_copy(const void *arguments)
 CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream)
 {
     const copy c = { to, from, bytes };
-    if (check_stream(stream) != CUDA_SUCCESS) return check_stream(stream);
-    return graph_do(stream, do_copy, &c, sizeof c);
+    return in_stream(stream, do_copy, &c, sizeof c);
 }
 
 typedef struct fill {
@@ -323,8 +323,7 @@ static CUresult do_fill(const void *arguments)
 CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char byte, size_t count, CUstream stream)
 {
     const fill f = { to, count, byte };
-    if (check_stream(stream) != CUDA_SUCCESS) return check_stream(stream);
-    return graph_do(stream, do_fill, &f, sizeof f);
+    return in_stream(stream, do_fill, &f, sizeof f);
 }
 
 /* ---- streams and events ------------------------------------------------------------------- */
