@@ -19,7 +19,8 @@ template <int DTYPE> SB_DET float unpack(const leaf_words<DTYPE> &x, int i)
 {
     if (DTYPE == SB_CUDA_F32) return sb_float(x.w[i]);
     uint32_t w = x.w[i / 2];
-    if (DTYPE == SB_CUDA_BF16) return sb_float(i & 1 ? w & 0xffff0000u : w << 16);
+    /* not shifted: ptxas makes IMADs of some shifts, and their pipe is busy (docs/kernels.md) */
+    if (DTYPE == SB_CUDA_BF16) return sb_float(i & 1 ? w & 0xffff0000u : __byte_perm(w, 0, 0x1044));
     return i & 1 ? float_of_high_half(w) : float_of_low_half(w);
 }
 
