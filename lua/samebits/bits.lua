@@ -209,6 +209,7 @@ M.within_ulps = misuse.guard(function(a, b, n)
 end)
 
 local scratch = tensor.zeros({ 2 }, "int64")
+local words = tensor.zeros({ 2 }, "int64")
 
 local function put(what, name, k, v)
   local description, message = dtype.find(name)
@@ -224,7 +225,9 @@ M.ulp = misuse.guard(function(a, b, name)
   name = name or "float32"
   put("ulp", name, 0, a)
   put("ulp", name, 1, b)
-  local _, _, distance, nans = scans[name](scratch.ptr, scratch.ptr + dtype.of[name].size, 0, 1)
+  -- Copied, as in C: a compiled trace may read words before the float that was stored there.
+  ffi.copy(words.ptr, scratch.ptr, 16)
+  local _, _, distance, nans = scans[name](words.ptr, words.ptr + dtype.of[name].size, 0, 1)
   -- Two NaNs have equal bits here: every NaN is stored as the same one.
   if nans > 0 or a ~= a or b ~= b then return nil end
   return plain(distance)

@@ -3,6 +3,11 @@
 -- Why floats are looked at as integers first: LuaJIT keeps other types in the payloads of NaNs, and
 -- does not canonicalise a NaN that it loads through the FFI. Loading the float ffffffff gives a
 -- value whose type() is "nil". So a NaN never goes through a Lua value as it stands in memory.
+--
+-- And why what is written here is copied before it is read as words at a place that only a loop
+-- knows: compiled, LuaJIT takes accesses of different types for accesses to different memory,
+-- unless both are at known places of one object (a union's fields are), and may read the words
+-- first.
 
 local ffi = require "ffi"
 local bit = require "bit"

@@ -139,6 +139,20 @@ describe("ulp", function()
     end
   end)
 
+  it("is of the values given, in compiled loops too", function()
+    local a, b = { -1, -2, -3, -0.5, -2, -3 }, { -1, -2, -2.5, -0.5, -1.5, -3.75 }
+    local steps = { 0, 0, 2 ^ 21, 0, 2 ^ 22, 3 * 2 ^ 20 }
+    for _ = 1, 10 do
+      jit.flush()
+      for i = 1, 60 do
+        for k = 1, 6 do
+          local got = ulp(a[k], b[k])
+          if got ~= steps[k] then error(("pass %d: %s, %s: %s"):format(i, a[k], b[k], got)) end
+        end
+      end
+    end
+  end)
+
   it("agrees with counting, over random pairs", function()
     local random = prng.new(11)
     for dtype, digits in pairs { float32 = 8, float16 = 4, bfloat16 = 4 } do
