@@ -108,7 +108,7 @@ project 'faults'
   for _, name in ipairs {
     'malloc', 'calloc', 'realloc', 'free', 'pthread_create', 'pthread_join', 'pthread_mutex_init',
     'pthread_mutex_destroy', 'pthread_cond_init', 'pthread_cond_destroy', 'pthread_sigmask',
-    'sched_getaffinity', 'dlopen', 'dlsym', 'dlerror', 'dlclose',
+    'pthread_atfork', 'sched_getaffinity', 'dlopen', 'dlsym', 'dlerror', 'dlclose',
   } do
     linkoptions { '-Wl,--wrap=' .. name }
   end

@@ -49,7 +49,7 @@ TARGET = $(TARGETDIR)/samebits-faults
 OBJDIR = obj/faults-release
 ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O3 -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -pthread
 ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O3 -g -Wall -Wextra -ffp-contract=off -fno-math-errno -pthread
-ALL_LDFLAGS += $(LDFLAGS) -pthread -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc -Wl,--wrap=free -Wl,--wrap=pthread_create -Wl,--wrap=pthread_join -Wl,--wrap=pthread_mutex_init -Wl,--wrap=pthread_mutex_destroy -Wl,--wrap=pthread_cond_init -Wl,--wrap=pthread_cond_destroy -Wl,--wrap=pthread_sigmask -Wl,--wrap=sched_getaffinity -Wl,--wrap=dlopen -Wl,--wrap=dlsym -Wl,--wrap=dlerror -Wl,--wrap=dlclose
+ALL_LDFLAGS += $(LDFLAGS) -pthread -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc -Wl,--wrap=free -Wl,--wrap=pthread_create -Wl,--wrap=pthread_join -Wl,--wrap=pthread_mutex_init -Wl,--wrap=pthread_mutex_destroy -Wl,--wrap=pthread_cond_init -Wl,--wrap=pthread_cond_destroy -Wl,--wrap=pthread_sigmask -Wl,--wrap=pthread_atfork -Wl,--wrap=sched_getaffinity -Wl,--wrap=dlopen -Wl,--wrap=dlsym -Wl,--wrap=dlerror -Wl,--wrap=dlclose
 
 else ifeq ($(config),debug)
 TARGETDIR = debug
@@ -57,7 +57,7 @@ TARGET = $(TARGETDIR)/samebits-faults
 OBJDIR = obj/faults-debug
 ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -pthread
 ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -g -Wall -Wextra -ffp-contract=off -fno-math-errno -pthread
-ALL_LDFLAGS += $(LDFLAGS) -pthread -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc -Wl,--wrap=free -Wl,--wrap=pthread_create -Wl,--wrap=pthread_join -Wl,--wrap=pthread_mutex_init -Wl,--wrap=pthread_mutex_destroy -Wl,--wrap=pthread_cond_init -Wl,--wrap=pthread_cond_destroy -Wl,--wrap=pthread_sigmask -Wl,--wrap=sched_getaffinity -Wl,--wrap=dlopen -Wl,--wrap=dlsym -Wl,--wrap=dlerror -Wl,--wrap=dlclose
+ALL_LDFLAGS += $(LDFLAGS) -pthread -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc -Wl,--wrap=free -Wl,--wrap=pthread_create -Wl,--wrap=pthread_join -Wl,--wrap=pthread_mutex_init -Wl,--wrap=pthread_mutex_destroy -Wl,--wrap=pthread_cond_init -Wl,--wrap=pthread_cond_destroy -Wl,--wrap=pthread_sigmask -Wl,--wrap=pthread_atfork -Wl,--wrap=sched_getaffinity -Wl,--wrap=dlopen -Wl,--wrap=dlsym -Wl,--wrap=dlerror -Wl,--wrap=dlclose
 
 else ifeq ($(config),asan)
 TARGETDIR = asan
@@ -65,7 +65,7 @@ TARGET = $(TARGETDIR)/samebits-faults
 OBJDIR = obj/faults-asan
 ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=address -fsanitize=undefined -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread
 ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=address -fsanitize=undefined -g -Wall -Wextra -ffp-contract=off -fno-math-errno -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread
-ALL_LDFLAGS += $(LDFLAGS) -fsanitize=address -fsanitize=undefined -pthread -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc -Wl,--wrap=free -Wl,--wrap=pthread_create -Wl,--wrap=pthread_join -Wl,--wrap=pthread_mutex_init -Wl,--wrap=pthread_mutex_destroy -Wl,--wrap=pthread_cond_init -Wl,--wrap=pthread_cond_destroy -Wl,--wrap=pthread_sigmask -Wl,--wrap=sched_getaffinity -Wl,--wrap=dlopen -Wl,--wrap=dlsym -Wl,--wrap=dlerror -Wl,--wrap=dlclose
+ALL_LDFLAGS += $(LDFLAGS) -fsanitize=address -fsanitize=undefined -pthread -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc -Wl,--wrap=free -Wl,--wrap=pthread_create -Wl,--wrap=pthread_join -Wl,--wrap=pthread_mutex_init -Wl,--wrap=pthread_mutex_destroy -Wl,--wrap=pthread_cond_init -Wl,--wrap=pthread_cond_destroy -Wl,--wrap=pthread_sigmask -Wl,--wrap=pthread_atfork -Wl,--wrap=sched_getaffinity -Wl,--wrap=dlopen -Wl,--wrap=dlsym -Wl,--wrap=dlerror -Wl,--wrap=dlclose
 
 else ifeq ($(config),tsan)
 TARGETDIR = tsan
@@ -73,7 +73,7 @@ TARGET = $(TARGETDIR)/samebits-faults
 OBJDIR = obj/faults-tsan
 ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=thread -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -fno-omit-frame-pointer -pthread
 ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=thread -g -Wall -Wextra -ffp-contract=off -fno-math-errno -fno-omit-frame-pointer -pthread
-ALL_LDFLAGS += $(LDFLAGS) -fsanitize=thread -pthread -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc -Wl,--wrap=free -Wl,--wrap=pthread_create -Wl,--wrap=pthread_join -Wl,--wrap=pthread_mutex_init -Wl,--wrap=pthread_mutex_destroy -Wl,--wrap=pthread_cond_init -Wl,--wrap=pthread_cond_destroy -Wl,--wrap=pthread_sigmask -Wl,--wrap=sched_getaffinity -Wl,--wrap=dlopen -Wl,--wrap=dlsym -Wl,--wrap=dlerror -Wl,--wrap=dlclose
+ALL_LDFLAGS += $(LDFLAGS) -fsanitize=thread -pthread -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc -Wl,--wrap=free -Wl,--wrap=pthread_create -Wl,--wrap=pthread_join -Wl,--wrap=pthread_mutex_init -Wl,--wrap=pthread_mutex_destroy -Wl,--wrap=pthread_cond_init -Wl,--wrap=pthread_cond_destroy -Wl,--wrap=pthread_sigmask -Wl,--wrap=pthread_atfork -Wl,--wrap=sched_getaffinity -Wl,--wrap=dlopen -Wl,--wrap=dlsym -Wl,--wrap=dlerror -Wl,--wrap=dlclose
 
 else ifeq ($(config),coverage)
 TARGETDIR = coverage
@@ -81,7 +81,7 @@ TARGET = $(TARGETDIR)/samebits-faults
 OBJDIR = obj/faults-coverage
 ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -Og -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno --coverage -pthread
 ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -Og -g -Wall -Wextra -ffp-contract=off -fno-math-errno --coverage -pthread
-ALL_LDFLAGS += $(LDFLAGS) --coverage -pthread -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc -Wl,--wrap=free -Wl,--wrap=pthread_create -Wl,--wrap=pthread_join -Wl,--wrap=pthread_mutex_init -Wl,--wrap=pthread_mutex_destroy -Wl,--wrap=pthread_cond_init -Wl,--wrap=pthread_cond_destroy -Wl,--wrap=pthread_sigmask -Wl,--wrap=sched_getaffinity -Wl,--wrap=dlopen -Wl,--wrap=dlsym -Wl,--wrap=dlerror -Wl,--wrap=dlclose
+ALL_LDFLAGS += $(LDFLAGS) --coverage -pthread -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc -Wl,--wrap=free -Wl,--wrap=pthread_create -Wl,--wrap=pthread_join -Wl,--wrap=pthread_mutex_init -Wl,--wrap=pthread_mutex_destroy -Wl,--wrap=pthread_cond_init -Wl,--wrap=pthread_cond_destroy -Wl,--wrap=pthread_sigmask -Wl,--wrap=pthread_atfork -Wl,--wrap=sched_getaffinity -Wl,--wrap=dlopen -Wl,--wrap=dlsym -Wl,--wrap=dlerror -Wl,--wrap=dlclose
 
 endif
 
@@ -121,6 +121,8 @@ GENERATED += $(OBJDIR)/cuda_plan.o
 GENERATED += $(OBJDIR)/cuda_shards.o
 GENERATED += $(OBJDIR)/cuda_stats.o
 GENERATED += $(OBJDIR)/driver.o
+GENERATED += $(OBJDIR)/entry.o
+GENERATED += $(OBJDIR)/forked.o
 GENERATED += $(OBJDIR)/inject.o
 GENERATED += $(OBJDIR)/main.o
 GENERATED += $(OBJDIR)/memory.o
@@ -165,6 +167,8 @@ OBJECTS += $(OBJDIR)/cuda_plan.o
 OBJECTS += $(OBJDIR)/cuda_shards.o
 OBJECTS += $(OBJDIR)/cuda_stats.o
 OBJECTS += $(OBJDIR)/driver.o
+OBJECTS += $(OBJDIR)/entry.o
+OBJECTS += $(OBJDIR)/forked.o
 OBJECTS += $(OBJDIR)/inject.o
 OBJECTS += $(OBJDIR)/main.o
 OBJECTS += $(OBJDIR)/memory.o
@@ -249,6 +253,9 @@ endif
 $(OBJDIR)/driver.o: ../spec/faults/driver.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/forked.o: ../spec/faults/forked.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/inject.o: ../spec/faults/inject.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -331,6 +338,9 @@ $(OBJDIR)/cuda_shards.o: ../src/cuda_shards.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/cuda_stats.o: ../src/cuda_stats.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/entry.o: ../src/entry.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/memory.o: ../src/memory.c

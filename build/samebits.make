@@ -138,6 +138,7 @@ GENERATED += $(OBJDIR)/cuda_order.o
 GENERATED += $(OBJDIR)/cuda_plan.o
 GENERATED += $(OBJDIR)/cuda_shards.o
 GENERATED += $(OBJDIR)/cuda_stats.o
+GENERATED += $(OBJDIR)/entry.o
 GENERATED += $(OBJDIR)/memory.o
 GENERATED += $(OBJDIR)/nccl.o
 GENERATED += $(OBJDIR)/op_conventional.o
@@ -178,6 +179,7 @@ OBJECTS += $(OBJDIR)/cuda_order.o
 OBJECTS += $(OBJDIR)/cuda_plan.o
 OBJECTS += $(OBJDIR)/cuda_shards.o
 OBJECTS += $(OBJDIR)/cuda_stats.o
+OBJECTS += $(OBJDIR)/entry.o
 OBJECTS += $(OBJDIR)/memory.o
 OBJECTS += $(OBJDIR)/nccl.o
 OBJECTS += $(OBJDIR)/op_conventional.o
@@ -441,6 +443,9 @@ $(OBJDIR)/cuda_shards.o: ../src/cuda_shards.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/cuda_stats.o: ../src/cuda_stats.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/entry.o: ../src/entry.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/memory.o: ../src/memory.c

@@ -106,8 +106,10 @@ OBJECTS :=
 GENERATED += $(OBJDIR)/abi.o
 GENERATED += $(OBJDIR)/accumulator.o
 GENERATED += $(OBJDIR)/batches.o
+GENERATED += $(OBJDIR)/busy.o
 GENERATED += $(OBJDIR)/call.o
 GENERATED += $(OBJDIR)/calls.o
+GENERATED += $(OBJDIR)/cancel.o
 GENERATED += $(OBJDIR)/conventional.o
 GENERATED += $(OBJDIR)/convert.o
 GENERATED += $(OBJDIR)/corpus.o
@@ -118,6 +120,7 @@ GENERATED += $(OBJDIR)/cuda_plan.o
 GENERATED += $(OBJDIR)/exp2.o
 GENERATED += $(OBJDIR)/exp2_avx2.o
 GENERATED += $(OBJDIR)/exp2_avx512.o
+GENERATED += $(OBJDIR)/forks.o
 GENERATED += $(OBJDIR)/isas.o
 GENERATED += $(OBJDIR)/log2.o
 GENERATED += $(OBJDIR)/main.o
@@ -125,14 +128,19 @@ GENERATED += $(OBJDIR)/plan.o
 GENERATED += $(OBJDIR)/records.o
 GENERATED += $(OBJDIR)/results.o
 GENERATED += $(OBJDIR)/rows.o
+GENERATED += $(OBJDIR)/score.o
 GENERATED += $(OBJDIR)/shards.o
+GENERATED += $(OBJDIR)/stalled.o
 GENERATED += $(OBJDIR)/stats.o
+GENERATED += $(OBJDIR)/traps.o
 GENERATED += $(OBJDIR)/vectors.o
 OBJECTS += $(OBJDIR)/abi.o
 OBJECTS += $(OBJDIR)/accumulator.o
 OBJECTS += $(OBJDIR)/batches.o
+OBJECTS += $(OBJDIR)/busy.o
 OBJECTS += $(OBJDIR)/call.o
 OBJECTS += $(OBJDIR)/calls.o
+OBJECTS += $(OBJDIR)/cancel.o
 OBJECTS += $(OBJDIR)/conventional.o
 OBJECTS += $(OBJDIR)/convert.o
 OBJECTS += $(OBJDIR)/corpus.o
@@ -143,6 +151,7 @@ OBJECTS += $(OBJDIR)/cuda_plan.o
 OBJECTS += $(OBJDIR)/exp2.o
 OBJECTS += $(OBJDIR)/exp2_avx2.o
 OBJECTS += $(OBJDIR)/exp2_avx512.o
+OBJECTS += $(OBJDIR)/forks.o
 OBJECTS += $(OBJDIR)/isas.o
 OBJECTS += $(OBJDIR)/log2.o
 OBJECTS += $(OBJDIR)/main.o
@@ -150,8 +159,11 @@ OBJECTS += $(OBJDIR)/plan.o
 OBJECTS += $(OBJDIR)/records.o
 OBJECTS += $(OBJDIR)/results.o
 OBJECTS += $(OBJDIR)/rows.o
+OBJECTS += $(OBJDIR)/score.o
 OBJECTS += $(OBJDIR)/shards.o
+OBJECTS += $(OBJDIR)/stalled.o
 OBJECTS += $(OBJDIR)/stats.o
+OBJECTS += $(OBJDIR)/traps.o
 OBJECTS += $(OBJDIR)/vectors.o
 
 # Rules
@@ -222,7 +234,13 @@ $(OBJDIR)/abi.o: ../spec/c/abi.c
 $(OBJDIR)/accumulator.o: ../spec/c/accumulator.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/busy.o: ../spec/c/busy.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/calls.o: ../spec/c/calls.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/cancel.o: ../spec/c/cancel.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/convert.o: ../spec/c/convert.c
@@ -240,6 +258,9 @@ $(OBJDIR)/exp2_avx2.o: ../spec/c/exp2_avx2.c
 $(OBJDIR)/exp2_avx512.o: ../spec/c/exp2_avx512.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/forks.o: ../spec/c/forks.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/isas.o: ../spec/c/isas.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -250,6 +271,15 @@ $(OBJDIR)/main.o: ../spec/c/main.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/plan.o: ../spec/c/plan.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/score.o: ../spec/c/score.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/stalled.o: ../spec/c/stalled.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/traps.o: ../spec/c/traps.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/vectors.o: ../spec/c/vectors.c

@@ -2,6 +2,7 @@
 #ifndef SB_BACKEND_H
 #define SB_BACKEND_H
 
+#include <stdatomic.h>
 #include <string.h>
 
 #include "det/convert.h"
@@ -89,6 +90,12 @@ typedef struct sb_backend {
     sb_status (*open)(sb_context *ctx, int device, const sb_open_options *options, sb_message *why);
     /* Required. Frees ctx->state. */
     void (*close)(sb_context *ctx);
+    /* Required. Once in a forked child, before its first call, close among them: lets go of what
+     * fork() does not copy, so that nothing here, close neither, comes near it again. torn: another
+     * thread was in a call at fork(), so that ctx->state may be halfway between two values. */
+    void (*inherit)(sb_context *ctx, int torn);
+    /* Why there are no other calls in a forked child; null: there are. */
+    const char *lost_by_fork;
     /* Required. What sb_context_isa and sb_context_threads report. */
     const char *(*isa)(const sb_context *ctx);
     int32_t (*threads)(const sb_context *ctx);
@@ -149,10 +156,15 @@ typedef struct sb_backend {
     sb_status (*event_elapsed)(sb_context *ctx, float *milliseconds, void *start, void *end);
 } sb_backend;
 
+/* What stands behind error is entry.c's alone. */
 struct sb_context {
     const sb_backend *backend;
-    void *state; /* the backend's own */
-    sb_message error;
+    void *state;      /* the backend's own */
+    sb_message error; /* written to inside sb_enter and sb_leave only */
+    _Atomic uint64_t gate;
+    _Atomic uintptr_t owner; /* the thread whose call was the last one */
+    atomic_int contended;    /* a call has been refused for another one */
+    int inherited;           /* opened before a fork, in use after it */
 };
 
 /* Every known backend, best first, null at the end. */
@@ -185,7 +197,7 @@ sb_sums_call sb_kl_sums(const sb_kl_call *call, const float *tokens);
 /* op_kl.c: says in a failure's message which of two batches it is about; gives back status. */
 sb_status sb_kl_blame(sb_message *why, char which, sb_status status);
 
-/* op_logprob.c: the same for a call of ctx, and sb_out_of. Clears ctx->error first. */
+/* op_logprob.c: the same for a call of ctx, and sb_out_of. */
 sb_status sb_logprob_call_of(sb_context *ctx, sb_call *call, sb_logprob_out *full,
                              const sb_logprob_out *out, const sb_batch *batch,
                              const sb_launch *launch);

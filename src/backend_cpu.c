@@ -11,7 +11,6 @@
 #include "conventional.h"
 #include "det/saved.h"
 #include "det/sum.h"
-#include "fpmode.h"
 
 #define MAX_THREADS 1024
 #define PIECE_LOGITS 4096  /* a piece of a row is at least this long, unless split says otherwise */
@@ -64,6 +63,7 @@ static sb_status open_cpu(sb_context *ctx, int device, const sb_open_options *op
     c = calloc(1, sizeof *c);
     if (!c) return sb_fail(why, SB_ERR_MEMORY, "no memory for the cpu backend");
     c->isa = isa;
+    c->threads = threads;
     status = sb_pool_create(&c->pool, threads);
     if (status != SB_OK) {
         free(c);
@@ -86,12 +86,18 @@ static void close_cpu(sb_context *ctx)
     free(c);
 }
 
+/* Memory that another thread may have been replacing at fork() stays where it is, unused. */
+static void inherit_cpu(sb_context *ctx, int torn)
+{
+    static const sb_cpu_scratch none;
+    sb_cpu *c = ctx->state;
+    sb_pool_inherit(c->pool);
+    if (torn) c->rows = c->states = c->tokens = c->wholes = c->parts = none;
+}
+
 static const char *isa_of(const sb_context *ctx) { return ((const sb_cpu *)ctx->state)->isa->name; }
 
-static int32_t threads_of(const sb_context *ctx)
-{
-    return sb_pool_threads(((const sb_cpu *)ctx->state)->pool);
-}
+static int32_t threads_of(const sb_context *ctx) { return ((const sb_cpu *)ctx->state)->threads; }
 
 void *sb_cpu_room(sb_cpu_scratch *s, int64_t count, size_t size)
 {
@@ -186,7 +192,6 @@ static void run_rows(void *shared, int64_t item)
 {
     const sb_cpu_job *j = shared;
     int64_t first = item * j->chunk, last = first + j->chunk;
-    sb_fpmode mode = sb_fpmode_enter();
     if (last > j->actives) last = j->actives;
     for (int64_t i = first; i < last; i++) {
         int64_t row = j->active[i];
@@ -195,26 +200,22 @@ static void run_rows(void *shared, int64_t item)
         reduce_piece(j, row, 0, &constants, &state);
         j->finish(j, row, &state.sum, &constants);
     }
-    sb_fpmode_leave(mode);
 }
 
 static void run_piece(void *shared, int64_t item)
 {
     const sb_cpu_job *j = shared;
     int64_t row = j->active[item / j->split];
-    sb_fpmode mode = sb_fpmode_enter();
     sb_row constants = sb_row_of(sb_temperature_at(j->call, row));
     row_state state;
     reduce_piece(j, row, item % j->split, &constants, &state);
     memcpy(state_at(j, item), &state, state_size(j));
-    sb_fpmode_leave(mode);
 }
 
 static void merge_row(void *shared, int64_t i)
 {
     const sb_cpu_job *j = shared;
     int64_t row = j->active[i];
-    sb_fpmode mode = sb_fpmode_enter();
     sb_row constants = sb_row_of(sb_temperature_at(j->call, row));
     row_state state;
     memcpy(&state, state_at(j, i * j->split), state_size(j));
@@ -222,7 +223,6 @@ static void merge_row(void *shared, int64_t i)
         if (j->moments) sb_moments_merge(&state, state_at(j, p));
         else sb_state_merge(&state.sum, state_at(j, p));
     j->finish(j, row, &state.sum, &constants);
-    sb_fpmode_leave(mode);
 }
 
 /* How rows are cut up: whole rows when there are plenty, pieces when there are few. */
@@ -298,9 +298,7 @@ void sb_cpu_sum_sequences(const sb_logprob_out *out, const sb_call *call, const 
                           const int64_t *active, int64_t actives)
 {
     int64_t i = 0;
-    sb_fpmode mode;
     if (!out->sequence && !out->count && !out->outside) return;
-    mode = sb_fpmode_enter();
     for (int64_t b = 0; b < call->in.batch; b++) {
         int64_t last = sb_extent_of(call, b).last, before = i, outside = 0;
         sb_sum sum;
@@ -313,7 +311,6 @@ void sb_cpu_sum_sequences(const sb_logprob_out *out, const sb_call *call, const 
         if (out->count) out->count[b] = i - before;
         if (out->outside) out->outside[b] = outside;
     }
-    sb_fpmode_leave(mode);
 }
 
 /* Where a row's results go; null: not wanted. */
@@ -380,6 +377,7 @@ const sb_backend sb_backend_cpu = {
     .probe = probe,
     .open = open_cpu,
     .close = close_cpu,
+    .inherit = inherit_cpu,
     .isa = isa_of,
     .threads = threads_of,
     .kept_sets = 1,

@@ -15,6 +15,7 @@ typedef struct sb_cpu_scratch {
 
 typedef struct sb_cpu {
     const sb_isa *isa;
+    int32_t threads; /* as opened: a forked child's pool has fewer */
     sb_pool *pool;
     sb_cpu_scratch rows;   /* int64 [active] the rows to compute */
     sb_cpu_scratch states; /* sb_state or sb_moments [active][split] */

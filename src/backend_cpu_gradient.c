@@ -5,7 +5,6 @@
 #include "backend_cpu.h"
 #include "det/convert.h"
 #include "det/gradient.h"
-#include "fpmode.h"
 
 #define PIECE_LOGITS 32768 /* logits handed out at once; fewer run unthreaded */
 
@@ -95,7 +94,6 @@ static void run_piece(void *shared, int64_t item)
     const int64_t first = item % j->pieces * j->piece;
     const int64_t end = first + j->piece < to->width ? first + j->piece : to->width;
     int64_t held = j->call->held < end ? j->call->held : end; /* what lies behind is padding */
-    sb_fpmode mode = sb_fpmode_enter();
     if (held < first || !j->active[source]) held = first;
     if (held > first) {
         const sb_saved saved = saved_at(to, row);
@@ -106,7 +104,6 @@ static void run_piece(void *shared, int64_t item)
     }
     if (end > held)
         memset(grad_at(j, source, held), 0, (size_t)((end - held) * sb_itemsize(to->dtype)));
-    sb_fpmode_leave(mode);
 }
 
 static void plan(gradient_job *j)

@@ -4,7 +4,6 @@
 
 #include "backend_cpu.h"
 #include "det/kl.h"
-#include "fpmode.h"
 
 #define PIECE_LOGITS 4096  /* a piece of a row is at least this long, unless split says otherwise */
 #define ALONE_LOGITS 16384 /* fewer run unthreaded */
@@ -42,28 +41,22 @@ static sb_divergence reduce_piece(const kl_job *j, int64_t row, int64_t piece)
 static void run_row(void *shared, int64_t i)
 {
     const kl_job *j = shared;
-    sb_fpmode mode = sb_fpmode_enter();
     const sb_divergence s = reduce_piece(j, j->active[i], 0);
     j->tokens[j->active[i]] = sb_kl_finish(&s);
-    sb_fpmode_leave(mode);
 }
 
 static void run_piece(void *shared, int64_t item)
 {
     const kl_job *j = shared;
-    sb_fpmode mode = sb_fpmode_enter();
     j->states[item] = reduce_piece(j, j->active[item / j->split], item % j->split);
-    sb_fpmode_leave(mode);
 }
 
 static void merge_row(void *shared, int64_t i)
 {
     const kl_job *j = shared;
-    sb_fpmode mode = sb_fpmode_enter();
     sb_divergence s = j->states[i * j->split];
     for (int64_t k = 1; k < j->split; k++) sb_kl_merge(&s, &j->states[i * j->split + k]);
     j->tokens[j->active[i]] = sb_kl_finish(&s);
-    sb_fpmode_leave(mode);
 }
 
 /* Whole rows when there are plenty, pieces when there are few. */

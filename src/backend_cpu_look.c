@@ -3,7 +3,6 @@
 #include <inttypes.h>
 
 #include "backend_cpu.h"
-#include "fpmode.h"
 
 static void keep_state(const sb_cpu_job *j, int64_t row, const sb_state *state,
                        const sb_row *constants)
@@ -25,7 +24,6 @@ static void look_at_piece(void *shared, int64_t item)
     int64_t row = j->active[item / j->split], first = item % j->split * j->piece;
     int64_t last = first + j->piece < j->call->held ? first + j->piece : j->call->held;
     void *part = part_at(l, item);
-    sb_fpmode mode = sb_fpmode_enter();
     memset(part, 0, l->size);
     for (; first < last; first += SB_CPU_BUFFER) {
         int64_t n = last - first < SB_CPU_BUFFER ? last - first : SB_CPU_BUFFER;
@@ -33,17 +31,14 @@ static void look_at_piece(void *shared, int64_t item)
         sb_cpu_read(j->call, row, first, n, x);
         l->look(l, row, x, n, first, part);
     }
-    sb_fpmode_leave(mode);
 }
 
 static void finish_row(void *shared, int64_t i)
 {
     const sb_cpu_look *l = shared;
     int64_t row = l->job->active[i];
-    sb_fpmode mode = sb_fpmode_enter();
     sb_row constants = sb_row_of(sb_temperature_at(l->job->call, row));
     l->finish(l, row, &l->states[row], &constants, part_at(l, i * l->job->split));
-    sb_fpmode_leave(mode);
 }
 
 sb_status sb_cpu_look_prepare(sb_context *ctx, sb_cpu_look *l)

@@ -5,7 +5,6 @@
 #include "backend_cpu.h"
 #include "det/finish.h"
 #include "det/record.h"
-#include "fpmode.h"
 
 #define CHUNK_ROWS 64 /* rows finished at once; fewer run unthreaded */
 
@@ -88,7 +87,6 @@ static void finish_rows(void *shared, int64_t item)
 {
     const finish_job *j = shared;
     int64_t first = item * CHUNK_ROWS, last = first + CHUNK_ROWS;
-    sb_fpmode mode = sb_fpmode_enter();
     if (last > j->actives) last = j->actives;
     for (int64_t i = first; i < last; i++) {
         int64_t row = j->active[i];
@@ -100,7 +98,6 @@ static void finish_rows(void *shared, int64_t item)
         if (j->entropy) j->entropy[row] = sb_finish_entropy(&r.m, &constants);
         if (j->saved) sb_cpu_save(j->saved, row, state, j->entropy != NULL, &constants);
     }
-    sb_fpmode_leave(mode);
 }
 
 sb_status sb_cpu_finish(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,

@@ -3,7 +3,6 @@
 #include "backend_cpu.h"
 #include "det/digits.h"
 #include "det/ratio.h"
-#include "fpmode.h"
 
 #define CHUNK_TOKENS 4096  /* compared at once; fewer run unthreaded */
 #define ALONE_TOKENS 16384 /* fewer are summed unthreaded */
@@ -17,7 +16,6 @@ static void compare_chunk(void *shared, int64_t item)
 {
     const sb_compare_call *call = shared;
     int64_t i = item * CHUNK_TOKENS, last = i + CHUNK_TOKENS;
-    sb_fpmode mode = sb_fpmode_enter();
     if (last > call->count) last = call->count;
     for (; i < last; i++) {
         const sb_comparison c = sb_compare_of(sb_float_at(call->sampled, i),
@@ -27,7 +25,6 @@ static void compare_chunk(void *shared, int64_t item)
         put(call->out.k2, i, c.k2);
         put(call->out.k3, i, c.k3);
     }
-    sb_fpmode_leave(mode);
 }
 
 sb_status sb_cpu_compare(sb_context *ctx, const sb_compare_call *call)
@@ -58,7 +55,6 @@ static void reduce_sequence(void *shared, int64_t b)
     const sb_sums_call *call = shared;
     const sb_values *in = &call->in;
     const sb_extent e = extent_of(call, b);
-    sb_fpmode mode = sb_fpmode_enter();
     int64_t count = 0;
     sb_digits sum;
     double mean;
@@ -76,7 +72,6 @@ static void reduce_sequence(void *shared, int64_t b)
     put(call->out.mean, b, sb_mean32(mean));
     put(call->out.exp_mean, b, sb_ratio_of(mean));
     if (call->out.count) call->out.count[b] = count;
-    sb_fpmode_leave(mode);
 }
 
 sb_status sb_cpu_sum_values(sb_context *ctx, const sb_sums_call *call)

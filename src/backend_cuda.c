@@ -10,7 +10,6 @@
 #include "conventional.h"
 #include "cuda_plan.h"
 #include "det/leaf.h"
-#include "fpmode.h"
 
 #define MAX_GRID 0x7fffffff
 #define BAD_MASK (((int64_t)1 << SB_BAD_SHIFT) - 1)
@@ -49,6 +48,7 @@ extern const unsigned char sb_fatbin_kept[];
     X(conventional_sums)
 
 typedef struct cuda {
+    int inherited; /* opened in a parent process: the driver is out of reach */
     sb_cuda_driver driver;
     CUdevice device;
     int ordinal;
@@ -265,7 +265,19 @@ static sb_status open_cuda(sb_context *ctx, int ordinal, const sb_open_options *
     return SB_OK;
 }
 
-static void close_cuda(sb_context *ctx) { close_state(ctx->state); }
+static void close_cuda(sb_context *ctx)
+{
+    cuda *c = ctx->state;
+    if (c->inherited) free(c);
+    else close_state(c);
+}
+
+static void inherit_cuda(sb_context *ctx, int torn)
+{
+    (void)torn;
+    ((cuda *)ctx->state)->inherited = 1;
+}
+
 static const char *isa_of(const sb_context *ctx) { return ((const cuda *)ctx->state)->isa; }
 
 static int32_t threads_of(const sb_context *ctx)
@@ -346,7 +358,6 @@ static sb_cuda_args args_of(const cuda *c, const sb_logprob_out *out, const sb_c
 {
     const sb_batch *in = &call->in;
     sb_cuda_args a;
-    sb_fpmode mode;
     memset(&a, 0, sizeof a);
     a.logits = sb_cuda_address(in->logits);
     a.cu_seqlens = sb_cuda_address(in->cu_seqlens);
@@ -393,9 +404,7 @@ static sb_cuda_args args_of(const cuda *c, const sb_logprob_out *out, const sb_c
     a.eager = a.simple && p->eager;
     a.logits_dtype = in->logits_dtype;
     a.temperature = in->temperature;
-    mode = sb_fpmode_enter();
     a.row = sb_row_of(in->temperature);
-    sb_fpmode_leave(mode);
     return a;
 }
 
@@ -941,6 +950,9 @@ const sb_backend sb_backend_cuda = {
     .probe = probe,
     .open = open_cuda,
     .close = close_cuda,
+    .inherit = inherit_cuda,
+    .lost_by_fork = "the context was opened before fork(): CUDA does not work in a child of a "
+                    "process that uses it; start the child by exec (spawn), or fork first",
     .isa = isa_of,
     .threads = threads_of,
     .logprob = logprob,

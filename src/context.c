@@ -1,10 +1,10 @@
-/* context.c - finding, opening and closing backends; the last error. */
+/* context.c - finding, opening and closing backends. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend.h"
+#include "entry.h"
 
 sb_status sb_fail(sb_message *message, sb_status status, const char *format, ...)
 {
@@ -72,8 +72,12 @@ static sb_status probe(const char *name, sb_message *why)
 sb_status sb_probe(const char *backend, char *why, size_t why_size)
 {
     sb_message message = { "" };
-    sb_status status = probe(backend, &message);
-    return answer(status, &message, why, why_size);
+    sb_shield shield;
+    sb_status status;
+    sb_shield_raise(&shield);
+    status = answer(probe(backend, &message), &message, why, why_size);
+    sb_shield_lower(&shield);
+    return status;
 }
 
 /* Only host backends have instruction sets. */
@@ -120,7 +124,8 @@ static sb_status open_checked(sb_context **ctx, uint32_t abi, const char *name,
     made = calloc(1, sizeof *made);
     if (!made) return sb_fail(why, SB_ERR_MEMORY, "no memory for a context");
     made->backend = backend;
-    status = backend->open(made, device, options, why);
+    status = sb_gate_open(made, why);
+    if (status == SB_OK) status = backend->open(made, device, options, why);
     if (status != SB_OK) {
         free(made);
         return status;
@@ -133,24 +138,31 @@ sb_status sb_open(sb_context **ctx, uint32_t abi, const char *backend,
                   const sb_open_options *options, char *why, size_t why_size)
 {
     sb_message message = { "" };
+    sb_shield shield;
     sb_status status;
+    sb_shield_raise(&shield);
     if (!ctx) {
         status = sb_fail(&message, SB_ERR_ARGUMENT, "ctx is null");
     } else {
         *ctx = NULL;
         status = open_checked(ctx, abi, backend, options, &message);
     }
-    return answer(status, &message, why, why_size);
+    answer(status, &message, why, why_size);
+    sb_shield_lower(&shield);
+    return status;
 }
 
 void sb_close(sb_context *ctx)
 {
-    if (!ctx) return;
-    ctx->backend->close(ctx);
-    free(ctx);
+    if (ctx) sb_gate_close(ctx);
 }
 
-const char *sb_context_backend(const sb_context *ctx) { return ctx->backend->name; }
-const char *sb_context_isa(const sb_context *ctx) { return ctx->backend->isa(ctx); }
-int32_t sb_context_threads(const sb_context *ctx) { return ctx->backend->threads(ctx); }
-const char *sb_last_error(const sb_context *ctx) { return ctx ? ctx->error.text : "ctx is null"; }
+/* These read what never changes, so that nobody has to enter. */
+const char *sb_context_backend(const sb_context *ctx) { return ctx ? ctx->backend->name : ""; }
+const char *sb_context_isa(const sb_context *ctx) { return ctx ? ctx->backend->isa(ctx) : ""; }
+int32_t sb_context_threads(const sb_context *ctx) { return ctx ? ctx->backend->threads(ctx) : 0; }
+
+const char *sb_last_error(const sb_context *ctx)
+{
+    return ctx ? sb_gate_error(ctx) : "ctx is null";
+}

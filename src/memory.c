@@ -5,28 +5,22 @@
 #include <string.h>
 #include <time.h>
 
-#include "backend.h"
+#include "entry.h"
 
-static sb_status null_argument(sb_context *ctx, const char *name)
-{
-    return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "%s is null", name);
-}
-
-#define ENTER(ctx)                                                                                 \
-    if (!(ctx)) return SB_ERR_ARGUMENT;                                                            \
-    (ctx)->error.text[0] = '\0'
 #define NOT_NULL(ctx, argument)                                                                    \
-    if (!(argument)) return null_argument(ctx, #argument)
+    if (!(argument)) return sb_fail(&(ctx)->error, SB_ERR_ARGUMENT, "%s is null", #argument)
 
-sb_status sb_check(sb_context *ctx, void *stream)
+static sb_status check(sb_context *ctx, void *stream)
 {
-    ENTER(ctx);
     return ctx->backend->check ? ctx->backend->check(ctx, stream) : SB_OK;
 }
 
-sb_status sb_memory_alloc(sb_context *ctx, void **data, uint64_t bytes, sb_memory kind)
+sb_status sb_check(sb_context *ctx, void *stream) { SB_INSIDE(ctx, check(ctx, stream)); }
+
+/* ---- memory ------------------------------------------------------------------------------- */
+
+static sb_status memory_alloc(sb_context *ctx, void **data, uint64_t bytes, sb_memory kind)
 {
-    ENTER(ctx);
     NOT_NULL(ctx, data);
     *data = NULL;
     if (kind != SB_DEVICE && kind != SB_PINNED)
@@ -39,18 +33,27 @@ sb_status sb_memory_alloc(sb_context *ctx, void **data, uint64_t bytes, sb_memor
                    (unsigned long long)bytes);
 }
 
-sb_status sb_memory_free(sb_context *ctx, void *data, sb_memory kind)
+sb_status sb_memory_alloc(sb_context *ctx, void **data, uint64_t bytes, sb_memory kind)
 {
-    ENTER(ctx);
+    SB_INSIDE(ctx, memory_alloc(ctx, data, bytes, kind));
+}
+
+static sb_status memory_free(sb_context *ctx, void *data, sb_memory kind)
+{
     if (!data) return SB_OK;
     if (ctx->backend->memory_free) return ctx->backend->memory_free(ctx, data, kind);
     free(data);
     return SB_OK;
 }
 
-sb_status sb_memory_copy(sb_context *ctx, void *to, const void *from, uint64_t bytes, void *stream)
+sb_status sb_memory_free(sb_context *ctx, void *data, sb_memory kind)
 {
-    ENTER(ctx);
+    SB_INSIDE(ctx, memory_free(ctx, data, kind));
+}
+
+static sb_status memory_copy(sb_context *ctx, void *to, const void *from, uint64_t bytes,
+                             void *stream)
+{
     if (bytes == 0) return SB_OK;
     NOT_NULL(ctx, to);
     NOT_NULL(ctx, from);
@@ -59,30 +62,50 @@ sb_status sb_memory_copy(sb_context *ctx, void *to, const void *from, uint64_t b
     return SB_OK;
 }
 
-sb_status sb_stream_create(sb_context *ctx, void **stream)
+sb_status sb_memory_copy(sb_context *ctx, void *to, const void *from, uint64_t bytes, void *stream)
 {
-    ENTER(ctx);
+    SB_INSIDE(ctx, memory_copy(ctx, to, from, bytes, stream));
+}
+
+/* ---- streams ------------------------------------------------------------------------------ */
+
+static sb_status stream_create(sb_context *ctx, void **stream)
+{
     NOT_NULL(ctx, stream);
     *stream = NULL;
     return ctx->backend->stream_create ? ctx->backend->stream_create(ctx, stream) : SB_OK;
 }
 
-sb_status sb_stream_destroy(sb_context *ctx, void *stream)
+sb_status sb_stream_create(sb_context *ctx, void **stream)
 {
-    ENTER(ctx);
+    SB_INSIDE(ctx, stream_create(ctx, stream));
+}
+
+static sb_status stream_destroy(sb_context *ctx, void *stream)
+{
     return stream && ctx->backend->stream_destroy ? ctx->backend->stream_destroy(ctx, stream)
                                                   : SB_OK;
 }
 
-sb_status sb_stream_wait(sb_context *ctx, void *stream)
+sb_status sb_stream_destroy(sb_context *ctx, void *stream)
 {
-    ENTER(ctx);
+    SB_INSIDE(ctx, stream_destroy(ctx, stream));
+}
+
+static sb_status stream_wait(sb_context *ctx, void *stream)
+{
     return ctx->backend->stream_wait ? ctx->backend->stream_wait(ctx, stream) : SB_OK;
 }
 
-sb_status sb_event_create(sb_context *ctx, void **event)
+sb_status sb_stream_wait(sb_context *ctx, void *stream)
 {
-    ENTER(ctx);
+    SB_INSIDE(ctx, stream_wait(ctx, stream));
+}
+
+/* ---- events ------------------------------------------------------------------------------- */
+
+static sb_status event_create(sb_context *ctx, void **event)
+{
     NOT_NULL(ctx, event);
     *event = NULL;
     if (ctx->backend->event_create) return ctx->backend->event_create(ctx, event);
@@ -90,27 +113,39 @@ sb_status sb_event_create(sb_context *ctx, void **event)
     return *event ? SB_OK : sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory for an event");
 }
 
-sb_status sb_event_destroy(sb_context *ctx, void *event)
+sb_status sb_event_create(sb_context *ctx, void **event)
 {
-    ENTER(ctx);
+    SB_INSIDE(ctx, event_create(ctx, event));
+}
+
+static sb_status event_destroy(sb_context *ctx, void *event)
+{
     if (event && ctx->backend->event_destroy) return ctx->backend->event_destroy(ctx, event);
     free(event);
     return SB_OK;
 }
 
-sb_status sb_event_record(sb_context *ctx, void *event, void *stream)
+sb_status sb_event_destroy(sb_context *ctx, void *event)
 {
-    ENTER(ctx);
+    SB_INSIDE(ctx, event_destroy(ctx, event));
+}
+
+static sb_status event_record(sb_context *ctx, void *event, void *stream)
+{
     NOT_NULL(ctx, event);
     if (ctx->backend->event_record) return ctx->backend->event_record(ctx, event, stream);
     clock_gettime(CLOCK_MONOTONIC, event);
     return SB_OK;
 }
 
-sb_status sb_event_elapsed(sb_context *ctx, float *milliseconds, void *start, void *end)
+sb_status sb_event_record(sb_context *ctx, void *event, void *stream)
+{
+    SB_INSIDE(ctx, event_record(ctx, event, stream));
+}
+
+static sb_status event_elapsed(sb_context *ctx, float *milliseconds, void *start, void *end)
 {
     const struct timespec *a = start, *b = end;
-    ENTER(ctx);
     NOT_NULL(ctx, milliseconds);
     NOT_NULL(ctx, start);
     NOT_NULL(ctx, end);
@@ -119,4 +154,9 @@ sb_status sb_event_elapsed(sb_context *ctx, float *milliseconds, void *start, vo
     *milliseconds = (float)((double)(b->tv_sec - a->tv_sec) * 1e3 +
                             (double)(b->tv_nsec - a->tv_nsec) * 1e-6);
     return SB_OK;
+}
+
+sb_status sb_event_elapsed(sb_context *ctx, float *milliseconds, void *start, void *end)
+{
+    SB_INSIDE(ctx, event_elapsed(ctx, milliseconds, start, end));
 }

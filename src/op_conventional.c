@@ -10,20 +10,19 @@
 #include <stdlib.h>
 
 #include "conventional.h"
+#include "entry.h"
 
 #define GRAIN_LOGITS 32768 /* a call with less is one thread's work */
 #define PIECE_LOGITS 1024  /* a piece of a row is at least this long, unless split says otherwise */
 #define LANES 32           /* four vectors of eight, as a loop unrolled four times keeps them */
 #define VECTOR_BYTES 32
 
-sb_status sb_conventional_logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
-                                  const sb_launch *launch)
+static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
+                         const sb_launch *launch)
 {
     sb_logprob_out full;
     sb_call call;
-    sb_status status;
-    if (!ctx) return SB_ERR_ARGUMENT;
-    status = sb_logprob_call_of(ctx, &call, &full, out, batch, launch);
+    sb_status status = sb_logprob_call_of(ctx, &call, &full, out, batch, launch);
     if (status != SB_OK) return status;
     if (full.entropy || full.saved)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
@@ -37,6 +36,12 @@ sb_status sb_conventional_logprob(sb_context *ctx, const sb_logprob_out *out, co
         return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no conventional logprob",
                        ctx->backend->name);
     return ctx->backend->conventional(ctx, &full, &call);
+}
+
+sb_status sb_conventional_logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
+                                  const sb_launch *launch)
+{
+    SB_INSIDE(ctx, logprob(ctx, out, batch, launch));
 }
 
 /* ---- a row -------------------------------------------------------------------------------- */

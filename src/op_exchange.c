@@ -1,11 +1,10 @@
 /* op_exchange.c - sb_exchange, its workspace, and communicators: checks, then the backend. */
 #include <inttypes.h>
 
-#include "backend.h"
+#include "entry.h"
 
-static sb_status begin(sb_context *ctx)
+static sb_status check_backend(sb_context *ctx)
 {
-    ctx->error.text[0] = '\0';
     if (ctx->backend->exchange) return SB_OK;
     return sb_fail(&ctx->error, SB_ERR_BACKEND,
                    "the %s backend exchanges nothing: NCCL is between GPUs; gather the records by "
@@ -20,23 +19,20 @@ static sb_status check_shape(sb_context *ctx, const void *comm, int64_t rows)
     return sb_fail(&ctx->error, SB_ERR_SHAPE, "rows is %" PRId64 ": it must be in [0, 2^40]", rows);
 }
 
-sb_status sb_comm_new_id(sb_context *ctx, sb_comm_id *id)
+static sb_status new_id(sb_context *ctx, sb_comm_id *id)
 {
-    sb_status status;
-    if (!ctx) return SB_ERR_ARGUMENT;
-    status = begin(ctx);
+    sb_status status = check_backend(ctx);
     if (status != SB_OK) return status;
     if (!id) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "id is null");
     return ctx->backend->comm_new_id(ctx, id);
 }
 
-sb_status sb_comm_create(sb_context *ctx, void **comm, const sb_comm_id *id, int32_t ranks,
-                         int32_t rank)
+sb_status sb_comm_new_id(sb_context *ctx, sb_comm_id *id) { SB_INSIDE(ctx, new_id(ctx, id)); }
+
+static sb_status create(sb_context *ctx, void **comm, const sb_comm_id *id, int32_t ranks,
+                        int32_t rank)
 {
-    sb_status status;
-    if (comm) *comm = NULL;
-    if (!ctx) return SB_ERR_ARGUMENT;
-    status = begin(ctx);
+    sb_status status = check_backend(ctx);
     if (status != SB_OK) return status;
     if (!comm || !id)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "%s is null", comm ? "id" : "comm");
@@ -47,30 +43,38 @@ sb_status sb_comm_create(sb_context *ctx, void **comm, const sb_comm_id *id, int
     return ctx->backend->comm_create(ctx, comm, id, ranks, rank);
 }
 
-sb_status sb_comm_destroy(sb_context *ctx, void *comm)
+sb_status sb_comm_create(sb_context *ctx, void **comm, const sb_comm_id *id, int32_t ranks,
+                         int32_t rank)
 {
-    sb_status status;
-    if (!ctx) return SB_ERR_ARGUMENT;
-    status = begin(ctx);
+    if (comm) *comm = NULL;
+    SB_INSIDE(ctx, create(ctx, comm, id, ranks, rank));
+}
+
+static sb_status destroy(sb_context *ctx, void *comm)
+{
+    sb_status status = check_backend(ctx);
     return status == SB_OK && comm ? ctx->backend->comm_destroy(ctx, comm) : status;
 }
 
-sb_status sb_exchange_workspace_size(sb_context *ctx, uint64_t *size, void *comm, int64_t rows)
+sb_status sb_comm_destroy(sb_context *ctx, void *comm) { SB_INSIDE(ctx, destroy(ctx, comm)); }
+
+static sb_status workspace_size(sb_context *ctx, uint64_t *size, void *comm, int64_t rows)
 {
-    sb_status status;
-    if (!ctx) return SB_ERR_ARGUMENT;
-    status = begin(ctx);
+    sb_status status = check_backend(ctx);
     if (status == SB_OK && !size) status = sb_fail(&ctx->error, SB_ERR_ARGUMENT, "size is null");
     if (status == SB_OK) status = check_shape(ctx, comm, rows);
     return status == SB_OK ? ctx->backend->exchange_workspace(ctx, size, comm, rows) : status;
 }
 
+sb_status sb_exchange_workspace_size(sb_context *ctx, uint64_t *size, void *comm, int64_t rows)
+{
+    SB_INSIDE(ctx, workspace_size(ctx, size, comm, rows));
+}
+
 static sb_status exchange(sb_context *ctx, sb_exchange_call *call, const sb_launch *launch)
 {
     const sb_records *records = &call->records;
-    sb_status status;
-    if (!ctx) return SB_ERR_ARGUMENT;
-    status = begin(ctx);
+    sb_status status = check_backend(ctx);
     if (launch) call->launch = *launch;
     if (status == SB_OK)
         status = sb_check_size(&call->launch, sizeof call->launch, "sb_launch", "SB_LAUNCH_INIT",
@@ -86,12 +90,12 @@ sb_status sb_exchange(sb_context *ctx, sb_state_record *states, sb_target_record
                       int64_t rows, void *comm, const sb_launch *launch)
 {
     sb_exchange_call call = { { states, targets, 0 }, rows, comm, SB_LAUNCH_INIT };
-    return exchange(ctx, &call, launch);
+    SB_INSIDE(ctx, exchange(ctx, &call, launch));
 }
 
 sb_status sb_exchange_moments(sb_context *ctx, sb_moment_record *moments, sb_target_record *targets,
                               int64_t rows, void *comm, const sb_launch *launch)
 {
     sb_exchange_call call = { { moments, targets, 1 }, rows, comm, SB_LAUNCH_INIT };
-    return exchange(ctx, &call, launch);
+    SB_INSIDE(ctx, exchange(ctx, &call, launch));
 }

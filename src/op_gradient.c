@@ -1,8 +1,8 @@
 /* op_gradient.c - sb_logprob_backward: checks, then the backend. */
 #include <inttypes.h>
 
-#include "backend.h"
 #include "det/saved.h"
+#include "entry.h"
 
 /* The public record is what the arithmetic works on. */
 _Static_assert(sizeof(sb_saved_row) == 32 && sizeof(sb_saved) == 32, "a saved row is 32 bytes");
@@ -87,14 +87,12 @@ static sb_status check_gradient(sb_gradient *to, const sb_call *call, sb_message
     return check_layout(to, call, why);
 }
 
-sb_status sb_logprob_backward(sb_context *ctx, const sb_gradient *gradient, const sb_batch *batch,
-                              const sb_launch *launch)
+static sb_status backward(sb_context *ctx, const sb_gradient *gradient, const sb_batch *batch,
+                          const sb_launch *launch)
 {
     sb_gradient to;
     sb_call call;
     sb_status status;
-    if (!ctx) return SB_ERR_ARGUMENT;
-    ctx->error.text[0] = '\0';
     if (!gradient) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "gradient is null");
     status = sb_check_size(gradient, sizeof *gradient, "sb_gradient", "SB_GRADIENT_INIT",
                            &ctx->error);
@@ -109,4 +107,10 @@ sb_status sb_logprob_backward(sb_context *ctx, const sb_gradient *gradient, cons
         status = sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no gradient",
                          ctx->backend->name);
     return status == SB_OK && call.rows > 0 ? ctx->backend->backward(ctx, &to, &call) : status;
+}
+
+sb_status sb_logprob_backward(sb_context *ctx, const sb_gradient *gradient, const sb_batch *batch,
+                              const sb_launch *launch)
+{
+    SB_INSIDE(ctx, backward(ctx, gradient, batch, launch));
 }

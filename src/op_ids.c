@@ -1,15 +1,13 @@
 /* op_ids.c - sb_logprob_ids: checks, then the backend. */
 #include <inttypes.h>
 
-#include "backend.h"
+#include "entry.h"
 
-sb_status sb_logprob_ids(sb_context *ctx, const sb_ids_out *out, const sb_batch *batch, int64_t k,
-                         const sb_launch *launch)
+static sb_status logprob_ids(sb_context *ctx, const sb_ids_out *out, const sb_batch *batch,
+                             int64_t k, const sb_launch *launch)
 {
     sb_call call;
     sb_status status;
-    if (!ctx) return SB_ERR_ARGUMENT;
-    ctx->error.text[0] = '\0';
     if (!out) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "out is null");
     status = sb_check_size(out, sizeof *out, "sb_ids_out", "SB_IDS_OUT_INIT", &ctx->error);
     if (status != SB_OK) return status;
@@ -27,4 +25,10 @@ sb_status sb_logprob_ids(sb_context *ctx, const sb_ids_out *out, const sb_batch 
         return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no logprobs of several ids",
                        ctx->backend->name);
     return ctx->backend->ids(ctx, out, &call);
+}
+
+sb_status sb_logprob_ids(sb_context *ctx, const sb_ids_out *out, const sb_batch *batch, int64_t k,
+                         const sb_launch *launch)
+{
+    SB_INSIDE(ctx, logprob_ids(ctx, out, batch, k, launch));
 }

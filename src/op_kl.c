@@ -2,7 +2,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "backend.h"
+#include "entry.h"
 
 sb_status sb_kl_blame(sb_message *why, char which, sb_status status)
 {
@@ -65,9 +65,7 @@ static sb_status prepare(sb_context *ctx, sb_kl_call *call, const sb_kl_out *out
                          const sb_batch *q, const sb_launch *launch)
 {
     sb_batch other;
-    sb_status status;
-    ctx->error.text[0] = '\0';
-    status = sb_check_size(out, sizeof *out, "sb_kl_out", "SB_KL_OUT_INIT", &ctx->error);
+    sb_status status = sb_check_size(out, sizeof *out, "sb_kl_out", "SB_KL_OUT_INIT", &ctx->error);
     if (status != SB_OK) return status;
     call->out = *out;
     status = call_of(ctx, &call->p, p, launch, 'p');
@@ -95,25 +93,33 @@ static sb_status prepare(sb_context *ctx, sb_kl_call *call, const sb_kl_out *out
                    ctx->backend->name);
 }
 
+static sb_status kl(sb_context *ctx, const sb_kl_out *out, const sb_batch *p, const sb_batch *q,
+                    const sb_launch *launch)
+{
+    sb_kl_call call;
+    sb_status status = prepare(ctx, &call, out, p, q, launch);
+    return status == SB_OK ? ctx->backend->kl(ctx, &call) : status;
+}
+
 sb_status sb_kl(sb_context *ctx, const sb_kl_out *out, const sb_batch *p, const sb_batch *q,
                 const sb_launch *launch)
 {
+    SB_INSIDE(ctx, kl(ctx, out, p, q, launch));
+}
+
+static sb_status workspace_size(sb_context *ctx, uint64_t *size, const sb_kl_out *out,
+                                const sb_batch *p, const sb_batch *q, const sb_launch *launch)
+{
     sb_kl_call call;
-    sb_status status;
-    if (!ctx) return SB_ERR_ARGUMENT;
-    status = prepare(ctx, &call, out, p, q, launch);
-    return status == SB_OK ? ctx->backend->kl(ctx, &call) : status;
+    sb_status status = prepare(ctx, &call, out, p, q, launch);
+    if (status != SB_OK) return status;
+    if (!size) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "size is null");
+    *size = ctx->backend->kl_workspace ? ctx->backend->kl_workspace(ctx, &call) : 0;
+    return SB_OK;
 }
 
 sb_status sb_kl_workspace_size(sb_context *ctx, uint64_t *size, const sb_kl_out *out,
                                const sb_batch *p, const sb_batch *q, const sb_launch *launch)
 {
-    sb_kl_call call;
-    sb_status status;
-    if (!ctx) return SB_ERR_ARGUMENT;
-    status = prepare(ctx, &call, out, p, q, launch);
-    if (status != SB_OK) return status;
-    if (!size) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "size is null");
-    *size = ctx->backend->kl_workspace ? ctx->backend->kl_workspace(ctx, &call) : 0;
-    return SB_OK;
+    SB_INSIDE(ctx, workspace_size(ctx, size, out, p, q, launch));
 }

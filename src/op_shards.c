@@ -1,8 +1,8 @@
 /* op_shards.c - sb_partial, sb_merge, sb_finish and their workspace: checks, then the backend. */
 #include <inttypes.h>
 
-#include "backend.h"
 #include "det/record.h"
+#include "entry.h"
 
 /* The public records are what the arithmetic works on. */
 _Static_assert(sizeof(sb_state_record) == 32 && sizeof(sb_state) == 32, "a state is 32 bytes");
@@ -30,7 +30,6 @@ static sb_status prepare(sb_context *ctx, sb_call *call, const sb_batch *batch, 
                          int64_t n, const sb_launch *launch)
 {
     sb_status status;
-    ctx->error.text[0] = '\0';
     if (!ctx->backend->partial)
         return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no shards",
                        ctx->backend->name);
@@ -51,9 +50,7 @@ static sb_status partial(sb_context *ctx, const sb_records *to, const sb_batch *
                          int64_t first, int64_t n, const sb_launch *launch)
 {
     sb_call call;
-    sb_status status;
-    if (!ctx) return SB_ERR_ARGUMENT;
-    status = prepare(ctx, &call, batch, first, n, launch);
+    sb_status status = prepare(ctx, &call, batch, first, n, launch);
     if (status == SB_OK) status = check_records(ctx, call.rows, to, "");
     return status == SB_OK ? ctx->backend->partial(ctx, to, &call) : status;
 }
@@ -62,7 +59,7 @@ sb_status sb_partial(sb_context *ctx, sb_state_record *states, sb_target_record 
                      const sb_batch *batch, int64_t first, int64_t n, const sb_launch *launch)
 {
     const sb_records to = { states, targets, 0 };
-    return partial(ctx, &to, batch, first, n, launch);
+    SB_INSIDE(ctx, partial(ctx, &to, batch, first, n, launch));
 }
 
 sb_status sb_partial_moments(sb_context *ctx, sb_moment_record *moments, sb_target_record *targets,
@@ -70,7 +67,7 @@ sb_status sb_partial_moments(sb_context *ctx, sb_moment_record *moments, sb_targ
                              const sb_launch *launch)
 {
     const sb_records to = { moments, targets, 1 };
-    return partial(ctx, &to, batch, first, n, launch);
+    SB_INSIDE(ctx, partial(ctx, &to, batch, first, n, launch));
 }
 
 static sb_status check_merge_shape(sb_context *ctx, int64_t shards, int64_t rows, int moments)
@@ -91,8 +88,6 @@ static sb_status merge(sb_context *ctx, sb_merge_call *call, const sb_launch *la
     const sb_launch defaults = SB_LAUNCH_INIT;
     const int moments = call->to.moments;
     sb_status status;
-    if (!ctx) return SB_ERR_ARGUMENT;
-    ctx->error.text[0] = '\0';
     call->launch = launch ? *launch : defaults;
     status = sb_check_size(&call->launch, sizeof call->launch, "sb_launch", "SB_LAUNCH_INIT",
                            &ctx->error);
@@ -115,7 +110,7 @@ sb_status sb_merge(sb_context *ctx, sb_state_record *states, sb_target_record *t
                            shards,
                            rows,
                            SB_LAUNCH_INIT };
-    return merge(ctx, &call, launch);
+    SB_INSIDE(ctx, merge(ctx, &call, launch));
 }
 
 sb_status sb_merge_moments(sb_context *ctx, sb_moment_record *moments, sb_target_record *targets,
@@ -128,7 +123,7 @@ sb_status sb_merge_moments(sb_context *ctx, sb_moment_record *moments, sb_target
                            shards,
                            rows,
                            SB_LAUNCH_INIT };
-    return merge(ctx, &call, launch);
+    SB_INSIDE(ctx, merge(ctx, &call, launch));
 }
 
 static sb_status finish(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
@@ -136,9 +131,7 @@ static sb_status finish(sb_context *ctx, const sb_logprob_out *out, const sb_bat
 {
     sb_logprob_out full;
     sb_call call;
-    sb_status status;
-    if (!ctx) return SB_ERR_ARGUMENT;
-    status = prepare(ctx, &call, batch, 0, 0, launch);
+    sb_status status = prepare(ctx, &call, batch, 0, 0, launch);
     if (status == SB_OK) status = sb_out_of(&full, out, &ctx->error);
     if (status == SB_OK && full.entropy && !records->moments)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
@@ -154,7 +147,7 @@ sb_status sb_finish(sb_context *ctx, const sb_logprob_out *out, const sb_batch *
                     const sb_launch *launch)
 {
     const sb_records records = read_only(states, targets, 0);
-    return finish(ctx, out, batch, &records, launch);
+    SB_INSIDE(ctx, finish(ctx, out, batch, &records, launch));
 }
 
 sb_status sb_finish_moments(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
@@ -162,18 +155,22 @@ sb_status sb_finish_moments(sb_context *ctx, const sb_logprob_out *out, const sb
                             const sb_launch *launch)
 {
     const sb_records records = read_only(moments, targets, 1);
-    return finish(ctx, out, batch, &records, launch);
+    SB_INSIDE(ctx, finish(ctx, out, batch, &records, launch));
+}
+
+static sb_status workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
+                                int64_t first, int64_t n, const sb_launch *launch)
+{
+    sb_call call;
+    sb_status status = prepare(ctx, &call, batch, first, n, launch);
+    if (status != SB_OK) return status;
+    if (!size) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "size is null");
+    *size = ctx->backend->shard_workspace ? ctx->backend->shard_workspace(ctx, &call) : 0;
+    return SB_OK;
 }
 
 sb_status sb_shard_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
                                   int64_t first, int64_t n, const sb_launch *launch)
 {
-    sb_call call;
-    sb_status status;
-    if (!ctx) return SB_ERR_ARGUMENT;
-    status = prepare(ctx, &call, batch, first, n, launch);
-    if (status != SB_OK) return status;
-    if (!size) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "size is null");
-    *size = ctx->backend->shard_workspace ? ctx->backend->shard_workspace(ctx, &call) : 0;
-    return SB_OK;
+    SB_INSIDE(ctx, workspace_size(ctx, size, batch, first, n, launch));
 }

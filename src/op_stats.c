@@ -1,7 +1,7 @@
 /* op_stats.c - sb_compare and sb_sums: checks, then the backend. */
 #include <inttypes.h>
 
-#include "backend.h"
+#include "entry.h"
 
 #define MAX_TIME ((int64_t)1 << 29) /* a difference is two values: det/digits.h */
 
@@ -25,14 +25,12 @@ static sb_status no_stats(sb_context *ctx)
                    ctx->backend->name);
 }
 
-sb_status sb_compare(sb_context *ctx, const sb_compare_out *out, const float *sampled,
-                     const float *other, int64_t count, const sb_launch *launch)
+static sb_status compare(sb_context *ctx, const sb_compare_out *out, const float *sampled,
+                         const float *other, int64_t count, const sb_launch *launch)
 {
     sb_compare_call call;
-    sb_status status;
-    if (!ctx) return SB_ERR_ARGUMENT;
-    ctx->error.text[0] = '\0';
-    status = sb_check_size(out, sizeof *out, "sb_compare_out", "SB_COMPARE_OUT_INIT", &ctx->error);
+    sb_status status = sb_check_size(out, sizeof *out, "sb_compare_out", "SB_COMPARE_OUT_INIT",
+                                     &ctx->error);
     if (status == SB_OK) status = launch_of(ctx, &call.launch, launch);
     if (status == SB_OK) status = check_count(ctx, "count", count);
     if (status != SB_OK) return status;
@@ -44,6 +42,12 @@ sb_status sb_compare(sb_context *ctx, const sb_compare_out *out, const float *sa
     call.other = other;
     call.count = count;
     return count > 0 ? ctx->backend->compare(ctx, &call) : SB_OK;
+}
+
+sb_status sb_compare(sb_context *ctx, const sb_compare_out *out, const float *sampled,
+                     const float *other, int64_t count, const sb_launch *launch)
+{
+    SB_INSIDE(ctx, compare(ctx, out, sampled, other, count, launch));
 }
 
 static sb_status check_packed(sb_context *ctx, const sb_values *in)
@@ -81,14 +85,12 @@ static sb_status check_values(sb_context *ctx, sb_sums_call *call)
     return status;
 }
 
-sb_status sb_sums(sb_context *ctx, const sb_sums_out *out, const sb_values *values,
-                  const sb_launch *launch)
+static sb_status sums(sb_context *ctx, const sb_sums_out *out, const sb_values *values,
+                      const sb_launch *launch)
 {
     sb_sums_call call;
-    sb_status status;
-    if (!ctx) return SB_ERR_ARGUMENT;
-    ctx->error.text[0] = '\0';
-    status = sb_check_size(out, sizeof *out, "sb_sums_out", "SB_SUMS_OUT_INIT", &ctx->error);
+    sb_status status = sb_check_size(out, sizeof *out, "sb_sums_out", "SB_SUMS_OUT_INIT",
+                                     &ctx->error);
     if (status == SB_OK)
         status = sb_check_size(values, sizeof *values, "sb_values", "SB_VALUES_INIT", &ctx->error);
     if (status == SB_OK) status = launch_of(ctx, &call.launch, launch);
@@ -99,4 +101,10 @@ sb_status sb_sums(sb_context *ctx, const sb_sums_out *out, const sb_values *valu
     if (status != SB_OK) return status;
     if (!ctx->backend->sums) return no_stats(ctx);
     return call.in.batch > 0 ? ctx->backend->sums(ctx, &call) : SB_OK;
+}
+
+sb_status sb_sums(sb_context *ctx, const sb_sums_out *out, const sb_values *values,
+                  const sb_launch *launch)
+{
+    SB_INSIDE(ctx, sums(ctx, out, values, launch));
 }

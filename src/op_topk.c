@@ -1,17 +1,15 @@
 /* op_topk.c - sb_topk, and the workspace of it and of sb_logprob_ids: checks, then the backend. */
 #include <inttypes.h>
 
-#include "backend.h"
+#include "entry.h"
 
 _Static_assert(SB_MAX_TOPK == 64, "kernels/order.cu keeps 64 places");
 
-sb_status sb_topk(sb_context *ctx, const sb_topk_out *out, const sb_batch *batch, int64_t k,
-                  const sb_launch *launch)
+static sb_status topk(sb_context *ctx, const sb_topk_out *out, const sb_batch *batch, int64_t k,
+                      const sb_launch *launch)
 {
     sb_call call;
     sb_status status;
-    if (!ctx) return SB_ERR_ARGUMENT;
-    ctx->error.text[0] = '\0';
     if (!out) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "out is null");
     status = sb_check_size(out, sizeof *out, "sb_topk_out", "SB_TOPK_OUT_INIT", &ctx->error);
     if (status != SB_OK) return status;
@@ -27,16 +25,26 @@ sb_status sb_topk(sb_context *ctx, const sb_topk_out *out, const sb_batch *batch
     return ctx->backend->topk(ctx, out, &call, k);
 }
 
-sb_status sb_order_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
-                                  const sb_launch *launch)
+sb_status sb_topk(sb_context *ctx, const sb_topk_out *out, const sb_batch *batch, int64_t k,
+                  const sb_launch *launch)
+{
+    SB_INSIDE(ctx, topk(ctx, out, batch, k, launch));
+}
+
+static sb_status workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
+                                const sb_launch *launch)
 {
     sb_call call;
     sb_status status;
-    if (!ctx) return SB_ERR_ARGUMENT;
-    ctx->error.text[0] = '\0';
     status = sb_wide_call_of(&call, batch, 0, launch, ctx->backend->device_memory, &ctx->error);
     if (status != SB_OK) return status;
     if (!size) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "size is null");
     *size = ctx->backend->order_workspace ? ctx->backend->order_workspace(ctx, &call) : 0;
     return SB_OK;
+}
+
+sb_status sb_order_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
+                                  const sb_launch *launch)
+{
+    SB_INSIDE(ctx, workspace_size(ctx, size, batch, launch));
 }

@@ -1,6 +1,8 @@
 /* pool.c - see pool.h. */
 #include "pool.h"
 
+#include "fpmode.h"
+
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -18,6 +20,7 @@ struct sb_pool {
     int64_t items;
     _Atomic int64_t next;
     int32_t workers; /* started threads */
+    int inherited;   /* they, and what the locks say of them, are a parent process's */
     pthread_t *threads;
 };
 
@@ -34,6 +37,7 @@ static void *worker(void *arg)
 {
     sb_pool *pool = arg;
     uint64_t seen = 0;
+    sb_fpmode_enter();
     pthread_mutex_lock(&pool->lock);
     for (;;) {
         while (!pool->quit && pool->round == seen) pthread_cond_wait(&pool->work, &pool->lock);
@@ -104,6 +108,10 @@ sb_status sb_pool_create(sb_pool **made, int32_t threads)
 void sb_pool_destroy(sb_pool *pool)
 {
     if (!pool) return;
+    if (pool->inherited) {
+        free_pool(pool);
+        return;
+    }
     pthread_mutex_lock(&pool->lock);
     pool->quit = 1;
     pthread_cond_broadcast(&pool->work);
@@ -116,6 +124,13 @@ void sb_pool_destroy(sb_pool *pool)
 }
 
 int32_t sb_pool_threads(const sb_pool *pool) { return pool->workers + 1; }
+
+/* Nothing can be asked of the locks: one that a thread of the parent held at fork() stays held. */
+void sb_pool_inherit(sb_pool *pool)
+{
+    pool->inherited = 1;
+    pool->workers = 0;
+}
 
 void sb_pool_run(sb_pool *pool, int alone, sb_job job, void *shared, int64_t items)
 {

@@ -8,7 +8,8 @@
 
 typedef struct sb_pool sb_pool;
 
-/* One item of a job; items run in any order, on any thread. */
+/* One item of a job; items run in any order, on any thread, in the contract's floating-point mode
+ * where the caller of sb_pool_run is in it. */
 typedef void (*sb_job)(void *shared, int64_t item);
 
 /* threads - 1 threads are started: the caller of sb_pool_run is the last one. SB_ERR_MEMORY or
@@ -16,6 +17,9 @@ typedef void (*sb_job)(void *shared, int64_t item);
 sb_status sb_pool_create(sb_pool **pool, int32_t threads);
 void sb_pool_destroy(sb_pool *pool);
 int32_t sb_pool_threads(const sb_pool *pool);
+
+/* In a forked child, which has none of the threads: from now on the pool is its caller alone. */
+void sb_pool_inherit(sb_pool *pool);
 
 /* Runs job(shared, 0 .. items - 1) and returns when all are done; alone: on this thread only, for
  * jobs that are not worth waking the others. */

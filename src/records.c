@@ -5,7 +5,6 @@
 
 #include "backend.h"
 #include "det/saved.h"
-#include "fpmode.h"
 
 /* Where a record stands: its row, and its shard, or NO_SHARD. */
 typedef struct place {
@@ -97,7 +96,6 @@ sb_status sb_check_finish(const sb_call *call, const sb_records *records, const 
                           int64_t actives, sb_message *why)
 {
     sb_status status = SB_OK;
-    sb_fpmode mode = sb_fpmode_enter();
     for (int64_t i = 0; i < actives && status == SB_OK; i++) {
         place at = { active[i], NO_SHARD };
         sb_row row = sb_row_of(sb_temperature_at(call, at.row));
@@ -109,7 +107,6 @@ sb_status sb_check_finish(const sb_call *call, const sb_records *records, const 
             status = name_fault(fault, at, &r, c,
                                 sb_int_at(call->in.ids, call->in.ids_dtype, at.row), why);
     }
-    sb_fpmode_leave(mode);
     return status;
 }
 
@@ -117,7 +114,6 @@ sb_status sb_check_saved(const sb_call *call, const sb_gradient *gradient, const
                          int64_t actives, sb_message *why)
 {
     sb_status status = SB_OK;
-    sb_fpmode mode = sb_fpmode_enter();
     for (int64_t i = 0; i < actives && status == SB_OK; i++) {
         sb_row row = sb_row_of(sb_temperature_at(call, active[i]));
         sb_fault fault;
@@ -134,7 +130,6 @@ sb_status sb_check_saved(const sb_call *call, const sb_gradient *gradient, const
             status = sb_fail(why, SB_ERR_STATE, "row %" PRId64 ": %s", active[i],
                              sb_fault_text(fault));
     }
-    sb_fpmode_leave(mode);
     return status;
 }
 

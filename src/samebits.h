@@ -30,8 +30,22 @@
  * Conventions. Every function that can fail returns an sb_status; SB_OK is 0. After any other
  * status no output may be relied on: arguments and ids are checked before the first output is
  * written. Structs start with their size: begin with the INIT macro. The library never prints,
- * exits or aborts, keeps no global mutable state, and owns no memory of the caller's. Distinct
- * contexts may be used from distinct threads at once; one context serves one call at a time. */
+ * exits or aborts, keeps no mutable state outside of contexts but a count of forks, and owns no
+ * memory of the caller's.
+ *
+ * Threads. Distinct contexts may be used from distinct threads at once. One context serves one call
+ * at a time: another one that comes meanwhile, from another thread or from a signal handler, gets
+ * SB_ERR_BUSY and changes nothing, and the call under way is none the worse. (Calls of a device
+ * backend return before the device is done: that is no call under way.)
+ *
+ * fork(). In a child, a cpu context that its parent opened goes on with the same bits, on the
+ * calling thread alone; one that the child opens has threads. The CUDA driver does not follow: a
+ * cuda context, with its memory, streams, events and communicators, refuses every call in the child
+ * with SB_ERR_BACKEND. sb_close works on both, and the parent's contexts never notice.
+ *
+ * The calling thread. Whatever its rounding mode, flushing of subnormals and floating-point traps
+ * are: the bits are the same, nothing traps, and all is put back. A thread that is cancelled
+ * (pthread_cancel) during a call finishes it and is cancelled then. */
 #ifndef SAMEBITS_H
 #define SAMEBITS_H
 
@@ -69,7 +83,8 @@
     X(SB_ERR_MEMORY, 8, "an allocation failed")                                                    \
     X(SB_ERR_SYSTEM, 9, "the operating system refused a thread")                                   \
     X(SB_ERR_DEVICE, 10, "the device or its driver failed")                                        \
-    X(SB_ERR_STATE, 11, "a state or target record that shards do not give, or of another row")
+    X(SB_ERR_STATE, 11, "a state or target record that shards do not give, or of another row")     \
+    X(SB_ERR_BUSY, 12, "another call of the context is under way: it serves one at a time")
 
 #ifdef __cplusplus
 extern "C" {
@@ -90,7 +105,8 @@ typedef enum sb_status {
     SB_ERR_MEMORY = 8,
     SB_ERR_SYSTEM = 9,
     SB_ERR_DEVICE = 10,
-    SB_ERR_STATE = 11
+    SB_ERR_STATE = 11,
+    SB_ERR_BUSY = 12
 } sb_status;
 
 /* How elements are stored: IEEE binary32 and binary16, bfloat16, two's complement integers, all
@@ -248,17 +264,20 @@ SB_API sb_status sb_probe(const char *backend, char *why, size_t why_size);
 SB_API sb_status sb_open(sb_context **ctx, uint32_t abi, const char *backend,
                          const sb_open_options *options, char *why, size_t why_size);
 
-/* Frees a context; null does nothing. */
+/* Frees a context; null does nothing. Where a call of it is under way in another thread, returns at
+ * once, and that call, which ends as it would have, frees the context: no other use of it, not of
+ * sb_last_error either, is allowed from then on. */
 SB_API void sb_close(sb_context *ctx);
 
-/* What was opened: the backend's name ("cpu"), its instruction set ("avx2"), its threads. Valid
- * until sb_close. */
+/* What was opened: the backend's name ("cpu"), its instruction set ("avx2"), its threads; of null:
+ * "", "" and 0. Valid until sb_close, and to be asked for from any thread, at any time. */
 SB_API const char *sb_context_backend(const sb_context *ctx);
 SB_API const char *sb_context_isa(const sb_context *ctx);
 SB_API int32_t sb_context_threads(const sb_context *ctx);
 
 /* One line about this context's last failure, naming the row, id or shape; "" if its last call
- * succeeded. Valid until the context's next call. */
+ * succeeded. Valid until the context's next call. While a call is under way, and in a context that
+ * has ever answered SB_ERR_BUSY to all threads but that of the last call: a line that says so. */
 SB_API const char *sb_last_error(const sb_context *ctx);
 
 /* The logprob of each row's id, and per sequence their exact sum.

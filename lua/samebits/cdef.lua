@@ -17,7 +17,8 @@ typedef enum sb_status {
     SB_ERR_MEMORY = 8,
     SB_ERR_SYSTEM = 9,
     SB_ERR_DEVICE = 10,
-    SB_ERR_STATE = 11
+    SB_ERR_STATE = 11,
+    SB_ERR_BUSY = 12
 } sb_status;
 
 typedef enum sb_dtype {

@@ -11,7 +11,7 @@ local M = {}
 -- Statuses that say the caller's arguments are wrong. The others are failures of the environment.
 local MISUSE = {
   SB_ERR_ARGUMENT = true, SB_ERR_SHAPE = true, SB_ERR_DTYPE = true, SB_ERR_ID = true,
-  SB_ERR_TEMPERATURE = true, SB_ERR_STATE = true,
+  SB_ERR_TEMPERATURE = true, SB_ERR_STATE = true, SB_ERR_BUSY = true,
 }
 
 --- Raises misuse; returns nil, a message and the status' name for what the environment refused.

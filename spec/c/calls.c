@@ -11,64 +11,24 @@
 #include <unistd.h>
 
 #include "fpmode.h"
-#include "samebits.h"
+#include "score.h"
 #include "spec.h"
-
-enum { ROWS = 12, VOCAB = 6001 }; /* enough for threads to be woken */
-
-static float logits[ROWS * VOCAB];
-static int32_t ids[ROWS];
-
-static void make_batch(void)
-{
-    uint64_t seed = 5;
-    for (int i = 0; i < ROWS * VOCAB; i++)
-        logits[i] = (float)((int64_t)(next_random(&seed) >> 40) - (1 << 23)) * 0x1p-20f;
-    for (int i = 0; i < ROWS; i++) ids[i] = (int32_t)(next_random(&seed) % VOCAB);
-}
-
-/* token, lse, sequence: ROWS + ROWS + 1 floats. */
-static int score(sb_context *ctx, float *out, int split)
-{
-    sb_batch batch = SB_BATCH_INIT;
-    sb_logprob_out to = SB_LOGPROB_OUT_INIT;
-    sb_launch launch = SB_LAUNCH_INIT;
-    launch.split = split;
-    batch.logits = logits;
-    batch.batch = 1;
-    batch.time = ROWS;
-    batch.vocab = VOCAB;
-    batch.ids = ids;
-    batch.temperature = 0.7f;
-    to.token = out;
-    to.lse = out + ROWS;
-    to.sequence = out + 2 * ROWS;
-    return sb_logprob(ctx, &to, &batch, &launch) == SB_OK;
-}
-
-static sb_context *open_with(int threads)
-{
-    sb_open_options options = SB_OPEN_OPTIONS_INIT;
-    sb_context *ctx;
-    options.threads = threads;
-    return sb_open(&ctx, SB_ABI, "cpu", &options, NULL, 0) == SB_OK ? ctx : NULL;
-}
 
 int check_fpmode(void)
 {
 #if defined(__x86_64__)
-    float want[2 * ROWS + 1], got[2 * ROWS + 1];
+    float want[SCORE_FLOATS], got[SCORE_FLOATS];
     static const uint32_t modes[] = { 0x9fc0, 0x3f80, 0x5f80,
                                       0x7f80 }; /* FTZ + DAZ; down; up; cut */
-    sb_context *ctx = open_with(1);
+    sb_context *ctx = score_open(1);
     int wrong = 0, kept = 1;
-    make_batch();
+    score_prepare();
     if (!ctx || !score(ctx, want, 1)) return 0;
     sb_close(ctx);
     for (int i = 0; i < 12; i++) {
         sb_fpmode before = _mm_getcsr();
         _mm_setcsr(modes[i % 4]);
-        ctx = open_with(1 + i / 4); /* its threads get the mode, too */
+        ctx = score_open(1 + i / 4); /* its threads get the mode, too */
         for (int split = 1; ctx && split <= 5; split += 4) {
             memset(got, 0, sizeof got);
             wrong += !score(ctx, got, split);
@@ -96,8 +56,8 @@ static void *call_often(void *arg)
 {
     caller *c = arg;
     for (int i = 0; i < 20; i++) {
-        float got[2 * ROWS + 1];
-        sb_context *ctx = open_with(1 + i % 3);
+        float got[SCORE_FLOATS];
+        sb_context *ctx = score_open(1 + i % 3);
         for (int k = 0; ctx && k < 5; k++)
             c->wrong += !score(ctx, got, k) || memcmp(c->want, got, sizeof got) != 0;
         c->wrong += !ctx;
@@ -109,12 +69,12 @@ static void *call_often(void *arg)
 int check_contexts(void)
 {
     enum { CALLERS = 6 };
-    float want[2 * ROWS + 1];
+    float want[SCORE_FLOATS];
     pthread_t thread[CALLERS];
     caller callers[CALLERS];
-    sb_context *ctx = open_with(1);
+    sb_context *ctx = score_open(1);
     int wrong = 0;
-    make_batch();
+    score_prepare();
     if (!ctx || !score(ctx, want, 1)) return 0;
     sb_close(ctx);
     for (int i = 0; i < CALLERS; i++) {
@@ -142,7 +102,7 @@ static void *take_turns(void *arg)
 {
     shared_context *shared = arg;
     for (int i = 0; i < 40; i++) {
-        float got[2 * ROWS + 1];
+        float got[SCORE_FLOATS];
         char why[64];
         int wrong = sb_probe("cpu", why, sizeof why) != SB_OK || why[0] != '\0';
         pthread_mutex_lock(&shared->lock);
@@ -158,10 +118,10 @@ static void *take_turns(void *arg)
 int check_turns(void)
 {
     enum { CALLERS = 5 };
-    float want[2 * ROWS + 1];
+    float want[SCORE_FLOATS];
     pthread_t thread[CALLERS];
-    shared_context shared = { open_with(3), PTHREAD_MUTEX_INITIALIZER, want, 0 };
-    make_batch();
+    shared_context shared = { score_open(3), PTHREAD_MUTEX_INITIALIZER, want, 0 };
+    score_prepare();
     if (!shared.ctx || !score(shared.ctx, want, 1)) return 0;
     for (int i = 0; i < CALLERS; i++)
         if (pthread_create(&thread[i], NULL, take_turns, &shared) != 0) return 0;
@@ -183,7 +143,7 @@ static void take_signal(int number)
  * caller's mask as it was. */
 int check_signals(void)
 {
-    float out[2 * ROWS + 1];
+    float out[SCORE_FLOATS];
     struct sigaction action, before;
     sigset_t mine, blocked, now;
     const struct timespec moment = { 0, 20 * 1000 * 1000 };
@@ -196,11 +156,11 @@ int check_signals(void)
     sigemptyset(&blocked);
     sigaddset(&blocked, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, NULL, &mine);
-    ctx = open_with(4);
+    ctx = score_open(4);
     pthread_sigmask(SIG_BLOCK, NULL, &now);
     for (int s = 1; s < 32; s++) same &= sigismember(&mine, s) == sigismember(&now, s);
 
-    make_batch();
+    score_prepare();
     if (!ctx || !score(ctx, out, 1)) return 0;
     pthread_sigmask(SIG_BLOCK, &blocked, NULL);
     kill(getpid(), SIGUSR1);
@@ -230,7 +190,7 @@ static long address_space(void)
 int check_refused_threads(void)
 {
     sb_open_options options = SB_OPEN_OPTIONS_INIT;
-    float out[2 * ROWS + 1];
+    float out[SCORE_FLOATS];
     char why[256] = "";
     sb_context *refused = NULL, *ctx;
     struct rlimit before, tight;
@@ -248,8 +208,8 @@ int check_refused_threads(void)
     status = sb_open(&refused, SB_ABI, "cpu", &options, why, sizeof why);
     setrlimit(RLIMIT_AS, &before);
 
-    make_batch();
-    ctx = open_with(3);
+    score_prepare();
+    ctx = score_open(3);
     after = ctx && score(ctx, out, 1);
     sb_close(ctx);
     printf("%s: %s; afterwards %s\n", sb_status_name(status), why, after ? "fine" : "BROKEN");

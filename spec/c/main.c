@@ -31,6 +31,15 @@ static const struct check {
     { "turns", "one context, used from many threads in turns", check_turns },
     { "corpus", "what fuzzing the C API found worth keeping", check_corpus },
     { "signals", "the library's threads take no signals", check_signals },
+    { "busy", "a context in use refuses every other call", check_busy },
+    { "close-in-use", "a context in use closes when its call has ended", check_close_in_use },
+    { "crowd", "one context, from many threads at once: the right bits or SB_ERR_BUSY",
+      check_crowd },
+    { "forks", "a context in a forked child: the same bits, a close", check_forks },
+    { "fork-threads", "threads of a forked child's own", check_fork_threads },
+    { "traps", "floating-point traps that the caller has unmasked", check_traps },
+    { "cancel", "threads that are cancelled in a call leave the context fit for use",
+      check_cancel },
     { "refused-threads", "threads that the system refuses", check_refused_threads },
 };
 

@@ -21,6 +21,13 @@ int check_contexts(void);
 int check_turns(void);
 int check_signals(void);
 int check_refused_threads(void);
+int check_busy(void);
+int check_close_in_use(void);
+int check_crowd(void);
+int check_forks(void);
+int check_fork_threads(void);
+int check_traps(void);
+int check_cancel(void);
 int check_corpus(void);  /* in spec/fuzz/corpus */
 int check_vectors(void); /* in the folder SB_VECTORS, else spec/vectors */
 

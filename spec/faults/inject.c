@@ -80,6 +80,7 @@ int __real_pthread_mutex_destroy(pthread_mutex_t *mutex);
 int __real_pthread_cond_init(pthread_cond_t *cond, const pthread_condattr_t *attributes);
 int __real_pthread_cond_destroy(pthread_cond_t *cond);
 int __real_pthread_sigmask(int how, const sigset_t *set, sigset_t *before);
+int __real_pthread_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void));
 int __real_sched_getaffinity(pid_t pid, size_t size, cpu_set_t *set);
 
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
@@ -129,6 +130,13 @@ int __wrap_pthread_sigmask(int how, const sigset_t *set, sigset_t *before)
 {
     if (before && inject("pthread_sigmask", FAULT_IS_ERROR)) return EINVAL;
     return __real_pthread_sigmask(how, set, before);
+}
+
+/* In each sb_open until it is granted; then it lasts for good. */
+int __wrap_pthread_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void))
+{
+    if (inject("pthread_atfork", FAULT_IS_ERROR)) return ENOMEM;
+    return __real_pthread_atfork(prepare, parent, child);
 }
 
 int __wrap_sched_getaffinity(pid_t pid, size_t size, cpu_set_t *set)

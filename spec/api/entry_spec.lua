@@ -1,0 +1,66 @@
+-- Every public function that takes a context goes through one way in: src/entry.h. What is behind
+-- it, spec/c/busy.c, forks.c, traps.c and cancel.c check from C.
+
+local BUILD = "build/" .. (os.getenv "SB_BUILD" or "release") .. "/"
+
+local function read(name)
+  local file = assert(io.open(name, "rb"))
+  local text = file:read "*a"
+  file:close()
+  return text
+end
+
+-- The declarations of both headers: name, and the parameters' text.
+local function declarations()
+  local list = {}
+  for _, name in ipairs { "src/samebits.h", "src/samebits_conventional.h" } do
+    for result, f, parameters in read(name):gmatch "SB_API ([^;]-)%f[%w_](sb_[%w_]+)(%b());" do
+      list[#list + 1] = { result = result:gsub("%s+$", ""), name = f, parameters = parameters }
+    end
+  end
+  return list
+end
+
+describe("the way into a context", function()
+  local list = declarations()
+
+  it("is taken by each function of the headers that works with one", function()
+    local pipe = assert(io.popen(BUILD .. "samebits-spec busy 2>&1"))
+    local refused = pipe:read "*a":match "refused:([ _%w]+);"
+    pipe:close()
+    local called, declared = {}, {}
+    for name in (refused or ""):gmatch "sb_[%w_]+" do called[#called + 1] = name end
+    for _, d in ipairs(list) do
+      if d.parameters:match "^%(sb_context %*ctx" and d.name ~= "sb_close" then
+        assert.equal("sb_status", d.result, d.name)
+        declared[#declared + 1] = d.name
+      end
+    end
+    assert.is_true(#declared > 30)
+    table.sort(called)
+    table.sort(declared)
+    assert.same(declared, called)
+  end)
+
+  it("is not needed by the few that only look at one", function()
+    local looking = {}
+    for _, d in ipairs(list) do
+      if d.parameters:match "^%(const sb_context %*ctx" then looking[#looking + 1] = d.name end
+    end
+    assert.same({ "sb_context_backend", "sb_context_isa", "sb_context_threads", "sb_last_error" },
+                looking)
+  end)
+
+  it("is the whole body of those functions", function()
+    for _, d in ipairs(list) do
+      if d.parameters:match "^%(sb_context %*ctx" and d.name ~= "sb_close" then
+        local pipe = assert(io.popen("grep -lE '^sb_status " .. d.name .. "\\(' src/*.c"))
+        local file = pipe:read "*l"
+        pipe:close()
+        assert.truthy(file, d.name .. " begins no line of src/*.c")
+        local body = read(file):match("\nsb_status " .. d.name .. "%b()%s*(%b{})")
+        assert.truthy(body:match "SB_INSIDE%(ctx, [%w_]+%b()%);%s*}$", d.name .. ": " .. body)
+      end
+    end
+  end)
+end)

@@ -1,0 +1,72 @@
+/* cancel.c - threads that are cancelled (pthread_cancel) while the library works for them: what was
+ * begun is done, then the thread ends, and the context serves the next call. */
+#include "score.h"
+#include "spec.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+static float want[SCORE_FLOATS];
+
+typedef struct caller {
+    sb_context *ctx;
+    float out[SCORE_FLOATS];
+    int opened, after; /* whether it came so far */
+} caller;
+
+/* A thread's cancellation is pending until it comes to a place where it may be cancelled: one is in
+ * waiting for the context's threads, which sb_close and sb_logprob do. */
+static void *be_cancelled(void *arg)
+{
+    caller *c = arg;
+    pthread_cancel(pthread_self());
+    sb_close(score_open(3));
+    c->opened = 1;
+    score(c->ctx, c->out, 1);
+    c->after = 1;
+    return NULL;
+}
+
+/* A thread that has cancellation disabled sees nothing of it. */
+static void *be_spared(void *arg)
+{
+    caller *c = arg;
+    int state;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+    pthread_cancel(pthread_self());
+    score(c->ctx, c->out, 1);
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+    c->after = state == PTHREAD_CANCEL_DISABLE;
+    return NULL;
+}
+
+static void *end_of(void *(*life)(void *), caller *c)
+{
+    pthread_t thread;
+    void *result = NULL;
+    memset(c->out, 0, sizeof c->out);
+    if (pthread_create(&thread, NULL, life, c) == 0) pthread_join(thread, &result);
+    return result;
+}
+
+static int is_right(caller *c)
+{
+    int right = memcmp(want, c->out, sizeof want) == 0;
+    return right && score(c->ctx, c->out, 2) && memcmp(want, c->out, sizeof want) == 0;
+}
+
+int check_cancel(void)
+{
+    caller c = { score_open(3), { 0 }, 0, 0 };
+    int cancelled, spared;
+    score_prepare();
+    if (!c.ctx || !score(c.ctx, want, 1)) return 0;
+    cancelled = end_of(be_cancelled, &c) == PTHREAD_CANCELED && c.opened && !c.after &&
+                is_right(&c);
+    spared = end_of(be_spared, &c) == NULL && c.after && is_right(&c);
+    sb_close(c.ctx);
+    printf("cancelled: %s; with cancellation disabled: %s\n",
+           cancelled ? "after its call" : "WRONG", spared ? "spared" : "WRONG");
+    return cancelled && spared;
+}

@@ -1,0 +1,59 @@
+/* each_call.h - every public function that takes a context to work with, called with zeros for the
+ * rest: for checks of what holds before arguments are looked at. spec/api/entry_spec.lua compares
+ * the list with the headers. */
+#ifndef SB_SPEC_EACH_CALL_H
+#define SB_SPEC_EACH_CALL_H
+
+#include "samebits.h"
+#include "samebits_conventional.h"
+
+#define EACH_CALL(X)                                                                               \
+    X(sb_logprob, (ctx, 0, 0, 0))                                                                  \
+    X(sb_logprob_ids, (ctx, 0, 0, 0, 0))                                                           \
+    X(sb_topk, (ctx, 0, 0, 0, 0))                                                                  \
+    X(sb_order_workspace_size, (ctx, 0, 0, 0))                                                     \
+    X(sb_logprob_backward, (ctx, 0, 0, 0))                                                         \
+    X(sb_partial, (ctx, 0, 0, 0, 0, 0, 0))                                                         \
+    X(sb_merge, (ctx, 0, 0, 0, 0, 0, 0, 0))                                                        \
+    X(sb_finish, (ctx, 0, 0, 0, 0, 0))                                                             \
+    X(sb_partial_moments, (ctx, 0, 0, 0, 0, 0, 0))                                                 \
+    X(sb_merge_moments, (ctx, 0, 0, 0, 0, 0, 0, 0))                                                \
+    X(sb_finish_moments, (ctx, 0, 0, 0, 0, 0))                                                     \
+    X(sb_shard_workspace_size, (ctx, 0, 0, 0, 0, 0))                                               \
+    X(sb_comm_new_id, (ctx, 0))                                                                    \
+    X(sb_comm_create, (ctx, 0, 0, 0, 0))                                                           \
+    X(sb_comm_destroy, (ctx, 0))                                                                   \
+    X(sb_exchange, (ctx, 0, 0, 0, 0, 0))                                                           \
+    X(sb_exchange_moments, (ctx, 0, 0, 0, 0, 0))                                                   \
+    X(sb_exchange_workspace_size, (ctx, 0, 0, 0))                                                  \
+    X(sb_compare, (ctx, 0, 0, 0, 0, 0))                                                            \
+    X(sb_sums, (ctx, 0, 0, 0))                                                                     \
+    X(sb_kl, (ctx, 0, 0, 0, 0))                                                                    \
+    X(sb_kl_workspace_size, (ctx, 0, 0, 0, 0, 0))                                                  \
+    X(sb_workspace_size, (ctx, 0, 0, 0, 0))                                                        \
+    X(sb_check, (ctx, 0))                                                                          \
+    X(sb_memory_alloc, (ctx, 0, 0, SB_DEVICE))                                                     \
+    X(sb_memory_free, (ctx, 0, SB_DEVICE))                                                         \
+    X(sb_memory_copy, (ctx, 0, 0, 0, 0))                                                           \
+    X(sb_stream_create, (ctx, 0))                                                                  \
+    X(sb_stream_destroy, (ctx, 0))                                                                 \
+    X(sb_stream_wait, (ctx, 0))                                                                    \
+    X(sb_event_create, (ctx, 0))                                                                   \
+    X(sb_event_destroy, (ctx, 0))                                                                  \
+    X(sb_event_record, (ctx, 0, 0))                                                                \
+    X(sb_event_elapsed, (ctx, 0, 0, 0))                                                            \
+    X(sb_conventional_logprob, (ctx, 0, 0, 0))
+
+#define EACH_CALL_DEFINE(name, arguments)                                                          \
+    static sb_status name##_with_zeros(sb_context *ctx) { return name arguments; }
+EACH_CALL(EACH_CALL_DEFINE)
+
+#define EACH_CALL_ENTRY(name, arguments) { #name, name##_with_zeros },
+static const struct {
+    const char *name;
+    sb_status (*call)(sb_context *ctx);
+} each_call[] = { EACH_CALL(EACH_CALL_ENTRY) };
+
+enum { EACH_CALLS = sizeof each_call / sizeof *each_call };
+
+#endif

@@ -1,0 +1,86 @@
+/* forked.c - forks, as the library meets them: a handler that the system refuses, and a context of
+ * the cuda backend in a child, whose driver must not be touched there. */
+#define _GNU_SOURCE
+#include "../c/each_call.h"
+#include "forked.h"
+#include "inject.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int nothing_held(void)
+{
+    return !held.memory && !held.threads && !held.locks && !held.libraries && !held.driver;
+}
+
+int check_fork_handler(void)
+{
+    sb_open_options options = SB_OPEN_OPTIONS_INIT;
+    sb_context *ctx;
+    char why[256] = "";
+    sb_status status;
+    int target = -1, right;
+    options.threads = 1;
+    do {
+        inject_arm(++target);
+        status = sb_open(&ctx, SB_ABI, "cpu", &options, why, sizeof why);
+        inject_disarm();
+        sb_close(ctx);
+    } while (injected_at() && strcmp(injected_at(), "pthread_atfork") != 0);
+    right = injected_at() && status == SB_ERR_SYSTEM && strstr(why, "fork") && nothing_held();
+    printf("a fork handler that is refused: %s, \"%s\"\n", sb_status_name(status), why);
+    return right;
+}
+
+/* In the child. Any request to the system would be refused, and seen. */
+static int is_left_alone(sb_context *ctx)
+{
+    const holdings before = held;
+    int right = 1;
+    inject_arm(0);
+    for (int i = 0; i < EACH_CALLS; i++) {
+        right &= each_call[i].call(ctx) == SB_ERR_BACKEND;
+        right &= strstr(sb_last_error(ctx), "opened before fork()") != NULL;
+    }
+    right &= strcmp(sb_context_backend(ctx), "cuda") == 0 && sb_context_threads(ctx) > 0;
+    sb_close(ctx);
+    right &= injected_at() == NULL;
+    return right && held.driver == before.driver && held.libraries == before.libraries &&
+           held.memory == before.memory - 2; /* the context, and the backend's state */
+}
+
+static int only_closes(sb_context *ctx)
+{
+    const holdings before = held;
+    inject_arm(0);
+    sb_close(ctx);
+    return injected_at() == NULL && held.driver == before.driver &&
+           held.libraries == before.libraries && held.memory == before.memory - 2;
+}
+
+static int child_lives(sb_context *ctx, int (*live)(sb_context *ctx))
+{
+    int status = 0;
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(60);
+        _exit(live(ctx) ? 0 : 1);
+    }
+    return child > 0 && waitpid(child, &status, 0) == child && status == 0;
+}
+
+int check_forked_cuda(void)
+{
+    sb_context *ctx;
+    int right;
+    if (sb_open(&ctx, SB_ABI, "cuda", NULL, NULL, 0) != SB_OK) return 0;
+    right = child_lives(ctx, is_left_alone) && child_lives(ctx, only_closes);
+    right &= sb_check(ctx, NULL) == SB_OK;
+    sb_close(ctx);
+    right &= nothing_held();
+    printf("cuda, in forked children: %d calls refused, the driver %s\n", EACH_CALLS,
+           right ? "left alone" : "NOT LEFT ALONE");
+    return right;
+}

@@ -1,0 +1,10 @@
+/* forked.h - see forked.c; each prints a line, and gives back whether it holds. */
+#ifndef SB_FORKED_H
+#define SB_FORKED_H
+
+/* Before any context has been opened. */
+int check_fork_handler(void);
+
+int check_forked_cuda(void);
+
+#endif
