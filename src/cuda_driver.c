@@ -25,6 +25,7 @@ static int find(void *library, const char *symbol, void *field)
 static const char *known_name(CUresult result)
 {
     switch (result) {
+    case CUDA_ERROR_NOT_INITIALIZED: return "CUDA_ERROR_NOT_INITIALIZED";
     case 34: return "CUDA_ERROR_STUB_LIBRARY";
     case 100: return "CUDA_ERROR_NO_DEVICE";
     case 803: return "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH";
@@ -51,8 +52,12 @@ static sb_status init(sb_cuda_driver *driver, sb_message *why)
 #undef SB_CUDA_FIND
     result = driver->Init(0);
     if (result == CUDA_SUCCESS) return SB_OK;
-    return sb_fail(why, SB_ERR_BACKEND, "the CUDA driver does not start: cuInit gave %s",
-                   sb_cuda_error(driver, result, text));
+    return sb_fail(why, SB_ERR_BACKEND, "the CUDA driver does not start: cuInit gave %s%s",
+                   sb_cuda_error(driver, result, text),
+                   result == CUDA_ERROR_NOT_INITIALIZED
+                       ? ", as in a child of fork() whose parent uses CUDA: start the child by "
+                         "exec (spawn), or fork first"
+                       : "");
 }
 
 sb_status sb_cuda_driver_load(sb_cuda_driver *driver, sb_message *why)

@@ -14,11 +14,12 @@
     const uint64_t sb_fatbin_##name##_size = 4;
 EMBEDDED(DEFINE)
 
-static int bad_rows;
+static int bad_rows, inherited;
 static int64_t *bad_word; /* the last pinned memory that was mapped */
 
 void *driver_library(void) { return &bad_rows; }
 void driver_reports_bad_rows(int yes) { bad_rows = yes; }
+void driver_is_inherited(void) { inherited = 1; }
 
 /* 2 is CUDA_ERROR_OUT_OF_MEMORY, 999 CUDA_ERROR_UNKNOWN. */
 #define REQUEST(result)                                                                            \
@@ -34,7 +35,7 @@ static CUresult cuInit(unsigned flags)
 {
     (void)flags;
     REQUEST(999);
-    return CUDA_SUCCESS;
+    return inherited ? CUDA_ERROR_NOT_INITIALIZED : CUDA_SUCCESS;
 }
 
 static CUresult cuGetErrorName(CUresult result, const char **name)

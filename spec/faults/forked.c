@@ -60,6 +60,15 @@ static int only_closes(sb_context *ctx)
            held.libraries == before.libraries && held.memory == before.memory - 2;
 }
 
+static int cannot_open(sb_context *ctx)
+{
+    sb_context *own;
+    char why[256] = "";
+    driver_is_inherited();
+    if (sb_open(&own, SB_ABI, "cuda", NULL, why, sizeof why) != SB_ERR_BACKEND) return 0;
+    return strstr(why, "fork()") != NULL && only_closes(ctx);
+}
+
 static int child_lives(sb_context *ctx, int (*live)(sb_context *ctx))
 {
     int status = 0;
@@ -76,7 +85,8 @@ int check_forked_cuda(void)
     sb_context *ctx;
     int right;
     if (sb_open(&ctx, SB_ABI, "cuda", NULL, NULL, 0) != SB_OK) return 0;
-    right = child_lives(ctx, is_left_alone) && child_lives(ctx, only_closes);
+    right = child_lives(ctx, is_left_alone) && child_lives(ctx, only_closes) &&
+            child_lives(ctx, cannot_open);
     right &= sb_check(ctx, NULL) == SB_OK;
     sb_close(ctx);
     right &= nothing_held();

@@ -43,6 +43,9 @@ void *nccl_symbol(const char *name);
 /* driver.c: kernels report bad rows from now on. */
 void driver_reports_bad_rows(int yes);
 
+/* driver.c: it no longer starts, as in a child of fork() whose parent uses it. */
+void driver_is_inherited(void);
+
 void *__real_malloc(size_t size);
 void __real_free(void *data);
 
