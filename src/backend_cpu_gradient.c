@@ -106,6 +106,7 @@ static void run_piece(void *shared, int64_t item)
         memset(grad_at(j, source, held), 0, (size_t)((end - held) * sb_itemsize(to->dtype)));
 }
 
+/* Of rows of at least one element. */
 static void plan(gradient_job *j)
 {
     int64_t width = j->to->width, split = j->call->launch.split;
@@ -128,6 +129,7 @@ sb_status sb_cpu_backward(sb_context *ctx, const sb_gradient *gradient, const sb
     status = sb_list_active(call, list, &actives, &ctx->error);
     if (status == SB_OK) status = sb_check_saved(call, gradient, list, actives, &ctx->error);
     if (status != SB_OK) return status;
+    if (gradient->width == 0) return SB_OK; /* an empty shard: nothing is written */
 
     /* Nothing fails from here on. */
     memset(active, 0, (size_t)call->rows);

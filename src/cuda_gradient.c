@@ -1,9 +1,9 @@
 /* cuda_gradient.c - gradients on a GPU: the launches of kernels/gradient.cu. */
 #include "backend_cuda.h"
+#include "cuda_plan.h"
 #include "det/gradient.h"
 
-#define BLOCK 128          /* threads, where the call does not say */
-#define THREAD_ELEMENTS 32 /* that a thread has on their way at once */
+#define BLOCK 128 /* threads, where the call does not say */
 
 /* As tools/kernel.sh embedded them. */
 extern const unsigned char sb_fatbin_gradient[];
@@ -54,6 +54,7 @@ static sb_cuda_gradient_args args_of(sb_context *ctx, const sb_gradient *gradien
     a.saved = sb_cuda_address(gradient->saved);
     a.token = sb_cuda_address(gradient->token);
     a.entropy = sb_cuda_address(gradient->entropy);
+    if (!a.in.logits) a.in.logits = a.saved; /* an empty shard's, which are not read: not null */
     a.width = gradient->width;
     a.row_stride = gradient->row_stride;
     a.batch_stride = gradient->batch_stride;
@@ -65,14 +66,12 @@ static sb_cuda_gradient_args args_of(sb_context *ctx, const sb_gradient *gradien
     return a;
 }
 
-/* One trip of a block's threads is a piece, unless the call says otherwise. */
 static sb_cuda_grid plan(sb_cuda_gradient_args *a, const sb_call *call)
 {
     sb_cuda_grid grid = { 0, call->launch.threads ? call->launch.threads : BLOCK, 0 };
-    a->piece = (int64_t)grid.threads * THREAD_ELEMENTS;
-    if (call->launch.split) a->piece = (a->width + call->launch.split - 1) / call->launch.split;
-    a->piece = (a->piece + 7) / 8 * 8;
-    a->pieces = (a->width + a->piece - 1) / a->piece;
+    const sb_cuda_pieces p = sb_cuda_pieces_of(a->width, call->launch.split, grid.threads);
+    a->piece = p.piece;
+    a->pieces = p.pieces;
     grid.blocks = call->rows * a->pieces;
     return grid;
 }

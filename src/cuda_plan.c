@@ -8,6 +8,7 @@
 #define RESIDENT 1536 /* threads of 40 registers that a multiprocessor holds */
 #define MANY 5        /* blocks a multiprocessor: from here on, rows fill the GPU by themselves */
 #define EAGER_BYTES (20 << 20)
+#define THREAD_ELEMENTS 32 /* of a gradient, that a thread has on their way at once */
 
 static int64_t ceil_of(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -136,6 +137,15 @@ void sb_cuda_plan_evenly(sb_cuda_plan *p, const sb_call *call)
     p->whole = p->work;
     p->split = 1;
     p->piece = ceil_of(call->in.vocab, SB_LEAF);
+}
+
+sb_cuda_pieces sb_cuda_pieces_of(int64_t width, int32_t split, int32_t threads)
+{
+    sb_cuda_pieces p = { (int64_t)threads * THREAD_ELEMENTS, 1 };
+    if (width == 0) return p;
+    if (split) p.piece = ceil_of(ceil_of(width, split), 8) * 8;
+    p.pieces = ceil_of(width, p.piece);
+    return p;
 }
 
 int64_t sb_cuda_blocks(const sb_cuda_plan *p) { return p->whole + (p->work - p->whole) * p->split; }

@@ -32,6 +32,15 @@ sb_cuda_plan sb_cuda_plan_of(int multiprocessors, int clusters, const sb_logprob
 /* The same without whole rows beside cut ones. */
 void sb_cuda_plan_evenly(sb_cuda_plan *p, const sb_call *call);
 
+/* How kernels/gradient.cu cuts rows of grad: elements of a piece, a multiple of 8; pieces of a row,
+ * a block each. An empty row is one piece, too: its block checks the row. */
+typedef struct sb_cuda_pieces {
+    int64_t piece, pieces;
+} sb_cuda_pieces;
+
+/* split: pieces that the call asks for, at most; 0: one trip of a block of so many threads each. */
+sb_cuda_pieces sb_cuda_pieces_of(int64_t width, int32_t split, int32_t threads);
+
 /* Rows of 16-bit logits whose alignment repeats every 8. */
 int sb_cuda_has_phases(const sb_call *call);
 

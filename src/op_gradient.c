@@ -67,7 +67,7 @@ static sb_status check_layout(sb_gradient *to, const sb_call *call, sb_message *
         return sb_fail(why, SB_ERR_SHAPE,
                        "grad's rows overlap (batch_stride %" PRId64 ", row_stride %" PRId64 ")",
                        to->batch_stride, to->row_stride);
-    if (to->grad == in->logits &&
+    if (to->grad && to->grad == in->logits &&
         (to->dtype != in->logits_dtype || to->row_stride != in->row_stride ||
          (!in->cu_seqlens && in->batch > 1 && to->batch_stride != in->batch_stride)))
         return sb_fail(why, SB_ERR_ARGUMENT,
@@ -77,14 +77,16 @@ static sb_status check_layout(sb_gradient *to, const sb_call *call, sb_message *
 
 static sb_status check_gradient(sb_gradient *to, const sb_call *call, sb_message *why)
 {
+    sb_status status;
     if (!is_float(to->dtype))
         return sb_fail(why, SB_ERR_DTYPE, "grad's dtype is %d: it takes SB_F32, SB_F16 or SB_BF16",
                        (int)to->dtype);
+    status = check_layout(to, call, why);
+    if (status != SB_OK || call->rows == 0) return status; /* of no rows pointers may be null */
     if (!to->token && !to->entropy)
         return sb_fail(why, SB_ERR_ARGUMENT, "neither token nor entropy has an upstream gradient");
-    if (call->rows > 0 && (!to->grad || !to->saved))
-        return sb_fail(why, SB_ERR_ARGUMENT, "%s is null", to->grad ? "saved" : "grad");
-    return check_layout(to, call, why);
+    if (!to->grad && to->width > 0) return sb_fail(why, SB_ERR_ARGUMENT, "grad is null");
+    return to->saved ? SB_OK : sb_fail(why, SB_ERR_ARGUMENT, "saved is null");
 }
 
 static sb_status backward(sb_context *ctx, const sb_gradient *gradient, const sb_batch *batch,

@@ -370,7 +370,8 @@ typedef struct sb_gradient {
                                  it does not depend on them */
     const float *entropy;     /* the same by each entropy; one of the two is not null */
     int64_t first, held;      /* the logits are a shard's, as for sb_partial (held: n), and grad's
-                                 rows have n elements where V is said above; 0, 0: all of V */
+                                 rows have n elements where V is said above; 0, 0: all of V. An
+                                 empty shard has held 0 and any other first: V, for one */
 } sb_gradient;
 
 /* The gradient of a loss with respect to the logits, from its derivatives by the outputs.

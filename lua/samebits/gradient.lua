@@ -95,7 +95,8 @@ local function describe_to_c(grad, batch)
   elseif in_place then c.row_stride = batch.c.row_stride end
   if n == 3 and grad.shape[1] > 1 then c.batch_stride = grad.strides[1]
   elseif in_place then c.batch_stride = batch.c.batch_stride end
-  c.first, c.held = batch.first, batch.held
+  -- First and held of 0 say all of V; an empty shard may begin anywhere.
+  c.first, c.held = batch.held > 0 and batch.first or batch.vocab, batch.held
   return c
 end
 

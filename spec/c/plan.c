@@ -1,5 +1,5 @@
-/* plan.c - every launch that the CUDA backend may choose covers every leaf once, within what its
- * kernels and a GPU take. */
+/* plan.c - every launch that the CUDA backend may choose covers every leaf, or every element of a
+ * gradient, once, within what its kernels and a GPU take. */
 #include "../../src/cuda_plan.h"
 
 #include <stdio.h>
@@ -30,6 +30,27 @@ static int launches(const sb_cuda_plan *p, int32_t dtype, int clusters)
     return sb_cuda_shared(p, dtype) <= (!row_warp ? 47u * 1024 : (uint32_t)SB_CUDA_MAX_SHARED);
 }
 
+/* Pieces of a gradient's rows: all of width, none of them empty but that of an empty row. */
+static int64_t wrong_pieces(int64_t *plans)
+{
+    static const int64_t widths[] = { 0, 1, 7, 8, 9, 1024, 4096, 4097, 50257, 151936, 1 << 20 };
+    static const int32_t splits[] = { 0, 1, 2, 7, 65536 }, threads[] = { 32, 128, 512 };
+    int64_t wrong = 0;
+    for (int i = 0; i < 11 * 5 * 3; i++) {
+        const int64_t width = widths[i % 11];
+        const int32_t split = splits[i / 11 % 5];
+        const sb_cuda_pieces p = sb_cuda_pieces_of(width, split, threads[i / 55]);
+        ++*plans;
+        if (p.piece > 0 && p.piece % 8 == 0 && p.pieces > 0 && p.pieces * p.piece >= width &&
+            (p.pieces == 1 || (p.pieces - 1) * p.piece < width) && (!split || p.pieces <= split))
+            continue;
+        if (wrong++ == 0)
+            printf("width %lld, split %d: %lld pieces of %lld; ", (long long)width, (int)split,
+                   (long long)p.pieces, (long long)p.piece);
+    }
+    return wrong;
+}
+
 int check_cuda_plans(void)
 {
     static const int64_t vocabs[] = { 1, 15, 17, 300, 1025, 32000, 50257, 151936, 262144, 1 << 20 };
@@ -38,7 +59,7 @@ int check_cuda_plans(void)
                                       792, 793, 800, 2048, 4096, 8184, 8185, 16384, 100003 };
     static const int32_t splits[] = { 0, 1, 2, 7, 16, 17, 65536 }, threads[] = { 0, 32, 96, 512 };
     static const int machines[][2] = { { 132, 16 }, { 108, 0 }, { 170, 8 }, { 16, 0 }, { 1, 16 } };
-    int64_t plans = 0, wrong = 0;
+    int64_t plans = 0, wrong = wrong_pieces(&plans);
     sb_logprob_out out;
     uint32_t set = 0;
     sb_call call;

@@ -299,17 +299,33 @@ static sb_status backward(scenario *s)
     return sb_logprob_backward(s->ctx, &gradient, &batch, &launch);
 }
 
-static sb_status bad_backward(scenario *s)
+/* A shard that holds no ids, and has no logits and no grad. Its rows are checked all the same. */
+static sb_status empty_backward(scenario *s)
+{
+    sb_batch batch = few_of();
+    sb_gradient gradient = SB_GRADIENT_INIT;
+    sb_launch launch = launch_of(s);
+    batch.logits = NULL;
+    gradient.first = FEW;
+    gradient.saved = s->saved;
+    gradient.token = temperatures;
+    return sb_logprob_backward(s->ctx, &gradient, &batch, &launch);
+}
+
+static sb_status with_bad_saved(scenario *s, sb_status (*call)(scenario *s))
 {
     sb_saved_row right = s->saved[2];
     sb_status status;
     s->saved[2].kind = 7;
     driver_reports_bad_rows(1);
-    status = backward(s);
+    status = call(s);
     driver_reports_bad_rows(0);
     s->saved[2] = right;
     return status;
 }
+
+static sb_status bad_backward(scenario *s) { return with_bad_saved(s, backward); }
+static sb_status bad_empty_backward(scenario *s) { return with_bad_saved(s, empty_backward); }
 
 /* Without tokens sums need room for them. */
 static sb_status divergence_of(scenario *s, const float *of_q)
@@ -528,6 +544,8 @@ static const struct step {
     { "sb_logprob of few logits", forward, SB_OK, NULL },
     { "sb_logprob_backward", backward, SB_OK, NULL },
     { "sb_logprob_backward of a bad record", bad_backward, SB_ERR_STATE, NULL },
+    { "sb_logprob_backward of no ids", empty_backward, SB_OK, NULL },
+    { "sb_logprob_backward of a bad record and no ids", bad_empty_backward, SB_ERR_STATE, NULL },
     { "sb_kl", divergence, SB_OK, NULL },
     { "sb_kl of a bad temperature", bad_divergence, SB_ERR_TEMPERATURE, NULL },
     { "sb_check", check_stream, SB_OK, NULL },

@@ -183,26 +183,43 @@ static int are_right_saved(const sb_batch *b, const sb_gradient *g, int64_t rows
     return 1;
 }
 
-static int is_right_gradient(const sb_gradient *g, const sb_batch *b, int64_t rows)
+static int is_right_gradient(const sb_gradient *g, const sb_batch *b, part held, int64_t rows)
 {
     if (g->size != sizeof *g || g->dtype < SB_F32 || g->dtype > SB_BF16) return 0;
-    if ((!g->token && !g->entropy) || g->batch_stride != 0) return 0;
-    if (g->width != 0 && g->width < b->vocab) return 0;
-    if (g->row_stride != 0 && g->row_stride < (g->width ? g->width : b->vocab)) return 0;
-    return rows == 0 || (g->saved && are_right_saved(b, g, rows));
+    if (g->batch_stride != 0 || (g->width != 0 && g->width < held.n)) return 0;
+    if (g->row_stride != 0 && g->row_stride < (g->width ? g->width : held.n)) return 0;
+    return rows == 0 || ((g->token || g->entropy) && g->saved && are_right_saved(b, g, rows));
 }
 
-/* What the forward call leaves, with a byte changed now and then. */
-static sb_saved_row *make_saved(source *s, const sb_batch *b, int64_t rows, int entropy)
+/* What is left of rows with the logits of one part alone, whose targets are absent. */
+static void save_part(sb_saved_row *saved, const sb_batch *b, part held, int64_t rows, int entropy)
 {
-    sb_saved_row *saved = array(rows, SAVED);
+    sb_moment_record *moments = array(rows, sizeof *moments);
+    sb_target_record *targets = array(rows, sizeof *targets);
     float *values = array(rows, 4);
     sb_logprob_out out = SB_LOGPROB_OUT_INIT;
-    if (saved) memset(saved, 0, (size_t)rows * SAVED);
     out.saved = saved;
     out.entropy = entropy ? values : NULL;
-    if (saved) sb_logprob(contexts[1], &out, b, NULL);
+    if (moments && targets && values &&
+        sb_partial_moments(contexts[1], moments, targets, b, held.first, held.n, NULL) == SB_OK) {
+        for (int64_t row = 0; row < rows; row++) {
+            targets[row].x = 0xff800000;
+            targets[row].owners = 1;
+        }
+        HOLDS(sb_finish_moments(contexts[1], &out, b, moments, targets, NULL) == SB_OK, "%s",
+              sb_last_error(contexts[1]));
+    }
+    free(moments);
+    free(targets);
     free(values);
+}
+
+/* The same with a byte changed now and then. */
+static sb_saved_row *make_saved(source *s, const sb_batch *b, part held, int64_t rows, int entropy)
+{
+    sb_saved_row *saved = array(rows, SAVED);
+    if (saved) memset(saved, 0, (size_t)rows * SAVED);
+    if (saved) save_part(saved, b, held, rows, entropy);
     if (saved && rows && byte(s) > 200) {
         uint8_t *bytes = (uint8_t *)&saved[byte(s) % rows];
         bytes[byte(s) % SAVED] = byte(s);
@@ -210,13 +227,13 @@ static sb_saved_row *make_saved(source *s, const sb_batch *b, int64_t rows, int 
     return saved;
 }
 
-static void try_backward(source *s, const options *o, sb_batch *batch, arrays *a)
+/* held: what the batch has logits of. */
+static void try_part(source *s, const options *o, sb_batch *batch, arrays *a, part held)
 {
-    const part all = { 0, batch->vocab };
     sb_gradient g = SB_GRADIENT_INIT;
     uint8_t choice = byte(s);
     float *token = make_numbers(s, a->rows, SB_F32), *entropy = make_numbers(s, a->rows, SB_F32);
-    sb_saved_row *saved = make_saved(s, batch, a->rows, choice % 2);
+    sb_saved_row *saved = make_saved(s, batch, held, a->rows, choice % 2);
     options only = *o;
     int64_t counts[OUTPUTS] = { 0, 0, 0 }, width;
     outputs out;
@@ -225,10 +242,10 @@ static void try_backward(source *s, const options *o, sb_batch *batch, arrays *a
     only.wanted = 1;
     g.size = struct_size(s, sizeof g);
     g.dtype = dtype(s, SB_F32, SB_BF16);
-    g.width = choice & 8 && batch->vocab > 0 && batch->vocab < 1 << 20
-                  ? batch->vocab + byte(s) % 9 - 1
-                  : 0;
-    width = g.width > 0 ? g.width : batch->vocab;
+    g.first = held.first;
+    g.held = held.n;
+    g.width = choice & 8 && held.n >= 0 && held.n < 1 << 20 ? held.n + byte(s) % 9 - 1 : 0;
+    width = g.width > 0 ? g.width : held.n;
     /* The last row's end is not written: rows follow each other without a gap. */
     g.row_stride = choice & 16 && width > 0 ? width - byte(s) / 250 : 0;
     g.token = choice & 2 ? token : NULL;
@@ -236,10 +253,10 @@ static void try_backward(source *s, const options *o, sb_batch *batch, arrays *a
     g.saved = saved;
     counts[0] = times(a->rows, width);
     if (counts[0] > 0 && g.dtype != SB_F32) counts[0] = (counts[0] + 1) / 2;
-    j.right = is_right_launch(&o->launch) && is_right_batch(batch, a->rows, all) &&
-              is_right_gradient(&g, batch, a->rows);
+    j.right = is_right_launch(&o->launch) && is_right_batch(batch, a->rows, held) &&
+              is_right_gradient(&g, batch, held, a->rows);
     if (times(counts[0], 4) < 0) j.right = a->rows == 0 && j.right;
-    if (j.right) guard_logits(batch, a, all);
+    if (j.right) guard_logits(batch, a, held);
     if (g.dtype == SB_F32 || (times(a->rows, width) % 2) == 0 || !j.right) {
         out = try_job(&j, &only, counts);
         free_outputs(&out);
@@ -247,6 +264,19 @@ static void try_backward(source *s, const options *o, sb_batch *batch, arrays *a
     free(token);
     free(entropy);
     free(saved);
+}
+
+static void try_backward(source *s, const options *o, sb_batch *batch, arrays *a)
+{
+    const part all = { 0, batch->vocab };
+    try_part(s, o, batch, a, all);
+}
+
+/* First and held of 0 would say all of V. */
+static void try_shard(source *s, const options *o, sb_batch *batch, arrays *a, part held)
+{
+    if (held.first == 0 && held.n == 0) held.first = batch->vocab;
+    try_part(s, o, batch, a, held);
 }
 
 /* ---- divergences -------------------------------------------------------------------------- */
@@ -348,9 +378,15 @@ int fuzz_rows(const uint8_t *data, size_t size)
     arrays a = { 0 };
     uint8_t choice = byte(&s);
     options o = options_of(&s);
+    part held;
     open_contexts();
-    make_batch(&s, &a, &batch, NULL);
-    tries[choice % 4](&s, &o, &batch, &a);
+    if (choice % 8 == 6) {
+        make_batch(&s, &a, &batch, &held);
+        try_shard(&s, &o, &batch, &a, held);
+    } else {
+        make_batch(&s, &a, &batch, NULL);
+        tries[choice % 4](&s, &o, &batch, &a);
+    }
     free_arrays(&a);
     return 0;
 }
