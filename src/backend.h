@@ -224,6 +224,10 @@ sb_extent sb_extent_of(const sb_call *call, int64_t b);
  * (room for every row) and actives may be null. Host arrays only. */
 sb_status sb_list_active(const sb_call *call, int64_t *active, int64_t *actives, sb_message *why);
 
+/* batch.c: packed, in device memory: without sequences there are no rows. Kernels look at
+ * cu_seqlens by sequence, and so see the rest. */
+sb_status sb_check_device_packed(int64_t batch, int64_t rows, sb_message *why);
+
 /* batch.c: packed: cu_seqlens [batch + 1] starts at 0, never falls, ends at rows. Host memory. */
 sb_status sb_check_cu_seqlens(const void *cu_seqlens, int32_t dtype, int64_t batch, int64_t rows,
                               sb_message *why);

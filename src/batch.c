@@ -27,6 +27,12 @@ static sb_status check_sequence_length(int64_t sequence, int64_t length, sb_mess
                    sequence, length);
 }
 
+sb_status sb_check_device_packed(int64_t batch, int64_t rows, sb_message *why)
+{
+    if (batch > 0 || rows == 0) return SB_OK;
+    return sb_fail(why, SB_ERR_SHAPE, "batch is 0, but there are %" PRId64 " rows", rows);
+}
+
 sb_status sb_check_cu_seqlens(const void *cu_seqlens, int32_t dtype, int64_t batch, int64_t rows,
                               sb_message *why)
 {
@@ -158,7 +164,8 @@ static sb_status check_shape(sb_call *call, int device_memory, sb_message *why)
                            (int)in->cu_seqlens_dtype);
         if (in->rows < 0) return sb_fail(why, SB_ERR_SHAPE, "rows is %" PRId64, in->rows);
         call->rows = in->rows;
-        status = device_memory ? SB_OK : check_cu_seqlens(in, why);
+        status = device_memory ? sb_check_device_packed(in->batch, in->rows, why)
+                               : check_cu_seqlens(in, why);
         if (status != SB_OK) return status;
     } else {
         if (in->time < 0) return sb_fail(why, SB_ERR_SHAPE, "time is %" PRId64, in->time);

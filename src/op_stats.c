@@ -58,7 +58,8 @@ static sb_status check_packed(sb_context *ctx, const sb_values *in)
         return sb_fail(&ctx->error, SB_ERR_DTYPE,
                        "cu_seqlens_dtype is %d: it takes SB_I32 or SB_I64",
                        (int)in->cu_seqlens_dtype);
-    if (ctx->backend->device_memory) return SB_OK;
+    if (ctx->backend->device_memory)
+        return sb_check_device_packed(in->batch, in->rows, &ctx->error);
     return sb_check_cu_seqlens(in->cu_seqlens, in->cu_seqlens_dtype, in->batch, in->rows,
                                &ctx->error);
 }

@@ -188,6 +188,28 @@ static sb_status bad_sums(scenario *s)
     return status;
 }
 
+/* No kernel has to look at these. */
+static sb_status rows_outside(scenario *s)
+{
+    const int32_t ends[1] = { 0 };
+    sb_batch batch = batch_of(NULL);
+    batch.batch = 0;
+    batch.rows = ROWS;
+    batch.cu_seqlens = ends;
+    return score(s, &batch, 1);
+}
+
+static sb_status values_outside(scenario *s)
+{
+    const int32_t ends[1] = { 0 };
+    sb_sums_out out = SB_SUMS_OUT_INIT;
+    sb_values values = SB_VALUES_INIT;
+    values.values = logits;
+    values.rows = ROWS;
+    values.cu_seqlens = ends;
+    return sb_sums(s->ctx, &out, &values, NULL);
+}
+
 /* On the device kernels have to find it first, and the host looks at copies then. */
 static sb_status bad_id(scenario *s)
 {
@@ -534,9 +556,11 @@ static const struct step {
     { "sb_logprob", all_rows, SB_OK, NULL },
     { "sb_logprob of a row list", listed_rows, SB_OK, NULL },
     { "sb_logprob of a bad id", bad_id, SB_ERR_ID, NULL },
+    { "sb_logprob of rows in no sequence", rows_outside, SB_ERR_SHAPE, NULL },
     { "sb_compare", compare, SB_OK, NULL },
     { "sb_sums", sums, SB_OK, NULL },
     { "sb_sums of bad cu_seqlens", bad_sums, SB_ERR_SHAPE, NULL },
+    { "sb_sums of values in no sequence", values_outside, SB_ERR_SHAPE, NULL },
     { "sb_logprob with entropy", entropy, SB_OK, NULL },
     { "sb_logprob_ids", several_ids, SB_OK, NULL },
     { "sb_logprob_ids of a bad id", bad_several, SB_ERR_ID, NULL },
