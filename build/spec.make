@@ -126,6 +126,7 @@ GENERATED += $(OBJDIR)/log2.o
 GENERATED += $(OBJDIR)/main.o
 GENERATED += $(OBJDIR)/plan.o
 GENERATED += $(OBJDIR)/records.o
+GENERATED += $(OBJDIR)/records1.o
 GENERATED += $(OBJDIR)/results.o
 GENERATED += $(OBJDIR)/rows.o
 GENERATED += $(OBJDIR)/score.o
@@ -157,6 +158,7 @@ OBJECTS += $(OBJDIR)/log2.o
 OBJECTS += $(OBJDIR)/main.o
 OBJECTS += $(OBJDIR)/plan.o
 OBJECTS += $(OBJDIR)/records.o
+OBJECTS += $(OBJDIR)/records1.o
 OBJECTS += $(OBJDIR)/results.o
 OBJECTS += $(OBJDIR)/rows.o
 OBJECTS += $(OBJDIR)/score.o
@@ -273,6 +275,9 @@ $(OBJDIR)/main.o: ../spec/c/main.c
 $(OBJDIR)/plan.o: ../spec/c/plan.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/records.o: ../spec/c/records.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/score.o: ../spec/c/score.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -294,7 +299,7 @@ $(OBJDIR)/call.o: ../spec/fuzz/call.c
 $(OBJDIR)/conventional.o: ../spec/fuzz/conventional.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/records.o: ../spec/fuzz/records.c
+$(OBJDIR)/records1.o: ../spec/fuzz/records.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/results.o: ../spec/fuzz/results.c

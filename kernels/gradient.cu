@@ -124,7 +124,7 @@ SB_DET void set_gradient_block(const sb_cuda_gradient_args &a, gradient_block *b
     }
     const sb_row constants = constants_of(in, r.tau);
     const sb_saved saved = ((const sb_saved *)a.saved)[row];
-    const sb_fault fault = sb_saved_fault(&saved, sb_bits32(constants.c), OF & SB_OF_ENTROPY);
+    const sb_fault fault = sb_saved_fault(&saved, &constants, OF & SB_OF_ENTROPY);
     if (fault != SB_RECORD_FINE) {
         if (reports) report(in, SB_BAD_RECORD + fault, row);
         return;

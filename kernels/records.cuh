@@ -24,11 +24,11 @@ SB_DET sb_fault merge_fault(const sb_moments &m, const sb_target &t, uint32_t c)
 
 SB_DET sb_fault finish_fault(const sb_state &s, const sb_target &t, const sb_row &row)
 {
-    return sb_finish_fault(&s, &t, sb_bits32(row.c));
+    return sb_finish_fault(&s, &t, &row);
 }
 SB_DET sb_fault finish_fault(const sb_moments &m, const sb_target &t, const sb_row &row)
 {
-    return sb_moments_finish_fault(&m, &t, sb_bits32(row.c));
+    return sb_moments_finish_fault(&m, &t, &row);
 }
 
 SB_DET void merge_into(sb_state *into, const sb_state &from) { sb_state_merge(into, &from); }

@@ -72,6 +72,10 @@ static sb_status name_fault(sb_fault fault, place at, const record *r, uint32_t 
                        (unsigned)t->owners);
     default: break; /* SB_FAULT_TARGET */
     }
+    if (s->J != SB_J_EMPTY && !sb_is_poison(sb_float(t->x)))
+        return sb_fail(why, SB_ERR_STATE,
+                       "%s: the target's logit (%08x) is larger than any that such a state holds",
+                       where, (unsigned)t->x);
     return sb_fail(why, SB_ERR_STATE,
                    "%s: the target's logit (%08x) is not among those of a state that is %s", where,
                    (unsigned)t->x, s->J == SB_J_EMPTY ? "empty" : "not poisoned");
@@ -100,11 +104,10 @@ sb_status sb_check_finish(const sb_call *call, const sb_records *records, const 
         place at = { active[i], NO_SHARD };
         sb_row row = sb_row_of(sb_temperature_at(call, at.row));
         record r = record_at(records, at.row);
-        uint32_t c = sb_bits32(row.c);
-        sb_fault fault = records->moments ? sb_moments_finish_fault(&r.m, &r.t, c)
-                                          : sb_finish_fault(&r.m.sum, &r.t, c);
+        sb_fault fault = records->moments ? sb_moments_finish_fault(&r.m, &r.t, &row)
+                                          : sb_finish_fault(&r.m.sum, &r.t, &row);
         if (fault != SB_RECORD_FINE)
-            status = name_fault(fault, at, &r, c,
+            status = name_fault(fault, at, &r, sb_bits32(row.c),
                                 sb_int_at(call->in.ids, call->in.ids_dtype, at.row), why);
     }
     return status;
@@ -120,7 +123,7 @@ sb_status sb_check_saved(const sb_call *call, const sb_gradient *gradient, const
         sb_saved saved;
         memcpy(&saved, (const char *)gradient->saved + active[i] * (int64_t)sizeof saved,
                sizeof saved);
-        fault = sb_saved_fault(&saved, sb_bits32(row.c), gradient->entropy != NULL);
+        fault = sb_saved_fault(&saved, &row, gradient->entropy != NULL);
         if (fault == SB_FAULT_C)
             status = sb_fail(why, SB_ERR_STATE,
                              "row %" PRId64 ": the saved record is of another temperature: c is "

@@ -469,14 +469,15 @@ SB_API sb_status sb_merge(sb_context *ctx, sb_state_record *states, sb_target_re
  * Entropy is not among them, whose records do not hold what it needs: SB_ERR_ARGUMENT says so.
  *
  * Errors: as sb_logprob; then SB_ERR_STATE names the first row whose records no shards give, whose
- * c is not its temperature's, or whose id does not lie in exactly one of the merged shards. */
+ * c is not its temperature's, whose id does not lie in exactly one of the merged shards, or whose
+ * state cannot hold the target's logit: what is finished is never above 0. */
 SB_API sb_status sb_finish(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
                            const sb_state_record *states, const sb_target_record *targets,
                            const sb_launch *launch);
 
 /* The three calls for records with moments, as those above: sb_finish_moments gives all that
  * sb_logprob does, entropy and what it saves among it. SB_ERR_STATE names moments that no shard
- * gives, too. */
+ * gives, too, and a target's logit above the largest one. */
 SB_API sb_status sb_partial_moments(sb_context *ctx, sb_moment_record *moments,
                                     sb_target_record *targets, const sb_batch *batch,
                                     int64_t first, int64_t n, const sb_launch *launch);

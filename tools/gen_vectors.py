@@ -970,8 +970,27 @@ def shards_file():
         out.add("state", state)
         for i, x, logprob, lse in sorted(finished):
             out.add("record", i, x, logprob)
+        if merged.J not in (0, ref.POISON_J):
+            largest_target(merged, [ref.decode(b, dtype) for b in row], k)
         out.add("lse", lse, "-")
         out.add("end")
+
+    def largest_target(state, row, k):
+        """Neighbours: a logit that may be a target's beside the state, and one that may not."""
+        def encoding(key):
+            return ref.bits32(ref.of_order_key(key))
+        low, high = ref.order_key(max(row)), ref.order_key(3e38)
+        if ref.can_hold(state, ref.of_order_key(high), k):
+            return                                      # saturated
+        while high - low > 1:
+            middle = (low + high) // 2
+            if ref.can_hold(state, ref.of_order_key(middle), k):
+                low = middle
+            else:
+                high = middle
+        logprob, _ = ref.finish_records(state, (encoding(low), 1), k)
+        out.add("limit", "%08x" % encoding(low), hex_of(ref.bits32(logprob), "f32"),
+                "%08x" % encoding(high))
 
     def cuts_of(vocab, shards):
         return sorted(16 * draws.below(vocab // 16 + 1) for _ in range(shards - 1))

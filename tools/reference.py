@@ -292,13 +292,19 @@ def lg_of_state(state):
     return e + 32 * (state.J - 1) - 24 - 2 ** 22, F
 
 
-def lg_of_target(x, k):
-    """Finish, Target's term, (ey, Fy): log2 of the target's term, from its logit alone."""
+def target_term(x, k):
+    """Finish, Target's term, (p, n): p * 2^n, from the target's logit alone."""
     x = clamp(x, k.lim)
     z = fma32(x, k.c, MAGIC)
     n = z - MAGIC
-    e, F = lg(exp2_poly(fma32(x, k.c, -n)))
-    return e + int(n), F
+    return exp2_poly(fma32(x, k.c, -n)), int(n)
+
+
+def lg_of_target(x, k):
+    """Finish, Target's term, (ey, Fy): log2 of the target's term."""
+    p, n = target_term(x, k)
+    e, F = lg(p)
+    return e + n, F
 
 
 def finish_lse(state, k):
@@ -468,10 +474,7 @@ def halved(u):
 
 def term(x, k):
     """Finish, Target's term: g of lg(p), e and F."""
-    x = clamp(x, k.lim)
-    n = fma32(x, k.c, MAGIC) - MAGIC
-    p = exp2_poly(fma32(x, k.c, -n))
-    g, _ = halved(p)
+    g, _ = halved(target_term(x, k)[0])
     e, F = lg_of_target(x, k)
     return g, e, F
 
@@ -661,13 +664,33 @@ def merge_records(records):
     return merged, (x, owners)
 
 
+def exceeds(x, state, k):
+    """Shards and state bytes: whether the term of x, which is finite, is more than the sum."""
+    p, n = target_term(x, k)
+    m, up = int(p * 2.0 ** 24), n - 24 - (32 * (state.J - 1) - 24 - 2 ** 22)
+    T = sum(d << 32 * i for i, d in enumerate(state.digits))
+    return m << up > T if up >= 0 else m > T << -up
+
+
+def can_hold(state, x, k):
+    """Shards and state bytes: whether a target's logit may be one of those of a state."""
+    if is_poison(x):
+        return state.J == POISON_J
+    if x == -INF or state.J == POISON_J:
+        return True
+    return state.J != 0 and not exceeds(x, state, k)
+
+
 def finish_records(state, target, k):
     """Shards and state bytes: (logprob, lse) of a whole row as fp32 values."""
+    x = from_bits32(target[0])
     if bits32(state.c) != bits32(k.c):
         raise ValueError("a state of another temperature")
     if target[1] != 1:
         raise ValueError("%d owners" % target[1])
-    return finish_logprob(state, from_bits32(target[0]), k), finish_lse(state, k)
+    if not can_hold(state, x, k):
+        raise ValueError("a state that does not hold a target's logit of %r" % x)
+    return finish_logprob(state, x, k), finish_lse(state, k)
 
 
 # --- Kept sets and the order of ids -------------------------------------------------------------

@@ -148,6 +148,30 @@ local function check_batch(ctx, case)
   end
 end
 
+-- Whole records with target's logits that the row need not hold: the largest that is finished, and
+-- the next one, which is refused.
+local function check_limit(ctx, case, states, batch)
+  local function finish(x)
+    local bytes = {}
+    for byte in target_bytes(x):gmatch "%x%x" do bytes[#bytes + 1] = byte end
+    local targets, lost = tensor.from_bits(bytes, "uint8"):view(1, #bytes):to(ctx.device)
+    if not targets then return nil, lost end
+    return ctx:finish({ states = states, targets = targets }, batch, { outputs = { "token" } })
+  end
+  local out, why = in_memory(finish(case.limit.x))
+  if not out then return why end
+  if hex(out.token, 0) ~= case.limit.bits then
+    return ("logprob of the logit %s: expected %s, got %s"):format(case.limit.x, case.limit.bits,
+                                                                   hex(out.token, 0))
+  end
+  local ok, message = pcall(finish, case.limit.refused)
+  if ok then return ("the target's logit %s: expected an error, got none"):format(
+    case.limit.refused) end
+  if not tostring(message):find("(" .. case.limit.refused .. ") is larger", 1, true) then
+    return "expected an error about the target's logit, got: " .. tostring(message)
+  end
+end
+
 -- A row cut into shards, for each of its targets: every record, the merged ones, the results.
 local function check_shards(ctx, case)
   for _, target in ipairs(case.records) do
@@ -176,6 +200,8 @@ local function check_shards(ctx, case)
         return ("%s of id %d: expected %s, got %s"):format(name, target.id, want, hex(t, 0))
       end
     end
+    local wrong = case.limit and check_limit(ctx, case, merged.states, batch)
+    if wrong then return wrong end
   end
 end
 

@@ -239,6 +239,11 @@ function KEYS.record(case, text)
   case.records[#case.records + 1] = { id = tonumber(words[1]), x = words[2], bits = words[3] }
 end
 
+function KEYS.limit(case, text)
+  local words = split(text)
+  case.limit = { x = words[1], bits = words[2], refused = words[3] }
+end
+
 function KEYS.kept(case, text) case.kept = case.kept or {}; append(case.kept, split(text)) end
 
 function KEYS.entry(case, text)

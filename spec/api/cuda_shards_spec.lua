@@ -154,6 +154,21 @@ describe("shards on a GPU,", function()
       works()
     end)
 
+    it("a target's logit that the state cannot hold is named, or its row becomes NaN", function()
+      local bad = ctx:merge(damaged("targets", { 1, 3, 0, 0x42c80000 })) -- 100
+      says(misuse(function() ctx:finish(bad, whole_batch()) end),
+           "row 3: the target's logit (42c80000) is larger than any that such a state holds")
+      local out = assert(ctx:finish(bad, whole_batch(), { check = false }))
+      says(misuse(function() ctx:check() end), "row 3: the target's logit is not among those")
+      for _, name in ipairs { "token", "lse" } do
+        local expected = hex.of(want[name])
+        expected[4] = NAN
+        assert.same(expected, hex.of(assert(out[name]:to "cpu")), name)
+      end
+      assert.equal(NAN, out.sequence:bits()[1])
+      works()
+    end)
+
     it("bad ids and temperatures: named at once, or records that are refused", function()
       for _, split in ipairs { 1, 3 } do
         local cut = shards.shard(spec, 0, CUT)

@@ -286,6 +286,13 @@ describe("the calls of samebits.h for shards", function()
     assert.equal(states, bytes_of(a.states))
     assert.equal(targets, bytes_of(a.targets))
 
+    assert.equal(0, tonumber(merge(both(a))), last_error())
+    a.targets[1].x = 0x42c80000 -- 100, where no logit is above 16
+    refused("SB_ERR_STATE", "row 1: the target's logit (42c80000) is larger than any", finish(a))
+    for _, name in ipairs { "token", "lse", "sequence", "count" } do
+      assert.is_true(untouched(a[name]), name)
+    end
+
     a.states[2].J = 5
     refused("SB_ERR_STATE", "row 0: id 3 lies in 0 of", (function()
       a.targets[0].owners, a.targets[0].x = 0, 0

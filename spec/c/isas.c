@@ -7,34 +7,10 @@
 
 #include "cpu.h"
 #include "det/moments.h"
+#include "logits.h"
 #include "spec.h"
 
 #define MOST 5000
-
-static float uniform(uint64_t *seed) { return (float)(next_random(seed) >> 40) * 0x1p-24f; }
-
-static float make_logit(uint64_t *seed, int kind)
-{
-    float u = uniform(seed) + uniform(seed) + uniform(seed) + uniform(seed) - 2.0f;
-    switch (kind) {
-    case 0: return u * 5.0f;
-    case 1: return u * 100.0f + 1000.0f;
-    case 2: return next_random(seed) % 4 ? -__builtin_inff() : u * 5.0f;
-    case 3: return next_random(seed) % 64 ? -3.4028234663852886e38f : u;
-    case 4: return u * 3e6f;
-    case 5: return next_random(seed) % 1000 ? u * 8.0f : 30.0f * (float)(next_random(seed) % 40);
-    case 6: return sb_float((uint32_t)next_random(seed)); /* any encoding: NaN within some rows */
-    case 7: {
-        float x = sb_float((uint32_t)next_random(seed));
-        return sb_is_poison(x) ? -0.0f : x;
-    }
-    case 8: return next_random(seed) % 3000 ? u : __builtin_inff();
-    case 9: return -__builtin_inff();
-    case 10: return next_random(seed) % 3000 ? u * 5.0f : sb_float(0xffc00000u);
-    case 11: return next_random(seed) % 800 ? -__builtin_inff() : sb_float(0x7fc00000u);
-    default: return u * 1e-3f - 4000.0f;
-    }
-}
 
 /* Containers of the same values: the encodings' upper half as bf16, and as fp16 what that is when
  * read as fp16. m: what the logits are added to; the scalar path's result comes back in it. */
@@ -66,7 +42,7 @@ int check_isas_leaves(void)
     for (int round = 0; round < 3000; round++) {
         int64_t n = 1 + (int64_t)(next_random(&seed) % (round % 8 ? 600 : MOST));
         size_t offset = next_random(&seed) % 8;
-        int kind = round % 13, dtype = (int)(next_random(&seed) % 3);
+        int kind = round % LOGIT_KINDS, dtype = (int)(next_random(&seed) % 3);
         sb_row row = sb_row_of(taus[next_random(&seed) % 7]);
         sb_moments start, state;
         sb_moments_init(&start, row.c);

@@ -25,6 +25,8 @@ static const struct check {
     { "fpmode", "a caller's rounding mode, FTZ and DAZ change nothing and are put back",
       check_fpmode },
     { "vectors", "golden vectors that the API does not reach", check_vectors },
+    { "record-targets", "no record of a row is refused, and none gives a logprob above 0",
+      check_record_targets },
     { "cuda-plans", "every launch of the cuda backend covers a row once, within limits",
       check_cuda_plans },
     { "contexts", "contexts used from many threads at once", check_contexts },

@@ -16,6 +16,7 @@ int check_accumulator_window(void);
 int check_sum_order(void);
 int check_isas_leaves(void);
 int check_fpmode(void);
+int check_record_targets(void);
 int check_cuda_plans(void);
 int check_contexts(void);
 int check_turns(void);

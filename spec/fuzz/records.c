@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+__extension__ typedef unsigned __int128 sum;
+
 enum { EMPTY = 0, POISON = 0x7fffffff, FIRST = 65536, LAST = 196608 };
 
 static float float_of(uint32_t bits)
@@ -27,6 +29,32 @@ record record_at(const sb_state_record *states, const sb_target_record *targets,
     memcpy(&r.state, (const char *)states + i * (int64_t)sizeof r.state, sizeof r.state);
     memcpy(&r.target, (const char *)targets + i * (int64_t)sizeof r.target, sizeof r.target);
     return r;
+}
+
+term term_of(float x, uint32_t c_bits)
+{
+    static const float coefficients[] = { 0x1.44138ap-13f,
+                                          0x1.5f0890p-10f,
+                                          0x1.3b2a54p-7f,
+                                          0x1.c6af6cp-5f,
+                                          0x1.ebfbe0p-3f,
+                                          0x1.62e430p-1f,
+                                          1.0f };
+    const float magic = 12582912.0f, c = float_of(c_bits);
+    float lim = 0x1p21f / c, z, n, r, p = coefficients[0];
+    uint32_t bits;
+    int exponent;
+    term t;
+    memcpy(&bits, &lim, 4);
+    lim = float_of(bits & 0xffff0000);
+    x = fminf(fmaxf(x, -lim), lim);
+    z = fmaf(x, c, magic);
+    n = z - magic;
+    r = fmaf(x, c, -n);
+    for (int i = 1; i < 7; i++) p = fmaf(p, r, coefficients[i]);
+    t.m = (uint32_t)ldexpf(frexpf(p, &exponent), 24);
+    t.e = exponent - 24 + (int32_t)n;
+    return t;
 }
 
 static uint64_t digit(source *s)
@@ -100,12 +128,23 @@ int is_mergeable(const record *r, uint32_t c)
     return is_state(&r->state) && r->state.c == c && (r->target.owners || !r->target.x);
 }
 
+/* Whether the term is more than the sum, both exactly. */
+static int is_above(term t, const sb_state_record *s)
+{
+    const sum all = (sum)s->l[0] + ((sum)s->l[1] << 32) + ((sum)s->l[2] << 64);
+    const int32_t up = t.e - (32 * ((int32_t)s->J - 1) - 24 - 4194304);
+    if (up >= 0) return up > 104 || (sum)t.m << up > all; /* a sum is below 2^125 */
+    if (up <= -24) return 0;                              /* and at least 1 */
+    return t.m >> -up > all || (t.m >> -up == all && t.m << (32 + up) != 0);
+}
+
 int is_finishable(const record *r, uint32_t c)
 {
     float x = float_of(r->target.x);
     if (!is_mergeable(r, c) || r->target.owners != 1) return 0;
     if (isnan(x) || x == INFINITY) return r->state.J == POISON;
-    return x == -INFINITY || r->state.J != EMPTY;
+    if (x == -INFINITY || r->state.J == POISON) return 1;
+    return r->state.J != EMPTY && !is_above(term_of(x, c), &r->state);
 }
 
 /* l[k] is the digit J - 1 + k. */

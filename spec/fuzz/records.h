@@ -14,6 +14,15 @@ typedef struct record {
 /* The bits of c that a temperature gives. */
 uint32_t c_of(float temperature);
 
+/* m * 2^e, m below 2^24. */
+typedef struct term {
+    uint32_t m;
+    int32_t e;
+} term;
+
+/* The term of a finite logit, where c has these bits. */
+term term_of(float x, uint32_t c);
+
 /* Mostly one of a row whose c has these bits; owned: that holds the target. */
 record make_record(source *s, uint32_t c, int owned);
 

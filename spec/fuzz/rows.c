@@ -164,6 +164,16 @@ static sb_status call_backward(const job *j, sb_context *ctx, const outputs *o,
     return sb_logprob_backward(ctx, &gradient, j->batch, launch);
 }
 
+/* That the largest logit's term is no more than the sum. */
+static int is_in_sum(const sb_saved_row *r, uint32_t c)
+{
+    float best;
+    term t;
+    memcpy(&best, &r->best, 4);
+    t = term_of(best, c);
+    return t.e - r->e < 100 && ldexp(t.m, t.e - r->e) <= r->g;
+}
+
 /* As docs/numerics.md has it, section "Gradients". */
 static int is_right_saved(const sb_saved_row *r, uint32_t c, int entropy)
 {
@@ -171,7 +181,8 @@ static int is_right_saved(const sb_saved_row *r, uint32_t c, int entropy)
     if (r->kind == 3) return 1;
     if (!(r->g > 0.70 && r->g < 1.42) || r->e > 1 << 22 || r->e < -(1 << 22)) return 0;
     if (!entropy) return 1;
-    return r->kind == 2 && r->h2 >= 0 && r->h2 < 64 && (r->best & 0x7f800000) != 0x7f800000;
+    return r->kind == 2 && r->h2 >= 0 && r->h2 < 64 && (r->best & 0x7f800000) != 0x7f800000 &&
+           is_in_sum(r, c);
 }
 
 static int are_right_saved(const sb_batch *b, const sb_gradient *g, int64_t rows)

@@ -283,6 +283,9 @@ static void try_finish(source *s)
                            &o.launch);
         check_refusal(status, right, contexts[i]);
         check_place(contexts[i], status, where);
+        for (int64_t row = 0; status == SB_OK && r->out.token && row < a.rows; row++)
+            HOLDS(!(r->out.token[row] > 0), "row %lld: %.9g", (long long)row,
+                  (double)r->out.token[row]);
         HOLDS(status == SB_OK ? same_results(&first, r) : untouched(r), "isa %s",
               sb_context_isa(contexts[i]));
         free_results(&again);

@@ -57,6 +57,14 @@ local function of_backend(at)
     return misuse(function() finish(bad) end)
   end
 
+  -- The whole records; the target's logit of row 0 is so many encodings above its largest logit.
+  local function with_target(above)
+    local moments, targets = assert(whole.moments:to "cpu"), assert(whole.targets:to "cpu"):clone()
+    local largest = ffi.cast("const uint32_t *", moments.ptr)[56 / 4] - 2 ^ 31 -- positive: its bits
+    ffi.cast("uint32_t *", targets.ptr)[0] = largest + above
+    return { moments = whole.moments, targets = assert(targets:to(device)) }
+  end
+
   it("begin with the records without, on " .. at.name, function()
     local plain = assert(ctx:partial(samebits.batch(spec):to(device)))
     assert.same({ R, 64 }, whole.moments.shape)
@@ -96,7 +104,27 @@ local function of_backend(at)
     assert.same_bits(assert(ctx:merge(list)).moments, whole.moments)
   end)
 
+  it("are refused beside a target, and with a largest logit, that they cannot hold, on " .. at.name,
+     function()
+    assert(finish(with_target(0)))
+    -- One that the sum alone would not tell from it.
+    says(misuse(function() finish(with_target(1)) end),
+         "row 0: the target's logit (41", "is larger than any that such a state holds")
+    says(finish_damaged({ 0, 56, 0xc2c80000 }), "row 0: the moments (", "largest logit c2c80000")
+  end)
+
   if at.backend == "cuda" then
+    it("become NaN with such a target, unchecked, on " .. at.name, function()
+      local outputs = { outputs = { "token", "lse", "entropy", "saved", "sequence" },
+                        check = false }
+      local out = assert(finish(with_target(1), outputs))
+      says(misuse(function() ctx:check() end), "row 0: the target's logit is not among those")
+      for _, name in ipairs { "token", "lse", "entropy", "sequence" } do
+        assert.equal("7fc00000", hex.of(assert(out[name]:to "cpu"))[1], name)
+      end
+      assert.equal(("00"):rep(32), table.concat(assert(out.saved:to "cpu"):bits()[1]))
+    end)
+
     it("are reported by kernels, too, on " .. at.name, function()
       local bad = shards.placed(at, damaged(list[1], { 1, 60, 1 }))
       local merged = assert(ctx:merge({ bad, list[2], list[3] }, { check = false }))

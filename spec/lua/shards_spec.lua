@@ -298,6 +298,8 @@ describe("records of shards", function()
           if offset ~= 4 then put(r.states, 1, offset, 0) end
         end
       end), "row 1", "a state that is empty")
+      says(words(function(r) put(r.targets, 3, 0, 0x42c80000) end),
+           "row 3: the target's logit (42c80000) is larger than any that such a state holds")
     end)
 
     it("records of other rows, and what are none", function()

@@ -276,6 +276,13 @@ backends.each(function(at)
       other = { logits = spec.batch.logits, ids = { 5, 6 }, temperature = { 1, 0.5 } }
       says(words(other), "row 1", "another temperature", "4038aa3b, not 3fb8aa3b")
       says(words(spec.batch, LOSSES[2], { "saved" }), "row 0", "no entropy")
+      local forged = assert(assert(ctx:logprob(batch, {
+        outputs = { "saved", "entropy" } })).saved:to "cpu"):clone()
+      ffi.cast("uint32_t *", forged.ptr + 32)[3] = 0x42c80000 -- 100 as row 1's largest logit
+      says(misuse(function()
+        ctx:backward(batch, { saved = assert(forged:to(device)),
+                              entropy = assert(spec.entropy:to(device)) })
+      end), "row 1", "no active row leaves such a saved record")
       local bad = at.batch { logits = spec.batch.logits, ids = { 5, 40 } }
       local saved = assert(ctx:logprob(batch, { outputs = { "saved" } })).saved
       says(misuse(function()

@@ -51,6 +51,13 @@ SB_DET sb_mantissa sb_target_mantissa(float x, const sb_row *row)
     return target;
 }
 
+/* Whether a logit's term exceeds a sum: never that of a row with this logit, cut as it is
+ * (docs/numerics.md, proof P3). */
+SB_DET int sb_exceeds(sb_mantissa term, sb_mantissa sum)
+{
+    return term.e != sum.e ? term.e > sum.e : term.m > sum.m;
+}
+
 /* From the logarithms of the target's term and of the sum. */
 SB_DET float sb_logprob_of(sb_lg target, sb_lg sum, const sb_row *row)
 {

@@ -63,16 +63,24 @@ SB_DET sb_fault sb_merge_fault(const sb_state *s, const sb_target *t, uint32_t c
     return t->owners == 0 && t->x != 0 ? SB_FAULT_LOGIT : SB_RECORD_FINE;
 }
 
-/* The records of an active row whose c has these bits. */
-SB_DET sb_fault sb_finish_fault(const sb_state *s, const sb_target *t, uint32_t c)
+/* Whether x, which is finite, is too large to be among the logits of this state. */
+SB_DET int sb_state_lacks(const sb_state *s, float x, const sb_row *row)
 {
-    sb_fault fault = sb_merge_fault(s, t, c);
+    if (sb_state_is_nan(s)) return s->J == SB_J_EMPTY;
+    return sb_exceeds(sb_target_mantissa(x, row), sb_sum_mantissa(s));
+}
+
+/* The records of an active row. */
+SB_DET sb_fault sb_finish_fault(const sb_state *s, const sb_target *t, const sb_row *row)
+{
+    sb_fault fault = sb_merge_fault(s, t, sb_bits32(row->c));
     float x = sb_float(t->x);
+    int lacking;
     if (fault != SB_RECORD_FINE) return fault;
     if (t->owners != 1) return SB_FAULT_OWNERS;
-    if (sb_is_poison(x) ? s->J != SB_J_POISON : !sb_is_absent(x) && s->J == SB_J_EMPTY)
-        return SB_FAULT_TARGET;
-    return SB_RECORD_FINE;
+    if (sb_is_absent(x)) return SB_RECORD_FINE;
+    lacking = sb_is_poison(x) ? s->J != SB_J_POISON : sb_state_lacks(s, x, row);
+    return lacking ? SB_FAULT_TARGET : SB_RECORD_FINE;
 }
 
 SB_DET sb_fault sb_moments_merge_fault(const sb_moments *m, const sb_target *t, uint32_t c)
@@ -81,10 +89,14 @@ SB_DET sb_fault sb_moments_merge_fault(const sb_moments *m, const sb_target *t, 
     return fault == SB_RECORD_FINE ? sb_merge_fault(&m->sum, t, c) : fault;
 }
 
-SB_DET sb_fault sb_moments_finish_fault(const sb_moments *m, const sb_target *t, uint32_t c)
+/* The largest logit is in the sum, and the target's is not above it. */
+SB_DET sb_fault sb_moments_finish_fault(const sb_moments *m, const sb_target *t, const sb_row *row)
 {
-    const sb_fault fault = sb_moments_fault(m);
-    return fault == SB_RECORD_FINE ? sb_finish_fault(&m->sum, t, c) : fault;
+    sb_fault fault = sb_moments_fault(m);
+    if (fault == SB_RECORD_FINE) fault = sb_finish_fault(&m->sum, t, row);
+    if (fault != SB_RECORD_FINE || sb_state_is_nan(&m->sum)) return fault;
+    if (sb_state_lacks(&m->sum, sb_of_order_key(m->best), row)) return SB_FAULT_MOMENTS;
+    return sb_order_key(sb_float(t->x)) > m->best ? SB_FAULT_TARGET : SB_RECORD_FINE;
 }
 
 SB_DET void sb_target_merge(sb_target *into, const sb_target *from)

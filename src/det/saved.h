@@ -77,18 +77,26 @@ SB_DET sb_saved sb_finish_saved_moments(const sb_moments *m, const sb_row *row)
     return sb_saved_moments(m, sb_log2_parts(sum.m, sum.e), row);
 }
 
-/* Of an active row whose c has these bits; entropy: its gradient is asked for. */
-SB_DET sb_fault sb_saved_fault(const sb_saved *s, uint32_t c, int entropy)
+/* Whether the term of x, which is finite, exceeds the sum that is saved. */
+SB_DET int sb_saved_lacks(const sb_saved *s, float x, const sb_row *row)
+{
+    const sb_mantissa m = sb_target_mantissa(x, row);
+    const sb_lg term = sb_log2_parts(m.m, m.e);
+    return term.e != s->e ? term.e > s->e : term.g > s->g;
+}
+
+/* Of an active row; entropy: its gradient is asked for. */
+SB_DET sb_fault sb_saved_fault(const sb_saved *s, const sb_row *row, int entropy)
 {
     if (s->kind == SB_SAVED_IGNORED || s->kind > SB_SAVED_NAN) return SB_FAULT_SAVED;
-    if (s->c != c) return SB_FAULT_C;
+    if (s->c != sb_bits32(row->c)) return SB_FAULT_C;
     if (s->kind == SB_SAVED_NAN) return SB_RECORD_FINE;
     if (!(s->g > 0.70 && s->g < 1.42) || s->e > SB_BIAS || s->e < -SB_BIAS) return SB_FAULT_SAVED;
     if (!entropy) return SB_RECORD_FINE;
     if (s->kind != SB_SAVED_ENTROPY) return SB_FAULT_ENTROPY;
     if (!(s->h2 >= 0.0 && s->h2 < 64.0) || (s->best & SB_INF_BITS) == SB_INF_BITS)
         return SB_FAULT_SAVED;
-    return SB_RECORD_FINE;
+    return sb_saved_lacks(s, sb_float(s->best), row) ? SB_FAULT_SAVED : SB_RECORD_FINE;
 }
 
 #endif
