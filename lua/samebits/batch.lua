@@ -19,6 +19,7 @@
 local bit = require "bit"
 local ffi = require "ffi"
 local devices = require "samebits.device"
+local mask_values = require "samebits.mask_values"
 local tensor = require "samebits.tensor"
 local misuse = require "samebits.misuse"
 local constants = require "samebits.cdef"
@@ -89,7 +90,7 @@ end
 local function to_index(x) return is_integer(x) and x or nil end
 local function to_flag(x)
   if type(x) == "boolean" then return x and 1 or 0 end
-  return is_integer(x) and (x ~= 0 and 1 or 0) or nil
+  return is_integer(x) and x or nil
 end
 local function to_float(x) return type(x) == "number" and x or nil end
 
@@ -187,17 +188,21 @@ local function to_bytes(t)
   return out
 end
 
--- A mask as bytes, non-zero where active.
-local function mask_bytes(name, value, shape, device)
+-- A mask as bytes, non-zero where active. ids: those that it goes with.
+local function mask_bytes(name, value, shape, device, ids)
   device = device or "cpu"
   if type(value) == "table" and not tensor.is_tensor(value) then
-    return brought(name, from_table(name, value, shape, "uint8", to_flag), device)
+    value = from_table(name, value, shape, "int64", to_flag)
   end
   check_tensor(name, value, "a tensor of bool or integers, or a table", device)
   if value.dtype ~= "bool" and not INTEGERS[value.dtype] then
     raise("%s: dtype %s, expected bool or an integer (non-zero: active)", name, value.dtype)
   end
   check_shape(name, value, shape)
+  if value.itemsize > 1 then
+    mask_values.check(name, in_place(brought(name, value, "cpu")),
+                      ids and brought("ids", ids, "cpu"))
+  end
   return prepared(name, value, device, value.itemsize == 1, to_bytes)
 end
 
@@ -470,7 +475,9 @@ local function build(spec, without_ids)
   set_layout(self, logits, spec.cu_seqlens)
 
   set_ids(self, spec.ids)
-  if spec.mask ~= nil then self.mask = mask_bytes("mask", spec.mask, self.shape, self.device) end
+  if spec.mask ~= nil then
+    self.mask = mask_bytes("mask", spec.mask, self.shape, self.device, self.ids)
+  end
   if spec.kept ~= nil then
     self.kept = kept_words(spec.kept, self.shape, self.vocab, self.device)
   end
@@ -599,7 +606,9 @@ local M = {}
 -- * `logits`: a tensor [B, T, V] or [N, V] of float32, float16 or bfloat16;
 -- * `ids`: the target ids, integers [B, T] or [N], a tensor or nested tables; for `ctx:logprob_ids`
 --   [B, T, K] or [N, K];
--- * `mask`: the same shape, bool or integers, non-zero where active; all are by default;
+-- * `mask`: the same shape, bool or integers, non-zero where active; all are by default. What looks
+--   like ids, since it has more than two different values beside 0 and 1, is refused
+--   (bytes are not looked at);
 -- * `kept`: which ids of each row take part, the others counting as -inf: int32 [.., W] words,
 --   W = ceil(V / 32), bit i % 32 of word i / 32 being id i's; or flags [.., V], bool or integers,
 --   a tensor or nested tables, which are made such words in memory; all ids are by default;

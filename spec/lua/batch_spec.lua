@@ -215,6 +215,22 @@ describe("a batch refuses", function()
     refuses({ logits = logits, ids = ids, mask = true }, "mask: expected a tensor")
   end)
 
+  it("masks that are ids", function()
+    for _, dtype in ipairs { "int16", "int32", "int64" } do
+      local values = { { 1, 0, 3 }, { 0, 7, 9 } }
+      refuses({ logits = logits, ids = ids, mask = samebits.tensor(values, { dtype = dtype }) },
+              "mask[1][2] is 9, after 3 and 7: a mask holds 0 and 1; are these ids?")
+      refuses({ logits = logits, ids = ids, mask = values }, "mask[1][2] is 9, after 3 and 7")
+    end
+    -- However few they are.
+    local few = samebits.tensor({ { 1, 2, 2 }, { 2, 1, 0 } }, { dtype = "int64" })
+    refuses({ logits = logits, ids = few, mask = few:to "int32" }, "mask: these are the ids")
+    refuses({ logits = logits, ids = few, mask = few:totable() }, "mask: these are the ids")
+    local flags = samebits.tensor({ { 1, 0, 1 }, { 1, 1, 0 } }, { dtype = "int64" })
+    assert.same({ { 1, 0, 1 }, { 1, 1, 0 } }, samebits.batch { logits = logits, ids = flags,
+                                                               mask = flags }:active():totable())
+  end)
+
   it("temperatures of another shape or kind", function()
     refuses({ logits = logits, ids = ids, temperature = { 1, 2, 3 } },
             "temperature has 3 entries, expected 2")

@@ -4,6 +4,7 @@
 local ffi = require "ffi"
 local batches = require "samebits.batch"
 local formats = require "samebits.formats"
+local mask_values = require "samebits.mask_values"
 local misuse = require "samebits.misuse"
 local refusal = require "samebits.refusal"
 local tensor = require "samebits.tensor"
@@ -376,6 +377,7 @@ local function finish(side, fields, others, layout, mapped)
     local kinds = { bool = true }
     for name in pairs(INTEGERS) do kinds[name] = true end
     side.mask = per_row(label, "mask", fields.mask, layout.shape, kinds, "bool or integers")
+    mask_values.check(label .. ": mask", fields.mask, fields.ids)
   end
   if side.logits and not side.ids then raise("%s: logits are given, but no ids", label) end
   side.temperature = temperature_of(label, fields.temperature, layout, mapped)
