@@ -1,6 +1,7 @@
 --- Loading and saving tensors, whatever the format: .npy or .safetensors, told apart by their
 -- first bytes, and by the name's ending where a file is written or too short to tell.
 
+local foreign = require "samebits.foreign"
 local npy = require "samebits.npy"
 local safetensors = require "samebits.safetensors"
 local tensor = require "samebits.tensor"
@@ -23,14 +24,16 @@ local function first_bytes(path, n)
 end
 
 local function format_of(path)
-  local bytes, why = first_bytes(path, 9)
+  local bytes, why = first_bytes(path, foreign.BYTES)
   if not bytes then return nil, why end
   if bytes:sub(1, #NPY_MAGIC) == NPY_MAGIC then return "npy" end
   local ending = extension(path)
   if ending == "npy" or ending == "safetensors" then return ending end
   -- Eight bytes of header length, then the header, a JSON object.
   if bytes:sub(9, 9) == "{" then return "safetensors" end
-  return nil, ("%s: neither .npy nor .safetensors"):format(path)
+  local advice = foreign.advice(bytes, path)
+  return nil, ("%s: neither .npy nor .safetensors%s"):format(path,
+    advice and ", but " .. advice or "")
 end
 
 -- The names in a table of tensors, sorted; and as a list for a message.

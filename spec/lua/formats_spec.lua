@@ -66,6 +66,22 @@ describe("load and save", function()
       assert(os.rename(path(name .. ".npy"), path(name .. ".safetensors")))
       assert.matches(name .. ".safetensors: ", why(path(name .. ".safetensors")))
     end
+    local zip = "PK\3\4" .. ("\0"):rep(22)
+    local foreign = {
+      ["a.npz"] = { zip .. "\9\0\0\0arr_0.npy", "a %.npz archive of %.npy files" },
+      ["a.pt"] = { zip .. "\16\0\0\0archive/data.pkl", "a PyTorch file" },
+      ["b.pt"] = { "\128\2c__torch__", "a PyTorch file" },
+      ["a.pkl"] = { "\128\4\149", "a pickle" },
+      ["a.gguf"] = { "GGUF\3\0\0\0", "a GGUF file" },
+      ["a.zip"] = { "PK\5\6", "but a zip archive$" },
+    }
+    for name, case in pairs(foreign) do
+      local file = assert(io.open(path(name), "wb"))
+      file:write(case[1])
+      file:close()
+      assert.matches(name .. ": neither %.npy nor %.safetensors, but ", why(path(name)))
+      assert.matches(case[2], why(path(name)))
+    end
     local saved, message = samebits.save(path "none/t.npy", t)
     assert.is_nil(saved)
     assert.matches("No such file", message)

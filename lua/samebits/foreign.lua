@@ -1,0 +1,36 @@
+--- Files of other programs, told by their first bytes, and what to do with them.
+
+local M = {}
+
+--- How many bytes `advice` looks at.
+M.BYTES = 64
+
+-- The first file inside a zip archive, whose name stands 30 bytes behind its start.
+local function first_inside(bytes)
+  if bytes:sub(1, 4) ~= "PK\3\4" or #bytes < 30 then return nil end
+  return bytes:sub(31, 30 + bytes:byte(27) + 256 * bytes:byte(28))
+end
+
+local NPZ = "a .npz archive of .npy files: save each array by numpy.save, or all together by " ..
+            "safetensors.numpy.save_file"
+local TORCH = "a PyTorch file: save its tensors by safetensors.torch.save_file"
+local GGUF = "a GGUF file holds a model's weights: dump its logits as .npy or .safetensors"
+
+--- What a file is, and what to do about it; nil where that is not known.
+-- @tparam string bytes its first `BYTES`, or all of it
+-- @tparam string path
+function M.advice(bytes, path)
+  local inside = first_inside(bytes)
+  if bytes:sub(1, 2) == "PK" then
+    if inside and inside:find "%.npy$" or path:find "%.npz$" then return NPZ end
+    if inside and inside:find "/data%.pkl$" or path:find "%.pth?$" then return TORCH end
+    return "a zip archive"
+  end
+  if bytes:find "^\128[\2-\5]" then
+    return path:find "%.pth?$" and TORCH or "a pickle, which is never run: " ..
+           "save arrays by numpy.save or safetensors.numpy.save_file"
+  end
+  if bytes:sub(1, 4) == "GGUF" then return GGUF end
+end
+
+return M
