@@ -15,6 +15,8 @@ samebits \- token logprobs from logits, the same bits every time
 .B samebits
 .I command
 [\fIoption\fR ...]
+.br
+.B samebits \-\-version
 .SH DESCRIPTION
 Scores token ids against logits held in .npy and .safetensors files. The bits of a logprob depend on
 its row's logits, its id and its temperature, and on nothing else: not on the batch, its layout, the
@@ -22,6 +24,8 @@ threads, the instruction set or the device.
 ]]
 
 local TAIL = [[
+.SH EXIT STATUS
+@STATUS@
 .SH ENVIRONMENT
 .TP
 .B SAMEBITS_LIB
@@ -61,7 +65,8 @@ local function page()
     local usage, rest = text:match "^Usage: (.-)\n\n(.*)$"
     parts[#parts + 1] = (".SS %s\n"):format(name) .. verbatim(usage .. "\n\n" .. rest)
   end
-  parts[#parts + 1] = TAIL
+  local status = overview:match "\nExit status: (.*)$":gsub("%s+$", "")
+  parts[#parts + 1] = (TAIL:gsub("@STATUS@", (status:gsub("%%", "%%%%"))))
   return table.concat(parts)
 end
 

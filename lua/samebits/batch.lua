@@ -19,6 +19,7 @@
 local bit = require "bit"
 local ffi = require "ffi"
 local devices = require "samebits.device"
+local fields = require "samebits.fields"
 local mask_values = require "samebits.mask_values"
 local tensor = require "samebits.tensor"
 local misuse = require "samebits.misuse"
@@ -462,6 +463,8 @@ local function build(spec, without_ids)
   if type(spec) ~= "table" or tensor.is_tensor(spec) then
     raise("batch: expected a table { logits = ..., ids = ... }, got %s", describe(spec))
   end
+  local unused
+  spec, unused = fields.for_batch(spec)
   for key in pairs(spec) do
     if not FIELDS[key] then raise("batch: unknown field '%s'", tostring(key)) end
   end
@@ -470,7 +473,7 @@ local function build(spec, without_ids)
   end
 
   local logits = check_logits(spec.logits, spec.vocab ~= nil)
-  local self = setmetatable({ device = logits.device }, Batch)
+  local self = setmetatable({ device = logits.device, unused = unused }, Batch)
   set_ids_held(self, spec, logits.shape[logits.ndim])
   set_layout(self, logits, spec.cu_seqlens)
 
@@ -593,6 +596,7 @@ function Batch:__tostring()
   add("temperature", self.temperature)
   if self.ignore_index ~= constants.SB_IGNORE_INDEX then add("ignore_index", self.ignore_index) end
   if self.shift == 1 then add("shift", "1 (logits of row t score id t + 1)") end
+  if #self.unused > 0 then add("not used", (table.concat(self.unused, ", "):gsub("%c", "?"))) end
   add("active", ("%d of %d tokens, %d sequence%s"):format(active, self.rows_total, self.sequences,
                                                           self.sequences == 1 and "" or "s"))
   return table.concat(lines, "\n")
@@ -619,6 +623,9 @@ local M = {}
 -- * `vocab` and `first` (0 by default): the logits are a shard's, of the ids from `first` on of
 --   `vocab`; see `ctx:partial`;
 -- * `shift`: 1 or true if the logits of row t score id t + 1 of the same sequence.
+--
+-- What `load` gives for a .safetensors file may stand in for the table: of its tensors those are
+-- used whose names say what they are for, as docs/drift.md lists them; tostring tells the others.
 --
 -- The batch is on the logits' device; the others may be there or in memory. For `ctx:topk` alone a
 -- batch may be made without ids: `samebits.batch(spec, { ids = false })`.

@@ -36,7 +36,7 @@ local function format_of(path)
     advice and ", but " .. advice or "")
 end
 
--- The names in a table of tensors, sorted; and as a list for a message.
+--- The names in a table of tensors, sorted; and as a list for a message.
 local function names_of(tensors)
   local names, quoted = {}, {}
   for name in pairs(tensors) do names[#names + 1] = name end
@@ -70,33 +70,20 @@ local function load(path, name)
     #names > 0 and text or "none")
 end
 
+--- Whether there is a file of this name that can be opened.
 local function exists(path)
   local file = io.open(path, "rb")
   if file then file:close() end
   return file ~= nil
 end
 
--- The path of FILE or FILE:NAME, and the name if there is one. A path that exists as it stands wins
--- over a name after a colon.
+--- The path of FILE or FILE:NAME, and the name if there is one. A path that exists as it stands
+-- wins over a name after a colon.
 local function split_spec(spec)
   if exists(spec) then return spec end
   local file, after = spec:match "^(.+):([^:]+)$"
   if file and exists(file) then return file, after end
   return spec
-end
-
---- Loads one tensor for a role ("logits", "ids", "mask") from FILE or FILE:NAME. Without a name a
--- .safetensors file must hold one tensor, or one that is called as the role.
-local function load_one(spec, role)
-  local path, name = split_spec(spec)
-  if name then return load(path, name) end
-  local loaded, why = load(path)
-  if not loaded or tensor.is_tensor(loaded) then return loaded, why end
-  local names, text = names_of(loaded)
-  if rawget(loaded, role) then return loaded[role] end
-  if #names == 1 then return loaded[names[1]] end
-  if #names == 0 then return nil, ("%s: holds no tensor"):format(path) end
-  return nil, ("%s: say which tensor is meant, as %s:NAME; it holds %s"):format(path, path, text)
 end
 
 local function save(path, value, metadata)
@@ -130,6 +117,6 @@ M.load = misuse.guard(load)
 -- @return true, or nil and a message
 M.save = misuse.guard(save)
 
-M.load_one, M.split_spec = load_one, split_spec
+M.exists, M.names_of, M.split_spec = exists, names_of, split_spec
 
 return M

@@ -27,9 +27,13 @@ local function load_json()
   return nil, "safetensors files need the Lua module dkjson (Debian: lua-dkjson)"
 end
 
+-- The key that marks what load gives, in its metatable.
+local LOADED = {}
+
 -- What load gives: tensors by name. Its metatable carries the metadata, so that names are free.
 local function new_table(metadata)
   return setmetatable({}, {
+    [LOADED] = true,
     __index = { metadata = metadata },
     __tostring = function(self)
       local lines = {}
@@ -42,6 +46,12 @@ local function new_table(metadata)
              table.concat(lines, "\n")
     end,
   })
+end
+
+--- Whether a value is what `load` gave.
+function M.is_loaded(value)
+  local metatable = type(value) == "table" and getmetatable(value)
+  return type(metatable) == "table" and rawget(metatable, LOADED) == true
 end
 
 local function read(map, json)

@@ -183,7 +183,7 @@ end)
 describe("the command line", function()
   it("says which Lua module it lacks, and how to get it", function()
     local said, status = run("LUA_PATH='/nowhere/?.lua' bin/samebits info")
-    assert.equal(1, status)
+    assert.equal(2, status)
     assert.equal("samebits: the command line needs the Lua module argparse: apt-get install " ..
                  "lua-argparse, or luarocks --lua-version 5.1 install argparse\n", said)
   end)

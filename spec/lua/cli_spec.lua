@@ -60,8 +60,8 @@ end)
 teardown(function() os.execute("rm -r " .. quote(folder)) end)
 
 -- One clear line on stderr, and nothing on stdout.
-local function fails(result, words, status)
-  assert.equal(status or 1, result.status, result.err)
+local function fails(result, words)
+  assert.equal(2, result.status, result.err)
   assert.equal("", result.out)
   assert.matches("^samebits: [^\n]+\n$", result.err)
   assert.is_truthy(result.err:find(words, 1, true), ("'%s' lacks '%s'"):format(result.err, words))
@@ -108,15 +108,22 @@ describe("help and usage:", function()
     end
   end)
 
+  it("--version goes to stdout, with the numerics", function()
+    assert.equal(("samebits %s, numerics %d, ABI %d\n"):format(samebits.version, samebits.numerics,
+                                                               samebits.abi),
+                 succeeds(run "--version"))
+    assert.matches("%-%-version", succeeds(run "help"))
+  end)
+
   it("wrong usage exits 2 and shows the usage on stderr", function()
     misused(run(), "a command is required")
     misused(run "frobnicate", "unknown command 'frobnicate'")
     misused(run("help", "frobnicate"), "unknown command 'frobnicate'")
-    misused(run "logprob", "missing option '--logits'")
-    misused(run("logprob", "--logits", "x"), "missing option '--ids'")
+    misused(run "logprob", "give a FILE with logits and ids")
+    misused(run("logprob", "--ids", "y"), "give a FILE with logits and ids")
     misused(run("logprob", "--logits"), "--logits")
     misused(run("logprob", "--logits", "x", "--ids", "y", "--bogus"), "unknown option '--bogus'")
-    misused(run("logprob", "--logits", "x", "--ids", "y", "z"), "too many arguments")
+    misused(run("verify", "x", "y"), "too many arguments")
     misused(run("logprob", "--logits", "x", "--ids", "y", "--ignore-index", "1.5"),
             "'1.5' is not an integer")
     misused(run("logprob", "--logits", "x", "--ids", "y", "--threads", "0"),
@@ -202,8 +209,45 @@ describe("logprob --json", function()
     os.remove(path "all.safetensors:ids")
   end)
 
-  it("takes --ignore-index, --temperature, --shift and ways to run", function()
+  it("takes files without an option, and uses all that they hold", function()
     local all = path "all.safetensors"
+    for _, words in ipairs {
+      { all }, { "--logits", all }, { "--logits", all, "--ids", all }, { all .. ":logits" },
+      { all, "--mask", path "mask.npy" }, { path "logits.npy", "--ids", all },
+      { path "ids.npy", path "logits.npy", "--mask", path "mask.npy" },
+    } do
+      check(parsed(unpack(words)))
+    end
+    local kept = samebits.tensor(hex.values(2 * 3 * 20, 5), { shape = { 2, 3, 20 } })
+    local flags = {}
+    for b = 0, 1 do
+      flags[b + 1] = {}
+      for t = 0, 2 do
+        flags[b + 1][t + 1] = {}
+        for i = 0, 19 do
+          flags[b + 1][t + 1][i + 1] = (kept[b][t][i] > 0 or ids[b][t] == i) and 1 or 0
+        end
+      end
+    end
+    local spec = { logits = logits, responses = ids, response_mask = mask,
+                   kept = samebits.tensor(flags, { dtype = "uint8" }),
+                   temperature = samebits.tensor { 0.5, 2 }, lse = want.lse }
+    assert(samebits.save(path "whole.safetensors", spec))
+    local expected = samebits.logprob { logits = logits, ids = ids, mask = mask, kept = spec.kept,
+                                        temperature = { 0.5, 2 } }
+    local object = parsed(path "whole.safetensors")
+    assert.same(hex.of(expected.token), rows(object.token_bits))
+    assert.same({
+      logits = path "whole.safetensors:logits", ids = path "whole.safetensors:responses",
+      mask = path "whole.safetensors:response_mask", kept = path "whole.safetensors:kept",
+      temperature = path "whole.safetensors:temperature",
+    }, object.used)
+    assert.same({ path "whole.safetensors:lse" }, object.unused)
+  end)
+
+  it("takes --ignore-index, --temperature, --shift and ways to run", function()
+    local all = path "bare.safetensors"
+    assert(samebits.save(all, { logits = logits:to "bfloat16", ids = ids }))
     local function same(spec, ...)
       spec.logits, spec.ids = logits, ids
       local expected = samebits.logprob(spec)
@@ -274,6 +318,23 @@ describe("logprob --json", function()
 end)
 
 describe("logprob as text", function()
+  it("tells what was used of the files, and what was not", function()
+    local all = path "all.safetensors"
+    local out = succeeds(run("logprob", all, "--temperature", "0.7", "--shift"))
+    assert.is_truthy(out:find(([[
+logits       bfloat16 [2, 3, 20]  %s:logits
+ids          int64 [2, 3]         %s:ids
+mask         uint8 [2, 3]         %s:mask
+temperature  0.7
+shift        logits of row t score id t + 1
+
+sequence 0: ]]):format(all, all, all), 1, true), out)
+    out = succeeds(run("logprob", all, "--mask", path "mask.npy"))
+    assert.is_truthy(out:find("not used  " .. all .. ": mask\n", 1, true), out)
+    out = succeeds(run("verify", all, "--rounds", "1"))
+    assert.is_truthy(out:find("\nmask    uint8 [2, 3]         " .. all .. ":mask\n", 1, true), out)
+  end)
+
   it("lists the active tokens of each sequence", function()
     local out = succeeds(run("logprob", "--logits", path "logits.npy", "--ids", path "ids.npy",
                              "--mask", path "mask.npy"))
@@ -293,7 +354,7 @@ describe("logprob as text", function()
   end)
 end)
 
-describe("errors are one line on stderr and exit 1:", function()
+describe("errors are one line on stderr and exit 2:", function()
   local function logprob(spec)
     return run("logprob", "--logits", spec.logits or path "logits.npy", "--ids", spec.ids or
                path "ids.npy",
@@ -316,7 +377,33 @@ describe("errors are one line on stderr and exit 1:", function()
     file:write "hello, world\n"
     file:close()
     fails(logprob { logits = path "text.txt" }, "neither .npy nor .safetensors")
-    fails(logprob { "--temperature", "hot" }, "--temperature: hot: No such file")
+    fails(logprob { "--temperature", "hot" },
+          "--temperature: 'hot' is no number, and no file has that name")
+    fails(logprob { "--temperature", path "none.npy" }, "none.npy' is no number, and no file")
+    assert(os.execute(("cp %s %s"):format(quote(path "text.txt"), quote(path "a.npz"))) == 0)
+    file = assert(io.open(path "a.npz", "wb"))
+    file:write "PK\3\4"
+    file:close()
+    fails(run("logprob", path "a.npz"), "a .npz archive of .npy files: save each array")
+  end)
+
+  it("no ids, and no logits", function()
+    fails(run("logprob", path "logits.npy"), "no ids in ")
+    fails(run("logprob", path "logits.npy"), "name them by --ids")
+    fails(run("logprob", path "one.safetensors"), "no ids in ")
+    fails(run("logprob", "--logits", path "one.safetensors", "--ids", path "one.safetensors"),
+          "no ids in it; it holds 'anything'")
+    fails(run("logprob", path "ids.npy"), "no logits, ")
+    fails(run("verify", path "ids.npy"), "no logits, ")
+    fails(run("logprob", path "logits.npy", path "all.safetensors"), "are both logits")
+  end)
+
+  it("ids in the place of the mask", function()
+    fails(logprob { "--mask", path "ids.npy" }, "mask: these are the ids")
+    fails(run("verify", path "all.safetensors", "--mask", path "all.safetensors:ids"),
+          "mask: these are the ids")
+    fails(run("drift", path "all.safetensors", path "all.safetensors", "--mask", path "ids.npy"),
+          "A: mask: these are the ids")
   end)
 
   it("shapes, dtypes and values", function()

@@ -84,6 +84,8 @@ describe("exit status:", function()
     refuses("A: logits are given, but no ids", "logits.npy", "a.npy")
     refuses("B: logprobs: shape [2, 6, 100], expected [B, T] or [N]", "a.npy", "logits.npy",
             "--logits-b", "logits.npy")
+    refuses("--temperature-b: 'hot' is no number, and no file has that name", "a.npy", "logits.npy",
+            "--ids", "ids.npy", "--temperature-b", "hot")
     refuses("temperature 0 is outside", "a.npy", "logits.npy", "--ids", "ids.npy",
             "--temperature-b", "0")
     assert(samebits.save(files:path "none.npy", samebits.zeros({ 2, 6 }, "bool")))

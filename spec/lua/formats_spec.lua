@@ -1,7 +1,6 @@
 -- samebits.load and samebits.save: which format a path means, and the rest of the module's surface.
 
 local samebits = require "samebits"
-local formats = require "samebits.formats"
 
 local folder
 
@@ -97,27 +96,6 @@ describe("load and save", function()
                    refusal(function() samebits.save(path "x.bin", t) end))
     assert.matches("holds one tensor", refusal(function() samebits.save(path "x.npy", { t }) end))
     assert.matches("named tensors", refusal(function() samebits.save(path "x.safetensors", t) end))
-  end)
-end)
-
-describe("FILE[:NAME]", function()
-  local t, u = samebits.tensor { 1, 2 }, samebits.tensor { 3, 4 }
-
-  it("means a whole path, then a name, then the role, then the only tensor", function()
-    assert(samebits.save(path "two.safetensors", { ids = t, other = u }))
-    assert(samebits.save(path "one.safetensors", { other = u }))
-    assert(samebits.same_bits(t, formats.load_one(path "two.safetensors", "ids")))
-    assert(samebits.same_bits(u, formats.load_one(path "two.safetensors:other", "ids")))
-    assert(samebits.same_bits(u, formats.load_one(path "one.safetensors", "ids")))
-    os.execute(("cp %s %s"):format(path "one.safetensors", path "two.safetensors:ids"))
-    assert(samebits.same_bits(u, formats.load_one(path "two.safetensors:ids", "ids")))
-    local found, why = formats.load_one(path "two.safetensors", "mask")
-    assert.is_nil(found)
-    assert.matches("it holds 'ids', 'other'", why)
-    assert(samebits.save(path "none.safetensors", {}))
-    found, why = formats.load_one(path "none.safetensors", "mask")
-    assert.is_nil(found)
-    assert.matches("holds no tensor", why)
   end)
 end)
 

@@ -527,7 +527,7 @@ show { 1, 2 }
 3
 ]]):format(path, path, path), output)
     assert.equal(1, status)
-    assert.same({ "samebits: nowhere.lua: No such file or directory\n", 1 },
+    assert.same({ "samebits: nowhere.lua: No such file or directory\n", 2 },
                 { run("", "-i nowhere.lua") })
     assert.matches("^Usage: samebits repl", (run("", "-i")))
     assert.equal(2, select(2, run("", "words")))

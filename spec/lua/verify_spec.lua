@@ -475,7 +475,7 @@ describe("samebits verify", function()
     for words, message in pairs {
       ["nowhere.npy"] = "nowhere.npy: No such file",
       ["README.md"] = "README.md: neither .npy nor .safetensors",
-      [files:path "ids.npy"] = "logits: dtype int64",
+      [files:path "ids.npy"] = "no logits, float32, float16 or bfloat16",
       [MODEL .. " --ids " .. files:path "ids.npy"] = "ids: shape [3, 4], expected [4, 12]",
       [MODEL .. " --backend abacus"] = "abacus",
       [MODEL .. " --mask nowhere.npy"] = "--mask: nowhere.npy",

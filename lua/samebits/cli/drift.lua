@@ -5,6 +5,7 @@
 local ffi = require "ffi"
 local drift = require "samebits.drift"
 local file = require "samebits.file"
+local options = require "samebits.cli.options"
 
 if not pcall(function() return ffi.C.isatty end) then ffi.cdef "int isatty(int fd);" end
 ffi.cdef [[
@@ -81,8 +82,6 @@ function M.define(command)
   command:flag("--quiet", "Print nothing but errors: the exit status tells.")
 end
 
-local function number_or_path(text) return text and (tonumber(text) or text) end
-
 -- Columns of the terminal; COLUMNS where it is set, 80 where nothing says.
 local function width(fd)
   local columns = tonumber(os.getenv "COLUMNS")
@@ -129,12 +128,18 @@ end
 
 --- Runs the command with argparse's result. The exit status.
 function M.run(args)
+  local temperatures = {}
+  for _, name in ipairs { "temperature", "temperature_a", "temperature_b" } do
+    local found, why = options.number_or_file(args[name])
+    if why then return unusable(("--%s: %s"):format(name:gsub("_", "-"), why)) end
+    temperatures[name] = found
+  end
   local ok, report, why = pcall(drift.drift, args.a, args.b, {
     ids = args.ids, mask = args.mask, cu_seqlens = args.cu_seqlens, vocab = args.vocab,
-    temperature = number_or_path(args.temperature),
-    a = { logits = args.logits_a, temperature = number_or_path(args.temperature_a),
+    temperature = temperatures.temperature,
+    a = { logits = args.logits_a, temperature = temperatures.temperature_a,
           kept = args.kept_a, name = args.name_a },
-    b = { logits = args.logits_b, temperature = number_or_path(args.temperature_b),
+    b = { logits = args.logits_b, temperature = temperatures.temperature_b,
           kept = args.kept_b, name = args.name_b },
     ignore_index = args.ignore_index, shift = args.shift, near = args.near, worst = args.worst,
     memory = args.memory and args.memory * 2 ^ 20, backend = args.backend, threads = args.threads,

@@ -7,7 +7,8 @@ local M = {}
 M.SCHEMA = "samebits.drift/1"
 
 local LISTS = { histogram = true, worst = true, causes = true, bands = true, notes = true,
-                positions = true, worst_sequences = true, sample = true, shape = true }
+                positions = true, worst_sequences = true, sample = true, shape = true,
+                with = true, unused = true }
 
 local KEYS = {
   "schema", "version", "numerics", "equal", "a", "b", "shape", "sequences", "tokens", "compared",

@@ -2,8 +2,9 @@
 --
 -- * `equal`: no token differs, and the same ones are active on both sides;
 -- * `a`, `b`: `label`, `name`, `source` (a path), `logprobs` and `logits`: whether they were given,
---   `dtype` of the logprobs, `logits_dtype`, `vocab`, `kept` (whether there are kept sets) and
---   `temperature` ("per token" where it is not one);
+--   `dtype` of the logprobs, `logits_dtype`, `vocab`, `kept` (whether there are kept sets),
+--   `temperature` ("per token" where it is not one), `with` (a list: which of ids, mask and
+--   cu_seqlens the side gave), `unused` (a list of names in its file);
 -- * `shape`, `sequences`, and `tokens`: `compared`, `equal`, `different`, `only_a` and `only_b`
 --   (active on that side alone), `inactive`;
 -- * `first`: the first token that differs: `row`, `sequence`, `position`, `id`, `a`, `b`, `a_hex`,
@@ -43,7 +44,7 @@ local function side_of(side)
     logprobs = side.logprobs ~= nil, logits = side.logits ~= nil,
     dtype = side.dtype, logits_dtype = side.logits_dtype, vocab = side.vocab,
     temperature = tensor.is_tensor(side.temperature) and "per token" or side.temperature,
-    kept = side.kept ~= nil,
+    kept = side.kept ~= nil, with = side.with, unused = side.unused,
   }
 end
 

@@ -3,10 +3,11 @@
 
 local ffi = require "ffi"
 local batches = require "samebits.batch"
-local formats = require "samebits.formats"
+local call = require "samebits.call"
+local fields_of = require "samebits.fields"
 local mask_values = require "samebits.mask_values"
 local misuse = require "samebits.misuse"
-local refusal = require "samebits.refusal"
+local safetensors = require "samebits.safetensors"
 local tensor = require "samebits.tensor"
 
 local raise = misuse.raise
@@ -14,23 +15,13 @@ local shape_text, same_shape, describe = batches.shape_text, batches.same_shape,
 
 local M = {}
 
--- What a role is called in files and tables: first our own name, then what trainers and rollout
--- engines write.
-local NAMES = {
-  logprobs = { "logprobs", "token", "logprob", "log_probs", "token_logprobs", "old_log_probs",
-               "rollout_log_probs", "per_token_logps", "old_per_token_logps" },
-  logits = { "logits" },
-  ids = { "ids", "token_ids", "responses", "response_ids", "completion_ids" },
-  mask = { "mask", "response_mask", "completion_mask", "loss_mask" },
-  cu_seqlens = { "cu_seqlens" },
-  temperature = { "temperature" },
-  kept = { "kept" },
-}
-local BESIDE = { ids = true, mask = true, cu_seqlens = true }
-local ROLES = { "logprobs", "logits", "ids", "mask", "cu_seqlens", "temperature", "kept" }
+local ROLES = fields_of.SIDE
 
 local OWN = { name = true, vocab = true }
 for _, role in ipairs(ROLES) do OWN[role] = true end
+
+local RESULTS = {}
+for _, name in ipairs(call.OUTPUTS) do RESULTS[name] = true end
 
 local FLOATS = { float32 = true, float16 = true, bfloat16 = true, float64 = true }
 local LOGITS = { float32 = true, float16 = true, bfloat16 = true }
@@ -40,28 +31,9 @@ local INTEGERS = { int8 = true, uint8 = true, int16 = true, int32 = true, int64 
 local Failure = {}
 local function unusable(message) error(setmetatable({ message = message }, Failure), 0) end
 
--- The entries of a table of tensors by what they are for, of the roles in `only`. Two names of one
--- role are ambiguous.
-local function by_role(from, where, only)
-  local found = {}
-  for role, names in pairs(NAMES) do
-    for _, name in ipairs(only and not only[role] and {} or names) do
-      local value = rawget(from, name)
-      if value ~= nil then
-        if found[role] ~= nil then
-          raise("%s holds both %s and %s: say which are the %s", where, found[role .. " name"],
-                name, role)
-        end
-        found[role], found[role .. " name"] = value, name
-      end
-    end
-  end
-  return found
-end
-
 -- What of files the fields of a side were read from; their pages may be given back.
 local function load_field(role, spec, mapped)
-  local loaded, why = formats.load_one(spec, role)
+  local loaded, why = fields_of.load_one(spec, role)
   if not loaded then unusable(why) end
   mapped[loaded] = true
   return loaded
@@ -93,40 +65,19 @@ local function as_tensor(label, role, value, mapped)
   raise("%s: %s: expected a tensor, a list or a file's path, got %s", label, role, type(value))
 end
 
--- A file as a side: its fields, and the tensor that is named, if one is. Beside that one, what says
--- which tokens they are is taken from the file, too.
-local function from_path(label, spec, mapped)
-  local path, name = formats.split_spec(spec)
-  local loaded, why = formats.load(path)
-  if not loaded then unusable(why) end
-  if tensor.is_tensor(loaded) then
-    if name then loaded, why = formats.load(path, name) end
-    if not loaded then unusable(why) end
-    mapped[loaded] = true
-    return {}, loaded
+-- A file as a side: its fields; the tensor that is meant where no name tells what it is; and all
+-- tensors of a .safetensors file by name.
+local function from_path(spec, mapped)
+  local source, why = fields_of.read(spec, ROLES)
+  if not source then unusable(why) end
+  for _, field in pairs(source.fields) do mapped[field] = true end
+  if source.bare then
+    mapped[source.bare] = true
+  elseif not source.fields.logprobs and not source.fields.logits then
+    unusable(("%s: say which is meant, as %s:NAME"):format(fields_of.lacking(source.path,
+      "neither logprobs nor logits", source.tensors), source.path))
   end
-  local bare
-  if name then
-    bare = rawget(loaded, name)
-    if not bare then
-      bare, why = formats.load(path, name)
-      unusable(why)
-    end
-    mapped[bare] = true
-  end
-  local found, fields = by_role(loaded, ("%s: %s"):format(label, path), name and BESIDE), {}
-  for _, role in ipairs(ROLES) do
-    fields[role] = found[role]
-    if found[role] then mapped[found[role]] = true end
-  end
-  if not bare and not fields.logprobs and not fields.logits then
-    local names = {}
-    for key in pairs(loaded) do names[#names + 1] = refusal.quote(key) end
-    table.sort(names)
-    unusable(("%s: neither logprobs nor logits in it; it holds %s: say which, as %s:NAME"):format(
-      path, #names > 0 and table.concat(names, ", ") or "nothing", path))
-  end
-  return fields, bare
+  return source.fields, source.bare, source.tensors
 end
 
 -- Whether a table is nested lists rather than a side's fields.
@@ -134,11 +85,11 @@ local function is_list(value)
   return type(value) == "table" and not tensor.is_tensor(value) and value[1] ~= nil
 end
 
--- One side as given: its fields, or one tensor whose role is not known yet.
+-- One side as given: its fields; one tensor whose role is not known yet; all of its file's tensors.
 local function given(label, value, extra, mapped)
-  local fields, bare
+  local fields, bare, held
   if type(value) == "string" then
-    value, bare = from_path(label, value, mapped)
+    value, bare, held = from_path(value, mapped)
     if bare then value, fields = bare, value end
   elseif is_list(value) or is_pointer(value) then
     value = as_tensor(label, "logprobs", value, mapped)
@@ -146,16 +97,15 @@ local function given(label, value, extra, mapped)
   if tensor.is_tensor(value) then
     fields, bare = fields or {}, in_memory(label, "values", value)
   elseif type(value) == "table" then
-    fields = by_role(value, label)
-    for key in pairs(value) do
-      local known = OWN[key] or key == "lse" or key == "sequence" or key == "count" or
-                    key == "outside" or key == "entropy" or key == "saved"
-      for _, names in pairs(NAMES) do
-        for _, name in ipairs(names) do known = known or key == name end
+    fields = fields_of.by_role(value, label, ROLES)
+    for key, field in pairs(value) do
+      -- What a file holds beside is no mistake; nor what else ctx:logprob gives.
+      local is_beside = safetensors.is_loaded(value) and tensor.is_tensor(field)
+      if not (is_beside or OWN[key] or RESULTS[key] or fields_of.is_named(key, ROLES)) then
+        raise("%s: unknown field '%s'", label, tostring(key))
       end
-      if not known then raise("%s: unknown field '%s'", label, tostring(key)) end
+      if (key == "name" or key == "vocab") and not is_beside then fields[key] = field end
     end
-    fields.name, fields.vocab = value.name, value.vocab
   else
     raise("%s: expected logprobs or logits (a tensor, a list, a table of them, a file's path), " ..
           "got %s", label, value == nil and "nothing" or type(value))
@@ -164,7 +114,21 @@ local function given(label, value, extra, mapped)
     if not OWN[key] then raise("%s: unknown field '%s'", label, tostring(key)) end
     fields[key] = field
   end
-  return fields, bare
+  return fields, bare, held
+end
+
+-- What each token has beside its logprob or logits, and the names in the file that are not used.
+local function account(fields, held)
+  local with, taken, unused = {}, {}, {}
+  for _, role in ipairs { "ids", "mask", "cu_seqlens" } do
+    if fields[role] then with[#with + 1] = role end
+  end
+  for _, t in pairs(fields) do taken[t] = true end
+  for name, t in pairs(held or {}) do
+    if not taken[t] then unused[#unused + 1] = name end
+  end
+  table.sort(unused)
+  return with, unused
 end
 
 -- Tells logprobs from logits by their dimensions.
@@ -405,20 +369,30 @@ local function read(a, b, meta)
     if extra ~= nil and type(extra) ~= "table" then
       raise("%s: expected a table, got %s", label:lower(), type(extra))
     end
-    local fields, bare = given(label, value, extra, mapped)
+    local fields, bare, held = given(label, value, extra, mapped)
     for _, key in ipairs(SHARED) do
-      if fields[key] == nil and meta[key] ~= nil then fields[key] = meta[key] end
+      -- What is said of both sides wins over what a file holds, not over what is said of one.
+      local said = type(value) ~= "string" and fields[key] or extra and extra[key]
+      if said == nil and meta[key] ~= nil then fields[key] = meta[key] end
     end
+    local specs = {} -- files that are named for one role
     for _, role in ipairs(ROLES) do
+      if type(fields[role]) == "string" then specs[#specs + 1] = fields[role] end
       if fields[role] ~= nil and not (role == "temperature" and type(fields[role]) == "number") then
         fields[role] = as_tensor(label, role, fields[role], mapped)
+      end
+    end
+    for _, spec in ipairs(specs) do
+      for role, t in pairs(fields_of.along(spec, fields)) do
+        fields[role], mapped[t] = t, true
       end
     end
     if bare then place_bare(fields, bare, fields.ids, fields.cu_seqlens) end
     if not fields.logprobs and not fields.logits then
       raise("%s: neither logprobs nor logits are given", label)
     end
-    sides[i] = { label = label, fields = fields,
+    local with, unused = account(fields, held)
+    sides[i] = { label = label, fields = fields, with = with, unused = unused,
                  source = type(value) == "string" and value or nil }
   end
 

@@ -1,5 +1,7 @@
 --- How numbers and tokens of a report are put, the same in the terminal and on the page.
 
+local refusal = require "samebits.refusal"
+
 local M = {}
 
 --- 1234567 as "1 234 567"; what is no integer as it comes.
@@ -103,7 +105,12 @@ function M.side(side, shape)
     end
     if side.kept then parts[#parts + 1] = "kept sets" end
   end
-  return table.concat(parts, ", ")
+  for _, role in ipairs(side.with) do parts[#parts + 1] = role end
+  local text = table.concat(parts, ", ")
+  if #side.unused == 0 then return text end
+  local names = {}
+  for i, name in ipairs(side.unused) do names[i] = refusal.quote(name) end
+  return ("%s; not used: %s"):format(text, table.concat(names, ", "))
 end
 
 --- A side's name and where it is from.

@@ -1,0 +1,92 @@
+--- What commands that score batches have in common: their options, and the batch that files and
+-- options make.
+
+local fields = require "samebits.fields"
+local formats = require "samebits.formats"
+local lib = require "samebits.lib"
+local tell = require "samebits.cli.tell"
+
+local M = {}
+
+M.FILES = [[
+FILE is a .npy file or a .safetensors file. All that a .safetensors file holds
+is used where its name tells what it is: logits, ids (or responses, ...), mask
+(or response_mask, ...), cu_seqlens, temperature, kept, rows; docs/drift.md has
+all names. FILE:NAME is one tensor of it, along with the file's ids, mask and
+cu_seqlens. A path that exists as it stands wins over a name after a colon.
+What an option names wins. The output tells what was used, and what was not.]]
+
+--- An argparse converter.
+function M.integer(low, high)
+  return function(text)
+    local n = tonumber(text)
+    if n and n % 1 == 0 and n >= low and n <= high then return n end
+    return nil, ("'%s' is not an integer from %.0f to %.0f"):format(text, low, high)
+  end
+end
+
+-- Ids are 64-bit; a Lua number holds them up to 2^53.
+local WIDEST = 2 ^ 53
+
+--- Adds the options that make a batch from files.
+function M.add_batch(command)
+  local function tensor(option, text) command:option(option, text):argname "FILE[:NAME]" end
+  tensor("--ids", "Target ids, [B, T] or [N].")
+  tensor("--mask", "The same shape, non-zero where a token counts.")
+  tensor("--cu-seqlens", "[B + 1]: where the sequences of [N, V] start and end.")
+  tensor("--kept", "Which ids take part, a row a token: flags [.., V], or int32 words.")
+  command:option("--ignore-index", "The id of tokens not to score.",
+                 tostring(lib.constants.SB_IGNORE_INDEX), M.integer(-WIDEST, WIDEST)):argname "N"
+  command:option("--temperature",
+                 "A number, or FILE[:NAME] with one a row or one a sequence. (default: 1)")
+    :argname "T"
+  command:flag("--shift", "Logits of row t score id t + 1 of the same sequence.")
+end
+
+--- Adds the options that say how the cpu computes.
+function M.add_cpu(command)
+  command:option("--threads", "cpu: threads to work with.", nil, M.integer(1, 1024)):argname "N"
+  command:option("--isa", "cpu: scalar, avx2 or avx512."):argname "NAME"
+end
+
+--- A temperature as it was typed: a number, or FILE[:NAME]; nil and a message where it is neither.
+function M.number_or_file(text)
+  if text == nil or tonumber(text) then return tonumber(text) end
+  if formats.exists((formats.split_spec(text))) then return text end
+  return nil, ("'%s' is no number, and no file has that name"):format(text)
+end
+
+--- What the files and options of a command line are: the table of a batch, and what was gathered.
+-- files: a list of FILE[:NAME].
+function M.batch(args, files)
+  local named = { logits = args.logits, ids = args.ids, mask = args.mask,
+                  cu_seqlens = args.cu_seqlens, kept = args.kept }
+  local temperature, why = M.number_or_file(args.temperature)
+  if why then tell.fail("--temperature: %s", why) end
+  named.temperature = type(temperature) == "number" or temperature
+
+  local gathered = tell.try(fields.gather, files, named)
+  local spec = { ignore_index = args.ignore_index, shift = args.shift }
+  for role, t in pairs(gathered.fields) do spec[role] = t end
+  if type(temperature) == "number" then spec.temperature = temperature end
+  if not spec.logits then
+    tell.fail("no logits, float32, float16 or bfloat16 [B, T, V] or [N, V], in %s",
+              table.concat(files, " and "))
+  end
+  return spec, gathered
+end
+
+--- What of a batch's settings stands in no file: lines for `Gathered:lines`.
+function M.settings(spec)
+  local list = {}
+  if type(spec.temperature) == "number" then
+    list[#list + 1] = { "temperature", ("%.9g"):format(spec.temperature) }
+  end
+  if spec.ignore_index ~= lib.constants.SB_IGNORE_INDEX then
+    list[#list + 1] = { "ignore_index", ("%.0f"):format(spec.ignore_index) }
+  end
+  if spec.shift then list[#list + 1] = { "shift", "logits of row t score id t + 1" } end
+  return list
+end
+
+return M

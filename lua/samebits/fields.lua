@@ -1,0 +1,361 @@
+--- What the tensors of a file are for. This one module decides it, for every command, for batches
+-- made from what `load` gives, and for drift.
+--
+-- A role (logits, ids, mask, ...) is known by the names that tensors have. The rule:
+--
+-- * A file that is given whole gives everything in it that has a role.
+-- * Where one tensor of it is meant, by FILE:NAME or by an option such as `--ids FILE`, the tensors
+--   that say which tokens it is about come along (ids, mask, cu_seqlens). Those that say how it was
+--   scored (temperature, kept sets) do not.
+-- * What an option names wins; then come the files; then what comes along. Two tensors for one role
+--   are an error unless this order decides between them.
+--
+-- What was taken from where, and what was left, is part of the result: callers print it.
+
+local formats = require "samebits.formats"
+local layout = require "samebits.layout"
+local misuse = require "samebits.misuse"
+local safetensors = require "samebits.safetensors"
+local tensor = require "samebits.tensor"
+
+local M = {}
+
+-- Our own name first, then those that trainers and rollout engines write.
+local NAMES = {
+  logprobs = { "logprobs", "token", "logprob", "log_probs", "token_logprobs", "old_log_probs",
+               "rollout_log_probs", "per_token_logps", "old_per_token_logps" },
+  logits = { "logits" },
+  ids = { "ids", "token_ids", "responses", "response_ids", "completion_ids" },
+  mask = { "mask", "response_mask", "completion_mask", "loss_mask" },
+  cu_seqlens = { "cu_seqlens" },
+  temperature = { "temperature" },
+  kept = { "kept" },
+  rows = { "rows" },
+}
+
+local ROLE_OF = {}
+for role, names in pairs(NAMES) do
+  for _, name in ipairs(names) do ROLE_OF[name] = role end
+end
+
+--- The roles of a batch, in the order in which they are told of.
+M.BATCH = { "logits", "ids", "mask", "cu_seqlens", "temperature", "kept", "rows" }
+
+--- The roles of a side of a drift.
+M.SIDE = { "logprobs", "logits", "ids", "mask", "cu_seqlens", "temperature", "kept" }
+
+-- What says which tokens a tensor is about.
+local BESIDE = { "ids", "mask", "cu_seqlens" }
+
+local FLOATS = { float32 = true, float16 = true, bfloat16 = true, float64 = true }
+
+-- Whether a tensor without a telling name can have a role.
+local function fits(role, t)
+  local is_float = FLOATS[t.dtype] == true
+  local wants_float = role == "logits" or role == "logprobs" or role == "temperature"
+  return is_float == wants_float
+end
+
+local function is_known(role, roles)
+  for _, other in ipairs(roles) do
+    if other == role then return true end
+  end
+  return false
+end
+
+--- Whether a name stands for one of some roles.
+function M.is_named(name, roles) return is_known(ROLE_OF[name], roles) end
+
+--- The entries of a table of tensors by role, of the roles listed; and the names they have there.
+-- Two names of one role raise misuse.
+-- @tparam table from tensors by name
+-- @tparam string where what to call the table in a message
+-- @tparam table roles a list
+function M.by_role(from, where, roles)
+  local found, called = {}, {}
+  for _, role in ipairs(roles) do
+    for _, name in ipairs(NAMES[role]) do
+      local value = rawget(from, name)
+      if value ~= nil then
+        if found[role] ~= nil then
+          misuse.raise("%s holds both %s and %s: say which are the %s", where, called[role], name,
+                       role)
+        end
+        found[role], called[role] = value, name
+      end
+    end
+  end
+  return found, called
+end
+
+--- What a file lacks, and holds: "a.safetensors: no ids in it; it holds 'x'".
+function M.lacking(path, what, tensors)
+  local names, text = formats.names_of(tensors)
+  return ("%s: %s in it; it holds %s"):format(path, what, #names > 0 and text or "no tensor")
+end
+
+-- The only tensor of a file, where its name tells nothing; and its name.
+local function lone(tensors)
+  local name = next(tensors)
+  if name == nil or next(tensors, name) ~= nil or ROLE_OF[name] then return nil end
+  return tensors[name], name
+end
+
+-- The roles that are not in a set.
+local function without(roles, set)
+  local out = {}
+  for _, role in ipairs(roles) do
+    if set[role] == nil then out[#out + 1] = role end
+  end
+  return out
+end
+
+-- What comes along with a tensor that is meant, among some roles.
+local function beside(roles, but)
+  local out = {}
+  for _, role in ipairs(BESIDE) do
+    if role ~= but and is_known(role, roles) then out[#out + 1] = role end
+  end
+  return out
+end
+
+--- Reads FILE or FILE:NAME.
+-- @tparam string spec
+-- @tparam table roles those that the file may give
+-- @treturn table `path`; `fields` and `names`: tensors, and their names in the file, by role;
+-- `bare` and `bare_name`: the tensor that is meant where no name tells its role; `named`: whether
+-- there was a NAME; `tensors`: all that the file holds, nil for a .npy file; or nil and a message
+function M.read(spec, roles)
+  local path, name = formats.split_spec(spec)
+  local loaded, why = formats.load(path)
+  if not loaded then return nil, why end
+  local source = { path = path, fields = {}, names = {}, named = name ~= nil }
+  if tensor.is_tensor(loaded) then
+    if name then return formats.load(path, name) end -- which says why not
+    source.bare = loaded
+    return source
+  end
+  source.tensors = loaded
+  if name then
+    source.bare, why = formats.load(path, name)
+    if not source.bare then return nil, why end
+    source.bare_name = name
+    source.fields, source.names = M.by_role(loaded, path, beside(roles, ROLE_OF[name]))
+    return source
+  end
+  source.fields, source.names = M.by_role(loaded, path, roles)
+  if next(source.fields) == nil then source.bare, source.bare_name = lone(loaded) end
+  return source
+end
+
+-- FILE or FILE:NAME as a tensor of a role, its name in the file, and the file as `read` gives it.
+local function read_one(spec, role)
+  local source, why = M.read(spec, { role })
+  if not source then return nil, why end
+  local t, is_npy = source.bare, source.tensors == nil
+  if t and (is_npy or source.named or fits(role, t)) then return t, source.bare_name, source end
+  t = source.fields[role]
+  if t then return t, source.names[role], source end
+  why = M.lacking(source.path, "no " .. role, source.tensors)
+  if next(source.tensors) == nil then return nil, why end
+  return nil, ("%s: say which is meant, as %s:NAME"):format(why, source.path)
+end
+
+--- What comes along with a tensor of a file that is meant: tensors, and their names, by role.
+-- @param source FILE[:NAME], or what `read` gave for it
+-- @tparam table held what is not missing, by role
+-- @tparam[opt] table roles a list: ids, mask and cu_seqlens by default
+function M.along(source, held, roles)
+  if type(source) == "string" then source = M.read(source, {}) end
+  if not source or not source.tensors then return {}, {} end
+  return M.by_role(source.tensors, source.path, without(roles or BESIDE, held))
+end
+
+--- Loads one tensor for a role from FILE or FILE:NAME. Without a name a .safetensors file must hold
+-- one that is called as the role may be, or a single tensor whose name tells nothing and whose
+-- dtype can be the role's.
+-- @return a tensor; or nil and a message
+function M.load_one(spec, role)
+  local t, why = read_one(spec, role)
+  if not t then return nil, why end
+  return t
+end
+
+-- Gathering ---------------------------------------------------------------------------------------
+
+local Gathered = {}
+Gathered.__index = Gathered
+
+local function place(path, name) return name and path .. ":" .. name or path end
+
+local function option(role) return "--" .. role:gsub("_", "-") end
+
+local function take(self, role, t, path, name)
+  self.fields[role] = t
+  self.from[role] = { path = path, name = name }
+end
+
+-- The role of a tensor that a file was given for: that of its name; else logits are floats, and ids
+-- are not.
+local function bare_role(source)
+  local t, role = source.bare, ROLE_OF[source.bare_name]
+  if role and not is_known(role, M.BATCH) then
+    misuse.raise("%s: by their name these are %s: expected logits, ids, ...",
+                 place(source.path, source.bare_name), role)
+  end
+  return role or (fits("logits", t) and "logits" or "ids")
+end
+
+-- All that a file gives; of FILE:NAME that tensor alone, for what comes along waits for its turn.
+local function take_file(self, spec, named)
+  local source, why = M.read(spec, without(M.BATCH, named))
+  if not source then return nil, why end
+  self.sources[#self.sources + 1] = source
+  local function add(role, t, name)
+    if named[role] then return end
+    local other = self.from[role]
+    if other and (other.path ~= source.path or other.name ~= name) then
+      misuse.raise("%s and %s are both %s: name the one that is meant by %s",
+                   place(other.path, other.name), place(source.path, name), role, option(role))
+    end
+    take(self, role, t, source.path, name)
+  end
+  if source.bare then
+    add(bare_role(source), source.bare, source.bare_name)
+  else
+    for role, t in pairs(source.fields) do add(role, t, source.names[role]) end
+  end
+  return true
+end
+
+-- What an option names. The logits' file is given whole by it, unless it has a NAME.
+local function take_named(self, spec, role)
+  local t, name, source = read_one(spec, role)
+  if not t then return nil, ("%s: %s"):format(option(role), name) end
+  take(self, role, t, source.path, name)
+  source.is_whole = role == "logits" and not source.named
+  self.sources[#self.sources + 1] = source
+  return true
+end
+
+-- What comes along with the tensors that were meant.
+local function take_along(self, named)
+  for _, source in ipairs(self.sources) do
+    local held = {}
+    for _, set in ipairs { self.fields, named } do
+      for role in pairs(set) do held[role] = true end
+    end
+    local fields, names = M.along(source, held, source.is_whole and M.BATCH)
+    for role, t in pairs(fields) do take(self, role, t, source.path, names[role]) end
+  end
+end
+
+-- The names in each file that were not taken: a list of { path, names }.
+local function unused_of(self)
+  local taken, seen, list = {}, {}, {}
+  for _, from in pairs(self.from) do taken[place(from.path, from.name)] = true end
+  for _, source in ipairs(self.sources) do
+    local left = { path = source.path }
+    local names = not seen[source.path] and source.tensors and formats.names_of(source.tensors)
+    for _, name in ipairs(names or {}) do
+      if not taken[place(source.path, name)] then left[#left + 1] = name end
+    end
+    seen[source.path] = true
+    if #left > 0 then list[#list + 1] = left end
+  end
+  return list
+end
+
+--- Gathers from files what a batch is made of.
+-- @tparam table files a list of FILE[:NAME]. A tensor without a telling name is the logits if it
+-- holds floats, the ids if it does not.
+-- @tparam table named what options name: FILE[:NAME] by role; `true` for a role that is known from
+-- elsewhere, so that no file's tensor is taken for it
+-- @treturn table `fields`: tensors by role; `from`: { path, name } by role; `unused`: a list of
+-- lists of names, with a `path`; or nil and a message
+function M.gather(files, named)
+  local self = setmetatable({ fields = {}, from = {}, sources = {} }, Gathered)
+  for _, spec in ipairs(files) do
+    local ok, why = take_file(self, spec, named)
+    if not ok then return nil, why end
+  end
+  for _, role in ipairs(M.BATCH) do
+    if type(named[role]) == "string" then
+      local ok, why = take_named(self, named[role], role)
+      if not ok then return nil, why end
+    end
+  end
+  take_along(self, named)
+  self.unused = unused_of(self)
+  self.sources = nil
+  return self
+end
+
+local MANY = 8 -- names of unused tensors that are told of
+
+-- A path or a name on a terminal.
+local function plain(text) return (text:gsub("%c", "?")) end
+
+--- What was taken from where, and what was not: a list of lines. settings: { name, text } of what
+-- is known from elsewhere, a list.
+function Gathered:lines(settings)
+  local rows, wide, wider = {}, 0, 0
+  local function add(name, text, from)
+    rows[#rows + 1] = { name, text, from }
+    wide = math.max(wide, #name)
+    if from then wider = math.max(wider, #text) end
+  end
+  for _, role in ipairs(M.BATCH) do
+    local t, from = self.fields[role], self.from[role]
+    if t then
+      add(role, ("%s %s"):format(t.dtype, layout.text(t.shape)),
+          plain(place(from.path, from.name)))
+    end
+  end
+  for _, setting in ipairs(settings or {}) do add(setting[1], setting[2]) end
+  for _, left in ipairs(self.unused) do
+    local shown = {}
+    for i = 1, math.min(#left, MANY) do shown[i] = left[i] end
+    if #left > MANY then shown[MANY + 1] = ("... (%d more)"):format(#left - MANY) end
+    add("not used", ("%s: %s"):format(plain(left.path), plain(table.concat(shown, ", "))))
+  end
+  local lines = {}
+  for i, row in ipairs(rows) do
+    local text = row[3] and ("%-" .. wider .. "s  %s"):format(row[2], row[3]) or row[2]
+    lines[i] = ("%-" .. wide .. "s  %s"):format(row[1], text)
+  end
+  return lines
+end
+
+--- The same for programs: FILE or FILE:NAME by role, and a list of what was not used.
+function Gathered:places()
+  local used, unused = {}, setmetatable({}, { __jsontype = "array" })
+  for role, from in pairs(self.from) do used[role] = place(from.path, from.name) end
+  for _, left in ipairs(self.unused) do
+    for _, name in ipairs(left) do unused[#unused + 1] = place(left.path, name) end
+  end
+  return used, unused
+end
+
+-- Batches -----------------------------------------------------------------------------------------
+
+--- A batch's table. Of what `load` gives for a .safetensors file: its tensors by role, and whatever
+-- else was put into it (a number as the temperature, `shift`); beside it the names of the tensors
+-- that are not used. Any other table passes as it is, since there a wrong name is a mistake.
+function M.for_batch(spec)
+  if not safetensors.is_loaded(spec) then return spec, {} end
+  local made, called = M.by_role(spec, "batch: the file", M.BATCH)
+  local unused = {}
+  for key, value in pairs(spec) do
+    local role = ROLE_OF[key]
+    if tensor.is_tensor(value) then
+      if called[role] ~= key then unused[#unused + 1] = key end
+    elseif role == nil then
+      made[key] = value
+    end
+  end
+  table.sort(unused)
+  return made, unused
+end
+
+return M

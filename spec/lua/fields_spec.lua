@@ -1,0 +1,208 @@
+-- What the tensors of a file are for: one rule for commands, batches and drift.
+
+local fields = require "samebits.fields"
+local samebits = require "samebits"
+local hex = require "spec.support.hex"
+local refusal = require("spec.support.refusal").misuse
+local temporary = require "spec.support.temporary"
+
+local files, logits, ids, mask
+local masked -- the logprobs within the mask
+
+setup(function()
+  files = temporary.folder()
+  logits = hex.tensor(hex.values(2 * 3 * 20, 11), { 2, 3, 20 })
+  ids = samebits.tensor({ { 1, 2, 3 }, { 4, 5, 6 } }, { dtype = "int64" })
+  mask = samebits.tensor({ { 0, 1, 1 }, { 1, 1, 0 } }, { dtype = "uint8" })
+  masked = samebits.logprob { logits = logits, ids = ids, mask = mask }
+end)
+teardown(function() files:remove() end)
+
+local function save(name, value)
+  local path = files:path(name)
+  os.remove(path)
+  assert(samebits.save(path, value))
+  return path
+end
+
+-- The dump that docs/find-your-drift.md says to make, with more in it.
+local function dump()
+  return save("dump.safetensors", { logprobs = masked.token, ids = ids, mask = mask,
+                                    logits = logits, step = samebits.zeros { 1 } })
+end
+
+local function same(got, wanted) assert.same(hex.of(wanted), hex.of(got)) end
+
+describe("a batch of what load gives", function()
+  it("takes the tensors that have a role, and tells the others", function()
+    local data = assert(samebits.load(dump()))
+    same(samebits.logprob(data).token, masked.token)
+    assert.matches("\n  not used     logprobs, step\n", tostring(samebits.batch(data)))
+    local ctx = assert(samebits.open "cpu")
+    same(ctx:logprob(data).token, masked.token)
+    assert(ctx:topk(data, 2))
+    assert.is_true(samebits.verify(data, { rounds = 1, transforms = { "alone" } }).ok)
+  end)
+
+  it("knows the names of trainers and rollout engines", function()
+    local data = assert(samebits.load(save("verl.safetensors", {
+      logits = logits, responses = ids, response_mask = mask, rollout_log_probs = masked.token,
+    })))
+    same(samebits.logprob(data).token, masked.token)
+  end)
+
+  it("takes what is put into it, too", function()
+    local data = assert(samebits.load(dump()))
+    data.temperature, data.shift = 0.5, true
+    same(samebits.logprob(data).token, samebits.logprob { logits = logits, ids = ids, mask = mask,
+                                                          temperature = 0.5, shift = true }.token)
+    data.tempreature = 0.7
+    assert.matches("batch: unknown field 'tempreature'",
+                   refusal(function() samebits.batch(data) end))
+  end)
+
+  it("does not choose between two names", function()
+    local data = assert(samebits.load(save("two.safetensors", {
+      logits = logits, ids = ids, mask = mask, loss_mask = mask,
+    })))
+    assert.matches("batch: the file holds both mask and loss_mask: say which are the mask",
+                   refusal(function() samebits.batch(data) end))
+    data.loss_mask = nil
+    same(samebits.logprob(data).token, masked.token)
+  end)
+
+  it("any other table has no unknown field", function()
+    local data = assert(samebits.load(dump()))
+    assert.matches("batch: unknown field 'logprobs'", refusal(function()
+      samebits.batch { logits = data.logits, ids = data.ids, logprobs = data.logprobs }
+    end))
+  end)
+end)
+
+describe("drift of what load gives", function()
+  it("takes the tensors that have a role", function()
+    local data = assert(samebits.load(dump()))
+    local report = assert(samebits.drift(data, files:path "dump.safetensors"))
+    assert.is_true(report.equal)
+    assert.same({ 4, 2 }, { report.tokens.compared, report.tokens.inactive })
+    assert.same({ "ids", "mask" }, report.a.with)
+    assert.same({ "step" }, report.b.unused)
+    assert.matches("ids, mask; not used: 'step'\n", report:text { width = 100 })
+  end)
+
+  it("what is said of both sides wins over what their files hold", function()
+    local path = dump()
+    local all = samebits.tensor({ { 1, 1, 1 }, { 1, 1, 1 } }, { dtype = "uint8" })
+    assert.equal(6, samebits.drift(path, path, { mask = all }).tokens.compared)
+    local within = samebits.drift({ logprobs = masked.token, mask = mask }, masked.token,
+                                  { mask = all })
+    assert.equal(2, within.tokens.only_b)
+  end)
+
+  it("a mask beside the ids that are named comes along", function()
+    local path = save("logprobs.npy", masked.token)
+    assert.equal(4, samebits.drift(path, path, { ids = dump() }).tokens.compared)
+  end)
+end)
+
+describe("gathering", function()
+  local function gather(...) return assert(fields.gather(...)) end
+  local function roles(gathered)
+    local list = {}
+    for role in pairs(gathered.fields) do list[#list + 1] = role end
+    table.sort(list)
+    return table.concat(list, " ")
+  end
+
+  it("a file given whole gives all that has a role", function()
+    local kept = samebits.zeros({ 2, 3, 1 }, "int32")
+    local path = save("whole.safetensors", {
+      logits = logits, ids = ids, mask = mask, kept = kept, temperature = samebits.tensor { 1, 2 },
+      lse = masked.lse,
+    })
+    local gathered = gather({ path }, {})
+    assert.equal("ids kept logits mask temperature", roles(gathered))
+    local used, unused = gathered:places()
+    assert.equal(path .. ":kept", used.kept)
+    assert.same({ path .. ":lse" }, unused)
+    assert.same({
+      "logits       float32 [2, 3, 20]  " .. path .. ":logits",
+      "ids          int64 [2, 3]        " .. path .. ":ids",
+      "mask         uint8 [2, 3]        " .. path .. ":mask",
+      "temperature  float32 [2]         " .. path .. ":temperature",
+      "kept         int32 [2, 3, 1]     " .. path .. ":kept",
+      "shift        yes",
+      "not used     " .. path .. ": lse",
+    }, gathered:lines { { "shift", "yes" } })
+    -- One tensor of it brings what says which tokens it is about, not how it was scored.
+    assert.equal("ids logits mask", roles(gather({ path .. ":logits" }, {})))
+    assert.equal("ids logits mask", roles(gather({ save("logits.npy", logits) }, { ids = path })))
+    -- The logits by an option are the same as the file.
+    assert.equal("ids kept logits mask temperature", roles(gather({}, { logits = path })))
+    assert.equal("ids logits mask", roles(gather({}, { logits = path .. ":logits" })))
+  end)
+
+  it("what is named wins", function()
+    local path, other = dump(), save("mask.npy", mask)
+    local gathered = gather({ path }, { mask = other, temperature = true })
+    assert.equal(other, (gathered:places()).mask)
+    assert.same({ path .. ":logprobs", path .. ":mask", path .. ":step" },
+                select(2, gathered:places()))
+    -- Of two masks, too.
+    path = save("masks.safetensors", { logits = logits, ids = ids, mask = mask, loss_mask = mask })
+    assert.equal(path .. ":loss_mask",
+                 (gather({ path }, { mask = path .. ":loss_mask" }):places()).mask)
+    assert.equal(path .. ":loss_mask",
+                 (gather({}, { logits = path, mask = path .. ":loss_mask" }):places()).mask)
+  end)
+
+  it("tells .npy files by what they hold", function()
+    local l, i = save("l.npy", logits), save("i.npy", ids)
+    for _, order in ipairs { { l, i }, { i, l } } do
+      local used = gather(order, {}):places()
+      assert.same({ logits = l, ids = i }, used)
+    end
+  end)
+
+  it("does not choose between two files", function()
+    local path, l = dump(), save("l.npy", logits)
+    local ok, why = pcall(fields.gather, { path, l }, {})
+    assert.is_false(ok)
+    assert.equal(path .. ":logits and " .. l ..
+                 " are both logits: name the one that is meant by --logits", tostring(why))
+    assert.equal("ids logits mask", roles(gather({ path, path }, {})))
+    ok, why = pcall(fields.gather, { path .. ":logprobs" }, {})
+    assert.is_false(ok)
+    assert.matches("dump.safetensors:logprobs: by their name these are logprobs", tostring(why))
+  end)
+end)
+
+describe("FILE[:NAME]", function()
+  local t, u = samebits.tensor({ 1, 2 }, { dtype = "int32" }), samebits.tensor { 3, 4 }
+
+  it("means a whole path, then a name, then the role, then the only tensor", function()
+    local two = save("two.safetensors", { ids = t, other = u })
+    local one = save("one.safetensors", { other = t })
+    assert(samebits.same_bits(t, fields.load_one(two, "ids")))
+    assert(samebits.same_bits(u, fields.load_one(two .. ":other", "ids")))
+    assert(samebits.same_bits(t, fields.load_one(one, "ids")))
+    assert(os.rename(one, two .. ":ids"))
+    assert(samebits.same_bits(t, fields.load_one(two .. ":ids", "ids")))
+    os.remove(two .. ":ids")
+    local found, why = fields.load_one(two, "mask")
+    assert.is_nil(found)
+    assert.matches("two.safetensors: no mask in it; it holds 'ids', 'other': say which is " ..
+                   "meant, as .*two.safetensors:NAME", why)
+    found, why = fields.load_one(save("none.safetensors", {}), "mask")
+    assert.is_nil(found)
+    assert.matches("holds no tensor", why)
+  end)
+
+  it("the only tensor is not taken for what it cannot be", function()
+    for name, value in pairs { other = u, logits = u, mask = t } do
+      local found, why = fields.load_one(save("one.safetensors", { [name] = value }), "ids")
+      assert.is_nil(found)
+      assert.matches("no ids in it; it holds '" .. name .. "'", why)
+    end
+  end)
+end)
