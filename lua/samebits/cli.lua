@@ -2,8 +2,8 @@
 --
 -- samebits.cli.tell says what the exit statuses are.
 
-local ffi = require "ffi"
 local argparse = require "argparse"
+local posix = require "samebits.posix"
 local samebits = require "samebits"
 local lib = require "samebits.lib"
 local repl = require "samebits.cli.repl"
@@ -59,11 +59,9 @@ end
 
 -- selftest ---------------------------------------------------------------------------------------
 
-ffi.cdef "int isatty(int fd);"
-
 local function run_selftest(args)
   local progress
-  if ffi.C.isatty(2) == 1 then
+  if posix.is_terminal(2) then
     progress = function(done, total, what)
       io.stderr:write(("\r\27[K%d of %d: %s"):format(done, total, what))
       if done == total then io.stderr:write "\r\27[K" end

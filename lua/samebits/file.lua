@@ -46,6 +46,14 @@ function M.write(path, parts)
   return nil, ("%s: %s"):format(path, message)
 end
 
+--- A text that may be meant for a file: the text itself where there is no path; else the file is
+-- written: true, or nil and a message.
+function M.deliver(what, text, path)
+  if path == nil then return text end
+  M.check_path(what, path)
+  return M.write(path, { text })
+end
+
 --- Raises misuse where a path is no path.
 function M.check_path(what, path)
   local misuse = require "samebits.misuse"

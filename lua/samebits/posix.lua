@@ -21,6 +21,8 @@ char *samebits_libc_strerror(int error) __asm__("strerror");
 int samebits_libc_getpid(void) __asm__("getpid");
 int samebits_libc_mkdir(const char *path, unsigned int mode) __asm__("mkdir");
 int samebits_libc_isatty(int fd) __asm__("isatty");
+typedef struct samebits_window { unsigned short rows, columns, x, y; } samebits_window;
+int samebits_libc_ioctl(int fd, unsigned long request, ...) __asm__("ioctl");
 ]]
 
 local C = ffi.C
@@ -62,6 +64,20 @@ function M.make_folder(path) return C.samebits_libc_mkdir(path, 448) == 0 or nil
 
 --- Whether a descriptor is a terminal.
 function M.is_terminal(fd) return C.samebits_libc_isatty(fd) == 1 end
+
+local TIOCGWINSZ = 0x5413
+local LEAST = 20 -- columns; fewer are taken for a mistake
+
+--- The columns of the terminal behind a descriptor, or what COLUMNS says if it is set; nil where
+-- neither tells.
+function M.columns(fd)
+  local columns = tonumber(os.getenv "COLUMNS")
+  if columns and columns >= LEAST and columns < math.huge then return math.floor(columns) end
+  local window = ffi.new "samebits_window[1]"
+  if C.samebits_libc_ioctl(fd, TIOCGWINSZ, window) == 0 and window[0].columns >= LEAST then
+    return window[0].columns
+  end
+end
 
 function M.close(fd) return C.samebits_libc_close(fd) == 0 end
 

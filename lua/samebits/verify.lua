@@ -411,11 +411,11 @@ local M = {}
 -- group; `seed` (1): where choices start; `rows`: how many rows to take at most; `rounds` (2): how
 -- often each transform is tried; `transforms`: a list of their names, all by default; `backend`,
 -- and on the cpu `threads` and `isa`: the only one to verify, by default each that can be opened
--- @treturn table a report, whose tostring is a table for people: `ok`: no bit of the library's, or
--- of the function's, has changed; `paths`: a list of what was verified, each with `name`, `kind`
--- ("samebits", "conventional", "function"), `tokens`, `mismatches`, `max_ulps` and `first`, the
--- first difference; `transforms`: a list of { name, about, results }, the results by path; or nil
--- and a message
+-- @treturn table a report, whose `text`, `json` and `html` are for people and programs: `ok`: no
+-- bit of the library's, or of the function's, has changed; `paths`: a list of what was verified,
+-- each with `name`, `kind` ("samebits", "conventional", "function"), `tokens`, `mismatches`,
+-- `max_ulps` and `first`, the first difference; `transforms`: a list of { name, about, results },
+-- the results by path; or nil and a message
 M.verify = misuse.guard(verify)
 
 return M

@@ -115,6 +115,23 @@ describe("verify", function()
     it("takes " .. name, function() assert_kept(samebits.verify(make(), { rounds = 1 })) end)
   end
 
+  it("gives a report as text, JSON and HTML", function()
+    local report = samebits.verify(padded(), { rounds = 1, transforms = { "alone", "right" } })
+    assert.equal(tostring(report) .. "\n", report:text())
+    assert.equal(report.seed, json.decode(report:json()).seed)
+    assert.matches("^<!doctype html>.*>right<.*</html>\n$", report:html())
+    local files = temporary.folder()
+    finally(function() files:remove() end)
+    for _, kind in ipairs { "json", "html" } do
+      assert.is_true(report[kind](report, files:path(kind)))
+      assert.equal(report[kind](report), files:read(kind))
+      local written, why = report[kind](report, "/nowhere/report")
+      assert.is_nil(written)
+      assert.matches("/nowhere/report: No such file", why)
+      assert.matches(kind .. ": the path is empty", select(2, pcall(report[kind], report, "")))
+    end
+  end)
+
   it("takes a batch, too, and leaves it as it is", function()
     local spec = padded "float32"
     local before = spec.logits:clone()
@@ -418,6 +435,26 @@ describe("samebits verify", function()
     assert.equal(0, path.differences)
     for _, line in ipairs(object.transforms) do
       assert.is_true(line.results[p].tokens > 0, line.name)
+    end
+  end)
+
+  it("writes a page, and keeps to the width of the terminal", function()
+    local page = files:path "page.html"
+    local status, output = run(("%s --rounds 1 --html %s"):format(files:path "logits.npy", page))
+    assert.equal(0, status, output)
+    says(files:read "page.html", "<!doctype html>", "verify: no bit changed</h1>",
+         "<td class=\"left\">alone</td>", "samebits, cpu: no bit changed in ", "</html>")
+    status, output = run(files:path "logits.npy" .. " --rounds 1 --html /nowhere/page.html")
+    assert.same({ 2, "samebits: /nowhere/page.html: No such file or directory\n" },
+                { status, output })
+    for _, width in ipairs { 72, 200 } do
+      status, output = run(files:path "logits.npy" .. " --rounds 1",
+                           ("COLUMNS=%d bin/samebits"):format(width))
+      assert.equal(0, status, output)
+      local longest, place = 0, files.name:gsub("%p", "%%%0")
+      for line in output:gsub(place, ""):gmatch "[^\n]+" do longest = math.max(longest, #line) end
+      assert.is_true(longest <= width, output)
+      assert.equal(width == 72, output:find("\n" .. (" "):rep(40)) ~= nil, output)
     end
   end)
 

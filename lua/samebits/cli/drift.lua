@@ -2,16 +2,10 @@
 --
 -- Exit status: 0 equal, 1 drift, 2 what was given cannot be used.
 
-local ffi = require "ffi"
 local drift = require "samebits.drift"
 local file = require "samebits.file"
 local options = require "samebits.cli.options"
-
-if not pcall(function() return ffi.C.isatty end) then ffi.cdef "int isatty(int fd);" end
-ffi.cdef [[
-typedef struct samebits_window { unsigned short rows, columns, x, y; } samebits_window;
-int samebits_libc_ioctl(int fd, unsigned long request, ...) __asm__("ioctl");
-]]
+local posix = require "samebits.posix"
 
 local M = {}
 
@@ -82,23 +76,15 @@ function M.define(command)
   command:flag("--quiet", "Print nothing but errors: the exit status tells.")
 end
 
--- Columns of the terminal; COLUMNS where it is set, 80 where nothing says.
-local function width(fd)
-  local columns = tonumber(os.getenv "COLUMNS")
-  if columns and columns >= 40 then return columns end
-  local TIOCGWINSZ, window = 0x5413, ffi.new "samebits_window[1]"
-  if ffi.C.samebits_libc_ioctl(fd, TIOCGWINSZ, window) == 0 and window[0].columns >= 40 then
-    return window[0].columns
-  end
-  return 80
-end
+-- Columns of the terminal, 80 where nothing says.
+local function width(fd) return posix.columns(fd) or 80 end
 
 local PERIOD = 0.1 -- seconds between two looks of the progress bar
 local QUIET = 0.5  -- seconds before the first one
 
 -- A bar on stderr, if that is a terminal.
 local function progress()
-  if ffi.C.isatty(2) ~= 1 then return nil end
+  if not posix.is_terminal(2) then return nil end
   local start, last, shown = os.clock(), 0, false
   return function(done, total, what)
     local now = os.clock()
@@ -160,7 +146,7 @@ function M.run(args)
   if args.json then
     failed = put(report:json())
   elseif not args.quiet then
-    local tty = ffi.C.isatty(1) == 1
+    local tty = posix.is_terminal(1)
     failed = put(report:text { width = width(1), color = tty and not os.getenv "NO_COLOR" })
   end
   return failed or (report.equal and 0 or 1)

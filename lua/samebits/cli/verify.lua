@@ -1,7 +1,7 @@
 --- samebits verify: the command's options and output.
 
-local json = require "dkjson"
 local options = require "samebits.cli.options"
+local posix = require "samebits.posix"
 local samebits = require "samebits"
 local tell = require "samebits.cli.tell"
 
@@ -45,20 +45,7 @@ function M.define(command)
     :argname "NAME"
   options.add_cpu(command)
   command:flag("--json", "Print one JSON object.")
-end
-
-local KEYS = {
-  "version", "numerics", "ok", "used", "unused", "seed", "rounds", "dtype", "shape", "vocab",
-  "sampled", "chosen_ids", "paths", "transforms", "name", "kind", "backend", "context", "about",
-  "results",
-  "tokens", "mismatches", "sequences", "sequence_mismatches", "differences", "max_ulps",
-  "max_apart", "error", "first", "transform", "output", "sequence", "position", "id", "want", "got",
-  "want_value", "got_value", "ulps", "text",
-}
-
-local function as_json(report, gathered)
-  report.used, report.unused = gathered:places()
-  return json.encode(report, { keyorder = KEYS }) .. "\n"
+  command:option("--html", "Write a page, too."):argname "PAGE"
 end
 
 --- Runs the command with argparse's result. The exit status.
@@ -68,11 +55,13 @@ function M.run(args)
     seed = args.seed, rows = args.rows, rounds = args.rounds, backend = args.backend,
     threads = args.threads, isa = args.isa,
   })
+  report.used, report.unused = gathered:places()
+  if args.html then tell.try(report.html, report, args.html) end
   if args.json then
-    tell.write(as_json(report, gathered))
+    tell.write(tell.try(report.json, report))
   else
     local told = table.concat(gathered:lines(options.settings(spec)), "\n")
-    tell.write(("%s\n\n%s\n"):format(told, tostring(report)))
+    tell.write(("%s\n\n%s"):format(told, report:text { width = posix.columns(1) }))
   end
   return report.ok and tell.WELL or tell.NO
 end

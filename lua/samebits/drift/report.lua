@@ -29,6 +29,8 @@
 
 local ffi = require "ffi"
 local element = require "samebits.element"
+local file = require "samebits.file"
+local misuse = require "samebits.misuse"
 local tally = require "samebits.drift.tally"
 local tensor = require "samebits.tensor"
 local version = require "samebits.lib"
@@ -140,13 +142,22 @@ end
 --- The report for a terminal. opts: `width` (80 columns), `color` (false).
 function Report:text(opts) return require("samebits.drift.text").format(self, opts or {}) end
 
---- The report as one JSON object (docs/drift.md describes it). It needs dkjson.
-function Report:json() return require("samebits.drift.json").format(self) end
+--- The report as one JSON object (docs/drift.md describes it). It needs dkjson. Given a path, it is
+-- written there: true, or nil and a message.
+Report.json = misuse.guard(function(self, path)
+  return file.deliver("json", require("samebits.drift.json").format(self), path)
+end)
 
---- The report as a page of HTML with plots, which needs nothing else.
-function Report:html() return require("samebits.drift.html").format(self) end
+--- The report as a page of HTML with plots, which needs nothing else. Given a path, it is written
+-- there: true, or nil and a message.
+Report.html = misuse.guard(function(self, path)
+  return file.deliver("html", require("samebits.drift.html").format(self), path)
+end)
 
 --- One line.
 function Report:__tostring() return require("samebits.drift.text").headline(self) end
+
+-- Methods by class: see samebits.repl.sources.
+M.classes = { Report = Report }
 
 return M

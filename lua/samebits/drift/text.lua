@@ -1,6 +1,7 @@
 --- A report for a terminal.
 
 local words = require "samebits.drift.words"
+local wrap = require("samebits.wrap").words
 
 local M = {}
 
@@ -25,22 +26,6 @@ function M.headline(report)
     line = ("%s, %s active on one side only"):format(line, count(alone))
   end
   return line
-end
-
--- Words in lines of a width, the later ones indented.
-local function wrap(text, width, first, indent)
-  local lines, line = {}, first
-  local empty = true
-  for word in text:gmatch "%S+" do
-    if not empty and #line + 1 + #word > width then
-      lines[#lines + 1] = line
-      line, empty = indent, true
-    end
-    line = line .. (empty and "" or " ") .. word
-    empty = false
-  end
-  lines[#lines + 1] = line
-  return table.concat(lines, "\n")
 end
 
 local function bars(add, rows, width)

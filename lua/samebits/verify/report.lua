@@ -1,11 +1,16 @@
 --- What a verification found: for programs, and as a table for people.
 
+local file = require "samebits.file"
 local layout = require "samebits.layout"
+local misuse = require "samebits.misuse"
+local wrap = require "samebits.wrap"
 
 local M = {}
 
 local Report = {}
 Report.__index = Report
+
+local NARROW = 12 -- columns that a last cell needs to be wrapped in
 
 local function plural(n, word) return ("%d %s%s"):format(n, word, n == 1 and "" or "s") end
 
@@ -119,16 +124,8 @@ local function tokens_of(results)
   return "-"
 end
 
-local function row(widths, cells)
-  local out = {}
-  for i, text in ipairs(cells) do
-    local left = i == 1 or i == #cells
-    out[i] = i == #cells and text or ("%" .. (left and "-" or "") .. widths[i] .. "s"):format(text)
-  end
-  return (table.concat(out, "  "):gsub("%s+$", ""))
-end
-
-local function table_of(self)
+-- The cells of the table, its head first.
+local function rows_of(self)
   local rows = { { "transform", "tokens" } }
   for _, path in ipairs(self.paths) do table.insert(rows[1], path.name) end
   table.insert(rows[1], "what differs from one batch of them all")
@@ -138,12 +135,31 @@ local function table_of(self)
     cells[#cells + 1] = line.about
     rows[#rows + 1] = cells
   end
-  local widths = {}
+  return rows
+end
+
+-- The last cell may take several lines, if there is a width to keep to.
+local function row(widths, cells, width)
+  local out, before = {}, 0
+  for i = 1, #cells - 1 do
+    out[i] = ("%" .. (i == 1 and "-" or "") .. widths[i] .. "s"):format(cells[i])
+    before = before + widths[i] + 2
+  end
+  local start = table.concat(out, "  ") .. "  "
+  local last = cells[#cells]
+  if width and width - before >= NARROW then
+    return wrap.words(last, width, start, (" "):rep(before))
+  end
+  return ((start .. last):gsub("%s+$", ""))
+end
+
+local function table_of(self, width)
+  local rows, widths = rows_of(self), {}
   for _, cells in ipairs(rows) do
     for i, text in ipairs(cells) do widths[i] = math.max(widths[i] or 0, #text) end
   end
   local lines = {}
-  for i, cells in ipairs(rows) do lines[i] = row(widths, cells) end
+  for i, cells in ipairs(rows) do lines[i] = row(widths, cells, width) end
   return lines
 end
 
@@ -173,19 +189,46 @@ local function verdict(path)
   return lines
 end
 
---- A table of transforms, tokens and mismatches, and what it comes to.
-function Report:__tostring()
-  local lines = head(self)
+--- A table of transforms, tokens and mismatches, and what it comes to. opts: `width`, the columns
+-- to keep to; as wide as need be by default.
+function Report:text(opts)
+  local width = opts and opts.width
+  local lines = {}
+  local function add(list)
+    for _, line in ipairs(list) do
+      lines[#lines + 1] = width and wrap.line(line, width) or line
+    end
+  end
+  add(head(self))
   lines[#lines + 1] = ""
-  for _, line in ipairs(table_of(self)) do lines[#lines + 1] = line end
+  for _, line in ipairs(table_of(self, width)) do lines[#lines + 1] = line end
   lines[#lines + 1] = ""
   if sums_alone(self) then
-    lines[#lines + 1] = "(n): no token, but n sums or counts of sequences are not the same"
+    add { "(n): no token, but n sums or counts of sequences are not the same" }
   end
-  for _, path in ipairs(self.paths) do
-    for _, line in ipairs(verdict(path)) do lines[#lines + 1] = line end
-  end
-  return table.concat(lines, "\n")
+  for _, path in ipairs(self.paths) do add(verdict(path)) end
+  return table.concat(lines, "\n") .. "\n"
 end
+
+--- The report as one JSON object. It needs dkjson. Given a path, it is written there: true, or nil
+-- and a message.
+Report.json = misuse.guard(function(self, path)
+  return file.deliver("json", require("samebits.verify.json").format(self), path)
+end)
+
+--- The report as a page of HTML, which needs nothing else. Given a path, it is written there: true,
+-- or nil and a message.
+Report.html = misuse.guard(function(self, path)
+  local words = { head = head(self), rows = rows_of(self), verdicts = {}, title =
+                  self.ok and "verify: no bit changed" or "verify: bits changed" }
+  for p, verified in ipairs(self.paths) do words.verdicts[p] = verdict(verified) end
+  return file.deliver("html", require("samebits.verify.html").format(self, words), path)
+end)
+
+--- The same as `text`, as wide as need be.
+function Report:__tostring() return (self:text():gsub("\n$", "")) end
+
+-- Methods by class: see samebits.repl.sources.
+M.classes = { Report = Report }
 
 return M

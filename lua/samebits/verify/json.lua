@@ -1,0 +1,24 @@
+--- A report as JSON; `samebits help verify` describes it.
+
+local misuse = require "samebits.misuse"
+
+local M = {}
+
+local KEYS = {
+  "version", "numerics", "ok", "used", "unused", "seed", "rounds", "dtype", "shape", "vocab",
+  "sampled", "chosen_ids", "paths", "transforms", "name", "kind", "backend", "context", "about",
+  "results", "tokens", "mismatches", "sequences", "sequence_mismatches", "differences", "max_ulps",
+  "max_apart", "error", "first", "transform", "output", "sequence", "position", "id", "want", "got",
+  "want_value", "got_value", "ulps", "text",
+}
+
+--- One object, in a line.
+function M.format(report)
+  local ok, json = pcall(require, "dkjson")
+  if not ok then misuse.raise "json: needs the Lua module dkjson (Debian: lua-dkjson)" end
+  local fields = {} -- without the methods, which answer to names, too
+  for name, value in pairs(report) do fields[name] = value end
+  return json.encode(fields, { keyorder = KEYS }) .. "\n"
+end
+
+return M
