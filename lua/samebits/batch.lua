@@ -636,6 +636,9 @@ end)
 -- For code inside the library: raises what misuse.guard understands.
 M.build = build
 
+-- Methods by class: see samebits.repl.sources.
+M.classes = { Batch = Batch }
+
 function M.is_batch(value) return getmetatable(value) == Batch end
 
 M.describe, M.shape_text, M.same_shape = describe, shape_text, same_shape

@@ -374,6 +374,9 @@ M.open = misuse.guard(open)
 -- For modules beside this one: Context.logprob by another entry of the library.
 M.score = score
 
+-- Methods by class: see samebits.repl.sources.
+M.classes = { Context = Context }
+
 function M.is_context(value) return getmetatable(value) == Context end
 
 --- Every backend known, best first: a list of { name, available, why }, `why` saying why one cannot

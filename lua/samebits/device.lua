@@ -242,4 +242,7 @@ function M.check_stream(what, stream, device)
   return stream
 end
 
+-- Methods by class: see samebits.repl.sources.
+M.classes = { Stream = Stream, Event = Event }
+
 return M

@@ -643,4 +643,10 @@ end
 
 function metatable.__tostring(self) return tensor_text.describe(self, transfer.read) end
 
+--- The same in lines of `width` columns.
+function Tensor:text(width) return tensor_text.describe(self, transfer.read, width) end
+
+-- Methods by class: see samebits.repl.sources.
+M.classes = { Tensor = Tensor }
+
 return M

@@ -31,12 +31,12 @@ local function shown(size, shorten)
 end
 
 -- A row of right-aligned cells, over several lines if need be.
-local function row(cells, width, indent)
+local function row(cells, width, indent, columns)
   local lines, line = {}, ""
   for i, cell in ipairs(cells) do
     local pad = cell == "..." and 0 or width - #cell
     local piece = (" "):rep(pad) .. cell .. (i < #cells and "," or "")
-    if line ~= "" and indent + 1 + #line + 1 + #piece > WIDTH then
+    if line ~= "" and indent + 1 + #line + 1 + #piece > columns then
       lines[#lines + 1] = line
       line = ""
     end
@@ -46,7 +46,7 @@ local function row(cells, width, indent)
   return "[" .. table.concat(lines, "\n" .. (" "):rep(indent + 1)) .. "]"
 end
 
-local function values(t, read)
+local function values(t, read, columns)
   local numel = layout.numel(t.shape)
   if numel == 0 then return "[]" end
   local shorten = numel > MANY
@@ -69,7 +69,7 @@ local function values(t, read)
   end
 
   local function join(level, depth)
-    if depth == t.ndim then return row(level, width, depth - 1) end
+    if depth == t.ndim then return row(level, width, depth - 1, columns) end
     local out = {}
     for i, part in ipairs(level) do out[i] = part == "..." and part or join(part, depth + 1) end
     -- A blank line more for every dimension but the last two, as in print-outs of matrices.
@@ -84,9 +84,10 @@ function M.head(t)
 end
 
 --- The head line and, where they can be read, the values: read(t, offset) gives one, or nil.
-function M.describe(t, read)
+-- columns: the width of a line, 96 where it is nil.
+function M.describe(t, read, columns)
   if layout.numel(t.shape) > 0 and read(t, 0) == nil then return M.head(t) end
-  return M.head(t) .. "\n" .. values(t, read)
+  return M.head(t) .. "\n" .. values(t, read, columns or WIDTH)
 end
 
 return M

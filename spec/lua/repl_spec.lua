@@ -11,6 +11,8 @@ local lib = require "samebits.lib"
 local manual = require "samebits.repl.manual"
 local posix = require "samebits.posix"
 local pretty = require "samebits.repl.pretty"
+local sources = require "samebits.repl.sources"
+local wrap = require "samebits.wrap"
 local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"
 
@@ -427,13 +429,41 @@ describe("help:", function()
     assert.is_nil(manual.of(loadstring "return 1"))
   end)
 
-  it("there is of everything public, but for what loads a module when it is called", function()
+  it("there is of everything public", function()
     for name, value in pairs(samebits) do
-      if type(value) == "function" and
-         not debug.getinfo(value, "S").source:find "lua/samebits%.lua$" then
-        assert.is_string(manual.of(value, name), name)
+      if type(value) == "function" then assert.is_string(manual.of(value, name), name) end
+    end
+    for _, class in ipairs(sources.CLASSES) do
+      for _, method in ipairs(sources.methods(class)) do
+        assert.is_table(method.doc, class.name .. ":" .. method.name)
+        assert.is_truthy(manual.search(method.name), class.name .. ":" .. method.name)
       end
     end
+  end)
+
+  it("keeps to a width: paragraphs and lists flow, columns stay columns, code stays", function()
+    local text = [[
+one two three four five six seven
+eight nine ten
+
+* an item of a list, of several words
+  that goes on
+name        a text of several words beside a name
+            that goes on in the column
+    code = stays_as_it_is(however, long, it, is)]]
+    assert.equal(text, wrap.page(text, 100))
+    assert.equal([[
+one two three four five six
+seven eight nine ten
+
+* an item of a list, of
+  several words that goes on
+name        a text of several
+            words beside a
+            name
+            that goes on in
+            the column
+    code = stays_as_it_is(however, long, it, is)]], wrap.page(text, 29))
   end)
 end)
 
@@ -499,9 +529,65 @@ show { 1, 2 }
       assert.matches("^" .. name .. "[(%s]", by_name)
       assert.equal(by_name, (run(("help(%s)"):format(name))))
     end
+  end)
+
+  it("help of functions, by name or by value, wherever they are", function()
     assert.matches("^samebits%.open%(backend, opts%)", (run "help 'samebits.open'"))
-    assert.matches("^ctx:topk%(", (run "help 'ctx:topk'"))
-    assert.matches("nothing is known of 'nowhere'", (run "help 'nowhere'"))
+    assert.matches("^samebits%.open%(backend, opts%)", (run "help(samebits.open)"))
+    local topk = run "help 'ctx:topk'"
+    assert.matches("^ctx:topk%(batch, k, opts%)\n\nThe first k ids of each row", topk)
+    assert.matches("\n%* k %(number%): 1 to 64\n", topk)
+    for _, topic in ipairs { "'topk'", "(ctx.topk)", "'ctx.topk'", "'topk()'" } do
+      assert.equal(topk, (run("help " .. topic)))
+    end
+    -- What loads a module when it is called is told of as there.
+    local verify = run "help 'samebits.verify'"
+    assert.matches("^samebits%.verify%(value, options%)\n\nVerifies a batch%.", verify)
+    assert.equal(verify, (run "help(samebits.verify)"))
+    assert.equal(verify, (run "help 'verify'"))
+    -- Two classes have one of this name.
+    local to = run "help 'to'"
+    assert.matches("batch:to%(device, opts%)\n\nThe batch on another device", to)
+    assert.matches("t:to%(target, opts%)\n\nThe tensor in another dtype", to)
+    assert.matches("function: built in", (run "help(print)"))
+    assert.same({ "help: nothing is known of 'nowhere'; help() lists what is\n", 1 },
+                { run "help 'nowhere'" })
+    assert.matches("nothing is known of 'mask_from', but of samebits.mask_from_lengths, " ..
+                   "samebits.mask_from_splits; help", (run "help 'mask_from'"))
+    assert.matches("help: the value is nil", (run "help(nothing)"))
+  end)
+
+  it("help of modules and objects lists what they have", function()
+    local said = run "help(samebits)"
+    assert.matches("^samebits: token and sequence logprobs", said)
+    for _, name in ipairs { "open(backend, opts)", "version", "verify(", "batch(spec, opts)" } do
+      assert.is_truthy(said:find("\nsamebits." .. name, 1, true), name)
+    end
+    assert.equal(said, (run "help 'samebits'"))
+    assert.matches("^Plots, by gnuplot.*\nsamebits%.plot%.draw%(", (run "help 'samebits.plot'"))
+    assert.matches("\nsamebits%.bits%.hex%(", (run "help(samebits.bits)"))
+    said = run "help(ctx)"
+    assert.matches("^samebits context: .*\nctx:topk%(batch, k, opts%) +The first k ids", said)
+    assert.equal(said, (run "help 'ctx'"))
+    assert.matches("^tensor float32 %[2%] cpu.*\nx:slice%(dim, from, to%)",
+                   (run "x = samebits.zeros { 2 }\nhelp 'x'"))
+    said = run "b = samebits.batch { logits = { { 0, 1 } }, ids = { 0 } }\nhelp(b)"
+    assert.matches("^samebits.batch, one sequence.*\nbatch:bounds%(b%)", said)
+    said = run "r = samebits.drift({ -1 }, { -2 })\nhelp(r)"
+    assert.matches("^drift: 1 of 1 tokens.*\nr:html%(path%) +The report as a page", said)
+    assert.equal("5\n", (run "help(5)"))
+  end)
+
+  it("reports write their pages", function()
+    local page = files:path "page.html"
+    assert.same({ "true\n", 0 },
+                { run(('r = samebits.drift({ -1 }, { -2 })\nr:html %q'):format(page)) })
+    assert.matches("^<!doctype html>.*drift: 1 of 1 tokens differ.*</html>\n$",
+                   files:read "page.html")
+    assert.matches('^nil, "/nowhere/p%.html: No such file', (run(
+      'r = samebits.drift({ -1 }, { -2 })\nr:html "/nowhere/p.html"')))
+    assert.matches("stdin:1: html: the path is number, not a string",
+                   (run "samebits.drift({ -1 }, { -2 }):html(5)"))
   end)
 
   it("a helper's name is the user's to give, and the program's own `load` stays", function()

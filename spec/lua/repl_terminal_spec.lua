@@ -38,6 +38,10 @@ local function terminal(command, term)
     error(("the screen does not show '%s':\n%s"):format(pattern, at.screen()), 2)
   end
   function at.key(name) tmux("send-keys " .. name) end
+  function at.resize(columns)
+    local text, failed = tmux(("resize-window -x %d -y 50"):format(columns))
+    assert(failed == 0, text)
+  end
   function at.type(text) tmux("send-keys -l " .. shell.quote(text)) end
   function at.enter(text)
     at.type(text)
@@ -133,6 +137,33 @@ for _, editor in ipairs { "libedit", "readline" } do
     end)
   end)
 end
+
+describe("the width of the terminal", function()
+  it("is kept to by values, reports and help, also when it changes", function()
+    if missing() then return pending(missing()) end
+    with("bin/samebits repl", nil, function(at)
+      at.shows "\n> ?\n$"
+      at.enter "t = {} for i = 1, 24 do t[i] = 1000 + i end"
+      at.enter "t"
+      at.shows "\n  1001, 1002, .* 1014,\n  1015,.*\n}\n>\n$"
+      at.enter "samebits.tensor(t)"
+      at.shows "\n%[1001, 1002, .* 1015,\n 1016,.*%]\n>\n$"
+      at.resize(48)
+      at.enter "t"
+      at.shows "\n  1001, 1002, 1003, 1004, 1005, 1006, 1007,\n  1008,.*\n}\n>\n$"
+      at.enter "samebits.tensor(t)"
+      at.shows "\n%[1001, .* 1008,\n 1009, .* 1016,\n 1017,.*%]\n>\n$"
+      at.enter "help(ctx.topk)"
+      at.shows "\nThe first k ids of each row: those of the\nlargest logits,.*\n>\n$"
+      at.enter "drift({ -1 }, { -2 })"
+      local screen = at.shows "worst tokens\n.*\n>\n$"
+      assert.is_truthy(screen:find("\n    Only logprobs were given: with the logits of\n", 1, true),
+                       screen)
+      at.key "C-d"
+      at.shows "\nleft 0\n$"
+    end)
+  end)
+end)
 
 describe("a terminal that is dumb:", function()
   it("gets plain lines, without a control character", function()

@@ -8,8 +8,13 @@ local complete = require "samebits.repl.complete"
 local context = require "samebits.context"
 local formats = require "samebits.formats"
 local manual = require "samebits.repl.manual"
+local posix = require "samebits.posix"
 local pretty = require "samebits.repl.pretty"
+local sources = require "samebits.repl.sources"
 local tensor = require "samebits.tensor"
+local wrap = require "samebits.wrap"
+
+local WRITTEN = 100   -- columns that texts are written in
 
 local print = print   -- the prompt's own, whatever becomes of the user's
 
@@ -75,7 +80,8 @@ drift(a, b)         a, b: tensors, paths of .npy or .safetensors files (FILE:NAM
 drift(a, b, meta)   { logits =, ids =, temperature =, ... } of what is known of a side;
                     meta: what is known of both
 
-Shows the report; r = drift(a, b) keeps it: r:text(). More: help(samebits.drift).]] },
+Shows the report; r = drift(a, b) keeps it: r:text(); r:html "page.html" writes a page with plots,
+r:json "report.json" an object. More: help(samebits.drift).]] },
   { "show", "show(value)", "a value in full: tables, tensors, C structs", [[
 show(value, ...)    prints what the prompt would show of each value
 
@@ -92,7 +98,8 @@ Needs gnuplot.]] },
   { "help", 'help "logprob"', "this; or more about one of them or another function", [[
 help()              lists what is at hand
 help "bits"         about a helper
-help(ctx.topk)      about a function of the library, from its source; so does help "ctx.topk"]] },
+help(ctx.topk)      about a function of the library, from its source; so does help "topk"
+help(samebits)      what there is: of a module, of ctx, of a tensor, a batch, a report]] },
 }
 
 local BY_NAME = {}
@@ -112,14 +119,25 @@ local function overview()
   return table.concat(lines, "\n") .. "\n\n" .. KEYS
 end
 
--- A value of the library's, as help() is asked for one.
-local function about(value, name)
-  if type(value) == "function" then
-    local text = manual.of(value, name)
-    if text then return text end
-  end
+-- What there is to say of a value: nil for nil.
+local function about(value, name, width)
   if value == nil then return nil end
-  return pretty.text(value)
+  if type(value) == "function" then
+    return manual.of(value, name) or pretty.text(value)
+  end
+  local public = manual.module_of(value)
+  if public then return manual.of_module(public, width) end
+  local methods = manual.of_object(value, name, width)
+  return methods and pretty.text(value) .. "\n\n" .. methods or pretty.text(value)
+end
+
+-- What there is to say of a name that nothing at the prompt has; else an error that names others.
+local function search(name, width)
+  if sources.is_public(name) then return manual.of_module(name, width) end
+  local text, near = manual.search(name)
+  if text then return text end
+  error(("help: nothing is known of '%s'%s; help() lists what is"):format(name,
+    #near > 0 and ", but of " .. table.concat(near, ", ") or ""), 0)
 end
 
 -- One dimension of numbers.
@@ -177,23 +195,21 @@ function M.make(get)
   end
 
   function helpers.help(...)
-    if select("#", ...) == 0 then return print(overview()) end
+    local width = posix.columns(1) or WRITTEN
+    local function tell(text) print(wrap.page(text:gsub("\n$", ""), width)) end
+    if select("#", ...) == 0 then return tell(overview()) end
     local topic = ...
     local name = type(topic) == "string" and topic:gsub("%(%)$", "") or nil
     for known, f in pairs(helpers) do
-      if topic == f or name == known then return print((BY_NAME[known][4]:gsub("\n$", ""))) end
+      if BY_NAME[known] and (topic == f or name == known) then return tell(BY_NAME[known][4]) end
     end
     local value = topic
     if name then
       local ok, found = complete.follow(name, get)
       value = ok and found or nil
     end
-    local text = about(value, name)
-    if not text then
-      error(("help: nothing is known of %s; help() lists what is"):format(
-            name and ("'%s'"):format(name) or "nil"), 0)
-    end
-    print(text)
+    if value == nil and not name then error("help: the value is nil; help() lists what is", 0) end
+    tell(about(value, name, width) or search(name, width))
   end
 
   return helpers

@@ -1,44 +1,18 @@
---- The words above a function in its source: what `help` says of functions that are not the
--- prompt's own.
+--- What `help` says of what is not the prompt's own: functions, modules and objects of the library,
+-- from the comments in its sources.
 
 local misuse = require "samebits.misuse"
+local sources = require "samebits.repl.sources"
+local wrap = require "samebits.wrap"
 
 local M = {}
 
-local function lines_of(info)
-  local path = info.source:match "^@(.*)"
-  local file = path and io.open(path, "rb")
-  if not file then return nil end
-  local lines = {}
-  for line in file:lines() do lines[#lines + 1] = line end
-  file:close()
-  return lines
-end
-
--- The comment that ends above a line, where it is a documenting one: its lines without the dashes.
-local function comment_above(lines, number)
-  local first = number
-  while first > 1 and lines[first - 1]:find "^%s*%-%-" do first = first - 1 end
-  if first == number or not lines[first]:find "^%s*%-%-%-" then return nil end
-  local out = {}
-  for i = first, number - 1 do out[#out + 1] = (lines[i]:gsub("^%s*%-%-%-? ?", "")) end
-  return out
-end
-
--- Some functions are local, and documented where the module gives them a name of its own.
-local function comment_where_given(lines, name)
-  local patterns = { "=%s*misuse%.guard%(" .. name .. "%)", "^M%.[%w_]+ = " .. name .. "$" }
-  for number, line in ipairs(lines) do
-    for _, pattern in ipairs(patterns) do
-      local found = line:find(pattern) and comment_above(lines, number)
-      if found then return found end
-    end
-  end
-end
+-- Functions ---------------------------------------------------------------------------------------
 
 -- LDoc's marks, in words.
 local MARKS = {
   { "^@tparam%[opt%] (%S+) (%S+)", "%2 (%1, optional):" },
+  { "^@param%[opt%] (%S+)", "%1 (optional):" },
   { "^@tparam (%S+) (%S+)", "%2 (%1):" },
   { "^@param (%S+)", "%1:" },
   { "^@treturn (%S+)", "gives (%1):" },
@@ -53,28 +27,196 @@ local function readable(line)
   return line
 end
 
+-- A comment as text: parameters and results as a list, and nothing of what is for LDoc alone.
+local function text_of(doc)
+  local out, inside = {}, false
+  for _, line in ipairs(doc) do
+    if line:find "^@" then
+      if not inside and #out > 0 and out[#out] ~= "" then out[#out + 1] = "" end
+      inside = true
+      if not line:find "^@module" then out[#out + 1] = "* " .. readable(line) end
+    else
+      inside = inside and line ~= ""
+      out[#out + 1] = inside and not line:find "^[* ]" and "  " .. line or line
+    end
+  end
+  return (table.concat(out, "\n"):gsub("\n+$", ""))
+end
+
+-- Some functions are local, and documented where the module gives them a name of its own.
+local function comment_where_given(lines, name)
+  local patterns = { "=%s*misuse%.guard%(" .. name .. "%)", "^M%.[%w_]+ = " .. name .. "$" }
+  for number, line in ipairs(lines) do
+    for _, pattern in ipairs(patterns) do
+      local found = line:find(pattern) and sources.comment_before(lines, number)
+      if found then return found end
+    end
+  end
+end
+
+-- A function that only loads a module and calls another one of its: that one.
+local function behind(definition)
+  local module, name = definition:match(
+    'function%(%.%.%.%) return require%("([%w_.]+)"%)%.([%w_]+)%(')
+  local ok, loaded = pcall(require, module or "")
+  return ok and type(loaded) == "table" and loaded[name] or nil
+end
+
 local function parameters(f)
   local names = {}
-  for i = 1, debug.getinfo(f, "u").nparams or 0 do names[i] = debug.getlocal(f, i) or "?" end
+  local info = debug.getinfo(f, "u")
+  for i = 1, info.nparams or 0 do names[i] = debug.getlocal(f, i) or "?" end
+  if info.isvararg then names[#names + 1] = "..." end
   return names
 end
 
---- The documentation of a function of Lua's, or nil where its source has none. `name`: what it was
--- called when it was asked for.
-function M.of(f, name)
-  f = misuse.unguarded(f)
+-- "ctx:topk(batch, k, opts)".
+local function head_of(f, name)
+  local names = parameters(f)
+  if names[1] == "self" then
+    table.remove(names, 1)
+    name = name:gsub("%.([%w_]+)$", ":%1")
+  end
+  return ("%s(%s)"):format(name, table.concat(names, ", "))
+end
+
+-- Calls visit(full name, member) for all names that are public.
+local function each(visit)
+  for _, module in ipairs { "samebits", "samebits.bits" } do
+    for _, member in ipairs(sources.members(module)) do
+      visit(module .. "." .. member.name, member)
+    end
+  end
+  for _, class in ipairs(sources.CLASSES) do
+    for _, method in ipairs(sources.methods(class)) do
+      visit(class.called .. "." .. method.name, method)
+    end
+  end
+end
+
+-- The public name of a function, and what the sources tell of it; nil where it has none.
+local function public(f)
+  local name, found
+  each(function(full, member)
+    if member.value == f and not found then name, found = full, member end
+  end)
+  return name, found
+end
+
+-- From the comment above the function itself.
+local function of_definition(f, name)
   local info = debug.getinfo(f, "S")
-  local lines = info.what == "Lua" and lines_of(info)
+  local path = info.what == "Lua" and info.source:match "^@(.*)"
+  local lines = path and sources.lines_of_file(path)
   local definition = lines and lines[info.linedefined]
   if not definition then return nil end
-  local comment = comment_above(lines, info.linedefined)
+  local inner = behind(definition)
+  if inner then return of_definition(misuse.unguarded(inner), name) end
+  local comment = sources.comment_before(lines, info.linedefined)
   local own = definition:match "function ([%a_][%w_]*)%s*%("
   if not comment and own then comment = comment_where_given(lines, own) end
   if not comment then return nil end
-  local head = ("%s(%s)"):format(name or own or "function", table.concat(parameters(f), ", "))
-  local out = { head, "" }
-  for _, line in ipairs(comment) do out[#out + 1] = readable(line) end
+  return head_of(f, name or own or "function") .. "\n\n" .. text_of(comment)
+end
+
+--- The documentation of a function of Lua's, or nil where its source has none. name: what it was
+-- called when it was asked for; its public name by default.
+function M.of(f, name)
+  local called, member
+  if not name then called, member = public(f) end
+  local text = of_definition(misuse.unguarded(f), name or called)
+  if text then return text end
+  if name then called, member = public(f) end
+  if not member or not member.doc then return nil end
+  return (name or called) .. member.parameters .. "\n\n" .. text_of(member.doc)
+end
+
+-- Lists -------------------------------------------------------------------------------------------
+
+local WIDE = 40 -- columns that a name may take before its line
+
+-- The first sentence of a comment.
+local function first_sentence(doc)
+  local words = {}
+  for _, line in ipairs(doc or {}) do
+    if line == "" or line:find "^[@*]" then break end
+    words[#words + 1] = line
+  end
+  local text = table.concat(words, " ")
+  return (text:match "^(.-[^.])%.%s" or text:gsub("[.:]$", ""))
+end
+
+-- Names, each with a line: list of { name, text }.
+local function listed(list, width)
+  local column = 0
+  for _, entry in ipairs(list) do
+    if #entry[1] <= WIDE then column = math.max(column, #entry[1] + 2) end
+  end
+  local out, indent = {}, (" "):rep(column)
+  for _, entry in ipairs(list) do
+    local first = ("%-" .. column .. "s"):format(entry[1])
+    if #entry[1] + 2 > column then
+      out[#out + 1] = entry[1]
+      first = indent
+    end
+    out[#out + 1] = wrap.words(entry[2], width, first, indent):gsub("%s+$", "")
+  end
   return table.concat(out, "\n")
+end
+
+local function lines_of(entries, prefix)
+  local list = {}
+  for _, member in ipairs(entries) do
+    list[#list + 1] = { prefix .. member.name .. (member.parameters or ""),
+                        first_sentence(member.doc) }
+  end
+  return list
+end
+
+--- The name of a module that is loaded and public; nil for any other value.
+function M.module_of(value)
+  if type(value) ~= "table" then return nil end
+  for name, loaded in pairs(package.loaded) do
+    if loaded == value and sources.is_public(name) then return name end
+  end
+end
+
+--- What a public module is, and what it returns.
+function M.of_module(name, width)
+  local members, example = sources.members(name), nil
+  for _, member in ipairs(members) do example = example or member.parameters and member.name end
+  return ("%s\n\n%s\n\nMore of each: help \"%s.%s\""):format(text_of(sources.head(name)),
+    listed(lines_of(members, name .. "."), width), name, example)
+end
+
+--- The methods of an object, where its class is one of the library's; else nil. called: what to
+-- call it.
+function M.of_object(value, called, width)
+  local class = sources.class_of(value)
+  if not class then return nil end
+  local methods = sources.methods(class)
+  local prefix = (called or class.called) .. ":"
+  return ("%s\n\nMore of each: help(%s.%s)"):format(listed(lines_of(methods, prefix), width),
+    called or class.called, methods[1].name)
+end
+
+-- Searching ---------------------------------------------------------------------------------------
+
+--- The documentation of all public functions of a name, or nil; and the names that hold this one.
+function M.search(word)
+  local found, near, seen = {}, {}, {}
+  each(function(full, member)
+    local value, name = member.value, member.name
+    if type(value) ~= "function" or seen[value] then return end
+    seen[value] = true
+    if name == word then
+      found[#found + 1] = M.of(value, full)
+    elseif #word > 1 and name:find(word, 1, true) then
+      near[#near + 1] = full
+    end
+  end)
+  table.sort(near)
+  return #found > 0 and table.concat(found, "\n\n") or nil, near
 end
 
 return M

@@ -6,18 +6,21 @@ local ffi = require "ffi"
 local declared = require "samebits.repl.declared"
 local lib = require "samebits.lib"
 local misuse = require "samebits.misuse"
+local posix = require "samebits.posix"
 local tensor = require "samebits.tensor"
 local tensor_text = require "samebits.tensor_text"
 
 local M = {}
 
-local WIDTH = 80          -- columns that a table may take on one line
-local LINE = 100          -- that several values may take together
+local WIDTH = 80          -- columns, where there is no terminal
 local DEPTH = 4           -- levels of nested tables
 local MANY = 40           -- entries of a table
 local LONG = 400          -- bytes of a string inside a table
 local SHORT = 20          -- bytes of an entry that shares its line with others
 local SMALL = 6           -- elements of a tensor inside a table whose values are shown
+
+--- The columns that there are.
+function M.width() return posix.columns(1) or WIDTH end
 
 local function number(v)
   if v ~= v then return "nan" end
@@ -131,10 +134,10 @@ end
 local function braces(parts, depth)
   if #parts == 0 then return "{}" end
   local line = "{ " .. table.concat(parts, ", ") .. " }"
-  if not line:find "\n" and #line + 2 * depth <= WIDTH then return line end
+  if not line:find "\n" and #line + 2 * depth <= M.width() then return line end
   local short = true
   for _, part in ipairs(parts) do short = short and #part <= SHORT end
-  if short then parts = filled(parts, WIDTH - 2 * (depth + 1)) end
+  if short then parts = filled(parts, M.width() - 2 * (depth + 1)) end
   local indent = ("  "):rep(depth + 1)
   return "{\n" .. indent .. table.concat(parts, ",\n" .. indent) .. ",\n" .. ("  "):rep(depth) ..
          "}"
@@ -172,7 +175,11 @@ local function own_words(v, whole)
   local method = whole and type(index) == "table" and rawget(index, "text")
   if type(method) ~= "function" then method = nil end
   if not method and not rawget(metatable, "__tostring") then return false end
-  local ok, text = pcall(method or tostring, v)
+  local function words()
+    if method then return method(v, { width = M.width() }) end
+    return tostring(v)
+  end
+  local ok, text = pcall(words)
   if ok then return (tostring(text):gsub("\n$", "")) end
   return ("%s that cannot tell of itself: %s"):format(type(v), tostring(text))
 end
@@ -197,6 +204,7 @@ end
 function M.text(v)
   if type(v) == "string" and v:find "\n" then return (v:gsub("\n$", "")) end
   local kind = type(v)
+  if tensor.is_tensor(v) then return (v:text(posix.columns(1)):gsub("\n$", "")) end
   return (kind == "table" or kind == "userdata") and own_words(v, true) or inner(v, {}, 0)
 end
 
@@ -207,7 +215,7 @@ function M.all(n, values)
     parts[i] = M.text(values[i])
     length, lines = length + #parts[i] + 2, lines or parts[i]:find "\n" ~= nil
   end
-  return table.concat(parts, (lines or length > LINE) and "\n" or ", ")
+  return table.concat(parts, (lines or length > M.width() + 2) and "\n" or ", ")
 end
 
 return M

@@ -1,0 +1,168 @@
+--- What the sources say of the public names: doc comments (`---`), read from the Lua files that are
+-- loaded. `help` at the prompt shows it, and tools/docs makes pages of it.
+--
+-- Public are the modules whose head comment has an @module, what they return, and the classes
+-- below. A definition counts as documented by the comment right before it, or, where a module
+-- passes on what another one defines, by the comment there.
+
+local M = {}
+
+--- Classes: the module, the table of methods in it, and what objects are called in texts.
+M.CLASSES = {
+  { name = "Context", module = "samebits.context", called = "ctx" },
+  { name = "Batch", module = "samebits.batch", called = "batch" },
+  { name = "Tensor", module = "samebits.tensor", called = "t" },
+  { name = "Stream", module = "samebits.device", called = "stream" },
+  { name = "Event", module = "samebits.device", called = "event" },
+  { name = "DriftReport", module = "samebits.drift.report", called = "r", owner = "Report" },
+  { name = "VerifyReport", module = "samebits.verify.report", called = "r", owner = "Report" },
+}
+
+local files = {}
+
+--- The lines of a file; nil where it cannot be read.
+function M.lines_of_file(path)
+  if files[path] == nil then
+    local file = io.open(path, "rb")
+    files[path] = file and {} or false
+    if file then
+      for line in file:lines() do table.insert(files[path], line) end
+      file:close()
+    end
+  end
+  return files[path] or nil
+end
+
+local function lines_of(module)
+  local path = package.searchpath(module, package.path)
+  return path and M.lines_of_file(path) or {}
+end
+
+--- The doc comment right before a line: its lines, without dashes; nil where there is none.
+function M.comment_before(lines, at)
+  local first = at
+  while first > 1 and lines[first - 1]:match "^%s*%-%-" do first = first - 1 end
+  while first < at and not lines[first]:match "^%s*%-%-%-" do first = first + 1 end
+  if first == at then return nil end
+  local doc = {}
+  for i = first, at - 1 do doc[#doc + 1] = lines[i]:match "^%s*%-%-%-?%s?(.*)$" end
+  return doc
+end
+
+-- The parameters of a definition, without self: from its own function, or from the local one that
+-- it names. Nil for what is no function.
+local function parameters(lines, at, method)
+  local line = lines[at]
+  local list = line:match "function[^(]*(%b())"
+  local named = line:match "guard%((%l[%w_]*)%)%s*$" or line:match "=%s*(%l[%w_]*)%s*$"
+  if not list and named then
+    for _, other in ipairs(lines) do
+      list = list or other:match("^local function " .. named .. "(%b())") or
+             other:match("^function " .. named .. "(%b())")
+    end
+  end
+  if not list then return line:find("=", 1, true) and not line:find("%(") and nil or "(...)" end
+  list = list:sub(2, -2)
+  if method then list = list:gsub("^self,?%s*", ""):gsub("^t,%s*", "") end
+  return "(" .. list .. ")"
+end
+
+local function escaped(name) return (name:gsub("%p", "%%%0")) end
+
+-- Where a name is defined in a module: { doc, parameters }, or nil. owner: "M", or a class.
+local function definition(module, owner, name)
+  local lines = lines_of(module)
+  local patterns = {
+    "^function " .. owner .. "[.:]" .. escaped(name) .. "%f[^%w_]",
+    "^" .. owner .. "%." .. escaped(name) .. "%s*=",
+  }
+  if owner == "M" then patterns[3] = "^  " .. escaped(name) .. " = " end
+  for at, line in ipairs(lines) do
+    for _, pattern in ipairs(patterns) do
+      if line:find(pattern) then
+        return { doc = M.comment_before(lines, at),
+                 parameters = parameters(lines, at, owner ~= "M") }
+      end
+    end
+  end
+end
+
+--- The head comment of a module: a list of lines.
+function M.head(module)
+  local lines = lines_of(module)
+  local past = 1
+  while lines[past] and lines[past]:match "^%-%-" do past = past + 1 end
+  return M.comment_before(lines, past) or {}
+end
+
+--- Whether there is a public module of this name.
+function M.is_public(module)
+  if not module:find "^samebits[%w_.]*$" then return false end
+  for _, line in ipairs(M.head(module)) do
+    if line == "@module " .. module then return true end
+  end
+  return false
+end
+
+-- Where a function is defined that a module only passes on: a module and a name; nil if nowhere.
+local function origin(value, but)
+  local found, key
+  for module, exports in pairs(package.loaded) do
+    if type(exports) == "table" and module ~= but and module:find "^samebits%." then
+      for name, other in pairs(exports) do
+        if other == value and (not found or module < found) then found, key = module, name end
+      end
+    end
+  end
+  return found, key
+end
+
+--- What a public module returns: a sorted list of { name, doc, parameters, value }; doc is a list
+-- of lines, nil where it is missing.
+function M.members(module)
+  local members = {}
+  for name, value in pairs(require(module)) do
+    local found = definition(module, "M", name)
+    if type(value) == "function" and not (found and found.doc) then
+      local from, key = origin(value, module)
+      found = from and definition(from, "M", key) or found
+    end
+    found = found or {}
+    local own = type(value) == "function"
+    members[#members + 1] = { name = name, doc = found.doc, value = value,
+                              parameters = own and (found.parameters or "(...)") or nil }
+  end
+  table.sort(members, function(a, b) return a.name < b.name end)
+  return members
+end
+
+-- The methods of a class by name.
+local function methods_of(class) return require(class.module).classes[class.owner or class.name] end
+
+--- The methods of a class: a sorted list like that of members, without metamethods.
+function M.methods(class)
+  local list = {}
+  for name, value in pairs(methods_of(class)) do
+    if not name:find "^__" then
+      local found = definition(class.module, class.owner or class.name, name) or {}
+      list[#list + 1] = { name = name, doc = found.doc, value = value,
+                          parameters = found.parameters or "(...)" }
+    end
+  end
+  table.sort(list, function(a, b) return a.name < b.name end)
+  return list
+end
+
+--- The class of an object, or nil.
+function M.class_of(object)
+  local metatable = debug.getmetatable(object)
+  if type(metatable) ~= "table" then return nil end
+  local methods = rawget(metatable, "methods") or rawget(metatable, "__index")
+  for _, class in ipairs(M.CLASSES) do
+    if methods ~= nil and package.loaded[class.module] and methods == methods_of(class) then
+      return class
+    end
+  end
+end
+
+return M
