@@ -181,8 +181,8 @@ function M.batch(what, context, batch, ids)
   if not batches.is_batch(batch) then batch = batches.build(batch, ids == "any") end
   if not batch.ids and ids ~= "any" then raise("%s: the batch has no ids", what) end
   if batch.width and ids ~= "several" then
-    raise("%s: the batch's ids are %s, several a row: see ctx:logprob_ids", what,
-          batches.shape_text(batch.ids.shape))
+    raise("%s: the batch's ids are %s, several a row of the logits %s: see ctx:logprob_ids", what,
+          batches.shape_text(batch.ids.shape), batches.shape_text(batch.logits.shape))
   end
   if batch.device ~= context.device then
     raise("%s: the batch is on %s, the context is on %s: batch:to \"%s\" moves it", what,

@@ -137,8 +137,8 @@ function M.read(spec, roles)
   end
   source.tensors = loaded
   if name then
-    source.bare, why = formats.load(path, name)
-    if not source.bare then return nil, why end
+    source.bare = rawget(loaded, name)
+    if not source.bare then return formats.load(path, name) end -- which says why not
     source.bare_name = name
     source.fields, source.names = M.by_role(loaded, path, beside(roles, ROLE_OF[name]))
     return source
@@ -215,6 +215,10 @@ local function take_file(self, spec, named)
     if named[role] then return end
     local other = self.from[role]
     if other and (other.path ~= source.path or other.name ~= name) then
+      if not (other.name and name) then
+        misuse.raise("%s and %s would both be the %s: say what they are by options (--ids, " ..
+                     "--mask, ...)", place(other.path, other.name), place(source.path, name), role)
+      end
       misuse.raise("%s and %s are both %s: name the one that is meant by %s",
                    place(other.path, other.name), place(source.path, name), role, option(role))
     end

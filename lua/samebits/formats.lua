@@ -47,6 +47,7 @@ end
 
 local function load(path, name)
   if type(path) ~= "string" then raise("load: expected a path, got %s", type(path)) end
+  if path == "" then return nil, "the path is empty" end
   if name ~= nil and type(name) ~= "string" then
     raise("load: expected a tensor's name, got %s", type(name))
   end

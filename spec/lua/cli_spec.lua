@@ -394,8 +394,10 @@ describe("errors are one line on stderr and exit 2:", function()
     fails(run("logprob", "--logits", path "one.safetensors", "--ids", path "one.safetensors"),
           "no ids in it; it holds 'anything'")
     fails(run("logprob", path "ids.npy"), "no logits, ")
+    fails(run("logprob", ""), "the path is empty")
     fails(run("verify", path "ids.npy"), "no logits, ")
-    fails(run("logprob", path "logits.npy", path "all.safetensors"), "are both logits")
+    fails(run("logprob", path "logits.npy", path "all.safetensors"),
+          "would both be the logits: say what they are by options")
   end)
 
   it("ids in the place of the mask", function()

@@ -88,12 +88,16 @@ describe("drift of what load gives", function()
     assert.same({ "ids", "mask" }, report.a.with)
     assert.same({ "step" }, report.b.unused)
     assert.matches("ids, mask; not used: 'step'\n", report:text { width = 100 })
+    report = samebits.drift(files:path "dump.safetensors:logprobs", files:path "dump.safetensors")
+    assert.same({ "logits", "step" }, report.a.unused)
   end)
 
   it("what is said of both sides wins over what their files hold", function()
     local path = dump()
     local all = samebits.tensor({ { 1, 1, 1 }, { 1, 1, 1 } }, { dtype = "uint8" })
     assert.equal(6, samebits.drift(path, path, { mask = all }).tokens.compared)
+    assert.equal(6, samebits.drift(assert(samebits.load(path)), path,
+                                   { mask = all }).tokens.compared)
     local within = samebits.drift({ logprobs = masked.token, mask = mask }, masked.token,
                                   { mask = all })
     assert.equal(2, within.tokens.only_b)
@@ -168,8 +172,13 @@ describe("gathering", function()
     local path, l = dump(), save("l.npy", logits)
     local ok, why = pcall(fields.gather, { path, l }, {})
     assert.is_false(ok)
-    assert.equal(path .. ":logits and " .. l ..
-                 " are both logits: name the one that is meant by --logits", tostring(why))
+    assert.equal(path .. ":logits and " .. l .. " would both be the logits: say what they are " ..
+                 "by options (--ids, --mask, ...)", tostring(why))
+    local other = save("other.safetensors", { logits = logits })
+    ok, why = pcall(fields.gather, { path, other }, {})
+    assert.is_false(ok)
+    assert.equal(path .. ":logits and " .. other .. ":logits are both logits: name the one that " ..
+                 "is meant by --logits", tostring(why))
     assert.equal("ids logits mask", roles(gather({ path, path }, {})))
     ok, why = pcall(fields.gather, { path .. ":logprobs" }, {})
     assert.is_false(ok)

@@ -370,9 +370,11 @@ local function read(a, b, meta)
       raise("%s: expected a table, got %s", label:lower(), type(extra))
     end
     local fields, bare, held = given(label, value, extra, mapped)
+    local from_file = type(value) == "string" or safetensors.is_loaded(value)
     for _, key in ipairs(SHARED) do
       -- What is said of both sides wins over what a file holds, not over what is said of one.
-      local said = type(value) ~= "string" and fields[key] or extra and extra[key]
+      local is_held = from_file and (type(value) == "string" or tensor.is_tensor(fields[key]))
+      local said = not is_held and fields[key] or extra and extra[key]
       if said == nil and meta[key] ~= nil then fields[key] = meta[key] end
     end
     local specs = {} -- files that are named for one role
