@@ -549,6 +549,10 @@ show { 1, 2 }
     local to = run "help 'to'"
     assert.matches("batch:to%(device, opts%)\n\nThe batch on another device", to)
     assert.matches("t:to%(target, opts%)\n\nThe tensor in another dtype", to)
+    for _, topic in ipairs { "'stream'", "(ctx.stream)", "'ctx.stream'" } do
+      assert.matches("^ctx:stream%(%.%.%.%)\n\nA stream on the context's device",
+                     (run("help " .. topic)))
+    end
     assert.matches("function: built in", (run "help(print)"))
     assert.same({ "help: nothing is known of 'nowhere'; help() lists what is\n", 1 },
                 { run "help 'nowhere'" })

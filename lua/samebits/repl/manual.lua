@@ -70,12 +70,15 @@ local function parameters(f)
   return names
 end
 
+-- "ctx.topk" as a method is called.
+local function as_method(name) return (name:gsub("%.([%w_]+)$", ":%1")) end
+
 -- "ctx:topk(batch, k, opts)".
 local function head_of(f, name)
   local names = parameters(f)
   if names[1] == "self" then
     table.remove(names, 1)
-    name = name:gsub("%.([%w_]+)$", ":%1")
+    name = as_method(name)
   end
   return ("%s(%s)"):format(name, table.concat(names, ", "))
 end
@@ -89,7 +92,7 @@ local function each(visit)
   end
   for _, class in ipairs(sources.CLASSES) do
     for _, method in ipairs(sources.methods(class)) do
-      visit(class.called .. "." .. method.name, method)
+      visit(class.called .. ":" .. method.name, method)
     end
   end
 end
@@ -128,7 +131,8 @@ function M.of(f, name)
   if text then return text end
   if name then called, member = public(f) end
   if not member or not member.doc then return nil end
-  return (name or called) .. member.parameters .. "\n\n" .. text_of(member.doc)
+  if name and called:find ":" then called = as_method(name) end
+  return called .. member.parameters .. "\n\n" .. text_of(member.doc)
 end
 
 -- Lists -------------------------------------------------------------------------------------------

@@ -18,24 +18,22 @@ M.CLASSES = {
   { name = "VerifyReport", module = "samebits.verify.report", called = "r", owner = "Report" },
 }
 
-local files = {}
-
 --- The lines of a file; nil where it cannot be read.
 function M.lines_of_file(path)
-  if files[path] == nil then
-    local file = io.open(path, "rb")
-    files[path] = file and {} or false
-    if file then
-      for line in file:lines() do table.insert(files[path], line) end
-      file:close()
-    end
-  end
-  return files[path] or nil
+  local file = io.open(path, "rb")
+  if not file then return nil end
+  local lines = {}
+  for line in file:lines() do lines[#lines + 1] = line end
+  file:close()
+  return lines
 end
 
+local modules = {} -- lines by name: they are asked for once a member
+
 local function lines_of(module)
-  local path = package.searchpath(module, package.path)
-  return path and M.lines_of_file(path) or {}
+  local path = not modules[module] and package.searchpath(module, package.path)
+  modules[module] = modules[module] or path and M.lines_of_file(path) or {}
+  return modules[module]
 end
 
 --- The doc comment right before a line: its lines, without dashes; nil where there is none.
