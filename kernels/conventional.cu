@@ -18,7 +18,8 @@
  *                              into states.
  *     conventional_finish      a warp an item; grid covers work * 32 threads.
  *     conventional_sums        a warp a sequence; grid covers batch * 32 threads. */
-#include "common.cuh"
+#include "load.cuh"
+#include "row.cuh"
 
 #define INFINITE __int_as_float(0x7f800000)
 
@@ -75,7 +76,7 @@ template <class OP> SB_DET float block_fold(float x, float none, float *shared)
 /* Calls f with each of the calling thread's logits among n, in its order. */
 template <int DTYPE, class F> SB_DET void each_logit(const char *logits, int64_t n, F f)
 {
-    constexpr int SIZE = DTYPE == SB_CUDA_F32 ? 4 : 2, WIDTH = 16 / SIZE;
+    constexpr int SIZE = size_of<DTYPE>(), WIDTH = 16 / SIZE;
     int64_t head = (int64_t)((16 - (uint64_t)logits % 16) % 16) / SIZE; /* to an aligned address */
     if (head > n) head = n;
     int64_t vectors = (n - head) / WIDTH;
@@ -128,7 +129,7 @@ SB_DET void refuse_row(const sb_cuda_args &in, int64_t row, const row_of_call &r
 
 template <int DTYPE> SB_DET void conventional_block(const sb_cuda_args &in)
 {
-    constexpr int SIZE = DTYPE == SB_CUDA_F32 ? 4 : 2;
+    constexpr int SIZE = size_of<DTYPE>();
     __shared__ float shared[WARP];
     const int64_t item = blockIdx.x / in.split, piece = blockIdx.x % in.split;
     const bool writes = threadIdx.x == 0 && piece == 0;

@@ -10,15 +10,14 @@
  *                                   512. A block's groups of 8 elements lie on 16-byte boundaries
  *                                   of both arrays where they have these in common. */
 #include "../src/det/gradient.h"
-#include "common.cuh"
-#include "finish.cuh"
 #include "load.cuh"
+#include "row.cuh"
 
 #define GROUP 8 /* elements that a thread loads and stores at once */
 #define AHEAD 4 /* groups that it loads before it stores the first */
 
 /* What a block's row comes to. */
-typedef enum row_kind { ROW_ZERO, ROW_NAN, ROW_FORMULA } row_kind;
+typedef enum gradient_kind { GRADIENT_ZERO, GRADIENT_NAN, GRADIENT_FORMULA } gradient_kind;
 
 struct gradient_block {
     sb_gradient_row g;
@@ -27,12 +26,10 @@ struct gradient_block {
     int64_t row;    /* where its result stands */
     int64_t target; /* among the logits held here; -1: not in this block's piece, or no such loss */
     float own;      /* the target's gradient */
-    row_kind kind;
+    gradient_kind kind;
 };
 
 /* ---- containers --------------------------------------------------------------------------- */
-
-template <int DTYPE> SB_DET constexpr int size_of() { return DTYPE == SB_CUDA_F32 ? 4 : 2; }
 
 template <int DTYPE> SB_DET uint32_t encoded(float x)
 {
@@ -107,7 +104,7 @@ SB_DET void set_gradient_block(const sb_cuda_gradient_args &a, gradient_block *b
                                           : source / in.time * a.batch_stride +
                                                 source % in.time * a.row_stride;
     b->grad = (char *)a.grad + element * a.grad_size;
-    b->kind = ROW_ZERO;
+    b->kind = GRADIENT_ZERO;
     b->logits = nullptr;
     b->row = row;
     b->target = -1;
@@ -116,7 +113,7 @@ SB_DET void set_gradient_block(const sb_cuda_gradient_args &a, gradient_block *b
     if (row >= in.rows || !is_listed(in, row)) return;
     const row_of_call r = resolve(in, row);
     if (!r.logits) return;
-    b->kind = ROW_NAN;
+    b->kind = GRADIENT_NAN;
     if (r.bad) {
         bool id = r.id < 0 || r.id >= in.vocab;
         if (reports) report(in, id ? SB_BAD_ID : SB_BAD_TEMPERATURE, row);
@@ -132,7 +129,7 @@ SB_DET void set_gradient_block(const sb_cuda_gradient_args &a, gradient_block *b
     if (saved.kind == SB_SAVED_NAN) return;
     const sb_upstream up = { OF & SB_OF_TOKEN ? ((const float *)a.token)[row] : 0.0f,
                              OF & SB_OF_ENTROPY ? ((const float *)a.entropy)[row] : 0.0f };
-    b->kind = ROW_FORMULA;
+    b->kind = GRADIENT_FORMULA;
     b->logits = r.logits;
     b->g = sb_gradient_row_of(&saved, &constants, r.tau, up, OF);
     const int64_t target = r.id - a.first;
@@ -140,7 +137,7 @@ SB_DET void set_gradient_block(const sb_cuda_gradient_args &a, gradient_block *b
         return;
     b->target = target;
     const float x = is_kept(in, row, r.id) ? load_one<DTYPE>(r.logits, target)
-                                           : sb_float(0xff800000u);
+                                           : sb_float(SB_ABSENT_BITS);
     b->own = sb_gradient_at_target(x, &b->g, &saved, &constants, r.tau, up, OF);
 }
 
@@ -245,11 +242,11 @@ template <int TO>
 SB_DET void fill_piece(const gradient_block &b, int64_t first, int64_t last, int64_t held)
 {
     constexpr int STEP = 16 / size_of<TO>();
-    const float x = b.kind == ROW_NAN ? sb_float(SB_NAN_BITS) : 0.0f;
+    const float x = b.kind == GRADIENT_NAN ? sb_float(SB_NAN_BITS) : 0.0f;
     const uint32_t w = encoded<TO>(x) * (TO == SB_CUDA_F32 ? 1u : 0x10001u);
     const uint4 words = { w, w, w, w };
     const int to = (int)(-((uint64_t)b.grad / size_of<TO>() + first) % STEP);
-    const int64_t start = min(first + to, last), alike = b.kind == ROW_ZERO ? last : held;
+    const int64_t start = min(first + to, last), alike = b.kind == GRADIENT_ZERO ? last : held;
     const int64_t full = alike > start ? start + (alike - start) / STEP * STEP : start;
     for (int64_t i = start + (int64_t)threadIdx.x * STEP; i < full; i += (int64_t)blockDim.x * STEP)
         store16(b.grad + i * size_of<TO>(), words);
@@ -287,7 +284,7 @@ template <int FROM, int TO, int OF> SB_DET void gradient_rows(const sb_cuda_grad
         load_groups<FROM>(x, logits, s, threadIdx.x);
     }
     __syncthreads(); /* b is written, and the target's logit read */
-    if (b.kind == ROW_FORMULA) gradient_piece<FROM, TO, OF>(a, b, first, last, s, x, fetched);
+    if (b.kind == GRADIENT_FORMULA) gradient_piece<FROM, TO, OF>(a, b, first, last, s, x, fetched);
     else fill_piece<TO>(b, first, last, min(a.held, last));
 }
 

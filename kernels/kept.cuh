@@ -2,24 +2,24 @@
  * leaf of which nothing is kept is not read. */
 #pragma once
 
-#include "common.cuh"
-#include "leaf.cuh"
 #include "load.cuh"
+#include "merge.cuh"
+#include "target.cuh"
 
-/* A leaf's bits of row's kept set. leaf: counted in the whole row. */
+/* The bits of row's kept set for a leaf, which is counted in the whole row. */
 SB_DET uint32_t kept_bits(const sb_cuda_args &in, int64_t row, int64_t leaf)
 {
     if (!in.kept) return 0xffffu;
     return ((const uint32_t *)in.kept)[row * in.kept_stride + leaf / 2] >> (leaf % 2 * 16) & 0xffff;
 }
 
-/* The logits of leaf k of a part as fp32, -inf where they are not kept; before: leaves of the row
- * before those that the call holds. False: none is kept. */
+/* Reads the logits of leaf k of a part as fp32, absent where they are not kept. before: leaves of
+ * the row in front of those that the call holds. False: none is kept, and y is not written. */
 template <int DTYPE>
 SB_DET bool read_kept(float y[SB_LEAF], const sb_cuda_args &in, int64_t row,
                       const part_of_row &part, int64_t before, int k)
 {
-    constexpr int BYTES = SB_LEAF * (DTYPE == SB_CUDA_F32 ? 4 : 2);
+    constexpr int BYTES = SB_LEAF * size_of<DTYPE>();
     const uint32_t bits = kept_bits(in, row, before + k);
     const char *p = part.logits + (int64_t)k * BYTES;
     const int64_t present = part.vocab - (int64_t)k * SB_LEAF;
@@ -29,11 +29,12 @@ SB_DET bool read_kept(float y[SB_LEAF], const sb_cuda_args &in, int64_t row,
     else load_part<DTYPE>(x, p, present);
 #pragma unroll
     for (int i = 0; i < SB_LEAF; i++)
-        y[i] = bits >> i & 1 ? unpack<DTYPE>(x, i) : sb_float(0xff800000u);
+        y[i] = bits >> i & 1 ? unpack<DTYPE>(x, i) : sb_float(SB_ABSENT_BITS);
     return true;
 }
 
-SB_DET void add_kept(sb_state *s, const float y[SB_LEAF], const sb_row &row)
+/* Adds a leaf of any kind. */
+SB_DET void add_any(sb_state *s, const float y[SB_LEAF], const sb_row &row)
 {
     sb_leaf leaf;
     switch (sb_leaf_of(&leaf, y, &row)) {
@@ -43,33 +44,23 @@ SB_DET void add_kept(sb_state *s, const float y[SB_LEAF], const sb_row &row)
     }
 }
 
-/* A thread's leaves of a part: first + threadIdx, + blockDim .. */
-template <int DTYPE>
-SB_DET void sum_kept(sb_state *s, const sb_cuda_args &in, int64_t number, const part_of_row &part,
-                     int64_t before, const sb_row &row)
+SB_DET void add_any(sb_moments *m, const float y[SB_LEAF], const sb_row &row)
 {
-    sb_state_init(s, row.c);
-    for (int k = part.first + threadIdx.x; k < part.last; k += blockDim.x) {
-        float y[SB_LEAF];
-        if (read_kept<DTYPE>(y, in, number, part, before, k)) add_kept(s, y, row);
+    sb_moment_leaf leaf;
+    switch (sb_moment_leaf_of(&leaf, y, &row)) {
+    case SB_LEAF_PRESENT: sb_moments_add(m, &leaf); break;
+    case SB_LEAF_POISON: sb_moments_poison(m); break;
+    default: break;
     }
 }
 
-/* The part of a row of held logits that a piece is. */
-SB_DET part_of_row piece_of_row(const sb_cuda_args &in, const char *logits, int64_t held, int piece)
+/* Adds a thread's leaves of a part to s. */
+template <int DTYPE, class STATE>
+SB_DET void add_kept(STATE *s, const sb_cuda_args &in, int64_t number, const part_of_row &part,
+                     int64_t before, const sb_row &row)
 {
-    const int leaves = (int)((held + SB_LEAF - 1) / SB_LEAF);
-    part_of_row part;
-    part.logits = logits;
-    part.vocab = held;
-    part.first = (int)(piece * in.piece);
-    part.last = min(part.first + (int)in.piece, leaves);
-    return part;
-}
-
-/* The logit of an id as row sees it. */
-template <int DTYPE>
-SB_DET float kept_logit(const sb_cuda_args &in, int64_t row, const char *logits, int64_t id)
-{
-    return is_kept(in, row, id) ? load_one<DTYPE>(logits, id) : sb_float(0xff800000u);
+    for (int k = part.first + threadIdx.x; k < part.last; k += blockDim.x) {
+        float y[SB_LEAF];
+        if (read_kept<DTYPE>(y, in, number, part, before, k)) add_any(s, y, row);
+    }
 }

@@ -2,23 +2,27 @@
  *
  *   token[r] = KL(p || q) = sum_i p_i (ln p_i - ln q_i), of src/det/kl.h
  *
- * Shapes: p's logits and q's as logprob.cu takes them, each in its own layout; token [rows];
+ * Shapes: p's and q's logits as logprob.cu takes them, each in its own layout; token [rows];
  * everything else in src/cuda_args.h.
  *
  *     pairs of leaves -> thread's divergence -> warp -> block -> [pieces: kl_finish] -> token
  *
- *     kl_<p>_<q>         grid work * split, blocks of a multiple of 32 threads up to 512. split 1:
- *                        finishes rows. Else pieces [work][split] of sb_divergence.
- *     kl_finish          a warp an item; grid covers work * 32 threads. */
+ *     kl_<p>_<q>         piece.cuh, with pieces of sb_divergence.
+ *     kl_finish          one warp per item; the grid covers work * 32 threads. */
 #include "../src/det/kl.h"
 #include "kept.cuh"
 #include "leaf.cuh"
-#include "rows.cuh"
+#include "merge.cuh"
+#include "piece.cuh"
+#include "row.cuh"
 
-/* ---- merging ------------------------------------------------------------------------------ */
+/* ---- divergences as a state of merge.cuh -------------------------------------------------- */
 
-/* Merges the divergences of a warp's lanes; all lanes get the result. */
-SB_DET void warp_merge_kl(sb_divergence *s)
+SB_DET void make_none(sb_divergence *s) { sb_kl_init(s, 0.0f, 0.0f); }
+SB_DET sb_state *sum_in(sb_divergence *s) { return &s->p; }
+SB_DET void merge_into(sb_divergence *into, const sb_divergence &from) { sb_kl_merge(into, &from); }
+
+SB_DET void warp_merge(sb_divergence *s)
 {
     sb_kl_rise(s, __reduce_max_sync(FULL, s->p.J));
     warp_merge(&s->p);
@@ -27,37 +31,15 @@ SB_DET void warp_merge_kl(sb_divergence *s)
     s->outside = __reduce_max_sync(FULL, s->outside);
 }
 
-/* Merges the divergences of a block's threads. The result is warp 0's; shared holds one a warp. */
-SB_DET void block_merge_kl(sb_divergence *s, sb_divergence *shared)
-{
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
-    warp_merge_kl(s);
-    if (lane == 0) shared[warp] = *s;
-    __syncthreads(); /* every warp's divergence is in shared */
-    if (warp != 0) return;
-    if (lane < warps) *s = shared[lane];
-    else sb_kl_init(s, 0, 0);
-    warp_merge_kl(s);
-}
+/* The rows of p and of q that a block compares. */
+struct row_pair {
+    any_row p, q;
+};
+
+SB_DET const char *logits_in(const row_pair &mine) { return mine.p.logits; }
+SB_DET const sb_row &constants_in(const row_pair &mine) { return mine.p.row; }
 
 /* ---- leaves ------------------------------------------------------------------------------- */
-
-/* shift: p's distance from the 16-byte boundary below. */
-template <int DTYPE>
-SB_DET void load_any(leaf_words<DTYPE> &x, const char *p, int64_t n, uint32_t shift)
-{
-    constexpr bool HALVES = DTYPE != SB_CUDA_F32;
-    switch (shift) {
-    case 0: return load_at<DTYPE, 0>(x, p, n);
-    case 4: return load_at<DTYPE, 4>(x, p, n);
-    case 8: return load_at<DTYPE, 8>(x, p, n);
-    case 12: return load_at<DTYPE, 12>(x, p, n);
-    case 2: return load_at < DTYPE, HALVES ? 2 : 0 > (x, p, n);
-    case 6: return load_at < DTYPE, HALVES ? 6 : 0 > (x, p, n);
-    case 10: return load_at < DTYPE, HALVES ? 10 : 0 > (x, p, n);
-    default: return load_at < DTYPE, HALVES ? 14 : 0 > (x, p, n);
-    }
-}
 
 /* Any pair of leaves. Apart, so that its registers are not the loop's. */
 template <int P, int Q>
@@ -113,16 +95,19 @@ template <int P, int Q>
 SB_DET void add_pairs(sb_divergence *s, const part_of_row &p, const part_of_row &q,
                       const sb_row &row_p, const sb_row &row_q)
 {
-    constexpr int P_BYTES = SB_LEAF * (P == SB_CUDA_F32 ? 4 : 2);
-    constexpr int Q_BYTES = SB_LEAF * (Q == SB_CUDA_F32 ? 4 : 2);
+    constexpr int P_BYTES = SB_LEAF * size_of<P>(), Q_BYTES = SB_LEAF * size_of<Q>();
     const uint32_t p_shift = (uint32_t)(uint64_t)p.logits & 15;
     const uint32_t q_shift = (uint32_t)(uint64_t)q.logits & 15;
     for (int k = p.first + threadIdx.x; k < p.last; k += blockDim.x) {
         const int64_t left = p.vocab - (int64_t)k * SB_LEAF;
         leaf_words<P> x;
         leaf_words<Q> y;
-        load_any<P>(x, p.logits + (int64_t)k * P_BYTES, left, p_shift);
-        load_any<Q>(y, q.logits + (int64_t)k * Q_BYTES, left, q_shift);
+        at_alignment<P>(p_shift, [&](auto shift) {
+            load_at<P, decltype(shift)::value>(x, p.logits + (int64_t)k * P_BYTES, left);
+        });
+        at_alignment<Q>(q_shift, [&](auto shift) {
+            load_at<Q, decltype(shift)::value>(y, q.logits + (int64_t)k * Q_BYTES, left);
+        });
         add_pair<P, Q>(s, x, y, row_p, row_q);
     }
 }
@@ -135,7 +120,7 @@ static __device__ __noinline__ void add_kept_pairs(sb_divergence *s, const sb_cu
 {
     for (int k = p.first + threadIdx.x; k < p.last; k += blockDim.x) {
         float xp[SB_LEAF], xq[SB_LEAF];
-        for (int i = 0; i < SB_LEAF; i++) xp[i] = xq[i] = sb_float(0xff800000u);
+        for (int i = 0; i < SB_LEAF; i++) xp[i] = xq[i] = sb_float(SB_ABSENT_BITS);
         const bool any_p = read_kept<P>(xp, a->in, number, p, 0, k);
         const bool any_q = read_kept<Q>(xq, a->q, number, q, 0, k);
         if (any_p || any_q) sb_kl_add_leaves(s, xp, xq, &row_p, &row_q);
@@ -144,22 +129,21 @@ static __device__ __noinline__ void add_kept_pairs(sb_divergence *s, const sb_cu
 
 /* ---- rows --------------------------------------------------------------------------------- */
 
-/* By one thread: both rows. What p says of a row holds for q; of q, its temperature is looked at.
- */
-SB_DET void set_rows(const sb_cuda_kl_args &a, order_row *p, order_row *q, int64_t item,
-                     bool writes)
+/* Sets both rows, by one thread. p decides which rows are active; only q's temperature is
+ * checked. */
+SB_DET void set_row_pair(const sb_cuda_kl_args &a, row_pair *mine, int64_t item, bool writes)
 {
-    set_order_row(a.in, p, item, writes);
-    if (p->fate != ROW_ACTIVE) return;
-    const float tau = a.q.temperatures ? ((const float *)a.q.temperatures)[p->number]
-                                       : a.q.temperature;
+    set_any_row(a.in, &mine->p, item, writes);
+    if (mine->p.fate != ROW_ACTIVE) return;
+    const int64_t number = mine->p.number;
+    const float tau = temperature_of(a.q, number);
     if (!sb_temperature_ok(tau)) {
-        p->fate = ROW_REFUSED;
-        if (writes) report(a.in, SB_BAD_Q_TEMPERATURE, p->number);
+        mine->p.fate = ROW_REFUSED;
+        if (writes) report(a.in, SB_BAD_Q_TEMPERATURE, number);
         return;
     }
-    q->row = constants_of(a.q, tau);
-    q->logits = logits_of(a.q, p->number);
+    mine->q.row = constants_of(a.q, tau);
+    mine->q.logits = logits_of(a.q, number);
 }
 
 SB_DET void write_token(const sb_cuda_kl_args &a, int64_t row, float x)
@@ -167,46 +151,46 @@ SB_DET void write_token(const sb_cuda_kl_args &a, int64_t row, float x)
     if (a.in.tokens) ((float *)a.in.tokens)[row] = x;
 }
 
-template <int P, int Q> SB_DET void kl_block(const sb_cuda_kl_args &a)
-{
-    __shared__ order_row p, q;
-    __shared__ sb_divergence shared[16];
-    const sb_cuda_args &in = a.in;
-    const int piece = in.split == 1 ? 0 : (int)(blockIdx.x % (uint32_t)in.split);
-    sb_divergence s;
-
-    if (threadIdx.x == 0) set_rows(a, &p, &q, blockIdx.x / (uint32_t)in.split, piece == 0);
-    __syncthreads(); /* p and q are written */
-    if (p.fate != ROW_ACTIVE) {
-        if (threadIdx.x != 0) return;
-        if (in.split != 1) /* c = 0: nothing for kl_finish */
-            sb_kl_init(&((sb_divergence *)in.states)[blockIdx.x], 0.0f, 0.0f);
-        if (piece == 0 && p.fate != ROW_UNKNOWN) write_token(a, p.number, nan_or_nothing(p.fate));
-        return;
+template <int P, int Q> struct kl_rows {
+    typedef sb_cuda_kl_args args;
+    typedef sb_divergence state;
+    typedef row_pair row;
+    static constexpr bool FINISHES = true;
+    SB_DET void find(const args &a, row *mine, int64_t item, bool writes)
+    {
+        set_row_pair(a, mine, item, writes);
     }
-    const part_of_row part_p = piece_of_row(in, p.logits, in.vocab, piece);
-    part_of_row part_q = part_p;
-    part_q.logits = q.logits;
-    sb_kl_init(&s, p.row.c, q.row.c);
-    if (in.kept || a.q.kept) {
-        sb_divergence into = s; /* whose address may be taken */
-        add_kept_pairs<P, Q>(&into, &a, p.number, part_p, part_q, p.row, q.row);
-        s = into;
-    } else {
-        add_pairs<P, Q>(&s, part_p, part_q, p.row, q.row);
+    SB_DET bool done(const row &mine) { return mine.p.fate != ROW_ACTIVE; }
+    SB_DET void skip(const args &a, const row &mine, int64_t)
+    {
+        if (mine.p.fate != ROW_UNKNOWN) write_token(a, mine.p.number, nan_or_nothing(mine.p.fate));
     }
-    block_merge_kl(&s, shared);
-    if (threadIdx.x != 0) return;
-    s.p.c = sb_bits32(p.row.c);
-    if (in.split != 1) ((sb_divergence *)in.states)[blockIdx.x] = s;
-    else write_token(a, p.number, sb_kl_finish(&s));
-}
+    SB_DET int64_t held(const args &a) { return a.in.vocab; }
+    SB_DET void sum(state *s, const args &a, const row &mine, const part_of_row &part)
+    {
+        part_of_row part_q = part;
+        part_q.logits = mine.q.logits;
+        sb_kl_init(s, mine.p.row.c, mine.q.row.c);
+        if (a.in.kept || a.q.kept) {
+            sb_divergence into = *s; /* whose address may be taken */
+            add_kept_pairs<P, Q>(&into, &a, mine.p.number, part, part_q, mine.p.row, mine.q.row);
+            *s = into;
+        } else {
+            add_pairs<P, Q>(s, part, part_q, mine.p.row, mine.q.row);
+        }
+    }
+    SB_DET void beside(const args &, const row &, int64_t) {}
+    SB_DET void finish(const args &a, const row &mine, const state &s)
+    {
+        if (threadIdx.x == 0) write_token(a, mine.p.number, sb_kl_finish(&s));
+    }
+};
 
 #define KL(p, P, q, Q)                                                                             \
     extern "C" __global__ void __launch_bounds__(512, 1)                                           \
         kl_##p##_##q(const __grid_constant__ sb_cuda_kl_args a)                                    \
     {                                                                                              \
-        kl_block<P, Q>(a);                                                                         \
+        piece_block<kl_rows<P, Q>>(a);                                                             \
     }
 #define KLS(p, P)                                                                                  \
     KL(p, P, f32, SB_CUDA_F32)                                                                     \
@@ -216,17 +200,15 @@ KLS(f32, SB_CUDA_F32)
 KLS(f16, SB_CUDA_F16)
 KLS(bf16, SB_CUDA_BF16)
 
-/* Merges the pieces of a row and finishes it: a warp a row. */
+/* Merges the pieces of a row and finishes it. */
 extern "C" __global__ void __launch_bounds__(256)
     kl_finish(const __grid_constant__ sb_cuda_kl_args a)
 {
     const int64_t item = warp_item();
     if (item >= a.in.work) return;
-    const sb_divergence *pieces = (const sb_divergence *)a.in.states + item * a.in.split;
+    const sb_divergence *pieces = pieces_of<sb_divergence>(a.in, item);
     if (pieces[0].p.c == 0) return; /* the row's token is written */
     sb_divergence s;
-    sb_kl_init(&s, 0.0f, 0.0f);
-    for (int k = threadIdx.x % WARP; k < a.in.split; k += WARP) sb_kl_merge(&s, &pieces[k]);
-    warp_merge_kl(&s);
+    merge_pieces(&s, pieces, a.in.split);
     if (threadIdx.x % WARP == 0) write_token(a, row_at(a.in, item), sb_kl_finish(&s));
 }

@@ -7,8 +7,8 @@
  * (a wide leaf, NaN, +inf) is left for a second loop through det/leaf.h. */
 #pragma once
 
-#include "common.cuh"
 #include "load.cuh"
+#include "merge.cuh"
 
 /* The largest logit; NaN if any is. */
 template <int DTYPE> SB_DET float leaf_max(const leaf_words<DTYPE> &x)
@@ -118,20 +118,13 @@ SB_DET void add_leaf(thread_state *t, leaf_words<DTYPE> &x, const leaf_row &row,
     }
 }
 
-/* A thread's part of a row: leaves first + threadIdx, + blockDim .. below last. */
-struct part_of_row {
-    const char *logits;
-    int64_t vocab;
-    int32_t first, last; /* V <= 2^20: leaves fit */
-};
-
 /* The second loop: what the first one left, through det/leaf.h. Apart, so that its registers are
  * not the first one's. */
 template <int DTYPE>
 static __device__ __noinline__ void add_left(sb_state *s, part_of_row part, float c, float k64,
                                              float lim, int step)
 {
-    constexpr int BYTES = SB_LEAF * (DTYPE == SB_CUDA_F32 ? 4 : 2);
+    constexpr int BYTES = SB_LEAF * size_of<DTYPE>();
     sb_row row;
     row.c = c, row.k64 = k64, row.lim = lim, row.kappa = 0;
     for (int k = part.first + threadIdx.x; k < part.last; k += step) {
@@ -153,7 +146,7 @@ static __device__ __noinline__ void add_left(sb_state *s, part_of_row part, floa
 template <int DTYPE, int SHIFT>
 SB_DET bool add_leaves(thread_state *t, const part_of_row &part, const leaf_row &row)
 {
-    constexpr int BYTES = SB_LEAF * (DTYPE == SB_CUDA_F32 ? 4 : 2);
+    constexpr int BYTES = SB_LEAF * size_of<DTYPE>();
     constexpr int SIZE = BYTES / SB_LEAF;
     /* whole leaves: all ids present, and with SHIFT also the rest of the last chunk */
     const int whole = (int)((part.vocab - (SHIFT ? (16 - SHIFT) / SIZE : 0)) / SB_LEAF);
@@ -202,15 +195,21 @@ SB_DET bool add_leaves(thread_state *t, const part_of_row &part, const leaf_row 
 template <int DTYPE>
 SB_DET bool add_row(thread_state *t, const part_of_row &part, const leaf_row &row)
 {
-    constexpr bool HALVES = DTYPE != SB_CUDA_F32;
-    switch ((uint32_t)(uint64_t)part.logits & 15) {
-    case 0: return add_leaves<DTYPE, 0>(t, part, row);
-    case 4: return add_leaves<DTYPE, 4>(t, part, row);
-    case 8: return add_leaves<DTYPE, 8>(t, part, row);
-    case 12: return add_leaves<DTYPE, 12>(t, part, row);
-    case 2: return HALVES && add_leaves < DTYPE, HALVES ? 2 : 0 > (t, part, row);
-    case 6: return HALVES && add_leaves < DTYPE, HALVES ? 6 : 0 > (t, part, row);
-    case 10: return HALVES && add_leaves < DTYPE, HALVES ? 10 : 0 > (t, part, row);
-    default: return HALVES && add_leaves < DTYPE, HALVES ? 14 : 0 > (t, part, row);
+    return at_alignment<DTYPE>((uint32_t)(uint64_t)part.logits & 15, [t, part, row](auto shift) {
+        return add_leaves<DTYPE, decltype(shift)::value>(t, part, row);
+    });
+}
+
+/* A thread's leaves of a part, by both loops. */
+template <int DTYPE>
+SB_DET void sum_part(thread_state *t, const part_of_row &part, const sb_row &row)
+{
+    const leaf_row constants = { row.c, row.k64 };
+    t->base = NO_BASE;
+    sb_state_init(&t->s, row.c);
+    if (add_row<DTYPE>(t, part, constants)) {
+        sb_state s = t->s;
+        add_left<DTYPE>(&s, part, row.c, row.k64, row.lim, blockDim.x);
+        t->s = s;
     }
 }

@@ -1,10 +1,46 @@
 /* load.cuh - the 16 logits of a leaf out of device memory: aligned or not, through registers or by
- * way of shared memory, whole or the row's ragged end. */
+ * way of shared memory, whole or the row's ragged end.
+ *
+ * Invariant: nothing behind a row's last logit is read. */
 #pragma once
 
-#include "common.cuh"
+#include "row.cuh"
 
-template <int DTYPE> struct leaf_words; /* 16 logits as they lie in memory */
+/* Bytes of a logit. */
+template <int DTYPE> SB_DET constexpr int size_of() { return DTYPE == SB_CUDA_F32 ? 4 : 2; }
+
+/* Calls f with shift, an address modulo 16, as a constant<SHIFT>: code for each alignment is
+ * compiled apart, and a row's threads all take the same. */
+template <int N> struct constant {
+    static constexpr int value = N;
+};
+template <int DTYPE, class F> SB_DET auto at_alignment(uint32_t shift, F f)
+{
+    if constexpr (DTYPE == SB_CUDA_F32) {
+        switch (shift) {
+        case 0: return f(constant<0>());
+        case 4: return f(constant<4>());
+        case 8: return f(constant<8>());
+        case 12: return f(constant<12>());
+        default: return decltype(f(constant<0>()))(); /* refused before the launch */
+        }
+    } else {
+        switch (shift) {
+        case 0: return f(constant<0>());
+        case 4: return f(constant<4>());
+        case 8: return f(constant<8>());
+        case 12: return f(constant<12>());
+        case 2: return f(constant<2>());
+        case 6: return f(constant<6>());
+        case 10: return f(constant<10>());
+        default: return f(constant<14>());
+        }
+    }
+}
+
+/* ---- leaves as they lie in memory --------------------------------------------------------- */
+
+template <int DTYPE> struct leaf_words;
 template <> struct leaf_words<SB_CUDA_F32> {
     uint32_t w[16];
 };
@@ -15,6 +51,9 @@ template <> struct leaf_words<SB_CUDA_BF16> {
     uint32_t w[8];
 };
 
+template <int DTYPE> SB_DET constexpr int words_of() { return DTYPE == SB_CUDA_F32 ? 16 : 8; }
+
+/* Logit i, as fp32. */
 template <int DTYPE> SB_DET float unpack(const leaf_words<DTYPE> &x, int i)
 {
     if (DTYPE == SB_CUDA_F32) return sb_float(x.w[i]);
@@ -27,26 +66,27 @@ template <int DTYPE> SB_DET float unpack(const leaf_words<DTYPE> &x, int i)
 /* An absent logit, as it is stored. */
 template <int DTYPE> SB_DET uint32_t absent_word()
 {
-    return DTYPE == SB_CUDA_F32 ? 0xff800000u : DTYPE == SB_CUDA_F16 ? 0xfc00u : 0xff80u;
+    return DTYPE == SB_CUDA_F32 ? SB_ABSENT_BITS : DTYPE == SB_CUDA_F16 ? 0xfc00u : 0xff80u;
 }
 
 /* The words of a leaf out of the chunks that hold it. */
 template <int DTYPE, int SHIFT> SB_DET void take_words(leaf_words<DTYPE> &x, const uint32_t *raw)
 {
 #pragma unroll
-    for (int k = 0; k < (DTYPE == SB_CUDA_F32 ? 16 : 8); k++) {
+    for (int k = 0; k < words_of<DTYPE>(); k++) {
         if (SHIFT % 4 == 0) x.w[k] = raw[k + SHIFT / 4];
         else x.w[k] = __byte_perm(raw[k + SHIFT / 4], raw[k + SHIFT / 4 + 1], 0x5432);
     }
 }
 
-/* Through L1: a lane's two loads share a 32-byte sector, and unaligned leaves share chunks.
- *
- * The 16 logits at p. SHIFT: p's distance in bytes from the 16-byte boundary below it; that
- * boundary's chunk and every chunk read holds at least one of the logits. */
+/* ---- loads -------------------------------------------------------------------------------- */
+
+/* The 16 logits at p, through L1: a lane's two loads share a 32-byte sector, and unaligned leaves
+ * share chunks. SHIFT is p's distance in bytes from the 16-byte boundary below it; every chunk that
+ * is read holds at least one of the logits. */
 template <int DTYPE, int SHIFT> SB_DET void load_leaf(leaf_words<DTYPE> &x, const char *p)
 {
-    constexpr int WORDS = DTYPE == SB_CUDA_F32 ? 16 : 8;
+    constexpr int WORDS = words_of<DTYPE>();
     if (SHIFT == 0) {
 #pragma unroll
         for (int k = 0; k < WORDS / 4; k++) {
@@ -69,7 +109,7 @@ template <int DTYPE> SB_DET void keep_present(leaf_words<DTYPE> &x, int64_t n)
 {
     if (n >= SB_LEAF) return;
 #pragma unroll
-    for (int i = 0; i < (DTYPE == SB_CUDA_F32 ? 16 : 8); i++) {
+    for (int i = 0; i < words_of<DTYPE>(); i++) {
         if (DTYPE == SB_CUDA_F32) {
             if (i >= n) x.w[i] = absent_word<DTYPE>();
         } else if (2 * i >= n) {
@@ -98,20 +138,29 @@ template <int DTYPE> SB_DET void load_part(leaf_words<DTYPE> &x, const char *p, 
     }
 }
 
-/* The leaf at p, of whose row n logits are left: nothing behind them is read. */
+/* The leaf at p, of whose row n logits are left. */
 template <int DTYPE, int SHIFT> SB_DET void load_at(leaf_words<DTYPE> &x, const char *p, int64_t n)
 {
-    constexpr int SIZE = DTYPE == SB_CUDA_F32 ? 4 : 2;
-    constexpr int BEHIND = SHIFT ? (16 - SHIFT) / SIZE : 0; /* read together with the leaf */
+    constexpr int BEHIND = SHIFT ? (16 - SHIFT) / size_of<DTYPE>() : 0; /* read with the leaf */
     if (n >= SB_LEAF + BEHIND) load_leaf<DTYPE, SHIFT>(x, p);
     else load_part<DTYPE>(x, p, n);
 }
 
-/* Staging: a thread's next leaf is on its way to shared memory while it works on the one before:
- * two slots a thread, its own. A warp's 16-byte chunks lie side by side, first those that begin a
- * leaf, so that its accesses meet no bank twice. Only for 16-bit logits that are aligned: more
- * chunks a leaf, and L1, through which the two halves of a 32-byte sector are read, is the limit
- * (measured). */
+template <int DTYPE> SB_DET float load_one(const char *logits, int64_t id)
+{
+    if (DTYPE == SB_CUDA_F32) return ((const float *)logits)[id];
+    leaf_words<DTYPE> x;
+    x.w[0] = ((const uint16_t *)logits)[id];
+    return unpack<DTYPE>(x, 0);
+}
+
+/* ---- staging ------------------------------------------------------------------------------
+ *
+ * A thread's next leaf is on its way to shared memory while the thread works on the one before;
+ * each thread has two slots of its own. A warp's 16-byte chunks lie side by side, first those that
+ * begin a leaf, so that its accesses meet no bank twice. Only aligned 16-bit logits are staged:
+ * with more chunks per leaf, L1 becomes the limit, through which the two halves of a 32-byte sector
+ * are read (measured). */
 extern __shared__ uint4 staging[];
 
 template <int BYTES> SB_DET shared_address staging_slot()
@@ -129,16 +178,8 @@ template <int BYTES> SB_DET void fetch_leaf(shared_address slot, const char *p)
 template <int DTYPE> SB_DET void load_staged(leaf_words<DTYPE> &x, shared_address slot)
 {
 #pragma unroll
-    for (int k = 0; k < (DTYPE == SB_CUDA_F32 ? 4 : 2); k++) {
+    for (int k = 0; k < words_of<DTYPE>() / 4; k++) {
         uint4 v = load16_shared(slot + k * WARP * 16);
         x.w[4 * k] = v.x, x.w[4 * k + 1] = v.y, x.w[4 * k + 2] = v.z, x.w[4 * k + 3] = v.w;
     }
-}
-
-template <int DTYPE> SB_DET float load_one(const char *logits, int64_t id)
-{
-    if (DTYPE == SB_CUDA_F32) return ((const float *)logits)[id];
-    leaf_words<DTYPE> x;
-    x.w[0] = ((const uint16_t *)logits)[id];
-    return unpack<DTYPE>(x, 0);
 }

@@ -1,6 +1,6 @@
-/* logprob.cu - token logprob and lse from logits.
+/* logprob.cu - token logprob and lse from logits, with or without a kept set or the entropy.
  *
- *   token[r] = ln p(id_r), as docs/numerics.md defines it
+ *   token[r] = ln p(id_r), entropy[r] = -sum_i p_i ln p_i, as docs/numerics.md defines them
  *
  * Shapes: logits [B, T, V] or [N, V], fp32, fp16 or bf16, any alignment; everything else in
  * src/cuda_args.h.
@@ -12,21 +12,27 @@
  *
  * No order shows in the result, so the launch is free:
  *
- *     logprob_<dtype>            blocks of a multiple of WARP threads, to 512: one for each of the
- *                                first in.whole rows, which it finishes itself, then in.split for
- *                                each other row: these write states [row][piece] and targets
- *                                [row], for logprob_finish.
- *     logprob_<dtype>_few        the same, in.whole 0, with a warp more than sum leaves; few.cuh.
+ *     logprob_<dtype>            blocks of a multiple of WARP threads, to 512: one block for each
+ *                                of the first in.whole rows, which it finishes itself, then
+ *                                in.split blocks for each other row: these write states
+ *                                [row][piece] and targets [row], for logprob_finish.
+ *     logprob_<dtype>_latency    the same, in.whole 0, with one warp more than sum leaves;
+ *                                latency.cuh.
  *     logprob_<dtype>_cluster    the same in clusters of in.split blocks, 2 .. 16, which finish
  *                                rows themselves. Compute capability 9.0.
- *     logprob_finish             a warp an item; grid covers WARP threads a row.
- *     sequence_sums              a warp a sequence; grid covers batch * WARP threads. */
-#include "common.cuh"
-#include "few.cuh"
+ *     logprob_<dtype>_kept       rows with kept sets: piece.cuh, always with logprob_finish.
+ *     logprob_finish             one warp per item; the grid covers WARP threads per item.
+ *     entropy_<dtype>            with the entropy, and kept sets if there are any: piece.cuh.
+ *     entropy_finish             one warp per item, as logprob_finish.
+ *     sequence_sums              one warp per sequence; the grid covers batch * WARP threads. */
 #include "finish.cuh"
+#include "kept.cuh"
+#include "latency.cuh"
 #include "leaf.cuh"
+#include "moments.cuh"
+#include "piece.cuh"
 
-/* ---- blocks ------------------------------------------------------------------------------- */
+/* ---- many rows ---------------------------------------------------------------------------- */
 
 /* A block's part of the work: a whole row, or a piece of one. In shared memory, so that no thread
  * holds it in registers through the hot loop. */
@@ -35,11 +41,11 @@ struct block_part {
     int first, last;
 };
 
-/* By one thread: the row and the part of it that a block takes. */
+/* Sets the row and the part of it that a block takes. By one thread. */
 SB_DET void set_block_part(const sb_cuda_args &in, block_row *mine, block_part *part)
 {
     const uint32_t whole = (uint32_t)in.whole, split = in.split, j = blockIdx.x - whole;
-    const int leaves = (int)((in.vocab + SB_LEAF - 1) / SB_LEAF);
+    const int leaves = leaves_in(in.vocab);
     int64_t item = blockIdx.x;
     part->place = -1;
     part->first = 0;
@@ -55,7 +61,7 @@ SB_DET void set_block_part(const sb_cuda_args &in, block_row *mine, block_part *
 
 template <int DTYPE> SB_DET void logprob_block(const sb_cuda_args &in)
 {
-    constexpr int SIZE = DTYPE == SB_CUDA_F32 ? 4 : 2;
+    constexpr int SIZE = size_of<DTYPE>();
     __shared__ block_row mine;
     __shared__ block_part piece;
     __shared__ sb_state shared[32];
@@ -107,9 +113,9 @@ template <int DTYPE> SB_DET void logprob_block(const sb_cuda_args &in)
         logprob_block<DTYPE>(in);                                                                  \
     }                                                                                              \
     extern "C" __global__ void __launch_bounds__(1024, 1)                                          \
-        logprob_##name##_few(const __grid_constant__ sb_cuda_args in)                              \
+        logprob_##name##_latency(const __grid_constant__ sb_cuda_args in)                          \
     {                                                                                              \
-        logprob_few<DTYPE>(in);                                                                    \
+        logprob_latency<DTYPE>(in);                                                                \
     }                                                                                              \
     extern "C" __global__ void __launch_bounds__(1024, 1)                                          \
         logprob_##name##_cluster(const __grid_constant__ sb_cuda_args in)                          \
@@ -120,12 +126,81 @@ KERNELS(f32, SB_CUDA_F32)
 KERNELS(f16, SB_CUDA_F16)
 KERNELS(bf16, SB_CUDA_BF16)
 
-/* Merges the pieces of a row and finishes it: a warp a row. */
+/* ---- kept sets ---------------------------------------------------------------------------- */
+
+template <int DTYPE> struct kept_rows {
+    typedef sb_cuda_args args;
+    typedef sb_state state;
+    typedef block_row row;
+    static constexpr bool FINISHES = false;
+    SB_DET void find(const args &in, row *mine, int64_t item, bool writes)
+    {
+        set_block_row(in, mine, item, writes);
+    }
+    SB_DET bool done(const row &mine) { return mine.done; }
+    SB_DET void skip(const args &in, const row &, int64_t item) { write_target(in, item, 0.0f, 0); }
+    SB_DET int64_t held(const args &in) { return in.vocab; }
+    SB_DET void sum(state *s, const args &in, const row &mine, const part_of_row &part)
+    {
+        sb_state_init(s, mine.row.c);
+        add_kept<DTYPE>(s, in, mine.number, part, 0, mine.row);
+    }
+    SB_DET void beside(const args &in, const row &mine, int64_t item)
+    {
+        write_target(in, item, kept_logit<DTYPE>(in, mine.number, mine.logits, mine.id), 1);
+    }
+    SB_DET void finish(const args &, const row &, const state &) {}
+};
+
+/* ---- entropy ------------------------------------------------------------------------------ */
+
+template <int DTYPE> struct entropy_rows {
+    typedef sb_cuda_args args;
+    typedef sb_moments state;
+    typedef block_row row;
+    static constexpr bool FINISHES = true;
+    SB_DET void find(const args &in, row *mine, int64_t item, bool writes)
+    {
+        set_block_row(in, mine, item, writes);
+    }
+    SB_DET bool done(const row &mine) { return mine.done; }
+    SB_DET void skip(const args &, const row &, int64_t) {}
+    SB_DET int64_t held(const args &in) { return in.vocab; }
+    SB_DET void sum(state *s, const args &in, const row &mine, const part_of_row &part)
+    {
+        sum_moments<DTYPE>(s, in, mine, part, 0);
+    }
+    SB_DET void beside(const args &, const row &, int64_t) {}
+    SB_DET void finish(const args &in, const row &mine, const state &s)
+    {
+        finish_row(in, mine.number, s, kept_logit<DTYPE>(in, mine.number, mine.logits, mine.id),
+                   mine.row);
+    }
+};
+
+#define PIECES(name, DTYPE)                                                                        \
+    extern "C" __global__ void __launch_bounds__(512)                                              \
+        logprob_##name##_kept(const __grid_constant__ sb_cuda_args in)                             \
+    {                                                                                              \
+        piece_block<kept_rows<DTYPE>>(in);                                                         \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(512, 1)                                           \
+        entropy_##name(const __grid_constant__ sb_cuda_args in)                                    \
+    {                                                                                              \
+        piece_block<entropy_rows<DTYPE>>(in);                                                      \
+    }
+PIECES(f32, SB_CUDA_F32)
+PIECES(f16, SB_CUDA_F16)
+PIECES(bf16, SB_CUDA_BF16)
+
+/* ---- rows in pieces ----------------------------------------------------------------------- */
+
+/* Merges the pieces of a row and finishes it. */
 extern "C" __global__ void __launch_bounds__(256)
     logprob_finish(const __grid_constant__ sb_cuda_args in)
 {
-    int64_t item = (blockIdx.x * (int64_t)blockDim.x + threadIdx.x) / WARP;
-    int lane = threadIdx.x % WARP;
+    const int64_t item = warp_item();
+    const int lane = threadIdx.x % WARP;
     begin_dependents();
     wait_for_primary();
     if (in.whole + item >= in.work) return;
@@ -133,10 +208,10 @@ extern "C" __global__ void __launch_bounds__(256)
     /* all loads at once: none depends on another's value */
     const sb_cuda_target target = ((const sb_cuda_target *)in.targets)[item];
     const int64_t number = row_at(in, in.whole + item);
+    const sb_state *pieces = pieces_of<sb_state>(in, item);
     sb_state s;
-    sb_state_init(&s, 0);
-    for (int p = lane; p < in.split; p += WARP)
-        sb_state_merge(&s, &((const sb_state *)in.states)[item * in.split + p]);
+    make_none(&s);
+    for (int p = lane; p < in.split; p += WARP) merge_into(&s, pieces[p]);
     if (!target.active) return;
     const sb_row row = constants_of(in, in.temperatures ? ((const float *)in.temperatures)[number]
                                                         : 1.0f);
@@ -144,14 +219,30 @@ extern "C" __global__ void __launch_bounds__(256)
     finish_row(in, number, s, target.x, row);
 }
 
+/* The same with the entropy. */
+extern "C" __global__ void __launch_bounds__(256)
+    entropy_finish(const __grid_constant__ sb_cuda_args in)
+{
+    const int64_t item = warp_item();
+    if (item >= in.work) return;
+    const sb_moments *pieces = pieces_of<sb_moments>(in, item);
+    if (pieces[0].sum.c == 0) return; /* the row's outputs are written */
+    const int64_t number = row_at(in, item);
+    const row_of_call r = resolve(in, number);
+    const sb_row row = constants_of(in, r.tau);
+    sb_moments m;
+    merge_pieces(&m, pieces, in.split);
+    finish_row(in, number, m, logit_of_id(in, number, r.logits, r.id), row);
+}
+
 /* ---- sequences ---------------------------------------------------------------------------- */
 
-/* Sums a sequence's tokens exactly, and counts its active ones: a warp a sequence. */
+/* Sums a sequence's tokens exactly, and counts its active ones. */
 extern "C" __global__ void __launch_bounds__(256)
     sequence_sums(const __grid_constant__ sb_cuda_args in)
 {
-    int64_t b = (blockIdx.x * (int64_t)blockDim.x + threadIdx.x) / WARP;
-    int lane = threadIdx.x % WARP;
+    const int64_t b = warp_item();
+    const int lane = threadIdx.x % WARP;
     if (b >= in.batch) return;
 
     int64_t first, last, active = 0, outside = 0;

@@ -1,42 +1,30 @@
-/* order.cu - logprobs and ranks of several ids a row, and the first k ids of each.
+/* order.cu - logprobs and ranks of several ids per row, and the first k ids of each row.
  *
  *   place(x, id): det/order.h; the first k are the k largest, a rank counts the larger ones
  *
  * Shapes: ids [rows][width]; lists [work][split][SB_CUDA_LIST]; everything else in src/cuda_args.h.
  *
- * The reduction is kept.cu's. Beside its leaves a warp keeps the largest places it has met, in
- * order, two a lane; a leaf is looked at again where its largest logit may be one of them:
+ * The reduction of the sum is that of logprob_<dtype>_kept. Beside its leaves a warp keeps the
+ * largest places that it has met, in order, two per lane; it goes through a leaf again where the
+ * leaf's largest logit may be one of them:
  *
- *     leaves -> warp's list -> block's (shared) -> [pieces] -> first_finish
+ *     leaves -> warp's list -> block's (shared) -> [pieces] -> topk_finish
  *
  *     ids_<dtype>        grid work * split, blocks of a multiple of 32 threads up to 512: states
  *                        and what became of each row.
- *     ids_finish         a warp an item: logprobs and lse; the ranks of what has none.
- *     ids_ranks_<dtype>  after it: a block for each id of each item.
- *     first_<dtype>      as ids_<dtype>, and the lists.
- *     first_finish       a warp an item. */
-#include "kept.cuh"
-
+ *     ids_finish         one warp per item: logprobs and lse; the ranks of rows that have none.
+ *     ids_ranks_<dtype>  after it: one block for each id of each item.
+ *     topk_<dtype>       as ids_<dtype>, and the lists.
+ *     topk_finish        one warp per item. */
 #include "../src/det/order.h"
 #include "finish.cuh"
-#include "rows.cuh"
-
-/* ---- rows --------------------------------------------------------------------------------- */
-
-/* A row's state from its pieces'; all lanes get it. */
-SB_DET sb_state merged_pieces(const sb_cuda_args &in, int64_t item)
-{
-    sb_state s;
-    sb_state_init(&s, 0.0f);
-    for (int p = threadIdx.x % WARP; p < in.split; p += WARP)
-        sb_state_merge(&s, &((const sb_state *)in.states)[item * in.split + p]);
-    warp_merge(&s);
-    return s;
-}
+#include "kept.cuh"
+#include "merge.cuh"
+#include "piece.cuh"
 
 /* ---- lists -------------------------------------------------------------------------------- */
 
-/* Places in order, over a warp: a lane's are number lane and lane + WARP. The first SB_CUDA_LIST
+/* Places in order, over a warp: a lane holds numbers lane and lane + WARP. The first SB_CUDA_LIST
  * are stored. */
 struct place_list {
     uint64_t low, high;
@@ -74,7 +62,7 @@ SB_DET void insert_list(place_list *l, const uint64_t *other, int k)
 SB_DET void insert_leaves(place_list *l, const float y[SB_LEAF], uint32_t first, bool has, int k)
 {
     uint64_t least = place_number(*l, k - 1);
-    float m = sb_float(0xff800000u);
+    float m = sb_float(SB_ABSENT_BITS);
 #pragma unroll
     for (int i = 0; i < SB_LEAF; i++) m = fmaxf(m, y[i]); /* NaN is left out: the row is NaN */
     uint64_t leaves = __ballot_sync(FULL, has && !sb_is_absent(m) && sb_place_of(m, first) > least);
@@ -85,7 +73,7 @@ SB_DET void insert_leaves(place_list *l, const float y[SB_LEAF], uint32_t first,
 #pragma unroll
         for (int i = 0; i < SB_LEAF; i++) {
             const float x = __shfl_sync(FULL, y[i], lane);
-            if (!(x > sb_float(0xff800000u))) continue;
+            if (!(x > sb_float(SB_ABSENT_BITS))) continue;
             const uint64_t place = sb_place_of(x, its + i);
             if (place <= least) continue;
             insert_place(l, place);
@@ -111,12 +99,12 @@ SB_DET place_list load_list(const uint64_t *from)
 
 /* ---- sums, and lists beside them ---------------------------------------------------------- */
 
-template <int DTYPE, bool FIRST> SB_DET void order_block(const sb_cuda_order_args &a)
+template <int DTYPE, bool TOPK> SB_DET void order_block(const sb_cuda_order_args &a)
 {
     const sb_cuda_args &in = a.in;
-    __shared__ order_row mine;
+    __shared__ any_row mine;
     __shared__ sb_state shared[32];
-    __shared__ uint64_t lists[FIRST ? 16 * SB_CUDA_LIST : 1];
+    __shared__ uint64_t lists[TOPK ? 16 * SB_CUDA_LIST : 1];
     const int64_t item = blockIdx.x / (uint32_t)in.split;
     const int piece = (int)(blockIdx.x % (uint32_t)in.split);
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, k = a.k;
@@ -124,7 +112,7 @@ template <int DTYPE, bool FIRST> SB_DET void order_block(const sb_cuda_order_arg
     sb_state s;
 
     if (threadIdx.x == 0) {
-        set_order_row(in, &mine, item, piece == 0);
+        set_any_row(in, &mine, item, piece == 0);
         if (piece == 0) write_target(in, item, 0.0f, mine.fate);
     }
     __syncthreads(); /* mine is written */
@@ -136,18 +124,18 @@ template <int DTYPE, bool FIRST> SB_DET void order_block(const sb_cuda_order_arg
         const int leaf = at + lane;
         float y[SB_LEAF];
         const bool has = leaf < part.last && read_kept<DTYPE>(y, in, mine.number, part, 0, leaf);
-        if (has) add_kept(&s, y, mine.row);
-        if (!FIRST) continue;
+        if (has) add_any(&s, y, mine.row);
+        if (!TOPK) continue;
         if (!has) {
 #pragma unroll
-            for (int i = 0; i < SB_LEAF; i++) y[i] = sb_float(0xff800000u);
+            for (int i = 0; i < SB_LEAF; i++) y[i] = sb_float(SB_ABSENT_BITS);
         }
         insert_leaves(&best, y, (uint32_t)leaf * SB_LEAF, has, k);
     }
-    if (FIRST) store_list(lists + warp * SB_CUDA_LIST, best);
+    if (TOPK) store_list(lists + warp * SB_CUDA_LIST, best);
     block_merge(&s, shared); /* its barrier: every warp's list is in lists, too */
     if (threadIdx.x == 0) ((sb_state *)in.states)[blockIdx.x] = s;
-    if constexpr (FIRST) {
+    if constexpr (TOPK) {
         if (warp != 0) return;
         for (int w = 1; w < (int)blockDim.x / WARP; w++)
             insert_list(&best, lists + w * SB_CUDA_LIST, k);
@@ -156,14 +144,6 @@ template <int DTYPE, bool FIRST> SB_DET void order_block(const sb_cuda_order_arg
 }
 
 /* ---- several ids -------------------------------------------------------------------------- */
-
-SB_DET float logit_of_id(const sb_cuda_args &in, int64_t row, int64_t id)
-{
-    const char *logits = logits_of(in, row);
-    return in.logits_dtype == SB_CUDA_F32   ? kept_logit<SB_CUDA_F32>(in, row, logits, id)
-           : in.logits_dtype == SB_CUDA_F16 ? kept_logit<SB_CUDA_F16>(in, row, logits, id)
-                                            : kept_logit<SB_CUDA_BF16>(in, row, logits, id);
-}
 
 /* How many ids of a leaf come before an id whose logit is x. first: the leaf's first id. */
 SB_DET int32_t count_before(const float y[SB_LEAF], int64_t first, int64_t id, float x)
@@ -189,7 +169,7 @@ template <int DTYPE> SB_DET void count_ranks(const sb_cuda_order_args &a)
     part_of_row part = piece_of_row(in, logits_of(in, row), in.vocab, 0);
     const float x = kept_logit<DTYPE>(in, row, part.logits, id);
     int32_t count = 0;
-    part.last = (int)((in.vocab + SB_LEAF - 1) / SB_LEAF); /* not only the piece */
+    part.last = leaves_in(in.vocab); /* not only the piece */
     for (int leaf = threadIdx.x; leaf < part.last; leaf += blockDim.x) {
         float y[SB_LEAF];
         if (read_kept<DTYPE>(y, in, row, part, 0, leaf))
@@ -219,7 +199,7 @@ extern "C" __global__ void __launch_bounds__(256)
     sb_state s;
     sb_lg sum;
     if (fate == ROW_ACTIVE) {
-        s = merged_pieces(in, item);
+        merge_pieces(&s, pieces_of<sb_state>(in, item), in.split);
         constants = constants_of(in,
                                  in.temperatures ? ((const float *)in.temperatures)[row] : 1.0f);
         if (sb_state_is_nan(&s)) fate = ROW_NAN;
@@ -237,17 +217,18 @@ extern "C" __global__ void __launch_bounds__(256)
         const bool scored = fate == ROW_ACTIVE && id != in.ignore_index;
         if (a.integers && !scored) ((int32_t *)a.integers)[at] = -1;
         if (!a.logprobs) continue;
-        ((float *)a.logprobs)[at] = scored ? sb_logprob_beside(sum, logit_of_id(in, row, id),
-                                                               &constants)
-                                    : id == in.ignore_index ? 0.0f
-                                                            : nan_or_nothing(fate);
+        ((float *)a.logprobs)[at] =
+            scored
+                ? sb_logprob_beside(sum, logit_of_id(in, row, logits_of(in, row), id), &constants)
+            : id == in.ignore_index ? 0.0f
+                                    : nan_or_nothing(fate);
     }
 }
 
 /* ---- the first k -------------------------------------------------------------------------- */
 
 extern "C" __global__ void __launch_bounds__(256)
-    first_finish(const __grid_constant__ sb_cuda_order_args a)
+    topk_finish(const __grid_constant__ sb_cuda_order_args a)
 {
     const sb_cuda_args &in = a.in;
     const int64_t item = warp_item();
@@ -262,7 +243,7 @@ extern "C" __global__ void __launch_bounds__(256)
     sb_lg sum;
     if (fate == ROW_ACTIVE) {
         const uint64_t *lists = (const uint64_t *)a.lists + item * in.split * SB_CUDA_LIST;
-        s = merged_pieces(in, item);
+        merge_pieces(&s, pieces_of<sb_state>(in, item), in.split);
         constants = constants_of(in,
                                  in.temperatures ? ((const float *)in.temperatures)[row] : 1.0f);
         if (sb_state_is_nan(&s)) fate = ROW_NAN;
@@ -280,7 +261,7 @@ extern "C" __global__ void __launch_bounds__(256)
         if (a.logprobs)
             ((float *)a.logprobs)[at] = place ? sb_logprob_beside(sum, sb_place_logit(place),
                                                                   &constants)
-                                        : fate == ROW_ACTIVE ? sb_float(0xff800000u)
+                                        : fate == ROW_ACTIVE ? sb_float(SB_ABSENT_BITS)
                                                              : nan_or_nothing(fate);
     }
 }
@@ -297,7 +278,7 @@ extern "C" __global__ void __launch_bounds__(256)
         count_ranks<DTYPE>(a);                                                                     \
     }                                                                                              \
     extern "C" __global__ void __launch_bounds__(512)                                              \
-        first_##name(const __grid_constant__ sb_cuda_order_args a)                                 \
+        topk_##name(const __grid_constant__ sb_cuda_order_args a)                                  \
     {                                                                                              \
         order_block<DTYPE, true>(a);                                                               \
     }

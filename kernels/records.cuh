@@ -1,17 +1,11 @@
 /* records.cuh - records of shards of the vocabulary, with moments (STATE is sb_moments) or without
- * (sb_state): of rows that have none, targets, merging, and what is refused. */
+ * (sb_state): what a row without one gets, targets, merging, and what is refused. */
 #pragma once
 
 #include "../src/det/record.h"
-#include "common.cuh"
-#include "finish.cuh"
-
-/* No id, of no row: c is 0. */
-SB_DET void make_none(sb_state *s) { sb_state_init(s, 0.0f); }
-SB_DET void make_none(sb_moments *m) { sb_moments_init(m, 0.0f); }
-
-SB_DET sb_state *sum_in(sb_state *s) { return s; }
-SB_DET sb_state *sum_in(sb_moments *m) { return &m->sum; }
+#include "merge.cuh"
+#include "row.cuh"
+#include "target.cuh"
 
 SB_DET sb_fault merge_fault(const sb_state &s, const sb_target &t, uint32_t c)
 {
@@ -31,10 +25,7 @@ SB_DET sb_fault finish_fault(const sb_moments &m, const sb_target &t, const sb_r
     return sb_moments_finish_fault(&m, &t, &row);
 }
 
-SB_DET void merge_into(sb_state *into, const sb_state &from) { sb_state_merge(into, &from); }
-SB_DET void merge_into(sb_moments *into, const sb_moments &from) { sb_moments_merge(into, &from); }
-
-/* A record that every later call refuses: for rows that were refused. */
+/* A record that every later call refuses, for a row that was refused. */
 template <class STATE> SB_DET STATE refused_state()
 {
     STATE s;
@@ -51,7 +42,7 @@ SB_DET void write_records(const sb_cuda_shard_args &a, int64_t row, const STATE 
     ((sb_target *)a.targets)[row] = t;
 }
 
-/* The records of a row that is ignored, or was refused and reported. */
+/* Writes the records of a row that is ignored, or was refused and reported. */
 template <class STATE> SB_DET void write_done(const sb_cuda_shard_args &a, int64_t item)
 {
     sb_target none = { 0, 0 };
@@ -64,7 +55,7 @@ template <class STATE> SB_DET void write_done(const sb_cuda_shard_args &a, int64
     write_records(a, row, s, none);
 }
 
-/* The bits of a logit as fp32. Not by an instruction that converts: it would change a NaN's. */
+/* The bits of a logit as fp32. No converting instruction makes them: it would change a NaN's. */
 template <int DTYPE> SB_DET uint32_t logit_bits(const char *logits, int64_t i)
 {
     if (DTYPE == SB_CUDA_F32) return ((const uint32_t *)logits)[i];
@@ -78,13 +69,14 @@ SB_DET void write_target_record(const sb_cuda_shard_args &a, const block_row &mi
     int64_t i = mine.id - a.first;
     sb_target t = { 0, 0 };
     if (i >= 0 && i < a.held) {
-        t.x = is_kept(a.in, mine.number, mine.id) ? logit_bits<DTYPE>(mine.logits, i) : 0xff800000u;
+        t.x = is_kept(a.in, mine.number, mine.id) ? logit_bits<DTYPE>(mine.logits, i)
+                                                  : SB_ABSENT_BITS;
         t.owners = 1;
     }
     ((sb_target *)a.targets)[mine.number] = t;
 }
 
-/* A thread a row. The result may take the first shard's place. */
+/* Merges the records of shards, one thread per row. The result may take the first shard's place. */
 template <class STATE> SB_DET void merge_records(const sb_cuda_shard_args &a)
 {
     const int64_t rows = a.in.rows, row = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
@@ -111,7 +103,8 @@ template <class STATE> SB_DET void merge_records(const sb_cuda_shard_args &a)
     write_records(a, row, s, t);
 }
 
-/* Whether a row whose records are at fault is not to be finished. One thread writes and reports. */
+/* Whether a row's records are at fault, so that it is not to be finished. writes: this thread
+ * writes the outputs and reports. */
 SB_DET bool refused_at_finish(const sb_cuda_args &in, int64_t row, sb_fault fault, bool writes)
 {
     if (fault == SB_RECORD_FINE) return false;

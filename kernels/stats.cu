@@ -15,7 +15,7 @@
  *     reduce_sequences    a block of 512 a sequence. */
 #include "../src/det/digits.h"
 #include "../src/det/ratio.h"
-#include "common.cuh"
+#include "row.cuh"
 
 #define COMPARE_BLOCK 256
 #define REDUCE_BLOCK 512

@@ -322,7 +322,7 @@ static inline float sb_logit_at(const char *logits, int32_t logits_dtype, int64_
 /* The logit of an id that the call holds, as row sees it: -inf outside its kept set. */
 static inline float sb_target_logit(const sb_call *call, int64_t row, int64_t id)
 {
-    if (!sb_is_kept(call, row, id)) return sb_float(0xff800000u);
+    if (!sb_is_kept(call, row, id)) return sb_float(SB_ABSENT_BITS);
     return sb_logit_at(sb_logits_of(call, row), call->in.logits_dtype, id - call->first);
 }
 

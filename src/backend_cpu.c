@@ -135,7 +135,7 @@ void sb_cpu_read(const sb_call *call, int64_t row, int64_t first, int64_t n, flo
         int64_t here = n - at < SB_LEAF ? n - at : SB_LEAF;
         for (int64_t i = 0; i < here; i++)
             x[at + i] = bits >> i & 1 ? sb_logit_at(logits, call->in.logits_dtype, first + at + i)
-                                      : sb_float(0xff800000u);
+                                      : sb_float(SB_ABSENT_BITS);
     }
 }
 

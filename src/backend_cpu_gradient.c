@@ -76,7 +76,7 @@ static void spread(const gradient_job *j, int64_t row, const sb_saved *saved, in
     float own = 0.0f;
     if (owner) { /* before grad, which may be the logits, is written */
         float x = sb_logit_at(logits, dtype, target);
-        if (!sb_is_kept(call, row, target + call->first)) x = sb_float(0xff800000u);
+        if (!sb_is_kept(call, row, target + call->first)) x = sb_float(SB_ABSENT_BITS);
         own = sb_gradient_at_target(x, &g, saved, &constants, tau, up, j->of);
     }
     if (call->in.kept) spread_kept(j, row, &g, first, last, grad);

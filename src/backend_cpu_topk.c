@@ -26,7 +26,7 @@ static void insert(best *b, int64_t k, uint64_t place)
 /* Below every logit until k ids are present. */
 static float least_of(const best *b, int64_t k)
 {
-    return b->places[k - 1] ? sb_place_logit(b->places[k - 1]) : sb_float(0xff800000u);
+    return b->places[k - 1] ? sb_place_logit(b->places[k - 1]) : sb_float(SB_ABSENT_BITS);
 }
 
 /* Ids rise: one whose logit equals the least comes after it. NaN and +inf do not matter, since they
@@ -69,7 +69,7 @@ static void finish_best(const sb_cpu_look *l, int64_t row, const sb_state *state
         if (out->logprob)
             out->logprob[at] = nan     ? sb_float(SB_NAN_BITS)
                                : place ? sb_logprob_beside(sum, sb_place_logit(place), constants)
-                                       : sb_float(0xff800000u);
+                                       : sb_float(SB_ABSENT_BITS);
     }
 }
 

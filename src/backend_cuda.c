@@ -18,26 +18,22 @@
 extern const unsigned char sb_fatbin_logprob[];
 extern const uint64_t sb_fatbin_logprob_size;
 extern const unsigned char sb_fatbin_conventional[];
-extern const unsigned char sb_fatbin_kept[];
 
 #define KERNELS(X)                                                                                 \
     X(logprob_f32)                                                                                 \
     X(logprob_f16)                                                                                 \
     X(logprob_bf16)                                                                                \
-    X(logprob_f32_few)                                                                             \
-    X(logprob_f16_few)                                                                             \
-    X(logprob_bf16_few)                                                                            \
+    X(logprob_f32_latency)                                                                         \
+    X(logprob_f16_latency)                                                                         \
+    X(logprob_bf16_latency)                                                                        \
     X(logprob_f32_cluster)                                                                         \
     X(logprob_f16_cluster)                                                                         \
+    X(logprob_f32_kept)                                                                            \
+    X(logprob_f16_kept)                                                                            \
+    X(logprob_bf16_kept)                                                                           \
     X(logprob_bf16_cluster)                                                                        \
     X(logprob_finish)                                                                              \
     X(sequence_sums)
-
-/* For rows with kept sets. */
-#define KEPT_KERNELS(X)                                                                            \
-    X(kept_f32)                                                                                    \
-    X(kept_f16)                                                                                    \
-    X(kept_bf16)
 
 /* The control group's: loaded by the first call that asks for it. */
 #define CONVENTIONAL_KERNELS(X)                                                                    \
@@ -53,11 +49,10 @@ typedef struct cuda {
     CUdevice device;
     int ordinal;
     CUcontext context; /* the primary one */
-    CUmodule module, kept;
+    CUmodule module;
     CUmodule conventional; /* null until it is asked for */
 #define KERNEL_FIELD(name) CUfunction name;
     KERNELS(KERNEL_FIELD)
-    KEPT_KERNELS(KERNEL_FIELD)
     CONVENTIONAL_KERNELS(KERNEL_FIELD)
     int multiprocessors;
     int hopper;            /* compute capability 9.0: clusters, and kernels set up early */
@@ -66,7 +61,6 @@ typedef struct cuda {
     CUdeviceptr bad_device;
     char isa[16]; /* "sm_90" */
     sb_cuda_shards shards;
-    sb_cuda_moments moments;
     sb_cuda_order order;
     sb_cuda_stats stats;
     sb_cuda_entropy entropy;
@@ -154,8 +148,8 @@ static sb_status leave(sb_context *ctx, sb_status status)
 static sb_status prepare_few(cuda *c, sb_message *why)
 {
     const CUfunction kernels[] = { c->logprob_f32_cluster,  c->logprob_f16_cluster,
-                                   c->logprob_bf16_cluster, c->logprob_f32_few,
-                                   c->logprob_f16_few,      c->logprob_bf16_few };
+                                   c->logprob_bf16_cluster, c->logprob_f32_latency,
+                                   c->logprob_f16_latency,  c->logprob_bf16_latency };
     for (int i = 0; i < 6; i++) {
         DRIVER(why, &c->driver, FuncSetAttribute, kernels[i],
                CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, SB_CUDA_MAX_SHARED);
@@ -182,14 +176,7 @@ static sb_status load_kernels(cuda *c, sb_message *why)
     DRIVER(why, &c->driver, ModuleGetFunction, &c->name, c->module, #name);                        \
     DRIVER(why, &c->driver, FuncLoad, c->name);
     KERNELS(KERNEL_LOAD)
-#undef KERNEL_LOAD
-    DRIVER(why, &c->driver, ModuleLoadData, &c->kept, sb_fatbin_kept);
-#define KERNEL_LOAD(name)                                                                          \
-    DRIVER(why, &c->driver, ModuleGetFunction, &c->name, c->kept, #name);                          \
-    DRIVER(why, &c->driver, FuncLoad, c->name);
-    KEPT_KERNELS(KERNEL_LOAD)
     status = sb_cuda_shards_load(&c->shards, &c->driver, why);
-    if (status == SB_OK) status = sb_cuda_moments_load(&c->moments, &c->driver, why);
     if (status == SB_OK) status = sb_cuda_order_load(&c->order, &c->driver, why);
     if (status == SB_OK) status = sb_cuda_stats_load(&c->stats, &c->driver, why);
     if (status == SB_OK) status = sb_cuda_entropy_load(&c->entropy, &c->driver, why);
@@ -215,10 +202,8 @@ static void close_state(cuda *c)
     if (c->context && c->driver.CtxPushCurrent(c->context) == CUDA_SUCCESS) {
         if (c->bad) c->driver.MemFreeHost((void *)(uintptr_t)c->bad);
         if (c->module) c->driver.ModuleUnload(c->module);
-        if (c->kept) c->driver.ModuleUnload(c->kept);
         if (c->conventional) c->driver.ModuleUnload(c->conventional);
         if (c->shards.module) c->driver.ModuleUnload(c->shards.module);
-        if (c->moments.module) c->driver.ModuleUnload(c->moments.module);
         if (c->order.module) c->driver.ModuleUnload(c->order.module);
         if (c->stats.module) c->driver.ModuleUnload(c->stats.module);
         if (c->entropy.module) c->driver.ModuleUnload(c->entropy.module);
@@ -480,10 +465,9 @@ static shape warps_for(int64_t items, int early)
 
 static CUfunction kernel_for(const cuda *c, int32_t dtype, const sb_cuda_plan *p)
 {
-    if (p->kind == SB_CUDA_KEPT)
-        return dtype == SB_F32 ? c->kept_f32 : dtype == SB_F16 ? c->kept_f16 : c->kept_bf16;
+    if (p->kind == SB_CUDA_KEPT) return OF_DTYPE(c, dtype, _kept);
     if (p->kind == SB_CUDA_CLUSTER) return OF_DTYPE(c, dtype, _cluster);
-    return p->kind == SB_CUDA_FEW ? OF_DTYPE(c, dtype, _few) : OF_DTYPE(c, dtype, );
+    return p->kind == SB_CUDA_FEW ? OF_DTYPE(c, dtype, _latency) : OF_DTYPE(c, dtype, );
 }
 
 static sb_status run(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
@@ -778,11 +762,6 @@ const sb_cuda_stats *sb_cuda_stats_of(const sb_context *ctx)
 const sb_cuda_shards *sb_cuda_shards_of(const sb_context *ctx)
 {
     return &((const cuda *)ctx->state)->shards;
-}
-
-const sb_cuda_moments *sb_cuda_moments_of(const sb_context *ctx)
-{
-    return &((const cuda *)ctx->state)->moments;
 }
 
 const sb_cuda_order *sb_cuda_order_of(const sb_context *ctx)

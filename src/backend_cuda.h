@@ -118,27 +118,15 @@ sb_status sb_cuda_fetch(sb_context *ctx, const void **array, int64_t count, size
     X(partial_f32_kept)                                                                            \
     X(partial_f16_kept)                                                                            \
     X(partial_bf16_kept)                                                                           \
+    X(partial_f32_moments)                                                                         \
+    X(partial_f16_moments)                                                                         \
+    X(partial_bf16_moments)                                                                        \
     X(partial_merge)                                                                               \
+    X(partial_merge_moments)                                                                       \
     X(shards_merge)                                                                                \
-    X(shards_finish)
-
-/* The same with moments. */
-#define SB_CUDA_MOMENT_KERNELS(X)                                                                  \
-    X(moments_f32)                                                                                 \
-    X(moments_f16)                                                                                 \
-    X(moments_bf16)                                                                                \
-    X(moments_merge_pieces)                                                                        \
-    X(moments_merge)                                                                               \
-    X(moments_finish)
-
-typedef struct sb_cuda_moments {
-    CUmodule module;
-    SB_CUDA_MOMENT_KERNELS(SB_CUDA_FIELD)
-} sb_cuda_moments;
-
-const sb_cuda_moments *sb_cuda_moments_of(const sb_context *ctx);
-sb_status sb_cuda_moments_load(sb_cuda_moments *moments, const sb_cuda_driver *driver,
-                               sb_message *why);
+    X(shards_merge_moments)                                                                        \
+    X(shards_finish)                                                                               \
+    X(shards_finish_moments)
 
 /* Whether kernels can use records; from: "from_" or "", what their names begin with. */
 sb_status sb_cuda_check_records(sb_context *ctx, const sb_records *records, const char *from);
@@ -182,10 +170,10 @@ sb_status sb_cuda_comm_destroy(sb_context *ctx, void *comm);
     X(ids_ranks_f32)                                                                               \
     X(ids_ranks_f16)                                                                               \
     X(ids_ranks_bf16)                                                                              \
-    X(first_f32)                                                                                   \
-    X(first_f16)                                                                                   \
-    X(first_bf16)                                                                                  \
-    X(first_finish)
+    X(topk_f32)                                                                                    \
+    X(topk_f16)                                                                                    \
+    X(topk_bf16)                                                                                   \
+    X(topk_finish)
 
 /* The kernels for several ids a row and for the first ids. */
 typedef struct sb_cuda_order {

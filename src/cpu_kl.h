@@ -14,7 +14,7 @@ static void kl(sb_divergence *s, const float *p, const float *q, int64_t n, cons
     for (int64_t first = 0; first < n; first += SB_LEAF) {
         const size_t here = (size_t)(n - first < SB_LEAF ? n - first : SB_LEAF);
         float xp[SB_LEAF], xq[SB_LEAF];
-        for (size_t i = here; i < SB_LEAF; i++) xp[i] = xq[i] = sb_float(0xff800000u);
+        for (size_t i = here; i < SB_LEAF; i++) xp[i] = xq[i] = sb_float(SB_ABSENT_BITS);
         memcpy(xp, p + first, here * sizeof *xp);
         memcpy(xq, q + first, here * sizeof *xq);
         sb_kl_add_leaves(s, xp, xq, row_p, row_q);

@@ -32,7 +32,7 @@ static inline void load_leaf(float x[SB_LEAF], const void *logits, int64_t first
                              scalar_load load)
 {
     for (int64_t i = 0; i < SB_LEAF; i++)
-        x[i] = first + i < n ? load(logits, first + i) : sb_float(0xff800000u);
+        x[i] = first + i < n ? load(logits, first + i) : sb_float(SB_ABSENT_BITS);
 }
 
 static inline void reduce(sb_state *state, const void *logits, int64_t n, const sb_row *row,

@@ -1,11 +1,11 @@
-/* cuda_entropy.c - logprob with entropy on a GPU: the launches of kernels/entropy.cu. */
+/* cuda_entropy.c - logprob with entropy on a GPU: the entropy kernels of kernels/logprob.cu. */
 #include "backend_cuda.h"
 #include "det/moments.h"
 
 /* As tools/kernel.sh embedded them. */
-extern const unsigned char sb_fatbin_entropy[];
+extern const unsigned char sb_fatbin_logprob[];
 
-SB_CUDA_LOADER(sb_cuda_entropy_load, sb_cuda_entropy, SB_CUDA_ENTROPY_KERNELS, sb_fatbin_entropy)
+SB_CUDA_LOADER(sb_cuda_entropy_load, sb_cuda_entropy, SB_CUDA_ENTROPY_KERNELS, sb_fatbin_logprob)
 
 /* Scratch, in this order: pieces, and tokens where only their sums are wanted. */
 typedef struct entropy_plan {

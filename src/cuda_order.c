@@ -85,10 +85,10 @@ static sb_status run(sb_context *ctx, const order_call *o, sb_cuda_grid grid, sb
     sb_status status = clear_unlisted(ctx, o, a);
     if (status == SB_OK)
         status = sb_cuda_launch(
-            ctx, o->first ? OF_DTYPE(kernels, dtype, first) : OF_DTYPE(kernels, dtype, ids), grid,
+            ctx, o->first ? OF_DTYPE(kernels, dtype, topk) : OF_DTYPE(kernels, dtype, ids), grid,
             &a->in, stream);
     if (status == SB_OK)
-        status = sb_cuda_launch(ctx, o->first ? kernels->first_finish : kernels->ids_finish,
+        status = sb_cuda_launch(ctx, o->first ? kernels->topk_finish : kernels->ids_finish,
                                 sb_cuda_warps_for(a->in.work), &a->in, stream);
     if (status == SB_OK && !o->first && o->integers)
         status = sb_cuda_launch(ctx, OF_DTYPE(kernels, dtype, ids_ranks), ranks, &a->in, stream);

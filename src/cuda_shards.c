@@ -8,10 +8,8 @@
 
 /* As tools/kernel.sh embedded them. */
 extern const unsigned char sb_fatbin_shards[];
-extern const unsigned char sb_fatbin_moments[];
 
 SB_CUDA_LOADER(sb_cuda_shards_load, sb_cuda_shards, SB_CUDA_SHARD_KERNELS, sb_fatbin_shards)
-SB_CUDA_LOADER(sb_cuda_moments_load, sb_cuda_moments, SB_CUDA_MOMENT_KERNELS, sb_fatbin_moments)
 
 sb_status sb_cuda_check_records(sb_context *ctx, const sb_records *records, const char *from)
 {
@@ -59,11 +57,10 @@ uint64_t sb_cuda_shard_workspace(sb_context *ctx, const sb_call *call)
 static CUfunction partial_for(sb_context *ctx, const sb_batch *in, int moments)
 {
     const sb_cuda_shards *kernels = sb_cuda_shards_of(ctx);
-    const sb_cuda_moments *with = sb_cuda_moments_of(ctx);
     if (moments)
-        return in->logits_dtype == SB_F32   ? with->moments_f32
-               : in->logits_dtype == SB_F16 ? with->moments_f16
-                                            : with->moments_bf16;
+        return in->logits_dtype == SB_F32   ? kernels->partial_f32_moments
+               : in->logits_dtype == SB_F16 ? kernels->partial_f16_moments
+                                            : kernels->partial_bf16_moments;
     switch (in->logits_dtype) {
     case SB_F32: return in->kept ? kernels->partial_f32_kept : kernels->partial_f32;
     case SB_F16: return in->kept ? kernels->partial_f16_kept : kernels->partial_f16;
@@ -81,7 +78,7 @@ static sb_status run_partial(sb_context *ctx, const partial_call *p, sb_cuda_gri
 {
     const sb_call *call = p->call;
     const int moments = p->to->moments;
-    const CUfunction merge = moments ? sb_cuda_moments_of(ctx)->moments_merge_pieces
+    const CUfunction merge = moments ? sb_cuda_shards_of(ctx)->partial_merge_moments
                                      : sb_cuda_shards_of(ctx)->partial_merge;
     CUstream stream = call->launch.stream;
     uint64_t rows = (uint64_t)call->rows;
@@ -164,7 +161,7 @@ static sb_status merge_inside(sb_context *ctx, void *arguments)
 {
     const sb_merge_call *call = arguments;
     sb_cuda_shard_args a;
-    const CUfunction kernel = call->to.moments ? sb_cuda_moments_of(ctx)->moments_merge
+    const CUfunction kernel = call->to.moments ? sb_cuda_shards_of(ctx)->shards_merge_moments
                                                : sb_cuda_shards_of(ctx)->shards_merge;
     sb_status status = sb_cuda_check_records(ctx, &call->to, "");
     if (status == SB_OK) status = sb_cuda_check_records(ctx, &call->from, "from_");
@@ -201,7 +198,7 @@ static sb_status run_finish(sb_context *ctx, const finish_call *f, sb_cuda_shard
 {
     const sb_call *call = f->call;
     CUstream stream = call->launch.stream;
-    const CUfunction kernel = f->records->moments ? sb_cuda_moments_of(ctx)->moments_finish
+    const CUfunction kernel = f->records->moments ? sb_cuda_shards_of(ctx)->shards_finish_moments
                                                   : sb_cuda_shards_of(ctx)->shards_finish;
     sb_status status = sb_cuda_clear_unlisted(ctx, call, &a->in);
     if (status == SB_OK)

@@ -5,12 +5,9 @@
 
 #define EMBEDDED(X)                                                                                \
     X(conventional)                                                                                \
-    X(entropy)                                                                                     \
     X(gradient)                                                                                    \
-    X(kept)                                                                                        \
     X(kl)                                                                                          \
     X(logprob)                                                                                     \
-    X(moments)                                                                                     \
     X(order)                                                                                       \
     X(shards)                                                                                      \
     X(stats)

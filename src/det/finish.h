@@ -80,7 +80,7 @@ SB_DET sb_lg sb_sum_log(const sb_state *s)
 SB_DET float sb_logprob_beside(sb_lg sum, float x, const sb_row *row)
 {
     sb_mantissa target;
-    if (sb_is_absent(x)) return sb_float(0xff800000u);
+    if (sb_is_absent(x)) return sb_float(SB_ABSENT_BITS);
     target = sb_target_mantissa(x, row);
     return sb_logprob_of(sb_log2_parts(target.m, target.e), sum, row);
 }

@@ -29,6 +29,8 @@
 /* What every NaN result looks like. */
 #define SB_NAN_BITS 0x7fc00000u
 #define SB_INF_BITS 0x7f800000u
+/* The logit of an absent id: -inf. */
+#define SB_ABSENT_BITS 0xff800000u
 
 #if defined(__CUDACC__) || defined(__HIPCC__)
 
@@ -79,7 +81,7 @@ SB_DET int32_t sb_top64(uint64_t b) { return 63 - __builtin_clzll(b); }
 #endif
 
 /* Tests on the encoding: they hold under any floating-point mode. */
-SB_DET int sb_is_absent(float x) { return sb_bits32(x) == 0xff800000u; } /* -inf */
+SB_DET int sb_is_absent(float x) { return sb_bits32(x) == SB_ABSENT_BITS; }
 SB_DET int sb_is_nan(float x) { return (sb_bits32(x) & 0x7fffffffu) > SB_INF_BITS; }
 SB_DET int sb_is_poison(float x) { return sb_bits32(x) == SB_INF_BITS || sb_is_nan(x); }
 

@@ -124,7 +124,7 @@ SB_DET void sb_kl_add(sb_divergence *s, const sb_kl_leaf *leaf)
 /* A leaf's largest logit; 1 in *poison where it has a NaN or +inf. */
 SB_DET float sb_kl_largest(const float x[SB_LEAF], int *poison)
 {
-    float m = sb_float(0xff800000u);
+    float m = sb_float(SB_ABSENT_BITS);
     int i, bad = 0;
     for (i = 0; i < SB_LEAF; i++) {
         bad |= sb_is_poison(x[i]);

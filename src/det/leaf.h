@@ -86,7 +86,7 @@ SB_DET sb_leaf_scale sb_leaf_scale_of(float m, const sb_row *row)
 SB_DET sb_leaf_kind sb_leaf_of(sb_leaf *leaf, const float x[SB_LEAF], const sb_row *row)
 {
     float v[SB_LEAF];
-    float m = sb_float(0xff800000u);
+    float m = sb_float(SB_ABSENT_BITS);
     sb_leaf_scale scale;
     int i;
 

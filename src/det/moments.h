@@ -186,7 +186,7 @@ SB_DET sb_alone sb_alone_of(const sb_moments *m, const sb_row *row)
     int32_t top;
     int i;
     x[0] = sb_of_order_key(m->best);
-    for (i = 1; i < SB_LEAF; i++) x[i] = sb_float(0xff800000u);
+    for (i = 1; i < SB_LEAF; i++) x[i] = sb_float(SB_ABSENT_BITS);
     sb_moment_terms(&leaf, x, m->best, row);
     top = sb_top64(leaf.leaf.M);
     alone.lg = sb_log2_parts(((uint64_t)leaf.leaf.M << (52 - top)) & 0x000fffffffffffffu,

@@ -35,7 +35,7 @@ SB_DET float sb_sum_round(const sb_sum *s)
     uint32_t q;
     int32_t cut;
     if (s->nan) return sb_float(SB_NAN_BITS);
-    if (s->inf) return sb_float(0xff800000u);
+    if (s->inf) return sb_float(SB_ABSENT_BITS);
     if (s->magnitude == 0) return 0.0f;
     cut = sb_top128(s->magnitude) - 23; /* positive: the sum is at least 2^-54 */
     q = (uint32_t)(s->magnitude >> cut);

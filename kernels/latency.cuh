@@ -1,27 +1,29 @@
-/* few.cuh - kernels for few rows, where a call is a chain of latencies.
+/* latency.cuh - logprob of few rows, where a call is a chain of latencies: the kernels
+ * logprob_<dtype>_latency and logprob_<dtype>_cluster of logprob.cu.
  *
- * A block's last warp, the row warp, looks after the row: its id, its target, at last the finish.
- * The others, the leaf warps, sum a piece of it. They start before the id is known, with several
- * leaves a thread on their way at once; a row that turns out to be ignored or refused has its sum
- * thrown away. */
+ * A block's last warp, the row warp, looks after the row: its id, its target and in the end the
+ * finish. The others, the leaf warps, sum a piece of the row. They start before the id is known,
+ * with several leaves per thread on their way at once; the sum of a row that turns out to be
+ * ignored or refused is thrown away. */
 #pragma once
 
-#include "common.cuh"
+#include "cluster.cuh"
 #include "finish.cuh"
 #include "leaf.cuh"
-#include "load.cuh"
+#include "target.cuh"
 
-/* ---- a warp's ring of slots in shared memory, a leaf of each lane in a slot ------------- */
+/* ---- a warp's ring of slots in shared memory: a slot holds one leaf of each lane ----------- */
 
 template <int DTYPE> struct ring_of {
-    static constexpr int SIZE = DTYPE == SB_CUDA_F32 ? 4 : 2;
+    static constexpr int SIZE = size_of<DTYPE>();
     static constexpr int BYTES = SB_LEAF * SIZE; /* of a leaf */
     static constexpr int SLOT = SB_CUDA_SLOT(WARP, SIZE);
     static constexpr int SLOTS = SB_CUDA_RING / SB_CUDA_LANE_BYTES(SIZE);
 };
 
-/* The slots are 16-byte chunks in a row, as in device memory: from is a chunk's address. Lanes
- * copy the chunks in turn, those before end; of a chunk that end lies in, the logits before it. */
+/* Begins to copy a slot's 16-byte chunks, which lie side by side as in device memory, from the
+ * address of a chunk on. The lanes take turns at the chunks before end; of the chunk that end lies
+ * in, they copy the logits before it. */
 template <int DTYPE> SB_DET void fetch_slot(char *slot, const char *from, const char *end)
 {
     constexpr int SIZE = ring_of<DTYPE>::SIZE, CHUNKS = ring_of<DTYPE>::SLOT / 16;
@@ -42,7 +44,7 @@ template <int DTYPE> SB_DET void fetch_slot(char *slot, const char *from, const 
 
 template <int DTYPE, int SHIFT> SB_DET void load_shared(leaf_words<DTYPE> &x, const uint4 *chunk)
 {
-    constexpr int CHUNKS = (DTYPE == SB_CUDA_F32 ? 4 : 2) + (SHIFT != 0);
+    constexpr int CHUNKS = words_of<DTYPE>() / 4 + (SHIFT != 0);
     uint32_t raw[4 * CHUNKS];
 #pragma unroll
     for (int k = 0; k < CHUNKS; k++) {
@@ -52,21 +54,12 @@ template <int DTYPE, int SHIFT> SB_DET void load_shared(leaf_words<DTYPE> &x, co
     take_words<DTYPE, SHIFT>(x, raw);
 }
 
-/* A leaf whose first logit lies shift bytes into chunk; its ids from present on are absent. */
+/* Loads a leaf, the first logit of which lies shift bytes into chunk. Ids from present on are
+ * absent. */
 template <int DTYPE>
 SB_DET void load_fetched(leaf_words<DTYPE> &x, const uint4 *chunk, uint32_t shift, int64_t present)
 {
-    constexpr bool HALVES = DTYPE != SB_CUDA_F32;
-    switch (shift) {
-    case 0: load_shared<DTYPE, 0>(x, chunk); break;
-    case 4: load_shared<DTYPE, 4>(x, chunk); break;
-    case 8: load_shared<DTYPE, 8>(x, chunk); break;
-    case 12: load_shared<DTYPE, 12>(x, chunk); break;
-    case 2: load_shared<DTYPE, HALVES ? 2 : 0>(x, chunk); break;
-    case 6: load_shared<DTYPE, HALVES ? 6 : 0>(x, chunk); break;
-    case 10: load_shared<DTYPE, HALVES ? 10 : 0>(x, chunk); break;
-    default: load_shared<DTYPE, HALVES ? 14 : 0>(x, chunk); break;
-    }
+    at_alignment<DTYPE>(shift, [&](auto at) { load_shared<DTYPE, decltype(at)::value>(x, chunk); });
     keep_present<DTYPE>(x, present);
 }
 
@@ -75,7 +68,7 @@ SB_DET void load_fetched(leaf_words<DTYPE> &x, const uint4 *chunk, uint32_t shif
 SB_DET int leaf_threads() { return (int)blockDim.x - WARP; }
 SB_DET bool in_row_warp() { return (int)threadIdx.x >= leaf_threads(); }
 
-/* By the leaf warps: leaves first .. last - 1 of a row into their threads' states. */
+/* Sums a part of a row into the states of the leaf warps' threads. By the leaf warps. */
 template <int DTYPE>
 SB_DET void sum_leaves(thread_state *t, const part_of_row &part, const sb_row &row)
 {
@@ -126,8 +119,8 @@ SB_DET void sum_leaves(thread_state *t, const part_of_row &part, const sb_row &r
 
 /* ---- the row warp ----------------------------------------------------------------------- */
 
-/* The row that the block's threads find in shared memory. By the row warp; the block waits for it
- * unless the call is eager. */
+/* Sets the row that the block's threads find in shared memory. By the row warp; the block waits for
+ * it unless the call is eager. */
 SB_DET void find_row(const sb_cuda_args &in, block_row *mine, int64_t item, bool writes)
 {
     if (threadIdx.x % WARP == 0) set_block_row(in, mine, item, writes);
@@ -143,17 +136,12 @@ template <int DTYPE> SB_DET float target_or_nothing(const block_row &mine)
 
 SB_DET part_of_row part_for(const sb_cuda_args &in, int64_t item, int piece)
 {
-    const int leaves = (int)((in.vocab + SB_LEAF - 1) / SB_LEAF);
-    part_of_row part;
-    part.logits = (const char *)in.logits + item * in.row_stride * in.itemsize;
-    part.vocab = in.vocab;
-    part.first = (int)(piece * in.piece);
-    part.last = min(part.first + (int)in.piece, leaves);
-    return part;
+    return piece_of_row(in, (const char *)in.logits + item * in.row_stride * in.itemsize, in.vocab,
+                        piece);
 }
 
-/* A piece's state into in.states, and a row's target, for logprob_finish. */
-template <int DTYPE> SB_DET void logprob_few(const sb_cuda_args &in)
+/* Leaves a piece's state in in.states, and a row's target, for logprob_finish. */
+template <int DTYPE> SB_DET void logprob_latency(const sb_cuda_args &in)
 {
     __shared__ block_row mine;
     __shared__ sb_state shared[WARP];
@@ -193,8 +181,8 @@ template <int DTYPE> SB_DET void logprob_few(const sb_cuda_args &in)
 #define MAX_CLUSTER 16
 #define MAX_LEAF_WARPS 31
 
-/* The same in one launch: the pieces of a row are the blocks of a cluster; leaf warps send their
- * states to the first block, whose row warp merges and finishes. */
+/* Finishes rows in the same launch: a row's pieces are the blocks of a cluster. The leaf warps send
+ * their states to the first block, whose row warp merges and finishes. */
 template <int DTYPE> SB_DET void logprob_cluster(const sb_cuda_args &in)
 {
 #if __CUDA_ARCH__ >= 900
@@ -238,7 +226,7 @@ template <int DTYPE> SB_DET void logprob_cluster(const sb_cuda_args &in)
     sb_lg target, sum;
     sb_state s;
     if (!absent) part_of_log = sb_target_mantissa(x, &mine.row);
-    /* One text for both logarithms: the first, taken while leaves are summed, brings the
+        /* One text for both logarithms: the first, taken while leaves are summed, brings the
      * instructions near. */
 #pragma unroll 1
     for (int pass = 0;; pass++) {
