@@ -284,7 +284,9 @@ SB_API const char *sb_last_error(const sb_context *ctx);
  *
  *   token[r] = ln( exp(x_id / tau) / sum_i exp(x_i / tau) )
  *
- * computed as docs/numerics.md defines: |error| <= 4.1e-7 + 2^-24 * entropy + half an output ulp.
+ * computed as docs/numerics.md defines: |error| <= 4.1e-7 + 2^-24 * entropy + half an output ulp,
+ * 3.3e-7 instead of 4.1e-7 for lse. Logits saturate where |x / tau| is above 1.44e6 (1.442e6 to
+ * 1.454e6, by tau): this bound and those below hold for the saturated ones, and for V <= 2^20.
  * Exactly 0 where a token stands alone, never above 0, -inf where the target's logit is -inf, the
  * NaN 7fc00000 where the row is poisoned or empty. A sequence is NaN if any active token is NaN,
  * else -inf if any is -inf; a sequence without active tokens is +0.
@@ -293,6 +295,9 @@ SB_API const char *sb_last_error(const sb_context *ctx);
  *
  * takes the same pass over the logits and moves no other bit; a call that does not ask for it does
  * not pay for it. Exactly 0 where one id is present, +0 where the row is ignored, NaN as above.
+ * With var the variance of ln p under p, at most (1 + ln(V) / 2)^2, and sd its root,
+ * |error| <= 1.34e-6 + 3.23e-7 * sd + 2^-24 * var + half an ulp: below 7.7e-6 + half an ulp for
+ * every row.
  *
  * Requires: ctx open, out and batch as described at their types. Writes: the outputs asked for, all
  * of each. Errors: SB_ERR_ARGUMENT, SB_ERR_SHAPE, SB_ERR_DTYPE, SB_ERR_ID, SB_ERR_TEMPERATURE (the
@@ -382,7 +387,9 @@ typedef struct sb_gradient {
  * from its own logit and the row's 32 bytes. Rows that are ignored get +0 and their logits are not
  * read; so do absent logits (-inf) and p below 2^-125. A poisoned or empty row gets NaN: 7fc00000,
  * in bf16 7fc0, in fp16 7e00. Results are fp32, rounded once more, to nearest even, where grad is
- * bf16 or fp16. docs/numerics.md, section "Gradients", has the formulas and how exact they are.
+ * bf16 or fp16. Before that, for derivatives t and e of a row, |error| <= 5.7e-7 |t| / tau and
+ * 1.1e-5 |e| / tau, each and half an ulp; docs/numerics.md, section "Gradients", has the formulas,
+ * and "Error of a gradient" narrower bounds.
  *
  * batch is the forward call's. With shift a result at r belongs to the logits of row r - 1: token,
  * entropy and saved stand at r, the gradient at r - 1.
@@ -662,9 +669,13 @@ typedef struct sb_kl_out {
  * Exactly +0 where p and q have the same logits, temperature and kept set; +inf where an id is
  * present in p and absent in q; NaN (7fc00000) where a row of either is poisoned or empty; +0 in
  * ignored rows, of which neither's logits are read. A sequence is NaN if any active row is, else
- * +inf if any is; without active rows +0. The error is absolute, near 2e-7: for divergences below
- * 1e-5, if their relative error matters, see k3 of sb_compare. docs/numerics.md, section
- * "Divergence".
+ * +inf if any is; without active rows +0. With H an entropy and cov the covariance of ln p and
+ * ln p - ln q under p,
+ *
+ *   |error| <= 4.6e-6 + 1.31e-6 * KL + 2^-24 * (|cov| + |H(p) - H(q) + KL|) + half an ulp,
+ *
+ * the first term being absolute: for divergences below 1e-4, if their relative error matters, see
+ * k3 of sb_compare. docs/numerics.md, "Error of a divergence".
  *
  * Errors: as sb_logprob, where the message begins with p or q, whichever is at fault;
  * SB_ERR_SHAPE and SB_ERR_ARGUMENT where they do not fit each other.

@@ -1,11 +1,12 @@
 #!/usr/bin/env luajit
 -- accuracy.lua: measures docs/accuracy.md's tables and writes them between the file's marks.
 --
---     luajit tools/accuracy.lua [--times N] [--vocab V] [--out FILE]
+--     luajit tools/accuracy.lua [--times N] [--vocab V] [--out FILE] [--worst]
 --
 -- --times: how many times as many rows as the specs take (4). --vocab: this vocabulary alone.
--- --out: the file that holds the marks (docs/accuracy.md). PYTHON names an interpreter with
--- PyTorch; without one its columns are left out. Takes about a minute.
+-- --out: the file that holds the marks (docs/accuracy.md). --worst: the table of the worst rows
+-- found alone, which has marks of its own. PYTHON names an interpreter with PyTorch; without one
+-- its columns are left out. Takes about a minute.
 
 local root = (arg[0]:match("^(.*)/[^/]*$") or ".") .. "/.."
 package.path = ("%s/?.lua;%s/lua/?.lua;%s"):format(root, root, package.path)
@@ -16,8 +17,8 @@ local comparison = require "spec.support.comparison"
 local fp32_softmax = require "spec.support.fp32_softmax"
 local tolerance = require "spec.support.tolerance"
 local torch = require "spec.support.torch"
+local worst = require "spec.support.worst"
 
-local BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
 local OURS = comparison.OURS
 
 local function fail(format, ...)
@@ -26,12 +27,16 @@ local function fail(format, ...)
 end
 
 local function options()
-  local known = { ["--times"] = 4, ["--vocab"] = false, ["--out"] = root .. "/docs/accuracy.md" }
-  for i = 1, #arg, 2 do
+  local known = { ["--times"] = 4, ["--vocab"] = false, ["--out"] = root .. "/docs/accuracy.md",
+                  ["--worst"] = false }
+  local i = 1
+  while arg[i] do
     local name, value = arg[i], arg[i + 1]
     if known[name] == nil then fail("unknown argument '%s'", name) end
+    i = i + (name == "--worst" and 1 or 2)
+    if name == "--worst" then value = true end
     if not value then fail("%s needs a value", name) end
-    if name ~= "--out" then
+    if name ~= "--out" and name ~= "--worst" then
       local number = tonumber(value)
       if not number or number < 1 or number % 1 ~= 0 then
         fail("%s %s: not a positive integer", name, value)
@@ -40,7 +45,7 @@ local function options()
     end
     known[name] = value
   end
-  return known["--times"], known["--vocab"] or nil, known["--out"]
+  return known
 end
 
 local function read(path)
@@ -113,6 +118,16 @@ local TITLES = {
   [torch.PATHS[1]] = "PyTorch log_softmax", [torch.PATHS[2]] = "PyTorch logsumexp",
 }
 
+-- A text with what stands between two marks replaced.
+local function replaced(path, text, name, lines)
+  local before, after = ("<!-- %s: begin -->\n"):format(name), ("<!-- %s: end -->\n"):format(name)
+  local first, last = text:find(before, 1, true), text:find(after, 1, true)
+  if not first or not last or last < first then
+    fail("%s: the marks are missing: %s%s", path, before, after)
+  end
+  return text:sub(1, first - 1) .. before .. table.concat(lines, "\n") .. "\n" .. text:sub(last)
+end
+
 local function row_of(cells) return "| " .. table.concat(cells, " | ") .. " |" end
 
 local function head_of(lines, names)
@@ -172,14 +187,33 @@ local function full(lines, cells, groups, dtype, paths)
   end
 end
 
-local times, vocab, path = options()
-local text = read(path)
-local first, last = text:find(BEGIN, 1, true), select(2, text:find(END, 1, true))
-if not first or not last or last < first then
-  fail("%s: the marks are missing: %s%s", path, BEGIN, END)
+-- The rows with the largest errors that are known.
+local function worst_rows(ctx)
+  local at = {
+    context = function() return ctx end,
+    batch = samebits.batch,
+    score = function(spec, opts) return assert(ctx:logprob(samebits.batch(spec), opts)) end,
+  }
+  local lines = {}
+  head_of(lines, { "what", "V", "exactly", "error", "bound, with half an ulp", "share" })
+  for _, case in ipairs(worst.CASES) do
+    local m = worst.measure(case, at)
+    lines[#lines + 1] = row_of { case.what, m.vocab, ("%.6g"):format(m.exact), short(m.error),
+                                 short(m.bound), ("%.2f"):format(m.error / m.bound) }
+  end
+  return lines
 end
 
+local given = options()
+local times, vocab, path = given["--times"], given["--vocab"] or nil, given["--out"]
 local ctx = assert(samebits.open "cpu")
+local text = read(path)
+if given["--worst"] then
+  write(path, replaced(path, text, "worst", worst_rows(ctx)))
+  return
+end
+replaced(path, text, "measured", {}) -- before what takes a minute
+
 local run, why = torch.start()
 if not run then io.stderr:write("accuracy: ", why, "; its columns are left out\n") end
 
@@ -207,5 +241,4 @@ for _, dtype in ipairs(tolerance.DTYPES) do
   lines[#lines + 1] = ("\n## %s logits: error, median / 99 %% / largest\n"):format(dtype)
   full(lines, cells, groups, dtype, narrow)
 end
-write(path, text:sub(1, first - 1) .. BEGIN .. table.concat(lines, "\n") .. "\n" .. END ..
-            text:sub(last + 1))
+write(path, replaced(path, text, "measured", lines))

@@ -155,7 +155,8 @@ def exact(x):
 
 
 class Truth:
-    """lse, entropy and ln p of a row in real arithmetic; no use where a logit saturates."""
+    """A row's lse, entropy, variance of ln p, and ln p in real arithmetic; no use where a logit
+    saturates."""
 
     def __init__(self, row, k):
         self.tau, self.m, self.k = exact(k.tau), max(row), k
@@ -165,16 +166,18 @@ class Truth:
             not saturated or (self.m + k.lim) / k.tau > 400.0)      # they weigh nothing, then
         if not self.known:
             return
-        total = moment = mpmath.mpf(0)
+        total = moment = square = mpmath.mpf(0)
         for x, count in sorted(present.items()):
             if (self.m - x) / k.tau < 400.0:                        # e^-400: below 1e-173
                 d = (exact(x) - exact(self.m)) / self.tau
                 w = count * mpmath.exp(d)
                 total += w
                 moment += w * d
+                square += w * d * d
         self.log_total = mpmath.log(total)
         self.lse = exact(self.m) / self.tau + self.log_total
         self.entropy = self.log_total - moment / total
+        self.variance = square / total - (moment / total) ** 2
 
     def logprob(self, x):
         if not self.known or not abs(x) <= self.k.lim:
@@ -1259,8 +1262,10 @@ def means_file():
 
 # --- Entropy ------------------------------------------------------------------------------------
 
-# Beyond half an ulp; the error of a sum of terms with 2^-24 * entropy for c.
-ENTROPY_BOUND = 5e-7
+def entropy_bound(truth):
+    """Of the error beyond half an ulp."""
+    variance = float(truth.variance)
+    return 1.34e-6 + 3.23e-7 * math.sqrt(variance) + 2.0 ** -24 * variance
 
 
 def entropy_file():
@@ -1285,7 +1290,7 @@ def entropy_file():
             true = truth.entropy if truth.known else None
         if true is not None:
             beyond = float(abs(exact(entropy) - true)) - 0.5 * ulp32(entropy)
-            if beyond > ENTROPY_BOUND + 2.0 ** -24 * float(true):
+            if beyond > entropy_bound(truth):
                 sys.exit("gen_vectors.py: %s: the entropy is off by %g" % (name, beyond))
             largest[:] = max(largest, [beyond, name])
         out.add("case", name)
@@ -1415,21 +1420,24 @@ def gradient_file():
 
 # --- Divergence ---------------------------------------------------------------------------------
 
-# Beyond half an ulp, beside 2^-22 of the divergence: c's rounding, of both rows.
-KL_BOUND = 5e-7
-
-
 def true_kl(p, q, kp, kq):
-    """KL(p || q) in real arithmetic; None where a logit saturates."""
+    """KL(p || q) in real arithmetic, and the bound of its error beyond half an ulp; None where a
+    logit saturates."""
     if any(x != -INF and abs(x) > k.lim for row, k in ((p, kp), (q, kq)) for x in row):
         return None
-    (wp, lp), (_, lq) = ((w, mpmath.log(mpmath.fsum(w))) for w in (
+    (wp, lp), (wq, lq) = ((w, mpmath.log(mpmath.fsum(w))) for w in (
         [mpmath.exp((exact(x) - exact(max(row))) / exact(k.tau)) if x != -INF else mpmath.mpf(0)
          for x in row] for row, k in ((p, kp), (q, kq))))
-    distance = ((exact(x) - exact(max(p))) / exact(kp.tau) - (exact(y) - exact(max(q))) /
-                exact(kq.tau) for x, y in zip(p, q) if x != -INF)
-    moment = mpmath.fsum(w * d for w, d in zip((w for w, x in zip(wp, p) if x != -INF), distance))
-    return moment / mpmath.fsum(wp) - lp + lq
+    total = mpmath.fsum(wp)
+    pairs = [(w / total, (exact(x) - exact(max(p))) / exact(kp.tau) - lp,
+              (exact(y) - exact(max(q))) / exact(kq.tau) - lq)
+             for w, x, y in zip(wp, p, q) if x != -INF]         # p, ln p, ln q
+    kl = mpmath.fsum(w * (a - b) for w, a, b in pairs)
+    p_entropy = -mpmath.fsum(w * a for w, a, _ in pairs)
+    q_entropy = -mpmath.fsum(v * mpmath.log(v) for v in (w / mpmath.fsum(wq) for w in wq) if v > 0)
+    covariance = mpmath.fsum(w * (a + p_entropy) * (a - b) for w, a, b in pairs)
+    return kl, 4.6e-6 + 1.31e-6 * float(kl) + 2.0 ** -24 * float(
+        abs(covariance) + abs(kl + p_entropy - q_entropy))
 
 
 def kl_file():
@@ -1461,10 +1469,10 @@ def kl_file():
     def checked(name, value, p, q, kp, kq):
         if not -INF < value < INF:
             return None
-        true = true_kl(p, q, kp, kq)
+        true, bound = true_kl(p, q, kp, kq) or (None, 0.0)
         if true is not None:
             beyond = float(abs(exact(value) - true)) - 0.5 * ulp32(value)
-            if beyond > KL_BOUND + 2.0 ** -22 * float(true):
+            if beyond > bound:
                 sys.exit("gen_vectors.py: %s: the divergence is off by %g" % (name, beyond))
             largest[:] = max(largest, [beyond, name])
         return true

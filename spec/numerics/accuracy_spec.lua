@@ -105,7 +105,7 @@ backends.each(function(at)
         local exact = -log1p(rho)
         local entropy = rho / (1 + rho) * d - exact
         judged.within("the others at " .. -d, logprob, exact,
-                      LOGPROB * -exact + 2 ^ -24 * entropy + 3e-12 + bounds.half_ulp(logprob))
+                      bounds.near_certain(exact, entropy, logprob))
       end
       judged.done(97)
     end)

@@ -5,6 +5,7 @@ local ffi = require "ffi"
 local samebits = require "samebits"
 local conventional = require "samebits.conventional"
 local backends = require "spec.support.backends"
+local bounds = require "spec.support.bounds"
 local hex = require "spec.support.hex"
 local prng = require "spec.support.prng"
 local refusal = require "spec.support.refusal"
@@ -43,10 +44,9 @@ local function bound(V, Y, pieces)
   return 2 ^ -24 * (10 * Y + 3 * math.log(V) + 10 + V / 32 + 80 + pieces)
 end
 
--- sb_logprob's own (docs/numerics.md); the entropy is at most ln V.
+-- sb_logprob's own; the entropy is at most ln V.
 local function contract_bound(V, result)
-  local _, e = math.frexp(result)
-  return 4.1e-7 + 2 ^ -24 * math.log(V) + 2 ^ (e - 25)
+  return bounds.stated(bounds.LOGPROB, math.log(V), result)
 end
 
 -- A batch of three sequences with all that a batch may have.

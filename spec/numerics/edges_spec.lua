@@ -4,6 +4,7 @@
 local ffi = require "ffi"
 local samebits = require "samebits"
 local backends = require "spec.support.backends"
+local bounds = require "spec.support.bounds"
 local hex = require "spec.support.hex"
 
 local INF, LOWEST = math.huge, -0x1.fffffep127
@@ -268,6 +269,19 @@ backends.each(function(at)
       assert.equal("bf317218", (bits_of({ LOWEST, LOWEST }, 1)))
       local token = bits_of({ LOWEST, 0 }, 0)
       assert.is_true(tonumber(token, 16) > tonumber("c9000000", 16) and token ~= MINUS_INF, token)
+    end)
+
+    it("logits saturate where docs/numerics.md says, at any temperature", function()
+      for _, t in ipairs { 2 ^ -10, 0.02, 0.7, 0.99, 1, 1.01, 1.4142, 3, 50, 2 ^ 10 } do
+        local tau = tonumber(ffi.new("float", t))
+        for _, sign in ipairs { -1, 1 } do
+          local low, high = sign * bounds.LINEAR * tau, sign * bounds.SATURATED * tau
+          for id = 0, 1 do
+            assert.equal("bf317218", (bits_of({ high, 1.001 * high }, id, tau)), t)  -- -ln 2
+            assert.not_equal("bf317218", (bits_of({ low, 0.999 * low }, id, tau)), t)
+          end
+        end
+      end
     end)
 
     it("the six vectors that random rows do not replace", function()

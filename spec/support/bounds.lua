@@ -1,4 +1,8 @@
---- The error bounds of docs/numerics.md (its table names the lines), and what follows from them.
+--- The error bounds that docs/numerics.md proves, written once: specs take them from here, and
+-- spec/tolerance/worst_spec.lua compares the documents and tools/gen_vectors.py with them.
+--
+-- A bound is what an error may exceed half an ulp of the result by; each function here adds that. A
+-- row's truth is oracle.row's, that of two rows oracle.divergence's.
 
 local ffi = require "ffi"
 local errors = require "spec.support.errors"
@@ -7,7 +11,10 @@ local M = {}
 
 local LOG2E = 0x1.71547652b82fep+0
 
---- Lines 1 .. 11, for a logprob and for lse.
+--- How far c may be from log2(e) / tau, relatively.
+M.SLOPE = 2 ^ -24
+
+--- Lines 1 .. 11 of the table in "Error bounds", for a logprob and for lse.
 M.LOGPROB, M.LSE = 4.1e-7, 3.3e-7
 
 --- Line 3: one term.
@@ -15,6 +22,32 @@ M.TERM = 8.41e-8
 
 --- Line 12's second part, and lines 6 .. 11 where the result is small.
 M.REST = 3e-12
+
+--- An entropy: what is constant, and what comes with the standard deviation of ln p.
+M.ENTROPY, M.ENTROPY_SPREAD = 1.34e-6, 3.23e-7
+
+--- A divergence: what is constant, and what comes with the divergence.
+M.KL, M.KL_SHARE = 4.6e-6, 1.31e-6
+
+--- An element of a logprob's gradient, times its probability: the target's, and any other.
+M.TARGET_GRADIENT, M.TOKEN_GRADIENT = 4.1e-7, 4.7e-7
+
+--- An element of an entropy's gradient, times its probability: what is constant, and what comes
+-- with the standard deviation of ln p and with ln p + H.
+M.ENTROPY_GRADIENT, M.ENTROPY_GRADIENT_SHARE = 1.47e-6, 5.9e-7
+
+--- What an element may lose because probabilities below 2^-125 count as 0.
+M.GRADIENT_REST = 2 ^ -115
+
+--- A row's logprob gradients, added up.
+M.GRADIENT_SUM = 4.5e-7
+
+--- Logits up to LINEAR temperatures do not saturate, and those beyond SATURATED all do; where in
+-- between depends on the temperature.
+M.LINEAR, M.SATURATED = 1.442e6, 1.454e6
+
+--- The largest vocabulary that the bounds hold for.
+M.VOCABULARY = 2 ^ 20
 
 --- The standard deviation of a leaf's relative error, at most. Roundings to nearest behave like
 -- independent uniform numbers of up to half a spacing, 2^-24 relatively: 2^-24 / sqrt(3), at most.
@@ -28,16 +61,61 @@ function M.half_ulp(x) return x == 0 and 0 or errors.spacing(x) / 2 end
 
 --- The stated bound: base is LOGPROB or LSE; the entropy is in nats.
 function M.stated(base, entropy, result)
-  return base + 2 ^ -24 * entropy + M.half_ulp(result)
+  return base + M.SLOPE * entropy + M.half_ulp(result)
 end
 
---- How far c is from log2(e) / tau, relatively: 2^-24 at most. A logprob is off by that many
+--- A logprob whose id is the only present one of its leaf.
+function M.near_certain(exact, entropy, result)
+  return M.LOGPROB * -exact + M.SLOPE * entropy + M.REST + M.half_ulp(result)
+end
+
+--- How far c is from log2(e) / tau, relatively: SLOPE at most. A logprob is off by that many
 -- entropies, lse by as many the other way (line 12).
 function M.slope(tau) return tonumber(ffi.new("float", LOG2E / tau)) * tau / LOG2E - 1 end
 
---- The stated bound with the slope that tau has for 2^-24, the largest that any has.
+--- The stated bound with the slope that tau has for SLOPE, the largest that any has.
 function M.sharp(base, tau, entropy, result)
   return base + math.abs(M.slope(tau)) * entropy + M.REST + M.half_ulp(result)
+end
+
+--- The variance of ln p in any row of V ids, at most.
+function M.variance(V) return (1 + math.log(math.max(V, 8)) / 2) ^ 2 end
+
+--- An entropy.
+function M.entropy(truth, result)
+  return M.ENTROPY + M.ENTROPY_SPREAD * math.sqrt(truth.variance) + M.SLOPE * truth.variance +
+         M.half_ulp(result)
+end
+
+--- An entropy of a row of V ids whose largest logit is the only present one of its leaf.
+function M.entropy_alone(truth, V, result)
+  return M.ENTROPY * truth.entropy + M.SLOPE * truth.variance + V * 2 ^ -52 + 1e-13 +
+         M.half_ulp(result)
+end
+
+--- A divergence.
+function M.divergence(truth, result)
+  return M.KL + M.KL_SHARE * truth.kl +
+         M.SLOPE * (math.abs(truth.covariance) + math.abs(truth.surplus)) + M.half_ulp(result)
+end
+
+--- The gradient of a logprob at an id whose own logprob is lp; upstream: the loss's derivative over
+-- the temperature, 0 or 2^-124 .. 2^100 in magnitude.
+function M.token_gradient(truth, lp, is_target, upstream, result)
+  local p = math.exp(lp)
+  local share = is_target and M.TARGET_GRADIENT or M.TOKEN_GRADIENT
+  local own = p > 0 and p * (share + M.SLOPE * math.abs(lp + truth.entropy)) or 0
+  return math.abs(upstream) * (own + M.GRADIENT_REST) + M.half_ulp(result)
+end
+
+--- The gradient of the entropy at an id, likewise.
+function M.entropy_gradient(truth, lp, upstream, result)
+  local p, x = math.exp(lp), lp + truth.entropy
+  local share = M.ENTROPY_GRADIENT + M.ENTROPY_SPREAD * math.sqrt(truth.variance) +
+                M.ENTROPY_GRADIENT_SHARE * math.abs(x) +
+                M.SLOPE * (truth.entropy - truth.logprob(truth.best) - lp +
+                           math.abs(x * x + x - truth.variance))
+  return math.abs(upstream) * ((p > 0 and p * share or 0) + M.GRADIENT_REST) + M.half_ulp(result)
 end
 
 return M

@@ -20,7 +20,8 @@ local M = {}
 M.log1p = function(x) return log1p(x) end
 
 --- Looks at a row of V logits (a float pointer). The result has `m`, `best` (the first id of m),
--- `log_mass` (lse = m / tau + log_mass), `entropy` in nats, `lse`, and logprob(id).
+-- `log_mass` (lse = m / tau + log_mass), `entropy` in nats, `variance` (of ln p), `lse`, and
+-- logprob(id).
 --
 -- terms, if given, is a double[V] that receives the terms, relative to the largest.
 function M.row(x, V, tau, terms)
@@ -28,8 +29,9 @@ function M.row(x, V, tau, terms)
   for i = 0, V - 1 do
     if x[i] > m then m, best = x[i], i end
   end
-  -- Terms but the largest, and their products with u; what each addition lost.
-  local mass, mass_error, moment, moment_error = 0, 0, 0, 0
+  -- Terms but the largest, and their products with u; what each addition lost. Products with u^2
+  -- are for bounds, which do not need that.
+  local mass, mass_error, moment, moment_error, square = 0, 0, 0, 0, 0
   for i = 0, V - 1 do
     local u = (x[i] - m) / tau
     local p = exp(u)
@@ -41,13 +43,35 @@ function M.row(x, V, tau, terms)
     more = p * u - moment_error
     sum = moment + more
     moment, moment_error = sum, sum - moment - more
+    square = square + p * u * u
   end
-  local log_mass = log1p(mass)
+  local log_mass, mean = log1p(mass), moment / (1 + mass)
   return {
     m = m, best = best, log_mass = log_mass, lse = m / tau + log_mass,
-    entropy = log_mass - moment / (1 + mass),
+    entropy = log_mass - mean, variance = math.max(0, square / (1 + mass) - mean * mean),
     logprob = function(id) return (x[id] - m) / tau - log_mass end,
   }
+end
+
+--- Looks at two rows of V logits, p's and q's. The result has `kl`, KL(p || q) in nats;
+-- `covariance`, of ln p and ln p - ln q under p; and `surplus`, the divergence and p's entropy less
+-- q's. The last two are the derivatives of the divergence by the logarithms of p's and q's 1 / tau.
+function M.divergence(xp, xq, V, tau_p, tau_q)
+  local p, q = M.row(xp, V, tau_p), M.row(xq, V, tau_q)
+  local kl, lost, product = 0, 0, 0 -- what each addition lost
+  for i = 0, V - 1 do
+    if xp[i] > -math.huge then
+      local lp = p.logprob(i)
+      local weight, distance = exp(lp), lp - q.logprob(i)
+      if weight > 0 then
+        local more = weight * distance - lost
+        local sum = kl + more
+        kl, lost = sum, sum - kl - more
+        product = product + weight * distance * (lp + p.entropy)
+      end
+    end
+  end
+  return { kl = kl, covariance = product, surplus = kl + p.entropy - q.entropy }
 end
 
 return M

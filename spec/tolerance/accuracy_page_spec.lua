@@ -1,7 +1,9 @@
 -- docs/accuracy.md and the tool that measures it: a row for every cell, and none out of bounds.
 
+local bounds = require "spec.support.bounds"
 local temporary = require "spec.support.temporary"
 local tolerance = require "spec.support.tolerance"
+local worst = require "spec.support.worst"
 
 local function read(path)
   local file = assert(io.open(path, "rb"))
@@ -39,7 +41,7 @@ describe("docs/accuracy.md", function()
       else
         -- No logprob of the cells exceeds 1024 in magnitude; the others not 64.
         local half_ulp = cell.distribution.tau == 0.02 and 6.2e-5 or 1.95e-6
-        assert(largest <= 4.1e-7 + 2 ^ -24 * math.log(cell.vocab) + half_ulp,
+        assert(largest <= bounds.LOGPROB + bounds.SLOPE * math.log(cell.vocab) + half_ulp,
                ("%s: %g"):format(cell.name, largest))
       end
     end
@@ -65,6 +67,18 @@ describe("tools/accuracy.lua", function()
     for _ in pairs(rows) do count = count + 1 end
     assert.equal(30, count)
     assert.is_true(rows["V = 300, float32, flat"] < 8e-7)
+  end)
+
+  it("writes the worst rows' table, which docs/accuracy.md has", function()
+    local table_of = "<!%-%- worst: begin %-%->\n(.-)<!%-%- worst: end %-%->\n"
+    local page = files:write("page.md", "<!-- worst: begin -->\n<!-- worst: end -->\nafter\n")
+    local status, said = run(("--worst --out '%s'"):format(page))
+    assert.equal(0, status, said)
+    local text = read(page)
+    assert.equal(read "docs/accuracy.md":match(table_of), text:match(table_of))
+    assert.equal("after\n", text:sub(-6))
+    local _, lines = text:match(table_of):gsub("\n", "")
+    assert.equal(#worst.CASES + 2, lines)
   end)
 
   it("refuses what it does not know", function()
