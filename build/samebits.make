@@ -128,6 +128,7 @@ GENERATED += $(OBJDIR)/context.o
 GENERATED += $(OBJDIR)/cpu_avx2.o
 GENERATED += $(OBJDIR)/cpu_avx512.o
 GENERATED += $(OBJDIR)/cpu_scalar.o
+GENERATED += $(OBJDIR)/cuda_capture.o
 GENERATED += $(OBJDIR)/cuda_conventional.o
 GENERATED += $(OBJDIR)/cuda_driver.o
 GENERATED += $(OBJDIR)/cuda_entropy.o
@@ -136,6 +137,7 @@ GENERATED += $(OBJDIR)/cuda_gradient.o
 GENERATED += $(OBJDIR)/cuda_kl.o
 GENERATED += $(OBJDIR)/cuda_order.o
 GENERATED += $(OBJDIR)/cuda_plan.o
+GENERATED += $(OBJDIR)/cuda_report.o
 GENERATED += $(OBJDIR)/cuda_shards.o
 GENERATED += $(OBJDIR)/cuda_stats.o
 GENERATED += $(OBJDIR)/entry.o
@@ -169,6 +171,7 @@ OBJECTS += $(OBJDIR)/context.o
 OBJECTS += $(OBJDIR)/cpu_avx2.o
 OBJECTS += $(OBJDIR)/cpu_avx512.o
 OBJECTS += $(OBJDIR)/cpu_scalar.o
+OBJECTS += $(OBJDIR)/cuda_capture.o
 OBJECTS += $(OBJDIR)/cuda_conventional.o
 OBJECTS += $(OBJDIR)/cuda_driver.o
 OBJECTS += $(OBJDIR)/cuda_entropy.o
@@ -177,6 +180,7 @@ OBJECTS += $(OBJDIR)/cuda_gradient.o
 OBJECTS += $(OBJDIR)/cuda_kl.o
 OBJECTS += $(OBJDIR)/cuda_order.o
 OBJECTS += $(OBJDIR)/cuda_plan.o
+OBJECTS += $(OBJDIR)/cuda_report.o
 OBJECTS += $(OBJDIR)/cuda_shards.o
 OBJECTS += $(OBJDIR)/cuda_stats.o
 OBJECTS += $(OBJDIR)/entry.o
@@ -385,6 +389,9 @@ $(OBJDIR)/cpu_avx512.o: ../src/cpu_avx512.c
 $(OBJDIR)/cpu_scalar.o: ../src/cpu_scalar.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/cuda_capture.o: ../src/cuda_capture.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/cuda_conventional.o: ../src/cuda_conventional.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -407,6 +414,9 @@ $(OBJDIR)/cuda_order.o: ../src/cuda_order.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/cuda_plan.o: ../src/cuda_plan.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/cuda_report.o: ../src/cuda_report.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/cuda_shards.o: ../src/cuda_shards.c

@@ -8,11 +8,12 @@
 
 #include "backend_cuda.h"
 #include "conventional.h"
+#include "cuda_capture.h"
 #include "cuda_plan.h"
+#include "cuda_report.h"
 #include "det/leaf.h"
 
 #define MAX_GRID 0x7fffffff
-#define BAD_MASK (((int64_t)1 << SB_BAD_SHIFT) - 1)
 
 /* The kernels, as tools/kernel.sh embedded them; size 0: built without nvcc. */
 extern const unsigned char sb_fatbin_logprob[];
@@ -55,10 +56,11 @@ typedef struct cuda {
     KERNELS(KERNEL_FIELD)
     CONVENTIONAL_KERNELS(KERNEL_FIELD)
     int multiprocessors;
-    int hopper;            /* compute capability 9.0: clusters, and kernels set up early */
-    int clusters;          /* the most blocks of one */
-    volatile int64_t *bad; /* mapped host memory that kernels report into */
-    CUdeviceptr bad_device;
+    int hopper;   /* compute capability 9.0: clusters, and kernels set up early */
+    int clusters; /* the most blocks of one */
+    sb_cuda_reports reports;
+    int word;     /* of reports: the one that the call under way reports into */
+    int launched; /* whether kernels of it may be on their way */
     char isa[16]; /* "sm_90" */
     sb_cuda_shards shards;
     sb_cuda_order order;
@@ -68,14 +70,6 @@ typedef struct cuda {
     sb_nccl nccl;
     sb_cuda_kls kls;
 } cuda;
-
-sb_status sb_cuda_failed(sb_message *why, const sb_cuda_driver *driver, const char *what,
-                         CUresult result)
-{
-    char text[64];
-    return sb_fail(why, result == CUDA_ERROR_OUT_OF_MEMORY ? SB_ERR_MEMORY : SB_ERR_DEVICE,
-                   "%s gave %s", what, sb_cuda_error(driver, result, text));
-}
 
 /* ---- opening ------------------------------------------------------------------------------ */
 
@@ -185,22 +179,11 @@ static sb_status load_kernels(cuda *c, sb_message *why)
     return status == SB_OK ? prepare_few(c, why) : status;
 }
 
-static sb_status open_report(cuda *c, sb_message *why)
-{
-    void *bad;
-    DRIVER(why, &c->driver, MemHostAlloc, &bad, sizeof(int64_t),
-           CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP);
-    c->bad = bad;
-    *c->bad = 0;
-    DRIVER(why, &c->driver, MemHostGetDevicePointer, &c->bad_device, bad, 0);
-    return SB_OK;
-}
-
 static void close_state(cuda *c)
 {
     CUcontext popped;
     if (c->context && c->driver.CtxPushCurrent(c->context) == CUDA_SUCCESS) {
-        if (c->bad) c->driver.MemFreeHost((void *)(uintptr_t)c->bad);
+        sb_cuda_reports_close(&c->reports, &c->driver); /* waits for the kernels that write there */
         if (c->module) c->driver.ModuleUnload(c->module);
         if (c->conventional) c->driver.ModuleUnload(c->conventional);
         if (c->shards.module) c->driver.ModuleUnload(c->shards.module);
@@ -228,7 +211,7 @@ static sb_status open_state(cuda *c, sb_message *why)
     DRIVER(why, &c->driver, DevicePrimaryCtxRetain, &c->context, c->device);
     DRIVER(why, &c->driver, CtxPushCurrent, c->context);
     status = load_kernels(c, why);
-    if (status == SB_OK) status = open_report(c, why);
+    if (status == SB_OK) status = sb_cuda_reports_open(&c->reports, &c->driver, why);
     c->driver.CtxPopCurrent(&popped);
     return status;
 }
@@ -366,7 +349,6 @@ static sb_cuda_args args_of(const cuda *c, const sb_logprob_out *out, const sb_c
     a.ahead = p->kind == SB_CUDA_STREAM && p->whole
                   ? (int64_t)c->multiprocessors * (1536 / p->threads)
                   : 0;
-    a.bad = c->bad_device;
     a.work = p->work;
     a.rows = call->rows;
     a.batch = in->batch;
@@ -434,6 +416,8 @@ static sb_status launch(sb_context *ctx, CUfunction kernel, shape grid, sb_cuda_
     config.stream = stream;
     config.attributes = attributes;
     config.attribute_count = count;
+    a->bad = sb_cuda_word_address(&c->reports, c->word);
+    c->launched = 1;
     DRIVER(&ctx->error, &c->driver, LaunchKernelEx, &config, kernel, parameters, NULL);
     return SB_OK;
 }
@@ -493,48 +477,69 @@ static sb_status run(sb_context *ctx, const sb_logprob_out *out, const sb_call *
 
 /* ---- what kernels report ------------------------------------------------------------------ */
 
-/* Words for a report; the row's own id is not at hand. */
-static sb_status name_report(sb_context *ctx, int64_t report)
+/* Which word the kernels of a call report into. A check waits, which nothing can do under a
+ * capture. */
+static sb_status choose_word(cuda *c, const sb_launch *launch, sb_message *why)
 {
-    int64_t index = (report & BAD_MASK) - 1, kind = report >> SB_BAD_SHIFT;
-    if (kind >= SB_BAD_RECORD)
-        return sb_fail(&ctx->error, SB_ERR_STATE, "row %" PRId64 ": %s", index,
-                       sb_fault_text((int)(kind - SB_BAD_RECORD)));
-    switch (kind) {
-    case SB_BAD_ID:
-        return sb_fail(&ctx->error, SB_ERR_ID, "row %" PRId64 ": its id is outside [0, V)", index);
-    case SB_BAD_TEMPERATURE:
-        return sb_fail(&ctx->error, SB_ERR_TEMPERATURE,
-                       "row %" PRId64 ": its temperature is outside [2^-10, 2^10]", index);
-    case SB_BAD_Q_TEMPERATURE:
-        return sb_fail(&ctx->error, SB_ERR_TEMPERATURE,
-                       "row %" PRId64 ": q's temperature is outside [2^-10, 2^10]", index);
-    case SB_BAD_ROW_LIST:
-        return sb_fail(&ctx->error, SB_ERR_SHAPE,
-                       "row_list[%" PRId64 "] is outside the rows, or not above the one before it",
-                       index);
-    default:
-        return sb_fail(&ctx->error, SB_ERR_SHAPE,
-                       "cu_seqlens around sequence %" PRId64
-                       " do not rise from 0 to the number of rows",
-                       index);
-    }
+    uint64_t capture;
+    const int captured = sb_cuda_is_captured(&c->driver, launch->stream, &capture);
+    if (captured && launch->check)
+        return sb_fail(why, SB_ERR_ARGUMENT,
+                       "check must be 0 in a call that is captured into a graph: see sb_check");
+    c->launched = 0;
+    c->word = launch->check ? SB_CUDA_CHECKED
+              : captured    ? sb_cuda_word_of_capture(&c->reports, capture)
+                            : sb_cuda_word_of_stream(&c->reports, launch->stream);
+    return SB_OK;
 }
 
-static sb_status check_entered(sb_context *ctx, CUstream stream)
+/* A call with a check that failed may have kernels on their way. They must not report into the next
+ * call's word. */
+static void abandon_check(cuda *c, const sb_launch *launch)
+{
+    if (!launch->check) return;
+    if (c->launched) c->driver.StreamSynchronize(launch->stream);
+    sb_cuda_take_report(&c->reports, SB_CUDA_CHECKED);
+}
+
+sb_status sb_cuda_inside(sb_context *ctx, const sb_launch *launch, sb_cuda_work work,
+                         void *arguments)
+{
+    sb_status status = enter(ctx);
+    if (status != SB_OK) return status;
+    if (launch) status = choose_word(ctx->state, launch, &ctx->error);
+    if (status != SB_OK) return leave(ctx, status);
+    status = work(ctx, arguments);
+    if (status != SB_OK && launch) abandon_check(ctx->state, launch);
+    return leave(ctx, status);
+}
+
+static sb_status check_entered(sb_context *ctx, void *stream)
 {
     cuda *c = ctx->state;
-    int64_t report;
-    DRIVER(&ctx->error, &c->driver, StreamSynchronize, stream);
-    report = *c->bad;
-    *c->bad = 0;
-    return report ? name_report(ctx, report) : SB_OK;
+    sb_status status = sb_cuda_wait(&c->driver, stream, &ctx->error);
+    if (status != SB_OK) return status;
+    return sb_cuda_name(ctx, sb_cuda_take_any_report(&c->reports, stream));
 }
 
 static sb_status check(sb_context *ctx, void *stream)
 {
-    sb_status status = enter(ctx);
-    return status == SB_OK ? leave(ctx, check_entered(ctx, stream)) : status;
+    return sb_cuda_inside(ctx, NULL, check_entered, stream);
+}
+
+sb_status sb_cuda_wait_for_report(sb_context *ctx, const sb_launch *launch, int64_t *report)
+{
+    cuda *c = ctx->state;
+    *report = 0;
+    DRIVER(&ctx->error, &c->driver, StreamSynchronize, launch->stream);
+    c->launched = 0;
+    *report = sb_cuda_take_report(&c->reports, SB_CUDA_CHECKED);
+    return SB_OK;
+}
+
+sb_status sb_cuda_name(sb_context *ctx, int64_t report)
+{
+    return sb_cuda_name_report(&ctx->error, report);
 }
 
 sb_status sb_cuda_fetch(sb_context *ctx, const void **array, int64_t count, size_t size,
@@ -558,11 +563,8 @@ sb_status sb_cuda_fetch(sb_context *ctx, const void **array, int64_t count, size
     return SB_OK;
 }
 
-/* After a report: the same checks, on copies, as the cpu backend makes them, so that the first bad
- * row is named with its id. records: of a call that finishes, else null; gradient likewise.
- * SB_OK: the report is another call's. */
-static sb_status find_first_bad(sb_context *ctx, const sb_call *call, const sb_records *records,
-                                const sb_gradient *gradient)
+sb_status sb_cuda_find_first_bad(sb_context *ctx, const sb_call *call, const sb_records *records,
+                                 const sb_gradient *gradient)
 {
     sb_call host = *call;
     CUstream stream = call->launch.stream;
@@ -618,13 +620,11 @@ static sb_status find_first_bad(sb_context *ctx, const sb_call *call, const sb_r
 sb_status sb_cuda_check_call(sb_context *ctx, const sb_call *call, const sb_records *records,
                              const sb_gradient *gradient)
 {
-    cuda *c = ctx->state;
-    sb_status status;
-    DRIVER(&ctx->error, &c->driver, StreamSynchronize, call->launch.stream);
-    if (*c->bad == 0) return SB_OK;
-    status = find_first_bad(ctx, call, records, gradient);
-    if (status != SB_OK) *c->bad = 0;
-    return status;
+    int64_t report;
+    sb_status status = sb_cuda_wait_for_report(ctx, &call->launch, &report);
+    if (status != SB_OK || !report) return status;
+    status = sb_cuda_find_first_bad(ctx, call, records, gradient);
+    return status == SB_OK ? sb_cuda_name(ctx, report) : status;
 }
 
 sb_status sb_cuda_check_arguments(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
@@ -678,14 +678,24 @@ static sb_status run_checked(sb_context *ctx, const sb_logprob_out *out, const s
     return status;
 }
 
-static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
+typedef struct logprob_call {
+    const sb_logprob_out *out;
+    const sb_call *call;
+} logprob_call;
+
+static sb_status logprob_inside(sb_context *ctx, void *arguments)
 {
     const cuda *c = ctx->state;
-    sb_cuda_plan p = sb_cuda_plan_of(c->multiprocessors, c->clusters, out, call);
-    sb_status status;
+    const logprob_call *l = arguments;
+    sb_cuda_plan p = sb_cuda_plan_of(c->multiprocessors, c->clusters, l->out, l->call);
+    return run_checked(ctx, l->out, l->call, &p, run);
+}
+
+static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
+{
+    logprob_call l = { out, call };
     if (out->entropy) return sb_cuda_logprob_entropy(ctx, out, call);
-    status = enter(ctx);
-    return status == SB_OK ? leave(ctx, run_checked(ctx, out, call, &p, run)) : status;
+    return sb_cuda_inside(ctx, &call->launch, logprob_inside, &l);
 }
 
 /* ---- the control group -------------------------------------------------------------------- */
@@ -738,18 +748,18 @@ static sb_status run_conventional(sb_context *ctx, const sb_logprob_out *out, co
     return status;
 }
 
-static sb_status conventional_entered(sb_context *ctx, const sb_logprob_out *out,
-                                      const sb_call *call)
+static sb_status conventional_inside(sb_context *ctx, void *arguments)
 {
-    sb_cuda_plan p = conventional_plan_of(ctx->state, out, call);
+    const logprob_call *l = arguments;
+    sb_cuda_plan p = conventional_plan_of(ctx->state, l->out, l->call);
     sb_status status = load_conventional(ctx);
-    return status == SB_OK ? run_checked(ctx, out, call, &p, run_conventional) : status;
+    return status == SB_OK ? run_checked(ctx, l->out, l->call, &p, run_conventional) : status;
 }
 
 static sb_status conventional(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
 {
-    sb_status status = enter(ctx);
-    return status == SB_OK ? leave(ctx, conventional_entered(ctx, out, call)) : status;
+    logprob_call l = { out, call };
+    return sb_cuda_inside(ctx, &call->launch, conventional_inside, &l);
 }
 
 /* ---- for the other files ------------------------------------------------------------------- */
@@ -792,12 +802,6 @@ const sb_cuda_driver *sb_cuda_driver_of(const sb_context *ctx)
 int sb_cuda_ordinal_of(const sb_context *ctx) { return ((const cuda *)ctx->state)->ordinal; }
 sb_nccl *sb_cuda_nccl_of(sb_context *ctx) { return &((cuda *)ctx->state)->nccl; }
 
-sb_status sb_cuda_inside(sb_context *ctx, sb_cuda_work work, void *arguments)
-{
-    sb_status status = enter(ctx);
-    return status == SB_OK ? leave(ctx, work(ctx, arguments)) : status;
-}
-
 sb_cuda_grid sb_cuda_plan_shard(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
                                 sb_cuda_args *a)
 {
@@ -838,14 +842,6 @@ sb_status sb_cuda_sums(sb_context *ctx, const sb_call *call, sb_cuda_args *a)
     cuda *c = ctx->state;
     return launch(ctx, c->sequence_sums, warps_for(call->in.batch, 0), a, call->launch.stream);
 }
-
-uint64_t sb_cuda_report_address(const sb_context *ctx)
-{
-    return ((const cuda *)ctx->state)->bad_device;
-}
-
-int sb_cuda_reported(sb_context *ctx) { return *((cuda *)ctx->state)->bad != 0; }
-void sb_cuda_forget_report(sb_context *ctx) { *((cuda *)ctx->state)->bad = 0; }
 
 /* ---- memory, streams, events -------------------------------------------------------------- */
 
@@ -890,9 +886,15 @@ static sb_status stream_destroy(sb_context *ctx, void *stream)
 {
     IN_CONTEXT(StreamDestroy, stream);
 }
+
+static sb_status wait_entered(sb_context *ctx, void *stream)
+{
+    return sb_cuda_wait(sb_cuda_driver_of(ctx), stream, &ctx->error);
+}
+
 static sb_status stream_wait(sb_context *ctx, void *stream)
 {
-    IN_CONTEXT(StreamSynchronize, stream);
+    return sb_cuda_inside(ctx, NULL, wait_entered, stream);
 }
 
 static sb_status event_create(sb_context *ctx, void **event)

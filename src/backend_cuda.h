@@ -1,5 +1,6 @@
-/* backend_cuda.h - inside the CUDA backend: what backend_cuda.c and cuda_shards.c give each other.
- * What calls the driver needs the GPU's context to be current, as it is in an sb_cuda_work. */
+/* backend_cuda.h - inside the CUDA backend: what backend_cuda.c and the files of its calls give
+ * each other. What calls the driver needs the GPU's context to be current, as it is in an
+ * sb_cuda_work. */
 #ifndef SB_BACKEND_CUDA_H
 #define SB_BACKEND_CUDA_H
 
@@ -7,17 +8,6 @@
 #include "cuda_args.h"
 #include "cuda_driver.h"
 #include "nccl.h"
-
-/* The driver's refusal, by the function's name. */
-sb_status sb_cuda_failed(sb_message *why, const sb_cuda_driver *driver, const char *what,
-                         CUresult result);
-
-/* Calls a driver function; on failure returns from the enclosing function with its name. */
-#define DRIVER(why, driver, function, ...)                                                         \
-    do {                                                                                           \
-        CUresult result_ = (driver)->function(__VA_ARGS__);                                        \
-        if (result_ != CUDA_SUCCESS) return sb_cuda_failed(why, driver, "cu" #function, result_);  \
-    } while (0)
 
 /* The kernels of a file, of which LIST(X) has the names: fields of a struct that begins with
  * CUmodule module. */
@@ -48,9 +38,12 @@ int sb_cuda_ordinal_of(const sb_context *ctx);
 /* NCCL: to be loaded by the first call that needs it. */
 sb_nccl *sb_cuda_nccl_of(sb_context *ctx);
 
-/* Runs work with the GPU's context current, and gives back its status. */
+/* Runs work with the GPU's context current, and gives back its status. launch: of a call whose
+ * kernels may report bad input: what they launch reports where it says (cuda_report.h); null: of
+ * work without such kernels. With a check under a capture nothing is run: an error. */
 typedef sb_status (*sb_cuda_work)(sb_context *ctx, void *arguments);
-sb_status sb_cuda_inside(sb_context *ctx, sb_cuda_work work, void *arguments);
+sb_status sb_cuda_inside(sb_context *ctx, const sb_launch *launch, sb_cuda_work work,
+                         void *arguments);
 
 /* Whether kernels can use data, null or a pointer. */
 sb_status sb_cuda_check_pointer(sb_context *ctx, const char *name, const void *data, size_t align);
@@ -81,7 +74,7 @@ static inline sb_cuda_grid sb_cuda_warps_for(int64_t items)
 sb_cuda_grid sb_cuda_plan_shard(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
                                 sb_cuda_args *a);
 
-/* a: the kernel's arguments, or what they begin with. */
+/* a: the kernel's arguments, or what they begin with; the launch fills in where it reports. */
 sb_status sb_cuda_launch(sb_context *ctx, CUfunction kernel, sb_cuda_grid grid, sb_cuda_args *a,
                          CUstream stream);
 
@@ -94,15 +87,22 @@ sb_status sb_cuda_clear(sb_context *ctx, uint64_t data, uint64_t bytes, CUstream
 /* Sums a's tokens by sequence. */
 sb_status sb_cuda_sums(sb_context *ctx, const sb_call *call, sb_cuda_args *a);
 
-/* Waits for the call and names its first bad row; an earlier call's report stays for sb_check.
- * records: of a call that finishes, else null; gradient likewise. */
+/* Waits for a call with a check; *report becomes what its kernels reported, 0 where all is fine. */
+sb_status sb_cuda_wait_for_report(sb_context *ctx, const sb_launch *launch, int64_t *report);
+
+/* After a report: the checks that the cpu backend makes, on copies of a call's arrays, so that its
+ * first bad row is named with its id. SB_OK: they find none. records: of a call that finishes, else
+ * null; gradient likewise. */
+sb_status sb_cuda_find_first_bad(sb_context *ctx, const sb_call *call, const sb_records *records,
+                                 const sb_gradient *gradient);
+
+/* A report in words: for one that the host's checks do not find, as what they look at has changed
+ * since. */
+sb_status sb_cuda_name(sb_context *ctx, int64_t report);
+
+/* All three: waits for the call and names its first bad row. */
 sb_status sb_cuda_check_call(sb_context *ctx, const sb_call *call, const sb_records *records,
                              const sb_gradient *gradient);
-
-/* Where kernels report: sb_cuda_args.bad. Whether one that is done has reported anything. */
-uint64_t sb_cuda_report_address(const sb_context *ctx);
-int sb_cuda_reported(sb_context *ctx);
-void sb_cuda_forget_report(sb_context *ctx);
 
 /* Replaces a device array, if there is one, by a copy on the heap: for naming the first bad row. On
  * failure by null. */

@@ -41,7 +41,7 @@ typedef struct sb_cuda_args {
     uint64_t states;  /* sb_state [work][split], where split is not 1 */
     uint64_t targets; /* sb_cuda_target [work], likewise */
     uint64_t tokens;  /* float [rows]: token, or scratch where only sums are wanted, or 0 */
-    uint64_t bad;     /* int64, in mapped host memory: the last report */
+    uint64_t bad;     /* int64, in mapped host memory: cuda_report.h */
     int64_t work;     /* rows to visit: rows, or row_count */
     int64_t rows, batch, time, vocab;
     int64_t row_stride, batch_stride; /* in elements */

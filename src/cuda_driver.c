@@ -41,6 +41,14 @@ const char *sb_cuda_error(const sb_cuda_driver *driver, CUresult result, char te
     return text;
 }
 
+sb_status sb_cuda_failed(sb_message *why, const sb_cuda_driver *driver, const char *what,
+                         CUresult result)
+{
+    char text[64];
+    return sb_fail(why, result == CUDA_ERROR_OUT_OF_MEMORY ? SB_ERR_MEMORY : SB_ERR_DEVICE,
+                   "%s gave %s", what, sb_cuda_error(driver, result, text));
+}
+
 static sb_status init(sb_cuda_driver *driver, sb_message *why)
 {
     char text[64];

@@ -31,12 +31,16 @@ enum {
     CU_MEMHOSTALLOC_PORTABLE = 1,
     CU_MEMHOSTALLOC_DEVICEMAP = 2,
     CU_STREAM_NON_BLOCKING = 1,
+    CU_STREAM_CAPTURE_STATUS_NONE = 0,
     CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION = 4,
     CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6,
     CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8,
     CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT = 9,
     CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED = 14
 };
+
+/* The default stream's handle beside null. */
+#define SB_CUDA_LEGACY_STREAM ((CUstream)(uintptr_t)1)
 
 /* CUlaunchAttribute and CUlaunchConfig, as far as they are used. */
 typedef struct CUlaunchAttribute {
@@ -87,6 +91,8 @@ typedef struct CUlaunchConfig {
     X(StreamCreate, cuStreamCreate, (CUstream *, unsigned))                                        \
     X(StreamDestroy, cuStreamDestroy_v2, (CUstream))                                               \
     X(StreamSynchronize, cuStreamSynchronize, (CUstream))                                          \
+    X(StreamGetCaptureInfo, cuStreamGetCaptureInfo_v2,                                             \
+      (CUstream, int *, uint64_t *, void *, void *, size_t *))                                     \
     X(EventCreate, cuEventCreate, (CUevent *, unsigned))                                           \
     X(EventDestroy, cuEventDestroy_v2, (CUevent))                                                  \
     X(EventRecord, cuEventRecord, (CUevent, CUstream))                                             \
@@ -104,6 +110,17 @@ typedef struct sb_cuda_driver {
  */
 sb_status sb_cuda_driver_load(sb_cuda_driver *driver, sb_message *why);
 void sb_cuda_driver_unload(sb_cuda_driver *driver);
+
+/* The driver's refusal, by the function's name. */
+sb_status sb_cuda_failed(sb_message *why, const sb_cuda_driver *driver, const char *what,
+                         CUresult result);
+
+/* Calls a driver function; on failure returns from the enclosing function with its name. */
+#define DRIVER(why, driver, function, ...)                                                         \
+    do {                                                                                           \
+        CUresult result_ = (driver)->function(__VA_ARGS__);                                        \
+        if (result_ != CUDA_SUCCESS) return sb_cuda_failed(why, driver, "cu" #function, result_);  \
+    } while (0)
 
 /* "CUDA_ERROR_OUT_OF_MEMORY (2)", into the caller's text. */
 const char *sb_cuda_error(const sb_cuda_driver *driver, CUresult result, char text[64]);

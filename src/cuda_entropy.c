@@ -75,5 +75,5 @@ static sb_status inside(sb_context *ctx, void *arguments)
 sb_status sb_cuda_logprob_entropy(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
 {
     entropy_call e = { out, call };
-    return sb_cuda_inside(ctx, inside, &e);
+    return sb_cuda_inside(ctx, &call->launch, inside, &e);
 }

@@ -187,7 +187,7 @@ static sb_status exchange_inside(sb_context *ctx, void *arguments)
 sb_status sb_cuda_exchange(sb_context *ctx, const sb_exchange_call *call)
 {
     sb_exchange_call copy = *call;
-    return sb_cuda_inside(ctx, exchange_inside, &copy);
+    return sb_cuda_inside(ctx, &call->launch, exchange_inside, &copy);
 }
 
 sb_status sb_cuda_exchange_workspace(sb_context *ctx, uint64_t *size, void *comm, int64_t rows)
@@ -218,7 +218,7 @@ sb_status sb_cuda_comm_create(sb_context *ctx, void **comm, const sb_comm_id *id
 {
     sb_comm_id copy = *id;
     communicator c = { comm, &copy, ranks, rank };
-    return sb_cuda_inside(ctx, create_inside, &c);
+    return sb_cuda_inside(ctx, NULL, create_inside, &c);
 }
 
 static sb_status destroy_inside(sb_context *ctx, void *comm)
@@ -231,7 +231,7 @@ static sb_status destroy_inside(sb_context *ctx, void *comm)
 
 sb_status sb_cuda_comm_destroy(sb_context *ctx, void *comm)
 {
-    return sb_cuda_inside(ctx, destroy_inside, comm);
+    return sb_cuda_inside(ctx, NULL, destroy_inside, comm);
 }
 
 static sb_status new_id_inside(sb_context *ctx, void *id)
@@ -244,5 +244,5 @@ static sb_status new_id_inside(sb_context *ctx, void *id)
 
 sb_status sb_cuda_comm_new_id(sb_context *ctx, sb_comm_id *id)
 {
-    return sb_cuda_inside(ctx, new_id_inside, id);
+    return sb_cuda_inside(ctx, NULL, new_id_inside, id);
 }

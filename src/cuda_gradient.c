@@ -102,5 +102,5 @@ static sb_status inside(sb_context *ctx, void *arguments)
 sb_status sb_cuda_backward(sb_context *ctx, const sb_gradient *gradient, const sb_call *call)
 {
     gradient_call g = { gradient, call };
-    return sb_cuda_inside(ctx, inside, &g);
+    return sb_cuda_inside(ctx, &call->launch, inside, &g);
 }

@@ -75,9 +75,13 @@ static sb_status check_arguments(sb_context *ctx, const sb_kl_call *call)
 /* Waits for the call and names its first bad row. */
 static sb_status check_call(sb_context *ctx, const sb_kl_call *call)
 {
-    sb_status status = sb_kl_blame(&ctx->error, 'p', sb_cuda_check_call(ctx, &call->p, NULL, NULL));
-    if (status != SB_OK) return status;
-    return sb_kl_blame(&ctx->error, 'q', sb_cuda_check_call(ctx, &call->q, NULL, NULL));
+    int64_t report;
+    sb_status status = sb_cuda_wait_for_report(ctx, &call->p.launch, &report);
+    if (status != SB_OK || !report) return status;
+    status = sb_kl_blame(&ctx->error, 'p', sb_cuda_find_first_bad(ctx, &call->p, NULL, NULL));
+    if (status == SB_OK)
+        status = sb_kl_blame(&ctx->error, 'q', sb_cuda_find_first_bad(ctx, &call->q, NULL, NULL));
+    return status == SB_OK ? sb_cuda_name(ctx, report) : status;
 }
 
 static sb_status inside(sb_context *ctx, void *arguments)
@@ -100,5 +104,5 @@ static sb_status inside(sb_context *ctx, void *arguments)
 sb_status sb_cuda_kl(sb_context *ctx, const sb_kl_call *call)
 {
     sb_kl_call copy = *call;
-    return sb_cuda_inside(ctx, inside, &copy);
+    return sb_cuda_inside(ctx, &call->p.launch, inside, &copy);
 }

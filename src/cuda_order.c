@@ -117,13 +117,13 @@ static sb_status order_inside(sb_context *ctx, void *arguments)
 sb_status sb_cuda_ids(sb_context *ctx, const sb_ids_out *out, const sb_call *call)
 {
     order_call o = { call, out->rank, out->logprob, out->lse, call->width, 0 };
-    return sb_cuda_inside(ctx, order_inside, &o);
+    return sb_cuda_inside(ctx, &call->launch, order_inside, &o);
 }
 
 sb_status sb_cuda_topk(sb_context *ctx, const sb_topk_out *out, const sb_call *call, int64_t k)
 {
     order_call o = { call, out->ids, out->logprob, out->lse, k, 1 };
-    return sb_cuda_inside(ctx, order_inside, &o);
+    return sb_cuda_inside(ctx, &call->launch, order_inside, &o);
 }
 
 uint64_t sb_cuda_order_workspace(sb_context *ctx, const sb_call *call)

@@ -121,12 +121,12 @@ static sb_status partial_inside(sb_context *ctx, void *arguments)
 sb_status sb_cuda_partial(sb_context *ctx, const sb_records *to, const sb_call *call)
 {
     partial_call p = { to, call };
-    return sb_cuda_inside(ctx, partial_inside, &p);
+    return sb_cuda_inside(ctx, &call->launch, partial_inside, &p);
 }
 
 /* ---- merge -------------------------------------------------------------------------------- */
 
-/* After a report: the cpu's checks, on copies. SB_OK: the report is another call's. */
+/* After a report: the cpu's checks, on copies. SB_OK: they find nothing. */
 static sb_status find_first_bad(sb_context *ctx, const sb_merge_call *call)
 {
     sb_merge_call host = *call;
@@ -149,12 +149,11 @@ static sb_status find_first_bad(sb_context *ctx, const sb_merge_call *call)
 
 static sb_status check_merge(sb_context *ctx, const sb_merge_call *call)
 {
-    sb_status status;
-    DRIVER(&ctx->error, sb_cuda_driver_of(ctx), StreamSynchronize, call->launch.stream);
-    if (!sb_cuda_reported(ctx)) return SB_OK;
+    int64_t report;
+    sb_status status = sb_cuda_wait_for_report(ctx, &call->launch, &report);
+    if (status != SB_OK || !report) return status;
     status = find_first_bad(ctx, call);
-    if (status != SB_OK) sb_cuda_forget_report(ctx);
-    return status;
+    return status == SB_OK ? sb_cuda_name(ctx, report) : status;
 }
 
 static sb_status merge_inside(sb_context *ctx, void *arguments)
@@ -167,7 +166,6 @@ static sb_status merge_inside(sb_context *ctx, void *arguments)
     if (status == SB_OK) status = sb_cuda_check_records(ctx, &call->from, "from_");
     if (status != SB_OK) return status;
     memset(&a, 0, sizeof a);
-    a.in.bad = sb_cuda_report_address(ctx);
     a.in.rows = call->rows;
     a.states = sb_cuda_address(call->to.states);
     a.targets = sb_cuda_address(call->to.targets);
@@ -183,7 +181,7 @@ static sb_status merge_inside(sb_context *ctx, void *arguments)
 sb_status sb_cuda_merge(sb_context *ctx, const sb_merge_call *call)
 {
     sb_merge_call copy = *call;
-    return sb_cuda_inside(ctx, merge_inside, &copy);
+    return sb_cuda_inside(ctx, &call->launch, merge_inside, &copy);
 }
 
 /* ---- finish ------------------------------------------------------------------------------- */
@@ -236,5 +234,5 @@ sb_status sb_cuda_finish(sb_context *ctx, const sb_logprob_out *out, const sb_ca
                          const sb_records *records)
 {
     finish_call f = { out, call, records };
-    return sb_cuda_inside(ctx, finish_inside, &f);
+    return sb_cuda_inside(ctx, &call->launch, finish_inside, &f);
 }

@@ -57,26 +57,25 @@ static sb_status compare_inside(sb_context *ctx, void *arguments)
 sb_status sb_cuda_compare(sb_context *ctx, const sb_compare_call *call)
 {
     sb_compare_call copy = *call;
-    return sb_cuda_inside(ctx, compare_inside, &copy);
+    return sb_cuda_inside(ctx, NULL, compare_inside, &copy);
 }
 
 /* ---- reduce ------------------------------------------------------------------------------- */
 
-/* After a report: the cpu's check, on a copy. SB_OK: the report is another call's. */
+/* Waits for the call and names the first bad offset: the cpu's check, on a copy. */
 static sb_status check_reduce(sb_context *ctx, const sb_sums_call *call)
 {
     const sb_values *in = &call->in;
     const void *copy = in->cu_seqlens;
-    sb_status status;
-    DRIVER(&ctx->error, sb_cuda_driver_of(ctx), StreamSynchronize, call->launch.stream);
-    if (!in->cu_seqlens || !sb_cuda_reported(ctx)) return SB_OK;
+    int64_t report;
+    sb_status status = sb_cuda_wait_for_report(ctx, &call->launch, &report);
+    if (status != SB_OK || !report) return status;
     status = sb_cuda_fetch(ctx, &copy, in->batch + 1, in->cu_seqlens_dtype == SB_I64 ? 8 : 4,
                            call->launch.stream);
     if (status != SB_OK) return status;
     status = sb_check_cu_seqlens(copy, in->cu_seqlens_dtype, in->batch, in->rows, &ctx->error);
     free((void *)(uintptr_t)copy);
-    if (status != SB_OK) sb_cuda_forget_report(ctx);
-    return status;
+    return status == SB_OK ? sb_cuda_name(ctx, report) : status;
 }
 
 sb_status sb_cuda_reduce_values(sb_context *ctx, const sb_sums_call *call)
@@ -91,7 +90,6 @@ sb_status sb_cuda_reduce_values(sb_context *ctx, const sb_sums_call *call)
     a.in.cu_seqlens = sb_cuda_address(in->cu_seqlens);
     a.in.cu_seqlens_dtype = in->cu_seqlens_dtype;
     a.in.mask = sb_cuda_address(in->mask);
-    a.in.bad = sb_cuda_report_address(ctx);
     a.values = sb_cuda_address(in->values);
     a.minus = sb_cuda_address(in->minus);
     a.sum = sb_cuda_address(call->out.sum);
@@ -125,5 +123,5 @@ static sb_status reduce_inside(sb_context *ctx, void *arguments)
 sb_status sb_cuda_sum_values(sb_context *ctx, const sb_sums_call *call)
 {
     sb_sums_call copy = *call;
-    return sb_cuda_inside(ctx, reduce_inside, &copy);
+    return sb_cuda_inside(ctx, &call->launch, reduce_inside, &copy);
 }

@@ -693,10 +693,11 @@ SB_API sb_status sb_kl_workspace_size(sb_context *ctx, uint64_t *size, const sb_
  * All pointers of sb_batch, sb_logprob_out, sb_gradient and records are then device memory of the
  * context's GPU (or pinned or managed memory), aligned to their elements. Calls are put into a
  * stream and return: results are there when the stream has got so far. A call neither waits nor,
- * with a workspace, allocates, and may be captured into a CUDA graph (check must be 0 then). The
- * GPU's primary context is used, so that a framework's pointers and streams are good here; the
- * calling thread's current context is left as it was. Calls of one context in several streams may
- * run at the same time; each needs a workspace of its own, or none.
+ * with a workspace, allocates, and may be captured into a CUDA graph (check must be 0 then; the
+ * context and all arrays have to live as long as the graph). The GPU's primary context is used, so
+ * that a framework's pointers and streams are good here; the calling thread's current context is
+ * left as it was. Calls of one context in several streams may run at the same time; each needs a
+ * workspace of its own, or none.
  *
  * On cpu the calls below work, too, at once and on ordinary memory; stream is ignored. */
 
@@ -704,9 +705,25 @@ SB_API sb_status sb_kl_workspace_size(sb_context *ctx, uint64_t *size, const sb_
 SB_API sb_status sb_workspace_size(sb_context *ctx, uint64_t *size, const sb_logprob_out *out,
                                    const sb_batch *batch, const sb_launch *launch);
 
-/* Waits for the stream; then fails if a call since the last sb_check met a bad id, temperature,
- * row list, cu_seqlens or record, naming one such row, and forgets it. A call with check = 1 names
- * the first. */
+/* Waits for a stream, and tells what calls without a check met: a bad id, temperature, row list,
+ * cu_seqlens or record.
+ *
+ * Each stream has one report, of all calls without a check in it, and each CUDA graph has one, of
+ * the calls that were captured into it, whichever stream it is launched in. If several rows or
+ * calls met something bad, the report names one of the rows. A call with check = 1 fails by itself
+ * and names its first bad row: it is in no report, and takes none away.
+ *
+ * Once the stream has been waited for, sb_check fails with one report, and forgets that one alone:
+ *
+ *     the stream's; if it has none, a graph's;
+ *     if there is none either and the stream is the default one (null), any other stream's.
+ *
+ * All else stays for later: repeat it until it gives SB_OK. Reports are this context's, by the
+ * streams' handles. A context keeps 255 streams apart, and 255 graphs; further ones have one report
+ * together, which any sb_check tells.
+ *
+ * A stream that is being captured cannot be waited for: SB_ERR_ARGUMENT, here, by sb_stream_wait
+ * and by a call with check = 1, and the capture goes on. */
 SB_API sb_status sb_check(sb_context *ctx, void *stream);
 
 /* Memory: *data gets bytes (null for 0); free takes null. Copies go between any two of device,

@@ -291,9 +291,12 @@ Context.kl_workspace_size = misuse.guard(function(self, p, q, opts)
 end)
 
 --- Waits for a stream (the default one if none is given), and raises an error if a call with
--- `check = false` has met a bad id, temperature, row list, cu_seqlens or record since the last
--- check: it names one such row. True; or nil, a message and the status' name where the device
--- fails.
+-- `check = false` in that stream has met a bad id, temperature, row list, cu_seqlens or record
+-- since the stream's last check: it names one such row. Each stream has one report, and each CUDA
+-- graph has one, of the calls captured into it; a check tells one of them, the stream's first, then
+-- a graph's, and without a stream then any other stream's. True when there is none; or nil, a
+-- message and the status' name where the device fails. Calls with a check raise their own errors,
+-- and leave reports as they are.
 Context.check = misuse.guard(function(self, stream)
   if not self.handle then raise "check: the context is closed" end
   local handle = stream ~= nil and devices.check_stream("check", stream, self.device).handle or nil

@@ -15,7 +15,6 @@
 EMBEDDED(DEFINE)
 
 static int bad_rows, inherited;
-static int64_t *bad_word; /* the last pinned memory that was mapped */
 
 void *driver_library(void) { return &bad_rows; }
 void driver_reports_bad_rows(int yes) { bad_rows = yes; }
@@ -149,9 +148,10 @@ static CUresult cuFuncLoad(CUfunction function)
 static CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function,
                                  void **parameters, void **extra)
 {
-    (void)config, (void)function, (void)parameters, (void)extra;
+    const sb_cuda_args *arguments = parameters[0];
+    (void)config, (void)function, (void)extra;
     REQUEST(999);
-    if (bad_rows) *bad_word = ((int64_t)SB_BAD_ID << SB_BAD_SHIFT) + 1;
+    if (bad_rows) *(int64_t *)(uintptr_t)arguments->bad = ((int64_t)SB_BAD_ID << SB_BAD_SHIFT) + 1;
     return CUDA_SUCCESS;
 }
 
@@ -222,7 +222,6 @@ static CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *device, void *data, un
 {
     (void)flags;
     REQUEST(999);
-    bad_word = data;
     *device = (CUdeviceptr)(uintptr_t)data;
     return CUDA_SUCCESS;
 }
@@ -268,6 +267,15 @@ static CUresult cuStreamSynchronize(CUstream stream)
 {
     (void)stream;
     REQUEST(999);
+    return CUDA_SUCCESS;
+}
+
+/* Nothing is captured. */
+static CUresult cuStreamGetCaptureInfo_v2(CUstream stream, int *status, uint64_t *number,
+                                          void *graph, void *dependencies, size_t *count)
+{
+    (void)stream, (void)number, (void)graph, (void)dependencies, (void)count;
+    *status = CU_STREAM_CAPTURE_STATUS_NONE;
     return CUDA_SUCCESS;
 }
 

@@ -18,7 +18,8 @@ typedef struct graph {
 } graph;
 
 static CUstream capturing;
-static graph *made; /* null: no capture is under way */
+static graph *made;       /* null: no capture is under way */
+static uint64_t captures; /* begun so far: the number of the one under way */
 
 CUresult graph_forbids(void)
 {
@@ -50,6 +51,16 @@ CUresult cuStreamBeginCapture_v2(CUstream stream, int mode)
     if (!made) return NO_MEMORY;
     made->last = &made->first;
     capturing = stream;
+    captures++;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuStreamGetCaptureInfo_v2(CUstream stream, int *status, uint64_t *number, void *its_graph,
+                                   void *dependencies, size_t *count)
+{
+    (void)its_graph, (void)dependencies, (void)count;
+    *status = !made || stream != capturing ? 0 : made->spoilt ? 2 : 1;
+    *number = captures;
     return CUDA_SUCCESS;
 }
 
