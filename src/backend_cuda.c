@@ -255,64 +255,6 @@ static int32_t threads_of(const sb_context *ctx)
 
 /* ---- a call ------------------------------------------------------------------------------- */
 
-/* Pointers must be the device's own, or host memory that it can reach, and aligned to their
- * elements. */
-sb_status sb_cuda_check_pointer(sb_context *ctx, const char *name, const void *data, size_t align)
-{
-    cuda *c = ctx->state;
-    unsigned type = 0;
-    int ordinal = -1;
-    CUdeviceptr address = (CUdeviceptr)(uintptr_t)data;
-    if (!data) return SB_OK;
-    if (address % align != 0)
-        return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "%s (%p) is not aligned to %zu bytes", name,
-                       data, align);
-    if (c->driver.PointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, address) !=
-        CUDA_SUCCESS)
-        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
-                       "%s (%p) is host memory: the cuda backend takes device memory", name, data);
-    if (type != CU_MEMORYTYPE_HOST &&
-        c->driver.PointerGetAttribute(&ordinal, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, address) ==
-            CUDA_SUCCESS &&
-        ordinal != c->ordinal)
-        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
-                       "%s (%p) lies on device %d, the context is on device %d", name, data,
-                       ordinal, c->ordinal);
-    return SB_OK;
-}
-
-static sb_status check_pointers(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
-{
-    const sb_batch *in = &call->in;
-    const struct {
-        const char *name;
-        const void *data;
-        size_t align;
-    } pointers[] = {
-        { "logits", in->logits, in->logits_dtype == SB_F32 ? 4 : 2 },
-        { "ids", in->ids, in->ids_dtype == SB_I64 ? 8 : 4 },
-        { "mask", in->mask, 1 },
-        { "temperatures", in->temperatures, 4 },
-        { "row_list", in->row_list, 8 },
-        { "cu_seqlens", in->cu_seqlens, in->cu_seqlens_dtype == SB_I64 ? 8 : 4 },
-        { "kept", in->kept, 4 },
-        { "token", out->token, 4 },
-        { "lse", out->lse, 4 },
-        { "sequence", out->sequence, 4 },
-        { "count", out->count, 8 },
-        { "outside", out->outside, 8 },
-        { "entropy", out->entropy, 4 },
-        { "saved", out->saved, 8 },
-        { "workspace", call->launch.workspace, 256 },
-    };
-    for (size_t i = 0; i < sizeof pointers / sizeof *pointers; i++) {
-        sb_status status = sb_cuda_check_pointer(ctx, pointers[i].name, pointers[i].data,
-                                                 pointers[i].align);
-        if (status != SB_OK) return status;
-    }
-    return SB_OK;
-}
-
 static uint64_t workspace(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
 {
     const cuda *c = ctx->state;
@@ -637,7 +579,7 @@ sb_status sb_cuda_check_arguments(sb_context *ctx, const sb_logprob_out *out, co
     if (call->launch.cluster < -1 || call->launch.cluster > 1)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "cluster is %d, not -1, 0 or 1",
                        (int)call->launch.cluster);
-    return check_pointers(ctx, out, call);
+    return sb_cuda_check_call_arrays(ctx, out, call);
 }
 
 sb_status sb_cuda_scratch(sb_context *ctx, const sb_launch *launch, uint64_t needed,

@@ -6,6 +6,7 @@
 
 #include "backend.h"
 #include "cuda_args.h"
+#include "cuda_arrays.h"
 #include "cuda_driver.h"
 #include "nccl.h"
 
@@ -45,10 +46,7 @@ typedef sb_status (*sb_cuda_work)(sb_context *ctx, void *arguments);
 sb_status sb_cuda_inside(sb_context *ctx, const sb_launch *launch, sb_cuda_work work,
                          void *arguments);
 
-/* Whether kernels can use data, null or a pointer. */
-sb_status sb_cuda_check_pointer(sb_context *ctx, const char *name, const void *data, size_t align);
-
-/* Checks the pointers of a call and the launch options that only this backend knows. */
+/* Checks the arrays of a call and the launch options that only this backend knows. */
 sb_status sb_cuda_check_arguments(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
 
 /* A call's scratch memory: the caller's workspace, or allocated in stream order. */
@@ -127,9 +125,6 @@ sb_status sb_cuda_fetch(sb_context *ctx, const void **array, int64_t count, size
     X(shards_merge_moments)                                                                        \
     X(shards_finish)                                                                               \
     X(shards_finish_moments)
-
-/* Whether kernels can use records; from: "from_" or "", what their names begin with. */
-sb_status sb_cuda_check_records(sb_context *ctx, const sb_records *records, const char *from);
 
 /* The kernels for shards of the vocabulary. */
 typedef struct sb_cuda_shards {

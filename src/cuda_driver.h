@@ -27,6 +27,8 @@ enum {
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76,
     CU_POINTER_ATTRIBUTE_MEMORY_TYPE = 2,
     CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL = 9,
+    CU_POINTER_ATTRIBUTE_RANGE_START_ADDR = 11,
+    CU_POINTER_ATTRIBUTE_RANGE_SIZE = 12,
     CU_MEMORYTYPE_HOST = 1,
     CU_MEMHOSTALLOC_PORTABLE = 1,
     CU_MEMHOSTALLOC_DEVICEMAP = 2,
@@ -78,7 +80,7 @@ typedef struct CUlaunchConfig {
     X(FuncSetAttribute, cuFuncSetAttribute, (CUfunction, int, int))                                \
     X(FuncLoad, cuFuncLoad, (CUfunction))                                                          \
     X(LaunchKernelEx, cuLaunchKernelEx, (const CUlaunchConfig *, CUfunction, void **, void **))    \
-    X(PointerGetAttribute, cuPointerGetAttribute, (void *, int, CUdeviceptr))                      \
+    X(PointerGetAttributes, cuPointerGetAttributes, (unsigned, int *, void **, CUdeviceptr))       \
     X(MemAlloc, cuMemAlloc_v2, (CUdeviceptr *, size_t))                                            \
     X(MemFree, cuMemFree_v2, (CUdeviceptr))                                                        \
     X(MemAllocAsync, cuMemAllocAsync, (CUdeviceptr *, size_t, CUstream))                           \

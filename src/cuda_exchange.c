@@ -170,12 +170,13 @@ static sb_status gather_and_merge(sb_context *ctx, const world *w, const sb_exch
 static sb_status exchange_inside(sb_context *ctx, void *arguments)
 {
     const sb_exchange_call *call = arguments;
+    const sb_cuda_array workspace = { "workspace", call->launch.workspace, 256,
+                                      call->launch.workspace_size };
     CUdeviceptr scratch;
     world w;
     sb_status status = world_of(ctx, &w, call->comm);
-    if (status == SB_OK) status = sb_cuda_check_records(ctx, &call->records, "");
-    if (status == SB_OK)
-        status = sb_cuda_check_pointer(ctx, "workspace", call->launch.workspace, 256);
+    if (status == SB_OK) status = sb_cuda_check_records(ctx, &call->records, call->rows, "");
+    if (status == SB_OK) status = sb_cuda_check_arrays(ctx, &workspace, 1);
     if (status == SB_OK)
         status = sb_cuda_scratch(ctx, &call->launch, room_of(&w, call->rows).size, &scratch);
     if (status != SB_OK) return status;

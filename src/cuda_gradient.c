@@ -22,24 +22,20 @@ static CUfunction kernel_for(const sb_cuda_gradients *k, int32_t from, int32_t t
     return kernels[(place_of(from) * 3 + place_of(to)) * 3 + of - SB_OF_TOKEN];
 }
 
-static sb_status check_pointers(sb_context *ctx, const sb_gradient *gradient)
+static sb_status check_arrays(sb_context *ctx, const sb_gradient *g, const sb_call *call)
 {
-    const struct {
-        const char *name;
-        const void *data;
-        size_t align;
-    } pointers[] = {
-        { "grad", gradient->grad, (size_t)sb_itemsize(gradient->dtype) },
-        { "saved", gradient->saved, 8 },
-        { "token", gradient->token, 4 },
-        { "entropy", gradient->entropy, 4 },
+    const sb_batch *in = &call->in;
+    const uint64_t size = (uint64_t)sb_itemsize(g->dtype);
+    const int64_t batch = in->cu_seqlens ? 1 : in->batch;
+    const int64_t time = in->cu_seqlens ? call->rows : in->time;
+    const sb_cuda_array arrays[] = {
+        { "grad", g->grad, size,
+          sb_cuda_span(batch, time, g->batch_stride, g->row_stride, g->width, size) },
+        { "saved", g->saved, 8, sb_cuda_bytes(call->rows, sizeof(sb_saved_row)) },
+        { "token", g->token, 4, sb_cuda_bytes(call->rows, 4) },
+        { "entropy", g->entropy, 4, sb_cuda_bytes(call->rows, 4) },
     };
-    for (size_t i = 0; i < sizeof pointers / sizeof *pointers; i++) {
-        sb_status status = sb_cuda_check_pointer(ctx, pointers[i].name, pointers[i].data,
-                                                 pointers[i].align);
-        if (status != SB_OK) return status;
-    }
-    return SB_OK;
+    return sb_cuda_check_arrays(ctx, arrays, sizeof arrays / sizeof *arrays);
 }
 
 static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
@@ -88,7 +84,7 @@ static sb_status inside(sb_context *ctx, void *arguments)
     sb_cuda_gradient_args a = args_of(ctx, g->gradient, call);
     sb_cuda_grid grid = plan(&a, call);
     sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
-    if (status == SB_OK) status = check_pointers(ctx, g->gradient);
+    if (status == SB_OK) status = check_arrays(ctx, g->gradient, call);
     if (status == SB_OK)
         status = sb_cuda_launch(
             ctx,

@@ -63,13 +63,15 @@ static sb_status run(sb_context *ctx, const sb_kl_call *call, kl_plan *p)
 
 static sb_status check_arguments(sb_context *ctx, const sb_kl_call *call)
 {
+    const sb_cuda_array outputs[] = {
+        { "token", call->out.token, 4, sb_cuda_bytes(call->p.rows, 4) },
+        { "sequence", call->out.sequence, 4, sb_cuda_bytes(call->p.in.batch, 4) },
+    };
     sb_status status = sb_kl_blame(&ctx->error, 'p',
                                    sb_cuda_check_arguments(ctx, &NO_OUT, &call->p));
     if (status == SB_OK)
         status = sb_kl_blame(&ctx->error, 'q', sb_cuda_check_arguments(ctx, &NO_OUT, &call->q));
-    if (status == SB_OK) status = sb_cuda_check_pointer(ctx, "token", call->out.token, 4);
-    if (status == SB_OK) status = sb_cuda_check_pointer(ctx, "sequence", call->out.sequence, 4);
-    return status;
+    return status == SB_OK ? sb_cuda_check_arrays(ctx, outputs, 2) : status;
 }
 
 /* Waits for the call and names its first bad row. */

@@ -50,9 +50,14 @@ static void set_scratch(sb_cuda_order_args *a, const order_call *o, CUdeviceptr 
 
 static sb_status check_outputs(sb_context *ctx, const order_call *o)
 {
-    sb_status status = sb_cuda_check_pointer(ctx, o->first ? "ids" : "rank", o->integers, 4);
-    if (status == SB_OK) status = sb_cuda_check_pointer(ctx, "logprob", o->logprobs, 4);
-    return status == SB_OK ? sb_cuda_check_pointer(ctx, "lse", o->lse, 4) : status;
+    const int64_t rows = o->call->rows;
+    const uint64_t row = (uint64_t)o->columns * 4;
+    const sb_cuda_array outputs[] = {
+        { o->first ? "ids" : "rank", o->integers, 4, sb_cuda_bytes(rows, row) },
+        { "logprob", o->logprobs, 4, sb_cuda_bytes(rows, row) },
+        { "lse", o->lse, 4, sb_cuda_bytes(rows, 4) },
+    };
+    return sb_cuda_check_arrays(ctx, outputs, sizeof outputs / sizeof *outputs);
 }
 
 /* Rows that a row list leaves out: +0, and -1. */

@@ -1,6 +1,5 @@
 /* cuda_shards.c - shards of the vocabulary on a GPU: the launches of kernels/shards.cu. */
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "backend_cuda.h"
@@ -10,16 +9,6 @@
 extern const unsigned char sb_fatbin_shards[];
 
 SB_CUDA_LOADER(sb_cuda_shards_load, sb_cuda_shards, SB_CUDA_SHARD_KERNELS, sb_fatbin_shards)
-
-sb_status sb_cuda_check_records(sb_context *ctx, const sb_records *records, const char *from)
-{
-    char states[32], targets[32];
-    sb_status status;
-    snprintf(states, sizeof states, "%s%s", from, sb_states_name(records->moments));
-    snprintf(targets, sizeof targets, "%stargets", from);
-    status = sb_cuda_check_pointer(ctx, states, records->states, 8);
-    return status == SB_OK ? sb_cuda_check_pointer(ctx, targets, records->targets, 4) : status;
-}
 
 static sb_cuda_grid threads_for(int64_t items)
 {
@@ -103,7 +92,7 @@ static sb_status partial_inside(sb_context *ctx, void *arguments)
     sb_cuda_grid grid = plan_partial(ctx, call, &a);
     CUdeviceptr scratch;
     sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
-    if (status == SB_OK) status = sb_cuda_check_records(ctx, p->to, "");
+    if (status == SB_OK) status = sb_cuda_check_records(ctx, p->to, call->rows, "");
     if (status == SB_OK)
         status = sb_cuda_scratch(ctx, &call->launch, pieces_size(&a.in, p->to->moments), &scratch);
     if (status != SB_OK) return status;
@@ -162,8 +151,9 @@ static sb_status merge_inside(sb_context *ctx, void *arguments)
     sb_cuda_shard_args a;
     const CUfunction kernel = call->to.moments ? sb_cuda_shards_of(ctx)->shards_merge_moments
                                                : sb_cuda_shards_of(ctx)->shards_merge;
-    sb_status status = sb_cuda_check_records(ctx, &call->to, "");
-    if (status == SB_OK) status = sb_cuda_check_records(ctx, &call->from, "from_");
+    sb_status status = sb_cuda_check_records(ctx, &call->to, call->rows, "");
+    if (status == SB_OK)
+        status = sb_cuda_check_records(ctx, &call->from, call->shards * call->rows, "from_");
     if (status != SB_OK) return status;
     memset(&a, 0, sizeof a);
     a.in.rows = call->rows;
@@ -214,7 +204,7 @@ static sb_status finish_inside(sb_context *ctx, void *arguments)
     sb_cuda_shard_args a;
     CUdeviceptr scratch;
     sb_status status = sb_cuda_check_arguments(ctx, f->out, call);
-    if (status == SB_OK) status = sb_cuda_check_records(ctx, f->records, "");
+    if (status == SB_OK) status = sb_cuda_check_records(ctx, f->records, call->rows, "");
     if (status == SB_OK) status = sb_cuda_scratch(ctx, &call->launch, needed, &scratch);
     if (status != SB_OK) return status;
     memset(&a, 0, sizeof a);

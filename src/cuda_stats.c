@@ -12,34 +12,20 @@ extern const unsigned char sb_fatbin_stats[];
 
 SB_CUDA_LOADER(sb_cuda_stats_load, sb_cuda_stats, SB_CUDA_STATS_KERNELS, sb_fatbin_stats)
 
-typedef struct argument {
-    const char *name;
-    const void *data;
-    size_t align;
-} argument;
-
-static sb_status check_pointers(sb_context *ctx, const argument *arguments, size_t count)
-{
-    sb_status status = SB_OK;
-    for (size_t i = 0; i < count && status == SB_OK; i++)
-        status = sb_cuda_check_pointer(ctx, arguments[i].name, arguments[i].data,
-                                       arguments[i].align);
-    return status;
-}
-
 /* ---- compare ------------------------------------------------------------------------------ */
 
 static sb_status compare_inside(sb_context *ctx, void *arguments)
 {
     const sb_compare_call *call = arguments;
-    const argument pointers[] = {
-        { "sampled", call->sampled, 4 }, { "other", call->other, 4 },
-        { "ratio", call->out.ratio, 4 }, { "k1", call->out.k1, 4 },
-        { "k2", call->out.k2, 4 },       { "k3", call->out.k3, 4 },
+    const uint64_t bytes = sb_cuda_bytes(call->count, 4);
+    const sb_cuda_array arrays[] = {
+        { "sampled", call->sampled, 4, bytes }, { "other", call->other, 4, bytes },
+        { "ratio", call->out.ratio, 4, bytes }, { "k1", call->out.k1, 4, bytes },
+        { "k2", call->out.k2, 4, bytes },       { "k3", call->out.k3, 4, bytes },
     };
     sb_cuda_grid grid = { (call->count + COMPARE_BLOCK - 1) / COMPARE_BLOCK, COMPARE_BLOCK, 0 };
     sb_cuda_stats_args a;
-    sb_status status = check_pointers(ctx, pointers, sizeof pointers / sizeof *pointers);
+    sb_status status = sb_cuda_check_arrays(ctx, arrays, sizeof arrays / sizeof *arrays);
     if (status != SB_OK) return status;
     if (grid.blocks > COMPARE_GRID) grid.blocks = COMPARE_GRID;
     memset(&a, 0, sizeof a);
@@ -104,17 +90,19 @@ static sb_status reduce_inside(sb_context *ctx, void *arguments)
 {
     const sb_sums_call *call = arguments;
     const sb_values *in = &call->in;
-    const argument pointers[] = {
-        { "values", in->values, 4 },
-        { "minus", in->minus, 4 },
-        { "mask", in->mask, 1 },
-        { "cu_seqlens", in->cu_seqlens, in->cu_seqlens_dtype == SB_I64 ? 8 : 4 },
-        { "sum", call->out.sum, 4 },
-        { "mean", call->out.mean, 4 },
-        { "exp_mean", call->out.exp_mean, 4 },
-        { "count", call->out.count, 8 },
+    const int64_t rows = call->rows, batch = in->batch;
+    const uint64_t offset = in->cu_seqlens_dtype == SB_I64 ? 8 : 4;
+    const sb_cuda_array arrays[] = {
+        { "values", in->values, 4, sb_cuda_bytes(rows, 4) },
+        { "minus", in->minus, 4, sb_cuda_bytes(rows, 4) },
+        { "mask", in->mask, 1, sb_cuda_bytes(rows, 1) },
+        { "cu_seqlens", in->cu_seqlens, offset, sb_cuda_bytes(batch + 1, offset) },
+        { "sum", call->out.sum, 4, sb_cuda_bytes(batch, 4) },
+        { "mean", call->out.mean, 4, sb_cuda_bytes(batch, 4) },
+        { "exp_mean", call->out.exp_mean, 4, sb_cuda_bytes(batch, 4) },
+        { "count", call->out.count, 8, sb_cuda_bytes(batch, 8) },
     };
-    sb_status status = check_pointers(ctx, pointers, sizeof pointers / sizeof *pointers);
+    sb_status status = sb_cuda_check_arrays(ctx, arrays, sizeof arrays / sizeof *arrays);
     if (status == SB_OK) status = sb_cuda_reduce_values(ctx, call);
     if (status == SB_OK && call->launch.check) status = check_reduce(ctx, call);
     return status;

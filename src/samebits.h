@@ -699,6 +699,10 @@ SB_API sb_status sb_kl_workspace_size(sb_context *ctx, uint64_t *size, const sb_
  * left as it was. Calls of one context in several streams may run at the same time; each needs a
  * workspace of its own, or none.
  *
+ * An array whose allocation ends before the call's last row does is refused by name, also if the
+ * rows at its end are ignored: logits have to reach to the end of the last row, with shift of the
+ * last one that scores an id. One that is cut out of a larger allocation cannot be told apart.
+ *
  * On cpu the calls below work, too, at once and on ordinary memory; stream is ignored. */
 
 /* The scratch memory that sb_logprob needs for this call; 0 where it needs none. */

@@ -6,6 +6,7 @@ local ffi = require "ffi"
 local samebits = require "samebits"
 local backends = require "spec.support.backends"
 local device_calls = require "spec.support.device_calls"
+local ending = require "spec.support.ending"
 local graphs = require "spec.support.graphs"
 local hex = require "spec.support.hex"
 local refusal = require "spec.support.refusal"
@@ -118,6 +119,48 @@ describe("on a GPU,", function()
           works()
         end)
 
+        it("refuse arrays that end too early by name, and take those that just fit", function()
+          local list = { 0, 1, 2, 3, 4, 5 }
+          local job = call.make(ctx, spec)
+          local held = { logits = spec.logits, ids = job.batch.ids, mask = job.batch.mask,
+                         kept = job.batch.kept, temperatures = job.batch.temperature,
+                         row_list = samebits.tensor(list, { dtype = "int64" }) }
+          job.batch.c.row_count = #list
+          for field, t in pairs(held) do
+            local good = job.batch.c[field]
+            for _, missing in ipairs { t.itemsize, 0 } do
+              local short = ending(t, device, missing)
+              job.batch.c[field] = ffi.cast(ffi.typeof(good), short.ptr)
+              if missing == 0 then
+                assert_same(want, assert(job.run()), field)
+              else
+                local bytes = t:numel() * t.itemsize
+                says(misuse(function() job.run() end), field .. " (", "is too short",
+                     ("needs %d bytes"):format(bytes), ("has %d"):format(bytes - missing))
+              end
+            end
+            job.batch.c[field] = good
+          end
+          for name, t in pairs(job.inputs or {}) do
+            job.inputs[name] = ending(t, device, 8)
+            says(misuse(function() job.run() end), name .. " (", "is too short")
+            job.inputs[name] = ending(t, device, 0)
+            assert_same(want, assert(job.run()), name)
+            job.inputs[name] = t
+          end
+          for name, t in pairs(want) do
+            if t:numel() > 1 then
+              local missing = t.itemsize == 1 and 8 or t.itemsize
+              says(misuse(function()
+                job.run { out = { [name] = ending(t, device, missing) } }
+              end), name .. " (", "is too short")
+            end
+            local out = { [name] = ending(t, device, 0) }
+            assert_same(want, assert(job.run { out = out }), name)
+          end
+          works()
+        end)
+
         -- What is bad, where, and what a checked call says of it.
         local K = call.K or 1
         for what, bad in pairs {
@@ -187,6 +230,8 @@ describe("on a GPU,", function()
           end
           says(misuse(with(memory:slice(0, 0, 16))), "the workspace has 16 bytes, the call needs ")
           says(misuse(with(memory:slice(0, 4, bytes + 4))), "workspace", "256")
+          local ends = ending(samebits.zeros({ 512 }, "uint8"), device, 256)
+          says(misuse(with(ends)), "workspace (", "needs 512 bytes, the allocation has 256")
           assert_same(want, with(memory:slice(0, 0, bytes))(), "workspace")
           assert.same_bits(guard:slice(0, bytes, bytes + 512):clone(),
                            assert(memory:to "cpu"):slice(0, bytes, bytes + 512):clone())

@@ -155,15 +155,18 @@ static CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction functi
     return CUDA_SUCCESS;
 }
 
-static CUresult cuPointerGetAttribute(void *value, int attribute, CUdeviceptr pointer)
+/* All addresses are one allocation of device 0. */
+static CUresult cuPointerGetAttributes(unsigned count, int *attributes, void **values,
+                                       CUdeviceptr pointer)
 {
     (void)pointer;
-    if (attribute == CU_POINTER_ATTRIBUTE_MEMORY_TYPE) {
-        REQUEST(CUDA_ERROR_INVALID_VALUE);
-        *(unsigned *)value = 2; /* CU_MEMORYTYPE_DEVICE */
-    } else {
-        *(int *)value = 0;
-    }
+    REQUEST(CUDA_ERROR_INVALID_VALUE);
+    for (unsigned i = 0; i < count; i++) switch (attributes[i]) {
+        case CU_POINTER_ATTRIBUTE_MEMORY_TYPE: *(unsigned *)values[i] = 2; break; /* device */
+        case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL: *(int *)values[i] = 0; break;
+        case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR: *(CUdeviceptr *)values[i] = 0; break;
+        default: *(size_t *)values[i] = SIZE_MAX;
+        }
     return CUDA_SUCCESS;
 }
 

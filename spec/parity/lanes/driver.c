@@ -275,18 +275,23 @@ CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *device, void *host, unsigned 
     return CUDA_SUCCESS;
 }
 
-CUresult cuPointerGetAttribute(void *value, int attribute, CUdeviceptr address)
+/* Of memory that was not handed out all is 0. */
+CUresult cuPointerGetAttributes(unsigned count, int *attributes, void **values, CUdeviceptr address)
 {
-    CUresult result = INVALID;
+    static const block none;
+    const block *b;
     pthread_mutex_lock(&mutex);
-    for (const block *b = blocks; b; b = b->next)
-        if ((uintptr_t)address - b->first < b->bytes) {
-            if (attribute == CU_POINTER_ATTRIBUTE_MEMORY_TYPE) *(unsigned *)value = b->kind;
-            else *(int *)value = b->device;
-            result = CUDA_SUCCESS;
+    for (b = blocks; b && (uintptr_t)address - b->first >= b->bytes;) b = b->next;
+    if (!b) b = &none;
+    for (unsigned i = 0; i < count; i++) switch (attributes[i]) {
+        case CU_POINTER_ATTRIBUTE_MEMORY_TYPE: *(unsigned *)values[i] = b->kind; break;
+        case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL: *(int *)values[i] = b->device; break;
+        case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR: *(CUdeviceptr *)values[i] = b->first; break;
+        case CU_POINTER_ATTRIBUTE_RANGE_SIZE: *(size_t *)values[i] = b->bytes; break;
+        default: count = 0;
         }
     pthread_mutex_unlock(&mutex);
-    return result;
+    return count ? CUDA_SUCCESS : INVALID;
 }
 
 typedef struct copy {
