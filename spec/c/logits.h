@@ -1,5 +1,5 @@
-/* logits.h - logits for the C checks: rows that are ordinary, and rows that take every way out of the
- * ordinary (absent and wide leaves, ties, poison, a window that moves). */
+/* logits.h - logits for the C checks: rows that are ordinary, and rows that take every way out of
+ * the ordinary (absent and wide leaves, ties, poison, a window that moves). */
 #ifndef SB_LOGITS_H
 #define SB_LOGITS_H
 
