@@ -22,8 +22,13 @@ workspace 'samebits'
   cdialect 'C11'
   warnings 'Extra'
   fatalwarnings { 'All' }
-  -- The contract spells out every rounding: the compiler may not fuse or reorder any.
-  buildoptions { '-ffp-contract=off', '-fno-math-errno' }
+  -- The contract spells out every rounding: the compiler may not fuse or reorder any, whatever
+  -- CFLAGS asks for. These come behind it; what they do not undo, src/det/float.h refuses.
+  buildoptions {
+    '-fno-fast-math', '-fno-unsafe-math-optimizations', '-fno-associative-math',
+    '-fno-reciprocal-math', '-fno-finite-math-only', '-fsigned-zeros', '-fno-rounding-math',
+    '-ffp-contract=off', '-fno-math-errno',
+  }
   filter 'configurations:release'
     optimize 'Speed'
     symbols 'On'

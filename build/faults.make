@@ -47,40 +47,40 @@ ifeq ($(config),release)
 TARGETDIR = release
 TARGET = $(TARGETDIR)/samebits-faults
 OBJDIR = obj/faults-release
-ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O3 -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -pthread
-ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O3 -g -Wall -Wextra -ffp-contract=off -fno-math-errno -pthread
+ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O3 -g -Wall -Wextra -std=c11 -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -pthread
+ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O3 -g -Wall -Wextra -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -pthread
 ALL_LDFLAGS += $(LDFLAGS) -pthread -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc -Wl,--wrap=free -Wl,--wrap=pthread_create -Wl,--wrap=pthread_join -Wl,--wrap=pthread_mutex_init -Wl,--wrap=pthread_mutex_destroy -Wl,--wrap=pthread_cond_init -Wl,--wrap=pthread_cond_destroy -Wl,--wrap=pthread_sigmask -Wl,--wrap=pthread_atfork -Wl,--wrap=sched_getaffinity -Wl,--wrap=dlopen -Wl,--wrap=dlsym -Wl,--wrap=dlerror -Wl,--wrap=dlclose
 
 else ifeq ($(config),debug)
 TARGETDIR = debug
 TARGET = $(TARGETDIR)/samebits-faults
 OBJDIR = obj/faults-debug
-ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -pthread
-ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -g -Wall -Wextra -ffp-contract=off -fno-math-errno -pthread
+ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -g -Wall -Wextra -std=c11 -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -pthread
+ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -g -Wall -Wextra -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -pthread
 ALL_LDFLAGS += $(LDFLAGS) -pthread -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc -Wl,--wrap=free -Wl,--wrap=pthread_create -Wl,--wrap=pthread_join -Wl,--wrap=pthread_mutex_init -Wl,--wrap=pthread_mutex_destroy -Wl,--wrap=pthread_cond_init -Wl,--wrap=pthread_cond_destroy -Wl,--wrap=pthread_sigmask -Wl,--wrap=pthread_atfork -Wl,--wrap=sched_getaffinity -Wl,--wrap=dlopen -Wl,--wrap=dlsym -Wl,--wrap=dlerror -Wl,--wrap=dlclose
 
 else ifeq ($(config),asan)
 TARGETDIR = asan
 TARGET = $(TARGETDIR)/samebits-faults
 OBJDIR = obj/faults-asan
-ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=address -fsanitize=undefined -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread
-ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=address -fsanitize=undefined -g -Wall -Wextra -ffp-contract=off -fno-math-errno -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread
+ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=address -fsanitize=undefined -g -Wall -Wextra -std=c11 -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread
+ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=address -fsanitize=undefined -g -Wall -Wextra -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread
 ALL_LDFLAGS += $(LDFLAGS) -fsanitize=address -fsanitize=undefined -pthread -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc -Wl,--wrap=free -Wl,--wrap=pthread_create -Wl,--wrap=pthread_join -Wl,--wrap=pthread_mutex_init -Wl,--wrap=pthread_mutex_destroy -Wl,--wrap=pthread_cond_init -Wl,--wrap=pthread_cond_destroy -Wl,--wrap=pthread_sigmask -Wl,--wrap=pthread_atfork -Wl,--wrap=sched_getaffinity -Wl,--wrap=dlopen -Wl,--wrap=dlsym -Wl,--wrap=dlerror -Wl,--wrap=dlclose
 
 else ifeq ($(config),tsan)
 TARGETDIR = tsan
 TARGET = $(TARGETDIR)/samebits-faults
 OBJDIR = obj/faults-tsan
-ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=thread -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -fno-omit-frame-pointer -pthread
-ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=thread -g -Wall -Wextra -ffp-contract=off -fno-math-errno -fno-omit-frame-pointer -pthread
+ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=thread -g -Wall -Wextra -std=c11 -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -fno-omit-frame-pointer -pthread
+ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=thread -g -Wall -Wextra -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -fno-omit-frame-pointer -pthread
 ALL_LDFLAGS += $(LDFLAGS) -fsanitize=thread -pthread -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc -Wl,--wrap=free -Wl,--wrap=pthread_create -Wl,--wrap=pthread_join -Wl,--wrap=pthread_mutex_init -Wl,--wrap=pthread_mutex_destroy -Wl,--wrap=pthread_cond_init -Wl,--wrap=pthread_cond_destroy -Wl,--wrap=pthread_sigmask -Wl,--wrap=pthread_atfork -Wl,--wrap=sched_getaffinity -Wl,--wrap=dlopen -Wl,--wrap=dlsym -Wl,--wrap=dlerror -Wl,--wrap=dlclose
 
 else ifeq ($(config),coverage)
 TARGETDIR = coverage
 TARGET = $(TARGETDIR)/samebits-faults
 OBJDIR = obj/faults-coverage
-ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -Og -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno --coverage -pthread
-ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -Og -g -Wall -Wextra -ffp-contract=off -fno-math-errno --coverage -pthread
+ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -Og -g -Wall -Wextra -std=c11 -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno --coverage -pthread
+ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -Og -g -Wall -Wextra -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno --coverage -pthread
 ALL_LDFLAGS += $(LDFLAGS) --coverage -pthread -Wl,--wrap=malloc -Wl,--wrap=calloc -Wl,--wrap=realloc -Wl,--wrap=free -Wl,--wrap=pthread_create -Wl,--wrap=pthread_join -Wl,--wrap=pthread_mutex_init -Wl,--wrap=pthread_mutex_destroy -Wl,--wrap=pthread_cond_init -Wl,--wrap=pthread_cond_destroy -Wl,--wrap=pthread_sigmask -Wl,--wrap=pthread_atfork -Wl,--wrap=sched_getaffinity -Wl,--wrap=dlopen -Wl,--wrap=dlsym -Wl,--wrap=dlerror -Wl,--wrap=dlclose
 
 endif

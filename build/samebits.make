@@ -45,8 +45,8 @@ ifeq ($(config),release)
 TARGETDIR = release
 TARGET = $(TARGETDIR)/libsamebits.so.1
 OBJDIR = obj/release
-ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O3 -fPIC -g -fvisibility=hidden -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -pthread
-ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O3 -fPIC -g -fvisibility=hidden -Wall -Wextra -ffp-contract=off -fno-math-errno -pthread
+ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O3 -fPIC -g -fvisibility=hidden -Wall -Wextra -std=c11 -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -pthread
+ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O3 -fPIC -g -fvisibility=hidden -Wall -Wextra -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -pthread
 ALL_LDFLAGS += $(LDFLAGS) -shared -Wl,-soname=libsamebits.so.1 -pthread
 define POSTBUILDCMDS
 	@echo libsamebits.so is a link to libsamebits.so.1
@@ -57,8 +57,8 @@ else ifeq ($(config),debug)
 TARGETDIR = debug
 TARGET = $(TARGETDIR)/libsamebits.so.1
 OBJDIR = obj/debug
-ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -fPIC -g -fvisibility=hidden -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -pthread
-ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -fPIC -g -fvisibility=hidden -Wall -Wextra -ffp-contract=off -fno-math-errno -pthread
+ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -fPIC -g -fvisibility=hidden -Wall -Wextra -std=c11 -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -pthread
+ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -fPIC -g -fvisibility=hidden -Wall -Wextra -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -pthread
 ALL_LDFLAGS += $(LDFLAGS) -shared -Wl,-soname=libsamebits.so.1 -pthread
 define POSTBUILDCMDS
 	@echo libsamebits.so is a link to libsamebits.so.1
@@ -69,8 +69,8 @@ else ifeq ($(config),asan)
 TARGETDIR = asan
 TARGET = $(TARGETDIR)/libsamebits.so.1
 OBJDIR = obj/asan
-ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fPIC -fsanitize=address -fsanitize=undefined -g -fvisibility=hidden -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread
-ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fPIC -fsanitize=address -fsanitize=undefined -g -fvisibility=hidden -Wall -Wextra -ffp-contract=off -fno-math-errno -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread
+ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fPIC -fsanitize=address -fsanitize=undefined -g -fvisibility=hidden -Wall -Wextra -std=c11 -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread
+ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fPIC -fsanitize=address -fsanitize=undefined -g -fvisibility=hidden -Wall -Wextra -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread
 ALL_LDFLAGS += $(LDFLAGS) -shared -Wl,-soname=libsamebits.so.1 -fsanitize=address -fsanitize=undefined -pthread
 define POSTBUILDCMDS
 	@echo libsamebits.so is a link to libsamebits.so.1
@@ -81,8 +81,8 @@ else ifeq ($(config),tsan)
 TARGETDIR = tsan
 TARGET = $(TARGETDIR)/libsamebits.so.1
 OBJDIR = obj/tsan
-ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fPIC -fsanitize=thread -g -fvisibility=hidden -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -fno-omit-frame-pointer -pthread
-ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fPIC -fsanitize=thread -g -fvisibility=hidden -Wall -Wextra -ffp-contract=off -fno-math-errno -fno-omit-frame-pointer -pthread
+ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fPIC -fsanitize=thread -g -fvisibility=hidden -Wall -Wextra -std=c11 -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -fno-omit-frame-pointer -pthread
+ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fPIC -fsanitize=thread -g -fvisibility=hidden -Wall -Wextra -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -fno-omit-frame-pointer -pthread
 ALL_LDFLAGS += $(LDFLAGS) -shared -Wl,-soname=libsamebits.so.1 -fsanitize=thread -pthread
 define POSTBUILDCMDS
 	@echo libsamebits.so is a link to libsamebits.so.1
@@ -93,8 +93,8 @@ else ifeq ($(config),coverage)
 TARGETDIR = coverage
 TARGET = $(TARGETDIR)/libsamebits.so.1
 OBJDIR = obj/coverage
-ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -Og -fPIC -g -fvisibility=hidden -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno --coverage -pthread
-ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -Og -fPIC -g -fvisibility=hidden -Wall -Wextra -ffp-contract=off -fno-math-errno --coverage -pthread
+ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -Og -fPIC -g -fvisibility=hidden -Wall -Wextra -std=c11 -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno --coverage -pthread
+ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -Og -fPIC -g -fvisibility=hidden -Wall -Wextra -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno --coverage -pthread
 ALL_LDFLAGS += $(LDFLAGS) -shared -Wl,-soname=libsamebits.so.1 --coverage -pthread
 define POSTBUILDCMDS
 	@echo libsamebits.so is a link to libsamebits.so.1

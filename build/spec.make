@@ -45,8 +45,8 @@ ifeq ($(config),release)
 TARGETDIR = release
 TARGET = $(TARGETDIR)/samebits-spec
 OBJDIR = obj/spec-release
-ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O3 -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -pthread
-ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O3 -g -Wall -Wextra -ffp-contract=off -fno-math-errno -pthread
+ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O3 -g -Wall -Wextra -std=c11 -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -pthread
+ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O3 -g -Wall -Wextra -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -pthread
 LIBS += release/libsamebits.so.1 -lm
 LDDEPS += release/libsamebits.so.1
 ALL_LDFLAGS += $(LDFLAGS) -Wl,-rpath,'$$ORIGIN' -pthread -Wl,-rpath,'$$ORIGIN'
@@ -55,8 +55,8 @@ else ifeq ($(config),debug)
 TARGETDIR = debug
 TARGET = $(TARGETDIR)/samebits-spec
 OBJDIR = obj/spec-debug
-ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -pthread
-ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -g -Wall -Wextra -ffp-contract=off -fno-math-errno -pthread
+ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -g -Wall -Wextra -std=c11 -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -pthread
+ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -g -Wall -Wextra -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -pthread
 LIBS += debug/libsamebits.so.1 -lm
 LDDEPS += debug/libsamebits.so.1
 ALL_LDFLAGS += $(LDFLAGS) -Wl,-rpath,'$$ORIGIN' -pthread -Wl,-rpath,'$$ORIGIN'
@@ -65,8 +65,8 @@ else ifeq ($(config),asan)
 TARGETDIR = asan
 TARGET = $(TARGETDIR)/samebits-spec
 OBJDIR = obj/spec-asan
-ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=address -fsanitize=undefined -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread
-ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=address -fsanitize=undefined -g -Wall -Wextra -ffp-contract=off -fno-math-errno -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread
+ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=address -fsanitize=undefined -g -Wall -Wextra -std=c11 -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread
+ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=address -fsanitize=undefined -g -Wall -Wextra -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -fno-sanitize-recover=all -fno-omit-frame-pointer -pthread
 LIBS += asan/libsamebits.so.1 -lm
 LDDEPS += asan/libsamebits.so.1
 ALL_LDFLAGS += $(LDFLAGS) -Wl,-rpath,'$$ORIGIN' -fsanitize=address -fsanitize=undefined -pthread -Wl,-rpath,'$$ORIGIN'
@@ -75,8 +75,8 @@ else ifeq ($(config),tsan)
 TARGETDIR = tsan
 TARGET = $(TARGETDIR)/samebits-spec
 OBJDIR = obj/spec-tsan
-ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=thread -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno -fno-omit-frame-pointer -pthread
-ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=thread -g -Wall -Wextra -ffp-contract=off -fno-math-errno -fno-omit-frame-pointer -pthread
+ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=thread -g -Wall -Wextra -std=c11 -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -fno-omit-frame-pointer -pthread
+ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -O2 -fsanitize=thread -g -Wall -Wextra -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno -fno-omit-frame-pointer -pthread
 LIBS += tsan/libsamebits.so.1 -lm
 LDDEPS += tsan/libsamebits.so.1
 ALL_LDFLAGS += $(LDFLAGS) -Wl,-rpath,'$$ORIGIN' -fsanitize=thread -pthread -Wl,-rpath,'$$ORIGIN'
@@ -85,8 +85,8 @@ else ifeq ($(config),coverage)
 TARGETDIR = coverage
 TARGET = $(TARGETDIR)/samebits-spec
 OBJDIR = obj/spec-coverage
-ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -Og -g -Wall -Wextra -std=c11 -ffp-contract=off -fno-math-errno --coverage -pthread
-ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -Og -g -Wall -Wextra -ffp-contract=off -fno-math-errno --coverage -pthread
+ALL_CFLAGS += $(CFLAGS) $(ALL_CPPFLAGS) -Werror -Og -g -Wall -Wextra -std=c11 -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno --coverage -pthread
+ALL_CXXFLAGS += $(CXXFLAGS) $(ALL_CPPFLAGS) -Werror -Og -g -Wall -Wextra -fno-fast-math -fno-unsafe-math-optimizations -fno-associative-math -fno-reciprocal-math -fno-finite-math-only -fsigned-zeros -fno-rounding-math -ffp-contract=off -fno-math-errno --coverage -pthread
 LIBS += coverage/libsamebits.so.1 -lm
 LDDEPS += coverage/libsamebits.so.1
 ALL_LDFLAGS += $(LDFLAGS) -Wl,-rpath,'$$ORIGIN' --coverage -pthread -Wl,-rpath,'$$ORIGIN'

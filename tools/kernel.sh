@@ -2,7 +2,7 @@
 # kernel.sh IN.cu OUT.o [--cuda=auto|yes|no] [--arch=80,90] - compiles a kernel file to a fatbin
 # (machine code for each SM, and PTX for later ones) and wraps it in an object file as
 # sb_fatbin_NAME; without nvcc the embedded file is empty. The environment, or make's command line,
-# may set NVCC, CUDA, CUDA_ARCH, CC.
+# may set NVCC, NVCC_APPEND_FLAGS, CUDA, CUDA_ARCH, CC.
 set -eu
 in=$1 out=$2
 shift 2
@@ -35,8 +35,11 @@ if [ -n "$nvcc" ]; then
     if [ "$a" -ge 90 ]; then of=90; else of=80; fi
     gen="$gen -gencode arch=compute_$of,code=sm_$a"
   done
+  # The contract spells out every rounding: what NVCC_APPEND_FLAGS asks for is put before these.
+  exact='--fmad=false --ftz=false --prec-div=true --prec-sqrt=true'
+  flags=${NVCC_APPEND_FLAGS:-}
   # shellcheck disable=SC2086
-  "$nvcc" -std=c++17 -O3 --fmad=false --threads 2 $gen \
+  NVCC_APPEND_FLAGS='' "$nvcc" $flags -std=c++17 -O3 $exact --threads 2 $gen \
     -gencode "arch=compute_$of,code=compute_$of" \
     -MMD -MP -MF "$dep" -MT "$out" -fatbin -o "$bin" "$in"
 else

@@ -2,8 +2,9 @@
  * multiply-add, and the NaN.
  *
  * These headers are compiled by a C compiler and by nvcc. Plain + - * / below mean one IEEE
- * operation rounded to nearest even: build with -ffp-contract=off (C) or --fmad=false (nvcc),
- * never with fast math, FTZ or DAZ. A fused multiply-add is always written sb_fma32 or sb_fma64. */
+ * operation rounded to nearest even: build with the options of premake5.lua and tools/kernel.sh,
+ * -ffp-contract=off and --fmad=false among them, never with fast math, FTZ or DAZ. A fused
+ * multiply-add is always written sb_fma32 or sb_fma64. */
 #ifndef SB_DET_FLOAT_H
 #define SB_DET_FLOAT_H
 
@@ -21,9 +22,17 @@
 #if defined(__clang__)
 #pragma STDC FP_CONTRACT OFF
 #endif
-#if defined(__FAST_MATH__)
-#error "samebits needs IEEE arithmetic: compile it without fast math"
+/* What compilers tell of the options that would change values. The makefiles undo these where they
+ * can; who compiles the sources by other means has to know that clang tells of few. */
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) ||     \
+    defined(__NO_SIGNED_ZEROS__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "samebits needs IEEE arithmetic: compile it without fast math, or any part of it"
 #endif
+#if defined(__FLT_EVAL_METHOD__) && __FLT_EVAL_METHOD__ != 0
+#error "samebits needs IEEE arithmetic: compile it without excess precision (x87)"
+#endif
+_Static_assert(sizeof(1.0) == 8 && sizeof(1.0f) == 4,
+               "samebits needs IEEE arithmetic: compile it without single-precision constants");
 #endif
 
 /* What every NaN result looks like. */
