@@ -1,4 +1,5 @@
 /* pool.c - see pool.h. */
+#define _POSIX_C_SOURCE 200809L
 #include "pool.h"
 
 #include "fpmode.h"
