@@ -33,9 +33,16 @@ function M.split(argv)
   return own, rest
 end
 
+-- Relative entries of package.path and package.cpath, which bin/samebits takes away. A user's own
+-- code at the prompt may rely on them: it gets them back behind the others, where they replace no
+-- module that is installed.
+M.relative = { path = "", cpath = "" }
+
 --- Runs the prompt: its exit status, or nil and a message.
 function M.run(args, script_arguments)
-  return require("samebits.repl").run { script = args.i, arguments = script_arguments }
+  local repl = require "samebits.repl"
+  for name, entries in pairs(M.relative) do package[name] = package[name] .. ";" .. entries end
+  return repl.run { script = args.i, arguments = script_arguments }
 end
 
 return M
