@@ -50,7 +50,7 @@ local function read_lua(folder)
   local pipe = io.popen "ls lua/*.lua lua/samebits/*.lua"
   for file in pipe:lines() do add_code_lines(file) end
   pipe:close()
-  pipe = io.popen(("cat %s/*"):format(folder))
+  pipe = io.popen(("cat '%s'/*"):format(folder))
   for text in pipe:lines() do
     local file, line = text:match "^(.*):(%d+)$"
     line = tonumber(line)

@@ -72,7 +72,7 @@ local function lint_files(names)
   local found = {}
   for _, name in ipairs(names) do
     local file = assert(io.open(name, 'rb'))
-    for _, line in ipairs(lint(name, file:read('*a'))) do found[#found + 1] = line end
+    for _, line in ipairs(lint(name, assert(file:read('*a')))) do found[#found + 1] = line end
     file:close()
   end
   return found

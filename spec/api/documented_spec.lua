@@ -182,9 +182,9 @@ describe("tools/docs", function()
     local files = temporary.folder()
     finally(function() files:remove() end)
     -- A checkout for the tool to write into.
-    shell.run(("for f in build lua src; do ln -s \"$PWD\"/$f %s; done; cp -r tools %s")
-      :format(files.name, files.name))
-    local said, status = shell.run(files.name .. "/tools/docs")
+    shell.run("for f in build lua src; do ln -s \"$PWD\"/$f %s; done; cp -r tools %s",
+              files.name, files.name)
+    local said, status = shell.run("%s", files:path "tools/docs")
     assert.equal(0, status, said)
     local page = read(files:path "docs/api/samebits.h.html")
     for _, name in ipairs(declared()) do assert.truthy(page:find(name, 1, true), name) end

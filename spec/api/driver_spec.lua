@@ -1,18 +1,11 @@
 -- Without a CUDA driver, and with one that does not work: the same library says why, and the cpu is
 -- there.
 
+local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"
 
 -- CUDA's stand-in for the driver, for linking: every call of it fails.
 local STUBS = { "/usr/local/cuda/lib64/stubs", "/usr/local/cuda/lib/stubs" }
-
-local function run(command)
-  local pipe = io.popen("{ " .. command .. "; } 2>&1; echo \"status $?\"")
-  local text = pipe:read "*a"
-  pipe:close()
-  local output, status = text:match "^(.*)status (%d+)\n$"
-  return tonumber(status), output
-end
 
 local function exists(path)
   local file = io.open(path, "rb")
@@ -22,7 +15,7 @@ end
 
 -- The line about cuda; the rest has to be as ever.
 local function cuda_line(environment)
-  local status, output = run(environment .. " bin/samebits info")
+  local output, status = shell.run(environment .. " bin/samebits info")
   assert.equal(0, status, output)
   assert.matches("\nbackend    cpu: available, ", output)
   return (assert(output:match "\nbackend    (cuda: [^\n]*)\n", output))
@@ -48,8 +41,8 @@ describe("samebits info", function()
     if not stub then return pending "there is no stub of libcuda here" end
     if not has_kernels() then return pending "the library was built without nvcc" end
     local files = temporary.folder()
-    os.execute(("ln -s '%s' '%s'"):format(stub, files:path "libcuda.so.1"))
-    local ok, line = pcall(cuda_line, ("LD_LIBRARY_PATH='%s'"):format(files.name))
+    shell.run("ln -s %s %s", stub, files:path "libcuda.so.1")
+    local ok, line = pcall(cuda_line, shell.line("LD_LIBRARY_PATH=%s", files.name))
     files:remove()
     assert(ok, line)
     assert.matches("^cuda: unavailable: the CUDA driver does not start: cuInit gave .*34", line)

@@ -1,19 +1,17 @@
 -- Programs of the tree that nothing else runs: the tools' own command lines.
 
+local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"
 
 -- Runs a command; its exit status and its output, both streams together.
 local function run(command, ...)
-  local pipe = io.popen(("{ " .. command .. "; } 2>&1; echo \"status $?\""):format(...))
-  local text = pipe:read "*a"
-  pipe:close()
-  local output, status = text:match "^(.*)status (%d+)\n$"
-  return tonumber(status), output
+  local output, status = shell.run(command, ...)
+  return status, output
 end
 
 -- The names that a pattern of the shell stands for.
 local function files_like(pattern)
-  local list, _, output = {}, run("ls %s", pattern)
+  local list, _, output = {}, run("ls " .. pattern)
   for name in output:gmatch "[^\n]+" do list[#list + 1] = name end
   return list
 end
@@ -54,11 +52,11 @@ describe("tools:", function()
       ["s/#define SB_ABI .*/#define SB_ABI (1 + 1)/"] = "SB_ABI is neither a number nor",
       ["s/ffi begin .*/&\\n#if 1/"] = "a preprocessor line between the ffi marks",
     } do
-      run("sed '%s' src/samebits.h > %s/src/samebits.h", edit, files.name)
+      run("sed %s src/samebits.h > %s/src/samebits.h", edit, files.name)
       local status, output = run("luajit %s/tools/gen_cdef.lua", files.name)
       assert.equal(1, status, edit)
       assert.truthy(output:find(words, 1, true), output)
-      assert.same({}, files_like(files.name .. "/lua/samebits"))
+      assert.same({}, files_like(shell.quote(files:path "lua/samebits")))
     end
   end)
 

@@ -61,9 +61,9 @@ describe("README:", function()
     local configuration = os.getenv "SB_BUILD" or "release"
     local flags = configuration == "asan" and "-fsanitize=address,undefined" or ""
     files:write("first.c", c[1] .. "\n")
-    succeeds(("cc -Wall -Wextra -Werror %s %s -o %s -Isrc -Lbuild/%s -lsamebits " ..
-              "-Wl,-rpath,\"$PWD/build/%s\""):format(flags, quote(files:path "first.c"),
-      quote(files:path "first"), configuration, configuration))
+    local line = readme:match "\n    cc first%.c %-o first ([^\n]* %-Wl,[^\n]*) && %./first\n"
+    succeeds(("cc -Wall -Wextra -Werror %s %s -o %s %s"):format(flags, quote(files:path "first.c"),
+      quote(files:path "first"), (line:gsub("build/release", "build/" .. configuration))))
     local said = succeeds(quote(files:path "first"))
     assert.truthy(readme:find("prints `" .. said:gsub("\n$", "") .. "`", 1, true), said)
   end)

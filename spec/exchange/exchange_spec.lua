@@ -26,8 +26,8 @@ describe("ranks that exchange records", function()
     missing = not shell.has(compiler) and "there is no C compiler" or
               not gpu and lanes.missing() or nil
     if missing then return end
-    local said, status = shell.run(("%s -O1 -Wall -Wextra -Werror -shared -fPIC -o %s " ..
-      "spec/exchange/nccl.c -ldl"):format(compiler, files:path "libnccl.so.2"))
+    local said, status = shell.run("%s -O1 -Wall -Wextra -Werror -shared -fPIC -o %s " ..
+      "spec/exchange/nccl.c -ldl", compiler, files:path "libnccl.so.2")
     assert.equal(0, status, said)
     libraries = files.name .. (gpu and "" or ":" .. lanes.folder(32))
 
@@ -53,8 +53,8 @@ describe("ranks that exchange records", function()
     local commands = {}
     for rank = 0, ranks - 1 do
       commands[rank + 1] = ("env LD_LIBRARY_PATH=%s${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} %s " ..
-        "luajit spec/exchange/rank.lua %d %d %s %s"):format(libraries, environment or "", rank,
-                                                            ranks, files.name, play)
+        "luajit spec/exchange/rank.lua %d %d %s %s"):format(shell.quote(libraries),
+        environment or "", rank, ranks, shell.quote(files.name), play)
     end
     return children.together(commands, files)
   end

@@ -149,8 +149,8 @@ describe("output:", function()
 
   it("the text fits the width, and has colour on a terminal only", function()
     for _, columns in ipairs { 50, 80, 120 } do
-      local text = shell.run(("COLUMNS=%d bin/samebits drift %s %s"):format(columns,
-        files:path "rollout.safetensors", files:path "trainer.safetensors"))
+      local text = shell.run("COLUMNS=%d bin/samebits drift %s %s", columns,
+        files:path "rollout.safetensors", files:path "trainer.safetensors")
       assert.is_nil(text:find "\27")
       for line in text:gmatch "[^\n]+" do
         -- Paths are not broken.
@@ -165,7 +165,8 @@ describe("memory:", function()
   local function hole(name, rows, vocab)
     local header = require("samebits.npy_header").format("bfloat16", { rows, vocab })
     local path = files:write(name, header)
-    assert.equal(0, os.execute(("truncate -s %d '%s'"):format(#header + rows * vocab * 2, path)))
+    local _, status = shell.run("truncate -s %d %s", #header + rows * vocab * 2, path)
+    assert.equal(0, status)
   end
 
   it("logits that are larger than --memory are read in pieces", function()

@@ -19,7 +19,7 @@ end
 
 describe("the tutorial:", function()
   it("its commands print what it shows, in that order", function()
-    local files = temporary.folder()
+    local files = temporary.folder "plain"
     local said, shown = "", 0
     for _, block in ipairs(blocks()) do
       if block[1] == "sh" then

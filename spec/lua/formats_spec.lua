@@ -1,18 +1,14 @@
 -- samebits.load and samebits.save: which format a path means, and the rest of the module's surface.
 
 local samebits = require "samebits"
+local temporary = require "spec.support.temporary"
 
-local folder
+local files
 
-setup(function()
-  folder = os.tmpname()
-  os.remove(folder)
-  os.execute("mkdir " .. folder)
-end)
+setup(function() files = temporary.folder() end)
+teardown(function() files:remove() end)
 
-teardown(function() os.execute("rm -r " .. folder) end)
-
-local function path(name) return folder .. "/" .. name end
+local function path(name) return files:path(name) end
 
 local function move(from, to) assert(os.rename(path(from), path(to))) end
 
@@ -48,7 +44,7 @@ describe("load and save", function()
     end
     assert.matches("none.npy: No such file", why(path "none.npy"))
     assert.matches("none: No such file", why(path "none"))
-    assert.is_string(why(folder))
+    assert.is_string(why(files.name))
     assert(samebits.save(path "t.safetensors", { a = t, metadata = t }))
     assert.matches("no tensor called 'b'; it holds 'a', 'metadata'", why(path "t.safetensors", "b"))
     assert(samebits.save(path "t.safetensors", { a = t }))

@@ -3,32 +3,28 @@
 local ffi = require "ffi"
 local samebits = require "samebits"
 local lib = require "samebits.lib"
+local shell = require "spec.support.shell"
+local temporary = require "spec.support.temporary"
 
 -- Runs a command; its exit status and its output, both streams together.
 local function run(command, ...)
-  local pipe = io.popen(("{ " .. command .. "; } 2>&1; echo \"status $?\""):format(...))
-  local text = pipe:read "*a"
-  pipe:close()
-  local output, status = text:match "^(.*)status (%d+)\n$"
-  return tonumber(status), output
+  local output, status = shell.run(command, ...)
+  return status, output
 end
-
-local function quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
 
 -- A Lua line in a process of its own, with an environment.
 local function lua(environment, line)
-  return run("%s LUA_PATH='./lua/?.lua;;' luajit -e %s", environment, quote(line))
+  return run(environment .. " LUA_PATH='./lua/?.lua;;' luajit -e " .. shell.quote(line))
 end
 
-local folder
+local files, folder
 
 setup(function()
-  folder = os.tmpname()
-  os.remove(folder)
-  assert.equal(0, (run("mkdir %s", folder)))
+  files = temporary.folder()
+  folder = files.name
 end)
 
-teardown(function() run("rm -r %s", folder) end)
+teardown(function() files:remove() end)
 
 describe("the declarations", function()
   it("are what tools/gen_cdef.lua makes of src/samebits.h", function()
@@ -95,18 +91,18 @@ describe("the library", function()
 
   -- Puts a library, ours by default, where a path in the folder says.
   local function put(path, library)
-    run("mkdir -p \"$(dirname %s/%s)\" && cp %s %s/%s", folder, path, quote(library or lib.path),
-        folder, path)
-    return folder .. "/" .. path
+    local full = files:path(path)
+    run("mkdir -p \"$(dirname %s)\" && cp %s %s", full, library or lib.path, full)
+    return full
   end
 
   it("is looked for in one place after the other", function()
     local cpath = folder .. "/c/?.so"
-    local named = "SAMEBITS_LIB=" .. folder .. "/named.so"
+    local named = shell.line("SAMEBITS_LIB=%s", files:path "named.so")
 
     -- From the last place to the first: each wins over those before.
     put "loader/libsamebits.so.1"
-    local loader = ("LD_LIBRARY_PATH=%s/loader"):format(folder)
+    local loader = shell.line("LD_LIBRARY_PATH=%s/loader", folder)
     assert.same({ 0, "libsamebits.so.1" }, { from_copy(loader, PATH, cpath) })
     local path = put "named.so"
     assert.same({ 0, path }, { from_copy(loader .. " " .. named, PATH, cpath) })
@@ -139,7 +135,7 @@ describe("the library", function()
     put("a.txt", "README.md")
     for name, words in pairs { ["absent.so"] = "cannot open shared object file",
                                ["a.txt"] = "invalid ELF header" } do
-      local status, output = from_copy(("SAMEBITS_LIB=%s/%s"):format(folder, name),
+      local status, output = from_copy(shell.line("SAMEBITS_LIB=%s/%s", folder, name),
                                        [[require "samebits"]])
       assert.equal(1, status)
       assert.truthy(output:find(("cannot load %s/%s"):format(folder, name), 1, true), output)
@@ -149,10 +145,9 @@ describe("the library", function()
 
   it("is refused with another ABI, or without any", function()
     local function compiled(name, code)
-      local status, output = run("echo %s | cc -shared -fPIC -x c - -o %s/%s", quote(code), folder,
-                                 name)
+      local status, output = run("echo %s | cc -shared -fPIC -x c - -o %s/%s", code, folder, name)
       assert.equal(0, status, output)
-      return from_copy(("SAMEBITS_LIB=%s/%s"):format(folder, name), [[require "samebits"]])
+      return from_copy(shell.line("SAMEBITS_LIB=%s/%s", folder, name), [[require "samebits"]])
     end
     local status, output = compiled("abi.so", "unsigned sb_abi(void) { return 77; }")
     assert.equal(1, status)

@@ -357,7 +357,7 @@ describe("history:", function()
     assert.is_true(history.append(path, { "z" }))
     assert.same({ "x = 1", "y", "z" }, history.load(path))
     assert.equal("-rw------- drwx------ ", (shell.run(
-      ("stat -c '%%A' %s/a/b/history %s/a/b | tr '\\n' ' '"):format(files.name, files.name))))
+      "cd %s && stat -c %s a/b/history a/b | tr '\\n' ' '", files.name, "%A")))
   end)
 
   it("keeps the last lines of many, and cuts the file at times", function()
@@ -472,7 +472,7 @@ describe("the program, where the input is no terminal:", function()
   local function run(text, arguments)
     files:write("input", text)
     return shell.run(("XDG_STATE_HOME=%s/state bin/samebits repl %s <%s"):format(
-      files.name, arguments or "", files:path "input"))
+      shell.quote(files.name), arguments or "", shell.quote(files:path "input")))
   end
 
   it("prints values and nothing else", function()
@@ -601,15 +601,16 @@ show { 1, 2 }
   it("-i runs a script first, with its arguments, and sees its locals", function()
     local path = files:write("s.lua", "#!/usr/bin/luajit\nlocal a, b = ...\nlocal n = 3\n" ..
                                       "print(arg[0] ~= nil, arg[1], b)\n")
-    assert.same({ "true\t--x\ty\n\"--x\"\n3\n", 0 }, { run("a\nn", "-i " .. path .. " --x y") })
+    assert.same({ "true\t--x\ty\n\"--x\"\n3\n", 0 },
+                { run("a\nn", shell.line("-i %s --x y", path)) })
     assert.equal("true\t1\t-2\n",
-                 (shell.run(("bin/samebits -i %s 1 -2 </dev/null"):format(path))))
+                 (shell.run("bin/samebits -i %s 1 -2 </dev/null", path)))
   end)
 
   it("-i tells a script's failure, sees the locals there, and ends with 1", function()
     local path = files:write("f.lua", "local n = 3\nlocal function deep(x) return x.y.z end\n" ..
                                       "local r = deep {}\n")
-    local output, status = run("n\n", "-i " .. path)
+    local output, status = run("n\n", shell.line("-i %s", path))
     assert.equal(([[
 %s:2: attempt to index field 'y' (a nil value)
   %s:2 in function 'deep'
@@ -640,6 +641,6 @@ print(f(2))
     assert.same({ ("2\t1\n2, 3, 1\n40\t50\n%s:6, in function 'f'\n     4  local function f(a)\n" ..
                    "     5    local b = a + up\n>    6    samebits.debug(a > 1)\n" ..
                    "     7    return b, up\n     8  end\n40\t50\n"):format(path), 0 },
-                { shell.run(("luajit %s <%s"):format(path, input)) })
+                { shell.run("luajit %s <%s", path, input) })
   end)
 end)

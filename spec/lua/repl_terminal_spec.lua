@@ -20,10 +20,10 @@ local SANITIZERS = (os.getenv "ASAN_OPTIONS" or "") .. ":detect_leaks=0"
 local function terminal(command, term)
   opened = opened + 1
   local socket = files:path("socket" .. opened)
-  local function tmux(words) return shell.run(("tmux -S %s %s"):format(socket, words)) end
+  local function tmux(words) return shell.run(shell.line("tmux -S %s ", socket) .. words) end
   local said, status = tmux(("-f /dev/null new-session -d -x 90 -y 50 %s"):format(shell.quote((
     "env TERM=%s ASAN_OPTIONS=%s XDG_STATE_HOME=%s/state %s; echo left $?; sleep 60"):format(
-    term or "screen", SANITIZERS, files.name, command))))
+    term or "screen", SANITIZERS, shell.quote(files.name), command))))
   assert(status == 0, said)
   local at = {}
   function at.screen() return (tmux "capture-pane -p":gsub("%s+$", "") .. "\n") end
@@ -169,7 +169,7 @@ describe("a terminal that is dumb:", function()
   it("gets plain lines, without a control character", function()
     if missing() then return pending(missing()) end
     if not shell.has "script" then return pending "script is not installed" end
-    with(("script -qec 'bin/samebits repl' %s"):format(files:path "typed"), "dumb", function(at)
+    with(shell.line("script -qec 'bin/samebits repl' %s", files:path "typed"), "dumb", function(at)
       at.shows "help%(%).*\n> ?\n$"
       at.enter "1 + 1"
       at.shows "\n2\n>\n$"
@@ -201,7 +201,7 @@ local function f(alpha)
 end
 f(1)
 ]])
-    with("luajit " .. path, nil, function(at)
+    with(shell.line("luajit %s", path), nil, function(at)
       at.shows(("%s:5, in function 'f'\n.*\n> +5 +samebits%%.debug.*\nlocals: alpha, beta\n" ..
                 "upvalues: samebits\ndebug> ?\n$"):format(path))
       at.type "alp"

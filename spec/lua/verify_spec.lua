@@ -7,6 +7,7 @@ local samebits = require "samebits"
 local backends = require "spec.support.backends"
 local hex = require "spec.support.hex"
 local refusal = require "spec.support.refusal"
+local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"
 local paths = require "samebits.verify.paths"
 
@@ -415,11 +416,8 @@ describe("samebits verify", function()
   teardown(function() files:remove() end)
 
   local function run(words, program)
-    local pipe = io.popen(("{ %s verify %s; } 2>&1; echo \"status $?\""):format(
-      program or "bin/samebits", words))
-    local output, status = pipe:read("*a"):match "^(.*)status (%d+)\n$"
-    pipe:close()
-    return tonumber(status), output
+    local output, status = shell.run(("%s verify %s"):format(program or "bin/samebits", words))
+    return status, output
   end
 
   it("prints a table, or JSON", function()
@@ -440,15 +438,15 @@ describe("samebits verify", function()
 
   it("writes a page, and keeps to the width of the terminal", function()
     local page = files:path "page.html"
-    local status, output = run(("%s --rounds 1 --html %s"):format(files:path "logits.npy", page))
+    local status, output = run(shell.line("%s --rounds 1 --html %s", files:path "logits.npy", page))
     assert.equal(0, status, output)
     says(files:read "page.html", "<!doctype html>", "verify: no bit changed</h1>",
          "<td class=\"left\">alone</td>", "samebits, cpu: no bit changed in ", "</html>")
-    status, output = run(files:path "logits.npy" .. " --rounds 1 --html /nowhere/page.html")
+    status, output = run(shell.line("%s --rounds 1 --html /nowhere/page.html", files:path "logits.npy"))
     assert.same({ 2, "samebits: /nowhere/page.html: No such file or directory\n" },
                 { status, output })
     for _, width in ipairs { 72, 200 } do
-      status, output = run(files:path "logits.npy" .. " --rounds 1",
+      status, output = run(shell.line("%s --rounds 1", files:path "logits.npy"),
                            ("COLUMNS=%d bin/samebits"):format(width))
       assert.equal(0, status, output)
       local longest, place = 0, files.name:gsub("%p", "%%%0")
@@ -459,21 +457,22 @@ describe("samebits verify", function()
   end)
 
   it("takes logits alone, ids beside them, and what else a file holds", function()
-    local status, output = run(files:path "logits.npy" .. " --rounds 1")
+    local status, output = run(shell.line("%s --rounds 1", files:path "logits.npy"))
     assert.equal(0, status, output)
     says(output, "12 active tokens of 3 sequences", "no ids")
-    status, output = run(("%s --ids %s --rounds 1 --shift"):format(files:path "logits.npy",
-                                                                   files:path "ids.npy"))
+    status, output = run(shell.line("%s --ids %s --rounds 1 --shift", files:path "logits.npy",
+                                    files:path "ids.npy"))
     assert.equal(0, status, output)
     says(output, "8 active tokens of 3 sequences")
     -- The mask in the file masks everything.
     local name = files:path "packed.safetensors"
-    status, output = run(name)
+    status, output = run(shell.line("%s", name))
     assert.same({ 2, "samebits: verify: the batch has no active tokens\n" }, { status, output })
     assert(samebits.save(files:path "mask.npy", samebits.tensor({ 1, 1, 1, 1, 0, 1, 1, 1, 1 },
                                                                 { dtype = "uint8" })))
     for _, form in ipairs { "", ":logits" } do
-      status, output = run(("%s%s --mask %s --rounds 1"):format(name, form, files:path "mask.npy"))
+      status, output = run(shell.line("%s --mask %s --rounds 1", name .. form,
+                                    files:path "mask.npy"))
       assert.equal(0, status, output)
       says(output, "float16 [9, 37]: 8 active tokens of 2 sequences")
     end
@@ -503,7 +502,8 @@ describe("samebits verify", function()
       os.exit(require "samebits.cli".main(arg), true)
     ]]):format(12))
     file:close()
-    local status, output = run(files:path "logits.npy" .. " --rounds 1", "luajit " .. program)
+    local status, output = run(shell.line("%s --rounds 1", files:path "logits.npy"),
+                               shell.line("luajit %s", program))
     assert.equal(1, status, output)
     says(output, "samebits, cpu: ", " changed, by at most ")
   end)
@@ -512,8 +512,9 @@ describe("samebits verify", function()
     for words, message in pairs {
       ["nowhere.npy"] = "nowhere.npy: No such file",
       ["README.md"] = "README.md: neither .npy nor .safetensors",
-      [files:path "ids.npy"] = "no logits, float32, float16 or bfloat16",
-      [MODEL .. " --ids " .. files:path "ids.npy"] = "ids: shape [3, 4], expected [4, 12]",
+      [shell.line("%s", files:path "ids.npy")] = "no logits, float32, float16 or bfloat16",
+      [MODEL .. shell.line(" --ids %s", files:path "ids.npy")] =
+        "ids: shape [3, 4], expected [4, 12]",
       [MODEL .. " --backend abacus"] = "abacus",
       [MODEL .. " --mask nowhere.npy"] = "--mask: nowhere.npy",
     } do

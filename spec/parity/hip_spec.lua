@@ -112,8 +112,8 @@ describe('the kernels as HIP on the CPU', function()
     it(('give the golden bits in warps of %d'):format(warp), function()
       local missing = lanes.missing()
       if missing then return pending(missing) end
-      local said, status = shell.run(('LD_LIBRARY_PATH=%s${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} ' ..
-                                'luajit spec/parity/lanes/selftest.lua'):format(lanes.folder(warp)))
+      local said, status = shell.run('LD_LIBRARY_PATH=%s${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} ' ..
+                                     'luajit spec/parity/lanes/selftest.lua', lanes.folder(warp))
       assert.equal(0, status, said)
       assert.is_truthy(said:find('all bits as expected', 1, true), said)
     end)
@@ -123,12 +123,12 @@ describe('the kernels as HIP on the CPU', function()
   it('report, refuse and are captured as the specs of a GPU say', function()
     local missing = lanes.missing()
     if missing then return pending(missing) end
-    local said, status = shell.run(('LD_LIBRARY_PATH=%s${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} ' ..
+    local said, status = shell.run('LD_LIBRARY_PATH=%s${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} ' ..
       'SB_REQUIRE=cuda,cuda:1 SB_JUNIT= luajit "$(command -v busted)" -o TAP ' ..
       'spec/api/cuda_calls_spec.lua spec/api/cuda_shards_spec.lua ' ..
       'spec/api/cuda_devices_spec.lua spec/api/cuda_reports_spec.lua ' ..
       'spec/api/cuda_arrays_spec.lua spec/api/empty_spec.lua ' ..
-      'spec/lua/shard_moments_spec.lua'):format(lanes.folder(32)))
+      'spec/lua/shard_moments_spec.lua', lanes.folder(32))
     assert.equal(0, status, said)
     assert.is_true(tonumber(said:match '(%d+) passed, 0 failed, 0 skipped') >= 247, said)
   end)

@@ -1,5 +1,7 @@
 --- Other processes, run beside each other or in the background.
 
+local shell = require "spec.support.shell"
+
 local M = {}
 
 --- Runs shell commands at the same time; a list of what each wrote to its standard output. What
@@ -8,8 +10,8 @@ function M.together(commands, files)
   local script = {}
   for i, command in ipairs(commands) do
     local name = files:path("child" .. i)
-    script[i] = ("{ %s; } >'%s' 2>'%s.errors'; echo $? >'%s.status'"):format(command, name, name,
-                                                                            name)
+    script[i] = ("{ %s; } "):format(command) ..
+      shell.line(">%s 2>%s; echo $? >%s", name, name .. ".errors", name .. ".status")
   end
   os.execute("(" .. table.concat(script, ") & (") .. ") & wait")
   local outputs = {}

@@ -2,8 +2,22 @@
 
 local M = {}
 
---- Runs a command line; what it prints, on both streams, and its exit status.
-function M.run(command)
+--- A word of a command line.
+function M.quote(word) return "'" .. word:gsub("'", "'\\''") .. "'" end
+
+--- A command line from a format: each string that fills it becomes one word, whatever it holds.
+function M.line(format, ...)
+  local words = { ... }
+  for i, word in ipairs(words) do
+    if type(word) == 'string' then words[i] = M.quote(word) end
+  end
+  return format:format(unpack(words))
+end
+
+--- Runs a command line, or the one that M.line makes of a format; what it prints, on both streams,
+--- and its exit status.
+function M.run(command, ...)
+  if select('#', ...) > 0 then command = M.line(command, ...) end
   local pipe = assert(io.popen('{ ' .. command .. '\n} 2>&1; echo "exit $?"'))
   local text = pipe:read '*a'
   pipe:close()
@@ -18,18 +32,15 @@ function M.run_all(commands)
   local file = assert(io.open(path, 'wb'))
   for _, command in ipairs(commands) do file:write(command, '\0') end
   file:close()
-  local said, status = M.run(('xargs -0 -n 1 -P "$(nproc)" sh -c <%s'):format(M.quote(path)))
+  local said, status = M.run('xargs -0 -n 1 -P "$(nproc)" sh -c <%s', path)
   os.remove(path)
   return said, status
 end
 
 --- Whether there is such a program.
 function M.has(program)
-  local _, status = M.run('command -v ' .. M.quote(program))
+  local _, status = M.run('command -v %s', program)
   return status == 0
 end
-
---- A word of a command line.
-function M.quote(word) return "'" .. word:gsub("'", "'\\''") .. "'" end
 
 return M

@@ -1,19 +1,25 @@
---- Files for a spec, in a folder of its own that goes when they do.
+--- Files for a spec, in a folder of its own that goes when they do. Its name holds a space: what
+-- does not quote a path fails in every spec, not just in somebody's checkout.
 --
 --     local files = temporary.folder()
 --     local path = files:write("a.npy", bytes)
 --     files:remove()                            -- in a teardown
+
+local shell = require "spec.support.shell"
+
+local quote = shell.quote
 
 local M = {}
 
 local Folder = {}
 Folder.__index = Folder
 
---- A new, empty folder.
-function M.folder()
+--- A new, empty folder. "plain": without the space, for commands that are a page's own words.
+function M.folder(plain)
   local name = os.tmpname()
   os.remove(name)
-  assert(os.execute(("mkdir '%s'"):format(name)) == 0, "cannot make " .. name)
+  if plain ~= "plain" then name = name .. " of a spec" end
+  assert(os.execute("mkdir " .. quote(name)) == 0, "cannot make " .. name)
   return setmetatable({ name = name }, Folder)
 end
 
@@ -41,12 +47,12 @@ end
 --- The names in it, sorted.
 function Folder:names()
   local names = {}
-  local pipe = io.popen(("ls -A '%s'"):format(self.name))
+  local pipe = io.popen("ls -A " .. quote(self.name))
   for name in pipe:lines() do names[#names + 1] = name end
   pipe:close()
   return names
 end
 
-function Folder:remove() os.execute(("rm -rf '%s'"):format(self.name)) end
+function Folder:remove() os.execute("rm -rf " .. quote(self.name)) end
 
 return M

@@ -8,6 +8,7 @@
 
 local ffi = require "ffi"
 local bit = require "bit"
+local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"
 
 local M = {}
@@ -22,10 +23,8 @@ local found
 --- PyTorch's version; or nil and one line that says why there is none.
 function M.version()
   if not found then
-    local pipe = io.popen(("'%s' -c 'import torch; print(\"torch\", torch.__version__)' 2>&1")
-      :format(python))
-    local text = pipe:read "*a"
-    pipe:close()
+    local text = shell.run("%s -c %s", python,
+                           'import torch; print("torch", torch.__version__)')
     found = { version = text:match "torch (%S+)\n$", last = text:match "([^\n]*)\n*$" }
   end
   if found.version then return found.version end
@@ -40,8 +39,8 @@ function M.start()
   if not version then return nil, why end
   local files = temporary.folder()
   local results = files:path "results"
-  local pipe = assert(io.popen(("'%s' '%s' '%s' >'%s' 2>&1"):format(python, PROGRAM, results,
-                                                                  files:path "said"), "w"))
+  local pipe = assert(io.popen(shell.line("%s %s %s >%s 2>&1", python, PROGRAM, results,
+                                           files:path "said"), "w"))
   return setmetatable({ version = version, files = files, pipe = pipe, cells = {} }, Run)
 end
 
