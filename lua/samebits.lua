@@ -14,6 +14,8 @@
 -- the library, the name of its status.
 -- @module samebits
 
+require "samebits.luajit"
+
 local lib = require "samebits.lib"
 local bits = require "samebits.bits"
 local tensor = require "samebits.tensor"

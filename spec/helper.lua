@@ -1,9 +1,16 @@
---- Runs before the first spec file (see .busted): makes busted fit for FFI code, loads the library
--- once, adds assertions, and ends the output with one line that a program can read:
+--- Runs before the first spec file (see .busted): refuses another Lua than LuaJIT, makes busted fit
+-- for FFI code, loads the library once, adds assertions, and ends the output with one line that a
+-- program can read:
 --
 --     12 passed, 0 failed, 3 skipped
 --
 -- SB_JUNIT names a file to write as JUnit does.
+
+if not rawget(_G, "jit") then
+  io.stderr:write("samebits needs LuaJIT, and this is ", _VERSION,
+                  ": run luajit \"$(command -v busted)\"\n")
+  os.exit(1)
+end
 
 local busted = require "busted"
 local ffi = require "ffi"

@@ -10,6 +10,8 @@
 -- docs/luassert.md tells all. Values are tensors, tables of numbers, FFI arrays, single numbers, or
 -- tables of encodings in hex digits. Numbers take the dtype of a tensor or array beside them.
 
+require "samebits.luajit"
+
 local luassert = require "luassert"
 local say = require "say"
 local arrays = require "samebits.arrays"
