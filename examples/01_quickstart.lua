@@ -30,20 +30,21 @@ local token_bits, sequence_bits = out.token:bits(), out.sequence:bits()
 local B, T = out.token.shape[1], out.token.shape[2]
 local rows, series = {}, {}
 
+print(("\n%10s %10s %8s %16s %10s"):format("sequence", "position", "id", "logprob", "bits"))
 for b = 0, B - 1 do
   local x, y = {}, {}
-  print(("\nsequence %d\n%10s %8s %16s %10s"):format(b, "position", "id", "logprob", "bits"))
   for t = 0, T - 1 do
     if data.mask:get(b, t) ~= 0 then
-      print(("%10d %8d %16.9g %10s"):format(t, data.ids:get(b, t), token[b + 1][t + 1],
-                                            token_bits[b + 1][t + 1]))
+      print(("%10d %10d %8d %16.9g %10s"):format(b, t, data.ids:get(b, t), token[b + 1][t + 1],
+                                                 token_bits[b + 1][t + 1]))
       rows[#rows + 1] = { b, t, tonumber(data.ids:get(b, t)), token[b + 1][t + 1],
                           token_bits[b + 1][t + 1] }
       x[#x + 1], y[#y + 1] = t, token[b + 1][t + 1]
     end
   end
   series[b + 1] = { name = "sequence " .. b, x = x, y = y }
-  print(("%10s %8s %16.9g %10s"):format("sum", "", sequence[b + 1], sequence_bits[b + 1]))
+  print(("%10d %10s %8s %16.9g %10s"):format(b, "sum", "", sequence[b + 1], sequence_bits[b + 1]))
+  print()
 end
 
 -- The same sequence in other company. Each entry is cut to its own length first.
@@ -69,7 +70,7 @@ local batches = {
                           layout = "packed" } },
 }
 
-print(("\nsequence 0 in four batches\n%-42s %16s %10s  token bits"):format("", "logprob", "bits"))
+print(("sequence 0 in four batches\n%-42s %16s %10s  token bits"):format("", "logprob", "bits"))
 for _, entry in ipairs(batches) do
   local name, b, made = entry[1], entry[2], entry[3]
   local result = assert(ctx:logprob(made:to(ctx.device)))

@@ -28,6 +28,15 @@ local function succeeds(command)
   return said
 end
 
+-- A text's lines, however wide the blanks in them are: a tab is some spaces in the README.
+local function lines_of(text)
+  local list = {}
+  for line in text:gmatch "[^\n]+" do
+    list[#list + 1] = line:gsub("%s+", " "):match "^ ?(.-) ?$"
+  end
+  return list
+end
+
 local function run_lua(text)
   return succeeds("LUA_PATH=\"$PWD/lua/?.lua;;\" luajit " .. quote(files:write("a.lua", text)))
 end
@@ -42,18 +51,17 @@ describe("README:", function()
     local said = run_lua(lua[1])
     local drift = tonumber(said:match "^conventional\t(%d+) of 48 tokens differ\n")
     assert.is_true(drift > 0, said)
-    assert.truthy(said:find("\nsamebits    \t0 of 48 tokens differ\n", 1, true), said)
-    assert.truthy(readme:find("conventional    %d+ of 48 tokens differ\n"))
+    -- Line by line, but for the number that is another on the next machine.
+    local shown = readme:match "\nprints, on one machine[^\n]*:\n\n(.-)\n\n"
+    local function without_count(text) return lines_of((text:gsub("%d+ of", "N of", 1))) end
+    assert.same(without_count(shown), without_count(said))
   end)
 
   it("the Lua program prints what stands beside its lines", function()
-    local said, at, count = run_lua(lua[2]), 1, 0
-    for wanted in lua[2]:gmatch "%-%-> ([^\n]+)" do
-      local first, last = said:find(wanted, at, true)
-      assert.truthy(first, wanted .. " is not in: " .. said)
-      at, count = last, count + 1
-    end
-    assert.equal(3, count)
+    local wanted = {}
+    for text in lua[2]:gmatch "%-%-> ([^\n]+)" do wanted[#wanted + 1] = text end
+    assert.equal(3, #wanted)
+    assert.same(lines_of(table.concat(wanted, "\n")), lines_of(run_lua(lua[2])))
   end)
 
   it("the C program is compiled and prints what it says", function()

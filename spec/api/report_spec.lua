@@ -1,7 +1,14 @@
 -- What other programs read of a run of the specs: the last line, a JUnit file, TAP.
 
 local junit = require "spec.support.junit"
+local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"
+
+-- What a run prints, and ends with: the specs of a file of this text.
+local function run_of(files, text, options)
+  return shell.run("env -u SB_JUNIT luajit \"$(command -v busted)\" " .. (options or "") .. " %s",
+                   files:write("some_spec.lua", text))
+end
 
 -- One of each, with words that no format likes.
 local SPEC = [==[
@@ -27,6 +34,16 @@ setup(function()
   pipe:close()
 end)
 teardown(function() files:remove() end)
+
+-- Lines that stand there more than once, empty ones aside.
+local function repeated(text)
+  local seen, list = {}, {}
+  for line in text:gmatch "[^\n]+" do
+    seen[line] = (seen[line] or 0) + 1
+    if seen[line] == 2 then list[#list + 1] = line end
+  end
+  return list
+end
 
 local function count(text, pattern) return select(2, text:gsub(pattern, "")) end
 
@@ -71,5 +88,80 @@ describe("a run of the specs", function()
     pipe:close()
     assert.matches("JUnit file cannot be written: /nowhere/a.xml", text)
     assert.is_nil(text:find("passed", 1, true))
+  end)
+end)
+
+describe("what a run prints", function()
+  local SKIPS = [==[
+describe("some", function()
+  pending "there is no GPU"
+  pending "there is no GPU"
+  for i = 1, 3 do
+    it("waits " .. i, function() return pending "there is no compiler\nfor this" end)
+  end
+  it("waits for something else", function() pending "there is no printer" end)
+  it("waits for nothing named", function() pending() end)
+  it("passes", function() end)
+end)
+]==]
+
+  it("has one line for each reason of a skip, with its count", function()
+    local text, code = run_of(files, SKIPS)
+    assert.equal(0, code)
+    assert.same({}, repeated(text))
+    assert.truthy(text:find("\nskipped  3 tests: there is no compiler for this\n" ..
+                            "skipped  2 tests: there is no GPU\n" ..
+                            "skipped  1 test: no reason given\n" ..
+                            "skipped  1 test: there is no printer\n", 1, true), text)
+    assert.matches("\n1 passed, 0 failed, 7 skipped\n$", text)
+    assert.is_nil(text:find("%.lua:%d"), text)
+    assert.is_true(count(text, "\n") < 10, text)
+  end)
+
+  it("names the tests that were skipped where more is asked for", function()
+    local text = run_of(files, SKIPS, "--verbose")
+    assert.truthy(text:find("\nskipped  3 tests: there is no compiler for this\n" ..
+                            "    some waits 1\n    some waits 2\n    some waits 3\n", 1, true),
+                  text)
+    text = run_of(files, SKIPS, "--suppress-pending")
+    assert.is_nil(text:find("no GPU", 1, true), text)
+  end)
+
+  it("says what failed, and a failure's words once", function()
+    local text, code = run_of(files, [==[
+for i = 1, 3 do
+  it("has its failure " .. i, function() error("the library is not there\nat all", 0) end)
+end
+it("differs", function() assert.equal(1, 2) end)
+it("throws", function() error { code = 7 } end)
+describe("outside", function() error "it does not load" end)
+]==])
+    assert.equal(1, code)
+    assert.matches("\n0 passed, 6 failed, 0 skipped\n$", text)
+    assert.equal(1, count(text, "the library is not there\nat all\n"), text)
+    for i = 1, 3 do
+      assert.matches("\nError %-> [^\n]*some_spec%.lua @ 2: has its failure " .. i .. "\n", text)
+    end
+    assert.matches("\nFailure %-> [^\n]*some_spec%.lua @ 4: differs\n[^\n]*some_spec%.lua:4: " ..
+                   "Expected objects to be equal", text)
+    assert.matches("code = 7", text)
+    assert.matches(": outside\n[^\n]*some_spec.lua:6: it does not load\n", text)
+    assert.is_nil(text:find("stack traceback", 1, true))
+    text = run_of(files, "it('fails', function() error 'here' end)", "-v")
+    assert.matches("stack traceback", text)
+  end)
+
+  it("says where there are no tests", function()
+    local text, code = shell.run "luajit \"$(command -v busted)\" spec/nowhere"
+    assert.equal(1, code)
+    assert.matches("spec/nowhere", text)
+  end)
+end)
+
+describe("the demo", function()
+  it("prints no line twice", function()
+    local text, code = shell.run "luajit examples/01_quickstart.lua"
+    assert.equal(0, code)
+    assert.same({}, repeated(text))
   end)
 end)
