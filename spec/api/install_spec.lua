@@ -147,6 +147,74 @@ describe("make install with DESTDIR and LIBDIR", function()
   end)
 end)
 
+describe("make uninstall", function()
+  local shared, words
+
+  -- Folders of the system's, with files of others in them.
+  before_each(function()
+    shared = files:path "a system"
+    succeeds("rm -rf %s && mkdir -p %s/doc/other %s/lua/samebits %s/include", quote(shared),
+             quote(shared), quote(shared), quote(shared))
+    succeeds("cd %s && touch doc/README.md.gz doc/other/README.md lua/samebits/mine.lua " ..
+             "include/a.h", quote(shared))
+    words = ("PREFIX=%s DOCDIR=%s/doc LUADIR=%s/lua INCLUDEDIR=%s/include"):format(
+      quote(shared), quote(shared), quote(shared), quote(shared))
+  end)
+
+  local function makes(target)
+    local said, status = make(target .. " " .. words)
+    assert.equal(0, status, said)
+    return said
+  end
+
+  it("removes what was installed, and nothing else", function()
+    local function all()
+      return succeeds("cd %s && find . -printf '%%M %%p %%l\n' | LC_ALL=C sort", quote(shared))
+    end
+    local before = all()
+    makes "install"
+    makes "install"
+    makes "uninstall"
+    assert.equal(before, all())
+  end)
+
+  it("removes what an older checkout installed, and install does so first", function()
+    succeeds("touch %s/lua/samebits/older.lua %s/docs/older.md", quote(tree), quote(tree))
+    makes "install"
+    succeeds("cd %s && test -e lua/samebits/older.lua && test -e doc/docs/older.md", quote(shared))
+    succeeds("rm %s/lua/samebits/older.lua %s/docs/older.md", quote(tree), quote(tree))
+    makes "install"
+    succeeds("cd %s && ! test -e lua/samebits/older.lua && ! test -e doc/docs/older.md",
+             quote(shared))
+    assert.matches("lua/samebits/mine.lua", files_in(shared))
+  end)
+
+  it("takes away an install that was broken off, too", function()
+    local before = files_in(shared)
+    succeeds("mkdir %s/bin && mkdir %s/bin/samebits", quote(shared), quote(shared))
+    succeeds("touch %s/bin/samebits/in_the_way", quote(shared))
+    local said, status = make("install " .. words)
+    assert.is_true(status ~= 0, said)
+    succeeds("rm -r %s/bin", quote(shared))
+    makes "uninstall"
+    assert.equal(before, files_in(shared))
+  end)
+
+  it("says where nothing was installed", function()
+    local said, status = make("uninstall " .. words)
+    assert.is_true(status ~= 0)
+    assert.truthy(said:find("nothing was installed with these variables: there is no " .. shared ..
+                            "/lua/samebits/", 1, true), said)
+  end)
+
+  it("leaves folders that others have come to use", function()
+    makes "install"
+    succeeds("touch %s/doc/docs/notes.txt", quote(shared))
+    makes "uninstall"
+    assert.truthy(files_in(shared):find("./doc/docs/notes.txt", 1, true))
+  end)
+end)
+
 describe("LuaRocks", function()
   it("makes the rock without a network", function()
     if not shell.has "luarocks" then return pending "luarocks is not installed" end
