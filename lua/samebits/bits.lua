@@ -24,8 +24,9 @@ local M = {}
 local BLOCK = 4096
 
 -- scan(a, b, first, n, allowed): how many of the elements differ, the first one that does, the
--- largest distance, and how many of the pairs hold a NaN. Those that are at most `allowed` apart,
--- where it is given, do not differ. One compiled loop a dtype, from this text.
+-- largest distance, how many of the pairs hold a NaN, and the first one with that distance. Those
+-- that are at most `allowed` apart, where it is given, do not differ. An element that there is not
+-- is -1. One compiled loop a dtype, from this text.
 local SCAN = [[
 local ffi, bit, WORD, NAN = ...
 local band, cast, abs = bit.band, ffi.cast, math.abs
@@ -35,7 +36,7 @@ local function place(w) PLACE end
 
 local function scan(a, b, first, n, allowed)
   local p, q = cast(WORD, a), cast(WORD, b)
-  local count, at, largest, nans = 0, -1, ZERO, 0
+  local count, at, largest, nans, worst = 0, -1, ZERO, 0, -1
   for k = first, first + n - 1 do
     local x, y = p[k], q[k]
     if x ~= y then
@@ -46,7 +47,7 @@ local function scan(a, b, first, n, allowed)
         local i, j = place(x), place(y)
         local d = DISTANCE
         far = not allowed or d > allowed
-        if far and d > largest then largest = d end
+        if far and (worst < 0 or d > largest) then largest, worst = d, k end
       end
       if far then
         count = count + 1
@@ -54,7 +55,7 @@ local function scan(a, b, first, n, allowed)
       end
     end
   end
-  return count, at, largest, nans
+  return count, at, largest, nans, worst
 end
 return scan
 ]]
@@ -104,10 +105,6 @@ local function ulps_text(ulps)
   return ("%s ULP%s"):format(element.text(ulps), ulps == 1 and "" or "s")
 end
 
-local function value_text(v)
-  return type(v) == "number" and v == v and ("%.9g"):format(v) or element.text(v)
-end
-
 local Report = {}
 Report.__index = Report
 
@@ -139,6 +136,22 @@ local function alike(what, a, b)
   return a, b
 end
 
+-- An element of a pair of tensors, for a report.
+local function pair_at(a, p, q, flat)
+  local name, size = a.dtype, a.itemsize
+  local read, hex = element.read[name], element.hex[size]
+  local _, _, distance, nans = scans[name](p, q, flat, 1)
+  return {
+    flat = flat, index = layout.index(flat, a.shape), a = read(p, flat), b = read(q, flat),
+    a_hex = hex(p, flat), b_hex = hex(q, flat), ulps = nans == 0 and plain(distance) or nil,
+  }
+end
+
+local function pair_text(name, pair)
+  return ("at %s: %s and %s (%s and %s)"):format(layout.text(pair.index), pair.a_hex, pair.b_hex,
+    element.value_text(name, pair.a), element.value_text(name, pair.b))
+end
+
 -- Whether no element differs by more than `allowed`, or at all where that is nil; else a report.
 local function compare(what, a, b, allowed)
   a, b = alike(what, a, b)
@@ -147,33 +160,29 @@ local function compare(what, a, b, allowed)
   local x, y = a:contiguous(), b:contiguous()
   local p, q = x.ptr, y.ptr
   local scan = scans[name]
-  local count, at, largest, nans = 0, -1, size == 8 and 0ULL or 0, 0
+  local count, at, largest, nans, worst = 0, -1, size == 8 and 0ULL or 0, 0, -1
   for first = 0, total - 1, BLOCK do
     local n = math.min(BLOCK, total - first)
     if ffi.C.samebits_libc_memcmp(p + first * size, q + first * size, n * size) ~= 0 then
-      local c, f, d, nan = scan(p, q, first, n, allowed)
+      local c, f, d, nan, w = scan(p, q, first, n, allowed)
       count, nans = count + c, nans + nan
       if at < 0 then at = f end
-      if d > largest then largest = d end
+      if w >= 0 and (worst < 0 or d > largest) then largest, worst = d, w end
     end
   end
   if count == 0 then return true end
 
-  local read, hex = element.read[name], element.hex[size]
-  local _, _, distance, nan_first = scan(p, q, at, 1)
-  local first = {
-    flat = at, index = layout.index(at, a.shape), a = read(p, at), b = read(q, at),
-    a_hex = hex(p, at), b_hex = hex(q, at),
-  }
-  if nan_first == 0 then first.ulps = plain(distance) end
+  local first = pair_at(a, p, q, at)
   local report = { count = count, total = total, nans = nans, first = first }
-  if nans < count then report.max_ulps = plain(largest) end
-  report.message = ("%d of %d elements differ%s (%s %s); first at %s: %s and %s (%s and %s), %s")
-    :format(count, total, allowed and " by more than " .. ulps_text(allowed) or "", name,
-            layout.text(a.shape), layout.text(first.index), first.a_hex, first.b_hex,
-            value_text(first.a), value_text(first.b), ulps_text(first.ulps))
-  if count > 1 and report.max_ulps then
-    report.message = report.message .. ("; at most %s"):format(ulps_text(report.max_ulps))
+  report.message = ("%d of %d elements differ%s (%s %s); first %s, %s"):format(
+    count, total, allowed and " by more than " .. ulps_text(allowed) or "", name,
+    layout.text(a.shape), pair_text(name, first), ulps_text(first.ulps))
+  if worst >= 0 then
+    report.worst, report.max_ulps = pair_at(a, p, q, worst), plain(largest)
+    if count > 1 then
+      report.message = ("%s; at most %s%s"):format(report.message, ulps_text(report.max_ulps),
+        worst ~= at and ", " .. pair_text(name, report.worst) or "")
+    end
   end
   if nans > 0 then
     report.message = report.message .. ("; %d with NaN"):format(nans)
@@ -188,7 +197,8 @@ end
 -- * `count` of `total` elements differ, `nans` of them with a NaN on either side;
 -- * `first`: the first one's `index` (a list), `flat` (elements before it), `a_hex` and `b_hex`,
 --   `a` and `b` as `get` gives them, and `ulps`, nil where either is a NaN;
--- * `max_ulps`: the largest distance; nil if every pair has a NaN.
+-- * `max_ulps`: the largest distance, and `worst`, the first element that is so far away, as
+--   `first` is; nil if every pair has a NaN.
 --
 -- Distances beyond 2^53 are uint64_t. Of different dtypes or shapes only the message tells.
 M.same_bits = misuse.guard(function(a, b) return compare("same_bits", a, b) end)

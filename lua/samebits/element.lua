@@ -113,6 +113,14 @@ function M.text(v)
   return tostring(v)
 end
 
+-- Dtypes whose values read back from nine digits.
+local SHORT = { float32 = true, float16 = true, bfloat16 = true }
+
+--- A value of a dtype for messages: other values are other texts.
+function M.value_text(name, v)
+  return SHORT[name] and v == v and ("%.9g"):format(v) or M.text(v)
+end
+
 local int64 = ffi.typeof("int64_t")
 local uint64 = ffi.typeof("uint64_t")
 

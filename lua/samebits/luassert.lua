@@ -115,12 +115,13 @@ local function invariance(report)
         tostring(path.max_ulps or "no number of"):gsub("U?LL$", ""),
         path.max_ulps == 1 and "" or "s")
   end
-  if path.first then
-    local first = path.first
-    add("first in '%s', sequence %d, position %d, id %d:", first.transform, first.sequence,
-        first.position, first.id)
-    add("  %s", first.text)
+  local function place(what, at)
+    add("%s in '%s', sequence %d, position %d, id %d:\n  %s", what, at.transform, at.sequence,
+        at.position, at.id, at.text)
   end
+  if path.first then place("first", path.first) end
+  -- Unless the first is as far away.
+  if path.worst and path.worst.ulps ~= path.first.ulps then place("worst", path.worst) end
   if path.error then add("it failed in %s", path.error) end
   for _, line in ipairs(report.transforms) do
     local result = line.results[1]

@@ -225,12 +225,11 @@ end
 
 -- Running -----------------------------------------------------------------------------------------
 
--- Where in the batch that was given a first difference is.
+-- Where in the batch that was given the first difference and the worst are.
 local function locate(found, sequences)
-  local first = found.first
-  if first and first.s and not first.sequence then
-    local made = sequences[first.s]
-    first.sequence, first.position = made.b, first.t and made.from + first.t
+  for _, at in pairs { found.first, found.worst } do
+    local made = at.s and not at.sequence and sequences[at.s]
+    if made then at.sequence, at.position = made.b, at.t and made.from + at.t end
   end
 end
 
@@ -414,8 +413,8 @@ local M = {}
 -- @treturn table a report, whose `text`, `json` and `html` are for people and programs: `ok`: no
 -- bit of the library's, or of the function's, has changed; `paths`: a list of what was verified,
 -- each with `name`, `kind` ("samebits", "conventional", "function"), `tokens`, `mismatches`,
--- `max_ulps` and `first`, the first difference; `transforms`: a list of { name, about, results },
--- the results by path; or nil and a message
+-- `max_ulps`, `first`, the first difference, and `worst`, the first that is `max_ulps` away;
+-- `transforms`: a list of { name, about, results }, the results by path; or nil and a message
 M.verify = misuse.guard(verify)
 
 return M

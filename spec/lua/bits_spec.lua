@@ -38,7 +38,43 @@ describe("same_bits", function()
     assert.same({ flat = 2, index = { 0, 2 }, a = 3, b = 3 + 2 ^ -22, a_hex = "40400000",
                   b_hex = "40400001", ulps = 1 }, report.first)
     refusal.says(report.message, "3 of 6 elements", "float32 [2, 3]", "at [0, 2]",
-                 "40400000 and 40400001", "1 ULP;", "at most 4 ULPs")
+                 "40400000 and 40400001", "1 ULP;", "at most 4 ULPs, at [1, 2]: ",
+                 "40c00000 and 40c00004 (6 and 6.00000191)")
+    assert.same({ flat = 5, index = { 1, 2 }, a = 6, b = 6 + 2 ^ -19, a_hex = "40c00000",
+                  b_hex = "40c00004", ulps = 4 }, report.worst)
+  end)
+
+  it("names the worst difference wherever it is, and once", function()
+    local a = tensor { 1, 2, 0 / 0, 4 }
+    local report = report_of(a, tensor { 1, 2 + 2 ^ -20, 3, 4 + 2 ^ -21 })
+    assert.same({ 1, 4 }, { report.first.flat, report.worst.ulps })
+    assert.is_nil(report.message:find("at [1]:", report.message:find "at most", true))
+    -- Blocks of 4096 are looked at one by one; a pair with a NaN is no distance.
+    local n = 3 * 4096
+    local x, y = samebits.zeros { n }, samebits.zeros { n }
+    y[17] = 0 / 0
+    for at, value in pairs { [5000] = 2 ^ -140, [9000] = 2 ^ -130, [12287] = 2 ^ -139 } do
+      y[at] = value
+    end
+    report = report_of(x, y)
+    assert.same({ 9000, 9000 }, { report.worst.flat, report.worst.index[1] })
+    assert.is_true(report.max_ulps == report.worst.ulps)
+    report = report_of(tensor { 0, 1 }, tensor { -0.0, 1 })
+    assert.same({ 0, 0 }, { report.worst.flat, report.worst.ulps })
+    report = report_of(tensor { 0 / 0 }, tensor { 1 })
+    assert.is_nil(report.worst)
+  end)
+
+  it("shows so many digits that two values are not shown as one", function()
+    local x, y = 0.1 + 0.2, 0.3
+    local report = report_of(tensor({ x }, { dtype = "float64" }),
+                             tensor({ y }, { dtype = "float64" }))
+    refusal.says(report.message, "(0.30000000000000004 and 0.29999999999999999)")
+    report = report_of(tensor { 1 }, tensor { 1 + 2 ^ -23 })
+    refusal.says(report.message, "(1 and 1.00000012)")
+    report = report_of(tensor({ 2LL ^ 53 }, { dtype = "int64" }),
+                       tensor({ 2LL ^ 53 + 1 }, { dtype = "int64" }))
+    refusal.says(report.message, "9007199254740992", "9007199254740993")
   end)
 
   it("tells +0 from -0, and NaNs apart", function()
@@ -224,7 +260,7 @@ describe("within_ulps", function()
     assert.same({ 2, 4, 2, 16 }, { report.count, report.total, report.first.flat,
                                    report.max_ulps })
     refusal.says(report.message, "2 of 4 elements differ by more than 7 ULPs", "at [2]",
-                 "8 ULPs; at most 16 ULPs")
+                 "8 ULPs; at most 16 ULPs, at [3]: ")
     refusal.says(select(2, within_ulps(a, b, 1)).message, "by more than 1 ULP (")
     assert.equal(3, select(2, within_ulps(a, b, 0)).count)
   end)

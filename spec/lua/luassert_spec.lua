@@ -42,6 +42,10 @@ describe("assert.same_bits", function()
     assert.is_not.same_bits(0.0, -0.0)
     says(fails(function() assert.same_bits({ 0.3, 1 }, { 0.1 + 0.2, 1 }) end),
          "float64 [2]", "3fd3333333333333 and 3fd3333333333334", "1 ULP")
+    says(fails(function() assert.same_bits({ 0.3, 1 }, { 0.1 + 0.2, 1 }) end),
+         "(0.29999999999999999 and 0.30000000000000004)")
+    says(fails(function() assert.within_ulps({ 0.3, 1, 2 }, { 0.1 + 0.2, 1.5, 2 }, 0) end),
+         "(0.29999999999999999 and 0.30000000000000004)", "at [1]: ", "(1 and 1.5)")
     says(fails(function() assert.same_bits({ 1, 2 }, { 1, 2, 3 }) end), "shapes differ")
     assert.same_bits({ true, false }, { true, false })
     assert.is_not.same_bits({ true, false }, { true, true })
@@ -105,7 +109,7 @@ describe("assert.same_bits", function()
       ffi.cast("uint32_t *", y.ptr)[i] = ffi.cast("uint32_t *", y.ptr)[i] + i
     end
     says(fails(function() assert.same_bits(x, y) end), "3 of 100 elements differ",
-         "first at [7]", "7 ULPs; at most 99 ULPs")
+         "first at [7]", "7 ULPs; at most 99 ULPs, at [99]: ")
   end)
 end)
 
@@ -155,6 +159,27 @@ describe("assert.batch_invariant", function()
          "my scorer: ")
     says(fails(function() assert.is_not.batch_invariant(steady, batch) end),
          "Expected bits that depend on the batch, but ", " kept them")
+  end)
+
+  it("says where the worst token is, and shows float64 with all its digits", function()
+    local worst
+    local function drifting(b)
+      local out = samebits.logprob(b).token:to "float64"
+      local numbers = ffi.cast("double *", out.ptr)
+      for row = 0, out:numel() - 1 do
+        -- Only batches of one sequence: the further back a token, the more.
+        if b.sequences == 1 then numbers[row] = numbers[row] * (1 + (row + 1) * 2 ^ -50) end
+      end
+      return out
+    end
+    local message = fails(function()
+      assert.batch_invariant(drifting, batch, { transforms = { "alone" }, rounds = 1 })
+    end)
+    worst = message:match "\nworst in 'alone', sequence %d, position 2, id %d:\n  [^\n]+\n"
+    assert.truthy(worst, message)
+    local first, last = worst:match "%((%S+) and (%S+), "
+    assert.not_equal(first, last)
+    assert.is_true(#first >= 17, first)
   end)
 
   it("refuses what is no function or no batch", function()

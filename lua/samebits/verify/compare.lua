@@ -13,8 +13,8 @@ Found.__index = Found
 --- What is found in calls: `count` differences; of `tokens` that were compared `mismatches` differ
 -- in their logprob or lse; likewise of `sums`, the sequences' logprobs, `sum_mismatches`; all by at
 -- most `max_ulps`, and `max_apart` as numbers (nil where there is no distance); the `first`
--- difference; or the `message` of an error. reference: what is compared with, in a
--- word or two, for messages.
+-- difference, and the `worst`, the first that is `max_ulps` away; or the `message` of an error.
+-- reference: what is compared with, in a word or two, for messages.
 function M.new(reference)
   return setmetatable({ reference = reference, count = 0, tokens = 0, mismatches = 0, sums = 0,
                         sum_mismatches = 0 }, Found)
@@ -46,25 +46,27 @@ end
 -- A tensor's encodings, one after the other.
 local function words(t) return ffi.cast(element.word[t.itemsize], t.ptr) end
 
--- A difference is counted; the first one is remembered.
+-- A difference is counted; the first one and the worst are remembered.
 local function note(found, what, name, expected, got, place)
   found.count = found.count + 1
-  local ulps
+  local ulps, worst
   if what ~= "count" then
     ulps = distance(name, expected, got)
-    if ulps and ulps > (found.max_ulps or -1) then found.max_ulps = ulps end
+    worst = ulps and ulps > (found.max_ulps or -1)
+    if worst then found.max_ulps = ulps end
     local apart = math.abs(value_of(name, expected) - value_of(name, got))
     if apart > (found.max_apart or -1) then found.max_apart = apart end
   end
-  if found.first then return end
-  place.output = what
+  if found.first and not worst then return end
+  place.output, place.dtype = what, name
   if what == "count" then
     place.want, place.got = tostring(tonumber(expected)), tostring(tonumber(got))
   else
     place.want, place.got, place.ulps = hex_of(name, expected), hex_of(name, got), ulps
     place.want_value, place.got_value = value_of(name, expected), value_of(name, got)
   end
-  found.first = place
+  found.first = found.first or place
+  if worst then found.worst = place end
 end
 
 -- Compares one output of one call with want(i), an encoding, from 0 on; nil: anything will do.
@@ -156,13 +158,14 @@ function Found:place()
   return first.s and ("sequence %d"):format(first.s)
 end
 
---- The first difference's encodings, values and distance.
-function Found:bits_text()
-  local first = self.first
-  local text = ("%s %s, %s here"):format(first.want, self.reference, first.got)
-  if first.output == "count" then return text end
-  return ("%s (%.9g and %.9g, %s)"):format(text, first.want_value, first.got_value,
-                                           ulps_text(first.ulps))
+--- A difference's encodings, values and distance: of the first, or of `worst`.
+function Found:bits_text(which)
+  local at = which or self.first
+  local text = ("%s %s, %s here"):format(at.want, self.reference, at.got)
+  if at.output == "count" then return text end
+  return ("%s (%s and %s, %s)"):format(text, element.value_text(at.dtype, at.want_value),
+                                       element.value_text(at.dtype, at.got_value),
+                                       ulps_text(at.ulps))
 end
 
 --- The first difference in a line.

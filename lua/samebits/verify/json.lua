@@ -8,8 +8,8 @@ local KEYS = {
   "version", "numerics", "ok", "used", "unused", "seed", "rounds", "dtype", "shape", "vocab",
   "sampled", "chosen_ids", "paths", "transforms", "name", "kind", "backend", "context", "about",
   "results", "tokens", "mismatches", "sequences", "sequence_mismatches", "differences", "max_ulps",
-  "max_apart", "error", "first", "transform", "output", "sequence", "position", "id", "want", "got",
-  "want_value", "got_value", "ulps", "text",
+  "max_apart", "error", "first", "worst", "transform", "output", "sequence", "position", "id", "want",
+  "got", "want_value", "got_value", "ulps", "text",
 }
 
 --- One object, in a line.

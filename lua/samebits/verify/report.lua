@@ -14,19 +14,19 @@ local NARROW = 12 -- columns that a last cell needs to be wrapped in
 
 local function plural(n, word) return ("%d %s%s"):format(n, word, n == 1 and "" or "s") end
 
-local function first_of(found)
-  local first = found.first
-  if not first then return nil end
-  return { output = first.output, sequence = first.sequence, position = first.position,
-           id = first.id, want = first.want, got = first.got, want_value = first.want_value,
-           got_value = first.got_value, ulps = first.ulps, text = found:bits_text() }
+-- The first difference or the worst; nil where there is none.
+local function place_of(found, at)
+  if not at then return nil end
+  return { output = at.output, sequence = at.sequence, position = at.position, id = at.id,
+           want = at.want, got = at.got, want_value = at.want_value, got_value = at.got_value,
+           ulps = at.ulps, text = found:bits_text(at) }
 end
 
 local function result_of(found)
   return { tokens = found.tokens, mismatches = found.mismatches, sequences = found.sums,
            sequence_mismatches = found.sum_mismatches, max_ulps = found.max_ulps,
            max_apart = found.max_apart, differences = found.count, error = found.message,
-           first = first_of(found) }
+           first = place_of(found, found.first), worst = place_of(found, found.worst) }
 end
 
 -- A path's results together.
@@ -40,8 +40,12 @@ local function total(path, results)
                             "differences" } do
       sum[name] = sum[name] + result[name]
     end
-    for _, name in ipairs { "max_ulps", "max_apart" } do
-      if result[name] and result[name] > (sum[name] or -1) then sum[name] = result[name] end
+    if result.worst and result.max_ulps > (sum.max_ulps or -1) then
+      sum.max_ulps, sum.worst = result.max_ulps, result.worst
+      sum.worst.transform = entry.name
+    end
+    if result.max_apart and result.max_apart > (sum.max_apart or -1) then
+      sum.max_apart = result.max_apart
     end
     if result.first and not sum.first then
       sum.first = result.first
