@@ -21,6 +21,7 @@ local ffi = require "ffi"
 local devices = require "samebits.device"
 local fields = require "samebits.fields"
 local mask_values = require "samebits.mask_values"
+local printable = require "samebits.printable"
 local tensor = require "samebits.tensor"
 local misuse = require "samebits.misuse"
 local constants = require "samebits.cdef"
@@ -596,7 +597,7 @@ function Batch:__tostring()
   add("temperature", self.temperature)
   if self.ignore_index ~= constants.SB_IGNORE_INDEX then add("ignore_index", self.ignore_index) end
   if self.shift == 1 then add("shift", "1 (logits of row t score id t + 1)") end
-  if #self.unused > 0 then add("not used", (table.concat(self.unused, ", "):gsub("%c", "?"))) end
+  if #self.unused > 0 then add("not used", printable.text(table.concat(self.unused, ", "))) end
   add("active", ("%d of %d tokens, %d sequence%s"):format(active, self.rows_total, self.sequences,
                                                           self.sequences == 1 and "" or "s"))
   return table.concat(lines, "\n")

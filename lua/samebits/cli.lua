@@ -6,6 +6,7 @@ local argparse = require "argparse"
 local posix = require "samebits.posix"
 local samebits = require "samebits"
 local lib = require "samebits.lib"
+local printable = require "samebits.printable"
 local repl = require "samebits.cli.repl"
 local selftest = require "samebits.selftest"
 local tell = require "samebits.cli.tell"
@@ -119,7 +120,7 @@ local function make_parser()
 
   -- Called with the parser of the command at fault.
   parser.error = function(at, message)
-    io.stderr:write(at:get_usage(), "\n\nsamebits: ", message, "\n")
+    io.stderr:write(at:get_usage(), "\n\nsamebits: ", printable.lines(message), "\n")
     os.exit(tell.UNUSABLE)
   end
   return parser
@@ -176,7 +177,7 @@ local M = {}
 function M.main(argv)
   local ok, result = pcall(run, argv)
   if ok then return result end
-  io.stderr:write("samebits: ", (tell.message(result):gsub("%s*\n%s*", " ")), "\n")
+  io.stderr:write("samebits: ", printable.message((tell.message(result))), "\n")
   return tell.UNUSABLE
 end
 

@@ -15,6 +15,7 @@
 local formats = require "samebits.formats"
 local layout = require "samebits.layout"
 local misuse = require "samebits.misuse"
+local printable = require "samebits.printable"
 local safetensors = require "samebits.safetensors"
 local tensor = require "samebits.tensor"
 
@@ -298,7 +299,6 @@ end
 local MANY = 8 -- names of unused tensors that are told of
 
 -- A path or a name on a terminal.
-local function plain(text) return (text:gsub("%c", "?")) end
 
 --- What was taken from where, and what was not: a list of lines. settings: { name, text } of what
 -- is known from elsewhere, a list.
@@ -313,7 +313,7 @@ function Gathered:lines(settings)
     local t, from = self.fields[role], self.from[role]
     if t then
       add(role, ("%s %s"):format(t.dtype, layout.text(t.shape)),
-          plain(place(from.path, from.name)))
+          printable.text(place(from.path, from.name)))
     end
   end
   for _, setting in ipairs(settings or {}) do add(setting[1], setting[2]) end
@@ -321,7 +321,7 @@ function Gathered:lines(settings)
     local shown = {}
     for i = 1, math.min(#left, MANY) do shown[i] = left[i] end
     if #left > MANY then shown[MANY + 1] = ("... (%d more)"):format(#left - MANY) end
-    add("not used", ("%s: %s"):format(plain(left.path), plain(table.concat(shown, ", "))))
+    add("not used", ("%s: %s"):format(printable.text(left.path), printable.text(table.concat(shown, ", "))))
   end
   local lines = {}
   for i, row in ipairs(rows) do

@@ -17,6 +17,7 @@ local say = require "say"
 local arrays = require "samebits.arrays"
 local bits = require "samebits.bits"
 local layout = require "samebits.layout"
+local printable = require "samebits.printable"
 
 local TEXTS = {
   same_bits = { "Expected the same bits; of each pair the expected one stands first.",
@@ -69,7 +70,7 @@ end
 
 -- An assertion's own message stands before what differs.
 local function failure(what, report)
-  return (what ~= nil and tostring(what) .. ": " or "") .. tostring(report)
+  return printable.lines((what ~= nil and tostring(what) .. ": " or "") .. tostring(report))
 end
 
 register("same_bits", function(state, arguments, level)

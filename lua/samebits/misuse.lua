@@ -4,6 +4,11 @@
 -- public function is wrapped with `misuse.guard`, which turns what was raised into an ordinary
 -- `error(message, 2)` at the caller of the public function. Called through pcall there is no such
 -- line, and the message comes bare: the command line prints it as it is.
+--
+-- What is raised, and the message of a public function that returns nil and one, is printable: it
+-- may quote names that hold anything.
+
+local printable = require "samebits.printable"
 
 local M = {}
 
@@ -17,9 +22,16 @@ end
 
 -- Reached by a tail call, so that level 2 is the caller of the guarded function.
 local function finish(ok, ...)
-  if ok then return ... end
+  if ok then
+    local first, message = ...
+    -- Not ==, which takes a NULL pointer for nil.
+    if type(first) == "nil" and type(message) == "string" then
+      return nil, printable.lines(message), select(3, ...)
+    end
+    return ...
+  end
   local err = ...
-  if getmetatable(err) == Misuse then error(err.message, 2) end
+  if getmetatable(err) == Misuse then error(printable.lines(err.message), 2) end
   error(err, 0)
 end
 

@@ -1,6 +1,6 @@
 --- How the readers of files say no: from any depth, in one line, with the byte where it is.
 
-local utf8 = require "samebits.utf8"
+local printable = require "samebits.printable"
 
 local M = {}
 
@@ -22,11 +22,10 @@ function M.catch(name, f, ...)
   return finish(pcall(f, ...))
 end
 
---- Text from a file, made fit for a message: no control characters, valid UTF-8, not too long.
+--- Text from a file, made fit for a message: printable, not too long.
 function M.quote(text)
   if #text > 64 then text = text:sub(1, 64):gsub("[\192-\255][\128-\191]*$", "") .. "..." end
-  if utf8.invalid(text) then text = text:gsub("[\128-\255]", "?") end
-  return "'" .. text:gsub("%c", "?"):gsub("\194[\128-\159]", "?") .. "'"
+  return "'" .. printable.text(text) .. "'"
 end
 
 return M

@@ -16,6 +16,7 @@ local lib = require "samebits.lib"
 local complete = require "samebits.repl.complete"
 local posix = require "samebits.posix"
 local pretty = require "samebits.repl.pretty"
+local printable = require "samebits.printable"
 local terminal = require "samebits.repl.terminal"
 local traceback = require "samebits.repl.traceback"
 
@@ -27,7 +28,7 @@ local LEAVE = { exit = true, quit = true, ["exit()"] = true, ["quit()"] = true }
 
 local function complain(text)
   io.stdout:flush()
-  io.stderr:write(text, "\n")
+  io.stderr:write(printable.lines(text), "\n")
 end
 
 -- Names -------------------------------------------------------------------------------------------

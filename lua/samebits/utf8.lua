@@ -14,9 +14,10 @@ local FORMS = {
 }
 
 --- The position (from 1) of the first byte that no UTF-8 text has there; nil if there is none.
-function M.invalid(text)
+-- from: where to begin, a place between characters; 1 by default.
+function M.invalid(text, from)
   local find = string.find
-  local pos = find(text, "[\128-\255]")
+  local pos = find(text, "[\128-\255]", from)
   while pos do
     local last
     for i = 1, #FORMS do

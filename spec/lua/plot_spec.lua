@@ -83,10 +83,19 @@ describe("what gnuplot is told", function()
     assert.truthy(said:find("set title 'it''s `touch x` $y'\n", 1, true), said)
   end)
 
+  it("escapes what is no text", function()
+    local said = script [[plot.draw { kind = "lines", title = "a\27[31m\255", ylabel = "\194\155",
+                                      series = { { name = "\0", y = { 1, 2 } } } }]]
+    assert.truthy(said:find([[set title 'a\x1b[31m\xff']] .. "\n", 1, true), said)
+    assert.truthy(said:find([[set ylabel '\u{9b}']], 1, true), said)
+    assert.truthy(said:find([[title '\x00']], 1, true), said)
+  end)
+
   it("names the bars of a histogram", function()
     local said = script [[plot.draw { kind = "histogram", series = {
-      { x = { "it's", 2 }, y = { 3, 4 } } } }]]
-    assert.truthy(said:find("set xtics ('it''s' 0, '2' 1)", 1, true), said)
+      { x = { "it's 5%", 2 }, y = { 3, 4 } } } }]]
+    -- A label with a percent sign is a format to gnuplot.
+    assert.truthy(said:find("set xtics ('it''s 5%%' 0, '2' 1)", 1, true), said)
   end)
 
   it("is the largest difference by position", function()
@@ -314,5 +323,39 @@ describe("plots by gnuplot", function()
       assert.matches("same", assert(plot[name](spec)))
     end
     assert.matches("reward", (assert(plot.training { curves = { { name = "reward", y = t[0] } } })))
+  end)
+end)
+
+describe("text that means something to gnuplot, or to SVG,", function()
+  it("is drawn as it stands: title, axes, legend, and labels of bars", function()
+    if not shell.has "gnuplot" then return pending "gnuplot is not installed" end
+    local ODD = [[50% of "it's" %g %s %% \n & <b> {x}_1^2 `id` $HOME @a #x ]] .. "\195\164 \\"
+    local function drawn(spec)
+      spec.out = files:path "odd.svg"
+      assert(plot.draw(spec))
+      local texts, tree = {}, assert(require("pl.xml").parse(files:read "odd.svg"))
+      local function visit(node)
+        if type(node) == "string" then
+          local text = node:match "^%s*(.-)%s*$"
+          texts[text] = (texts[text] or 0) + 1
+        else
+          for _, child in ipairs(node) do visit(child) end
+        end
+      end
+      visit(tree)
+      return texts
+    end
+    for _, kind in ipairs { "lines", "scatter", "histogram" } do
+      local spec = { kind = kind, title = ODD, xlabel = ODD, ylabel = ODD,
+                     series = { { name = ODD, y = { 1, 2, 3 } } } }
+      -- gnuplot cuts the labels of marks at 50 bytes.
+      local labels = kind == "histogram" and { ODD:sub(1, 38), "50%", "%g" }
+      if labels then spec.series[1].x = labels end
+      local texts = drawn(spec)
+      assert.is_true((texts[ODD] or 0) >= 4, kind)
+      for _, label in ipairs(labels or {}) do assert.equal(1, texts[label], label) end
+      spec.out = nil
+      assert.truthy(assert(plot.draw(spec)):find(ODD, 1, true))
+    end
   end)
 end)

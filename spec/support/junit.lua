@@ -2,21 +2,12 @@
 -- starts it, refuses a path that cannot be written, and makes the file XML also where a message
 -- holds what XML cannot: control characters and bytes that are not UTF-8.
 
-local utf8 = require "samebits.utf8"
+local printable = require "samebits.printable"
 
 local M = {}
 
 --- Text as XML may hold it.
-function M.clean(text)
-  text = text:gsub("[%z\1-\8\11\12\14-\31\127]", "?")
-  local bad = utf8.invalid(text)
-  while bad do
-    text = text:sub(1, bad - 1) .. "?" .. text:sub(bad + 1)
-    bad = utf8.invalid(text)
-  end
-  -- The two characters of the BMP that are none.
-  return (text:gsub("\239\191[\190\191]", "?"))
-end
+M.clean = printable.lines
 
 local function rewrite(path)
   local file = assert(io.open(path, "rb"))

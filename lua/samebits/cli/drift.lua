@@ -6,6 +6,7 @@ local drift = require "samebits.drift"
 local file = require "samebits.file"
 local options = require "samebits.cli.options"
 local posix = require "samebits.posix"
+local printable = require "samebits.printable"
 
 local M = {}
 
@@ -102,7 +103,7 @@ local function progress()
 end
 
 local function unusable(message)
-  io.stderr:write("samebits: ", (tostring(message):gsub("%s*\n%s*", " ")), "\n")
+  io.stderr:write("samebits: ", printable.message(message), "\n")
   return 2
 end
 

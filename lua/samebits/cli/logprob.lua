@@ -3,6 +3,7 @@
 local ffi = require "ffi"
 local json = require "dkjson"
 local options = require "samebits.cli.options"
+local printable = require "samebits.printable"
 local samebits = require "samebits"
 local tell = require "samebits.cli.tell"
 
@@ -71,7 +72,7 @@ local function as_json(ctx, batch, out, gathered)
   local function bits_of(t) return function(i) return hex(as_words(t)[i]) end end
   local count = ffi.cast("const int64_t *", out.count.ptr)
   local used, unused = gathered:places()
-  return json.encode({
+  return printable.json(json.encode({
     version = samebits.version,
     numerics = samebits.numerics,
     backend = ctx.backend,
@@ -85,7 +86,7 @@ local function as_json(ctx, batch, out, gathered)
     sequence = list(batch.sequences, numbers_of(out.sequence)),
     sequence_bits = list(batch.sequences, bits_of(out.sequence)),
     count = list(batch.sequences, function(b) return tonumber(count[b]) end),
-  }, { keyorder = KEYS }) .. "\n"
+  }, { keyorder = KEYS })) .. "\n"
 end
 
 local function as_text(ctx, batch, out, told)

@@ -1,6 +1,7 @@
 --- A report as JSON. docs/drift.md describes it.
 
 local misuse = require "samebits.misuse"
+local printable = require "samebits.printable"
 
 local M = {}
 
@@ -39,7 +40,7 @@ function M.format(report)
   for key, value in pairs(report) do
     if key ~= "sample" then out[key] = plain(value, key) end
   end
-  return json.encode(out, { keyorder = KEYS, indent = false }) .. "\n"
+  return printable.json(json.encode(out, { keyorder = KEYS, indent = false })) .. "\n"
 end
 
 return M

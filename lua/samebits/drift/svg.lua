@@ -1,5 +1,6 @@
 --- Plots as SVG, to stand in a page whose style sheet colours them by class.
 
+local printable = require "samebits.printable"
 local words = require "samebits.drift.words"
 
 local M = {}
@@ -8,10 +9,12 @@ local M = {}
 local WIDTH, HEIGHT = 640, 280
 local LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 44
 
+local MARKUP = { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;",
+                 ["'"] = "&#39;" }
+
 --- Text for HTML.
 function M.escape(text)
-  return (tostring(text):gsub("[&<>\"']", { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;",
-                                            ['"'] = "&quot;", ["'"] = "&#39;" }))
+  return (printable.text(tostring(text)):gsub("[&<>\"']", MARKUP))
 end
 
 local function new(width, height, title)

@@ -1,5 +1,6 @@
 --- How numbers and tokens of a report are put, the same in the terminal and on the page.
 
+local printable = require "samebits.printable"
 local refusal = require "samebits.refusal"
 
 local M = {}
@@ -115,8 +116,9 @@ end
 
 --- A side's name and where it is from.
 function M.title(side)
-  if side.name and side.source then return ("%s (%s)"):format(side.name, side.source) end
-  return side.name or side.source or "side " .. side.label
+  local name, source = side.name, side.source
+  local title = name and source and ("%s (%s)"):format(name, source) or name or source
+  return title and printable.text(title) or "side " .. side.label
 end
 
 --- What can be said of the tokens that nothing explains.

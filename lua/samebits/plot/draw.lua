@@ -128,7 +128,7 @@ local function bar_labels(spec)
   local tics = {}
   for i, label in ipairs(first) do
     if type(label) == "number" then label = ("%.6g"):format(label) end
-    tics[i] = ("%s %d"):format(quote(label), i - 1)
+    tics[i] = ("%s %d"):format(gnuplot.label(label), i - 1)
   end
   return "set xtics (" .. table.concat(tics, ", ") .. ")"
 end

@@ -1,5 +1,7 @@
 --- Running gnuplot: a script's text in, what it draws out. Used by plot.lua.
 
+local printable = require "samebits.printable"
+
 local M = {}
 
 M.MISSING = "gnuplot is not installed, or not in PATH: install it (Debian, Ubuntu: apt-get " ..
@@ -57,9 +59,12 @@ function M.run(text)
   return out, message
 end
 
---- A string of gnuplot's. Within single quotes it expands nothing.
+--- A string of gnuplot's. Within single quotes it expands nothing. In a line, line ends are blanks.
 function M.quote(text)
-  return "'" .. tostring(text):gsub("%c", " "):gsub("'", "''") .. "'"
+  return "'" .. printable.text((tostring(text):gsub("[\r\n\t]", " "))):gsub("'", "''") .. "'"
 end
+
+--- A label of an axis's marks, which gnuplot takes for a format if there is a percent sign in it.
+function M.label(text) return M.quote((tostring(text):gsub("%%", "%%%%"))) end
 
 return M

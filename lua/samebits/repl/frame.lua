@@ -1,6 +1,8 @@
 --- A function that waits while the prompt is open inside it: its locals and upvalues, read and
 -- written.
 
+local printable = require "samebits.printable"
+
 local M = {}
 
 local Frame = {}
@@ -96,7 +98,7 @@ local function source_lines(info)
     if number > info.currentline + AROUND then break end
     if number >= info.currentline - AROUND then
       lines[#lines + 1] = ("%s%5d  %s"):format(number == info.currentline and ">" or " ", number,
-                                              (line:gsub("\t", "  "):gsub("%c", "?")))
+                                              printable.text((line:gsub("\t", "  "))))
     end
   end
   file:close()

@@ -7,6 +7,7 @@ local declared = require "samebits.repl.declared"
 local lib = require "samebits.lib"
 local misuse = require "samebits.misuse"
 local posix = require "samebits.posix"
+local printable = require "samebits.printable"
 local tensor = require "samebits.tensor"
 local tensor_text = require "samebits.tensor_text"
 
@@ -31,8 +32,6 @@ local function number(v)
   end
 end
 
-local ESCAPES = { ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t", ["\\"] = "\\\\" }
-
 local function quoted(text)
   local rest = ""
   if #text > LONG then
@@ -40,10 +39,8 @@ local function quoted(text)
     text = text:sub(1, LONG)
   end
   local mark = text:find('"', 1, true) and not text:find("'", 1, true) and "'" or '"'
-  text = text:gsub("[%c\\" .. mark .. "]", function(c)
-    return ESCAPES[c] or c == mark and "\\" .. c or ("\\%03d"):format(c:byte())
-  end)
-  return mark .. text .. mark .. rest
+  -- LuaJIT reads these escapes back.
+  return mark .. printable.text((text:gsub("[\\" .. mark .. "]", "\\%0"))) .. mark .. rest
 end
 
 local function status(v)
@@ -200,12 +197,14 @@ function inner(v, path, depth)
   return tostring(v)
 end
 
---- A value as text. A string of several lines is shown as it stands.
+--- A value as text. A string of several lines is shown as it stands, but for what is printable in
+-- none.
 function M.text(v)
-  if type(v) == "string" and v:find "\n" then return (v:gsub("\n$", "")) end
+  if type(v) == "string" and v:find "\n" then return printable.lines((v:gsub("\n$", ""))) end
   local kind = type(v)
   if tensor.is_tensor(v) then return (v:text(posix.columns(1)):gsub("\n$", "")) end
-  return (kind == "table" or kind == "userdata") and own_words(v, true) or inner(v, {}, 0)
+  return printable.lines((kind == "table" or kind == "userdata") and own_words(v, true) or
+                         inner(v, {}, 0))
 end
 
 --- Several values as text: on one line where all are short.

@@ -1,6 +1,7 @@
 --- A report as JSON; `samebits help verify` describes it.
 
 local misuse = require "samebits.misuse"
+local printable = require "samebits.printable"
 
 local M = {}
 
@@ -8,8 +9,8 @@ local KEYS = {
   "version", "numerics", "ok", "used", "unused", "seed", "rounds", "dtype", "shape", "vocab",
   "sampled", "chosen_ids", "paths", "transforms", "name", "kind", "backend", "context", "about",
   "results", "tokens", "mismatches", "sequences", "sequence_mismatches", "differences", "max_ulps",
-  "max_apart", "error", "first", "worst", "transform", "output", "sequence", "position", "id", "want",
-  "got", "want_value", "got_value", "ulps", "text",
+  "max_apart", "error", "first", "worst", "transform", "output", "sequence", "position", "id",
+  "want", "got", "want_value", "got_value", "ulps", "text",
 }
 
 --- One object, in a line.
@@ -18,7 +19,7 @@ function M.format(report)
   if not ok then misuse.raise "json: needs the Lua module dkjson (Debian: lua-dkjson)" end
   local fields = {} -- without the methods, which answer to names, too
   for name, value in pairs(report) do fields[name] = value end
-  return json.encode(fields, { keyorder = KEYS }) .. "\n"
+  return printable.json(json.encode(fields, { keyorder = KEYS })) .. "\n"
 end
 
 return M

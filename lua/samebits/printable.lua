@@ -1,0 +1,65 @@
+--- Text of others (names of files and tensors, messages that quote them) made fit to be shown.
+--
+-- What would do anything but show itself is written as an escape: control characters and bytes that
+-- are not UTF-8 as \x1b (\n, \r and \t have their own), the controls of U+0080 to U+009F and the
+-- marks that end a line or turn its direction as \u{202e}. All else stays as it is, backslashes,
+-- too, so that escaping twice does no harm. What comes out is UTF-8.
+--
+-- Everything that is shown goes through here on its way out: the command line, the prompt, reports
+-- as text, as JSON and as a page, plots, and what public functions raise or return as a message.
+
+local utf8 = require "samebits.utf8"
+
+local M = {}
+
+local NAMED = { ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t" }
+
+local function escape_byte(c) return NAMED[c] or ("\\x%02x"):format(c:byte()) end
+
+-- Of a character of two or three bytes.
+local function escape_character(c)
+  local a, b, d = c:byte(1, 3)
+  local code = d and (a - 224) * 4096 + (b - 128) * 64 + d - 128 or (a - 192) * 64 + b - 128
+  return ("\\u{%x}"):format(code)
+end
+
+-- C1 controls; marks of direction, line and paragraph separators; U+FFFE and U+FFFF, which XML
+-- cannot hold.
+local CHARACTERS = {
+  "\194[\128-\159]", "\216\156", "\226\128[\142\143\168-\174]", "\226\129[\166-\169]",
+  "\239\191[\190\191]",
+}
+
+-- Bytes that are not UTF-8 as escapes behind `mark`; all else as it is.
+local function as_utf8(text, mark)
+  local bad = utf8.invalid(text)
+  if not bad then return text end
+  local parts, from = {}, 1
+  while bad do
+    parts[#parts + 1] = ("%s%s%02x"):format(text:sub(from, bad - 1), mark, text:byte(bad))
+    from = bad + 1
+    bad = utf8.invalid(text, from)
+  end
+  return table.concat(parts) .. text:sub(from)
+end
+
+local function escaped(text, controls)
+  if not text:find "[%c\128-\255]" then return text end
+  text = as_utf8(text, "\\x"):gsub(controls, escape_byte)
+  for _, pattern in ipairs(CHARACTERS) do text = text:gsub(pattern, escape_character) end
+  return text
+end
+
+--- A name, or whatever is shown within a line.
+function M.text(text) return escaped(text, "%c") end
+
+--- Text of several lines: line feeds and tabs stay.
+function M.lines(text) return escaped(text, "[%z\1-\8\11-\31\127]") end
+
+--- JSON from an encoder that escapes controls as JSON does, and lets other bytes pass.
+function M.json(text) return as_utf8(text, "\\\\x") end
+
+--- An error's message in one line.
+function M.message(text) return M.text((tostring(text):gsub("%s*\n%s*", " "))) end
+
+return M
