@@ -13,6 +13,7 @@ local ffi = require "ffi"
 local bit = require "bit"
 local dtype = require "samebits.dtype"
 local half = require "samebits.half"
+local printable = require "samebits.printable"
 local band, tohex = bit.band, bit.tohex
 
 local M = {}
@@ -106,7 +107,7 @@ function M.text(v)
   elseif type(v) == "cdata" then
     return (tostring(v):gsub("U?LL$", ""))
   elseif type(v) == "string" then
-    return "the string '" .. v:sub(1, 32):gsub("[^\32-\126]", "?") .. "'"
+    return "the string '" .. printable.text(v:sub(1, 32)) .. "'"
   elseif type(v) == "table" then
     return "a table"
   end

@@ -321,7 +321,7 @@ function Gathered:lines(settings)
     local shown = {}
     for i = 1, math.min(#left, MANY) do shown[i] = left[i] end
     if #left > MANY then shown[MANY + 1] = ("... (%d more)"):format(#left - MANY) end
-    add("not used", ("%s: %s"):format(printable.text(left.path), printable.text(table.concat(shown, ", "))))
+    add("not used", printable.text(("%s: %s"):format(left.path, table.concat(shown, ", "))))
   end
   local lines = {}
   for i, row in ipairs(rows) do

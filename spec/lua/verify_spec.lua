@@ -442,7 +442,8 @@ describe("samebits verify", function()
     assert.equal(0, status, output)
     says(files:read "page.html", "<!doctype html>", "verify: no bit changed</h1>",
          "<td class=\"left\">alone</td>", "samebits, cpu: no bit changed in ", "</html>")
-    status, output = run(shell.line("%s --rounds 1 --html /nowhere/page.html", files:path "logits.npy"))
+    status, output = run(shell.line("%s --rounds 1 --html /nowhere/page.html",
+                                    files:path "logits.npy"))
     assert.same({ 2, "samebits: /nowhere/page.html: No such file or directory\n" },
                 { status, output })
     for _, width in ipairs { 72, 200 } do

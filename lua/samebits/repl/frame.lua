@@ -98,7 +98,7 @@ local function source_lines(info)
     if number > info.currentline + AROUND then break end
     if number >= info.currentline - AROUND then
       lines[#lines + 1] = ("%s%5d  %s"):format(number == info.currentline and ">" or " ", number,
-                                              printable.text((line:gsub("\t", "  "))))
+                                              (line:gsub("\t", "  ")))
     end
   end
   file:close()
@@ -113,7 +113,7 @@ function Frame:where()
                ("in the function of line %d"):format(info.linedefined)
   local lines = source_lines(info)
   table.insert(lines, 1, ("%s:%d, %s"):format(info.short_src, info.currentline, what))
-  return table.concat(lines, "\n")
+  return printable.lines(table.concat(lines, "\n"))
 end
 
 return M
