@@ -20,5 +20,12 @@ else
 fi
 
 # Machine code of the two instruction sets that the kernels know, and PTX for later GPUs: a third of
-# the time of a plain make, which compiles for every SM.
-CUDA_ARCH=${CUDA_ARCH:-80,90} make -s -C build -j"$(nproc 2>/dev/null || echo 1)" >&2
+# the time of a plain make, which compiles for every SM. Projects share sources, so that make names
+# files twice: what it says is shown only where something is wrong.
+echo 'building; build/make.log tells how far it is' >&2
+CUDA_ARCH=${CUDA_ARCH:-80,90} make -s -C build -j"$(nproc 2>/dev/null || echo 1)" \
+  >build/make.log 2>&1 || {
+  cat build/make.log >&2
+  echo 'setup: the build has failed' >&2
+  exit 1
+}

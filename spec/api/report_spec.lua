@@ -1,6 +1,7 @@
 -- What other programs read of a run of the specs: the last line, a JUnit file, TAP.
 
 local junit = require "spec.support.junit"
+local lines = require "spec.support.lines"
 local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"
 
@@ -34,16 +35,6 @@ setup(function()
   pipe:close()
 end)
 teardown(function() files:remove() end)
-
--- Lines that stand there more than once, empty ones aside.
-local function repeated(text)
-  local seen, list = {}, {}
-  for line in text:gmatch "[^\n]+" do
-    seen[line] = (seen[line] or 0) + 1
-    if seen[line] == 2 then list[#list + 1] = line end
-  end
-  return list
-end
 
 local function count(text, pattern) return select(2, text:gsub(pattern, "")) end
 
@@ -108,7 +99,7 @@ end)
   it("has one line for each reason of a skip, with its count", function()
     local text, code = run_of(files, SKIPS)
     assert.equal(0, code)
-    assert.same({}, repeated(text))
+    assert.same({}, lines.repeated(text))
     assert.truthy(text:find("\nskipped  3 tests: there is no compiler for this\n" ..
                             "skipped  2 tests: there is no GPU\n" ..
                             "skipped  1 test: no reason given\n" ..
@@ -162,6 +153,6 @@ describe("the demo", function()
   it("prints no line twice", function()
     local text, code = shell.run "luajit examples/01_quickstart.lua"
     assert.equal(0, code)
-    assert.same({}, repeated(text))
+    assert.same({}, lines.repeated(text))
   end)
 end)

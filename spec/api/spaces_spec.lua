@@ -2,6 +2,7 @@
 -- and so does the C example's makefile. (spec/support/temporary.lua sees to specs' own folders.)
 
 local lanes = require "spec.support.lanes"
+local lines = require "spec.support.lines"
 local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"
 
@@ -34,8 +35,10 @@ teardown(function() files:remove() end)
 
 describe("a checkout in a folder with a space in its name", function()
   it("runs the README's two commands", function()
+    succeeds("touch %s/src/version.c", root) -- so that something is built
     local said = there "tools/demo"
     assert.truthy(said:find("the same bits in all of them\n", 1, true), said)
+    assert.same({}, lines.repeated(said))
     files:write("check out/spec/some_spec.lua", [[
       it("is run", function()
         local samebits = require "samebits"
@@ -46,6 +49,15 @@ describe("a checkout in a folder with a space in its name", function()
     said = there "tools/test --junit 'a report.xml' spec/some_spec.lua"
     assert.matches("\n1 passed, 0 failed, 0 skipped\n$", said)
     assert.truthy(files:read "check out/a report.xml":find("is run", 1, true))
+  end)
+
+  it("shows the compiler's words where the build fails", function()
+    succeeds("cp -a %s/src/version.c %s/was.c && echo mistake >>%s/src/version.c", root, root, root)
+    local said, status = shell.run("cd %s && tools/demo", root)
+    succeeds("mv %s/was.c %s/src/version.c && touch %s/src/version.c", root, root, root)
+    assert.is_true(status ~= 0)
+    assert.matches("version%.c:%d+:%d+: error: ", said)
+    assert.matches("setup: the build has failed\n$", said)
   end)
 
   it("builds and runs the C example", function()

@@ -1,0 +1,15 @@
+--- The lines of what a program prints.
+
+local M = {}
+
+--- Those that stand there more than once, empty ones aside.
+function M.repeated(text)
+  local seen, list = {}, {}
+  for line in text:gmatch "[^\n]+" do
+    seen[line] = (seen[line] or 0) + 1
+    if seen[line] == 2 then list[#list + 1] = line end
+  end
+  return list
+end
+
+return M
