@@ -31,7 +31,7 @@ function M.map(path)
 
   local ptr = ffi.cast(bytes_p, at)
   if size == 0 then return { ptr = ptr, size = 0, owner = at } end
-  ffi.gc(ptr, function(p) posix.unmap(p, size) end)
+  ffi.gc(ptr, posix.unmap)
   return { ptr = ptr, size = size, owner = ptr }
 end
 

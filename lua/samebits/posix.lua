@@ -96,6 +96,12 @@ function M.kind_of_path(path) return statx(AT_FDCWD, path, 0) end
 --- The same of a descriptor.
 function M.kind_of(fd) return statx(fd, "", AT_EMPTY_PATH) end
 
+-- The maps that exist: their sizes by their first addresses. What is not in here is not a file's
+-- memory, and neither unmapped nor given back.
+local maps = {}
+
+local function address(at) return tonumber(ffi.cast("uintptr_t", at)) end
+
 --- A private map of a file: pages are read when they are touched, and copied when they are written,
 -- so that nothing reaches the file. Nil where it fails. MAP_NORESERVE because a map larger than the
 -- memory is fine as long as few of its pages are written.
@@ -103,19 +109,40 @@ function M.map(fd, size)
   local at = C.samebits_libc_mmap(nil, size, PROT_READ + PROT_WRITE, MAP_PRIVATE + MAP_NORESERVE,
                                   fd, 0)
   if ffi.cast("intptr_t", at) == -1 then return nil end
+  maps[address(at)] = size
   return at
 end
 
-function M.unmap(at, size) C.samebits_libc_munmap(at, size) end
+--- Ends a map, which `at` is the address of; an error where there is none.
+function M.unmap(at)
+  local size = maps[address(at)]
+  if not size then error(("unmap: no map begins at %#x"):format(address(at)), 2) end
+  maps[address(at)] = nil
+  C.samebits_libc_munmap(at, size)
+end
 
 local SC_PAGESIZE, MADV_DONTNEED = 30, 4
+
+local function is_mapped(first, past)
+  for base, size in pairs(maps) do
+    if first >= base and past <= base + size then return true end
+  end
+  return false
+end
 
 --- Gives the pages of a map back that lie in `size` bytes from `at`, the one `at` is in included,
 -- the last one, if it goes on, not. They are read again when they are touched; what was written to
 -- them is lost. A hint: it cannot fail.
+--
+-- Bytes that do not all lie in one map are an error, and stay as they are: of any other memory,
+-- the heap's say, the system would make zeroes.
 function M.forget(at, size)
+  local first = address(at)
+  if not is_mapped(first, first + size) then
+    error(("forget: %.0f bytes at %#x do not lie in the map of a file"):format(size, first), 2)
+  end
   local page = tonumber(C.samebits_libc_sysconf(SC_PAGESIZE))
-  local first = tonumber(ffi.cast("uintptr_t", at))
+  -- A map begins at a page: rounding down stays inside.
   local from = first - first % page
   local past = first + size - (first + size) % page
   if past <= from then return end

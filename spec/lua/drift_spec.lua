@@ -4,6 +4,7 @@ local ffi = require "ffi"
 local samebits = require "samebits"
 local backends = require "spec.support.backends"
 local dlpack = require "samebits.dlpack"
+local drift_files = require "spec.support.drift_files"
 local plant = require "spec.support.plant"
 
 local B, T, V = 3, 8, 200
@@ -13,9 +14,11 @@ local ids = plant.ids(SHAPE, V, 2)
 local given = { logits = logits, ids = ids }
 local truth = plant.logprobs(given)
 
+-- Read from files, too.
 local function drift(a, b, meta)
   local report, why = samebits.drift(a, b, meta)
   assert.is_truthy(report, why)
+  drift_files.agree(report, a, b, meta)
   return report
 end
 

@@ -5,6 +5,7 @@ local ffi = require "ffi"
 local batches = require "samebits.batch"
 local context = require "samebits.context"
 local convert = require "samebits.convert"
+local layout = require "samebits.layout"
 local misuse = require "samebits.misuse"
 local posix = require "samebits.posix"
 local tensor = require "samebits.tensor"
@@ -134,21 +135,21 @@ end
 --- Gives back the pages of files that rows first .. first + n - 1 of a side have taken.
 function Scorer:forget(side, first, n)
   for field in pairs(side.mapped) do
-    local t = side[field]
     local from = field == "logits" and math.max(first - self.shift, 0) or first
-    local bytes = t.strides[1] * t.itemsize
-    posix.forget(t.ptr + from * bytes, n * bytes)
+    local t = side[field]:slice(0, from, from + n)
+    local low, high = layout.extent(t.shape, t.strides)
+    posix.forget(t.ptr + low * t.itemsize, (high + 1 - low) * t.itemsize)
   end
 end
 
 --- Raises unless the ids of active rows are ids of the side's logits.
-function M.check_ids(side, first, n, flags, layout)
+function M.check_ids(side, first, n, flags, places)
   local ids, active = indices(side.ids:slice(0, first, first + n)):contiguous(),
                       ffi.cast("const uint8_t *", flags.ptr)
   local p = ffi.cast(ids.dtype == "int64" and "const int64_t *" or "const int32_t *", ids.ptr)
   for i = 0, n - 1 do
     if active[i] ~= 0 and (p[i] < 0 or p[i] >= side.vocab) then
-      local sequence, position = layout.place(first + i)
+      local sequence, position = places.place(first + i)
       misuse.raise("%s: id %s at sequence %d, position %d is outside [0, %d)", side.label,
                    (tostring(p[i]):gsub("LL", "")), sequence, position, side.vocab)
     end

@@ -31,11 +31,12 @@ local INTEGERS = { int8 = true, uint8 = true, int16 = true, int32 = true, int64 
 local Failure = {}
 local function unusable(message) error(setmetatable({ message = message }, Failure), 0) end
 
--- What of files the fields of a side were read from; their pages may be given back.
+-- The tensor of a file. `mapped` collects the owners of the memory of what files hold: pages of
+-- these may be given back, and of nothing else, such as a copy that was made on the way.
 local function load_field(role, spec, mapped)
   local loaded, why = fields_of.load_one(spec, role)
   if not loaded then unusable(why) end
-  mapped[loaded] = true
+  mapped[loaded.owner] = true
   return loaded
 end
 
@@ -70,9 +71,9 @@ end
 local function from_path(spec, mapped)
   local source, why = fields_of.read(spec, ROLES)
   if not source then unusable(why) end
-  for _, field in pairs(source.fields) do mapped[field] = true end
+  for _, field in pairs(source.fields) do mapped[field.owner] = true end
   if source.bare then
-    mapped[source.bare] = true
+    mapped[source.bare.owner] = true
   elseif not source.fields.logprobs and not source.fields.logits then
     unusable(("%s: say which is meant, as %s:NAME"):format(fields_of.lacking(source.path,
       "neither logprobs nor logits", source.tensors), source.path))
@@ -161,6 +162,13 @@ local function flat(t, ...)
   local ok, view = pcall(t.view, t, list)
   if ok then return view end
   return t:contiguous():view(list)
+end
+
+-- Logits as rows whose elements follow each other, as they are read through pointers. Others are
+-- copied whole: those of a file in Fortran order, of a transposed tensor.
+local function logit_rows(t, rows, width)
+  local made = flat(t, rows, width)
+  return width > 1 and made.strides[2] ~= 1 and made:contiguous() or made
 end
 
 local function per_row(label, role, t, shape, kinds, wanted)
@@ -332,7 +340,7 @@ local function finish(side, fields, others, layout, mapped)
     side.width = t.shape[t.ndim]
     side.logits_dtype = t.dtype
     side.vocab = vocab_of(label, fields.vocab, side.width)
-    side.logits = flat(t, layout.rows, side.width):slice(1, 0, side.vocab)
+    side.logits = logit_rows(t, layout.rows, side.width):slice(1, 0, side.vocab)
   end
   if fields.ids then
     side.ids = per_row(label, "ids", fields.ids, layout.shape, INTEGERS, "integers")
@@ -355,7 +363,7 @@ local function finish(side, fields, others, layout, mapped)
   side.name = fields.name
   side.shape = layout.shape
   for _, role in ipairs { "logprobs", "logits", "ids", "mask", "kept" } do
-    if side[role] and mapped[fields[role]] then side.mapped[role] = true end
+    if side[role] and mapped[side[role].owner] then side.mapped[role] = true end
   end
 end
 
@@ -386,7 +394,7 @@ local function read(a, b, meta)
     end
     for _, spec in ipairs(specs) do
       for role, t in pairs(fields_of.along(spec, fields)) do
-        fields[role], mapped[t] = t, true
+        fields[role], mapped[t.owner] = t, true
       end
     end
     if bare then place_bare(fields, bare, fields.ids, fields.cu_seqlens) end

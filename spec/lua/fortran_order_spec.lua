@@ -1,0 +1,36 @@
+-- The specs that save .npy files and read them, once more, with each file in Fortran order.
+
+local orders = require "spec.support.orders"
+local shell = require "spec.support.shell"
+
+-- By their names in spec/.
+local AGAIN = { "lua/cli", "lua/drift_cli", "lua/fields", "lua/formats", "lua/verify" }
+
+-- Others that name .npy files, and why they are not read again here.
+local OTHERS = {
+  ["lua/drift"] = "tries both orders itself",
+  ["lua/fortran_order"] = "this one",
+  ["lua/npy"] = "looks at the bytes that are saved, and reads both orders",
+}
+
+describe("the specs that read .npy files", function()
+  it("are all run in Fortran order, too", function()
+    local known = {}
+    for _, name in ipairs(AGAIN) do known[name] = true end
+    local list, status = shell.run "grep -rl 'path.*[.]npy' spec --include='*_spec.lua'"
+    assert.equal(0, status, list)
+    for name in list:gmatch "spec/(%S+)_spec%.lua" do
+      assert.is_true(known[name] or OTHERS[name] ~= nil, name)
+    end
+  end)
+end)
+
+for _, name in ipairs(AGAIN) do
+  describe("in Fortran order, " .. name .. ":", function()
+    local restore
+    setup(function() restore = orders.fortran() end)
+    teardown(function() restore() end)
+    local spec = assert(loadfile(("spec/%s_spec.lua"):format(name)))
+    setfenv(spec, getfenv(1))()
+  end)
+end

@@ -1,0 +1,65 @@
+--- samebits.drift on files instead of tensors: whatever it finds in memory it must find in .npy
+-- files of either order and in safetensors files.
+
+local samebits = require "samebits"
+local orders = require "spec.support.orders"
+local temporary = require "spec.support.temporary"
+
+local M = {}
+
+-- In the place of each tensor in memory the path of a file that `save(t, name)` makes.
+local function filed(value, save, name)
+  if samebits.is_tensor(value) then
+    if value.device ~= "cpu" then return value end
+    return save(value, name)
+  elseif type(value) ~= "table" or value[1] ~= nil then
+    return value
+  end
+  local out = {}
+  for key, field in pairs(value) do out[key] = filed(field, save, name .. "_" .. key) end
+  return out
+end
+
+-- A report as text, without where its sides are from.
+local function text_of(report)
+  local sources = { report.a.source, report.b.source }
+  report.a.source, report.b.source = nil, nil
+  local text = report:json()
+  report.a.source, report.b.source = sources[1], sources[2]
+  return text
+end
+
+-- How sides become files: functions of a tensor and a name in a folder.
+local function ways(files)
+  local list = { safetensors = function(t, name)
+    local path = files:path(name .. ".safetensors")
+    assert(samebits.save(path, { [name] = t }))
+    return path .. ":" .. name
+  end }
+  for _, order in ipairs(orders.NAMES) do
+    list[order .. " order"] = function(t, name)
+      local path = files:path(name .. order .. ".npy")
+      orders.save(path, t, order)
+      return path
+    end
+  end
+  return list
+end
+
+--- Fails unless drift says of files what `report` says of the same sides in memory.
+function M.agree(report, a, b, meta)
+  local files, want = temporary.folder(), text_of(report)
+  local ok, why = pcall(function()
+    for what, save in pairs(ways(files)) do
+      local found, message = samebits.drift(filed(a, save, "a"), filed(b, save, "b"),
+                                            filed(meta, save, "meta"))
+      assert(found, message)
+      local got = text_of(found)
+      assert(got == want, ("%s:\n%s\nin memory:\n%s"):format(what, got, want))
+    end
+  end)
+  files:remove()
+  if not ok then error(why, 0) end
+end
+
+return M
