@@ -143,6 +143,7 @@ local function compare(run)
   run.tally, run.chunks = count, {}
   local both = a.logits and b.logits and a.vocab == b.vocab
   for first = 0, layout.rows - 1, run.step do
+    scorer.check_files(run.opened)
     local n = math.min(run.step, layout.rows - first)
     local on_a, on_b = active(a, first, n, layout, opts), active(b, first, n, layout, opts)
     for _, pair in ipairs { { a, on_a }, { b, on_b } } do
@@ -232,6 +233,7 @@ local function explain(run)
   local why = causes.new(a, b, score, run.opts.near, fit(run), run.layout, count.containers)
   why:screen(probes_of(run))
   for k, chunk in ipairs(run.chunks) do
+    scorer.check_files(run.opened)
     local first, n = chunk.first, chunk.n
     local on_a = active(a, first, n, run.layout, run.opts)
     local on_b = active(b, first, n, run.layout, run.opts)
@@ -254,7 +256,7 @@ end
 local function drift(a, b, meta)
   local opts
   opts, meta = options(meta)
-  local first, second, layout = sides.read(a, b, meta)
+  local first, second, layout, opened = sides.read(a, b, meta)
   if not first then return nil, second end
   if meta.names then
     first.name, second.name = first.name or meta.names[1], second.name or meta.names[2]
@@ -268,12 +270,13 @@ local function drift(a, b, meta)
     a = first, b = second, layout = layout, opts = opts, cpu = cpu, rows_compared = 0,
     rows_different = 0, step = chunk_rows(first, second, opts.memory), causes = {}, unexplained = 0,
     unexplained_small = 0,
-    score = scorer.new(ctx, opts.ignore_index, opts.shift),
+    score = scorer.new(ctx, opts.ignore_index, opts.shift), opened = opened,
   }
   function run.ratio(x, y) return cpu:compare(x, y, { outputs = { "ratio" } }).ratio end
   local made, why = scorer.catch(function()
     compare(run)
     if run.tally.different > 0 then explain(run) end
+    scorer.check_files(opened)
     return report.new(run)
   end)
   ctx:close()

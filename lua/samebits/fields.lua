@@ -16,6 +16,7 @@ local formats = require "samebits.formats"
 local layout = require "samebits.layout"
 local misuse = require "samebits.misuse"
 local printable = require "samebits.printable"
+local refusal = require "samebits.refusal"
 local safetensors = require "samebits.safetensors"
 local tensor = require "samebits.tensor"
 
@@ -89,10 +90,19 @@ function M.by_role(from, where, roles)
   return found, called
 end
 
+-- The names in a table of tensors, sorted.
+local function names_of(tensors)
+  local names = {}
+  for name in pairs(tensors) do names[#names + 1] = name end
+  table.sort(names)
+  return names
+end
+
 --- What a file lacks, and holds: "a.safetensors: no ids in it; it holds 'x'".
 function M.lacking(path, what, tensors)
-  local names, text = formats.names_of(tensors)
-  return ("%s: %s in it; it holds %s"):format(path, what, #names > 0 and text or "no tensor")
+  local names = names_of(tensors)
+  return ("%s: %s in it; it holds %s"):format(path, what,
+                                              #names > 0 and refusal.list(names) or "no tensor")
 end
 
 -- The only tensor of a file, where its name tells nothing; and its name.
@@ -123,23 +133,24 @@ end
 --- Reads FILE or FILE:NAME.
 -- @tparam string spec
 -- @tparam table roles those that the file may give
+-- @tparam[opt] table opened a list that the file is added to (see source.lua)
 -- @treturn table `path`; `fields` and `names`: tensors, and their names in the file, by role;
 -- `bare` and `bare_name`: the tensor that is meant where no name tells its role; `named`: whether
 -- there was a NAME; `tensors`: all that the file holds, nil for a .npy file; or nil and a message
-function M.read(spec, roles)
+function M.read(spec, roles, opened)
   local path, name = formats.split_spec(spec)
-  local loaded, why = formats.load(path)
+  local loaded, why = formats.load_named(path, nil, opened)
   if not loaded then return nil, why end
   local source = { path = path, fields = {}, names = {}, named = name ~= nil }
   if tensor.is_tensor(loaded) then
-    if name then return formats.load(path, name) end -- which says why not
+    if name then return formats.load_named(path, name) end -- which says why not
     source.bare = loaded
     return source
   end
   source.tensors = loaded
   if name then
     source.bare = rawget(loaded, name)
-    if not source.bare then return formats.load(path, name) end -- which says why not
+    if not source.bare then return formats.load_named(path, name) end -- which says why not
     source.bare_name = name
     source.fields, source.names = M.by_role(loaded, path, beside(roles, ROLE_OF[name]))
     return source
@@ -150,8 +161,8 @@ function M.read(spec, roles)
 end
 
 -- FILE or FILE:NAME as a tensor of a role, its name in the file, and the file as `read` gives it.
-local function read_one(spec, role)
-  local source, why = M.read(spec, { role })
+local function read_one(spec, role, opened)
+  local source, why = M.read(spec, { role }, opened)
   if not source then return nil, why end
   local t, is_npy = source.bare, source.tensors == nil
   if t and (is_npy or source.named or fits(role, t)) then return t, source.bare_name, source end
@@ -163,23 +174,22 @@ local function read_one(spec, role)
 end
 
 --- What comes along with a tensor of a file that is meant: tensors, and their names, by role.
--- @param source FILE[:NAME], or what `read` gave for it
+-- @tparam table source what `read` gave for the file
 -- @tparam table held what is not missing, by role
 -- @tparam[opt] table roles a list: ids, mask and cu_seqlens by default
 function M.along(source, held, roles)
-  if type(source) == "string" then source = M.read(source, {}) end
-  if not source or not source.tensors then return {}, {} end
+  if not source.tensors then return {}, {} end
   return M.by_role(source.tensors, source.path, without(roles or BESIDE, held))
 end
 
 --- Loads one tensor for a role from FILE or FILE:NAME. Without a name a .safetensors file must hold
 -- one that is called as the role may be, or a single tensor whose name tells nothing and whose
--- dtype can be the role's.
--- @return a tensor; or nil and a message
-function M.load_one(spec, role)
-  local t, why = read_one(spec, role)
-  if not t then return nil, why end
-  return t
+-- dtype can be the role's. `opened` as for `read`.
+-- @return a tensor, and what `read` gives for the file; or nil and a message
+function M.load_one(spec, role, opened)
+  local t, name, source = read_one(spec, role, opened)
+  if not t then return nil, name end -- the message
+  return t, source
 end
 
 -- Gathering ---------------------------------------------------------------------------------------
@@ -261,7 +271,7 @@ local function unused_of(self)
   for _, from in pairs(self.from) do taken[place(from.path, from.name)] = true end
   for _, source in ipairs(self.sources) do
     local left = { path = source.path }
-    local names = not seen[source.path] and source.tensors and formats.names_of(source.tensors)
+    local names = not seen[source.path] and source.tensors and names_of(source.tensors)
     for _, name in ipairs(names or {}) do
       if not taken[place(source.path, name)] then left[#left + 1] = name end
     end

@@ -1,9 +1,12 @@
 --- Loading and saving tensors, whatever the format: .npy or .safetensors, told apart by their
 -- first bytes, and by the name's ending where a file is written or too short to tell.
 
+local ffi = require "ffi"
 local foreign = require "samebits.foreign"
 local npy = require "samebits.npy"
+local posix = require "samebits.posix"
 local safetensors = require "samebits.safetensors"
+local source = require "samebits.source"
 local tensor = require "samebits.tensor"
 local misuse = require "samebits.misuse"
 local refusal = require "samebits.refusal"
@@ -14,69 +17,37 @@ local NPY_MAGIC = "\147NUMPY"
 
 local function extension(path) return path:match "%.(%a+)$" end
 
-local function first_bytes(path, n)
-  local file, why = io.open(path, "rb")
-  if not file then return nil, why end
-  local bytes, unreadable = file:read(n)
-  file:close()
-  if not bytes and unreadable then return nil, ("%s: %s"):format(path, unreadable) end
-  return bytes or ""
-end
-
-local function format_of(path)
-  local bytes, why = first_bytes(path, foreign.BYTES)
-  if not bytes then return nil, why end
+local function format_of(from)
+  local n = math.min(from.size, foreign.BYTES)
+  local bytes = ffi.string((from:at(0, n)), n)
   if bytes:sub(1, #NPY_MAGIC) == NPY_MAGIC then return "npy" end
-  local ending = extension(path)
+  local ending = extension(from.path)
   if ending == "npy" or ending == "safetensors" then return ending end
   -- Eight bytes of header length, then the header, a JSON object.
   if bytes:sub(9, 9) == "{" then return "safetensors" end
-  local advice = foreign.advice(bytes, path)
-  return nil, ("%s: neither .npy nor .safetensors%s"):format(path,
-    advice and ", but " .. advice or "")
+  local advice = foreign.advice(bytes, from.path)
+  refusal.raise("neither .npy nor .safetensors%s", advice and ", but " .. advice or "")
 end
 
---- The names in a table of tensors, sorted; and as a list for a message.
-local function names_of(tensors)
-  local names, quoted = {}, {}
-  for name in pairs(tensors) do names[#names + 1] = name end
-  table.sort(names)
-  for i, name in ipairs(names) do quoted[i] = refusal.quote(name) end
-  return names, table.concat(quoted, ", ")
+local function read(from, name)
+  if format_of(from) == "safetensors" then return safetensors.read(from, name) end
+  if name then
+    refusal.raise("a .npy file holds one tensor, without the name %s", refusal.quote(name))
+  end
+  return npy.read(from)
 end
 
-local function load(path, name)
+local function load(path, name, opts)
   if type(path) ~= "string" then raise("load: expected a path, got %s", type(path)) end
-  if path == "" then return nil, "the path is empty" end
+  if type(name) == "table" and opts == nil then name, opts = nil, name end
   if name ~= nil and type(name) ~= "string" then
     raise("load: expected a tensor's name, got %s", type(name))
   end
-  local format, why = format_of(path)
-  if not format then return nil, why end
-  if format == "npy" then
-    if name then
-      return nil, ("%s: a .npy file holds one tensor, without the name %s"):format(path,
-        refusal.quote(name))
-    end
-    return npy.load(path)
-  end
-  if not name then return safetensors.load(path) end
-  local tensors, problem = safetensors.load(path)
-  if not tensors then return nil, problem end
-  -- rawget: what is loaded answers to `metadata`, too.
-  local found = rawget(tensors, name)
-  if found then return found end
-  local names, text = names_of(tensors)
-  return nil, ("%s: no tensor called %s; it holds %s"):format(path, refusal.quote(name),
-    #names > 0 and text or "none")
+  return source.read(path, source.options("load", opts), read, name)
 end
 
---- Whether there is a file of this name that can be opened.
-local function exists(path)
-  local file = io.open(path, "rb")
-  if file then file:close() end
-  return file ~= nil
-end
+--- Whether there is a file of this name.
+local function exists(path) return posix.stat_path(path) ~= nil end
 
 --- The path of FILE or FILE:NAME, and the name if there is one. A path that exists as it stands
 -- wins over a name after a colon.
@@ -85,6 +56,12 @@ local function split_spec(spec)
   local file, after = spec:match "^(.+):([^:]+)$"
   if file and exists(file) then return file, after end
   return spec
+end
+
+--- load, for code inside the library: `opened`, if given, is a list that the file is added to (see
+-- source.lua).
+local function load_named(path, name, opened)
+  return source.read(path, { opened = opened }, read, name)
 end
 
 local function save(path, value, metadata)
@@ -109,8 +86,17 @@ end
 local M = {}
 
 --- Loads a file.
--- @tparam string path
+--
+-- It is mapped, not read: pages come when they are touched, so that a large file opens at once, and
+-- writing to a tensor never changes the file. As long as such tensors are used, no program may
+-- shorten the file, which ends the process with SIGBUS, or write to it, which changes the tensors;
+-- replacing it by renaming, as `save` does, is fine. `copy` does without all this: it reads the
+-- bytes into memory, of one tensor where a name is given, and fails where the file changes
+-- meanwhile.
+-- @tparam string path of a regular file: a FIFO or a device is refused
 -- @tparam[opt] string name of a tensor inside a .safetensors file
+-- @tparam[opt] table opts `copy` (false), whether to read and not to map the file; it may stand in
+-- the place of the name
 -- @return a tensor (.npy, or a name was given) or a table of tensors by name; or nil and a message
 M.load = misuse.guard(load)
 
@@ -118,6 +104,6 @@ M.load = misuse.guard(load)
 -- @return true, or nil and a message
 M.save = misuse.guard(save)
 
-M.exists, M.names_of, M.split_spec = exists, names_of, split_spec
+M.exists, M.load_named, M.split_spec = exists, load_named, split_spec
 
 return M

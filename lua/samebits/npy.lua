@@ -10,8 +10,8 @@ local file = require "samebits.file"
 local header = require "samebits.npy_header"
 local layout = require "samebits.layout"
 local misuse = require "samebits.misuse"
-local mmap = require "samebits.mmap"
 local refusal = require "samebits.refusal"
+local source = require "samebits.source"
 local tensor = require "samebits.tensor"
 
 local M = {}
@@ -19,9 +19,11 @@ local M = {}
 -- numpy itself writes headers of about 128 bytes; ours are read as text, so they are bounded.
 local MAX_HEADER = 2 ^ 20
 
-local function read(map)
-  local p, size = map.ptr, map.size
+--- For code inside the library: the tensor in a source.
+function M.read(from)
+  local size = from.size
   if size < 10 then refusal.raise("%.17g bytes; a .npy file starts with 10 at least", size) end
+  local p = from:at(0, math.min(size, 12))
   if ffi.string(p, 6) ~= header.MAGIC then
     refusal.raise("byte 0: %s is not how a .npy file starts", refusal.quote(ffi.string(p, 6)))
   end
@@ -42,7 +44,7 @@ local function read(map)
     refusal.raise("byte 8: a header of %.17g bytes (at most %d)", length, MAX_HEADER)
   end
 
-  local name, fortran, shape = header.parse(ffi.string(p + start, length), start)
+  local name, fortran, shape = header.parse(ffi.string(from:at(start, length), length), start)
   local ok, message = layout.shape(shape)
   if not ok then refusal.raise("header: %s", message) end
   local first = start + length
@@ -54,19 +56,19 @@ local function read(map)
     refusal.raise("byte %.17g: %.17g bytes behind the array (%s %s)", first + bytes,
                   size - first - bytes, name, layout.text(shape))
   end
-  return tensor.tensor(p + first, {
-    dtype = name, shape = shape, owner = map.owner,
+  local ptr, owner = from:at(first, bytes)
+  return tensor.tensor(ptr, {
+    dtype = name, shape = shape, owner = owner,
     strides = fortran and layout.dense_fortran(shape) or nil,
   })
 end
 
 --- The tensor in a file, or nil and a message. The file is mapped, not read: its pages come when
--- they are touched, and writing to the tensor never changes the file.
-M.load = misuse.guard(function(path)
+-- they are touched, and writing to the tensor never changes the file. With `{ copy = true }` it is
+-- read (see samebits.load).
+M.load = misuse.guard(function(path, opts)
   file.check_path("npy.load", path)
-  local map, message = mmap.map(path)
-  if not map then return nil, message end
-  return refusal.catch(path, read, map)
+  return source.read(path, source.options("npy.load", opts), M.read)
 end)
 
 --- Writes a tensor (version 1.0, last index fastest): true, or nil and a message. The file is

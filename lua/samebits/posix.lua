@@ -1,4 +1,4 @@
---- The system calls behind file.lua, mmap.lua and the prompt, as Linux has them.
+--- The system calls behind file.lua, source.lua and the prompt, as Linux has them.
 
 local ffi = require "ffi"
 
@@ -7,6 +7,7 @@ ffi.cdef [[
 int samebits_libc_open(const char *path, int flags, ...) __asm__("open");
 int samebits_libc_close(int fd) __asm__("close");
 intptr_t samebits_libc_write(int fd, const void *data, size_t size) __asm__("write");
+intptr_t samebits_libc_pread(int fd, void *data, size_t size, int64_t offset) __asm__("pread");
 void *samebits_libc_mmap(void *at, size_t size, int protection, int flags, int fd, int64_t offset)
   __asm__("mmap");
 int samebits_libc_munmap(void *at, size_t size) __asm__("munmap");
@@ -30,18 +31,19 @@ local M = {}
 
 M.EINTR, M.EEXIST, M.EISDIR, M.ENOENT = 4, 17, 21, 2
 
-local O_WRONLY, O_CREAT, O_EXCL, O_APPEND, O_NONBLOCK, O_CLOEXEC =
-  1, 0x40, 0x80, 0x400, 0x800, 0x80000
+local O_WRONLY, O_CREAT, O_EXCL, O_NOCTTY, O_APPEND, O_NONBLOCK, O_CLOEXEC =
+  1, 0x40, 0x80, 0x100, 0x400, 0x800, 0x80000
 local PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_NORESERVE = 1, 2, 2, 0x4000
 local AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
-local STATX_TYPE, STATX_SIZE = 1, 0x200
+local STATX_BASIC_STATS = 0x7ff
 
 --- The system's words for an error, by default the last one's.
 function M.words(errno) return ffi.string(C.samebits_libc_strerror(errno or ffi.errno())) end
 
---- A file descriptor for reading, or nil. O_NONBLOCK keeps a FIFO from waiting for its other end.
+--- A file descriptor for reading, or nil. O_NONBLOCK keeps a FIFO from waiting for its other end,
+-- and O_NOCTTY a terminal from becoming the process's own.
 function M.open(path)
-  local fd = C.samebits_libc_open(path, O_NONBLOCK + O_CLOEXEC)
+  local fd = C.samebits_libc_open(path, O_NONBLOCK + O_NOCTTY + O_CLOEXEC)
   return fd >= 0 and fd or nil
 end
 
@@ -81,20 +83,41 @@ end
 
 function M.close(fd) return C.samebits_libc_close(fd) == 0 end
 
--- struct statx, which is the same on every architecture: the mode at byte 28, the size at byte 40.
+-- struct statx, which is the same on every architecture.
+ffi.cdef [[
+typedef struct samebits_statx {
+  uint32_t mask, block_size; uint64_t attributes; uint32_t links, uid, gid; uint16_t mode, pad;
+  uint64_t inode, size, blocks, attributes_mask;
+  struct { int64_t seconds; uint32_t nanoseconds; int32_t pad; } read, born, changed, written;
+  uint32_t special_major, special_minor, device_major, device_minor; uint64_t spare[14];
+} samebits_statx;
+]]
+
 local KINDS = { [4] = "directory", [8] = "file" }
 local function statx(dir, path, flags)
-  local out = ffi.new("uint64_t[32]")
-  if C.samebits_libc_statx(dir, path, flags, STATX_TYPE + STATX_SIZE, out) ~= 0 then return nil end
-  local mode = ffi.cast("uint16_t *", out)[14]
-  return KINDS[math.floor(mode / 4096)] or "other", tonumber(out[5])
+  local out = ffi.new "samebits_statx"
+  if C.samebits_libc_statx(dir, path, flags, STATX_BASIC_STATS, out) ~= 0 then return nil end
+  return {
+    kind = KINDS[math.floor(out.mode / 4096)] or "other", size = tonumber(out.size),
+    mode = out.mode % 4096, uid = out.uid, gid = out.gid,
+    file = ("%u:%u:%s"):format(out.device_major, out.device_minor, tostring(out.inode)),
+    written = ("%s.%09u"):format(tostring(out.written.seconds), out.written.nanoseconds),
+  }
 end
 
---- What a path names ("file", "directory" or "other") and its size; nil where that fails.
-function M.kind_of_path(path) return statx(AT_FDCWD, path, 0) end
+--- What a path names, links followed: `kind` ("file", "directory" or "other"), `size` in bytes,
+-- `mode` (the lower 12 bits), `uid`, `gid`, `file` (equal for one and the same file only) and
+-- `written` (when its bytes last changed); nil where that fails.
+function M.stat_path(path) return statx(AT_FDCWD, path, 0) end
 
 --- The same of a descriptor.
-function M.kind_of(fd) return statx(fd, "", AT_EMPTY_PATH) end
+function M.stat(fd) return statx(fd, "", AT_EMPTY_PATH) end
+
+--- A path's kind, or nil.
+function M.kind_of_path(path)
+  local found = M.stat_path(path)
+  return found and found.kind
+end
 
 -- The maps that exist: their sizes by their first addresses. What is not in here is not a file's
 -- memory, and neither unmapped nor given back.
@@ -148,6 +171,23 @@ function M.forget(at, size)
   if past <= from then return end
   C.samebits_libc_madvise(ffi.cast("void *", ffi.cast("uintptr_t", from)), past - from,
                           MADV_DONTNEED)
+end
+
+--- Reads up to `size` bytes from byte `first` of a file on: how many there were, less than `size`
+-- only where the file ends; nil where that fails.
+function M.read_at(fd, to, first, size)
+  local p, done = ffi.cast("uint8_t *", to), 0
+  while done < size do
+    local n = tonumber(C.samebits_libc_pread(fd, p + done, math.min(size - done, 2 ^ 26),
+                                             first + done))
+    if n == 0 then return done end
+    if n < 0 then
+      if ffi.errno() ~= M.EINTR then return nil end
+    else
+      done = done + n
+    end
+  end
+  return done
 end
 
 --- Writes `size` bytes; true, or nil. Large ones go in pieces: a single write ends before 2 GiB.

@@ -28,4 +28,19 @@ function M.quote(text)
   return "'" .. printable.text(text) .. "'"
 end
 
+-- So many names of a list are told.
+local TOLD = 20
+
+--- Names from a file as a list for a message, sorted, not too many.
+function M.list(names)
+  if #names == 0 then return "none" end
+  local sorted = {}
+  for i, name in ipairs(names) do sorted[i] = name end
+  table.sort(sorted)
+  local quoted = {}
+  for i = 1, math.min(#sorted, TOLD) do quoted[i] = M.quote(sorted[i]) end
+  local text = table.concat(quoted, ", ")
+  return #sorted > TOLD and ("%s and %d more"):format(text, #sorted - TOLD) or text
+end
+
 return M

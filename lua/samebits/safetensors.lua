@@ -10,8 +10,8 @@ local ffi = require "ffi"
 local file = require "samebits.file"
 local header = require "samebits.safetensors_header"
 local misuse = require "samebits.misuse"
-local mmap = require "samebits.mmap"
 local refusal = require "samebits.refusal"
+local source = require "samebits.source"
 local tensor = require "samebits.tensor"
 local tensor_text = require "samebits.tensor_text"
 local utf8 = require "samebits.utf8"
@@ -54,43 +54,61 @@ function M.is_loaded(value)
   return type(metatable) == "table" and rawget(metatable, LOADED) == true
 end
 
-local function read(map, json)
-  local p, size = map.ptr, map.size
+-- An entry's tensor, of the data that begins at byte `start`.
+local function tensor_of(from, start, entry)
+  local ptr, owner = from:at(start + entry.first, entry.last - entry.first)
+  return tensor.tensor(ptr, { dtype = entry.dtype, shape = entry.shape, owner = owner })
+end
+
+-- Where the data starts, what is in it, in order, and the metadata.
+local function contents(from)
+  local size = from.size
   if size < 8 then refusal.raise("%.17g bytes; a safetensors file starts with 8 at least", size) end
+  local p = from:at(0, 8)
   -- A sum of doubles: exact where it matters, and no length can wrap around.
   local length = 0
   for i = 7, 0, -1 do length = length * 256 + p[i] end
   if length > MAX_HEADER then
     refusal.raise("byte 0: a header of %.17g bytes (at most %d)", length, MAX_HEADER)
   end
-  if 8 + length > size then
+  local start = 8 + length
+  if start > size then
     refusal.raise("byte 0: a header of %.17g bytes in a file of %.17g", length, size)
   end
+  local json, message = load_json()
+  if not json then refusal.raise("%s", message) end
+  local text = ffi.string((from:at(8, length)), length)
+  local list, metadata = header.parse(text, 8, size - start, json)
+  return start, list, metadata
+end
 
-  local start = 8 + length
-  local list, metadata = header.parse(ffi.string(p + 8, length), 8, size - start, json)
-  local out = new_table(metadata)
-  for _, entry in ipairs(list) do
-    rawset(out, entry.name, tensor.tensor(p + (start + entry.first), {
-      dtype = entry.dtype, shape = entry.shape, owner = map.owner,
-    }))
+--- For code inside the library: what load gives of a source; of `only`, one tensor.
+function M.read(from, only)
+  local start, list, metadata = contents(from)
+  if only == nil then
+    local out = new_table(metadata)
+    for _, entry in ipairs(list) do rawset(out, entry.name, tensor_of(from, start, entry)) end
+    return out, metadata
   end
-  return out, metadata
+  local names = {}
+  for i, entry in ipairs(list) do
+    if entry.name == only then
+      return tensor_of(from, start, entry)
+    end
+    names[i] = entry.name
+  end
+  refusal.raise("no tensor called %s; it holds %s", refusal.quote(only), refusal.list(names))
 end
 
 --- The tensors in a file, by name, and its metadata (strings by strings; empty if there is none);
 -- or nil and a message.
 --
 -- `data.metadata` is the metadata, too, unless a tensor has that name. The file is mapped, not
--- read: pages come when they are touched, and writing to a tensor never changes the file.
-M.load = misuse.guard(function(path)
+-- read: pages come when they are touched, and writing to a tensor never changes the file. With
+-- `{ copy = true }` it is read (see samebits.load).
+M.load = misuse.guard(function(path, opts)
   file.check_path("safetensors.load", path)
-  local json, message = load_json()
-  if not json then return nil, message end
-  local map
-  map, message = mmap.map(path)
-  if not map then return nil, message end
-  return refusal.catch(path, read, map, json)
+  return source.read(path, source.options("safetensors.load", opts), M.read)
 end)
 
 local function check_text(what, text)

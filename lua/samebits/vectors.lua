@@ -7,6 +7,7 @@
 local ffi = require "ffi"
 local bit = require "bit"
 local lib = require "samebits.lib"
+local posix = require "samebits.posix"
 local tensor = require "samebits.tensor"
 
 local M = {}
@@ -326,6 +327,8 @@ local BLOCKS = { rows = true, generated = true, batches = true, shards = true, m
 -- numbers where the file has them.
 -- @treturn table a list of { name, path, line, ... }, or nil and a message
 function M.read(path)
+  local what = posix.kind_of_path(path)
+  if what and what ~= "file" then return nil, ("%s: not a regular file"):format(path) end
   local file, why = io.open(path, "rb")
   if not file then return nil, why end
 

@@ -2,6 +2,7 @@
 -- and one line that starts with the path. Raises an error where it does not. Shared by reader.c and
 -- the spec that replays the corpus.
 
+local bits = require "samebits.bits"
 local npy = require "samebits.npy"
 local safetensors = require "samebits.safetensors"
 local tensor = require "samebits.tensor"
@@ -17,22 +18,38 @@ local function use(t)
   assert(#tostring(t) > 0)
 end
 
+-- Read and not mapped it is the same: a result, or the same message.
+local function check_copy(load, path, first, message)
+  local copy, why = load(path, { copy = true })
+  assert((copy == nil) == (first == nil), "copied and mapped differ")
+  assert(copy ~= nil or why == message, why)
+  return copy
+end
+
+local function check_same(a, b)
+  assert(a.dtype == b.dtype and bits.same_bits(a, b), "copied and mapped differ")
+end
+
 function M.npy(path, size)
   local t, message = npy.load(path)
+  local copy = check_copy(npy.load, path, t, message)
   if not t then return nil, message end
   assert(bytes_of(t) <= size, "an array larger than its file")
   use(t)
+  check_same(t, copy)
   return t
 end
 
 function M.safetensors(path, size)
   local data, metadata = safetensors.load(path)
+  local copy = check_copy(safetensors.load, path, data, metadata)
   if not data then return nil, metadata end
   local total = 8
   for name, t in pairs(data) do
     assert(type(name) == "string")
     total = total + bytes_of(t)
     use(t)
+    check_same(t, rawget(copy, name))
   end
   assert(total <= size, "tensors larger than their file")
   assert(#tostring(data) > 0)

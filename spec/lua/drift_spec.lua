@@ -6,6 +6,7 @@ local backends = require "spec.support.backends"
 local dlpack = require "samebits.dlpack"
 local drift_files = require "spec.support.drift_files"
 local plant = require "spec.support.plant"
+local temporary = require "spec.support.temporary"
 
 local B, T, V = 3, 8, 200
 local SHAPE = { B, T }
@@ -452,6 +453,45 @@ describe("drift, where tensors are:", function()
   it("in the hands of another library", function()
     assert.equal(drift(given, cool):json(), drift(given, dlpack.export(cool)):json())
   end)
+end)
+
+describe("drift, files that change meanwhile:", function()
+  local files
+  setup(function() files = temporary.folder() end)
+  teardown(function() files:remove() end)
+
+  -- What drift says where `change(path)` happens when it is under way.
+  local function told(what, change)
+    local names = {}
+    for i, values in ipairs { truth, another_op(truth) } do
+      names[i] = files:path(("%d.npy"):format(i))
+      assert(samebits.save(names[i], values))
+    end
+    local report, why = samebits.drift(names[1], names[2], { progress = function(_, _, phase)
+      if phase == what and change then
+        change(names[2])
+        change = nil
+      end
+    end })
+    assert.is_nil(change)
+    assert.is_nil(report)
+    return why
+  end
+
+  for _, phase in ipairs { "comparing", "explaining" } do
+    it("is told with the file's name, " .. phase, function()
+      assert.matches("2.npy: changed while it was in use: 225 bytes were 224", told(phase,
+        function(path) os.execute(("echo >>'%s'"):format(path)) end))
+      assert.matches("2.npy: changed while it was in use: 0 bytes were 224", told(phase,
+        function(path) os.execute((": >'%s'"):format(path)) end))
+      assert.matches("2.npy: changed while it was in use: it was written to", told(phase,
+        function(path) os.execute(("touch -d 2001-01-01 '%s'"):format(path)) end))
+      assert.matches("2.npy: changed while it was in use: another file has taken its place",
+        told(phase, function(path) assert(samebits.save(path, truth)) end))
+      assert.matches("2.npy: changed while it was in use: No such file",
+                     told(phase, function(path) os.remove(path) end))
+    end)
+  end
 end)
 
 describe("drift, misuse:", function()

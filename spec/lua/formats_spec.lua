@@ -1,6 +1,8 @@
 -- samebits.load and samebits.save: which format a path means, and the rest of the module's surface.
 
 local samebits = require "samebits"
+local posix = require "samebits.posix"
+local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"
 
 local files
@@ -9,6 +11,12 @@ setup(function() files = temporary.folder() end)
 teardown(function() files:remove() end)
 
 local function path(name) return files:path(name) end
+
+local function write(name, bytes)
+  local file = assert(io.open(path(name), "wb"))
+  assert(file:write(bytes))
+  file:close()
+end
 
 local function move(from, to) assert(os.rename(path(from), path(to))) end
 
@@ -82,7 +90,89 @@ describe("load and save", function()
     assert.matches("No such file", message)
   end)
 
+  it("find the one tensor that is named among others", function()
+    assert(samebits.save(path "t.safetensors", { a = t, b = t:view(4) }))
+    assert(samebits.same_bits(t:view(4), samebits.load(path "t.safetensors", "b")))
+    local many = {}
+    for i = 1, 30 do many[("n%02d"):format(i)] = t end
+    assert(samebits.save(path "many.safetensors", many))
+    local _, why = samebits.load(path "many.safetensors", "b")
+    assert.matches("no tensor called 'b'; it holds 'n01', 'n02', .*, 'n20' and 10 more$", why)
+  end)
+
+  it("copy a file, which may then be written to, shortened or removed", function()
+    for order = 1, 2 do
+      local held = order == 1 and t or t:transpose()
+      assert(samebits.save(path "t.npy", held))
+      assert(samebits.save(path "t.safetensors", { a = held, b = samebits.zeros { 3 } }))
+      local copies = {
+        assert(samebits.load(path "t.npy", { copy = true })),
+        assert(samebits.load(path "t.safetensors", { copy = true })).a,
+        assert(samebits.load(path "t.safetensors", "a", { copy = true })),
+      }
+      for _, name in ipairs { "t.npy", "t.safetensors" } do
+        -- In place.
+        local file = assert(io.open(path(name), "r+b"))
+        file:write(("\255"):rep(1000))
+        file:close()
+        assert.equal(0, os.execute((": >'%s'"):format(path(name))))
+      end
+      for _, copy in ipairs(copies) do assert(samebits.same_bits(held, copy)) end
+    end
+  end)
+
+  it("say so where a file changes while it is copied", function()
+    local read_at = posix.read_at
+    finally(function() posix.read_at = read_at end)
+    local function changed(how)
+      assert(samebits.save(path "t.npy", t))
+      posix.read_at = function(...)
+        if how then os.execute(how:format(path "t.npy")) end
+        how = nil
+        return read_at(...)
+      end
+      local loaded, why = samebits.load(path "t.npy", { copy = true })
+      assert.is_nil(loaded)
+      return why
+    end
+    assert.matches("t.npy: changed while it was read: 100 bytes were 144",
+                   changed "truncate -s 100 '%s'")
+    assert.matches("t.npy: changed while it was read: 145 bytes were 144", changed "echo >>'%s'")
+    assert.matches("t.npy: changed while it was read: it was written to",
+                   changed "touch -d 2001-01-01 '%s'")
+  end)
+
+  it("refuse what is no regular file, without waiting for it", function()
+    os.execute(("mkfifo '%s'"):format(path "fifo"))
+    -- In programs of their own: what waits would wait forever.
+    for _, call in ipairs {
+      "samebits.load(arg[1])", "samebits.load(arg[1], { copy = true })",
+      "samebits.drift(arg[1], { -1 })", "samebits.drift(arg[1] .. ':a', { -1 })",
+      "require('samebits.npy').load(arg[1])", "require('samebits.safetensors').load(arg[1])",
+      "require('samebits.fields').load_one(arg[1] .. ':a', 'ids')",
+      "require('samebits.vectors').read(arg[1])",
+    } do
+      write("call.lua", [[package.path = "lua/?.lua;" .. package.path
+        local samebits = require "samebits"
+        print(]] .. call .. ")")
+      local script = path "call.lua"
+      for _, name in ipairs { path "fifo", "/dev/zero", "/dev/tty" } do
+        local text, status = shell.run(("timeout 20 luajit '%s' '%s'"):format(script, name))
+        assert.equal(0, status, text)
+        -- There may be no terminal to open.
+        assert.is_truthy(text:find "^nil\t.*: not a regular file\n$" or
+                         name == "/dev/tty" and text:find "^nil\t/dev/tty", text)
+      end
+    end
+  end)
+
   it("refuse misuse", function()
+    assert.matches("load: unknown option 'copi'",
+                   refusal(function() local _ = samebits.load(path "x", { copi = true }) end))
+    assert.matches("load: copy: expected a boolean, got number",
+                   refusal(function() local _ = samebits.load(path "x", "a", { copy = 1 }) end))
+    assert.matches("load: options are string, not a table",
+                   refusal(function() local _ = samebits.load(path "x", "a", "copy") end))
     assert.matches("load: expected a path, got nil",
                    refusal(function() local _ = samebits.load() end))
     assert.matches("load: expected a tensor's name, got number",

@@ -422,7 +422,7 @@ end)
 describe("help:", function()
   it("of the library's functions comes from their sources", function()
     assert.matches("^open%(backend, opts%)\n\nOpens a backend%.", manual.of(samebits.open, "open"))
-    assert.matches("^load%(path, name%)\n\nLoads a file%.", manual.of(samebits.load, "load"))
+    assert.matches("^load%(path, name, opts%)\n\nLoads a file%.", manual.of(samebits.load, "load"))
     local t = samebits.zeros { 1 }
     assert.matches("The view of the indices", manual.of(t.slice, "t.slice"))
     assert.is_nil(manual.of(print))

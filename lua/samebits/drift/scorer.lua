@@ -8,6 +8,7 @@ local convert = require "samebits.convert"
 local layout = require "samebits.layout"
 local misuse = require "samebits.misuse"
 local posix = require "samebits.posix"
+local source = require "samebits.source"
 local tensor = require "samebits.tensor"
 
 local M = {}
@@ -140,6 +141,13 @@ function Scorer:forget(side, first, n)
     local low, high = layout.extent(t.shape, t.strides)
     posix.forget(t.ptr + low * t.itemsize, (high + 1 - low) * t.itemsize)
   end
+end
+
+--- Fails, as M.catch tells, where a file is not what it was when it was opened: what was read of it
+-- before and what would be now do not belong together.
+function M.check_files(opened)
+  local why = source.changed(opened)
+  if why then checked(nil, why) end
 end
 
 --- Raises unless the ids of active rows are ids of the side's logits.

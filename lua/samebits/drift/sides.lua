@@ -31,13 +31,11 @@ local INTEGERS = { int8 = true, uint8 = true, int16 = true, int32 = true, int64 
 local Failure = {}
 local function unusable(message) error(setmetatable({ message = message }, Failure), 0) end
 
--- The tensor of a file. `mapped` collects the owners of the memory of what files hold: pages of
--- these may be given back, and of nothing else, such as a copy that was made on the way.
-local function load_field(role, spec, mapped)
-  local loaded, why = fields_of.load_one(spec, role)
-  if not loaded then unusable(why) end
-  mapped[loaded.owner] = true
-  return loaded
+-- The tensor of a file, which is added to the list `opened`; and the file as `fields` read it.
+local function load_field(role, spec, opened)
+  local loaded, from = fields_of.load_one(spec, role, opened)
+  if not loaded then unusable(from) end
+  return loaded, from
 end
 
 local function is_pointer(value) return type(value) == "cdata" or type(value) == "userdata" end
@@ -49,10 +47,10 @@ local function in_memory(label, role, t)
   return copy
 end
 
--- A tensor from what a field may be given as; numbers pass.
-local function as_tensor(label, role, value, mapped)
+-- A tensor from what a field may be given as, and the file that it is from, if it is from one.
+local function as_tensor(label, role, value, opened)
   if tensor.is_tensor(value) then return in_memory(label, role, value) end
-  if type(value) == "string" then return load_field(role, value, mapped) end
+  if type(value) == "string" then return load_field(role, value, opened) end
   if is_pointer(value) then
     return in_memory(label, role, require("samebits.dlpack").import(value))
   end
@@ -68,13 +66,10 @@ end
 
 -- A file as a side: its fields; the tensor that is meant where no name tells what it is; and all
 -- tensors of a .safetensors file by name.
-local function from_path(spec, mapped)
-  local source, why = fields_of.read(spec, ROLES)
+local function from_path(spec, opened)
+  local source, why = fields_of.read(spec, ROLES, opened)
   if not source then unusable(why) end
-  for _, field in pairs(source.fields) do mapped[field.owner] = true end
-  if source.bare then
-    mapped[source.bare.owner] = true
-  elseif not source.fields.logprobs and not source.fields.logits then
+  if not source.bare and not source.fields.logprobs and not source.fields.logits then
     unusable(("%s: say which is meant, as %s:NAME"):format(fields_of.lacking(source.path,
       "neither logprobs nor logits", source.tensors), source.path))
   end
@@ -87,13 +82,13 @@ local function is_list(value)
 end
 
 -- One side as given: its fields; one tensor whose role is not known yet; all of its file's tensors.
-local function given(label, value, extra, mapped)
+local function given(label, value, extra, opened)
   local fields, bare, held
   if type(value) == "string" then
-    value, bare, held = from_path(value, mapped)
+    value, bare, held = from_path(value, opened)
     if bare then value, fields = bare, value end
   elseif is_list(value) or is_pointer(value) then
-    value = as_tensor(label, "logprobs", value, mapped)
+    value = as_tensor(label, "logprobs", value, opened)
   end
   if tensor.is_tensor(value) then
     fields, bare = fields or {}, in_memory(label, "values", value)
@@ -182,7 +177,7 @@ local function per_row(label, role, t, shape, kinds, wanted)
 end
 
 -- A temperature for each row, where it is not one for all.
-local function temperature_of(label, value, layout, mapped)
+local function temperature_of(label, value, layout, opened)
   if value == nil then return 1 end
   if type(value) == "number" then
     if not (value >= 2 ^ -10 and value <= 2 ^ 10) then
@@ -190,12 +185,12 @@ local function temperature_of(label, value, layout, mapped)
     end
     return value
   end
-  local t = as_tensor(label, "temperature", value, mapped)
+  local t = as_tensor(label, "temperature", value, opened)
   if not FLOATS[t.dtype] then
     raise("%s: temperature: dtype %s, expected float32", label, t.dtype)
   end
   if t:numel() == 1 then
-    return temperature_of(label, t:reshape(1):get(0), layout, mapped)
+    return temperature_of(label, t:reshape(1):get(0), layout, opened)
   end
   local made = tensor.zeros({ layout.rows }, "float32")
   local to = ffi.cast("float *", made.ptr)
@@ -327,8 +322,17 @@ local function vocab_of(label, value, held)
   return value
 end
 
+-- Whether a tensor's elements are pages of a file: then they may be given back. Those of a copy,
+-- made on the way, must not.
+local function is_mapped(opened, t)
+  for _, source in ipairs(opened) do
+    if source:holds(t) then return true end
+  end
+  return false
+end
+
 -- What of a side is per token, checked against the layout. others: of the other side.
-local function finish(side, fields, others, layout, mapped)
+local function finish(side, fields, others, layout, opened)
   local label = side.label
   side.mapped = {}
   if fields.logprobs then
@@ -352,7 +356,7 @@ local function finish(side, fields, others, layout, mapped)
     mask_values.check(label .. ": mask", fields.mask, fields.ids)
   end
   if side.logits and not side.ids then raise("%s: logits are given, but no ids", label) end
-  side.temperature = temperature_of(label, fields.temperature, layout, mapped)
+  side.temperature = temperature_of(label, fields.temperature, layout, opened)
   local logits = fields.logits or others.logits
   if fields.kept and logits then
     side.kept, side.kept_is_words = kept_of(label, fields.kept, layout, logits.shape[logits.ndim])
@@ -363,12 +367,12 @@ local function finish(side, fields, others, layout, mapped)
   side.name = fields.name
   side.shape = layout.shape
   for _, role in ipairs { "logprobs", "logits", "ids", "mask", "kept" } do
-    if side[role] and mapped[side[role].owner] then side.mapped[role] = true end
+    side.mapped[role] = side[role] and is_mapped(opened, side[role]) or nil
   end
 end
 
 local function read(a, b, meta)
-  local mapped = {}
+  local opened = {}
   local sides = {}
   for i = 1, 2 do
     local label, value = "A", a
@@ -377,7 +381,7 @@ local function read(a, b, meta)
     if extra ~= nil and type(extra) ~= "table" then
       raise("%s: expected a table, got %s", label:lower(), type(extra))
     end
-    local fields, bare, held = given(label, value, extra, mapped)
+    local fields, bare, held = given(label, value, extra, opened)
     local from_file = type(value) == "string" or safetensors.is_loaded(value)
     for _, key in ipairs(SHARED) do
       -- What is said of both sides wins over what a file holds, not over what is said of one.
@@ -385,17 +389,14 @@ local function read(a, b, meta)
       local said = not is_held and fields[key] or extra and extra[key]
       if said == nil and meta[key] ~= nil then fields[key] = meta[key] end
     end
-    local specs = {} -- files that are named for one role
+    local named = {} -- the files that are named for one role
     for _, role in ipairs(ROLES) do
-      if type(fields[role]) == "string" then specs[#specs + 1] = fields[role] end
       if fields[role] ~= nil and not (role == "temperature" and type(fields[role]) == "number") then
-        fields[role] = as_tensor(label, role, fields[role], mapped)
+        fields[role], named[#named + 1] = as_tensor(label, role, fields[role], opened)
       end
     end
-    for _, spec in ipairs(specs) do
-      for role, t in pairs(fields_of.along(spec, fields)) do
-        fields[role], mapped[t.owner] = t, true
-      end
+    for _, source in ipairs(named) do
+      for role, t in pairs(fields_of.along(source, fields)) do fields[role] = t end
     end
     if bare then place_bare(fields, bare, fields.ids, fields.cu_seqlens) end
     if not fields.logprobs and not fields.logits then
@@ -419,16 +420,16 @@ local function read(a, b, meta)
           shape_text(shape_a), shape_text(shape_b))
   end
   local layout = layout_of(shape_a, sides[1].fields.cu_seqlens)
-  for i = 1, 2 do finish(sides[i], sides[i].fields, sides[3 - i].fields, layout, mapped) end
+  for i = 1, 2 do finish(sides[i], sides[i].fields, sides[3 - i].fields, layout, opened) end
   for i = 1, 2 do sides[i].fields = nil end
-  return sides[1], sides[2], layout
+  return sides[1], sides[2], layout, opened
 end
 
---- Both sides and the layout of their tokens; or nil and a message where a file cannot be used.
--- What does not fit together raises misuse.
+--- Both sides, the layout of their tokens, and the files that were opened (see source.lua); or nil
+-- and a message where a file cannot be used. What does not fit together raises misuse.
 function M.read(a, b, meta)
-  local ok, first, second, layout = pcall(read, a, b, meta)
-  if ok then return first, second, layout end
+  local ok, first, second, layout, opened = pcall(read, a, b, meta)
+  if ok then return first, second, layout, opened end
   if getmetatable(first) == Failure then return nil, first.message end
   error(first, 0)
 end

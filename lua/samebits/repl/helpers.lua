@@ -47,8 +47,10 @@ local TEXTS = {
   { "load", 'load "dump.safetensors"', "tensors of a .npy or .safetensors file", [[
 load(path)         a tensor (.npy), or a table of tensors by name (.safetensors)
 load(path, name)   one tensor of a .safetensors file
+load(path, { copy = true })   the same, read at once
 
-Files are mapped, not read: large ones open at once. Tab completes paths inside quotes.
+Files are mapped, not read: large ones open at once. One that another program writes to or shortens
+meanwhile is better copied. Tab completes paths inside quotes.
 
   > d = load "dump.safetensors"
   > d.logits:slice(0, 0, 2)]] },
@@ -155,7 +157,9 @@ end
 function M.make(get)
   local helpers = {}
 
-  function helpers.load(path, name) return must(calm(formats.load, path, name)) end
+  function helpers.load(path, name, opts)
+    return must(calm(formats.load, path, name, opts))
+  end
 
   function helpers.logprob(batch, opts) return must(calm(context.logprob, batch, opts)) end
 
