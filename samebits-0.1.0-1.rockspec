@@ -10,7 +10,7 @@ description = {
   summary = "Token logprobs from logits, the same bits every time",
   detailed = "A C library with a LuaJIT front end. The bits of a logprob depend on its row's " ..
              "logits, its id and its temperature; not on batch, layout, threads, instruction " ..
-             "set or GPU. Files in .safetensors want dkjson, the command line argparse as well.",
+             "set or GPU. Saving .safetensors wants dkjson, the command line argparse as well.",
   license = "MIT",
 }
 dependencies = { "lua == 5.1" } -- LuaJIT, which LuaRocks takes for a Lua 5.1

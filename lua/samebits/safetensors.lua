@@ -4,9 +4,8 @@
 -- Dtypes: F32, F16, BF16, F64, I8, U8, I16, I32, I64, BOOL; a file with another one is refused as
 -- a whole, by the tensor's name. Tensors may start at any byte.
 --
--- JSON goes through dkjson (Debian: lua-dkjson).
+-- Writing goes through dkjson (Debian: lua-dkjson).
 
-local ffi = require "ffi"
 local file = require "samebits.file"
 local header = require "samebits.safetensors_header"
 local misuse = require "samebits.misuse"
@@ -20,12 +19,6 @@ local M = {}
 
 -- The format's bound on the header.
 local MAX_HEADER = 100000000
-
-local function load_json()
-  local ok, json = pcall(require, "dkjson")
-  if ok then return json end
-  return nil, "safetensors files need the Lua module dkjson (Debian: lua-dkjson)"
-end
 
 -- The key that marks what load gives, in its metatable.
 local LOADED = {}
@@ -75,10 +68,7 @@ local function contents(from)
   if start > size then
     refusal.raise("byte 0: a header of %.17g bytes in a file of %.17g", length, size)
   end
-  local json, message = load_json()
-  if not json then refusal.raise("%s", message) end
-  local text = ffi.string((from:at(8, length)), length)
-  local list, metadata = header.parse(text, 8, size - start, json)
+  local list, metadata = header.parse((from:at(8, length)), length, 8, size - start)
   return start, list, metadata
 end
 
@@ -110,6 +100,12 @@ M.load = misuse.guard(function(path, opts)
   file.check_path("safetensors.load", path)
   return source.read(path, source.options("safetensors.load", opts), M.read)
 end)
+
+local function load_json()
+  local ok, json = pcall(require, "dkjson")
+  if ok then return json end
+  return nil, "saving .safetensors files needs the Lua module dkjson (Debian: lua-dkjson)"
+end
 
 local function check_text(what, text)
   if type(text) ~= "string" then

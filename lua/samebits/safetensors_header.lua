@@ -2,8 +2,9 @@
 --
 --     {"__metadata__": {"k": "v"}, "x": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
 
+local ffi = require "ffi"
 local dtype = require "samebits.dtype"
-local json_check = require "samebits.json_check"
+local json_read = require "samebits.json_read"
 local layout = require "samebits.layout"
 local refusal = require "samebits.refusal"
 
@@ -19,24 +20,23 @@ local CODES = {}
 for code, name in pairs(DTYPES) do CODES[name] = code end
 local SUPPORTED = "F32, F16, BF16, F64, I8, U8, I16, I32, I64, BOOL"
 
--- The header, a tensor's object, its lists.
-local DEPTH = 3
+-- The header, a tensor's object, its lists. A tensor has four keys, its name among them: 2^18
+-- tensors, in half a gigabyte of tables; a hundred times what large models have in a file.
+local LIMITS = { depth = 3, keys = 2 ^ 20, elements = layout.MAX_DIMS }
 
-local LIST, OBJECT = {}, {}  -- metatables that tell decoded lists from objects
+local is_object, is_list = json_read.is_object, json_read.is_list
 
-local function is(value, what) return type(value) == "table" and getmetatable(value) == what end
-
-local function metadata_of(entries)
-  local metadata = entries[M.METADATA]
-  entries[M.METADATA] = nil
-  if metadata == nil then return {} end
-  if not is(metadata, OBJECT) then refusal.raise("header: %s is not an object", M.METADATA) end
-  for key, value in pairs(metadata) do
-    if type(value) ~= "string" then
+local function metadata_of(header)
+  local given, metadata = header[M.METADATA], {}
+  if given == nil then return metadata end
+  if not is_object(given) then refusal.raise("header: %s is not an object", M.METADATA) end
+  for _, key in ipairs(given) do
+    if type(given[key]) ~= "string" then
       refusal.raise("header: %s: the value of %s is not a string", M.METADATA, refusal.quote(key))
     end
+    metadata[key] = given[key]
   end
-  return setmetatable(metadata, nil)
+  return metadata
 end
 
 -- One tensor's entry: its dtype, shape, and where in the data it begins and ends.
@@ -44,8 +44,8 @@ local function entry_of(name, entry, data_size)
   local function fail(format, ...)
     refusal.raise("tensor %s: " .. format, refusal.quote(name), ...)
   end
-  if not is(entry, OBJECT) then fail("its entry is not an object") end
-  for key in pairs(entry) do
+  if not is_object(entry) then fail("its entry is not an object") end
+  for _, key in ipairs(entry) do
     if key ~= "dtype" and key ~= "shape" and key ~= "data_offsets" then
       fail("unknown key %s", refusal.quote(key))
     end
@@ -59,7 +59,7 @@ local function entry_of(name, entry, data_size)
   end
 
   if sizes == nil then fail("no shape") end
-  if not is(sizes, LIST) then fail("shape is not a list") end
+  if not is_list(sizes) then fail("shape is not a list") end
   for _, size in ipairs(sizes) do
     if type(size) ~= "number" then fail("shape is not a list of integers") end
   end
@@ -67,7 +67,7 @@ local function entry_of(name, entry, data_size)
   if not shape then fail("%s", message) end
 
   if offsets == nil then fail("no data_offsets") end
-  if not is(offsets, LIST) or #offsets ~= 2 or type(offsets[1]) ~= "number" or
+  if not is_list(offsets) or #offsets ~= 2 or type(offsets[1]) ~= "number" or
      type(offsets[2]) ~= "number" then
     fail("data_offsets are not two integers")
   end
@@ -84,46 +84,64 @@ local function entry_of(name, entry, data_size)
   return { name = name, dtype = DTYPES[code], shape = shape, first = first, last = last }
 end
 
---- Parses a header that starts at byte `base` and is followed by `data_size` bytes of data. Gives a
--- list of entries (name, dtype, shape, first, last: bytes of the data), in the order of their data,
--- and the metadata; refuses what breaks a rule of the format. `json` is the dkjson module.
-function M.parse(text, base, data_size, json)
-  if text:sub(1, 1) ~= "{" then
-    refusal.raise("byte %d: header: expected {, found %s", base,
-                  text == "" and "nothing" or refusal.quote(text:sub(1, 1)))
-  end
-  json_check.check(text, base, DEPTH, function(s) return (json.decode(s)) end)
-  local decoded, _, problem = json.decode(text, 1, nil, OBJECT, LIST)
-  if not is(decoded, OBJECT) then refusal.raise("header: %s", tostring(problem)) end
+local function overlap(a, b)
+  refusal.raise("tensors %s and %s overlap: one ends at byte %.17g of the data, the other " ..
+                "begins at %.17g", refusal.quote(a.name), refusal.quote(b.name), a.last, b.first)
+end
 
-  local metadata = metadata_of(decoded)
-  local names = {}
-  for name in pairs(decoded) do names[#names + 1] = name end
-  table.sort(names)
-  local list = {}
-  for i, name in ipairs(names) do list[i] = entry_of(name, decoded[name], data_size) end
-  table.sort(list, function(a, b)
-    if a.first ~= b.first then return a.first < b.first end
-    if a.last ~= b.last then return a.last < b.last end
-    return a.name < b.name
-  end)
-
-  -- One after the other, from the first byte of the data to its last.
-  local done, before = 0, nil
-  for _, entry in ipairs(list) do
-    if entry.first < done then
-      refusal.raise("tensors %s and %s overlap: one ends at byte %.17g of the data, the other " ..
-                    "begins at %.17g", refusal.quote(before), refusal.quote(entry.name), done,
-                    entry.first)
-    elseif entry.first > done then
-      refusal.raise("bytes %.17g to %.17g of the data belong to no tensor", done, entry.first)
+-- The entries one after the other, from the first byte of the data to its last; refused where they
+-- overlap or leave bytes out. By their first bytes, not sorted: sorting can be made to take long.
+local function in_order(entries, data_size)
+  local empty, full = {}, {}  -- by first byte: lists, and the one that is not empty
+  for _, entry in ipairs(entries) do
+    local first = entry.first
+    if entry.last > first then
+      if full[first] then overlap(full[first], entry) end
+      full[first] = entry
+    else
+      empty[first] = empty[first] or {}
+      table.insert(empty[first], entry)
     end
-    done, before = entry.last, entry.name
   end
-  if done < data_size then
-    refusal.raise("bytes %.17g to %.17g of the data belong to no tensor", done, data_size)
+
+  local list, done = {}, 0
+  while true do
+    for _, entry in ipairs(empty[done] or {}) do list[#list + 1] = entry end
+    local entry = full[done]
+    if not entry then break end
+    list[#list + 1], done = entry, entry.last
   end
-  return list, metadata
+  if #list == #entries and done == data_size then return list end
+
+  -- The first one that was not reached says what is wrong.
+  local reached, left = {}, nil
+  for _, entry in ipairs(list) do reached[entry] = true end
+  for _, entry in ipairs(entries) do
+    if not reached[entry] and (not left or entry.first < left.first) then left = entry end
+  end
+  for _, entry in ipairs(left and list or {}) do
+    if entry.first <= left.first and left.first < entry.last then overlap(entry, left) end
+  end
+  refusal.raise("bytes %.17g to %.17g of the data belong to no tensor", done,
+                left and left.first or data_size)
+end
+
+--- Parses the header: `size` bytes at `p`, from byte `base` of the file on, followed by `data_size`
+-- bytes of data. Gives a list of entries (name, dtype, shape, first, last: bytes of the data), in
+-- the order of their data, and the metadata; refuses what breaks a rule of the format.
+function M.parse(p, size, base, data_size)
+  if size == 0 or p[0] ~= 0x7b then
+    refusal.raise("byte %d: header: expected {, found %s", base,
+                  size == 0 and "nothing" or refusal.quote(ffi.string(p, 1)))
+  end
+  local header = json_read.read(p, size, base, LIMITS)
+  local metadata, entries = metadata_of(header), {}
+  for _, name in ipairs(header) do
+    if name ~= M.METADATA then
+      entries[#entries + 1] = entry_of(name, header[name], data_size)
+    end
+  end
+  return in_order(entries, data_size), metadata
 end
 
 --- The JSON text for a list of entries and metadata: the entries by name, padded with spaces to a

@@ -1,31 +1,40 @@
 --- Whether bytes are UTF-8.
 
+local ffi = require "ffi"
+
 local M = {}
 
--- What may follow an ASCII-less position: no overlong forms, no surrogates, nothing past U+10FFFF.
-local FORMS = {
-  "^[\194-\223][\128-\191]",
-  "^[\225-\236\238\239][\128-\191][\128-\191]",
-  "^\224[\160-\191][\128-\191]",
-  "^\237[\128-\159][\128-\191]",
-  "^[\241-\243][\128-\191][\128-\191][\128-\191]",
-  "^\240[\144-\191][\128-\191][\128-\191]",
-  "^\244[\128-\143][\128-\191][\128-\191]",
-}
+local bytes_p = ffi.typeof("const uint8_t *")
+
+-- The length of the character at p[0], of which n >= 1 bytes are there; 0 where there is none: no
+-- overlong forms, no surrogates, nothing past U+10FFFF.
+local function length(p, n)
+  local lead = p[0]
+  if lead < 0x80 then return 1 end
+  if lead < 0xc2 or lead > 0xf4 then return 0 end
+  local size = lead < 0xe0 and 2 or lead < 0xf0 and 3 or 4
+  if n < size then return 0 end
+  local low, high = 0x80, 0xbf  -- what the second byte may be
+  if lead == 0xe0 then low = 0xa0
+  elseif lead == 0xed then high = 0x9f
+  elseif lead == 0xf0 then low = 0x90
+  elseif lead == 0xf4 then high = 0x8f end
+  if p[1] < low or p[1] > high then return 0 end
+  for i = 2, size - 1 do
+    if p[i] < 0x80 or p[i] > 0xbf then return 0 end
+  end
+  return size
+end
 
 --- The position (from 1) of the first byte that no UTF-8 text has there; nil if there is none.
--- from: where to begin, a place between characters; 1 by default.
+-- from: where to begin, a place between characters; 1 by default. Text is read through a pointer: a
+-- loop like this one is compiled, string.find is not.
 function M.invalid(text, from)
-  local find = string.find
-  local pos = find(text, "[\128-\255]", from)
-  while pos do
-    local last
-    for i = 1, #FORMS do
-      local _, e = find(text, FORMS[i], pos)
-      if e then last = e break end
-    end
-    if not last then return pos end
-    pos = find(text, "[\128-\255]", last + 1)
+  local p, n, i = ffi.cast(bytes_p, text), #text, (from or 1) - 1
+  while i < n do
+    local size = length(p + i, n - i)
+    if size == 0 then return i + 1 end
+    i = i + size
   end
   return nil
 end

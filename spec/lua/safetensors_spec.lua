@@ -191,6 +191,40 @@ describe("safetensors", function()
       refuses(file(('{"a":'):rep(200000)), "more than 3 levels")
     end)
 
+    it("reads or refuses large headers, whatever they are made of", function()
+      local function text_of(piece, size)
+        return file('{"__metadata__":{"k":"' .. piece:rep(size / #piece) .. '"}}')
+      end
+      local n = 7e7
+      local _, metadata = assert(load(text_of("x", n)))
+      -- Not assert.equal, which would print them.
+      assert.is_true(metadata.k == ("x"):rep(n))
+      assert.is_nil(next((assert(load(file("{" .. (" "):rep(n) .. "}"))))))
+      refuses(file('{"a":[' .. ("0,"):rep(n / 2) .. "0]}"), "byte 142: header: more than 64")
+      n = n / 10
+      for piece, value in pairs { ["\\u20ac"] = "\226\130\172",
+                                  ["\240\159\152\128"] = "\240\159\152\128" } do
+        _, metadata = assert(load(text_of(piece, n)))
+        assert.is_true(metadata.k == value:rep(n / #piece))
+      end
+      refuses(text_of("\226\130\172\255", n), "byte 33: header: not UTF-8: ff")
+      refuses(file('{"a":' .. ("1"):rep(n) .. "}"), "byte 13: header: '1111", "is too large")
+      local keys = {}
+      for i = 1, 1.2e6 do keys[i] = ('"%x":""'):format(i) end
+      refuses(file("{" .. table.concat(keys, ",") .. "}"), "more than 1048576 keys")
+    end)
+
+    it("reads 50000 tensors in any order", function()
+      local parts, count = {}, 50000
+      for i = 1, count do parts[i] = ('"%d":'):format(i) .. entry("U8", "[1]", count - i,
+                                                                  count - i + 1) end
+      local path = files:write("many", file("{" .. table.concat(parts, ",") .. "}",
+                                            ("\7"):rep(count - 1) .. "\9"))
+      local data = assert(safetensors.load(path))
+      assert.equal(9, data["1"]:get(0))
+      assert.equal(7, data["50000"]:get(0))
+    end)
+
     it("refuses equal keys, however they are spelt", function()
       local e = entry("U8", "[0]", 0, 0)
       refuses(file('{"a":' .. e .. ',"a":' .. e .. "}"), "byte 61", "key 'a' twice")
@@ -242,6 +276,10 @@ describe("safetensors", function()
       refuses(two(1, 3, "1234"), "overlap")
       refuses(two(2, 2, "1234"), "overlap")
       refuses(two(5, 6, "123456"), "bytes 4 to 5")
+      -- The one that overlaps is named, not the last one before.
+      refuses(file('{"a":' .. entry("U8", "[4]", 0, 4) .. ',"b":' .. entry("U8", "[4]", 4, 8) ..
+                   ',"c":' .. entry("U8", "[1]", 2, 3) .. "}", "12345678"),
+              "tensors 'a' and 'c' overlap: one ends at byte 4 of the data, the other begins at 2")
     end)
 
     it("stands any damage", function()
