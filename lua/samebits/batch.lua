@@ -24,6 +24,7 @@ local mask_values = require "samebits.mask_values"
 local printable = require "samebits.printable"
 local tensor = require "samebits.tensor"
 local misuse = require "samebits.misuse"
+local unsupported = require "samebits.unsupported"
 local constants = require "samebits.cdef"
 
 local raise = misuse.raise
@@ -468,6 +469,7 @@ local function build(spec, without_ids)
   spec, unused = fields.for_batch(spec)
   for key in pairs(spec) do
     if not FIELDS[key] then raise("batch: unknown field '%s'", tostring(key)) end
+    unsupported.check(spec[key], key)
   end
   for _, key in ipairs { "logits", not without_ids and "ids" or nil } do
     if spec[key] == nil then raise("batch: %s is missing", key) end

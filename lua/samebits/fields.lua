@@ -10,6 +10,9 @@
 -- * What an option names wins; then come the files; then what comes along. Two tensors for one role
 --   are an error unless this order decides between them.
 --
+-- A tensor of a dtype that is not supported counts like any other: it is complained of where the
+-- rule has chosen it, and nowhere else.
+--
 -- What was taken from where, and what was left, is part of the result: callers print it.
 
 local formats = require "samebits.formats"
@@ -19,6 +22,7 @@ local printable = require "samebits.printable"
 local refusal = require "samebits.refusal"
 local safetensors = require "samebits.safetensors"
 local tensor = require "samebits.tensor"
+local unsupported = require "samebits.unsupported"
 
 local M = {}
 
@@ -67,6 +71,10 @@ end
 
 --- Whether a name stands for one of some roles.
 function M.is_named(name, roles) return is_known(ROLE_OF[name], roles) end
+
+--- Whether a value is one that a file may hold: a tensor, or what stands for one whose dtype is not
+-- supported.
+function M.is_held(value) return tensor.is_tensor(value) or unsupported.why(value) ~= nil end
 
 --- The entries of a table of tensors by role, of the roles listed; and the names they have there.
 -- Two names of one role raise misuse.
@@ -121,6 +129,13 @@ local function without(roles, set)
   return out
 end
 
+-- A file's tensor that is meant; nil and a message where it cannot be used.
+local function usable(t, path)
+  local why = unsupported.why(t)
+  if why then return nil, ("%s: %s"):format(path, why) end
+  return t
+end
+
 -- What comes along with a tensor that is meant, among some roles.
 local function beside(roles, but)
   local out = {}
@@ -153,10 +168,15 @@ function M.read(spec, roles, opened)
     if not source.bare then return formats.load_named(path, name) end -- which says why not
     source.bare_name = name
     source.fields, source.names = M.by_role(loaded, path, beside(roles, ROLE_OF[name]))
-    return source
+  else
+    source.fields, source.names = M.by_role(loaded, path, roles)
+    if next(source.fields) == nil then source.bare, source.bare_name = lone(loaded) end
   end
-  source.fields, source.names = M.by_role(loaded, path, roles)
-  if next(source.fields) == nil then source.bare, source.bare_name = lone(loaded) end
+  if source.bare then
+    local ok
+    ok, why = usable(source.bare, path)
+    if not ok then return nil, why end
+  end
   return source
 end
 
@@ -166,8 +186,9 @@ local function read_one(spec, role, opened)
   if not source then return nil, why end
   local t, is_npy = source.bare, source.tensors == nil
   if t and (is_npy or source.named or fits(role, t)) then return t, source.bare_name, source end
-  t = source.fields[role]
+  t, why = usable(source.fields[role], source.path)
   if t then return t, source.names[role], source end
+  if why then return nil, why end
   why = M.lacking(source.path, "no " .. role, source.tensors)
   if next(source.tensors) == nil then return nil, why end
   return nil, ("%s: say which is meant, as %s:NAME"):format(why, source.path)
@@ -202,6 +223,8 @@ local function place(path, name) return name and path .. ":" .. name or path end
 local function option(role) return "--" .. role:gsub("_", "-") end
 
 local function take(self, role, t, path, name)
+  local ok, why = usable(t, path)
+  if not ok then misuse.raise("%s", why) end
   self.fields[role] = t
   self.from[role] = { path = path, name = name }
 end
@@ -362,7 +385,7 @@ function M.for_batch(spec)
   local unused = {}
   for key, value in pairs(spec) do
     local role = ROLE_OF[key]
-    if tensor.is_tensor(value) then
+    if M.is_held(value) then
       if called[role] ~= key then unused[#unused + 1] = key end
     elseif role == nil then
       made[key] = value

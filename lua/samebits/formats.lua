@@ -97,7 +97,8 @@ local M = {}
 -- @tparam[opt] string name of a tensor inside a .safetensors file
 -- @tparam[opt] table opts `copy` (false), whether to read and not to map the file; it may stand in
 -- the place of the name
--- @return a tensor (.npy, or a name was given) or a table of tensors by name; or nil and a message
+-- @return a tensor (.npy, or a name was given) or a table of tensors by name; or nil and a message.
+-- In a table, what stands for a tensor of a dtype that is not supported raises an error when used.
 M.load = misuse.guard(load)
 
 --- Saves a tensor as .npy or a table of tensors as .safetensors, chosen by the path's ending.

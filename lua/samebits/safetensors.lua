@@ -1,18 +1,23 @@
 --- Reading and writing .safetensors files.
 --
 -- All rules of the format are enforced when a file is loaded, before any tensor is handed out.
--- Dtypes: F32, F16, BF16, F64, I8, U8, I16, I32, I64, BOOL; a file with another one is refused as
--- a whole, by the tensor's name. Tensors may start at any byte.
+-- Dtypes: F32, F16, BF16, F64, I8, U8, I16, I32, I64, BOOL; F8_E4M3 and F8_E5M2, whose values are
+-- read as float16, which holds them exactly. A tensor of another dtype may be in the file: what
+-- stands for it says so when it is used. Tensors may start at any byte.
 --
 -- Writing goes through dkjson (Debian: lua-dkjson).
 
 local file = require "samebits.file"
+local float8 = require "samebits.float8"
 local header = require "samebits.safetensors_header"
+local layout = require "samebits.layout"
 local misuse = require "samebits.misuse"
 local refusal = require "samebits.refusal"
 local source = require "samebits.source"
+local storage = require "samebits.storage"
 local tensor = require "samebits.tensor"
 local tensor_text = require "samebits.tensor_text"
+local unsupported = require "samebits.unsupported"
 local utf8 = require "samebits.utf8"
 
 local M = {}
@@ -31,7 +36,8 @@ local function new_table(metadata)
     __tostring = function(self)
       local lines = {}
       for name, t in pairs(self) do
-        lines[#lines + 1] = ("  %s: %s"):format(refusal.quote(name), tensor_text.head(t))
+        lines[#lines + 1] = unsupported.why(t) and "  " .. tostring(t) or
+                            ("  %s: %s"):format(refusal.quote(name), tensor_text.head(t))
       end
       table.sort(lines)
       return ("safetensors, %d tensor%s%s"):format(#lines, #lines == 1 and "" or "s",
@@ -47,10 +53,29 @@ function M.is_loaded(value)
   return type(metatable) == "table" and rawget(metatable, LOADED) == true
 end
 
+local SUPPORTED = "F32, F16, BF16, F64, F8_E4M3, F8_E5M2, I8, U8, I16, I32, I64, BOOL"
+
 -- An entry's tensor, of the data that begins at byte `start`.
 local function tensor_of(from, start, entry)
-  local ptr, owner = from:at(start + entry.first, entry.last - entry.first)
-  return tensor.tensor(ptr, { dtype = entry.dtype, shape = entry.shape, owner = owner })
+  local first, size = start + entry.first, entry.last - entry.first
+  if entry.dtype then
+    local ptr, owner = from:at(first, size)
+    return tensor.tensor(ptr, { dtype = entry.dtype, shape = entry.shape, owner = owner })
+  elseif not float8.is(entry.code) then
+    return unsupported.new(("tensor %s: dtype %s is not supported (%s)"):format(
+      refusal.quote(entry.name), refusal.quote(entry.code), SUPPORTED))
+  end
+  -- Converted when it is used: files of these are large.
+  local held = { from:at(first, size) }  -- the bytes, and what keeps them
+  return tensor.deferred("float16", entry.shape, function()
+    local ptr, owner = storage.zeroed(2 * size)
+    if not ptr then
+      error(("tensor %s: no memory for %.17g bytes (float16 %s)"):format(
+        refusal.quote(entry.name), 2 * size, layout.text(entry.shape)), 0)
+    end
+    float8.to_float16(entry.code, ptr, held[1], size)
+    return ptr, owner
+  end)
 end
 
 -- Where the data starts, what is in it, in order, and the metadata.
@@ -83,7 +108,10 @@ function M.read(from, only)
   local names = {}
   for i, entry in ipairs(list) do
     if entry.name == only then
-      return tensor_of(from, start, entry)
+      local t = tensor_of(from, start, entry)
+      local why = unsupported.why(t)
+      if why then refusal.raise("%s", why) end
+      return t
     end
     names[i] = entry.name
   end
@@ -124,6 +152,8 @@ local function place(tensors)
     if name == header.METADATA then
       misuse.raise("safetensors.save: a tensor cannot be called %s", name)
     end
+    local why = unsupported.why(t)
+    if why then misuse.raise("safetensors.save: %s", why) end
     if not tensor.is_tensor(t) then
       misuse.raise("safetensors.save: %s is not a tensor but %s", refusal.quote(name), type(t))
     end

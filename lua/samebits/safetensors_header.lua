@@ -18,7 +18,13 @@ local DTYPES = {
 }
 local CODES = {}
 for code, name in pairs(DTYPES) do CODES[name] = code end
-local SUPPORTED = "F32, F16, BF16, F64, I8, U8, I16, I32, I64, BOOL"
+
+-- Bits an element, of the format's dtypes. A file may have others, too: of these nothing is known.
+local BITS = {
+  F8_E4M3 = 8, F8_E5M2 = 8, F8_E4M3FNUZ = 8, F8_E5M2FNUZ = 8, F8_E8M0 = 8, F6_E2M3 = 6, F6_E3M2 = 6,
+  F4 = 4, U16 = 16, U32 = 32, U64 = 64, C64 = 64,
+}
+for code, name in pairs(DTYPES) do BITS[code] = 8 * dtype.of[name].size end
 
 -- The header, a tensor's object, its lists. A tensor has four keys, its name among them: 2^18
 -- tensors, in half a gigabyte of tables; a hundred times what large models have in a file.
@@ -54,9 +60,6 @@ local function entry_of(name, entry, data_size)
 
   if code == nil then fail("no dtype") end
   if type(code) ~= "string" then fail("dtype is not a string") end
-  if not DTYPES[code] then
-    fail("dtype %s is not supported (%s)", refusal.quote(code), SUPPORTED)
-  end
 
   if sizes == nil then fail("no shape") end
   if not is_list(sizes) then fail("shape is not a list") end
@@ -76,12 +79,13 @@ local function entry_of(name, entry, data_size)
   if last > data_size then
     fail("data_offsets [%.17g, %.17g] leave the %.17g bytes of data", first, last, data_size)
   end
-  local bytes = layout.numel(shape) * dtype.of[DTYPES[code]].size
-  if bytes ~= last - first then
+  local bytes = BITS[code] and layout.numel(shape) * BITS[code] / 8
+  if bytes and bytes ~= last - first then
     fail("%s %s needs %.17g bytes, data_offsets [%.17g, %.17g] hold %.17g", code,
          layout.text(shape), bytes, first, last, last - first)
   end
-  return { name = name, dtype = DTYPES[code], shape = shape, first = first, last = last }
+  return { name = name, code = code, dtype = DTYPES[code], shape = shape, first = first,
+           last = last }
 end
 
 local function overlap(a, b)
@@ -127,8 +131,9 @@ local function in_order(entries, data_size)
 end
 
 --- Parses the header: `size` bytes at `p`, from byte `base` of the file on, followed by `data_size`
--- bytes of data. Gives a list of entries (name, dtype, shape, first, last: bytes of the data), in
--- the order of their data, and the metadata; refuses what breaks a rule of the format.
+-- bytes of data. Gives a list of entries (name, shape, code: the file's name of the dtype, dtype:
+-- ours, nil where there is none, first, last: bytes of the data), in the order of their data, and
+-- the metadata; refuses what breaks a rule of the format.
 function M.parse(p, size, base, data_size)
   if size == 0 or p[0] ~= 0x7b then
     refusal.raise("byte %d: header: expected {, found %s", base,

@@ -29,6 +29,7 @@ local nested = require "samebits.nested"
 local storage = require "samebits.storage"
 local tensor_text = require "samebits.tensor_text"
 local transfer = require "samebits.transfer"
+local unsupported = require "samebits.unsupported"
 
 local raise, text = misuse.raise, layout.text
 local bytes_p = ffi.typeof("uint8_t *")
@@ -195,6 +196,14 @@ local function check_options(opts)
   return opts
 end
 
+-- For code inside the library: a contiguous tensor in memory that is made by make(), which gives a
+-- pointer and its owner, when its elements are first asked for.
+function M.deferred(name, shape, make)
+  local t = new(nil, name, copy_list(shape), layout.dense(shape), nil, "cpu")
+  t.make = make
+  return t
+end
+
 local function is_pointer(data)
   return type(data) == "cdata" and tostring(ffi.typeof(data)):find("[%*%[]") ~= nil
 end
@@ -212,6 +221,7 @@ end
 -- pointer points, or where the lists' tensor is to be; nil, a message and a code if that cannot be
 -- had.
 M.tensor = misuse.guard(function(data, opts)
+  unsupported.check(data)
   opts = check_options(opts)
   if M.is_tensor(data) then raise "tensor: data is a tensor; see its methods to and clone" end
   if is_pointer(data) then return from_pointer(data, opts) end
@@ -620,8 +630,18 @@ local index_number = misuse.guard(function(self, i)
   return value
 end)
 
+-- Makes a deferred tensor's memory: its pointer or its owner.
+local function made(self, key)
+  local make = rawget(self, "make")
+  if not make then return nil end
+  local ptr, owner = make()
+  self.ptr, self.owner, self.make = ptr, owner, nil
+  return rawget(self, key)
+end
+
 function metatable.__index(self, key)
   if type(key) == "number" then return index_number(self, key) end
+  if key == "ptr" or key == "owner" then return made(self, key) end
   return Tensor[key]
 end
 

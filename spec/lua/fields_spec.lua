@@ -109,6 +109,79 @@ describe("drift of what load gives", function()
   end)
 end)
 
+describe("a tensor whose dtype is not supported", function()
+  -- A file of tensors, those of int32 marked as uint32.
+  local function marked(name, tensors)
+    save(name, tensors)
+    return files:write(name, (files:read(name):gsub('"I32"', '"U32"')))
+  end
+  local odd = samebits.zeros({ 2, 3 }, "int32")
+  local WHY = "tensor '%s': dtype 'U32' is not supported"
+
+  local function gather(...)
+    local ok, gathered, why = pcall(fields.gather, ...)
+    if not ok then return nil, tostring(gathered) end
+    return gathered, why
+  end
+
+  local function complains(name, found, why)
+    assert.is_nil(found)
+    assert.matches(WHY:format(name), why, 1, true)
+  end
+
+  it("is no obstacle where it has no role", function()
+    local path = marked("odd.safetensors", { logits = logits, ids = ids, mask = mask, step = odd,
+                                             logprobs = masked.token })
+    local gathered = assert(gather({ path }, {}))
+    assert.same({ path .. ":logprobs", path .. ":step" }, select(2, gathered:places()))
+    local data = assert(samebits.load(path))
+    same(samebits.logprob(data).token, masked.token)
+    assert.matches("\n  not used     logprobs, step\n", tostring(samebits.batch(data)))
+    for _, side in ipairs { path, data } do
+      local report = assert(samebits.drift(side, path))
+      assert.is_true(report.equal)
+      assert.same({ "step" }, report.b.unused)
+    end
+  end)
+
+  it("is no obstacle where another one is named for its role", function()
+    local path = marked("odd.safetensors", { logits = logits, ids = ids, mask = odd,
+                                             logprobs = masked.token })
+    local other = save("mask.npy", mask)
+    assert.equal(other, (assert(gather({ path }, { mask = other })):places()).mask)
+    assert.equal(other, (assert(gather({ path .. ":logits" }, { mask = other })):places()).mask)
+    local data = assert(samebits.load(path))
+    for _, side in ipairs { path, data } do
+      assert.equal(4, assert(samebits.drift(side, path, { mask = mask })).tokens.compared)
+    end
+  end)
+
+  it("is complained of where it is used", function()
+    local path = marked("odd.safetensors", { logits = logits, logprobs = masked.token, ids = ids,
+                                             mask = odd })
+    local one, npy = marked("one.safetensors", { x = odd }), save("l.npy", logits)
+    complains("mask", gather({ path }, {}))
+    complains("mask", gather({ path .. ":logits" }, {}))
+    complains("mask", gather({ npy }, { ids = path }))
+    complains("mask", gather({ npy }, { mask = path }))
+    complains("mask", gather({ path .. ":mask" }, {}))
+    complains("x", gather({ one }, {}))
+    complains("x", gather({ npy }, { ids = one }))
+    complains("x", fields.load_one(one, "ids"))
+    complains("mask", fields.load_one(path, "mask"))
+    complains("mask", fields.load_one(path .. ":mask", "ids"))
+    local data = assert(samebits.load(path))
+    complains("mask", nil, refusal(function() samebits.batch(data) end))
+    for _, side in ipairs { path, data, path .. ":logprobs", path .. ":mask", data.mask,
+                            { logprobs = masked.token, mask = data.mask } } do
+      complains("mask", samebits.drift(side, masked.token))
+    end
+    complains("mask", samebits.drift(masked.token, masked.token, { ids = path }))
+    complains("x", samebits.drift(one, masked.token))
+    complains("x", samebits.drift(masked.token, masked.token, { ids = one }))
+  end)
+end)
+
 describe("gathering", function()
   local function gather(...) return assert(fields.gather(...)) end
   local function roles(gathered)

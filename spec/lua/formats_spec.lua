@@ -1,5 +1,6 @@
 -- samebits.load and samebits.save: which format a path means, and the rest of the module's surface.
 
+local fields = require "samebits.fields"
 local samebits = require "samebits"
 local posix = require "samebits.posix"
 local shell = require "spec.support.shell"
@@ -98,6 +99,27 @@ describe("load and save", function()
     assert(samebits.save(path "many.safetensors", many))
     local _, why = samebits.load(path "many.safetensors", "b")
     assert.matches("no tensor called 'b'; it holds 'n01', 'n02', .*, 'n20' and 10 more$", why)
+  end)
+
+  it("complain of a dtype that is not supported where its tensor is asked for", function()
+    local header = '{"ids":{"dtype":"U32","shape":[1],"data_offsets":[0,4]},"logits":' ..
+                   '{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}'
+    write("mixed.safetensors", string.char(#header) .. ("\0"):rep(7) .. header .. ("\0"):rep(8))
+    assert.same({ 0 }, assert(samebits.load(path "mixed.safetensors", "logits")):totable())
+    for _, call in ipairs {
+      function() return samebits.load(path "mixed.safetensors", "ids") end,
+      function() return fields.load_one(path "mixed.safetensors", "ids") end,
+      function() return samebits.drift(path "mixed.safetensors", { -1 }) end,
+    } do
+      local loaded, why = call()
+      assert.is_nil(loaded)
+      assert.matches("tensor 'ids': dtype 'U32' is not supported", why)
+    end
+    assert.same({ 0 }, assert(fields.load_one(path "mixed.safetensors", "logits")):totable())
+    local data = assert(samebits.load(path "mixed.safetensors"))
+    assert.matches("ids: tensor 'ids': dtype 'U32'", refusal(function()
+      samebits.batch { logits = samebits.zeros { 1, 3 }, ids = data.ids }
+    end))
   end)
 
   it("copy a file, which may then be written to, shortened or removed", function()

@@ -9,6 +9,7 @@ local mask_values = require "samebits.mask_values"
 local misuse = require "samebits.misuse"
 local safetensors = require "samebits.safetensors"
 local tensor = require "samebits.tensor"
+local unsupported = require "samebits.unsupported"
 
 local raise = misuse.raise
 local shape_text, same_shape, describe = batches.shape_text, batches.same_shape, batches.describe
@@ -47,8 +48,16 @@ local function in_memory(label, role, t)
   return copy
 end
 
+-- What is given, unless its dtype is not supported.
+local function usable(value, label)
+  local why = unsupported.why(value)
+  if why then unusable(("%s: %s"):format(label, why)) end
+  return value
+end
+
 -- A tensor from what a field may be given as, and the file that it is from, if it is from one.
 local function as_tensor(label, role, value, opened)
+  value = usable(value, label)
   if tensor.is_tensor(value) then return in_memory(label, role, value) end
   if type(value) == "string" then return load_field(role, value, opened) end
   if is_pointer(value) then
@@ -87,7 +96,7 @@ local function given(label, value, extra, opened)
   if type(value) == "string" then
     value, bare, held = from_path(value, opened)
     if bare then value, fields = bare, value end
-  elseif is_list(value) or is_pointer(value) then
+  elseif is_list(usable(value, label)) or is_pointer(value) then
     value = as_tensor(label, "logprobs", value, opened)
   end
   if tensor.is_tensor(value) then
@@ -96,7 +105,7 @@ local function given(label, value, extra, opened)
     fields = fields_of.by_role(value, label, ROLES)
     for key, field in pairs(value) do
       -- What a file holds beside is no mistake; nor what else ctx:logprob gives.
-      local is_beside = safetensors.is_loaded(value) and tensor.is_tensor(field)
+      local is_beside = safetensors.is_loaded(value) and fields_of.is_held(field)
       if not (is_beside or OWN[key] or RESULTS[key] or fields_of.is_named(key, ROLES)) then
         raise("%s: unknown field '%s'", label, tostring(key))
       end
@@ -385,7 +394,7 @@ local function read(a, b, meta)
     local from_file = type(value) == "string" or safetensors.is_loaded(value)
     for _, key in ipairs(SHARED) do
       -- What is said of both sides wins over what a file holds, not over what is said of one.
-      local is_held = from_file and (type(value) == "string" or tensor.is_tensor(fields[key]))
+      local is_held = from_file and (type(value) == "string" or fields_of.is_held(fields[key]))
       local said = not is_held and fields[key] or extra and extra[key]
       if said == nil and meta[key] ~= nil then fields[key] = meta[key] end
     end
@@ -396,7 +405,9 @@ local function read(a, b, meta)
       end
     end
     for _, source in ipairs(named) do
-      for role, t in pairs(fields_of.along(source, fields)) do fields[role] = t end
+      for role, t in pairs(fields_of.along(source, fields)) do
+        fields[role] = usable(t, label)
+      end
     end
     if bare then place_bare(fields, bare, fields.ids, fields.cu_seqlens) end
     if not fields.logprobs and not fields.logits then
