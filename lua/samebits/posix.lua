@@ -15,6 +15,11 @@ int samebits_libc_madvise(void *at, size_t size, int advice) __asm__("madvise");
 long samebits_libc_sysconf(int name) __asm__("sysconf");
 int samebits_libc_statx(int dir, const char *path, int flags, unsigned int mask, void *out)
   __asm__("statx");
+int samebits_libc_fsync(int fd) __asm__("fsync");
+int samebits_libc_fchmod(int fd, unsigned int mode) __asm__("fchmod");
+int samebits_libc_fchown(int fd, unsigned int uid, unsigned int gid) __asm__("fchown");
+int samebits_libc_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags)
+  __asm__("linkat");
 int samebits_libc_rename(const char *from, const char *to) __asm__("rename");
 int samebits_libc_unlink(const char *path) __asm__("unlink");
 char *samebits_libc_realpath(const char *path, char *out) __asm__("realpath");
@@ -29,12 +34,14 @@ int samebits_libc_ioctl(int fd, unsigned long request, ...) __asm__("ioctl");
 local C = ffi.C
 local M = {}
 
-M.EINTR, M.EEXIST, M.EISDIR, M.ENOENT = 4, 17, 21, 2
+M.EINTR, M.EEXIST, M.EISDIR, M.ENOENT, M.EINVAL = 4, 17, 21, 2, 22
 
 local O_WRONLY, O_CREAT, O_EXCL, O_NOCTTY, O_APPEND, O_NONBLOCK, O_CLOEXEC =
   1, 0x40, 0x80, 0x100, 0x400, 0x800, 0x80000
+local O_DIRECTORY = ffi.arch:find "^arm" and 0x4000 or 0x10000
+local O_TMPFILE = 0x400000 + O_DIRECTORY
 local PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_NORESERVE = 1, 2, 2, 0x4000
-local AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
+local AT_FDCWD, AT_SYMLINK_FOLLOW, AT_EMPTY_PATH = -100, 0x400, 0x1000
 local STATX_BASIC_STATS = 0x7ff
 
 --- The system's words for an error, by default the last one's.
@@ -47,17 +54,54 @@ function M.open(path)
   return fd >= 0 and fd or nil
 end
 
---- A file descriptor for writing a file that must not exist yet, or nil.
-function M.create(path)
+-- What open makes files with: the umask's bits are taken from it.
+local READ_AND_WRITE = ffi.cast("int", 438)  -- rw-rw-rw-
+local OWNER_ALONE = ffi.cast("int", 384)     -- rw-------
+
+--- A file descriptor for writing a file that must not exist yet, which `private` makes its owner's
+-- alone; or nil.
+function M.create(path, private)
   local fd = C.samebits_libc_open(path, O_WRONLY + O_CREAT + O_EXCL + O_CLOEXEC,
-                                  ffi.cast("int", 438))  -- rw-rw-rw-, less the umask
+                                  private and OWNER_ALONE or READ_AND_WRITE)
   return fd >= 0 and fd or nil
+end
+
+--- The same of a file without a name, in a folder: it is gone when it is closed, if `link` has not
+-- given it one. Nil on file systems that have no such files.
+function M.create_unnamed(folder, private)
+  local fd = C.samebits_libc_open(folder, O_WRONLY + O_TMPFILE + O_CLOEXEC,
+                                  private and OWNER_ALONE or READ_AND_WRITE)
+  return fd >= 0 and fd or nil
+end
+
+--- Gives a file of create_unnamed a name that must not exist yet: whether that was done.
+function M.link(fd, path)
+  return C.samebits_libc_linkat(AT_FDCWD, ("/proc/self/fd/%d"):format(fd), AT_FDCWD, path,
+                                AT_SYMLINK_FOLLOW) == 0
+end
+
+--- A descriptor of a folder, or nil.
+function M.open_folder(path)
+  local fd = C.samebits_libc_open(path, O_DIRECTORY + O_CLOEXEC)
+  return fd >= 0 and fd or nil
+end
+
+--- Waits until what was written, or which names a folder has, would outlast a crash: whether it
+-- does. What cannot be synced at all counts as if it did.
+function M.sync(fd) return C.samebits_libc_fsync(fd) == 0 or ffi.errno() == M.EINVAL end
+
+--- Sets the lower 12 bits of a mode: whether that was done.
+function M.set_mode(fd, mode) return C.samebits_libc_fchmod(fd, mode) == 0 end
+
+--- Sets the owner, if not nil, and the group of a file: whether that was done.
+function M.set_owner(fd, uid, gid)
+  return C.samebits_libc_fchown(fd, uid or 0xffffffff, gid) == 0
 end
 
 --- A file descriptor for writing at the end of a file, made for its owner alone; or nil.
 function M.append(path)
   local fd = C.samebits_libc_open(path, O_WRONLY + O_CREAT + O_APPEND + O_NONBLOCK + O_CLOEXEC,
-                                  ffi.cast("int", 384))  -- rw-------
+                                  OWNER_ALONE)
   return fd >= 0 and fd or nil
 end
 
