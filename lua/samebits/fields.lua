@@ -21,6 +21,7 @@ local misuse = require "samebits.misuse"
 local printable = require "samebits.printable"
 local refusal = require "samebits.refusal"
 local safetensors = require "samebits.safetensors"
+local sources = require "samebits.source"
 local tensor = require "samebits.tensor"
 local unsupported = require "samebits.unsupported"
 
@@ -242,7 +243,7 @@ end
 
 -- All that a file gives; of FILE:NAME that tensor alone, for what comes along waits for its turn.
 local function take_file(self, spec, named)
-  local source, why = M.read(spec, without(M.BATCH, named))
+  local source, why = M.read(spec, without(M.BATCH, named), self.opened)
   if not source then return nil, why end
   self.sources[#self.sources + 1] = source
   local function add(role, t, name)
@@ -268,7 +269,7 @@ end
 
 -- What an option names. The logits' file is given whole by it, unless it has a NAME.
 local function take_named(self, spec, role)
-  local t, name, source = read_one(spec, role)
+  local t, name, source = read_one(spec, role, self.opened)
   if not t then return nil, ("%s: %s"):format(option(role), name) end
   take(self, role, t, source.path, name)
   source.is_whole = role == "logits" and not source.named
@@ -310,9 +311,9 @@ end
 -- @tparam table named what options name: FILE[:NAME] by role; `true` for a role that is known from
 -- elsewhere, so that no file's tensor is taken for it
 -- @treturn table `fields`: tensors by role; `from`: { path, name } by role; `unused`: a list of
--- lists of names, with a `path`; or nil and a message
+-- lists of names, with a `path`; `opened`: the files (see source.lua); or nil and a message
 function M.gather(files, named)
-  local self = setmetatable({ fields = {}, from = {}, sources = {} }, Gathered)
+  local self = setmetatable({ fields = {}, from = {}, sources = {}, opened = {} }, Gathered)
   for _, spec in ipairs(files) do
     local ok, why = take_file(self, spec, named)
     if not ok then return nil, why end
@@ -328,6 +329,9 @@ function M.gather(files, named)
   self.sources = nil
   return self
 end
+
+--- Why what was read is no longer what the files hold, in words; nil where it is.
+function Gathered:changed() return sources.changed(self.opened) end
 
 local MANY = 8 -- names of unused tensors that are told of
 

@@ -387,6 +387,47 @@ describe("errors are one line on stderr and exit 2:", function()
     fails(run("logprob", path "a.npz"), "a .npz archive of .npy files: save each array")
   end)
 
+  it("files that change meanwhile", function()
+    -- The command line in a program of its own, where the shell does something before samebits[at].
+    local function changing(at, what, ...)
+      local script = assert(io.open(path "changing.lua", "w"))
+      script:write([==[package.path = "lua/?.lua;" .. package.path
+        local samebits = require "samebits"
+        local original = samebits[arg[1]]
+        samebits[arg[1]] = function(...)
+          assert(os.execute(arg[2]) == 0)
+          return original(...)
+        end
+        os.exit(require("samebits.cli").main { unpack(arg, 3) }, true)]==])
+      script:close()
+      local words = { "luajit", quote(path "changing.lua"), at, quote(what) }
+      for _, word in ipairs { ... } do words[#words + 1] = quote(word) end
+      return shell(table.concat(words, " "))
+    end
+
+    local l, i = path "l.safetensors", path "i.npy"
+    for _, command in ipairs { { "open", "logprob", l, i }, { "open", "logprob", l, i, "--json" },
+                               { "open", "logprob", "--logits", l, "--ids", i },
+                               { "verify", "verify", l, "--ids", i, "--rounds", "1",
+                                 "--html", path "changing.html" } } do
+      local function started(what)
+        assert(samebits.save(l, { logits = logits }))
+        assert(samebits.save(i, ids))
+        return changing(command[1], what, unpack(command, 2))
+      end
+      assert.equal(0, started("true").status)
+      os.remove(path "changing.html")
+      for _, file in ipairs { l, i } do
+        fails(started("echo >>" .. quote(file)), file .. ": changed while it was in use: ")
+        fails(started("touch -d 2001-01-01 " .. quote(file)), "in use: it was written to")
+        fails(started("rm " .. quote(file)), file .. ": changed while it was in use: No such file")
+        fails(started(("cp -p %s %s && mv %s %s"):format(quote(file), quote(file .. "2"),
+              quote(file .. "2"), quote(file))), "in use: another file has taken its place")
+      end
+      assert.is_nil(io.open(path "changing.html"))
+    end
+  end)
+
   it("no ids, and no logits", function()
     fails(run("logprob", path "logits.npy"), "no ids in ")
     fails(run("logprob", path "logits.npy"), "name them by --ids")

@@ -134,11 +134,10 @@ function M.run(args)
   local moved = tell.try(batch.to, batch, ctx.device)
   local out = tell.try(ctx.logprob, ctx, moved)
   for name, t in pairs(out) do out[name] = tell.try(t.to, t, "cpu") end
-  if args.json then
-    tell.write(as_json(ctx, batch, out, gathered))
-  else
-    tell.write(as_text(ctx, batch, out, gathered:lines(options.settings(spec))))
-  end
+  local text = args.json and as_json(ctx, batch, out, gathered) or
+               as_text(ctx, batch, out, gathered:lines(options.settings(spec)))
+  options.check_files(gathered)
+  tell.write(text)
   ctx:close()
   return tell.WELL
 end

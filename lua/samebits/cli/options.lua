@@ -76,6 +76,14 @@ function M.batch(args, files)
   return spec, gathered
 end
 
+--- Ends the command where a file that was gathered is not what it was when it was opened: what was
+-- computed before and after that does not belong together. To be called when all is computed and
+-- nothing is written yet.
+function M.check_files(gathered)
+  local why = gathered:changed()
+  if why then tell.fail("%s", why) end
+end
+
 --- What of a batch's settings stands in no file: lines for `Gathered:lines`.
 function M.settings(spec)
   local list = {}

@@ -55,6 +55,7 @@ function M.run(args)
     seed = args.seed, rows = args.rows, rounds = args.rounds, backend = args.backend,
     threads = args.threads, isa = args.isa,
   })
+  options.check_files(gathered)
   report.used, report.unused = gathered:places()
   if args.html then tell.try(report.html, report, args.html) end
   if args.json then
