@@ -81,7 +81,7 @@
     X(SB_ERR_ABI, 6, "the caller was built against another SB_ABI")                                \
     X(SB_ERR_BACKEND, 7, "the backend is unknown, or unavailable on this machine")                 \
     X(SB_ERR_MEMORY, 8, "an allocation failed")                                                    \
-    X(SB_ERR_SYSTEM, 9, "the operating system refused a thread")                                   \
+    X(SB_ERR_SYSTEM, 9, "the operating system refused a thread or a fork handler")                 \
     X(SB_ERR_DEVICE, 10, "the device or its driver failed")                                        \
     X(SB_ERR_STATE, 11, "a state or target record that shards do not give, or of another row")     \
     X(SB_ERR_BUSY, 12, "another call of the context is under way: it serves one at a time")

@@ -42,8 +42,8 @@ int check_fpmode(void)
            wrong, kept ? "kept" : "LOST");
     return wrong == 0 && kept;
 #else
-    printf("not on this machine\n");
-    return 1;
+    printf("not on this machine: it has another register for the mode\n");
+    return NOT_HERE;
 #endif
 }
 
@@ -198,8 +198,8 @@ int check_refused_threads(void)
     int after;
 
     if (address_space() == 0 || getrlimit(RLIMIT_AS, &before) != 0) {
-        printf("not on this machine\n");
-        return 1;
+        printf("not on this machine: it does not tell or limit a process's address space\n");
+        return NOT_HERE;
     }
     tight = before;
     tight.rlim_cur = (rlim_t)address_space() + (200 << 20); /* no room for 1023 stacks */

@@ -58,8 +58,13 @@ static int is_right(caller *c)
 
 int check_cancel(void)
 {
-    caller c = { score_open(3), { 0 }, 0, 0 };
+    caller c = { NULL, { 0 }, 0, 0 };
     int cancelled, spared;
+    if (UNDER_ASAN) {
+        printf("AddressSanitizer does not know of cancelled threads\n");
+        return NOT_HERE;
+    }
+    c.ctx = score_open(3);
     score_prepare();
     if (!c.ctx || !score(c.ctx, want, 1)) return 0;
     cancelled = end_of(be_cancelled, &c) == PTHREAD_CANCELED && c.opened && !c.after &&

@@ -76,7 +76,10 @@ int main(int argc, char **argv)
         return 0;
     }
     for (int i = 0; i < n; i++)
-        if (strcmp(argv[1], checks[i].name) == 0) return checks[i].run() ? 0 : 1;
+        if (strcmp(argv[1], checks[i].name) == 0) {
+            int result = checks[i].run();
+            return result == NOT_HERE ? 77 : result ? 0 : 1;
+        }
     fprintf(stderr, "no check is called %s\n", argv[1]);
     return 2;
 }

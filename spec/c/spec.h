@@ -1,10 +1,20 @@
 /* spec.h - what the C checks share. Each check is a function that prints what it saw on one line
- * and returns whether it holds; main.c lists them, and spec/numerics/c_spec.lua runs them one by
- * one. */
+ * and returns whether it holds, or NOT_HERE where it printed why it cannot be made; main.c lists
+ * them, and spec/numerics/c_spec.lua runs them one by one. */
 #ifndef SB_SPEC_H
 #define SB_SPEC_H
 
 #include <stdint.h>
+
+enum { NOT_HERE = 2 };
+
+/* AddressSanitizer loses track of the stack of a cancelled thread, and its allocator of locks that
+ * another thread holds at fork(). */
+#if defined(__SANITIZE_ADDRESS__)
+enum { UNDER_ASAN = 1 };
+#else
+enum { UNDER_ASAN = 0 };
+#endif
 
 int check_exp2_all(void);
 int check_exp2_isas(void);

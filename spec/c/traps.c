@@ -226,8 +226,8 @@ int check_traps(void)
 
 int check_traps(void)
 {
-    printf("not on this machine\n");
-    return 1;
+    printf("not on this machine: it has another register for the mode\n");
+    return NOT_HERE;
 }
 
 #endif

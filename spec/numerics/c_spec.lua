@@ -18,6 +18,7 @@ describe('in C', function()
     any = true
     it(what .. ' (' .. name .. ')', function()
       local said, status = run(name)
+      if status == 77 then return pending(said) end
       assert(status == 0, ('samebits-spec %s: %s(exit status %s)'):format(name, said, status))
     end)
   end
