@@ -1,7 +1,7 @@
 /* fpmode.h - the floating-point mode the contract needs: round to nearest, no flush to zero, no
  * traps. Frameworks change it for their threads, so every call sets it and puts the caller's back
- * (entry.c), and threads of ours, which begin with that of the thread that starts them, set it once
- * (pool.c). */
+ * (entry.c). Threads of ours have it from sb_open, which starts them: a thread begins with the mode
+ * of the one that creates it. */
 #ifndef SB_FPMODE_H
 #define SB_FPMODE_H
 

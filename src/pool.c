@@ -2,8 +2,6 @@
 #define _POSIX_C_SOURCE 200809L
 #include "pool.h"
 
-#include "fpmode.h"
-
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -38,7 +36,6 @@ static void *worker(void *arg)
 {
     sb_pool *pool = arg;
     uint64_t seen = 0;
-    sb_fpmode_enter();
     pthread_mutex_lock(&pool->lock);
     for (;;) {
         while (!pool->quit && pool->round == seen) pthread_cond_wait(&pool->work, &pool->lock);

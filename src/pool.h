@@ -8,12 +8,12 @@
 
 typedef struct sb_pool sb_pool;
 
-/* One item of a job; items run in any order, on any thread, in the contract's floating-point mode
- * where the caller of sb_pool_run is in it. */
+/* One item of a job; items run in any order, on any thread. */
 typedef void (*sb_job)(void *shared, int64_t item);
 
-/* threads - 1 threads are started: the caller of sb_pool_run is the last one. SB_ERR_MEMORY or
- * SB_ERR_SYSTEM, and null, where memory or threads ran out. */
+/* threads - 1 threads are started, in the floating-point mode of the calling thread: the caller of
+ * sb_pool_run is the last one. SB_ERR_MEMORY or SB_ERR_SYSTEM, and null, where memory or threads
+ * ran out. */
 sb_status sb_pool_create(sb_pool **pool, int32_t threads);
 void sb_pool_destroy(sb_pool *pool);
 int32_t sb_pool_threads(const sb_pool *pool);

@@ -60,6 +60,13 @@ static int only_closes(sb_context *ctx)
            held.libraries == before.libraries && held.memory == before.memory - 2;
 }
 
+/* What is freed twice ends the child. */
+static int only_frees_once(sb_context *ctx)
+{
+    sb_close(ctx);
+    return 1;
+}
+
 static int cannot_open(sb_context *ctx)
 {
     sb_context *own;
@@ -78,6 +85,46 @@ static int child_lives(sb_context *ctx, int (*live)(sb_context *ctx))
         _exit(live(ctx) ? 0 : 1);
     }
     return child > 0 && waitpid(child, &status, 0) == child && status == 0;
+}
+
+/* ---- where a call lets go of memory ------------------------------------------------------- */
+
+static sb_context *halfway;
+static int child_closed;
+
+static void fork_here(void) { child_closed = child_lives(halfway, only_frees_once); }
+
+static sb_status score_rows(sb_context *ctx, int64_t rows)
+{
+    static const float logits[64];
+    static const int32_t ids[64];
+    float token[64];
+    sb_logprob_out out = SB_LOGPROB_OUT_INIT;
+    sb_batch batch = SB_BATCH_INIT;
+    out.token = token;
+    batch.logits = logits;
+    batch.ids = ids;
+    batch.batch = 1;
+    batch.time = rows;
+    batch.vocab = 1;
+    return sb_logprob(ctx, &out, &batch, NULL);
+}
+
+int check_torn(void)
+{
+    sb_open_options options = SB_OPEN_OPTIONS_INIT;
+    int right;
+    options.threads = 1;
+    if (sb_open(&halfway, SB_ABI, "cpu", &options, NULL, 0) != SB_OK) return 0;
+    right = score_rows(halfway, 1) == SB_OK;
+    inject_after_free(fork_here);
+    right &= score_rows(halfway, 64) == SB_OK;
+    inject_after_free(NULL);
+    sb_close(halfway);
+    right &= child_closed && nothing_held();
+    printf("cpu, forked where memory of the context has been freed: the child %s\n",
+           child_closed ? "closes it" : "FAILS");
+    return right;
 }
 
 int check_forked_cuda(void)

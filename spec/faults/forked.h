@@ -6,5 +6,6 @@
 int check_fork_handler(void);
 
 int check_forked_cuda(void);
+int check_torn(void);
 
 #endif

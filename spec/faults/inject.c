@@ -64,10 +64,17 @@ void *__wrap_realloc(void *data, size_t size)
     return moved;
 }
 
+static void (*after_free)(void);
+
+void inject_after_free(void (*then)(void)) { after_free = then; }
+
 void __wrap_free(void *data)
 {
+    void (*then)(void) = after_free;
     held.memory -= data != NULL;
     __real_free(data);
+    after_free = NULL;
+    if (then) then();
 }
 
 /* ---- threads ------------------------------------------------------------------------------ */

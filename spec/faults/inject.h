@@ -15,6 +15,9 @@ enum { FAULT_IS_ERROR, FAULT_IS_NONE }; /* NONE: the library has another way, an
 void inject_arm(int target);
 void inject_disarm(void);
 
+/* Called when memory has next been freed, once; null: nothing is. */
+void inject_after_free(void (*then)(void));
+
 /* Requests are neither counted nor refused: while things are given back. */
 void inject_pause(int yes);
 

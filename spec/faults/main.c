@@ -700,6 +700,6 @@ int main(void)
 {
     for (int i = 0; i < ROWS * VOCAB; i++) logits[i] = (float)(i * 7919 % 4001 - 2000) / 256;
     for (int i = 0; i < ROWS * WORDS; i++) kept[i] = 0xfffffeff;
-    if (!check_fork_handler() || !check_forked_cuda()) return 1;
+    if (!check_fork_handler() || !check_forked_cuda() || !check_torn()) return 1;
     return check("cpu", 3) && check("cpu", 0) && check("cuda", 0) ? 0 : 1;
 }
