@@ -51,6 +51,14 @@ describe("the way into a context", function()
                 looking)
   end)
 
+  it("refuses in Lua as other misuse: with an error", function()
+    local C = require("samebits.lib").C
+    assert.equal("SB_ERR_BUSY", require("ffi").string(C.sb_status_name(12)))
+    local ok, err = pcall(require("samebits.status").failure, 12, "")
+    assert.is_false(ok)
+    assert.equal("another call of the context is under way: it serves one at a time", tostring(err))
+  end)
+
   it("is the whole body of those functions", function()
     for _, d in ipairs(list) do
       if d.parameters:match "^%(sb_context %*ctx" and d.name ~= "sb_close" then
