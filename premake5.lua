@@ -76,7 +76,7 @@ project 'samebits'
     buildmessage 'kernel %{file.name}'
     buildinputs {
       'tools/kernel.sh', 'tools/embed.S', 'build/%{prj.name}.make',
-      os.matchfiles('kernels/**.cuh'), os.matchfiles('src/det/*.h'),
+      os.matchfiles('kernels/**.cuh'), os.matchfiles('src/det/*.h'), 'src/cuda/args.h',
     }
     buildcommands {
       'sh ../tools/kernel.sh %{file.relpath} %{cfg.objdir}/%{file.basename}.cu.o --cuda='
@@ -95,7 +95,7 @@ project 'spec'
   files { 'spec/c/*.c', 'spec/c/*.h' }
   files { 'spec/fuzz/*.c', 'spec/fuzz/*.h' }
   removefiles { 'spec/fuzz/entry.c', 'spec/fuzz/no_kernels.c', 'spec/fuzz/reader.c' }
-  files { 'src/cpu_*.c', 'src/cuda_plan.c' } -- not exported
+  files { 'src/cpu/isa_*.c', 'src/cuda/plan.c' } -- not exported
   buildoptions { '-pthread' }
   linkoptions { '-pthread', "-Wl,-rpath,'$$ORIGIN'" }
   links { 'samebits', 'm' }

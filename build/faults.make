@@ -95,103 +95,103 @@ endif
 GENERATED :=
 OBJECTS :=
 
+GENERATED += $(OBJDIR)/arrays.o
 GENERATED += $(OBJDIR)/backend.o
-GENERATED += $(OBJDIR)/backend_cpu.o
-GENERATED += $(OBJDIR)/backend_cpu_gradient.o
-GENERATED += $(OBJDIR)/backend_cpu_ids.o
-GENERATED += $(OBJDIR)/backend_cpu_kl.o
-GENERATED += $(OBJDIR)/backend_cpu_look.o
-GENERATED += $(OBJDIR)/backend_cpu_shards.o
-GENERATED += $(OBJDIR)/backend_cpu_stats.o
-GENERATED += $(OBJDIR)/backend_cpu_topk.o
-GENERATED += $(OBJDIR)/backend_cuda.o
-GENERATED += $(OBJDIR)/batch.o
+GENERATED += $(OBJDIR)/backend1.o
+GENERATED += $(OBJDIR)/backend2.o
+GENERATED += $(OBJDIR)/call.o
+GENERATED += $(OBJDIR)/capture.o
 GENERATED += $(OBJDIR)/context.o
-GENERATED += $(OBJDIR)/cpu_avx2.o
-GENERATED += $(OBJDIR)/cpu_avx512.o
-GENERATED += $(OBJDIR)/cpu_scalar.o
-GENERATED += $(OBJDIR)/cuda_arrays.o
-GENERATED += $(OBJDIR)/cuda_capture.o
-GENERATED += $(OBJDIR)/cuda_conventional.o
-GENERATED += $(OBJDIR)/cuda_driver.o
-GENERATED += $(OBJDIR)/cuda_entropy.o
-GENERATED += $(OBJDIR)/cuda_exchange.o
-GENERATED += $(OBJDIR)/cuda_gradient.o
-GENERATED += $(OBJDIR)/cuda_kl.o
-GENERATED += $(OBJDIR)/cuda_order.o
-GENERATED += $(OBJDIR)/cuda_plan.o
-GENERATED += $(OBJDIR)/cuda_report.o
-GENERATED += $(OBJDIR)/cuda_shards.o
-GENERATED += $(OBJDIR)/cuda_stats.o
+GENERATED += $(OBJDIR)/conventional.o
+GENERATED += $(OBJDIR)/cuda_shape.o
 GENERATED += $(OBJDIR)/driver.o
+GENERATED += $(OBJDIR)/driver1.o
+GENERATED += $(OBJDIR)/entropy.o
 GENERATED += $(OBJDIR)/entry.o
+GENERATED += $(OBJDIR)/exchange.o
+GENERATED += $(OBJDIR)/exchange1.o
 GENERATED += $(OBJDIR)/forked.o
+GENERATED += $(OBJDIR)/gradient.o
+GENERATED += $(OBJDIR)/gradient1.o
+GENERATED += $(OBJDIR)/gradient2.o
+GENERATED += $(OBJDIR)/ids.o
+GENERATED += $(OBJDIR)/ids1.o
 GENERATED += $(OBJDIR)/inject.o
+GENERATED += $(OBJDIR)/isa_avx2.o
+GENERATED += $(OBJDIR)/isa_avx512.o
+GENERATED += $(OBJDIR)/isa_scalar.o
+GENERATED += $(OBJDIR)/kl.o
+GENERATED += $(OBJDIR)/kl1.o
+GENERATED += $(OBJDIR)/kl2.o
+GENERATED += $(OBJDIR)/logprob.o
 GENERATED += $(OBJDIR)/main.o
 GENERATED += $(OBJDIR)/memory.o
 GENERATED += $(OBJDIR)/nccl.o
 GENERATED += $(OBJDIR)/nccl1.o
-GENERATED += $(OBJDIR)/op_conventional.o
-GENERATED += $(OBJDIR)/op_exchange.o
-GENERATED += $(OBJDIR)/op_gradient.o
-GENERATED += $(OBJDIR)/op_ids.o
-GENERATED += $(OBJDIR)/op_kl.o
-GENERATED += $(OBJDIR)/op_logprob.o
-GENERATED += $(OBJDIR)/op_shards.o
-GENERATED += $(OBJDIR)/op_stats.o
-GENERATED += $(OBJDIR)/op_topk.o
+GENERATED += $(OBJDIR)/order.o
+GENERATED += $(OBJDIR)/plan.o
 GENERATED += $(OBJDIR)/pool.o
 GENERATED += $(OBJDIR)/records.o
+GENERATED += $(OBJDIR)/report.o
+GENERATED += $(OBJDIR)/second_pass.o
+GENERATED += $(OBJDIR)/shards.o
+GENERATED += $(OBJDIR)/shards1.o
+GENERATED += $(OBJDIR)/shards2.o
+GENERATED += $(OBJDIR)/stats.o
+GENERATED += $(OBJDIR)/stats1.o
+GENERATED += $(OBJDIR)/stats2.o
 GENERATED += $(OBJDIR)/status.o
+GENERATED += $(OBJDIR)/topk.o
+GENERATED += $(OBJDIR)/topk1.o
 GENERATED += $(OBJDIR)/version.o
+OBJECTS += $(OBJDIR)/arrays.o
 OBJECTS += $(OBJDIR)/backend.o
-OBJECTS += $(OBJDIR)/backend_cpu.o
-OBJECTS += $(OBJDIR)/backend_cpu_gradient.o
-OBJECTS += $(OBJDIR)/backend_cpu_ids.o
-OBJECTS += $(OBJDIR)/backend_cpu_kl.o
-OBJECTS += $(OBJDIR)/backend_cpu_look.o
-OBJECTS += $(OBJDIR)/backend_cpu_shards.o
-OBJECTS += $(OBJDIR)/backend_cpu_stats.o
-OBJECTS += $(OBJDIR)/backend_cpu_topk.o
-OBJECTS += $(OBJDIR)/backend_cuda.o
-OBJECTS += $(OBJDIR)/batch.o
+OBJECTS += $(OBJDIR)/backend1.o
+OBJECTS += $(OBJDIR)/backend2.o
+OBJECTS += $(OBJDIR)/call.o
+OBJECTS += $(OBJDIR)/capture.o
 OBJECTS += $(OBJDIR)/context.o
-OBJECTS += $(OBJDIR)/cpu_avx2.o
-OBJECTS += $(OBJDIR)/cpu_avx512.o
-OBJECTS += $(OBJDIR)/cpu_scalar.o
-OBJECTS += $(OBJDIR)/cuda_arrays.o
-OBJECTS += $(OBJDIR)/cuda_capture.o
-OBJECTS += $(OBJDIR)/cuda_conventional.o
-OBJECTS += $(OBJDIR)/cuda_driver.o
-OBJECTS += $(OBJDIR)/cuda_entropy.o
-OBJECTS += $(OBJDIR)/cuda_exchange.o
-OBJECTS += $(OBJDIR)/cuda_gradient.o
-OBJECTS += $(OBJDIR)/cuda_kl.o
-OBJECTS += $(OBJDIR)/cuda_order.o
-OBJECTS += $(OBJDIR)/cuda_plan.o
-OBJECTS += $(OBJDIR)/cuda_report.o
-OBJECTS += $(OBJDIR)/cuda_shards.o
-OBJECTS += $(OBJDIR)/cuda_stats.o
+OBJECTS += $(OBJDIR)/conventional.o
+OBJECTS += $(OBJDIR)/cuda_shape.o
 OBJECTS += $(OBJDIR)/driver.o
+OBJECTS += $(OBJDIR)/driver1.o
+OBJECTS += $(OBJDIR)/entropy.o
 OBJECTS += $(OBJDIR)/entry.o
+OBJECTS += $(OBJDIR)/exchange.o
+OBJECTS += $(OBJDIR)/exchange1.o
 OBJECTS += $(OBJDIR)/forked.o
+OBJECTS += $(OBJDIR)/gradient.o
+OBJECTS += $(OBJDIR)/gradient1.o
+OBJECTS += $(OBJDIR)/gradient2.o
+OBJECTS += $(OBJDIR)/ids.o
+OBJECTS += $(OBJDIR)/ids1.o
 OBJECTS += $(OBJDIR)/inject.o
+OBJECTS += $(OBJDIR)/isa_avx2.o
+OBJECTS += $(OBJDIR)/isa_avx512.o
+OBJECTS += $(OBJDIR)/isa_scalar.o
+OBJECTS += $(OBJDIR)/kl.o
+OBJECTS += $(OBJDIR)/kl1.o
+OBJECTS += $(OBJDIR)/kl2.o
+OBJECTS += $(OBJDIR)/logprob.o
 OBJECTS += $(OBJDIR)/main.o
 OBJECTS += $(OBJDIR)/memory.o
 OBJECTS += $(OBJDIR)/nccl.o
 OBJECTS += $(OBJDIR)/nccl1.o
-OBJECTS += $(OBJDIR)/op_conventional.o
-OBJECTS += $(OBJDIR)/op_exchange.o
-OBJECTS += $(OBJDIR)/op_gradient.o
-OBJECTS += $(OBJDIR)/op_ids.o
-OBJECTS += $(OBJDIR)/op_kl.o
-OBJECTS += $(OBJDIR)/op_logprob.o
-OBJECTS += $(OBJDIR)/op_shards.o
-OBJECTS += $(OBJDIR)/op_stats.o
-OBJECTS += $(OBJDIR)/op_topk.o
+OBJECTS += $(OBJDIR)/order.o
+OBJECTS += $(OBJDIR)/plan.o
 OBJECTS += $(OBJDIR)/pool.o
 OBJECTS += $(OBJDIR)/records.o
+OBJECTS += $(OBJDIR)/report.o
+OBJECTS += $(OBJDIR)/second_pass.o
+OBJECTS += $(OBJDIR)/shards.o
+OBJECTS += $(OBJDIR)/shards1.o
+OBJECTS += $(OBJDIR)/shards2.o
+OBJECTS += $(OBJDIR)/stats.o
+OBJECTS += $(OBJDIR)/stats1.o
+OBJECTS += $(OBJDIR)/stats2.o
 OBJECTS += $(OBJDIR)/status.o
+OBJECTS += $(OBJDIR)/topk.o
+OBJECTS += $(OBJDIR)/topk1.o
 OBJECTS += $(OBJDIR)/version.o
 
 # Rules
@@ -271,136 +271,136 @@ $(OBJDIR)/main.o: ../spec/faults/main.c
 $(OBJDIR)/nccl.o: ../spec/faults/nccl.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/call.o: ../src/api/call.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/context.o: ../src/api/context.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/entry.o: ../src/api/entry.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/exchange.o: ../src/api/exchange.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/gradient.o: ../src/api/gradient.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/ids.o: ../src/api/ids.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/kl.o: ../src/api/kl.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/logprob.o: ../src/api/logprob.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/memory.o: ../src/api/memory.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/records.o: ../src/api/records.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/shards.o: ../src/api/shards.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/stats.o: ../src/api/stats.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/status.o: ../src/api/status.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/topk.o: ../src/api/topk.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/version.o: ../src/api/version.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/backend.o: ../src/backend.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/backend_cpu.o: ../src/backend_cpu.c
+$(OBJDIR)/conventional.o: ../src/control/conventional.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/backend_cpu_gradient.o: ../src/backend_cpu_gradient.c
+$(OBJDIR)/cuda_shape.o: ../src/control/cuda_shape.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/backend_cpu_ids.o: ../src/backend_cpu_ids.c
+$(OBJDIR)/backend1.o: ../src/cpu/backend.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/backend_cpu_kl.o: ../src/backend_cpu_kl.c
+$(OBJDIR)/gradient1.o: ../src/cpu/gradient.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/backend_cpu_look.o: ../src/backend_cpu_look.c
+$(OBJDIR)/ids1.o: ../src/cpu/ids.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/backend_cpu_shards.o: ../src/backend_cpu_shards.c
+$(OBJDIR)/isa_avx2.o: ../src/cpu/isa_avx2.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/backend_cpu_stats.o: ../src/backend_cpu_stats.c
+$(OBJDIR)/isa_avx512.o: ../src/cpu/isa_avx512.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/backend_cpu_topk.o: ../src/backend_cpu_topk.c
+$(OBJDIR)/isa_scalar.o: ../src/cpu/isa_scalar.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/backend_cuda.o: ../src/backend_cuda.c
+$(OBJDIR)/kl1.o: ../src/cpu/kl.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/batch.o: ../src/batch.c
+$(OBJDIR)/pool.o: ../src/cpu/pool.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/context.o: ../src/context.c
+$(OBJDIR)/second_pass.o: ../src/cpu/second_pass.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/cpu_avx2.o: ../src/cpu_avx2.c
+$(OBJDIR)/shards1.o: ../src/cpu/shards.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/cpu_avx512.o: ../src/cpu_avx512.c
+$(OBJDIR)/stats1.o: ../src/cpu/stats.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/cpu_scalar.o: ../src/cpu_scalar.c
+$(OBJDIR)/topk1.o: ../src/cpu/topk.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/cuda_arrays.o: ../src/cuda_arrays.c
+$(OBJDIR)/arrays.o: ../src/cuda/arrays.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/cuda_capture.o: ../src/cuda_capture.c
+$(OBJDIR)/backend2.o: ../src/cuda/backend.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/cuda_conventional.o: ../src/cuda_conventional.c
+$(OBJDIR)/capture.o: ../src/cuda/capture.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/cuda_driver.o: ../src/cuda_driver.c
+$(OBJDIR)/driver1.o: ../src/cuda/driver.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/cuda_entropy.o: ../src/cuda_entropy.c
+$(OBJDIR)/entropy.o: ../src/cuda/entropy.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/cuda_exchange.o: ../src/cuda_exchange.c
+$(OBJDIR)/exchange1.o: ../src/cuda/exchange.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/cuda_gradient.o: ../src/cuda_gradient.c
+$(OBJDIR)/gradient2.o: ../src/cuda/gradient.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/cuda_kl.o: ../src/cuda_kl.c
+$(OBJDIR)/kl2.o: ../src/cuda/kl.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/cuda_order.o: ../src/cuda_order.c
+$(OBJDIR)/nccl1.o: ../src/cuda/nccl.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/cuda_plan.o: ../src/cuda_plan.c
+$(OBJDIR)/order.o: ../src/cuda/order.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/cuda_report.o: ../src/cuda_report.c
+$(OBJDIR)/plan.o: ../src/cuda/plan.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/cuda_shards.o: ../src/cuda_shards.c
+$(OBJDIR)/report.o: ../src/cuda/report.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/cuda_stats.o: ../src/cuda_stats.c
+$(OBJDIR)/shards2.o: ../src/cuda/shards.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/entry.o: ../src/entry.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/memory.o: ../src/memory.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/nccl1.o: ../src/nccl.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/op_conventional.o: ../src/op_conventional.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/op_exchange.o: ../src/op_exchange.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/op_gradient.o: ../src/op_gradient.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/op_ids.o: ../src/op_ids.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/op_kl.o: ../src/op_kl.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/op_logprob.o: ../src/op_logprob.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/op_shards.o: ../src/op_shards.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/op_stats.o: ../src/op_stats.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/op_topk.o: ../src/op_topk.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/pool.o: ../src/pool.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/records.o: ../src/records.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/status.o: ../src/status.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/version.o: ../src/version.c
+$(OBJDIR)/stats2.o: ../src/cuda/stats.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 

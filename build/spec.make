@@ -113,18 +113,18 @@ GENERATED += $(OBJDIR)/cancel.o
 GENERATED += $(OBJDIR)/conventional.o
 GENERATED += $(OBJDIR)/convert.o
 GENERATED += $(OBJDIR)/corpus.o
-GENERATED += $(OBJDIR)/cpu_avx2.o
-GENERATED += $(OBJDIR)/cpu_avx512.o
-GENERATED += $(OBJDIR)/cpu_scalar.o
-GENERATED += $(OBJDIR)/cuda_plan.o
 GENERATED += $(OBJDIR)/exp2.o
 GENERATED += $(OBJDIR)/exp2_avx2.o
 GENERATED += $(OBJDIR)/exp2_avx512.o
 GENERATED += $(OBJDIR)/forks.o
+GENERATED += $(OBJDIR)/isa_avx2.o
+GENERATED += $(OBJDIR)/isa_avx512.o
+GENERATED += $(OBJDIR)/isa_scalar.o
 GENERATED += $(OBJDIR)/isas.o
 GENERATED += $(OBJDIR)/log2.o
 GENERATED += $(OBJDIR)/main.o
 GENERATED += $(OBJDIR)/plan.o
+GENERATED += $(OBJDIR)/plan1.o
 GENERATED += $(OBJDIR)/records.o
 GENERATED += $(OBJDIR)/records1.o
 GENERATED += $(OBJDIR)/results.o
@@ -145,18 +145,18 @@ OBJECTS += $(OBJDIR)/cancel.o
 OBJECTS += $(OBJDIR)/conventional.o
 OBJECTS += $(OBJDIR)/convert.o
 OBJECTS += $(OBJDIR)/corpus.o
-OBJECTS += $(OBJDIR)/cpu_avx2.o
-OBJECTS += $(OBJDIR)/cpu_avx512.o
-OBJECTS += $(OBJDIR)/cpu_scalar.o
-OBJECTS += $(OBJDIR)/cuda_plan.o
 OBJECTS += $(OBJDIR)/exp2.o
 OBJECTS += $(OBJDIR)/exp2_avx2.o
 OBJECTS += $(OBJDIR)/exp2_avx512.o
 OBJECTS += $(OBJDIR)/forks.o
+OBJECTS += $(OBJDIR)/isa_avx2.o
+OBJECTS += $(OBJDIR)/isa_avx512.o
+OBJECTS += $(OBJDIR)/isa_scalar.o
 OBJECTS += $(OBJDIR)/isas.o
 OBJECTS += $(OBJDIR)/log2.o
 OBJECTS += $(OBJDIR)/main.o
 OBJECTS += $(OBJDIR)/plan.o
+OBJECTS += $(OBJDIR)/plan1.o
 OBJECTS += $(OBJDIR)/records.o
 OBJECTS += $(OBJDIR)/records1.o
 OBJECTS += $(OBJDIR)/results.o
@@ -314,16 +314,16 @@ $(OBJDIR)/shards.o: ../spec/fuzz/shards.c
 $(OBJDIR)/stats.o: ../spec/fuzz/stats.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/cpu_avx2.o: ../src/cpu_avx2.c
+$(OBJDIR)/isa_avx2.o: ../src/cpu/isa_avx2.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/cpu_avx512.o: ../src/cpu_avx512.c
+$(OBJDIR)/isa_avx512.o: ../src/cpu/isa_avx512.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/cpu_scalar.o: ../src/cpu_scalar.c
+$(OBJDIR)/isa_scalar.o: ../src/cpu/isa_scalar.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/cuda_plan.o: ../src/cuda_plan.c
+$(OBJDIR)/plan1.o: ../src/cuda/plan.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 

@@ -11,7 +11,7 @@
  *
  *     vectors -> thread's sum -> warp (shuffles) -> block (shared) -> [pieces] -> finish
  *
- * Launches (src/cuda_args.h; piece counts 16 logits):
+ * Launches (src/cuda/args.h; piece counts 16 logits):
  *
  *     conventional_<dtype>     grid work * split, blocks of a multiple of 32 threads up to 512.
  *                              split 1: finishes rows itself. Else writes partials [work][split]

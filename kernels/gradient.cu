@@ -3,7 +3,7 @@
  *   grad[r, i] of src/det/gradient.h, from logit i of row r and the row's saved 32 bytes
  *
  * Shapes: logits as logprob.cu takes them, grad [rows, width] at its own strides; upstream
- * derivatives and saved rows [rows]; everything else in src/cuda_args.h. Nothing is reduced: every
+ * derivatives and saved rows [rows]; everything else in src/cuda/args.h. Nothing is reduced: every
  * element is read once, written once, and seen by no other. grad may be the logits.
  *
  *     gradient_<from>_<to>_<loss>    grid rows * pieces, blocks of a multiple of 32 threads up to

@@ -3,7 +3,7 @@
  *   token[r] = KL(p || q) = sum_i p_i (ln p_i - ln q_i), of src/det/kl.h
  *
  * Shapes: p's and q's logits as logprob.cu takes them, each in its own layout; token [rows];
- * everything else in src/cuda_args.h.
+ * everything else in src/cuda/args.h.
  *
  *     pairs of leaves -> thread's divergence -> warp -> block -> [pieces: kl_finish] -> token
  *

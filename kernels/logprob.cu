@@ -3,7 +3,7 @@
  *   token[r] = ln p(id_r), entropy[r] = -sum_i p_i ln p_i, as docs/numerics.md defines them
  *
  * Shapes: logits [B, T, V] or [N, V], fp32, fp16 or bf16, any alignment; everything else in
- * src/cuda_args.h.
+ * src/cuda/args.h.
  *
  * The reduction. A thread takes every blockDim-th leaf (16 ids) of its piece of a row into a state
  * of exact integers; states merge by integer sums:

@@ -2,7 +2,7 @@
  *
  *   place(x, id): det/order.h; the first k are the k largest, a rank counts the larger ones
  *
- * Shapes: ids [rows][width]; lists [work][split][SB_CUDA_LIST]; everything else in src/cuda_args.h.
+ * Shapes: ids [rows][width]; lists [work][split][SB_CUDA_LIST]; everything else in src/cuda/args.h.
  *
  * The reduction of the sum is that of logprob_<dtype>_kept. Beside its leaves a warp keeps the
  * largest places that it has met, in order, two per lane; it goes through a leaf again where the

@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#include "../src/cuda_args.h"
+#include "../src/cuda/args.h"
 #include "../src/det/accumulator.h"
 #include "../src/det/convert.h"
 #include "../src/det/saved.h"

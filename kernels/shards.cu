@@ -4,7 +4,7 @@
  *   states[r], targets[r]: what docs/numerics.md, section "Shards and state bytes", says of row r
  *
  * Shapes: logits [B, T, n] or [N, n], as logprob.cu takes them; records [rows], those to merge
- * [shards][rows]; everything else in src/cuda_args.h.
+ * [shards][rows]; everything else in src/cuda/args.h.
  *
  * The reduction is logprob.cu's, and ends before its finish:
  *

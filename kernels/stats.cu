@@ -4,7 +4,7 @@
  *                       d = other[i] - sampled[i]
  *   reduce_sequences    sum[b], mean[b], e^mean[b] and count[b] of values (- minus)
  *
- * Shapes: tokens [count]; values, minus and mask [B, T] or packed [N]. src/cuda_args.h has the
+ * Shapes: tokens [count]; values, minus and mask [B, T] or packed [N]. src/cuda/args.h has the
  * arguments, src/det/ratio.h and src/det/digits.h the arithmetic.
  *
  * The reduction is of integers, ten digits and flags:

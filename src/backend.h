@@ -156,7 +156,7 @@ typedef struct sb_backend {
     sb_status (*event_elapsed)(sb_context *ctx, float *milliseconds, void *start, void *end);
 } sb_backend;
 
-/* What stands behind error is entry.c's alone. */
+/* What stands behind error is api/entry.c's alone. */
 struct sb_context {
     const sb_backend *backend;
     void *state;      /* the backend's own */
@@ -178,61 +178,61 @@ __attribute__((format(printf, 3, 4)))
 sb_status
 sb_fail(sb_message *message, sb_status status, const char *format, ...);
 
-/* batch.c: whether a struct of the caller's is there and begins with its size. type and init: the
+/* call.c: whether a struct of the caller's is there and begins with its size. type and init: the
  * names of it and of the macro that fills it in. */
 sb_status sb_check_size(const void *argument, size_t size, const char *type, const char *init,
                         sb_message *why);
 
-/* batch.c: checks the outputs' struct and copies it: what the caller's does not reach to is null.
+/* call.c: checks the outputs' struct and copies it: what the caller's does not reach to is null.
  */
 sb_status sb_out_of(sb_logprob_out *full, const sb_logprob_out *out, sb_message *why);
 
-/* batch.c: checks a batch and its launch options against samebits.h and fills in call. */
+/* call.c: checks a batch and its launch options against samebits.h and fills in call. */
 sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *launch,
                      int device_memory, sb_message *why);
 
-/* op_kl.c: the sums of a call's divergences by sequence: ignored rows are +0 and add nothing. */
+/* kl.c: the sums of a call's divergences by sequence: ignored rows are +0 and add nothing. */
 sb_sums_call sb_kl_sums(const sb_kl_call *call, const float *tokens);
 
-/* op_kl.c: says in a failure's message which of two batches it is about; gives back status. */
+/* kl.c: says in a failure's message which of two batches it is about; gives back status. */
 sb_status sb_kl_blame(sb_message *why, char which, sb_status status);
 
-/* op_logprob.c: the same for a call of ctx, and sb_out_of. */
+/* logprob.c: the same for a call of ctx, and sb_out_of. */
 sb_status sb_logprob_call_of(sb_context *ctx, sb_call *call, sb_logprob_out *full,
                              const sb_logprob_out *out, const sb_batch *batch,
                              const sb_launch *launch);
 
-/* batch.c: the same for a batch whose rows hold n logits, those of the ids from first on. With
+/* call.c: the same for a batch whose rows hold n logits, those of the ids from first on. With
  * n = 0 its logits and strides are not looked at: call has none. */
 sb_status sb_shard_call_of(sb_call *call, const sb_batch *batch, int64_t first, int64_t n,
                            const sb_launch *launch, int device_memory, sb_message *why);
 
-/* batch.c: as sb_call_of, for a batch with width ids a row; 0: one, or none. */
+/* call.c: as sb_call_of, for a batch with width ids a row; 0: one, or none. */
 sb_status sb_wide_call_of(sb_call *call, const sb_batch *batch, int64_t width,
                           const sb_launch *launch, int device_memory, sb_message *why);
 
-/* batch.c: refuses kept sets where ctx's backend has none. out may be null. */
+/* call.c: refuses kept sets where ctx's backend has none. out may be null. */
 sb_status sb_check_kept_sets(sb_context *ctx, const sb_call *call, const sb_logprob_out *out);
 
-/* batch.c: the rows of sequence b, half open; host cu_seqlens only. */
+/* call.c: the rows of sequence b, half open; host cu_seqlens only. */
 typedef struct sb_extent {
     int64_t first, last;
 } sb_extent;
 sb_extent sb_extent_of(const sb_call *call, int64_t b);
 
-/* batch.c: checks each active row's id and temperature and lists the active rows, rising. active
+/* call.c: checks each active row's id and temperature and lists the active rows, rising. active
  * (room for every row) and actives may be null. Host arrays only. */
 sb_status sb_list_active(const sb_call *call, int64_t *active, int64_t *actives, sb_message *why);
 
-/* batch.c: packed, in device memory: without sequences there are no rows. Kernels look at
+/* call.c: packed, in device memory: without sequences there are no rows. Kernels look at
  * cu_seqlens by sequence, and so see the rest. */
 sb_status sb_check_device_packed(int64_t batch, int64_t rows, sb_message *why);
 
-/* batch.c: packed: cu_seqlens [batch + 1] starts at 0, never falls, ends at rows. Host memory. */
+/* call.c: packed: cu_seqlens [batch + 1] starts at 0, never falls, ends at rows. Host memory. */
 sb_status sb_check_cu_seqlens(const void *cu_seqlens, int32_t dtype, int64_t batch, int64_t rows,
                               sb_message *why);
 
-/* batch.c: all checks that sb_call_of leaves out for device memory, on host copies of its arrays.
+/* call.c: all checks that sb_call_of leaves out for device memory, on host copies of its arrays.
  */
 sb_status sb_check_device_call(const sb_call *call, sb_message *why);
 

@@ -25,7 +25,7 @@ local refused = {
   { '%f[%w_]log10f?%s*%(', 'log of a library' }, { '%f[%w_]powf?%s*%(', 'pow of a library' },
 }
 
-local control_group = { ['src/op_conventional.c'] = true, ['kernels/conventional.cu'] = true }
+local control_group = { ['src/control/conventional.c'] = true, ['kernels/conventional.cu'] = true }
 
 -- Comments may name what is refused.
 local function without_comments(text)

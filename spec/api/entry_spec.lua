@@ -1,5 +1,5 @@
--- Every public function that takes a context goes through one way in: src/entry.h. What is behind
--- it, spec/c/busy.c, forks.c, traps.c and cancel.c check from C.
+-- Every public function that takes a context goes through one way in: src/api/entry.h. What is
+-- behind it, spec/c/busy.c, forks.c, traps.c and cancel.c check from C.
 
 local BUILD = "build/" .. (os.getenv "SB_BUILD" or "release") .. "/"
 
@@ -62,10 +62,10 @@ describe("the way into a context", function()
   it("is the whole body of those functions", function()
     for _, d in ipairs(list) do
       if d.parameters:match "^%(sb_context %*ctx" and d.name ~= "sb_close" then
-        local pipe = assert(io.popen("grep -lE '^sb_status " .. d.name .. "\\(' src/*.c"))
+        local pipe = assert(io.popen("grep -lE '^sb_status " .. d.name .. "\\(' src/*/*.c"))
         local file = pipe:read "*l"
         pipe:close()
-        assert.truthy(file, d.name .. " begins no line of src/*.c")
+        assert.truthy(file, d.name .. " begins no line of src/*/*.c")
         local body = read(file):match("\nsb_status " .. d.name .. "%b()%s*(%b{})")
         assert.truthy(body:match "SB_INSIDE%(ctx, [%w_]+%b()%);%s*}$", d.name .. ": " .. body)
       end

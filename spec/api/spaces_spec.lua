@@ -35,7 +35,7 @@ teardown(function() files:remove() end)
 
 describe("a checkout in a folder with a space in its name", function()
   it("runs the README's two commands", function()
-    succeeds("touch %s/src/version.c", root) -- so that something is built
+    succeeds("touch %s/src/api/version.c", root) -- so that something is built
     local said = there "tools/demo"
     assert.truthy(said:find("the same bits in all of them\n", 1, true), said)
     assert.same({}, lines.repeated(said))
@@ -52,9 +52,10 @@ describe("a checkout in a folder with a space in its name", function()
   end)
 
   it("shows the compiler's words where the build fails", function()
-    succeeds("cp -a %s/src/version.c %s/was.c && echo mistake >>%s/src/version.c", root, root, root)
+    succeeds("cp -a %s/src/api/version.c %s/was.c && echo mistake >>%s/src/api/version.c", root,
+             root, root)
     local said, status = shell.run("cd %s && tools/demo", root)
-    succeeds("mv %s/was.c %s/src/version.c && touch %s/src/version.c", root, root, root)
+    succeeds("mv %s/was.c %s/src/api/version.c && touch %s/src/api/version.c", root, root, root)
     assert.is_true(status ~= 0)
     assert.matches("version%.c:%d+:%d+: error: ", said)
     assert.matches("setup: the build has failed\n$", said)

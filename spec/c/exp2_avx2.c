@@ -1,10 +1,10 @@
 /* exp2_avx2.c - the polynomial as the avx2 path computes it. */
-#include "cpu.h"
+#include "cpu/isa.h"
 #include "spec.h"
 
 #if defined(__x86_64__)
 
-#include "simd_avx2.h"
+#include "cpu/simd_avx2.h"
 
 static int compute(float *p, const float *r, int64_t n)
 {

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cpu.h"
+#include "cpu/isa.h"
 #include "det/moments.h"
 #include "logits.h"
 #include "spec.h"

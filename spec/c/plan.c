@@ -1,6 +1,6 @@
 /* plan.c - every launch that the CUDA backend may choose covers every leaf, or every element of a
  * gradient, once, within what its kernels and a GPU take. */
-#include "../../src/cuda_plan.h"
+#include "../../src/cuda/plan.h"
 
 #include <stdio.h>
 #include <string.h>

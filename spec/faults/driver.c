@@ -3,8 +3,8 @@
  * request can be refused. */
 #include <string.h>
 
-#include "cuda_args.h"
-#include "cuda_driver.h"
+#include "cuda/args.h"
+#include "cuda/driver.h"
 #include "embedded.h"
 #include "inject.h"
 

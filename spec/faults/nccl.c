@@ -1,6 +1,6 @@
 /* nccl.c - a stand-in for NCCL: communicators of one rank, whose memory is the host's. It counts
  * what it gives, and every request can be refused. */
-#include "nccl.h"
+#include "cuda/nccl.h"
 
 #include <string.h>
 

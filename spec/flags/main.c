@@ -1,6 +1,6 @@
 /* main.c - the golden vectors of spec/c/vectors.c as a program of two files that compiles in a
  * second: leaves, logarithms and constants, but no instruction-set path. For flags_spec.lua. */
-#include "cpu.h"
+#include "cpu/isa.h"
 #include "spec.h"
 
 static int nowhere(void) { return 0; }

@@ -425,7 +425,7 @@ describe("the control group is reached by its own name alone:", function()
 
   it("one place calls a backend's", function()
     local calls = output "grep -n -e '->conventional(' -r src kernels"
-    assert.matches("^src/op_conventional%.c:%d+:[^\n]*\n$", calls)
+    assert.matches("^src/control/conventional%.c:%d+:[^\n]*\n$", calls)
     assert.equal("lua/samebits/conventional.lua\n",
                  output "grep -l sb_conventional -r lua bin")
     assert.equal("lua/samebits/verify/paths.lua\n",

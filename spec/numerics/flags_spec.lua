@@ -50,7 +50,7 @@ local function options(compiler, flags, as_argument)
   local said, status = shell.run(as_argument and 'make -Bn samebits ' .. settings or
                                  settings .. ' make -Bn samebits')
   assert(status == 0, said)
-  local line = said:match('\n' .. compiler .. ' ([^\n]-) +%-o "obj/release/cpu_scalar%.o"')
+  local line = said:match('\n' .. compiler .. ' ([^\n]-) +%-o "obj/release/isa_scalar%.o"')
   assert(line and line:find(flags, 1, true), said)
   return line
 end
@@ -108,10 +108,11 @@ describe('options that change values', function()
       if without(compiler) then return pending(without(compiler)) end
       for _, flags in ipairs(TOLD[compiler]) do
         local said, status = shell.run(
-          ('%s -std=c11 %s -Isrc -fsyntax-only src/cpu_scalar.c'):format(compiler, flags))
+          ('%s -std=c11 %s -Isrc -fsyntax-only src/cpu/isa_scalar.c'):format(compiler, flags))
         assert(status ~= 0 and said:find(NEEDS, 1, true), ('%s: %s'):format(flags, said))
       end
-      local said, status = shell.run(compiler .. ' -std=c11 -Isrc -fsyntax-only src/cpu_scalar.c')
+      local said, status = shell.run(compiler ..
+                                     ' -std=c11 -Isrc -fsyntax-only src/cpu/isa_scalar.c')
       assert(status == 0, said)
     end)
   end

@@ -20,13 +20,13 @@ describe('lint_floats', function()
     end)
   end
 
-  local CONTROL = { 'src/op_conventional.c', 'kernels/conventional.cu' }
+  local CONTROL = { 'src/control/conventional.c', 'kernels/conventional.cu' }
 
   it('lets the control group call expf and logf, and no one else', function()
     local text = 'x = expf (y) + logf(z);\n'
     for _, name in ipairs(CONTROL) do assert.same({}, loaded.lint(name, text)) end
-    for _, name in ipairs { 'kernels/logprob.cu', 'kernels/merge.cuh', 'src/backend_cpu.c',
-                            'src/cuda_conventional.c', 'src/conventional.h',
+    for _, name in ipairs { 'kernels/logprob.cu', 'kernels/merge.cuh', 'src/cpu/backend.c',
+                            'src/control/cuda_shape.c', 'src/control/conventional.h',
                             'kernels/op_conventional.c', 'elsewhere/kernels/conventional.cu' } do
       assert.equal(1, #loaded.lint(name, text), name)
     end

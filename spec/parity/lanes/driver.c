@@ -4,7 +4,7 @@
  *
  * A block gets as many warps as were asked for in warps of 32, so that kernels that take a warp an
  * item get enough of them when warps have 64 lanes. Everything is done when a call returns. */
-#include "cuda_driver.h"
+#include "cuda/driver.h"
 
 #include <pthread.h>
 #include <stdio.h>

@@ -8,7 +8,7 @@
 
 #include <stddef.h>
 
-#include "cuda_driver.h"
+#include "cuda/driver.h"
 
 /* Something to do, from a copy of its arguments. */
 typedef CUresult (*graph_work)(const void *arguments);

@@ -1,0 +1,406 @@
+/* call.c - checks what a call is given, as samebits.h states it, before a backend sees it. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "backend.h"
+#include "det/leaf.h"
+#include "det/sum.h"
+
+/* For messages: a NaN without its sign. */
+static double printable(float x)
+{
+    return sb_is_nan(x) ? (double)sb_float(SB_NAN_BITS) : (double)x;
+}
+
+/* a * b for a, b >= 0, or -1 where it passes int64. */
+static int64_t product(int64_t a, int64_t b)
+{
+    int64_t p;
+    return a < 0 || b < 0 || __builtin_mul_overflow(a, b, &p) ? -1 : p;
+}
+
+static sb_status check_sequence_length(int64_t sequence, int64_t length, sb_message *why)
+{
+    if (length <= SB_SUM_MAX) return SB_OK;
+    return sb_fail(why, SB_ERR_SHAPE,
+                   "sequence %" PRId64 " has %" PRId64 " positions; at most 2^24 are summed",
+                   sequence, length);
+}
+
+sb_status sb_check_device_packed(int64_t batch, int64_t rows, sb_message *why)
+{
+    if (batch > 0 || rows == 0) return SB_OK;
+    return sb_fail(why, SB_ERR_SHAPE, "batch is 0, but there are %" PRId64 " rows", rows);
+}
+
+sb_status sb_check_cu_seqlens(const void *cu_seqlens, int32_t dtype, int64_t batch, int64_t rows,
+                              sb_message *why)
+{
+    int64_t before = sb_int_at(cu_seqlens, dtype, 0);
+    if (before != 0)
+        return sb_fail(why, SB_ERR_SHAPE, "cu_seqlens[0] is %" PRId64 ", not 0", before);
+    for (int64_t b = 0; b < batch; b++) {
+        int64_t next = sb_int_at(cu_seqlens, dtype, b + 1);
+        sb_status status;
+        if (next < before || next > rows)
+            return sb_fail(why, SB_ERR_SHAPE,
+                           "cu_seqlens[%" PRId64 "] is %" PRId64 ": it must lie in [%" PRId64
+                           ", %" PRId64 "]",
+                           b + 1, next, before, rows);
+        status = check_sequence_length(b, next - before, why);
+        if (status != SB_OK) return status;
+        before = next;
+    }
+    if (before != rows)
+        return sb_fail(why, SB_ERR_SHAPE,
+                       "cu_seqlens[%" PRId64 "] is %" PRId64 ", not the number of rows %" PRId64,
+                       batch, before, rows);
+    return SB_OK;
+}
+
+static sb_status check_cu_seqlens(const sb_batch *in, sb_message *why)
+{
+    return sb_check_cu_seqlens(in->cu_seqlens, in->cu_seqlens_dtype, in->batch, in->rows, why);
+}
+
+static sb_status check_row_list(const sb_call *call, sb_message *why)
+{
+    const sb_batch *in = &call->in;
+    int64_t before = -1;
+    for (int64_t i = 0; i < in->row_count; i++) {
+        int64_t row = in->row_list[i];
+        if (row < 0 || row >= call->rows)
+            return sb_fail(why, SB_ERR_SHAPE,
+                           "row_list[%" PRId64 "] is %" PRId64 ", outside [0, %" PRId64 ")", i, row,
+                           call->rows);
+        if (row <= before)
+            return sb_fail(why, SB_ERR_SHAPE,
+                           "row_list[%" PRId64 "] is %" PRId64 ", not above the %" PRId64
+                           " before it",
+                           i, row, before);
+        before = row;
+    }
+    return SB_OK;
+}
+
+/* The addresses that the logits span: their number of elements, in bytes, fits int64. */
+static sb_status check_extent(const sb_call *call, sb_message *why)
+{
+    const sb_batch *in = &call->in;
+    int64_t itemsize = sb_itemsize(in->logits_dtype);
+    int64_t span = in->cu_seqlens ? product(call->rows, in->row_stride)
+                                  : product(in->batch > 0 ? in->batch - 1 : 0, in->batch_stride);
+    if (span >= 0 && !in->cu_seqlens) {
+        int64_t last = product(in->time, in->row_stride);
+        if (last < 0 || __builtin_add_overflow(span, last, &span)) span = -1;
+    }
+    if (span < 0 || product(span, itemsize) < 0)
+        return sb_fail(why, SB_ERR_SHAPE,
+                       "the logits' strides (batch %" PRId64 ", row %" PRId64
+                       ") reach past the address space",
+                       in->batch_stride, in->row_stride);
+    return SB_OK;
+}
+
+/* A shard cuts no leaf. Where an empty one begins says nothing. */
+static sb_status check_shard(const sb_call *call, sb_message *why)
+{
+    int64_t first = call->first, n = call->held, vocab = call->in.vocab;
+    if (n < 0 || first < 0 || n > vocab || first > vocab - n)
+        return sb_fail(why, SB_ERR_SHAPE,
+                       "the shard holds %" PRId64 " ids from %" PRId64 " on: outside [0, %" PRId64
+                       ")",
+                       n, first, vocab);
+    if (n > 0 && first % SB_LEAF != 0)
+        return sb_fail(why, SB_ERR_SHAPE,
+                       "the shard begins at id %" PRId64 ", which is no multiple of %d", first,
+                       SB_LEAF);
+    if (n % SB_LEAF != 0 && first + n != vocab)
+        return sb_fail(why, SB_ERR_SHAPE,
+                       "the shard holds %" PRId64 " ids, no multiple of %d, and ends at %" PRId64
+                       ", not at the vocabulary's end %" PRId64,
+                       n, SB_LEAF, first + n, vocab);
+    return SB_OK;
+}
+
+/* Of whole rows, also where a shard of them has logits. */
+static sb_status check_kept(sb_call *call, sb_message *why)
+{
+    sb_batch *in = &call->in;
+    int64_t words = (in->vocab + 31) / 32, span;
+    if (!in->kept) return SB_OK;
+    if (in->kept_stride == 0) in->kept_stride = words;
+    if (in->kept_stride < words)
+        return sb_fail(why, SB_ERR_SHAPE,
+                       "kept_stride %" PRId64 " is less than the %" PRId64 " words of a kept set",
+                       in->kept_stride, words);
+    span = product(call->rows, in->kept_stride);
+    if (span < 0 || product(span, 4) < 0)
+        return sb_fail(why, SB_ERR_SHAPE, "kept_stride %" PRId64 " reaches past the address space",
+                       in->kept_stride);
+    return SB_OK;
+}
+
+static sb_status check_shape(sb_call *call, int device_memory, sb_message *why)
+{
+    sb_batch *in = &call->in;
+    sb_status status;
+
+    if (in->vocab < 1 || in->vocab > SB_MAX_VOCAB)
+        return sb_fail(why, SB_ERR_SHAPE, "vocab is %" PRId64 ", outside [1, %d]", in->vocab,
+                       SB_MAX_VOCAB);
+    status = check_shard(call, why);
+    if (status != SB_OK) return status;
+    if (in->batch < 0) return sb_fail(why, SB_ERR_SHAPE, "batch is %" PRId64, in->batch);
+    if (in->row_stride == 0) in->row_stride = call->held;
+    if (in->row_stride < call->held)
+        return sb_fail(why, SB_ERR_SHAPE,
+                       "row_stride %" PRId64 " is less than the %" PRId64 " logits of a row",
+                       in->row_stride, call->held);
+
+    if (in->cu_seqlens) {
+        if (in->cu_seqlens_dtype != SB_I32 && in->cu_seqlens_dtype != SB_I64)
+            return sb_fail(why, SB_ERR_DTYPE, "cu_seqlens_dtype is %d: it takes SB_I32 or SB_I64",
+                           (int)in->cu_seqlens_dtype);
+        if (in->rows < 0) return sb_fail(why, SB_ERR_SHAPE, "rows is %" PRId64, in->rows);
+        call->rows = in->rows;
+        status = device_memory ? sb_check_device_packed(in->batch, in->rows, why)
+                               : check_cu_seqlens(in, why);
+        if (status != SB_OK) return status;
+    } else {
+        if (in->time < 0) return sb_fail(why, SB_ERR_SHAPE, "time is %" PRId64, in->time);
+        status = check_sequence_length(0, in->time, why);
+        if (status != SB_OK) return status;
+        call->rows = product(in->batch, in->time);
+        if (call->rows < 0)
+            return sb_fail(why, SB_ERR_SHAPE,
+                           "batch %" PRId64 " times time %" PRId64 " passes 2^63", in->batch,
+                           in->time);
+        if (in->batch_stride < 0)
+            return sb_fail(why, SB_ERR_SHAPE, "batch_stride is %" PRId64, in->batch_stride);
+        if (in->batch_stride == 0) {
+            in->batch_stride = product(in->time, in->row_stride);
+            if (in->batch_stride < 0) return check_extent(call, why);
+        }
+    }
+    status = check_extent(call, why);
+    return status == SB_OK ? check_kept(call, why) : status;
+}
+
+sb_status sb_check_size(const void *argument, size_t size, const char *type, const char *init,
+                        sb_message *why)
+{
+    uint32_t given;
+    if (!argument) return sb_fail(why, SB_ERR_ARGUMENT, "%s is null", type);
+    memcpy(&given, argument, sizeof given);
+    if (given == size) return SB_OK;
+    return sb_fail(why, SB_ERR_ARGUMENT, "%s.size is %u, not %u: start from %s", type,
+                   (unsigned)given, (unsigned)size, init);
+}
+
+sb_status sb_out_of(sb_logprob_out *full, const sb_logprob_out *out, sb_message *why)
+{
+    const sb_logprob_out none = SB_LOGPROB_OUT_INIT;
+    const uint32_t first = offsetof(sb_logprob_out, outside);
+    *full = none;
+    if (!out) return sb_fail(why, SB_ERR_ARGUMENT, "out is null");
+    if (out->size < first || out->size > sizeof *out || out->size % sizeof(void *) != 0)
+        return sb_fail(why, SB_ERR_ARGUMENT,
+                       "sb_logprob_out.size is %u, not %u: start from SB_LOGPROB_OUT_INIT",
+                       (unsigned)out->size, (unsigned)sizeof *out);
+    memcpy(full, out, out->size);
+    full->size = sizeof *full;
+    return SB_OK;
+}
+
+/* call->width is set. */
+static sb_status part_call_of(sb_call *call, const sb_batch *batch, int64_t first, int64_t n,
+                              const sb_launch *launch, int device_memory, sb_message *why)
+{
+    const sb_launch defaults = SB_LAUNCH_INIT;
+    sb_status status;
+
+    if (!batch) return sb_fail(why, SB_ERR_ARGUMENT, "batch is null");
+    status = sb_check_size(batch, sizeof *batch, "sb_batch", "SB_BATCH_INIT", why);
+    if (status == SB_OK && launch)
+        status = sb_check_size(launch, sizeof *launch, "sb_launch", "SB_LAUNCH_INIT", why);
+    if (status != SB_OK) return status;
+    call->in = *batch;
+    call->rows = 0;
+    call->first = first;
+    call->held = n;
+    if (n == 0) {
+        call->in.logits = NULL;
+        call->in.row_stride = call->in.batch_stride = 0;
+    }
+    call->launch = launch ? *launch : defaults;
+    if (call->launch.split < 0 || call->launch.split > 65536)
+        return sb_fail(why, SB_ERR_ARGUMENT, "split is %d, outside [0, 65536]",
+                       (int)call->launch.split);
+    if (batch->shift != 0 && batch->shift != 1)
+        return sb_fail(why, SB_ERR_ARGUMENT, "shift is %d, not 0 or 1", (int)batch->shift);
+    if (batch->logits_dtype != SB_F32 && batch->logits_dtype != SB_F16 &&
+        batch->logits_dtype != SB_BF16)
+        return sb_fail(why, SB_ERR_DTYPE, "logits_dtype is %d: it takes SB_F32, SB_F16 or SB_BF16",
+                       (int)batch->logits_dtype);
+    if (batch->ids_dtype != SB_I32 && batch->ids_dtype != SB_I64)
+        return sb_fail(why, SB_ERR_DTYPE, "ids_dtype is %d: it takes SB_I32 or SB_I64",
+                       (int)batch->ids_dtype);
+
+    status = check_shape(call, device_memory, why);
+    if (status != SB_OK) return status;
+    if (!batch->temperatures && !sb_temperature_ok(batch->temperature))
+        return sb_fail(why, SB_ERR_TEMPERATURE, "temperature %.9g is outside [2^-10, 2^10]",
+                       printable(batch->temperature));
+    if (call->rows > 0 && n > 0 && !batch->logits)
+        return sb_fail(why, SB_ERR_ARGUMENT, "logits is null");
+    if (call->rows > 0 && call->width > 0 && !batch->ids)
+        return sb_fail(why, SB_ERR_ARGUMENT, "ids is null");
+    if (!batch->row_list) return SB_OK;
+    if (batch->row_count < 0 || batch->row_count > call->rows)
+        return sb_fail(why, SB_ERR_SHAPE, "row_count is %" PRId64 ", outside [0, %" PRId64 "]",
+                       batch->row_count, call->rows);
+    return device_memory ? SB_OK : check_row_list(call, why);
+}
+
+sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *launch,
+                     int device_memory, sb_message *why)
+{
+    return sb_wide_call_of(call, batch, 1, launch, device_memory, why);
+}
+
+sb_status sb_wide_call_of(sb_call *call, const sb_batch *batch, int64_t width,
+                          const sb_launch *launch, int device_memory, sb_message *why)
+{
+    call->width = width ? width : batch && batch->ids ? 1 : 0;
+    return part_call_of(call, batch, 0, batch ? batch->vocab : 0, launch, device_memory, why);
+}
+
+sb_status sb_shard_call_of(sb_call *call, const sb_batch *batch, int64_t first, int64_t n,
+                           const sb_launch *launch, int device_memory, sb_message *why)
+{
+    call->width = 1;
+    return part_call_of(call, batch, first, n, launch, device_memory, why);
+}
+
+sb_status sb_check_kept_sets(sb_context *ctx, const sb_call *call, const sb_logprob_out *out)
+{
+    if (ctx->backend->kept_sets || !(call->in.kept || (out && out->outside))) return SB_OK;
+    return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no kept sets",
+                   ctx->backend->name);
+}
+
+/* Where row stands: sequence and position. */
+typedef struct place {
+    int64_t sequence, position;
+} place;
+
+static place place_of(const sb_call *call, int64_t row)
+{
+    const sb_batch *in = &call->in;
+    place at;
+    if (in->cu_seqlens) {
+        /* The last sequence that starts at or before row: empty ones before it share its start. */
+        int64_t low = 0, high = in->batch;
+        while (high - low > 1) {
+            int64_t middle = low + (high - low) / 2;
+            if (sb_int_at(in->cu_seqlens, in->cu_seqlens_dtype, middle) <= row) low = middle;
+            else high = middle;
+        }
+        at.sequence = low;
+        at.position = row - sb_int_at(in->cu_seqlens, in->cu_seqlens_dtype, low);
+    } else {
+        at.sequence = row / in->time;
+        at.position = row % in->time;
+    }
+    return at;
+}
+
+/* An active row's ids that are not ignored. */
+static sb_status check_ids(const sb_call *call, int64_t row, sb_message *why)
+{
+    for (int64_t i = 0; i < call->width; i++) {
+        int64_t id = sb_int_at(call->in.ids, call->in.ids_dtype, row * call->width + i);
+        char entry[48] = "";
+        place at;
+        if ((id >= 0 && id < call->in.vocab) || id == call->in.ignore_index) continue;
+        at = place_of(call, row);
+        if (call->width > 1) snprintf(entry, sizeof entry, ", entry %" PRId64, i);
+        return sb_fail(why, SB_ERR_ID,
+                       "row %" PRId64 " (sequence %" PRId64 ", position %" PRId64 "%s): id %" PRId64
+                       " is outside [0, %" PRId64 ")",
+                       row, at.sequence, at.position, entry, id, call->in.vocab);
+    }
+    return SB_OK;
+}
+
+/* Checks an active row's ids and temperature. */
+static sb_status check_row(const sb_call *call, int64_t row, sb_message *why)
+{
+    float temperature = sb_temperature_at(call, row);
+    sb_status status = check_ids(call, row, why);
+    place at;
+    if (status != SB_OK || sb_temperature_ok(temperature)) return status;
+    at = place_of(call, row);
+    return sb_fail(why, SB_ERR_TEMPERATURE,
+                   "row %" PRId64 " (sequence %" PRId64 ", position %" PRId64
+                   "): temperature %.9g is outside [2^-10, 2^10]",
+                   row, at.sequence, at.position, printable(temperature));
+}
+
+sb_extent sb_extent_of(const sb_call *call, int64_t b)
+{
+    const sb_batch *in = &call->in;
+    sb_extent e;
+    if (in->cu_seqlens) {
+        e.first = sb_int_at(in->cu_seqlens, in->cu_seqlens_dtype, b);
+        e.last = sb_int_at(in->cu_seqlens, in->cu_seqlens_dtype, b + 1);
+    } else {
+        e.first = b * in->time;
+        e.last = e.first + in->time;
+    }
+    return e;
+}
+
+/* Whether any of row's ids is not ignore_index; a call without ids ignores no row for them. */
+static int has_ids(const sb_call *call, int64_t row)
+{
+    const sb_batch *in = &call->in;
+    for (int64_t i = 0; i < call->width; i++)
+        if (sb_int_at(in->ids, in->ids_dtype, row * call->width + i) != in->ignore_index) return 1;
+    return call->width == 0;
+}
+
+sb_status sb_list_active(const sb_call *call, int64_t *active, int64_t *actives, sb_message *why)
+{
+    const sb_batch *in = &call->in;
+    int64_t listed = 0, n = 0;
+    /* Without rows B may be any number. */
+    for (int64_t b = 0; call->rows > 0 && b < in->batch; b++) {
+        sb_extent e = sb_extent_of(call, b);
+        for (int64_t row = e.first; row < e.last; row++) {
+            sb_status status;
+            if (in->row_list) {
+                if (listed == in->row_count || in->row_list[listed] != row) continue;
+                listed++;
+            }
+            if (in->shift && row == e.first) continue;
+            if (in->mask && !in->mask[row]) continue;
+            if (!has_ids(call, row)) continue;
+            status = check_row(call, row, why);
+            if (status != SB_OK) return status;
+            if (active) active[n] = row;
+            n++;
+        }
+    }
+    if (actives) *actives = n;
+    return SB_OK;
+}
+
+sb_status sb_check_device_call(const sb_call *call, sb_message *why)
+{
+    sb_status status = SB_OK;
+    if (call->in.cu_seqlens) status = check_cu_seqlens(&call->in, why);
+    if (status == SB_OK && call->in.row_list) status = check_row_list(call, why);
+    return status == SB_OK ? sb_list_active(call, NULL, NULL, why) : status;
+}

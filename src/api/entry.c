@@ -1,0 +1,147 @@
+/* entry.c - see entry.h.
+ *
+ * A context's gate is one atomic word: two bits that say who is inside, and the number of forks
+ * between the process that loaded the library and the one that last entered. In a forked child that
+ * number is one less than the process's own, so that a call which was under way in another thread
+ * of the parent does not keep the child out. fork() itself tells (pthread_atfork): asking for the
+ * process id in each call would cost as much as a small call. */
+#include "api/entry.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+/* CLOSING: a call is inside, and frees the context when it leaves. */
+enum { FREE = 0, INSIDE = 1, CLOSING = 3, WHO = 3 };
+
+static const char BUSY[] =
+    "another call of this context was under way: a context serves one call at a time";
+
+/* ---- forks -------------------------------------------------------------------------------- */
+
+/* The only state outside of contexts: written in a child before fork() returns. */
+static atomic_uint forks;
+static atomic_int watching; /* the handler is there */
+
+static void count_fork(void) { atomic_fetch_add_explicit(&forks, 1, memory_order_relaxed); }
+
+/* Two threads may both come here first: forks are counted double then, which does no harm. */
+static int watch_forks(void)
+{
+    if (atomic_load_explicit(&watching, memory_order_acquire)) return 1;
+    if (pthread_atfork(NULL, NULL, count_fork) != 0) return 0;
+    atomic_store_explicit(&watching, 1, memory_order_release);
+    return 1;
+}
+
+/* The gate's word in this process. */
+static uint64_t here(unsigned who)
+{
+    return (uint64_t)atomic_load_explicit(&forks, memory_order_relaxed) << 2 | who;
+}
+
+/* ---- the calling thread ------------------------------------------------------------------- */
+
+void sb_shield_raise(sb_shield *shield)
+{
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &shield->cancellation);
+    shield->mode = sb_fpmode_enter();
+}
+
+void sb_shield_lower(const sb_shield *shield)
+{
+    sb_fpmode_leave(shield->mode);
+    pthread_setcancelstate(shield->cancellation, NULL);
+}
+
+static uintptr_t this_thread(void) { return (uintptr_t)pthread_self(); }
+
+/* ---- the gate ----------------------------------------------------------------------------- */
+
+sb_status sb_gate_open(sb_context *ctx, sb_message *why)
+{
+    if (!watch_forks()) return sb_fail(why, SB_ERR_SYSTEM, "no fork handler could be installed");
+    atomic_init(&ctx->gate, here(FREE));
+    return SB_OK;
+}
+
+/* Whether the context became the caller's; before: what the gate held. Where it did not and closing
+ * is set, the call that is inside will free it. */
+static int take(sb_context *ctx, uint64_t mine, int closing, uint64_t *before)
+{
+    *before = atomic_load_explicit(&ctx->gate, memory_order_relaxed);
+    for (;;) {
+        int own = *before >> 2 == mine >> 2, taken = !own || (*before & WHO) == FREE;
+        if (!taken && !(closing && *before == mine)) return 0;
+        if (atomic_compare_exchange_weak_explicit(&ctx->gate, before, taken ? mine : mine | CLOSING,
+                                                  memory_order_acquire, memory_order_relaxed))
+            return taken;
+    }
+}
+
+/* In a child: as the parent left it at fork(). */
+static void inherit(sb_context *ctx, uint64_t before)
+{
+    ctx->backend->inherit(ctx, (before & WHO) != FREE);
+    ctx->inherited = 1;
+}
+
+static void free_context(sb_context *ctx)
+{
+    ctx->backend->close(ctx);
+    free(ctx);
+}
+
+sb_status sb_enter(sb_entry *entry, sb_context *ctx)
+{
+    uint64_t before;
+    if (!ctx) return SB_ERR_ARGUMENT;
+    sb_shield_raise(&entry->shield);
+    entry->ctx = ctx;
+    entry->gate = here(INSIDE);
+    if (!take(ctx, entry->gate, 0, &before)) {
+        atomic_store_explicit(&ctx->contended, 1, memory_order_relaxed);
+        sb_shield_lower(&entry->shield);
+        return SB_ERR_BUSY;
+    }
+    if (before >> 2 != entry->gate >> 2) inherit(ctx, before);
+    atomic_store_explicit(&ctx->owner, this_thread(), memory_order_relaxed);
+    ctx->error.text[0] = '\0';
+    if (!ctx->inherited || !ctx->backend->lost_by_fork) return SB_OK;
+    return sb_leave(entry, sb_fail(&ctx->error, SB_ERR_BACKEND, "%s", ctx->backend->lost_by_fork));
+}
+
+sb_status sb_leave(const sb_entry *entry, sb_status status)
+{
+    uint64_t gate = entry->gate;
+    if (!atomic_compare_exchange_strong_explicit(&entry->ctx->gate, &gate, gate & ~(uint64_t)WHO,
+                                                 memory_order_acq_rel, memory_order_acquire))
+        free_context(entry->ctx); /* CLOSING */
+    sb_shield_lower(&entry->shield);
+    pthread_testcancel(); /* nothing is held: a thread that only calls us can be cancelled, too */
+    return status;
+}
+
+void sb_gate_close(sb_context *ctx)
+{
+    sb_shield shield;
+    uint64_t mine = here(INSIDE), before;
+    sb_shield_raise(&shield);
+    if (take(ctx, mine, 1, &before)) {
+        if (before >> 2 != mine >> 2) inherit(ctx, before);
+        free_context(ctx);
+    }
+    sb_shield_lower(&shield);
+}
+
+/* The text may be written to whenever another thread is inside, so it is given only where none is,
+ * and to threads that cannot have been refused, or whose call was the last one. */
+const char *sb_gate_error(const sb_context *ctx)
+{
+    uint64_t gate = atomic_load_explicit(&ctx->gate, memory_order_acquire);
+    if (gate >> 2 == here(0) >> 2 && (gate & WHO) != FREE) return BUSY;
+    if (!atomic_load_explicit(&ctx->contended, memory_order_relaxed)) return ctx->error.text;
+    return atomic_load_explicit(&ctx->owner, memory_order_relaxed) == this_thread()
+               ? ctx->error.text
+               : BUSY;
+}

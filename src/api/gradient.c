@@ -1,0 +1,118 @@
+/* gradient.c - sb_logprob_backward: checks, then the backend. */
+#include <inttypes.h>
+
+#include "det/saved.h"
+#include "api/entry.h"
+
+/* The public record is what the arithmetic works on. */
+_Static_assert(sizeof(sb_saved_row) == 32 && sizeof(sb_saved) == 32, "a saved row is 32 bytes");
+_Static_assert(offsetof(sb_saved_row, kind) == offsetof(sb_saved, kind), "kind");
+_Static_assert(offsetof(sb_saved_row, c) == offsetof(sb_saved, c), "c");
+_Static_assert(offsetof(sb_saved_row, e) == offsetof(sb_saved, e), "e");
+_Static_assert(offsetof(sb_saved_row, best) == offsetof(sb_saved, best), "best");
+_Static_assert(offsetof(sb_saved_row, g) == offsetof(sb_saved, g), "g");
+_Static_assert(offsetof(sb_saved_row, h2) == offsetof(sb_saved, h2), "h2");
+
+static int is_float(int32_t dtype)
+{
+    return dtype == SB_F32 || dtype == SB_F16 || dtype == SB_BF16;
+}
+
+/* a * b + c for numbers that are not negative; -1 where it passes int64. */
+static int64_t fma_extent(int64_t a, int64_t b, int64_t c)
+{
+    int64_t p;
+    if (a < 0 || b < 0 || c < 0) return -1;
+    return __builtin_mul_overflow(a, b, &p) || __builtin_add_overflow(p, c, &p) ? -1 : p;
+}
+
+/* Fills in grad's strides and sees that no two of its rows overlap. */
+static sb_status check_layout(sb_gradient *to, const sb_call *call, sb_message *why)
+{
+    const sb_batch *in = &call->in;
+    int64_t span;
+    int apart;
+    if (to->width == 0) to->width = call->held;
+    if (to->width < call->held)
+        return sb_fail(why, SB_ERR_SHAPE,
+                       "grad's width %" PRId64 " is less than the %" PRId64 " logits of a row",
+                       to->width, call->held);
+    if (to->row_stride == 0) to->row_stride = to->width;
+    if (to->row_stride < to->width)
+        return sb_fail(why, SB_ERR_SHAPE, "grad's row_stride %" PRId64 " is less than its width",
+                       to->row_stride);
+    if (in->cu_seqlens) {
+        span = fma_extent(call->rows, to->row_stride, 0);
+        apart = 1;
+    } else {
+        int64_t rows = in->time > 0 ? in->time - 1 : 0;
+        int64_t sequences = in->batch > 0 ? in->batch - 1 : 0;
+        int64_t sequence = fma_extent(rows, to->row_stride, to->width); /* what one spans */
+        if (to->batch_stride < 0)
+            return sb_fail(why, SB_ERR_SHAPE, "grad's batch_stride is %" PRId64, to->batch_stride);
+        if (to->batch_stride == 0) to->batch_stride = fma_extent(in->time, to->row_stride, 0);
+        span = fma_extent(sequences, to->batch_stride, sequence);
+        apart = call->rows == 0 || sequences == 0 || to->batch_stride >= sequence ||
+                /* or time comes before batch */
+                (to->batch_stride >= to->width &&
+                 (rows == 0 ||
+                  to->row_stride >= fma_extent(sequences, to->batch_stride, to->width)));
+    }
+    if (span < 0 || fma_extent(span, sb_itemsize(to->dtype), 0) < 0)
+        return sb_fail(why, SB_ERR_SHAPE,
+                       "grad's strides (batch %" PRId64 ", row %" PRId64
+                       ") reach past the address space",
+                       to->batch_stride, to->row_stride);
+    if (!apart)
+        return sb_fail(why, SB_ERR_SHAPE,
+                       "grad's rows overlap (batch_stride %" PRId64 ", row_stride %" PRId64 ")",
+                       to->batch_stride, to->row_stride);
+    if (to->grad && to->grad == in->logits &&
+        (to->dtype != in->logits_dtype || to->row_stride != in->row_stride ||
+         (!in->cu_seqlens && in->batch > 1 && to->batch_stride != in->batch_stride)))
+        return sb_fail(why, SB_ERR_ARGUMENT,
+                       "grad takes the logits' place, but has another dtype or other strides");
+    return SB_OK;
+}
+
+static sb_status check_gradient(sb_gradient *to, const sb_call *call, sb_message *why)
+{
+    sb_status status;
+    if (!is_float(to->dtype))
+        return sb_fail(why, SB_ERR_DTYPE, "grad's dtype is %d: it takes SB_F32, SB_F16 or SB_BF16",
+                       (int)to->dtype);
+    status = check_layout(to, call, why);
+    if (status != SB_OK || call->rows == 0) return status; /* of no rows pointers may be null */
+    if (!to->token && !to->entropy)
+        return sb_fail(why, SB_ERR_ARGUMENT, "neither token nor entropy has an upstream gradient");
+    if (!to->grad && to->width > 0) return sb_fail(why, SB_ERR_ARGUMENT, "grad is null");
+    return to->saved ? SB_OK : sb_fail(why, SB_ERR_ARGUMENT, "saved is null");
+}
+
+static sb_status backward(sb_context *ctx, const sb_gradient *gradient, const sb_batch *batch,
+                          const sb_launch *launch)
+{
+    sb_gradient to;
+    sb_call call;
+    sb_status status;
+    if (!gradient) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "gradient is null");
+    status = sb_check_size(gradient, sizeof *gradient, "sb_gradient", "SB_GRADIENT_INIT",
+                           &ctx->error);
+    if (status != SB_OK) return status;
+    to = *gradient;
+    if (to.held == 0 && to.first == 0 && batch) to.held = batch->vocab;
+    status = sb_shard_call_of(&call, batch, to.first, to.held, launch, ctx->backend->device_memory,
+                              &ctx->error);
+    if (status == SB_OK) status = sb_check_kept_sets(ctx, &call, NULL);
+    if (status == SB_OK) status = check_gradient(&to, &call, &ctx->error);
+    if (status == SB_OK && !ctx->backend->backward)
+        status = sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no gradient",
+                         ctx->backend->name);
+    return status == SB_OK && call.rows > 0 ? ctx->backend->backward(ctx, &to, &call) : status;
+}
+
+sb_status sb_logprob_backward(sb_context *ctx, const sb_gradient *gradient, const sb_batch *batch,
+                              const sb_launch *launch)
+{
+    SB_INSIDE(ctx, backward(ctx, gradient, batch, launch));
+}

@@ -1,0 +1,162 @@
+/* memory.c - memory, streams and events: the backend's, or where it has none of its own, ordinary
+ * memory and the clock. */
+#define _POSIX_C_SOURCE 200809L
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "api/entry.h"
+
+#define NOT_NULL(ctx, argument)                                                                    \
+    if (!(argument)) return sb_fail(&(ctx)->error, SB_ERR_ARGUMENT, "%s is null", #argument)
+
+static sb_status check(sb_context *ctx, void *stream)
+{
+    return ctx->backend->check ? ctx->backend->check(ctx, stream) : SB_OK;
+}
+
+sb_status sb_check(sb_context *ctx, void *stream) { SB_INSIDE(ctx, check(ctx, stream)); }
+
+/* ---- memory ------------------------------------------------------------------------------- */
+
+static sb_status memory_alloc(sb_context *ctx, void **data, uint64_t bytes, sb_memory kind)
+{
+    NOT_NULL(ctx, data);
+    *data = NULL;
+    if (kind != SB_DEVICE && kind != SB_PINNED)
+        return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "memory kind is %d", (int)kind);
+    if (bytes == 0) return SB_OK;
+    if (ctx->backend->memory_alloc) return ctx->backend->memory_alloc(ctx, data, bytes, kind);
+    *data = bytes <= SIZE_MAX ? malloc((size_t)bytes) : NULL;
+    if (*data) return SB_OK;
+    return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory for %llu bytes",
+                   (unsigned long long)bytes);
+}
+
+sb_status sb_memory_alloc(sb_context *ctx, void **data, uint64_t bytes, sb_memory kind)
+{
+    SB_INSIDE(ctx, memory_alloc(ctx, data, bytes, kind));
+}
+
+static sb_status memory_free(sb_context *ctx, void *data, sb_memory kind)
+{
+    if (!data) return SB_OK;
+    if (ctx->backend->memory_free) return ctx->backend->memory_free(ctx, data, kind);
+    free(data);
+    return SB_OK;
+}
+
+sb_status sb_memory_free(sb_context *ctx, void *data, sb_memory kind)
+{
+    SB_INSIDE(ctx, memory_free(ctx, data, kind));
+}
+
+static sb_status memory_copy(sb_context *ctx, void *to, const void *from, uint64_t bytes,
+                             void *stream)
+{
+    if (bytes == 0) return SB_OK;
+    NOT_NULL(ctx, to);
+    NOT_NULL(ctx, from);
+    if (ctx->backend->memory_copy) return ctx->backend->memory_copy(ctx, to, from, bytes, stream);
+    memmove(to, from, (size_t)bytes);
+    return SB_OK;
+}
+
+sb_status sb_memory_copy(sb_context *ctx, void *to, const void *from, uint64_t bytes, void *stream)
+{
+    SB_INSIDE(ctx, memory_copy(ctx, to, from, bytes, stream));
+}
+
+/* ---- streams ------------------------------------------------------------------------------ */
+
+static sb_status stream_create(sb_context *ctx, void **stream)
+{
+    NOT_NULL(ctx, stream);
+    *stream = NULL;
+    return ctx->backend->stream_create ? ctx->backend->stream_create(ctx, stream) : SB_OK;
+}
+
+sb_status sb_stream_create(sb_context *ctx, void **stream)
+{
+    SB_INSIDE(ctx, stream_create(ctx, stream));
+}
+
+static sb_status stream_destroy(sb_context *ctx, void *stream)
+{
+    return stream && ctx->backend->stream_destroy ? ctx->backend->stream_destroy(ctx, stream)
+                                                  : SB_OK;
+}
+
+sb_status sb_stream_destroy(sb_context *ctx, void *stream)
+{
+    SB_INSIDE(ctx, stream_destroy(ctx, stream));
+}
+
+static sb_status stream_wait(sb_context *ctx, void *stream)
+{
+    return ctx->backend->stream_wait ? ctx->backend->stream_wait(ctx, stream) : SB_OK;
+}
+
+sb_status sb_stream_wait(sb_context *ctx, void *stream)
+{
+    SB_INSIDE(ctx, stream_wait(ctx, stream));
+}
+
+/* ---- events ------------------------------------------------------------------------------- */
+
+static sb_status event_create(sb_context *ctx, void **event)
+{
+    NOT_NULL(ctx, event);
+    *event = NULL;
+    if (ctx->backend->event_create) return ctx->backend->event_create(ctx, event);
+    *event = calloc(1, sizeof(struct timespec));
+    return *event ? SB_OK : sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory for an event");
+}
+
+sb_status sb_event_create(sb_context *ctx, void **event)
+{
+    SB_INSIDE(ctx, event_create(ctx, event));
+}
+
+static sb_status event_destroy(sb_context *ctx, void *event)
+{
+    if (event && ctx->backend->event_destroy) return ctx->backend->event_destroy(ctx, event);
+    free(event);
+    return SB_OK;
+}
+
+sb_status sb_event_destroy(sb_context *ctx, void *event)
+{
+    SB_INSIDE(ctx, event_destroy(ctx, event));
+}
+
+static sb_status event_record(sb_context *ctx, void *event, void *stream)
+{
+    NOT_NULL(ctx, event);
+    if (ctx->backend->event_record) return ctx->backend->event_record(ctx, event, stream);
+    clock_gettime(CLOCK_MONOTONIC, event);
+    return SB_OK;
+}
+
+sb_status sb_event_record(sb_context *ctx, void *event, void *stream)
+{
+    SB_INSIDE(ctx, event_record(ctx, event, stream));
+}
+
+static sb_status event_elapsed(sb_context *ctx, float *milliseconds, void *start, void *end)
+{
+    const struct timespec *a = start, *b = end;
+    NOT_NULL(ctx, milliseconds);
+    NOT_NULL(ctx, start);
+    NOT_NULL(ctx, end);
+    if (ctx->backend->event_elapsed)
+        return ctx->backend->event_elapsed(ctx, milliseconds, start, end);
+    *milliseconds = (float)((double)(b->tv_sec - a->tv_sec) * 1e3 +
+                            (double)(b->tv_nsec - a->tv_nsec) * 1e-6);
+    return SB_OK;
+}
+
+sb_status sb_event_elapsed(sb_context *ctx, float *milliseconds, void *start, void *end)
+{
+    SB_INSIDE(ctx, event_elapsed(ctx, milliseconds, start, end));
+}

@@ -1,0 +1,143 @@
+/* gradient.c - gradients on the CPU: rows of logits, or pieces of them, each on its
+ * own. */
+#include <inttypes.h>
+
+#include "cpu/cpu.h"
+#include "det/convert.h"
+#include "det/gradient.h"
+
+#define PIECE_LOGITS 32768 /* logits handed out at once; fewer run unthreaded */
+
+typedef struct gradient_job {
+    const sb_call *call;
+    const sb_gradient *to;
+    sb_spread gradient;
+    const uint8_t *active; /* [rows] of logits: whether a result stands for them */
+    int64_t pieces, piece; /* a row, and elements of grad */
+    int of;                /* SB_OF_* */
+} gradient_job;
+
+/* Saved rows of the caller's lie anywhere: a mapped file aligns nothing. */
+static sb_saved saved_at(const sb_gradient *to, int64_t row)
+{
+    sb_saved saved;
+    memcpy(&saved, (const char *)to->saved + row * (int64_t)sizeof saved, sizeof saved);
+    return saved;
+}
+
+/* Element i of grad's row that belongs to the logits of row. */
+static char *grad_at(const gradient_job *j, int64_t row, int64_t i)
+{
+    const sb_batch *in = &j->call->in;
+    const sb_gradient *to = j->to;
+    int64_t element = in->cu_seqlens
+                          ? row * to->row_stride
+                          : row / in->time * to->batch_stride + row % in->time * to->row_stride;
+    return (char *)to->grad + (element + i) * sb_itemsize(to->dtype);
+}
+
+static void store(char *to, int32_t dtype, float x)
+{
+    uint16_t half = dtype == SB_F16 ? sb_to_f16(x) : sb_to_bf16(x);
+    if (dtype == SB_F32) memcpy(to, &x, 4);
+    else memcpy(to, &half, 2);
+}
+
+/* Of a row with a kept set: its logits as fp32, -inf where they are not kept, a buffer at a time.
+ */
+static void spread_kept(const gradient_job *j, int64_t row, const sb_gradient_row *g, int64_t first,
+                        int64_t last, char *grad)
+{
+    const sb_gradient *to = j->to;
+    float x[SB_CPU_BUFFER];
+    for (; first < last; first += SB_CPU_BUFFER) {
+        int64_t here = last - first < SB_CPU_BUFFER ? last - first : SB_CPU_BUFFER;
+        sb_cpu_read(j->call, row, first, here, x);
+        j->gradient(grad + first * sb_itemsize(to->dtype), to->dtype, x, SB_F32, here, g, j->of);
+    }
+}
+
+/* Elements first .. last - 1 of an active row that is not NaN. row: where its result stands. */
+static void spread(const gradient_job *j, int64_t row, const sb_saved *saved, int64_t first,
+                   int64_t last)
+{
+    const sb_call *call = j->call;
+    const sb_gradient *to = j->to;
+    const int32_t dtype = call->in.logits_dtype;
+    const int64_t target = sb_int_at(call->in.ids, call->in.ids_dtype, row) - call->first;
+    const float tau = sb_temperature_at(call, row);
+    const sb_row constants = sb_row_of(tau);
+    const sb_upstream up = { to->token ? sb_float_at(to->token, row) : 0.0f,
+                             to->entropy ? sb_float_at(to->entropy, row) : 0.0f };
+    const sb_gradient_row g = sb_gradient_row_of(saved, &constants, tau, up, j->of);
+    const char *logits = sb_logits_of(call, row);
+    char *grad = grad_at(j, row - call->in.shift, 0);
+    const int owner = to->token && target >= first && target < last;
+    float own = 0.0f;
+    if (owner) { /* before grad, which may be the logits, is written */
+        float x = sb_logit_at(logits, dtype, target);
+        if (!sb_is_kept(call, row, target + call->first)) x = sb_float(SB_ABSENT_BITS);
+        own = sb_gradient_at_target(x, &g, saved, &constants, tau, up, j->of);
+    }
+    if (call->in.kept) spread_kept(j, row, &g, first, last, grad);
+    else
+        j->gradient(grad + first * sb_itemsize(to->dtype), to->dtype,
+                    logits + first * sb_itemsize(dtype), dtype, last - first, &g, j->of);
+    if (owner) store(grad + target * sb_itemsize(to->dtype), to->dtype, own);
+}
+
+static void run_piece(void *shared, int64_t item)
+{
+    const gradient_job *j = shared;
+    const sb_gradient *to = j->to;
+    const int64_t source = item / j->pieces, row = source + j->call->in.shift;
+    const int64_t first = item % j->pieces * j->piece;
+    const int64_t end = first + j->piece < to->width ? first + j->piece : to->width;
+    int64_t held = j->call->held < end ? j->call->held : end; /* what lies behind is padding */
+    if (held < first || !j->active[source]) held = first;
+    if (held > first) {
+        const sb_saved saved = saved_at(to, row);
+        if (saved.kind == SB_SAVED_NAN)
+            for (int64_t i = first; i < held; i++)
+                store(grad_at(j, source, i), to->dtype, sb_float(SB_NAN_BITS));
+        else spread(j, row, &saved, first, held);
+    }
+    if (end > held)
+        memset(grad_at(j, source, held), 0, (size_t)((end - held) * sb_itemsize(to->dtype)));
+}
+
+/* Of rows of at least one element. */
+static void plan(gradient_job *j)
+{
+    int64_t width = j->to->width, split = j->call->launch.split;
+    if (split == 0) split = (width + PIECE_LOGITS - 1) / PIECE_LOGITS;
+    if (split > width) split = width;
+    j->piece = ((width + split - 1) / split + SB_LEAF - 1) / SB_LEAF * SB_LEAF;
+    j->pieces = (width + j->piece - 1) / j->piece;
+}
+
+sb_status sb_cpu_backward(sb_context *ctx, const sb_gradient *gradient, const sb_call *call)
+{
+    sb_cpu *c = ctx->state;
+    gradient_job j = { .call = call, .to = gradient, .gradient = c->isa->gradient };
+    int64_t *list = sb_cpu_room(&c->rows, call->rows, sizeof *list), actives;
+    uint8_t *active = sb_cpu_room(&c->tokens, call->rows, sizeof *active);
+    sb_status status;
+    if (!list || !active)
+        return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory to list %" PRId64 " rows",
+                       call->rows);
+    status = sb_list_active(call, list, &actives, &ctx->error);
+    if (status == SB_OK) status = sb_check_saved(call, gradient, list, actives, &ctx->error);
+    if (status != SB_OK) return status;
+    if (gradient->width == 0) return SB_OK; /* an empty shard: nothing is written */
+
+    /* Nothing fails from here on. */
+    memset(active, 0, (size_t)call->rows);
+    for (int64_t i = 0; i < actives; i++) active[list[i] - call->in.shift] = 1;
+    j.active = active;
+    j.of = (gradient->token ? SB_OF_TOKEN : 0) | (gradient->entropy ? SB_OF_ENTROPY : 0);
+    plan(&j);
+    sb_pool_run(c->pool, call->rows * gradient->width <= PIECE_LOGITS, run_piece, &j,
+                call->rows * j.pieces);
+    return SB_OK;
+}

@@ -1,0 +1,39 @@
+/* isa.h - what the instruction-set paths give the CPU backend. */
+#ifndef SB_CPU_H
+#define SB_CPU_H
+
+#include <stdint.h>
+
+#include "det/accumulator.h"
+
+/* Adds the leaves of n >= 1 logits to state. The first logit's id is a multiple of 16; where n is
+ * not, the row ends here. logits need no alignment. Runs in the contract's floating-point mode. */
+typedef void (*sb_reduce)(sb_state *state, const void *logits, int64_t n, const sb_row *row);
+
+/* The same with moments. */
+typedef struct sb_moments sb_moments;
+typedef void (*sb_reduce_moments)(sb_moments *m, const void *logits, int64_t n, const sb_row *row);
+
+/* The gradient at n logits, as fp32, fp16 or bf16 (an sb_dtype) each; grad may be logits. of:
+ * SB_OF_* of det/gradient.h. In the contract's floating-point mode. */
+typedef struct sb_gradient_row sb_gradient_row;
+typedef void (*sb_spread)(void *grad, int32_t grad_dtype, const void *logits, int32_t logits_dtype,
+                          int64_t n, const sb_gradient_row *g, int of);
+
+/* Adds the leaves of n >= 1 logits of two rows, as fp32; ids and mode as above. */
+typedef struct sb_divergence sb_divergence;
+typedef void (*sb_reduce_kl)(sb_divergence *s, const float *p, const float *q, int64_t n,
+                             const sb_row *row_p, const sb_row *row_q);
+
+typedef struct sb_isa {
+    const char *name;
+    int (*available)(void); /* on this processor, in this build */
+    sb_reduce f32, f16, bf16;
+    sb_reduce_moments moments_f32, moments_f16, moments_bf16;
+    sb_spread gradient;
+    sb_reduce_kl kl;
+} sb_isa;
+
+extern const sb_isa sb_isa_avx512, sb_isa_avx2, sb_isa_scalar;
+
+#endif

@@ -1,0 +1,128 @@
+/* kl.c - divergences on the CPU: pairs of rows, or pieces of them, as work for its
+ * threads. */
+#include <inttypes.h>
+
+#include "cpu/cpu.h"
+#include "det/kl.h"
+
+#define PIECE_LOGITS 4096  /* a piece of a row is at least this long, unless split says otherwise */
+#define ALONE_LOGITS 16384 /* fewer run unthreaded */
+
+typedef struct kl_job {
+    const sb_kl_call *call;
+    sb_reduce_kl reduce;
+    float *tokens;
+    const int64_t *active; /* rows to compute, rising */
+    int64_t actives;
+    int64_t split;         /* pieces a row */
+    int64_t piece;         /* logits a piece, a multiple of 16 */
+    sb_divergence *states; /* [actives][split], where split is not 1 */
+} kl_job;
+
+/* Piece number piece of an active row. In the contract's floating-point mode. */
+static sb_divergence reduce_piece(const kl_job *j, int64_t row, int64_t piece)
+{
+    const sb_call *p = &j->call->p, *q = &j->call->q;
+    const sb_row row_p = sb_row_of(sb_temperature_at(p, row));
+    const sb_row row_q = sb_row_of(sb_temperature_at(q, row));
+    const int64_t end = (piece + 1) * j->piece < p->held ? (piece + 1) * j->piece : p->held;
+    sb_divergence s;
+    sb_kl_init(&s, row_p.c, row_q.c);
+    for (int64_t first = piece * j->piece; first < end; first += SB_CPU_BUFFER) {
+        const int64_t n = end - first < SB_CPU_BUFFER ? end - first : SB_CPU_BUFFER;
+        float xp[SB_CPU_BUFFER], xq[SB_CPU_BUFFER];
+        sb_cpu_read(p, row, first, n, xp);
+        sb_cpu_read(q, row, first, n, xq);
+        j->reduce(&s, xp, xq, n, &row_p, &row_q);
+    }
+    return s;
+}
+
+static void run_row(void *shared, int64_t i)
+{
+    const kl_job *j = shared;
+    const sb_divergence s = reduce_piece(j, j->active[i], 0);
+    j->tokens[j->active[i]] = sb_kl_finish(&s);
+}
+
+static void run_piece(void *shared, int64_t item)
+{
+    const kl_job *j = shared;
+    j->states[item] = reduce_piece(j, j->active[item / j->split], item % j->split);
+}
+
+static void merge_row(void *shared, int64_t i)
+{
+    const kl_job *j = shared;
+    sb_divergence s = j->states[i * j->split];
+    for (int64_t k = 1; k < j->split; k++) sb_kl_merge(&s, &j->states[i * j->split + k]);
+    j->tokens[j->active[i]] = sb_kl_finish(&s);
+}
+
+/* Whole rows when there are plenty, pieces when there are few. */
+static void plan(kl_job *j, int32_t threads)
+{
+    const int64_t held = j->call->p.held, leaves = (held + SB_LEAF - 1) / SB_LEAF;
+    int64_t split = j->call->p.launch.split;
+    if (split == 0) {
+        const int64_t most = held / PIECE_LOGITS, wanted = 4 * (int64_t)threads;
+        if (threads > 1 && j->actives > 0) split = (wanted + j->actives - 1) / j->actives;
+        if (split > most) split = most;
+    }
+    if (split > leaves) split = leaves;
+    j->split = split > 1 ? split : 1;
+    j->piece = (leaves + j->split - 1) / j->split * SB_LEAF;
+}
+
+/* Everything that can fail. */
+static sb_status prepare(sb_context *ctx, kl_job *j)
+{
+    sb_cpu *c = ctx->state;
+    const sb_kl_call *call = j->call;
+    int64_t *active = sb_cpu_room(&c->rows, call->p.rows, sizeof *active);
+    sb_status status;
+    if (!active)
+        return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory to list %" PRId64 " rows",
+                       call->p.rows);
+    status = sb_list_active(&call->p, active, &j->actives, &ctx->error);
+    if (status != SB_OK) return sb_kl_blame(&ctx->error, 'p', status);
+    status = sb_list_active(&call->q, NULL, NULL, &ctx->error);
+    if (status != SB_OK) return sb_kl_blame(&ctx->error, 'q', status);
+    j->active = active;
+    plan(j, sb_pool_threads(c->pool));
+    j->states = sb_cpu_room(&c->states, j->split > 1 ? j->actives * j->split : 0,
+                            sizeof *j->states);
+    if (!j->states)
+        return sb_fail(&ctx->error, SB_ERR_MEMORY,
+                       "no memory for %" PRId64 " rows in %" PRId64 " pieces", j->actives,
+                       j->split);
+    j->tokens = call->out.token;
+    if (!j->tokens) j->tokens = sb_cpu_room(&c->tokens, call->p.rows, sizeof *j->tokens);
+    if (!j->tokens)
+        return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory for %" PRId64 " divergences",
+                       call->p.rows);
+    return SB_OK;
+}
+
+sb_status sb_cpu_kl(sb_context *ctx, const sb_kl_call *call)
+{
+    sb_cpu *c = ctx->state;
+    kl_job j = { .call = call, .reduce = c->isa->kl };
+    sb_status status = prepare(ctx, &j);
+    sb_sums_call sums;
+    int alone;
+    if (status != SB_OK) return status;
+
+    /* Nothing fails from here on. */
+    alone = j.actives * call->p.held <= ALONE_LOGITS;
+    memset(j.tokens, 0, (size_t)call->p.rows * sizeof *j.tokens);
+    if (j.split == 1) {
+        sb_pool_run(c->pool, alone, run_row, &j, j.actives);
+    } else {
+        sb_pool_run(c->pool, alone, run_piece, &j, j.actives * j.split);
+        sb_pool_run(c->pool, alone, merge_row, &j, j.actives);
+    }
+    if (!call->out.sequence) return SB_OK;
+    sums = sb_kl_sums(call, j.tokens);
+    return sb_cpu_sum_values(ctx, &sums);
+}

@@ -1,0 +1,131 @@
+/* shards.c - shards of the vocabulary on the CPU: records are written, merged and
+ * finished. */
+#include <inttypes.h>
+
+#include "cpu/cpu.h"
+#include "det/finish.h"
+#include "det/record.h"
+
+#define CHUNK_ROWS 64 /* rows finished at once; fewer run unthreaded */
+
+/* A row's records, copied: the caller's lie anywhere. Without moments only m.sum counts. */
+typedef struct record {
+    sb_moments m;
+    sb_target t;
+} record;
+
+static record get(const sb_records *records, int64_t i)
+{
+    const int64_t size = (int64_t)sb_state_size(records->moments);
+    record r;
+    memcpy(&r.m, (const char *)records->states + i * size, (size_t)size);
+    memcpy(&r.t, (const char *)records->targets + i * (int64_t)sizeof r.t, sizeof r.t);
+    return r;
+}
+
+/* state: an sb_state, or an sb_moments where the records have them. */
+static void put(const sb_records *records, int64_t i, const void *state, const sb_target *target)
+{
+    const int64_t size = (int64_t)sb_state_size(records->moments);
+    memcpy((char *)records->states + i * size, state, (size_t)size);
+    memcpy((char *)records->targets + i * (int64_t)sizeof *target, target, sizeof *target);
+}
+
+static void record_row(const sb_cpu_job *j, int64_t row, const sb_state *state,
+                       const sb_row *constants)
+{
+    const sb_call *call = j->call;
+    int64_t id = sb_int_at(call->in.ids, call->in.ids_dtype, row);
+    sb_target target = { 0, 0 };
+    (void)constants;
+    if (id >= call->first && id < call->first + call->held) {
+        target.x = sb_bits32(sb_target_logit(call, row, id));
+        target.owners = 1;
+    }
+    put(j->to, row, state, &target);
+}
+
+sb_status sb_cpu_partial(sb_context *ctx, const sb_records *records, const sb_call *call)
+{
+    sb_records to = *records;
+    sb_cpu_job j = { .call = call, .moments = to.moments, .finish = record_row, .to = &to };
+    sb_status status = sb_cpu_job_prepare(ctx, &j);
+    if (status != SB_OK || call->rows == 0) return status;
+    memset(to.states, 0, (size_t)call->rows * sb_state_size(to.moments));
+    memset(to.targets, 0, (size_t)call->rows * sizeof *to.targets);
+    sb_cpu_job_run(ctx->state, &j);
+    return SB_OK;
+}
+
+sb_status sb_cpu_merge(sb_context *ctx, const sb_merge_call *call)
+{
+    sb_status status = sb_check_merge(call, &ctx->error);
+    if (status != SB_OK) return status;
+    for (int64_t row = 0; row < call->rows; row++) {
+        record into = get(&call->from, row);
+        for (int64_t shard = 1; shard < call->shards; shard++) {
+            record from = get(&call->from, shard * call->rows + row);
+            if (call->from.moments) sb_moments_merge(&into.m, &from.m);
+            else sb_state_merge(&into.m.sum, &from.m.sum);
+            sb_target_merge(&into.t, &from.t);
+        }
+        put(&call->to, row, &into.m, &into.t);
+    }
+    return SB_OK;
+}
+
+typedef struct finish_job {
+    const sb_call *call;
+    const sb_records *records;
+    const int64_t *active;
+    int64_t actives;
+    float *token, *lse, *entropy; /* may be null */
+    sb_saved_row *saved;
+} finish_job;
+
+static void finish_rows(void *shared, int64_t item)
+{
+    const finish_job *j = shared;
+    int64_t first = item * CHUNK_ROWS, last = first + CHUNK_ROWS;
+    if (last > j->actives) last = j->actives;
+    for (int64_t i = first; i < last; i++) {
+        int64_t row = j->active[i];
+        sb_row constants = sb_row_of(sb_temperature_at(j->call, row));
+        record r = get(j->records, row);
+        const sb_state *state = &r.m.sum;
+        if (j->token) j->token[row] = sb_finish_logprob(state, sb_float(r.t.x), &constants);
+        if (j->lse) j->lse[row] = sb_finish_lse(state, &constants);
+        if (j->entropy) j->entropy[row] = sb_finish_entropy(&r.m, &constants);
+        if (j->saved) sb_cpu_save(j->saved, row, state, j->entropy != NULL, &constants);
+    }
+}
+
+sb_status sb_cpu_finish(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
+                        const sb_records *records)
+{
+    sb_cpu *c = ctx->state;
+    finish_job j = { call, records, NULL, 0, out->token, out->lse, out->entropy, out->saved };
+    sb_cpu_job rows = { .call = call }; /* of no logits: only to list the active ones */
+    sb_status status = sb_cpu_job_prepare(ctx, &rows);
+    if (status != SB_OK) return status;
+    j.active = rows.active;
+    j.actives = rows.actives;
+    status = sb_check_finish(call, records, j.active, j.actives, &ctx->error);
+    if (status != SB_OK) return status;
+    if (!j.token && out->sequence) {
+        j.token = sb_cpu_room(&c->tokens, call->rows, sizeof *j.token);
+        if (!j.token)
+            return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory for %" PRId64 " token logprobs",
+                           call->rows);
+    }
+
+    /* Nothing fails from here on. */
+    if (out->token) memset(out->token, 0, (size_t)call->rows * sizeof *out->token);
+    if (out->lse) memset(out->lse, 0, (size_t)call->rows * sizeof *out->lse);
+    if (out->entropy) memset(out->entropy, 0, (size_t)call->rows * sizeof *out->entropy);
+    if (out->saved) memset(out->saved, 0, (size_t)call->rows * sizeof *out->saved);
+    sb_pool_run(c->pool, j.actives <= CHUNK_ROWS, finish_rows, &j,
+                (j.actives + CHUNK_ROWS - 1) / CHUNK_ROWS);
+    sb_cpu_sum_sequences(out, call, j.token, j.active, j.actives);
+    return SB_OK;
+}

@@ -1,0 +1,249 @@
+/* exchange.c - the records of shards of the vocabulary, exchanged between GPUs with NCCL. */
+#include <inttypes.h>
+#include <sched.h>
+#include <stdlib.h>
+
+#include "cuda/cuda.h"
+
+/* What each rank tells the others where a call checks: who gathers so many bytes from everyone has
+ * to have them from everyone. */
+typedef struct header {
+    int64_t rows;
+    uint32_t row_bytes, numerics;
+} header;
+
+typedef struct world {
+    void *comm;
+    int ranks, rank;
+} world;
+
+/* Calls a function of NCCL's; on failure returns from the enclosing function with its name. */
+#define NCCL(ctx, comm, function, ...)                                                             \
+    do {                                                                                           \
+        const sb_nccl *nccl_ = sb_cuda_nccl_of(ctx);                                               \
+        int result_ = nccl_->function(__VA_ARGS__);                                                \
+        if (result_ != SB_NCCL_SUCCESS)                                                            \
+            return sb_nccl_failed(&(ctx)->error, nccl_, comm, "nccl" #function, result_);          \
+    } while (0)
+
+/* Loads NCCL and asks who takes part. */
+static sb_status world_of(sb_context *ctx, world *w, void *comm)
+{
+    int device = -1;
+    sb_status status = sb_nccl_load(sb_cuda_nccl_of(ctx), &ctx->error);
+    if (status != SB_OK) return status;
+    w->comm = comm;
+    NCCL(ctx, comm, CommCount, comm, &w->ranks);
+    NCCL(ctx, comm, CommUserRank, comm, &w->rank);
+    NCCL(ctx, comm, CommCuDevice, comm, &device);
+    if (device == sb_cuda_ordinal_of(ctx)) return SB_OK;
+    return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
+                   "the communicator is of device %d, the context is on device %d", device,
+                   sb_cuda_ordinal_of(ctx));
+}
+
+/* ---- what is gathered --------------------------------------------------------------------- */
+
+/* The workspace: headers first, which are aligned as the records need it. */
+typedef struct room {
+    uint64_t headers, states, targets; /* offsets */
+    uint64_t size;
+} room;
+
+static room room_of(const world *w, int64_t rows)
+{
+    const uint64_t ranks = (uint64_t)w->ranks, records = ranks * (uint64_t)rows;
+    room r;
+    r.headers = 0;
+    r.states = (ranks * sizeof(header) + 255) / 256 * 256;
+    r.targets = r.states + records * sizeof(sb_moment_record); /* or less */
+    r.size = r.targets + records * sizeof(sb_target_record);
+    return r;
+}
+
+/* A group's end, of which a communicator that does not block says that it goes on by itself: a
+ * stream may be used once all is put into it. */
+static sb_status end_group(sb_context *ctx, const world *w)
+{
+    const sb_nccl *nccl = sb_cuda_nccl_of(ctx);
+    int result = nccl->GroupEnd();
+    while (result == SB_NCCL_IN_PROGRESS) {
+        int state;
+        sched_yield();
+        NCCL(ctx, w->comm, CommGetAsyncError, w->comm, &state);
+        result = state;
+    }
+    if (result == SB_NCCL_SUCCESS) return SB_OK;
+    return sb_nccl_failed(&ctx->error, nccl, w->comm, "ncclGroupEnd", result);
+}
+
+typedef struct gathering {
+    uint64_t from, to, bytes; /* addresses; bytes of a rank */
+} gathering;
+
+static sb_status add_gathering(sb_context *ctx, const world *w, const gathering *g, CUstream stream)
+{
+    NCCL(ctx, w->comm, AllGather, (const void *)(uintptr_t)g->from, (void *)(uintptr_t)g->to,
+         (size_t)g->bytes, SB_NCCL_UINT8, w->comm, stream);
+    return SB_OK;
+}
+
+/* All-gathers as one group: one launch of NCCL's. A group that was begun is ended. */
+static sb_status gather(sb_context *ctx, const world *w, const gathering *list, int count,
+                        CUstream stream)
+{
+    sb_message first;
+    sb_status status = SB_OK, ended;
+    NCCL(ctx, w->comm, GroupStart);
+    for (int i = 0; i < count && status == SB_OK; i++)
+        status = add_gathering(ctx, w, &list[i], stream);
+    first = ctx->error;
+    ended = end_group(ctx, w);
+    if (status == SB_OK) return ended;
+    ctx->error = first;
+    return status;
+}
+
+static sb_status compare_headers(sb_context *ctx, const world *w, const header *all)
+{
+    const header *mine = &all[w->rank];
+    for (int rank = 0; rank < w->ranks; rank++) {
+        const header *its = &all[rank];
+        if (its->numerics != mine->numerics)
+            return sb_fail(&ctx->error, SB_ERR_STATE,
+                           "rank %d computes by SB_NUMERICS %u, this one, rank %d, by %u", rank,
+                           (unsigned)its->numerics, w->rank, (unsigned)mine->numerics);
+        if (its->rows != mine->rows || its->row_bytes != mine->row_bytes)
+            return sb_fail(&ctx->error, SB_ERR_SHAPE,
+                           "rank %d has %" PRId64 " rows of %u bytes, this one, rank %d, %" PRId64
+                           " of %u",
+                           rank, its->rows, (unsigned)its->row_bytes, w->rank, mine->rows,
+                           (unsigned)mine->row_bytes);
+    }
+    return SB_OK;
+}
+
+/* Whether all ranks exchange the same number of bytes; waits. */
+static sb_status check_headers(sb_context *ctx, const world *w, const sb_exchange_call *call,
+                               uint64_t headers)
+{
+    const size_t state_size = sb_state_size(call->records.moments);
+    const header mine = { call->rows, (uint32_t)(state_size + sizeof(sb_target_record)),
+                          SB_NUMERICS };
+    const uint64_t place = headers + (uint64_t)w->rank * sizeof mine;
+    const gathering g = { place, headers, sizeof mine };
+    const void *all = (const void *)(uintptr_t)headers;
+    CUstream stream = call->launch.stream;
+    sb_status status;
+    DRIVER(&ctx->error, sb_cuda_driver_of(ctx), MemcpyAsync, place, sb_cuda_address(&mine),
+           sizeof mine, stream);
+    status = gather(ctx, w, &g, 1, stream);
+    if (status != SB_OK) return status;
+    status = sb_cuda_fetch(ctx, &all, w->ranks, sizeof mine, stream);
+    if (status == SB_OK) status = compare_headers(ctx, w, all);
+    free((void *)(uintptr_t)all);
+    return status;
+}
+
+static sb_status gather_and_merge(sb_context *ctx, const world *w, const sb_exchange_call *call,
+                                  CUdeviceptr scratch)
+{
+    const room r = room_of(w, call->rows);
+    const uint64_t rows = (uint64_t)call->rows;
+    const sb_records *own = &call->records;
+    const gathering records[2] = {
+        { sb_cuda_address(own->states), scratch + r.states, rows * sb_state_size(own->moments) },
+        { sb_cuda_address(own->targets), scratch + r.targets, rows * sizeof(sb_target_record) },
+    };
+    const sb_records all = { (void *)(uintptr_t)records[0].to,
+                             (sb_target_record *)(uintptr_t)records[1].to, own->moments };
+    const sb_merge_call merge = { *own, all, w->ranks, call->rows, call->launch };
+    sb_status status = SB_OK;
+    if (call->launch.check) status = check_headers(ctx, w, call, scratch + r.headers);
+    if (status != SB_OK || rows == 0) return status;
+    status = gather(ctx, w, records, 2, call->launch.stream);
+    return status == SB_OK ? sb_cuda_merge(ctx, &merge) : status;
+}
+
+/* ---- the calls, inside the GPU's context -------------------------------------------------- */
+
+static sb_status exchange_inside(sb_context *ctx, void *arguments)
+{
+    const sb_exchange_call *call = arguments;
+    const sb_cuda_array workspace = { "workspace", call->launch.workspace, 256,
+                                      call->launch.workspace_size };
+    CUdeviceptr scratch;
+    world w;
+    sb_status status = world_of(ctx, &w, call->comm);
+    if (status == SB_OK) status = sb_cuda_check_records(ctx, &call->records, call->rows, "");
+    if (status == SB_OK) status = sb_cuda_check_arrays(ctx, &workspace, 1);
+    if (status == SB_OK)
+        status = sb_cuda_scratch(ctx, &call->launch, room_of(&w, call->rows).size, &scratch);
+    if (status != SB_OK) return status;
+    status = gather_and_merge(ctx, &w, call, scratch);
+    sb_cuda_scratch_done(ctx, &call->launch, scratch);
+    return status;
+}
+
+sb_status sb_cuda_exchange(sb_context *ctx, const sb_exchange_call *call)
+{
+    sb_exchange_call copy = *call;
+    return sb_cuda_inside(ctx, &call->launch, exchange_inside, &copy);
+}
+
+sb_status sb_cuda_exchange_workspace(sb_context *ctx, uint64_t *size, void *comm, int64_t rows)
+{
+    world w;
+    sb_status status = world_of(ctx, &w, comm);
+    if (status == SB_OK) *size = room_of(&w, rows).size;
+    return status;
+}
+
+typedef struct communicator {
+    void **comm;
+    sb_comm_id *id;
+    int ranks, rank;
+} communicator;
+
+static sb_status create_inside(sb_context *ctx, void *arguments)
+{
+    const communicator *c = arguments;
+    sb_status status = sb_nccl_load(sb_cuda_nccl_of(ctx), &ctx->error);
+    if (status != SB_OK) return status;
+    NCCL(ctx, NULL, CommInitRank, c->comm, c->ranks, *c->id, c->rank);
+    return SB_OK;
+}
+
+sb_status sb_cuda_comm_create(sb_context *ctx, void **comm, const sb_comm_id *id, int32_t ranks,
+                              int32_t rank)
+{
+    sb_comm_id copy = *id;
+    communicator c = { comm, &copy, ranks, rank };
+    return sb_cuda_inside(ctx, NULL, create_inside, &c);
+}
+
+static sb_status destroy_inside(sb_context *ctx, void *comm)
+{
+    sb_status status = sb_nccl_load(sb_cuda_nccl_of(ctx), &ctx->error);
+    if (status != SB_OK) return status;
+    NCCL(ctx, NULL, CommDestroy, comm);
+    return SB_OK;
+}
+
+sb_status sb_cuda_comm_destroy(sb_context *ctx, void *comm)
+{
+    return sb_cuda_inside(ctx, NULL, destroy_inside, comm);
+}
+
+static sb_status new_id_inside(sb_context *ctx, void *id)
+{
+    sb_status status = sb_nccl_load(sb_cuda_nccl_of(ctx), &ctx->error);
+    if (status != SB_OK) return status;
+    NCCL(ctx, NULL, GetUniqueId, id);
+    return SB_OK;
+}
+
+sb_status sb_cuda_comm_new_id(sb_context *ctx, sb_comm_id *id)
+{
+    return sb_cuda_inside(ctx, NULL, new_id_inside, id);
+}

@@ -1,0 +1,102 @@
+/* gradient.c - gradients on a GPU: the launches of kernels/gradient.cu. */
+#include "cuda/cuda.h"
+#include "cuda/plan.h"
+#include "det/gradient.h"
+
+#define BLOCK 128 /* threads, where the call does not say */
+
+/* As tools/kernel.sh embedded them. */
+extern const unsigned char sb_fatbin_gradient[];
+
+SB_CUDA_LOADER(sb_cuda_gradients_load, sb_cuda_gradients, SB_CUDA_GRADIENT_KERNELS,
+               sb_fatbin_gradient)
+
+/* SB_F32, SB_F16, SB_BF16: 0, 1, 2. */
+static int place_of(int32_t dtype) { return dtype == SB_F32 ? 0 : dtype == SB_F16 ? 1 : 2; }
+
+static CUfunction kernel_for(const sb_cuda_gradients *k, int32_t from, int32_t to, int32_t of)
+{
+#define KERNEL(name) k->name,
+    const CUfunction kernels[] = { SB_CUDA_GRADIENT_KERNELS(KERNEL) };
+#undef KERNEL
+    return kernels[(place_of(from) * 3 + place_of(to)) * 3 + of - SB_OF_TOKEN];
+}
+
+static sb_status check_arrays(sb_context *ctx, const sb_gradient *g, const sb_call *call)
+{
+    const sb_batch *in = &call->in;
+    const uint64_t size = (uint64_t)sb_itemsize(g->dtype);
+    const int64_t batch = in->cu_seqlens ? 1 : in->batch;
+    const int64_t time = in->cu_seqlens ? call->rows : in->time;
+    const sb_cuda_array arrays[] = {
+        { "grad", g->grad, size,
+          sb_cuda_span(batch, time, g->batch_stride, g->row_stride, g->width, size) },
+        { "saved", g->saved, 8, sb_cuda_bytes(call->rows, sizeof(sb_saved_row)) },
+        { "token", g->token, 4, sb_cuda_bytes(call->rows, 4) },
+        { "entropy", g->entropy, 4, sb_cuda_bytes(call->rows, 4) },
+    };
+    return sb_cuda_check_arrays(ctx, arrays, sizeof arrays / sizeof *arrays);
+}
+
+static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
+
+static sb_cuda_gradient_args args_of(sb_context *ctx, const sb_gradient *gradient,
+                                     const sb_call *call)
+{
+    sb_cuda_gradient_args a;
+    memset(&a, 0, sizeof a);
+    sb_cuda_plan_shard(ctx, &NO_OUT, call, &a.in);
+    a.grad = sb_cuda_address(gradient->grad);
+    a.saved = sb_cuda_address(gradient->saved);
+    a.token = sb_cuda_address(gradient->token);
+    a.entropy = sb_cuda_address(gradient->entropy);
+    if (!a.in.logits) a.in.logits = a.saved; /* an empty shard's, which are not read: not null */
+    a.width = gradient->width;
+    a.row_stride = gradient->row_stride;
+    a.batch_stride = gradient->batch_stride;
+    a.first = call->first;
+    a.held = call->held;
+    a.grad_size = (int32_t)sb_itemsize(gradient->dtype);
+    a.of = (gradient->token ? SB_OF_TOKEN : 0) | (gradient->entropy ? SB_OF_ENTROPY : 0);
+    a.simple = a.in.simple && !a.in.kept && a.batch_stride == call->in.time * a.row_stride;
+    return a;
+}
+
+static sb_cuda_grid plan(sb_cuda_gradient_args *a, const sb_call *call)
+{
+    sb_cuda_grid grid = { 0, call->launch.threads ? call->launch.threads : BLOCK, 0 };
+    const sb_cuda_pieces p = sb_cuda_pieces_of(a->width, call->launch.split, grid.threads);
+    a->piece = p.piece;
+    a->pieces = p.pieces;
+    grid.blocks = call->rows * a->pieces;
+    return grid;
+}
+
+typedef struct gradient_call {
+    const sb_gradient *gradient;
+    const sb_call *call;
+} gradient_call;
+
+static sb_status inside(sb_context *ctx, void *arguments)
+{
+    const gradient_call *g = arguments;
+    const sb_call *call = g->call;
+    sb_cuda_gradient_args a = args_of(ctx, g->gradient, call);
+    sb_cuda_grid grid = plan(&a, call);
+    sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
+    if (status == SB_OK) status = check_arrays(ctx, g->gradient, call);
+    if (status == SB_OK)
+        status = sb_cuda_launch(
+            ctx,
+            kernel_for(sb_cuda_gradients_of(ctx), call->in.logits_dtype, g->gradient->dtype, a.of),
+            grid, &a.in, call->launch.stream);
+    if (status == SB_OK && call->launch.check)
+        status = sb_cuda_check_call(ctx, call, NULL, g->gradient);
+    return status;
+}
+
+sb_status sb_cuda_backward(sb_context *ctx, const sb_gradient *gradient, const sb_call *call)
+{
+    gradient_call g = { gradient, call };
+    return sb_cuda_inside(ctx, &call->launch, inside, &g);
+}

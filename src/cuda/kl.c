@@ -1,0 +1,110 @@
+/* kl.c - divergences on a GPU: the launches of kernels/kl.cu. */
+#include "cuda/cuda.h"
+#include "det/kl.h"
+
+/* As tools/kernel.sh embedded them. */
+extern const unsigned char sb_fatbin_kl[];
+
+SB_CUDA_LOADER(sb_cuda_kls_load, sb_cuda_kls, SB_CUDA_KL_KERNELS, sb_fatbin_kl)
+
+static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
+
+static CUfunction kernel_for(const sb_cuda_kls *k, int32_t p, int32_t q)
+{
+    switch (p) {
+    case SB_F32: return q == SB_F32 ? k->kl_f32_f32 : q == SB_F16 ? k->kl_f32_f16 : k->kl_f32_bf16;
+    case SB_F16: return q == SB_F32 ? k->kl_f16_f32 : q == SB_F16 ? k->kl_f16_f16 : k->kl_f16_bf16;
+    default: return q == SB_F32 ? k->kl_bf16_f32 : q == SB_F16 ? k->kl_bf16_f16 : k->kl_bf16_bf16;
+    }
+}
+
+/* Scratch, in this order: pieces, and tokens where only their sums are wanted. */
+typedef struct kl_plan {
+    sb_cuda_kl_args a;
+    sb_cuda_grid grid;
+    uint64_t pieces, tokens; /* bytes */
+} kl_plan;
+
+static kl_plan plan(sb_context *ctx, const sb_kl_call *call)
+{
+    kl_plan p;
+    sb_cuda_plan_shard(ctx, &NO_OUT, &call->q, &p.a.q);
+    p.grid = sb_cuda_plan_shard(ctx, &NO_OUT, &call->p, &p.a.in);
+    p.grid.shared = 0;
+    p.pieces = p.a.in.split > 1
+                   ? (uint64_t)p.a.in.work * (uint64_t)p.a.in.split * sizeof(sb_divergence)
+                   : 0;
+    p.tokens = call->out.sequence && !call->out.token ? (uint64_t)call->p.rows * sizeof(float) : 0;
+    return p;
+}
+
+uint64_t sb_cuda_kl_workspace(sb_context *ctx, const sb_kl_call *call)
+{
+    kl_plan p = plan(ctx, call);
+    return p.pieces + p.tokens;
+}
+
+static sb_status run(sb_context *ctx, const sb_kl_call *call, kl_plan *p)
+{
+    const sb_cuda_kls *kernels = sb_cuda_kls_of(ctx);
+    const CUfunction kernel = kernel_for(kernels, call->p.in.logits_dtype, call->q.in.logits_dtype);
+    CUstream stream = call->p.launch.stream;
+    sb_status status = sb_cuda_clear_unlisted(ctx, &call->p, &p->a.in);
+    if (status == SB_OK) status = sb_cuda_launch(ctx, kernel, p->grid, &p->a.in, stream);
+    if (status == SB_OK && p->a.in.split > 1)
+        status = sb_cuda_launch(ctx, kernels->kl_finish, sb_cuda_warps_for(p->a.in.work), &p->a.in,
+                                stream);
+    if (status == SB_OK && call->out.sequence) {
+        const sb_sums_call sums = sb_kl_sums(call, (const float *)(uintptr_t)p->a.in.tokens);
+        status = sb_cuda_reduce_values(ctx, &sums);
+    }
+    return status;
+}
+
+static sb_status check_arguments(sb_context *ctx, const sb_kl_call *call)
+{
+    const sb_cuda_array outputs[] = {
+        { "token", call->out.token, 4, sb_cuda_bytes(call->p.rows, 4) },
+        { "sequence", call->out.sequence, 4, sb_cuda_bytes(call->p.in.batch, 4) },
+    };
+    sb_status status = sb_kl_blame(&ctx->error, 'p',
+                                   sb_cuda_check_arguments(ctx, &NO_OUT, &call->p));
+    if (status == SB_OK)
+        status = sb_kl_blame(&ctx->error, 'q', sb_cuda_check_arguments(ctx, &NO_OUT, &call->q));
+    return status == SB_OK ? sb_cuda_check_arrays(ctx, outputs, 2) : status;
+}
+
+/* Waits for the call and names its first bad row. */
+static sb_status check_call(sb_context *ctx, const sb_kl_call *call)
+{
+    int64_t report;
+    sb_status status = sb_cuda_wait_for_report(ctx, &call->p.launch, &report);
+    if (status != SB_OK || !report) return status;
+    status = sb_kl_blame(&ctx->error, 'p', sb_cuda_find_first_bad(ctx, &call->p, NULL, NULL));
+    if (status == SB_OK)
+        status = sb_kl_blame(&ctx->error, 'q', sb_cuda_find_first_bad(ctx, &call->q, NULL, NULL));
+    return status == SB_OK ? sb_cuda_name(ctx, report) : status;
+}
+
+static sb_status inside(sb_context *ctx, void *arguments)
+{
+    const sb_kl_call *call = arguments;
+    kl_plan p = plan(ctx, call);
+    CUdeviceptr scratch;
+    sb_status status = check_arguments(ctx, call);
+    if (status == SB_OK)
+        status = sb_cuda_scratch(ctx, &call->p.launch, p.pieces + p.tokens, &scratch);
+    if (status != SB_OK) return status;
+    p.a.in.states = scratch;
+    p.a.in.tokens = p.tokens ? scratch + p.pieces : sb_cuda_address(call->out.token);
+    status = run(ctx, call, &p);
+    sb_cuda_scratch_done(ctx, &call->p.launch, scratch);
+    if (status == SB_OK && call->p.launch.check) status = check_call(ctx, call);
+    return status;
+}
+
+sb_status sb_cuda_kl(sb_context *ctx, const sb_kl_call *call)
+{
+    sb_kl_call copy = *call;
+    return sb_cuda_inside(ctx, &call->p.launch, inside, &copy);
+}

@@ -1,0 +1,164 @@
+/* plan.c - see plan.h. */
+#include "cuda/plan.h"
+
+#include "cuda/args.h"
+#include "det/accumulator.h"
+
+#define WARP 32
+#define RESIDENT 1536 /* threads of 40 registers that a multiprocessor holds */
+#define MANY 5        /* blocks a multiprocessor: from here on, rows fill the GPU by themselves */
+#define EAGER_BYTES (20 << 20)
+#define THREAD_ELEMENTS 32 /* of a gradient, that a thread has on their way at once */
+
+static int64_t ceil_of(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+int sb_cuda_has_phases(const sb_call *call)
+{
+    return call->in.logits_dtype != SB_F32 && call->in.row_stride % 2 != 0;
+}
+
+/* A block of at most `most` threads whose trips through a piece are as full as can be. */
+static int32_t even_block(int64_t piece, int32_t most)
+{
+    int64_t trips = ceil_of(piece, most);
+    return (int32_t)(ceil_of(ceil_of(piece, trips ? trips : 1), WARP) * WARP);
+}
+
+static void cut(sb_cuda_plan *p, sb_cuda_kind kind, int32_t split, int64_t leaves, int32_t most)
+{
+    p->kind = kind;
+    p->whole = 0;
+    p->split = split > leaves ? (int32_t)leaves : split;
+    p->piece = ceil_of(leaves, p->split);
+    p->threads = even_block(p->piece, most);
+}
+
+/* Rows that are too few to fill the GPU one block each. False: they are not. */
+static int choose_few(sb_cuda_plan *p, int multiprocessors, int clusters, int64_t leaves)
+{
+    const int is_short = leaves <= 4096;
+    const int64_t work = p->work;
+    if (!clusters) {
+        int64_t split = work > 0 ? 4 * multiprocessors / work : 1;
+        if (split > leaves / 256) split = leaves / 256;
+        if (split < 2) return 0;
+        cut(p, SB_CUDA_FEW, (int32_t)split, leaves, 256);
+        return 1;
+    }
+    if (leaves < 64) return 0;
+    if (work <= 2) cut(p, SB_CUDA_CLUSTER, clusters, leaves, 320);
+    else if (work <= multiprocessors / 8) cut(p, SB_CUDA_CLUSTER, 8, leaves, 416);
+    else if (!is_short && work <= multiprocessors / 4) cut(p, SB_CUDA_FEW, 4, leaves, 256);
+    else if (work <= multiprocessors / 2) cut(p, SB_CUDA_CLUSTER, 2, leaves, is_short ? 544 : 512);
+    else if (is_short && work <= 3 * multiprocessors / 2) cut(p, SB_CUDA_CLUSTER, 4, leaves, 224);
+    else if (is_short && work <= 3 * multiprocessors) cut(p, SB_CUDA_CLUSTER, 2, leaves, 256);
+    else return 0;
+    return 1;
+}
+
+/* Blocks of whole rows; of the rows that would not fill the GPU at the end, pieces. */
+static void choose_stream(sb_cuda_plan *p, int multiprocessors, int64_t leaves, const sb_call *call)
+{
+    const int32_t dtype = call->in.logits_dtype;
+    const int phases = sb_cuda_has_phases(call);
+    const int64_t work = p->work, waves = work / multiprocessors;
+    int64_t resident, rest;
+
+    if (dtype == SB_F32 && waves >= MANY && leaves >= 2 * 3 * 384) {
+        cut(p, SB_CUDA_STREAM, (int32_t)(leaves / (3 * 384)), leaves, 384);
+        p->threads = 384;
+        return;
+    }
+    p->threads = waves < 3          ? 512
+                 : waves < MANY     ? (phases ? 384 : 256)
+                 : phases           ? (waves < 62 ? 256 : 128)
+                 : dtype == SB_BF16 ? (waves < 62 ? 512 : 384)
+                                    : 384;
+    resident = (int64_t)multiprocessors * (RESIDENT / p->threads);
+    rest = work % resident;
+    if (work > resident && rest > 0 && leaves >= 8 * p->threads) {
+        p->whole = work - rest;
+        p->split = dtype == SB_F16 ? 2 : 4;
+        p->piece = ceil_of(leaves, p->split);
+    }
+}
+
+/* As the call asks. */
+static void force(sb_cuda_plan *p, int clusters, int64_t leaves, const sb_launch *launch)
+{
+    int32_t split = launch->split > leaves ? (int32_t)leaves : launch->split;
+    sb_cuda_kind kind = SB_CUDA_STREAM;
+    if (split > 1 && launch->cluster >= 0) kind = SB_CUDA_FEW;
+    if (split > 1 && split <= clusters && launch->cluster > 0) kind = SB_CUDA_CLUSTER;
+    cut(p, kind, split, leaves, 256);
+    if (split == 1) p->whole = p->work;
+}
+
+static int has_row_warp(const sb_cuda_plan *p)
+{
+    return p->kind == SB_CUDA_FEW || p->kind == SB_CUDA_CLUSTER;
+}
+
+sb_cuda_plan sb_cuda_plan_of(int multiprocessors, int clusters, const sb_logprob_out *out,
+                             const sb_call *call)
+{
+    const int64_t leaves = ceil_of(call->in.vocab, SB_LEAF);
+    const int64_t bytes = call->in.vocab * (call->in.logits_dtype == SB_F32 ? 4 : 2);
+    sb_cuda_plan p = { SB_CUDA_STREAM, 0, 256, 1, 0, 0, leaves, 0, 0, 0 };
+    const int kept = call->in.kept != NULL;
+    int64_t cut_rows;
+
+    if (kept) clusters = 0;
+    p.work = call->in.row_list ? call->in.row_count : call->rows;
+    p.whole = p.work;
+    if (call->launch.split) force(&p, clusters, leaves, &call->launch);
+    else if (!choose_few(&p, multiprocessors, call->launch.cluster < 0 ? 0 : clusters, leaves))
+        choose_stream(&p, multiprocessors, leaves, call);
+    if (call->launch.cluster < 0) p.kind = SB_CUDA_STREAM;
+    if (kept) {
+        sb_cuda_plan_evenly(&p, call);
+        p.kind = SB_CUDA_KEPT;
+        p.whole = 0;
+    }
+    if (p.threads > even_block(p.piece, 1024)) p.threads = even_block(p.piece, 1024);
+    if (call->launch.threads) p.threads = call->launch.threads;
+    p.eager = has_row_warp(&p) && p.work * bytes <= EAGER_BYTES;
+
+    cut_rows = p.kind == SB_CUDA_CLUSTER ? 0 : p.work - p.whole;
+    p.states = (uint64_t)cut_rows * (uint64_t)p.split * sizeof(sb_state);
+    p.targets = (uint64_t)cut_rows * sizeof(sb_cuda_target);
+    p.tokens = out->sequence && !out->token ? (uint64_t)call->rows * sizeof(float) : 0;
+    return p;
+}
+
+void sb_cuda_plan_evenly(sb_cuda_plan *p, const sb_call *call)
+{
+    if (p->whole == 0) return;
+    p->whole = p->work;
+    p->split = 1;
+    p->piece = ceil_of(call->in.vocab, SB_LEAF);
+}
+
+sb_cuda_pieces sb_cuda_pieces_of(int64_t width, int32_t split, int32_t threads)
+{
+    sb_cuda_pieces p = { (int64_t)threads * THREAD_ELEMENTS, 1 };
+    if (width == 0) return p;
+    if (split) p.piece = ceil_of(ceil_of(width, split), 8) * 8;
+    p.pieces = ceil_of(width, p.piece);
+    return p;
+}
+
+int64_t sb_cuda_blocks(const sb_cuda_plan *p) { return p->whole + (p->work - p->whole) * p->split; }
+
+/* A few or cluster kernel's last warp sums nothing. */
+int32_t sb_cuda_block(const sb_cuda_plan *p) { return p->threads + (has_row_warp(p) ? WARP : 0); }
+
+uint32_t sb_cuda_shared(const sb_cuda_plan *p, int32_t dtype)
+{
+    const uint32_t size = dtype == SB_F32 ? 4 : 2;
+    if (p->kind == SB_CUDA_KEPT) return 0;
+    if (has_row_warp(p))
+        return (uint32_t)p->threads / WARP * (SB_CUDA_RING / SB_CUDA_LANE_BYTES(size)) *
+               SB_CUDA_SLOT(WARP, size);
+    return dtype == SB_F32 ? 0 : (uint32_t)p->threads * 2 * SB_LEAF * 2; /* load.cuh, staging */
+}

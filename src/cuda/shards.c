@@ -1,0 +1,228 @@
+/* shards.c - shards of the vocabulary on a GPU: the launches of kernels/shards.cu. */
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "cuda/cuda.h"
+#include "det/moments.h"
+
+/* As tools/kernel.sh embedded them. */
+extern const unsigned char sb_fatbin_shards[];
+
+SB_CUDA_LOADER(sb_cuda_shards_load, sb_cuda_shards, SB_CUDA_SHARD_KERNELS, sb_fatbin_shards)
+
+static sb_cuda_grid threads_for(int64_t items)
+{
+    sb_cuda_grid grid = { (items + 255) / 256, 256, 0 };
+    return grid;
+}
+
+/* ---- partial ------------------------------------------------------------------------------ */
+
+static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
+
+/* How a shard is summed; a: all but the records and the scratch. */
+static sb_cuda_grid plan_partial(sb_context *ctx, const sb_call *call, sb_cuda_shard_args *a)
+{
+    memset(a, 0, sizeof *a);
+    a->first = call->first;
+    a->held = call->held;
+    return sb_cuda_plan_shard(ctx, &NO_OUT, call, &a->in);
+}
+
+static uint64_t pieces_size(const sb_cuda_args *in, int moments)
+{
+    return in->split > 1 ? (uint64_t)in->work * (uint64_t)in->split * sb_state_size(moments) : 0;
+}
+
+uint64_t sb_cuda_shard_workspace(sb_context *ctx, const sb_call *call)
+{
+    sb_cuda_shard_args a;
+    uint64_t pieces, tokens = (uint64_t)call->rows * sizeof(float);
+    plan_partial(ctx, call, &a);
+    pieces = pieces_size(&a.in, 1); /* without moments less */
+    return pieces > tokens ? pieces : tokens;
+}
+
+static CUfunction partial_for(sb_context *ctx, const sb_batch *in, int moments)
+{
+    const sb_cuda_shards *kernels = sb_cuda_shards_of(ctx);
+    if (moments)
+        return in->logits_dtype == SB_F32   ? kernels->partial_f32_moments
+               : in->logits_dtype == SB_F16 ? kernels->partial_f16_moments
+                                            : kernels->partial_bf16_moments;
+    switch (in->logits_dtype) {
+    case SB_F32: return in->kept ? kernels->partial_f32_kept : kernels->partial_f32;
+    case SB_F16: return in->kept ? kernels->partial_f16_kept : kernels->partial_f16;
+    default: return in->kept ? kernels->partial_bf16_kept : kernels->partial_bf16;
+    }
+}
+
+typedef struct partial_call {
+    const sb_records *to;
+    const sb_call *call;
+} partial_call;
+
+static sb_status run_partial(sb_context *ctx, const partial_call *p, sb_cuda_grid grid,
+                             sb_cuda_shard_args *a)
+{
+    const sb_call *call = p->call;
+    const int moments = p->to->moments;
+    const CUfunction merge = moments ? sb_cuda_shards_of(ctx)->partial_merge_moments
+                                     : sb_cuda_shards_of(ctx)->partial_merge;
+    CUstream stream = call->launch.stream;
+    uint64_t rows = (uint64_t)call->rows;
+    sb_status status = SB_OK;
+    if (call->in.row_list) { /* rows that are not listed */
+        status = sb_cuda_clear(ctx, a->states, rows * sb_state_size(moments), stream);
+        if (status == SB_OK)
+            status = sb_cuda_clear(ctx, a->targets, rows * sizeof(sb_target_record), stream);
+    }
+    if (status == SB_OK)
+        status = sb_cuda_launch(ctx, partial_for(ctx, &call->in, moments), grid, &a->in, stream);
+    if (status == SB_OK && a->in.split > 1)
+        status = sb_cuda_launch(ctx, merge, sb_cuda_warps_for(a->in.work), &a->in, stream);
+    return status;
+}
+
+static sb_status partial_inside(sb_context *ctx, void *arguments)
+{
+    const partial_call *p = arguments;
+    const sb_call *call = p->call;
+    sb_cuda_shard_args a;
+    sb_cuda_grid grid = plan_partial(ctx, call, &a);
+    CUdeviceptr scratch;
+    sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
+    if (status == SB_OK) status = sb_cuda_check_records(ctx, p->to, call->rows, "");
+    if (status == SB_OK)
+        status = sb_cuda_scratch(ctx, &call->launch, pieces_size(&a.in, p->to->moments), &scratch);
+    if (status != SB_OK) return status;
+    a.states = sb_cuda_address(p->to->states);
+    a.targets = sb_cuda_address(p->to->targets);
+    a.in.states = scratch;
+    if (!a.in.logits) a.in.logits = a.states; /* an empty shard's, which are not read: not null */
+    if (p->to->moments) grid.shared = 0;
+    status = run_partial(ctx, p, grid, &a);
+    sb_cuda_scratch_done(ctx, &call->launch, scratch);
+    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
+    return status;
+}
+
+sb_status sb_cuda_partial(sb_context *ctx, const sb_records *to, const sb_call *call)
+{
+    partial_call p = { to, call };
+    return sb_cuda_inside(ctx, &call->launch, partial_inside, &p);
+}
+
+/* ---- merge -------------------------------------------------------------------------------- */
+
+/* After a report: the cpu's checks, on copies. SB_OK: they find nothing. */
+static sb_status find_first_bad(sb_context *ctx, const sb_merge_call *call)
+{
+    sb_merge_call host = *call;
+    CUstream stream = call->launch.stream;
+    const void *states = call->from.states, *targets = call->from.targets;
+    int64_t records = call->shards * call->rows;
+    sb_status status = sb_cuda_fetch(ctx, &states, records, sb_state_size(call->from.moments),
+                                     stream);
+    if (status != SB_OK) return status;
+    status = sb_cuda_fetch(ctx, &targets, records, sizeof(sb_target_record), stream);
+    if (status == SB_OK) {
+        host.from.states = (void *)(uintptr_t)states;
+        host.from.targets = (sb_target_record *)(uintptr_t)targets;
+        status = sb_check_merge(&host, &ctx->error);
+        free((void *)(uintptr_t)targets);
+    }
+    free((void *)(uintptr_t)states);
+    return status;
+}
+
+static sb_status check_merge(sb_context *ctx, const sb_merge_call *call)
+{
+    int64_t report;
+    sb_status status = sb_cuda_wait_for_report(ctx, &call->launch, &report);
+    if (status != SB_OK || !report) return status;
+    status = find_first_bad(ctx, call);
+    return status == SB_OK ? sb_cuda_name(ctx, report) : status;
+}
+
+static sb_status merge_inside(sb_context *ctx, void *arguments)
+{
+    const sb_merge_call *call = arguments;
+    sb_cuda_shard_args a;
+    const CUfunction kernel = call->to.moments ? sb_cuda_shards_of(ctx)->shards_merge_moments
+                                               : sb_cuda_shards_of(ctx)->shards_merge;
+    sb_status status = sb_cuda_check_records(ctx, &call->to, call->rows, "");
+    if (status == SB_OK)
+        status = sb_cuda_check_records(ctx, &call->from, call->shards * call->rows, "from_");
+    if (status != SB_OK) return status;
+    memset(&a, 0, sizeof a);
+    a.in.rows = call->rows;
+    a.states = sb_cuda_address(call->to.states);
+    a.targets = sb_cuda_address(call->to.targets);
+    a.from_states = sb_cuda_address(call->from.states);
+    a.from_targets = sb_cuda_address(call->from.targets);
+    a.shards = call->shards;
+    a.keep = call->launch.check;
+    status = sb_cuda_launch(ctx, kernel, threads_for(call->rows), &a.in, call->launch.stream);
+    if (status == SB_OK && call->launch.check) status = check_merge(ctx, call);
+    return status;
+}
+
+sb_status sb_cuda_merge(sb_context *ctx, const sb_merge_call *call)
+{
+    sb_merge_call copy = *call;
+    return sb_cuda_inside(ctx, &call->launch, merge_inside, &copy);
+}
+
+/* ---- finish ------------------------------------------------------------------------------- */
+
+typedef struct finish_call {
+    const sb_logprob_out *out;
+    const sb_call *call;
+    const sb_records *records;
+} finish_call;
+
+static sb_status run_finish(sb_context *ctx, const finish_call *f, sb_cuda_shard_args *a)
+{
+    const sb_call *call = f->call;
+    CUstream stream = call->launch.stream;
+    const CUfunction kernel = f->records->moments ? sb_cuda_shards_of(ctx)->shards_finish_moments
+                                                  : sb_cuda_shards_of(ctx)->shards_finish;
+    sb_status status = sb_cuda_clear_unlisted(ctx, call, &a->in);
+    if (status == SB_OK)
+        status = sb_cuda_launch(ctx, kernel, sb_cuda_warps_for(a->in.work), &a->in, stream);
+    if (status == SB_OK && (f->out->sequence || f->out->count || f->out->outside))
+        status = sb_cuda_sums(ctx, call, &a->in);
+    return status;
+}
+
+static sb_status finish_inside(sb_context *ctx, void *arguments)
+{
+    const finish_call *f = arguments;
+    const sb_call *call = f->call;
+    uint64_t needed = f->out->sequence && !f->out->token ? (uint64_t)call->rows * sizeof(float) : 0;
+    sb_cuda_shard_args a;
+    CUdeviceptr scratch;
+    sb_status status = sb_cuda_check_arguments(ctx, f->out, call);
+    if (status == SB_OK) status = sb_cuda_check_records(ctx, f->records, call->rows, "");
+    if (status == SB_OK) status = sb_cuda_scratch(ctx, &call->launch, needed, &scratch);
+    if (status != SB_OK) return status;
+    memset(&a, 0, sizeof a);
+    sb_cuda_plan_shard(ctx, f->out, call, &a.in);
+    a.states = sb_cuda_address(f->records->states);
+    a.targets = sb_cuda_address(f->records->targets);
+    a.in.logits = a.states; /* not read, but not null */
+    if (needed) a.in.tokens = scratch;
+    status = run_finish(ctx, f, &a);
+    sb_cuda_scratch_done(ctx, &call->launch, scratch);
+    if (status == SB_OK && call->launch.check)
+        status = sb_cuda_check_call(ctx, call, f->records, NULL);
+    return status;
+}
+
+sb_status sb_cuda_finish(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
+                         const sb_records *records)
+{
+    finish_call f = { out, call, records };
+    return sb_cuda_inside(ctx, &call->launch, finish_inside, &f);
+}
