@@ -6,6 +6,7 @@
 
 #include <dirent.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -98,7 +99,7 @@ int check_close_in_use(void)
     return status == SB_OK && memcmp(want, got, sizeof got) == 0 && gone;
 }
 
-/* ---- as often as threads can -------------------------------------------------------------- */
+/* ---- until all have been served -------------------------------------------------------------- */
 
 typedef struct crowd {
     sb_context *ctx;
@@ -109,14 +110,16 @@ typedef struct crowd {
 static void *press(void *arg)
 {
     crowd *c = arg;
-    for (int i = 0; i < 60; i++) {
+    for (int served = 0; served < 20;) {
         float got[SCORE_FLOATS] = { 0 };
-        sb_status status = score_ids(c->ctx, got, i % 3, score_own_ids);
+        sb_status status = score_ids(c->ctx, got, served % 3, score_own_ids);
         if (status == SB_ERR_BUSY) {
             c->refused++;
             c->wrong += !says_busy(c->ctx) || got[0] != 0;
+            sched_yield();
         } else {
             c->fine++;
+            served++;
             c->wrong += status != SB_OK || memcmp(c->want, got, sizeof got) != 0;
         }
     }
@@ -136,5 +139,5 @@ int check_crowd(void)
     sb_close(c.ctx);
     printf("%d calls of one context from %d threads: %d refused, %d wrong\n", c.fine + c.refused,
            CALLERS, c.refused, c.wrong);
-    return c.fine > 0 && c.wrong == 0;
+    return c.wrong == 0;
 }
