@@ -1,22 +1,27 @@
--- The README's programs run, and print what it says.
+-- The programs of the README and of docs/ci.md run, and print what these say.
 
 local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"
 
 local run, quote = shell.run, shell.quote
 
-local file = assert(io.open "README.md")
-local readme = file:read "*a"
-file:close()
+local function read(path)
+  local file = assert(io.open(path))
+  local text = file:read "*a"
+  file:close()
+  return text
+end
 
--- The blocks in a language, in order.
-local function blocks(language)
+local readme, ci = read "README.md", read "docs/ci.md"
+
+-- The blocks of a page in a language, in order.
+local function blocks(page, language)
   local list = {}
-  for text in readme:gmatch("\n```" .. language .. "\n(.-)\n```\n") do list[#list + 1] = text end
+  for text in page:gmatch("\n```" .. language .. "\n(.-)\n```\n") do list[#list + 1] = text end
   return list
 end
 
-local lua, c = blocks "lua", blocks "c"
+local lua, c, own = blocks(readme, "lua"), blocks(readme, "c"), blocks(ci, "lua")
 local files
 
 setup(function() files = temporary.folder() end)
@@ -43,8 +48,9 @@ end
 
 describe("README:", function()
   it("has the programs that are run here", function()
-    assert.equal(3, #lua)
+    assert.equal(2, #lua)
     assert.equal(1, #c)
+    assert.equal(1, #own)
   end)
 
   it("the defect is there, and removed", function()
@@ -80,15 +86,15 @@ describe("README:", function()
     local root = (run "pwd"):gsub("\n", "")
     succeeds(("mkdir -p %s/user/spec && cp spec/vectors/smollm2.safetensors " ..
               "%s/user/dump.safetensors"):format(quote(files.name), quote(files.name)))
-    files:write("user/.busted", readme:match "`(return { _all = .- })` in `.busted`"
+    files:write("user/.busted", ci:match "`(return { _all = .- })`%s+in%s+`.busted`"
       :gsub("/path/to/samebits", root) .. "\n")
-    files:write("user/spec/logprobs_spec.lua", lua[3])
+    files:write("user/spec/logprobs_spec.lua", own[1])
     local busted = ("cd %s/user && luajit \"$(command -v busted)\""):format(quote(files.name))
     assert.matches("1 success", succeeds(busted))
-    local drifting = lua[3]:gsub("ctx:logprob%(batch:to%(ctx.device%)%)",
+    local drifting = own[1]:gsub("ctx:logprob%(batch:to%(ctx.device%)%)",
       "require('samebits.conventional').logprob(ctx, batch:to(ctx.device), " ..
       "{ split = batch.sequences })")
-    assert.not_equal(lua[3], drifting)
+    assert.not_equal(own[1], drifting)
     files:write("user/spec/logprobs_spec.lua", drifting)
     local said, status = run(busted)
     assert.equal(1, status, said)
