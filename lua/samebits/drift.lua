@@ -10,6 +10,7 @@
 local ffi = require "ffi"
 local causes = require "samebits.drift.causes"
 local context = require "samebits.context"
+local inputs = require "samebits.drift.inputs"
 local misuse = require "samebits.misuse"
 local report = require "samebits.drift.report"
 local scorer = require "samebits.drift.scorer"
@@ -96,7 +97,7 @@ local function each_integer(t, first, n, f)
 end
 
 -- Which rows of a chunk are active on a side: uint8 [n].
-local function active(side, first, n, layout, opts)
+local function active(side, first, n, opts)
   local out = tensor.zeros({ n }, "uint8")
   local flags = ffi.cast("uint8_t *", out.ptr)
   ffi.fill(flags, n, 1)
@@ -109,8 +110,8 @@ local function active(side, first, n, layout, opts)
   end
   if opts.shift == 1 then
     for i = 0, n - 1 do
-      local b, position = layout.place(first + i)
-      if position == 0 and b >= 0 then flags[i] = 0 end
+      local _, position = side.layout.place(first + i)
+      if position == 0 then flags[i] = 0 end
     end
   end
   return out
@@ -140,21 +141,23 @@ end
 local function compare(run)
   local a, b, layout, opts, score = run.a, run.b, run.layout, run.opts, run.score
   local count = tally.new(layout, opts.worst)
+  local given = inputs.new(a, b, layout)
   run.tally, run.chunks = count, {}
   local both = a.logits and b.logits and a.vocab == b.vocab
   for first = 0, layout.rows - 1, run.step do
     scorer.check_files(run.opened)
     local n = math.min(run.step, layout.rows - first)
-    local on_a, on_b = active(a, first, n, layout, opts), active(b, first, n, layout, opts)
+    local on_a, on_b = active(a, first, n, opts), active(b, first, n, opts)
     for _, pair in ipairs { { a, on_a }, { b, on_b } } do
       if pair[1].logits then scorer.check_ids(pair[1], first, n, pair[2], layout) end
     end
+    local p, q = ffi.cast("const uint8_t *", on_a.ptr), ffi.cast("const uint8_t *", on_b.ptr)
+    given:add(first, n, p, q)
     local x, y = values(score, a, first, n, on_a), values(score, b, first, n, on_b)
     a.inexact = (a.inexact or 0) + inexact(a, first, n, on_a, x)
     b.inexact = (b.inexact or 0) + inexact(b, first, n, on_b, y)
     local each = run.cpu:compare(x, y)
     local flags = tensor.zeros({ n }, "uint8")
-    local p, q = ffi.cast("const uint8_t *", on_a.ptr), ffi.cast("const uint8_t *", on_b.ptr)
     local different = count:add(first, n, words(x), words(y), p, q, {
       ratio = ffi.cast("const float *", each.ratio.ptr),
       k1 = ffi.cast("const float *", each.k1.ptr), k2 = ffi.cast("const float *", each.k2.ptr),
@@ -176,6 +179,7 @@ local function compare(run)
     opts.progress(first + n, layout.rows, "comparing")
   end
   count:finish()
+  run.inputs = given:finish()
 end
 
 -- Tokens that differ: the worst ones and some evenly picked, the largest difference first.
@@ -235,8 +239,8 @@ local function explain(run)
   for k, chunk in ipairs(run.chunks) do
     scorer.check_files(run.opened)
     local first, n = chunk.first, chunk.n
-    local on_a = active(a, first, n, run.layout, run.opts)
-    local on_b = active(b, first, n, run.layout, run.opts)
+    local on_a = active(a, first, n, run.opts)
+    local on_b = active(b, first, n, run.opts)
     local x, y = values(score, a, first, n, on_a), values(score, b, first, n, on_b)
     local flags = tensor.zeros({ n }, "uint8")
     local flag, p, q = ffi.cast("uint8_t *", flags.ptr), words(x), words(y)

@@ -71,6 +71,16 @@ describe("exit status:", function()
                                                         "ids.npy", "--temperature-b", "0.5"))
   end)
 
+  it("1 where the dumps' ids differ, and the logprobs do not", function()
+    local others = ids:clone()
+    others:set((ids:get(1, 3) + 1) % 100, 1, 3)
+    assert(samebits.save(files:path "other_ids.safetensors", { logprobs = truth, ids = others }))
+    local text = says(1, "rollout.safetensors", "other_ids.safetensors")
+    assert.matches("^drift: ids differ; 0 of 12 tokens differ %(0 %%%)\n\n  The ids differ at 1 " ..
+                   "of 12 tokens, first at sequence 1, position 3: ", text)
+    assert.equal("", says(1, "rollout.safetensors", "other_ids.safetensors", "--quiet"))
+  end)
+
   it("2 where what is given cannot be used", function()
     refuses("No such file", "nonesuch.npy", "a.npy")
     refuses("empty.npy", "a.npy", files:write("empty.npy", ""))

@@ -120,7 +120,7 @@ function M.new(a, b, scorer, near, taus, layout, containers)
     total = 0, op = { A = { checked = 0, different = 0, max_ulps = 0 },
                       B = { checked = 0, different = 0, max_ulps = 0 } },
   }, Causes)
-  if a.ids ~= b.ids then
+  if layout.twice.ids then
     self.id = add(self, { cause = "id", text = "The target ids differ" })
   end
   for _, side in ipairs { a, b } do

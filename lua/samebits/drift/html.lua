@@ -22,6 +22,13 @@ local function bits(hex, other)
   return "<code>" .. table.concat(out) .. "</code>"
 end
 
+local function inputs(add, report)
+  if #report.inputs == 0 then return end
+  add "<section><h2>Inputs that differ</h2><ul>"
+  for _, input in ipairs(report.inputs) do add("<li>%s</li>", escape(words.input(input))) end
+  add "</ul></section>"
+end
+
 local function sides(add, report)
   add "<section><h2>Compared</h2><dl>"
   for _, side in ipairs { report.a, report.b } do
@@ -176,6 +183,7 @@ function M.format(report)
   local function add(format, ...)
     parts[#parts + 1] = select("#", ...) > 0 and format:format(...) or format
   end
+  inputs(add, report)
   sides(add, report)
   if report.tokens.different > 0 then
     causes(add, report)

@@ -7,15 +7,16 @@ local M = {}
 
 M.SCHEMA = "samebits.drift/1"
 
-local LISTS = { histogram = true, worst = true, causes = true, bands = true, notes = true,
-                positions = true, worst_sequences = true, sample = true, shape = true,
-                with = true, unused = true }
+local LISTS = { inputs = true, histogram = true, worst = true, causes = true, bands = true,
+                notes = true, positions = true, worst_sequences = true, sample = true,
+                shape = true, with = true, unused = true }
 
 local KEYS = {
-  "schema", "version", "numerics", "equal", "a", "b", "shape", "sequences", "tokens", "compared",
-  "different", "unexplained", "causes", "cause", "text", "logits", "op", "first", "row", "sequence",
-  "position", "id", "a_hex", "b_hex", "ulps", "max", "histogram", "low", "high", "count",
-  "difference", "ratio", "kl", "finite", "worst", "worst_sequences", "positions", "near", "notes",
+  "schema", "version", "numerics", "equal", "inputs", "field", "a", "b", "shape", "sequences",
+  "tokens", "compared", "different", "unexplained", "causes", "cause", "text", "logits", "op",
+  "first", "row", "sequence", "position", "id", "a_hex", "b_hex", "ulps", "max", "histogram", "low",
+  "high", "count", "difference", "ratio", "kl", "finite", "worst", "worst_sequences", "positions",
+  "near", "notes",
 }
 
 -- What JSON has no number for is a string: "inf", "-inf", "nan".

@@ -1,6 +1,10 @@
 --- What a comparison found. Fields (counts are numbers of tokens):
 --
--- * `equal`: no token differs, and the same ones are active on both sides;
+-- * `equal`: no token differs, the same ones are active on both sides, and no inputs differ;
+-- * `inputs`: what both sides gave, but not alike, in this order: `field` (ids, mask, cu_seqlens,
+--   temperature, kept), `different` of `of` tokens (of cu_seqlens: entries), and `first`: `row`,
+--   `sequence`, `position` (of cu_seqlens: `index`; of kept also `id`), and what is there,
+--   `a` and `b`;
 -- * `a`, `b`: `label`, `name`, `source` (a path), `logprobs` and `logits`: whether they were given,
 --   `dtype` of the logprobs, `logits_dtype`, `vocab`, `kept` (whether there are kept sets),
 --   `temperature` ("per token" where it is not one), `with` (a list: which of ids, mask and
@@ -114,7 +118,8 @@ function M.new(run)
     bands[i] = { width = width, inside = count.bands[i], outside = count.finite - count.bands[i] }
   end
   return setmetatable({
-    equal = count.different == 0 and count.only_a == 0 and count.only_b == 0,
+    equal = count.different == 0 and count.only_a == 0 and count.only_b == 0 and #run.inputs == 0,
+    inputs = run.inputs,
     a = side_of(run.a), b = side_of(run.b), shape = run.layout.shape,
     sequences = run.layout.sequences,
     tokens = { compared = count.compared, equal = count.equal, different = count.different,

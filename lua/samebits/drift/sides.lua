@@ -5,6 +5,7 @@ local ffi = require "ffi"
 local batches = require "samebits.batch"
 local call = require "samebits.call"
 local fields_of = require "samebits.fields"
+local inputs = require "samebits.drift.inputs"
 local mask_values = require "samebits.mask_values"
 local misuse = require "samebits.misuse"
 local safetensors = require "samebits.safetensors"
@@ -225,12 +226,12 @@ local function temperature_of(label, value, layout, opened)
   return made
 end
 
--- Where sequences begin and end.
-local function layout_of(shape, cu_seqlens)
+-- Where a side's sequences begin and end.
+local function layout_of(label, shape, cu_seqlens)
   local layout = { shape = shape, rows = product(shape) }
   if #shape == 2 then
     if cu_seqlens ~= nil then
-      raise("cu_seqlens: given with tokens %s; packed ones are [N]", shape_text(shape))
+      raise("%s: cu_seqlens: given with tokens %s; packed ones are [N]", label, shape_text(shape))
     end
     local time = shape[2]
     layout.sequences, layout.longest = shape[1], time
@@ -248,21 +249,21 @@ local function layout_of(shape, cu_seqlens)
     return layout
   end
   if cu_seqlens.ndim ~= 1 or cu_seqlens.shape[1] < 1 or not INTEGERS[cu_seqlens.dtype] then
-    raise("cu_seqlens: %s, expected integers [B + 1]", describe(cu_seqlens))
+    raise("%s: cu_seqlens: %s, expected integers [B + 1]", label, describe(cu_seqlens))
   end
   local offsets, n = {}, cu_seqlens.shape[1]
   layout.longest = 0
   for i = 0, n - 1 do
     offsets[i] = tonumber(cu_seqlens:get(i))
     if offsets[i] < (i == 0 and 0 or offsets[i - 1]) or i == 0 and offsets[0] ~= 0 then
-      raise("cu_seqlens[%d] is %d: they start at 0 and never fall", i, offsets[i])
+      raise("%s: cu_seqlens[%d] is %d: they start at 0 and never fall", label, i, offsets[i])
     end
     if i > 0 then layout.longest = math.max(layout.longest, offsets[i] - offsets[i - 1]) end
   end
   if offsets[n - 1] ~= layout.rows then
-    raise("cu_seqlens end at %d, there are %d tokens", offsets[n - 1], layout.rows)
+    raise("%s: cu_seqlens end at %d, there are %d tokens", label, offsets[n - 1], layout.rows)
   end
-  layout.sequences = n - 1
+  layout.sequences, layout.offsets = n - 1, offsets
   function layout.bounds(b) return offsets[b], offsets[b + 1] end
   function layout.place(row)
     local low, high = 0, n - 1 -- offsets[low] <= row < offsets[high]
@@ -305,15 +306,20 @@ local function rows_of(label, fields)
   return shape
 end
 
--- A token's kept set in one row, and whether as words of 32 ids.
+-- A token's kept set in one row, whether as words of 32 ids, and of how many ids. Without logits
+-- (vocab: nil) int32 is taken for words.
 local function kept_of(label, kept, layout, vocab)
+  if not vocab then
+    local width = kept.shape[kept.ndim]
+    vocab = kept.dtype == "int32" and 32 * width or width
+  end
   local words = math.ceil(vocab / 32)
   for _, width in ipairs { vocab, words } do
     local wanted = {}
     for i, n in ipairs(layout.shape) do wanted[i] = n end
     wanted[#wanted + 1] = width
     if same_shape(kept.shape, wanted) and (width == vocab or kept.dtype == "int32") then
-      return flat(kept, layout.rows, width), width ~= vocab
+      return flat(kept, layout.rows, width), width ~= vocab, vocab
     end
   end
   raise("%s: kept: %s, expected flags or int32 words of the vocabulary's %d ids a token", label,
@@ -340,9 +346,10 @@ local function is_mapped(opened, t)
   return false
 end
 
--- What of a side is per token, checked against the layout. others: of the other side.
+-- What of a side is per token, checked against its layout. others: of the other side.
 local function finish(side, fields, others, layout, opened)
   local label = side.label
+  side.layout = layout
   side.mapped = {}
   if fields.logprobs then
     side.dtype = fields.logprobs.dtype
@@ -367,8 +374,9 @@ local function finish(side, fields, others, layout, opened)
   if side.logits and not side.ids then raise("%s: logits are given, but no ids", label) end
   side.temperature = temperature_of(label, fields.temperature, layout, opened)
   local logits = fields.logits or others.logits
-  if fields.kept and logits then
-    side.kept, side.kept_is_words = kept_of(label, fields.kept, layout, logits.shape[logits.ndim])
+  if fields.kept then
+    side.kept, side.kept_is_words, side.kept_vocab =
+      kept_of(label, fields.kept, layout, logits and logits.shape[logits.ndim])
   end
   if fields.name ~= nil and type(fields.name) ~= "string" then
     raise("%s: name: expected a string, got %s", label, type(fields.name))
@@ -418,6 +426,13 @@ local function read(a, b, meta)
                  source = type(value) == "string" and value or nil }
   end
 
+  -- What each side gave, the same object apart.
+  local twice = {}
+  for _, key in ipairs(inputs.FIELDS) do
+    local mine, other = sides[1].fields[key], sides[2].fields[key]
+    twice[key] = mine ~= nil and other ~= nil and mine ~= other
+  end
+
   -- What one side lacks, the other's stands in for: the tokens are the same ones.
   for i = 1, 2 do
     local mine, other = sides[i].fields, sides[3 - i].fields
@@ -430,14 +445,19 @@ local function read(a, b, meta)
     raise("A has tokens %s, B has tokens %s: the same ones are needed, in the same layout",
           shape_text(shape_a), shape_text(shape_b))
   end
-  local layout = layout_of(shape_a, sides[1].fields.cu_seqlens)
-  for i = 1, 2 do finish(sides[i], sides[i].fields, sides[3 - i].fields, layout, opened) end
+  for i = 1, 2 do
+    local side, fields = sides[i], sides[i].fields
+    finish(side, fields, sides[3 - i].fields, layout_of(side.label, shape_a, fields.cu_seqlens),
+           opened)
+  end
   for i = 1, 2 do sides[i].fields = nil end
-  return sides[1], sides[2], layout, opened
+  sides[1].layout.twice = twice
+  return sides[1], sides[2], sides[1].layout, opened
 end
 
---- Both sides, the layout of their tokens, and the files that were opened (see source.lua); or nil
--- and a message where a file cannot be used. What does not fit together raises misuse.
+--- Both sides, each with its `layout`; A's, which is the report's: `twice` has the fields that both
+-- sides gave; and the files that were opened (see source.lua). Or nil and a message where a file
+-- cannot be used. What does not fit together raises misuse.
 function M.read(a, b, meta)
   local ok, first, second, layout, opened = pcall(read, a, b, meta)
   if ok then return first, second, layout, opened end

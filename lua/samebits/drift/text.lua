@@ -25,6 +25,9 @@ function M.headline(report)
   if alone > 0 then
     line = ("%s, %s active on one side only"):format(line, count(alone))
   end
+  if #report.inputs > 0 then
+    line = line:gsub("^drift:", "%0 " .. words.inputs(report) .. " differ;", 1)
+  end
   return line
 end
 
@@ -156,6 +159,12 @@ function M.format(report, opts)
 
   add("%s", paint(BOLD .. (report.equal and GREEN or RED), M.headline(report)))
   add ""
+  if #report.inputs > 0 then
+    for _, input in ipairs(report.inputs) do
+      add("%s", wrap(words.input(input), width, "  ", "  "))
+    end
+    add ""
+  end
   for _, side in ipairs { report.a, report.b } do
     add("  %s  %s", side.label, words.title(side))
     add("%s", wrap(words.side(side, report.shape), width, "     ", "     "))

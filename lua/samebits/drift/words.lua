@@ -1,5 +1,6 @@
 --- How numbers and tokens of a report are put, the same in the terminal and on the page.
 
+local ffi = require "ffi"
 local printable = require "samebits.printable"
 local refusal = require "samebits.refusal"
 
@@ -89,6 +90,56 @@ M.CAUSES = {
   position = "position", target = "target logit", lse = "other logits (lse)", op = "the op",
   logits = "the logits", op_and_logits = "logits and op", unexplained = "unexplained",
 }
+
+-- The fewest digits that read back to the same fp32.
+local function shortest(x)
+  local one = ffi.new("float[2]", x)
+  for digits = 6, 9 do
+    local text = ("%%.%dg"):format(digits):format(x)
+    one[1] = tonumber(text)
+    if one[1] == one[0] then return text end
+  end
+end
+
+-- A whole number, which may be a string of digits; nil is none.
+local function whole(x)
+  if x == nil then return "none" end
+  return type(x) == "string" and x or ("%.0f"):format(x)
+end
+
+local INPUTS = { ids = "ids", mask = "masks", cu_seqlens = "cu_seqlens",
+                 temperature = "temperatures", kept = "kept sets" }
+
+local function only(a) return a and "in A, not in B" or "in B, not in A" end
+
+--- An input that differs, in a sentence.
+function M.input(input)
+  local name, first = INPUTS[input.field], input.first
+  if input.field == "cu_seqlens" then
+    return ("The cu_seqlens differ in %s of %s entries, first in entry %d: %s in A, %s in B.")
+      :format(M.count(input.different), M.count(input.of), first.index, whole(first.a),
+              whole(first.b))
+  end
+  local there
+  if input.field == "mask" then
+    there = "it counts " .. only(first.a)
+  elseif input.field == "kept" then
+    there = ("id %d is kept %s"):format(first.id, only(first.a))
+  else
+    local form = input.field == "ids" and whole or shortest
+    there = ("%s in A, %s in B"):format(form(first.a), form(first.b))
+  end
+  return ("The %s differ at %s of %s tokens, first at sequence %d, position %d: %s."):format(name,
+    M.count(input.different), M.count(input.of), first.sequence, first.position, there)
+end
+
+--- The inputs that differ, by name: "ids and masks".
+function M.inputs(report)
+  local names = {}
+  for i, input in ipairs(report.inputs) do names[i] = INPUTS[input.field] end
+  if #names < 2 then return names[1] end
+  return table.concat(names, ", ", 1, #names - 1) .. " and " .. names[#names]
+end
 
 --- What a side gave, in a line.
 function M.side(side, shape)
