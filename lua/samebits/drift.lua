@@ -14,6 +14,7 @@ local inputs = require "samebits.drift.inputs"
 local misuse = require "samebits.misuse"
 local report = require "samebits.drift.report"
 local scorer = require "samebits.drift.scorer"
+local sets = require "samebits.drift.sets"
 local sides = require "samebits.drift.sides"
 local tally = require "samebits.drift.tally"
 local temperature = require "samebits.drift.temperature"
@@ -200,10 +201,10 @@ local function probes_of(run)
   return out
 end
 
--- Temperatures that the tokens which differ speak for, by the labels of two sides: the one with the
--- logits and the one with the values.
+-- Temperatures, and top-k and top-p, that the tokens which differ speak for: { taus, sets } by the
+-- labels of two sides: the one with the logits and the one with the values.
 local function fit(run)
-  local score, taus, probes = run.score, {}, {}
+  local score, fits, probes = run.score, {}, {}
   for _, entry in ipairs(probes_of(run)) do
     if entry.rank < math.huge then probes[#probes + 1] = entry end
   end
@@ -216,16 +217,30 @@ local function fit(run)
     if side.logits and (side ~= target or side.logprobs and only) then
       local list, field = {}, target.label:lower()
       for i, entry in ipairs(probes) do
-        list[i] = { row = entry.row, value = tally.value(entry[field]) }
+        list[i] = { row = entry.row, value = tally.value(entry[field]),
+                    id = tonumber(side.ids:get(entry.row)) }
       end
       local tau = side.temperature
-      taus[side.label .. target.label] = temperature.fit(list,
-        function(row, try) return score:at(side, row, try) end,
-        function(row) return type(tau) == "number" and tau or tau:get(row) end,
-        run.opts.near)
+      local function own(row) return type(tau) == "number" and tau or tau:get(row) end
+      local found = { sets = {} }
+      found.taus = temperature.fit(list, function(row, try) return score:at(side, row, try) end,
+                                   own, run.opts.near)
+      -- Kept sets that were given are known; a side without logprobs has the contract's.
+      if target.logprobs and not side.kept and not target.kept then
+        local count = run.tally
+        if count["certain_" .. field] == count.compared then
+          found.sets[1] = { k = 1, every = true }
+        else
+          local taus = { unpack(found.taus) }
+          if target.temperature ~= tau then table.insert(taus, 1, target.temperature) end
+          found.sets = sets.fit(list, function(row, to) score:copy(side, row, to, side.vocab) end,
+                                side.vocab, own, taus, run.opts.near)
+        end
+      end
+      fits[side.label .. target.label] = found
     end
   end
-  return taus
+  return fits
 end
 
 -- The second pass: only chunks in which tokens differ.

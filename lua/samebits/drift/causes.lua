@@ -5,23 +5,29 @@
 -- value's bits; nearly where it is within `near` nats and has taken away all but an eighth of the
 -- difference at most. What was fitted to the data (a temperature) or could hold by chance (a
 -- rounding, a move) has to explain two tokens exactly, or three and half of them all nearly, to be
--- told at all.
+-- told at all. For a fitted temperature only those tokens count there that it moves by more than
+-- four times `near`. So for top-k and top-p, and for top-p only where one id more or less would
+-- show: in a flat distribution some set gives any value. Three of them, and one in sixteen of all
+-- that differ (with a temperature one in four), have to be explained there, unless all are.
 
 local ffi = require "ffi"
 local half = require "samebits.half"
 local tally = require "samebits.drift.tally"
 local rows = require "samebits.drift.rows"
+local sets = require "samebits.drift.sets"
 
 local value_of, word_of, is_nan = tally.value, tally.word, tally.is_nan
 
 local M = {}
 
 local LEFT = 1 / 8 -- of the difference, for "nearly"
+local FAR = 4      -- times `near`: what another op's rounding does not do
+local MANY = 8     -- tokens that do not agree exactly with a top-k by chance
 
 --- What may be the cause, in the order in which tokens are given to them.
 M.ORDER = {
-  "id", "mask", "temperature", "kept", "padding", "settings", "container", "position", "target",
-  "lse", "op", "logits", "op_and_logits",
+  "id", "temperature", "kept", "top_k", "top_p", "padding", "settings", "mask", "container",
+  "position", "target", "lse", "op", "logits", "op_and_logits",
 }
 
 local Causes = {}
@@ -38,6 +44,7 @@ end
 
 local function add(self, hypothesis)
   hypothesis.exactly, hypothesis.nearly, hypothesis.index = 0, 0, #self.list
+  hypothesis.evidence = { exactly = 0, nearly = 0 }
   self.list[#self.list + 1] = hypothesis
   return hypothesis
 end
@@ -110,10 +117,11 @@ local function of_values(self, a, b)
   end
 end
 
---- For two sides; `scorer` computes, `near` is a number of nats. taus: fitted temperatures by the
--- labels of the side whose logits and of the side whose values they were fitted to ("AB");
+--- For two sides; `scorer` computes, `near` is a number of nats. fits: fitted temperatures (`taus`)
+-- and top-k and top-p (`sets`, of sets.lua) by the labels of the side whose logits and of the side
+-- whose values they were fitted to ("AB");
 -- containers: the dtypes that hold all values of a side, by "a" and "b".
-function M.new(a, b, scorer, near, taus, layout, containers)
+function M.new(a, b, scorer, near, fits, layout, containers)
   local self = setmetatable({
     a = a, b = b, scorer = scorer, near = near, layout = layout, containers = containers,
     list = {}, combinations = {},
@@ -136,13 +144,14 @@ function M.new(a, b, scorer, near, taus, layout, containers)
     if side.logits then
       settings(self, side, other)
       for _, target in ipairs { other, side } do
-        fitted(self, side, target, taus[side.label .. target.label])
+        local fit = fits[side.label .. target.label]
+        fitted(self, side, target, fit and fit.taus)
       end
     end
   end
   self.small = add(self, { cause = "small", hidden = true })
   of_values(self, a, b)
-  self.rows = rows.new(self, add)
+  self.rows = rows.new(self, add, fits)
   if a.logits and b.logits then
     self.by_op = add(self, { cause = "op", fact = true,
       text = "Both sides' logits are the same, and the contract gives them one value: the op " ..
@@ -161,10 +170,23 @@ local function close(self, x, y)
   return not is_nan(x) and not is_nan(y) and math.abs(value_of(x) - value_of(y)) <= self.near
 end
 
+--- Whether two encodings are further apart than another op might move a value.
+function Causes:far(x, y)
+  return math.abs(value_of(x) - value_of(y)) > FAR * self.near
+end
+
+-- A fitted temperature's evidence; a set's is in rows.lua.
+local function told(self, hypothesis, how, got, base)
+  if hypothesis.suppose and hypothesis.fitted and self:far(got, base) then
+    hypothesis.evidence[how] = hypothesis.evidence[how] + 1
+  end
+  return how
+end
+
 --- Notes that a hypothesis predicts `got` for token i of the chunk, where `want` stands and `have`
 -- is the other side's value (all words). What changes nothing explains nothing: `base` is what the
 -- contract gives without it. A side's values from its own logits explain a difference only where
--- the other side has what the contract gives for them.
+-- the other side has what the contract gives for them. Returns "exactly", "nearly" or nil.
 function Causes:judge(hypothesis, i, got, want, have, base)
   if got == base then return end
   if hypothesis.source == hypothesis.target and hypothesis.base == hypothesis.source and
@@ -174,12 +196,13 @@ function Causes:judge(hypothesis, i, got, want, have, base)
   local key = 2 ^ hypothesis.index
   if got == want then
     self.exact[i] = self.exact[i] + key
-    return
+    return told(self, hypothesis, "exactly", got, base)
   end
   if is_nan(got) or is_nan(want) or is_nan(have) then return end
   local left = math.abs(value_of(got) - value_of(want))
   if left <= self.near and left <= LEFT * math.abs(value_of(have) - value_of(want)) then
     self.nearly[i] = self.nearly[i] + key
+    return told(self, hypothesis, "nearly", got, base)
   end
 end
 
@@ -336,6 +359,24 @@ local function bit_of(set, index) return math.floor(set / 2 ^ index) % 2 == 1 en
 
 local RANK = {}
 for i, cause in ipairs(M.ORDER) do RANK[cause] = i end
+RANK.top_p = RANK.top_k -- whichever explains more
+
+-- Whether a supposition explains enough to be told.
+local function enough(self, h)
+  local all = h.exactly + h.nearly
+  if not h.fitted then return all > 0 end
+  local found = (h.set or h.suppose) and h.evidence or h
+  if not h.set then
+    return found.exactly >= 2 or found.nearly >= 3 and 2 * h.nearly >= self.total
+  end
+  if h.set.every then return h.exactly >= 2 and h.exactly == self.total end
+  if not h.set.p and h.exactly >= MANY and h.exactly == self.total then return true end
+  if found.exactly >= 2 and all == self.total or
+     found.exactly + found.nearly >= 3 and 2 * all >= self.total then
+    return true
+  end
+  return found.exactly >= 3 and (h.temperature and 4 or 16) * all >= self.total
+end
 
 -- Suppositions that may be told, in order.
 local function accepted(self)
@@ -351,10 +392,7 @@ local function accepted(self)
         end
       end
     end
-    local near_enough = h.nearly >= 3 and 2 * h.nearly >= self.total
-    local enough = h.exactly >= 2 or near_enough
-    if not h.fitted then enough = h.exactly + h.nearly > 0 end
-    if enough and not h.hidden then out[#out + 1] = h end
+    if enough(self, h) and not h.hidden then out[#out + 1] = h end
   end
   table.sort(out, function(x, y)
     if (x.fact or false) ~= (y.fact or false) then return not x.fact end
@@ -405,6 +443,7 @@ function Causes:finish(entries)
       out[#out + 1] = { cause = h.cause, text = h.text, tokens = h.tokens,
                         tokens_exactly = h.tokens_exactly, exactly = h.exactly, nearly = h.nearly,
                         temperature = h.temperature }
+      if h.set then sets.tell(out[#out], h.set) end
     end
   end
   table.sort(out, function(x, y)

@@ -21,8 +21,9 @@
 --   both sides;
 -- * `causes`: a list of `cause`, `text`, `tokens` (each token is given to one cause),
 --   `tokens_exactly`, `exactly` and `nearly` (how many it explains, whatever else does) and, where
---   it was fitted, `temperature`; `unexplained`, and `unexplained_small`: those of them that differ
---   by `near` or less;
+--   they were fitted, `temperature`, `top_k` (with bounds `top_k_low`, `top_k_high`), `top_p` (with
+--   `top_p_low`, `top_p_high`) and `p_temperature`; `unexplained`, and `unexplained_small`: those
+--   of them that differ by `near` or less;
 -- * `logits`: `compared` and `different` rows, where both sides gave them; `op.a` and `op.b`, of a
 --   side that gave both logprobs and logits: of the tokens that differ, `checked`, `different` from
 --   the contract's, `max_ulps`;

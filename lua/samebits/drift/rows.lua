@@ -2,11 +2,12 @@
 -- numbers, and which part of what differs between them is enough to explain the token.
 --
 -- A group of rows at a time is widened to fp32 and made up anew: one side's row with the other's
--- target, with the other's absent ids, rounded to another dtype; then scored.
+-- target, with the other's absent ids, within top-k or top-p, rounded to another dtype; and scored.
 
 local ffi = require "ffi"
 local half = require "samebits.half"
 local scorer = require "samebits.drift.scorer"
+local sets = require "samebits.drift.sets"
 local tally = require "samebits.drift.tally"
 local tensor = require "samebits.tensor"
 
@@ -15,7 +16,7 @@ local M = {}
 -- Bytes for one set of widened rows; three are held.
 local ROOM = 16 * 2 ^ 20
 
-local NONE = 0xff800000 -- -inf
+local NONE, GONE = 0xff800000, -0x800000 -- -inf, as uint32 and as int32
 
 local Rows = {}
 Rows.__index = Rows
@@ -36,8 +37,18 @@ local ROUND = {
   end,
 }
 
---- The suppositions about rows, added to `causes` by add(causes, hypothesis).
-function M.new(causes, add)
+-- Suppositions of top-k and top-p.
+local function put_sets(put, source, target, list)
+  for _, set in ipairs(list) do
+    put { cause = set.p and "top_p" or "top_k", fitted = true, row = "set", set = set,
+          source = source, target = target, temperature = set.temperature,
+          text = ("%s is the logprob of %s logits "):format(name(target), source == target and
+            "its own" or name(source) .. "'s") }
+  end
+end
+
+--- The suppositions about rows, added to `causes` by add(causes, hypothesis). fits: see causes.lua.
+function M.new(causes, add, fits)
   local a, b = causes.a, causes.b
   local self = setmetatable({ causes = causes, list = {} }, Rows)
   local function put(h)
@@ -47,6 +58,10 @@ function M.new(causes, add)
   for _, pair in ipairs { { a, b }, { b, a } } do
     local source, target = pair[1], pair[2]
     if source.logits then
+      for _, to in ipairs { target, source } do
+        local fit = fits[source.label .. to.label]
+        put_sets(put, source, to, fit and fit.sets or {})
+      end
       for _, dtype in ipairs(WIDER[source.logits_dtype]) do
         put { cause = "container", fitted = true, row = "round", source = source, target = target,
               dtype = dtype,
@@ -84,12 +99,14 @@ end
 
 local function view(t, m, vocab) return t:slice(0, 0, m * vocab):view(m, vocab) end
 
--- Per-row settings of n chosen ones of the rows at hand.
-local function gathered(side, rows, chosen, n, vocab)
-  local temperature, kept = side.temperature, nil
+-- Per-row settings of n chosen ones of the rows at hand; taus: a temperature in the place of the
+-- side's own.
+local function gathered(side, rows, chosen, n, vocab, taus)
+  local temperature, kept = taus or side.temperature, nil
   if tensor.is_tensor(temperature) then
+    local from = word_p(temperature)
     temperature = tensor.zeros({ n }, "float32")
-    local from, to = word_p(side.temperature), word_p(temperature)
+    local to = word_p(temperature)
     for j = 0, n - 1 do to[j] = from[rows[chosen[j]]] end
   end
   if side.kept then
@@ -142,8 +159,36 @@ local function make(h, row, mine, theirs, vocab, id)
     ROUND[h.dtype](ffi.cast("float *", row), vocab)
   elseif h.row == "target" or h.row == "lse" then
     row[id] = theirs[id]
-  else
+  elseif h.row ~= "set" then
     for i = 0, vocab - 1 do if theirs[i] == NONE then row[i] = NONE end end
+  end
+end
+
+-- Makes the sets of n rows, and notes what they say of the supposition: of each row, its set; and
+-- what the rows give without it, where the supposition has a temperature of its own, as words.
+local function make_sets(self, h, made, n, ids, temperature, want)
+  local causes, vocab, plain, out = self.causes, h.source.vocab, nil, {}
+  if h.temperature then plain = causes.scorer:made(made, ids, temperature) end
+  local row = ffi.cast("uint32_t *", made.ptr)
+  for j = 0, n - 1 do
+    local tau = tensor.is_tensor(temperature) and temperature:get(j) or temperature
+    out[j] = sets.cut(h.set, row + j * vocab, vocab, ids:get(j), tau, want(j) ~= GONE, causes.near)
+  end
+  return out, plain
+end
+
+-- What a token that its set explains says of the supposition. It speaks for it where the set is
+-- sharp, holds more than the target, and moves the value by more than another op might: base is
+-- what the whole vocabulary gives.
+local function note_set(causes, h, set, how, got, base)
+  if set.sharp and got ~= 0 and got ~= GONE and causes:far(got, base) then
+    h.evidence[how] = h.evidence[how] + 1
+  end
+  if set.tied then h.set.tied = true end
+  for _, over in ipairs { how, "all" } do
+    local bounds = h.set[over] or { low = 0, high = 1 }
+    bounds.low, bounds.high = math.max(bounds.low, set.low), math.min(bounds.high, set.high)
+    h.set[over] = bounds
   end
 end
 
@@ -166,7 +211,7 @@ local function judge_group(self, chunk, list, m)
     local mine, theirs = widened[source], both and widened[source == a and b or a]
     local chosen, n = {}, 0
     for k = 0, m - 1 do
-      local applies = h.row == "round"
+      local applies = h.row == "round" or h.row == "set"
       if not applies and both and chunk.same[list[k]] == 0 then
         applies = h.row == "target" or h.row == "lse" or lost[k][mine] == h.row
       end
@@ -176,13 +221,21 @@ local function judge_group(self, chunk, list, m)
       end
     end
     if n > 0 then
-      local ids, temperature, kept = gathered(source, rows, chosen, n, vocab)
+      local ids, temperature, kept = gathered(source, rows, chosen, n, vocab, h.temperature)
       local made = view(self.made, n, vocab)
+      local values = h.target == a and chunk.a or chunk.b
       local id = ffi.cast("int64_t *", ids.ptr)
       for j = 0, n - 1 do
         local at = chosen[j] * vocab
         make(h, word_p(made) + j * vocab, word_p(mine) + at, theirs and word_p(theirs) + at, vocab,
              tonumber(id[j]))
+      end
+      local cut, plain
+      if h.set then
+        cut, plain = make_sets(self, h, made, n, ids, temperature, function(j)
+          return values[list[chosen[j]]]
+        end)
+        plain = plain and ffi.cast("const int32_t *", plain.ptr)
       end
       local token = causes.scorer:made(made, ids, temperature, kept)
       local got = ffi.cast("const int32_t *", token.ptr)
@@ -190,7 +243,14 @@ local function judge_group(self, chunk, list, m)
         local i = list[chosen[j]]
         local want, have = chunk.b[i], chunk.a[i]
         if h.target == a then want, have = have, want end
-        causes:judge(h, i, got[j], want, have, chunk.own[h.base.label][i])
+        -- What the temperature alone gives is no set's merit.
+        if not h.set or cut[j] and not (plain and plain[j] == got[j]) then
+          local how = causes:judge(h, i, got[j], want, have, chunk.own[h.base.label][i])
+          if h.set and how then
+            note_set(causes, h, cut[j], how, got[j],
+                     plain and plain[j] or chunk.own[source.label][i])
+          end
+        end
       end
     end
   end
@@ -236,7 +296,7 @@ function Rows:screen(probes)
   for _, h in ipairs(self.list) do
     if h.row ~= "round" or screened(self, h, probes) then
       list[#list + 1] = h
-      self.rounds = self.rounds or h.row == "round"
+      self.every_row = self.every_row or h.row == "round" or h.row == "set"
     end
   end
   self.list = list
@@ -250,7 +310,7 @@ function Rows:add(chunk)
   for i = 0, chunk.n - 1 do
     if chunk.flag[i] ~= 0 then
       if both and self.causes.scorer:same_logits(a, b, chunk.first + i) then chunk.same[i] = 1 end
-      if self.rounds or both and chunk.same[i] == 0 then
+      if self.every_row or both and chunk.same[i] == 0 then
         list[m] = i
         m = m + 1
       end

@@ -21,6 +21,7 @@ local SAMPLE = 2048 -- tokens for the scatter plot, at most
 local PROBE = 32    -- differing tokens to try explanations on
 
 local NAN_ABOVE, INFINITE = 0x7f800000, 0x7f800000
+local MINUS_ZERO, MINUS_INFINITE = -0x80000000, -0x800000
 
 -- The place of an encoding on the line of fp32 numbers in order.
 local function place(w) return w >= 0 and w or -band(w, 0x7fffffff) end
@@ -109,6 +110,8 @@ function M.new(layout, worst)
   local self = {
     layout = layout, keep = worst,
     compared = 0, equal = 0, different = 0, inactive = 0, only_a = 0, only_b = 0,
+    -- All values that are zero; that are zero or -inf.
+    zeros_a = 0, zeros_b = 0, certain_a = 0, certain_b = 0,
     nan_a = 0, nan_b = 0, zero_a = 0, zero_b = 0, positive_a = 0, positive_b = 0,
     infinite = 0, not_finite = 0,
     finite = 0, max_ulps = 0, max_difference = 0,
@@ -232,6 +235,10 @@ function Tally:add(first, n, a, b, active_a, active_b, each, flags)
       if nan_y then self.nan_b = self.nan_b + 1 end
       if not nan_x and x > 0 then self.positive_a = self.positive_a + 1 end
       if not nan_y and y > 0 then self.positive_b = self.positive_b + 1 end
+      if x == 0 or x == MINUS_ZERO then self.zeros_a = self.zeros_a + 1 end
+      if y == 0 or y == MINUS_ZERO then self.zeros_b = self.zeros_b + 1 end
+      if x == 0 or x == MINUS_INFINITE then self.certain_a = self.certain_a + 1 end
+      if y == 0 or y == MINUS_INFINITE then self.certain_b = self.certain_b + 1 end
       if x == 0 and y ~= 0 then self.zero_a = self.zero_a + 1 end
       if y == 0 and x ~= 0 then self.zero_b = self.zero_b + 1 end
       if band(x, 0x7fffffff) >= INFINITE or band(y, 0x7fffffff) >= INFINITE then

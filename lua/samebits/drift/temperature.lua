@@ -5,7 +5,7 @@
 -- votes with these; the winner is rounded to the shortest decimal that its voters allow. It stays a
 -- supposition until all tokens have been computed again with it.
 
-local ffi = require "ffi"
+local vote = require "samebits.drift.vote"
 
 local M = {}
 
@@ -45,8 +45,9 @@ local function crossing(f, inside, outside, level)
   return (inside + outside) / 2
 end
 
--- The intervals of temperature in which f is within tolerance of a value.
-local function intervals(f, value, tolerance)
+--- The intervals of temperature in which f, a row's logprob by the logarithm of the temperature, is
+-- within tolerance of a value: a list of { low, high }.
+function M.intervals(f, value, tolerance)
   local top = peak(f)
   local highest, out = f(top), {}
   if highest < value - tolerance then return out end
@@ -62,65 +63,28 @@ local function intervals(f, value, tolerance)
   return out
 end
 
-local pun = ffi.new "float[1]"
-local function single(x)
-  pun[0] = x
-  return pun[0]
-end
-
--- The number of fewest decimals in an interval.
-local function shortest(low, high)
-  for digits = 0, 9 do
-    local scale = 10 ^ digits
-    local x = math.floor((low + high) / 2 * scale + 0.5) / scale
-    if x >= low and x <= high and x > 0 then return x end
-  end
-  return single((low + high) / 2)
-end
-
--- The interval with the most voters: theirs, cut with each other.
-local function winner(votes)
-  local best
-  for _, vote in ipairs(votes) do
-    for _, candidate in ipairs(vote) do
-      local middle = math.sqrt(candidate.low * candidate.high)
-      local low, high, voters = 0, math.huge, {}
-      for i, other in ipairs(votes) do
-        for _, interval in ipairs(other) do
-          if interval.low <= middle and middle <= interval.high then
-            low, high = math.max(low, interval.low), math.min(high, interval.high)
-            voters[#voters + 1] = i
-            break
-          end
-        end
-      end
-      if not best or #voters > #best.voters then
-        best = { low = low, high = high, voters = voters }
-      end
-    end
-  end
-  return best
-end
-
 --- The temperatures, most votes first, that tokens speak for: probes are { row, value } each.
--- lp(row, tau) is a row's logprob; own(row) the temperature that it was given with.
+-- lp(row, tau) is a row's logprob; own(row) the temperature that it was given with. A value of 0
+-- has no vote: the largest logit gives it at any temperature that is low enough.
 function M.fit(probes, lp, own, tolerance)
   local votes = {}
-  for i = 1, math.min(#probes, VOTERS) do
-    local probe = probes[i]
-    votes[#votes + 1] = intervals(function(t) return lp(probe.row, math.exp(t)) end, probe.value,
-                                  tolerance)
-    votes[#votes].row = probe.row
+  for _, probe in ipairs(probes) do
+    if probe.value ~= 0 and #votes < VOTERS then
+      local intervals = M.intervals(function(t) return lp(probe.row, math.exp(t)) end,
+                                    probe.value, tolerance)
+      intervals.row = probe.row
+      votes[#votes + 1] = intervals
+    end
   end
   local found = {}
   while #found < MANY do
-    local best = winner(votes)
+    local best = vote.winner(votes)
     if not best or #best.voters < 2 then break end
-    local tau = shortest(best.low, best.high)
+    local tau = vote.shortest(best.low, best.high)
     local news = false
     for k = #best.voters, 1, -1 do
-      local vote = votes[best.voters[k]]
-      if single(own(vote.row)) ~= single(tau) then news = true end
+      local row = votes[best.voters[k]].row
+      if vote.single(own(row)) ~= vote.single(tau) then news = true end
       table.remove(votes, best.voters[k])
     end
     if news then found[#found + 1] = tau end

@@ -86,9 +86,10 @@ end
 
 M.CAUSES = {
   id = "target id", mask = "mask", temperature = "temperature", kept = "kept set",
-  padding = "vocabulary padding", settings = "several settings", container = "container dtype",
-  position = "position", target = "target logit", lse = "other logits (lse)", op = "the op",
-  logits = "the logits", op_and_logits = "logits and op", unexplained = "unexplained",
+  top_k = "top-k", top_p = "top-p", padding = "vocabulary padding", settings = "several settings",
+  container = "container dtype", position = "position", target = "target logit",
+  lse = "other logits (lse)", op = "the op", logits = "the logits",
+  op_and_logits = "logits and op", unexplained = "unexplained",
 }
 
 -- The fewest digits that read back to the same fp32.
