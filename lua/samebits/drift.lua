@@ -243,13 +243,40 @@ local function fit(run)
   return fits
 end
 
+-- A function of a sequence: its first row that counts on both sides, and the one behind the last.
+local function extents(run)
+  local known, low, past
+  return function(sequence)
+    if sequence == known then return low, past end
+    local first, last = run.layout.bounds(sequence)
+    known, low, past = sequence, last, first
+    for start = first, last - 1, CHUNK do
+      local n = math.min(CHUNK, last - start)
+      local on_a, on_b = active(run.a, start, n, run.opts), active(run.b, start, n, run.opts)
+      local p, q = ffi.cast("const uint8_t *", on_a.ptr), ffi.cast("const uint8_t *", on_b.ptr)
+      for i = 0, n - 1 do
+        if p[i] ~= 0 and q[i] ~= 0 then low, past = math.min(low, start + i), start + i + 1 end
+      end
+    end
+    return low, past
+  end
+end
+
 -- The second pass: only chunks in which tokens differ.
 local function explain(run)
   local a, b, score, count = run.a, run.b, run.score, run.tally
   local entries = {}
   for _, entry in ipairs(count.worst) do entries[entry.row] = entry end
   if count.first then entries[count.first.row] = count.first end
-  local why = causes.new(a, b, score, run.opts.near, fit(run), run.layout, count.containers)
+  local why = causes.new(a, b, {
+    scorer = score, near = run.opts.near, fits = fit(run), layout = run.layout, tally = count,
+    fetch = function(side, first, n)
+      local made = values(score, side, first, n, active(side, first, n, run.opts))
+      score:forget(side, first, n)
+      return made
+    end,
+    extent = extents(run),
+  })
   why:screen(probes_of(run))
   for k, chunk in ipairs(run.chunks) do
     scorer.check_files(run.opened)

@@ -11,12 +11,12 @@
 -- that differ (with a temperature one in four), have to be explained there, unless all are.
 
 local ffi = require "ffi"
-local half = require "samebits.half"
 local tally = require "samebits.drift.tally"
 local rows = require "samebits.drift.rows"
 local sets = require "samebits.drift.sets"
+local values = require "samebits.drift.values"
 
-local value_of, word_of, is_nan = tally.value, tally.word, tally.is_nan
+local value_of, is_nan = tally.value, tally.is_nan
 
 local M = {}
 
@@ -26,8 +26,9 @@ local MANY = 8     -- tokens that do not agree exactly with a top-k by chance
 
 --- What may be the cause, in the order in which tokens are given to them.
 M.ORDER = {
-  "id", "temperature", "kept", "top_k", "top_p", "padding", "settings", "mask", "container",
-  "position", "target", "lse", "op", "logits", "op_and_logits",
+  "id", "temperature", "kept", "top_k", "top_p", "padding", "settings", "zeros", "mask",
+  "negated", "log2", "log10", "probability", "container", "position", "reversed", "target", "lse",
+  "op", "logits", "op_and_logits",
 }
 
 local Causes = {}
@@ -37,13 +38,10 @@ local function name(side) return side.name or side.label end
 
 local function number(x) return ("%.9g"):format(x) end
 
-local function rounded(dtype, v)
-  if dtype == "bfloat16" then return half.from_bfloat16(half.to_bfloat16(v)) end
-  return half.from_float16(half.to_float16(v))
-end
-
 local function add(self, hypothesis)
   hypothesis.exactly, hypothesis.nearly, hypothesis.index = 0, 0, #self.list
+  -- A token's causes are a set of bits in a double.
+  assert(hypothesis.index < 53, "too many suppositions")
   hypothesis.evidence = { exactly = 0, nearly = 0 }
   self.list[#self.list + 1] = hypothesis
   return hypothesis
@@ -99,31 +97,14 @@ local function fitted(self, source, target, taus)
   end
 end
 
--- Suppositions about the values alone.
-local function of_values(self, a, b)
-  for _, pair in ipairs { { a, b }, { b, a } } do
-    local from, to = pair[1], pair[2]
-    for _, dtype in ipairs { "bfloat16", "float16" } do
-      if self.containers[to.label:lower()][dtype] then
-        add(self, { cause = "container", fitted = true, from = from, round = dtype,
-                    text = ("%s is %s, rounded to %s"):format(name(to), name(from), dtype) })
-      end
-    end
-  end
-  for _, by in ipairs { -1, 1 } do
-    add(self, { cause = "position", fitted = true, by = by,
-                text = ("%s's token t is %s's token t %s 1"):format(name(b), name(a),
-                                                               by < 0 and "-" or "+") })
-  end
-end
-
---- For two sides; `scorer` computes, `near` is a number of nats. fits: fitted temperatures (`taus`)
--- and top-k and top-p (`sets`, of sets.lua) by the labels of the side whose logits and of the side
--- whose values they were fitted to ("AB");
--- containers: the dtypes that hold all values of a side, by "a" and "b".
-function M.new(a, b, scorer, near, fits, layout, containers)
+--- For two sides. given: `scorer` computes; `near` is a number of nats; `fits`: fitted temperatures
+-- (`taus`) and top-k and top-p (`sets`, of sets.lua) by the labels of the side whose logits and of
+-- the side whose values they were fitted to ("AB"); `layout`; `tally`; `fetch` and `extent`: see
+-- values.lua.
+function M.new(a, b, given)
+  local layout, fits = given.layout, given.fits
   local self = setmetatable({
-    a = a, b = b, scorer = scorer, near = near, layout = layout, containers = containers,
+    a = a, b = b, scorer = given.scorer, near = given.near, tally = given.tally,
     list = {}, combinations = {},
     total = 0, op = { A = { checked = 0, different = 0, max_ulps = 0 },
                       B = { checked = 0, different = 0, max_ulps = 0 } },
@@ -150,7 +131,8 @@ function M.new(a, b, scorer, near, fits, layout, containers)
     end
   end
   self.small = add(self, { cause = "small", hidden = true })
-  of_values(self, a, b)
+  given.left = LEFT
+  self.values = values.new(self, add, given)
   self.rows = rows.new(self, add, fits)
   if a.logits and b.logits then
     self.by_op = add(self, { cause = "op", fact = true,
@@ -207,9 +189,16 @@ function Causes:judge(hypothesis, i, got, want, have, base)
 end
 
 --- Before the first chunk: tokens that differ, { row, a, b } each, evenly picked.
-function Causes:screen(probes) self.rows:screen(probes) end
+function Causes:screen(probes)
+  self.rows:screen(probes)
+  self.values:screen(probes)
+end
 
-function Causes:holds(hypothesis, i) self.exact[i] = self.exact[i] + 2 ^ hypothesis.index end
+--- Notes that a hypothesis explains token i of the chunk, exactly unless `how` is "nearly".
+function Causes:holds(hypothesis, i, how)
+  local to = how == "nearly" and self.nearly or self.exact
+  to[i] = to[i] + 2 ^ hypothesis.index
+end
 
 local function words(t) return ffi.cast("const int32_t *", t.ptr) end
 
@@ -217,29 +206,6 @@ local function id_reader(ids)
   local element = require "samebits.element"
   local read, p, step = element.read[ids.dtype], ids.ptr, ids.strides[1]
   return function(row) return read(p, row * step) end
-end
-
--- What the values of a chunk say by themselves.
-local function judge_values(self, chunk, i)
-  local x, y = chunk.a[i], chunk.b[i]
-  if close(self, x, y) then self:holds(self.small, i) end
-  for _, h in ipairs(self.list) do
-    if h.round and not is_nan(x) and not is_nan(y) then
-      local from, to = x, y
-      if h.from == self.b then from, to = y, x end
-      if word_of(rounded(h.round, value_of(from))) == to then self:holds(h, i) end
-    elseif h.by then
-      -- Neighbours in the chunk, of the same sequence, that are not the same everywhere.
-      local j = i + h.by
-      local row = chunk.first + i
-      local sequence = self.layout.place(row)
-      local low, past = self.layout.bounds(sequence)
-      if j >= 0 and j < chunk.n and row + h.by >= low and row + h.by < past and
-         chunk.a[j] == y and y ~= 0 and math.abs(value_of(y)) < math.huge then
-        self:holds(h, i)
-      end
-    end
-  end
 end
 
 -- Computes both sides' logprobs by the contract, and tells the op from the logits.
@@ -333,7 +299,10 @@ function Causes:add(chunk)
       end
     end
   end
-  for i = 0, n - 1 do if flags[i] ~= 0 then judge_values(self, chunk, i) end end
+  for i = 0, n - 1 do
+    if flags[i] ~= 0 and close(self, chunk.a[i], chunk.b[i]) then self:holds(self.small, i) end
+  end
+  self.values:add_chunk(chunk)
   for _, h in ipairs(self.list) do
     if h.suppose then
       local token = scorer:rows(h.source, chunk.first, n, chunk.flags, h.suppose)
@@ -365,6 +334,7 @@ RANK.top_p = RANK.top_k -- whichever explains more
 local function enough(self, h)
   local all = h.exactly + h.nearly
   if not h.fitted then return all > 0 end
+  if h.share and h.share * all < self.total then return false end
   local found = (h.set or h.suppose) and h.evidence or h
   if not h.set then
     return found.exactly >= 2 or found.nearly >= 3 and 2 * h.nearly >= self.total

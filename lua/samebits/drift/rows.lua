@@ -235,6 +235,7 @@ local function judge_group(self, chunk, list, m)
         cut, plain = make_sets(self, h, made, n, ids, temperature, function(j)
           return values[list[chosen[j]]]
         end)
+        self.plain = plain -- while its words are read
         plain = plain and ffi.cast("const int32_t *", plain.ptr)
       end
       local token = causes.scorer:made(made, ids, temperature, kept)
