@@ -240,6 +240,58 @@ describe("drift, attribution:", function()
     assert.is_true(drift(given, { logits = wide, ids = ids, vocab = V }).equal)
   end)
 
+  -- Logits with 24 columns more, which hold a number.
+  local function widened(narrow, fill)
+    local wide = samebits.zeros({ B, T, V + 24 }, "float32")
+    for b = 0, B - 1 do
+      for t = 0, T - 1 do wide[b][t]:slice(0, 0, V):copy_(narrow[b][t]) end
+    end
+    return plant.rows(wide, function(_, p) for i = V, V + 23 do p[i] = fill end end)
+  end
+
+  local function target_of(row) return ids:get(math.floor(row / T), row % T) end
+
+  it("in a padded vocabulary, the columns that both sides have are compared", function()
+    local clean = { logits = widened(logits, -math.huge), ids = ids }
+    local noisy = { logits = widened(logits, 0), ids = ids }
+    for _, pair in ipairs { { given, clean }, { noisy, given }, { given, noisy } } do
+      local report = drift(pair[1], pair[2])
+      assert.same({ compared = B * T, different = 0, columns = V }, report.logits)
+      if not report.equal then
+        blames(report, "padding", B * T)
+        local text = report:text { width = 200 }
+        assert.is_truthy(text:find("same numbers in all 24 rows, in the first 200 columns, " ..
+                                   "which both sides have", 1, true), text)
+      end
+    end
+    -- Equal widths need no word.
+    assert.is_nil(drift(given, { logits = plant.each(logits, function(_, x) return x + 1 end),
+                                 ids = ids }).logits.columns)
+  end)
+
+  it("causes in the columns that both sides have", function()
+    local function moved(f) return plant.rows(logits, f) end
+    local target = moved(function(row, p) p[target_of(row)] = 1 end)
+    local others = moved(function(row, p) p[(target_of(row) + 1) % V] = 9 end)
+    local all = moved(function(row, p, n)
+      for i = 0, n - 1 do p[i] = p[i] * (1 + ((i * 31 + row) % 7 + 1) * 0.01) end
+    end)
+    local masked = moved(function(_, p, n) for i = 0, n - 1, 3 do p[i] = -math.huge end end)
+    local function wide(narrow) return { logits = widened(narrow, -math.huge), ids = ids } end
+    local function plain(narrow) return { logits = narrow, ids = ids } end
+    for cause, changed in pairs { target = target, lse = others, logits = all, kept = masked } do
+      blames(drift(wide(logits), plain(changed)), cause, B * T)
+      blames(drift(plain(logits), wide(changed)), cause, B * T)
+    end
+    local report = drift(wide(logits), { logprobs = another_op(truth), logits = logits, ids = ids })
+    blames(report, "op", B * T)
+    assert.equal(V, report.logits.columns)
+    report = drift(wide(all), given)
+    assert.equal(B * T, report.logits.different)
+    assert.is_truthy(report:text { width = 200 }:find("already differ in 24 of 24 rows, in the " ..
+      "first 200 columns, which both sides have", 1, true))
+  end)
+
   it("the container of logprobs", function()
     for _, dtype in ipairs { "bfloat16", "float16" } do
       local report = drift(truth, truth:to(dtype))

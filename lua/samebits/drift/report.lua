@@ -24,9 +24,10 @@
 --   they were fitted, `temperature`, `top_k` (with bounds `top_k_low`, `top_k_high`), `top_p` (with
 --   `top_p_low`, `top_p_high`) and `p_temperature`; `unexplained`, and `unexplained_small`: those
 --   of them that differ by `near` or less;
--- * `logits`: `compared` and `different` rows, where both sides gave them; `op.a` and `op.b`, of a
---   side that gave both logprobs and logits: of the tokens that differ, `checked`, `different` from
---   the contract's, `max_ulps`;
+-- * `logits`: `compared` and `different` rows, where both sides gave them, and `columns` where one
+--   vocabulary is padded: of the first ones, which both have; `op.a` and `op.b`, of a side that
+--   gave both logprobs and logits: of the tokens that differ, `checked`, `different` from the
+--   contract's, `max_ulps`;
 -- * `positions`: a list of `first`, `last`, `compared`, `different`, `mean`, `max`;
 --   `worst_sequences`: `sequence`, `tokens`, `different`, `sum` (of differences), `not_finite`;
 --   `sample`: tokens { row, a, b } for a plot;
@@ -96,6 +97,13 @@ local function op_of(run, label)
   return op and op.checked > 0 and op or nil
 end
 
+local function logits_of(run)
+  if run.rows_compared == 0 then return nil end
+  local out = { compared = run.rows_compared, different = run.rows_different }
+  if run.a.vocab ~= run.b.vocab then out.columns = math.min(run.a.vocab, run.b.vocab) end
+  return out
+end
+
 --- The report of a finished run (drift.lua).
 function M.new(run)
   local count = run.tally
@@ -136,8 +144,7 @@ function M.new(run)
     kl = { k1 = mean "k1", k2 = mean "k2", k3 = mean "k3" }, finite = count.finite,
     causes = run.causes, unexplained = run.unexplained,
     unexplained_small = run.unexplained_small,
-    logits = run.rows_compared > 0 and { compared = run.rows_compared,
-                                         different = run.rows_different } or nil,
+    logits = logits_of(run),
     op = { a = op_of(run, "A"), b = op_of(run, "B") },
     positions = count:positions(), worst_sequences = count.sequences, sample = count.sample,
     near = run.opts.near, notes = notes_of(run), version = version.version,

@@ -123,12 +123,15 @@ local function gathered(side, rows, chosen, n, vocab, taus)
   return ids, temperature, kept
 end
 
--- Of each row, what is absent in the other side's alone: whether anything is, and whether all of it
--- stands behind the last id that the other side has. Both ways in one pass.
-local function absences(mine, theirs, m, vocab)
+-- Of each row, what is absent in the other side's alone, of the ids that both have columns for:
+-- whether anything is, and whether all of it stands behind the last id that the other side has.
+-- Both ways in one pass.
+local function absences(mine, theirs, m)
+  local width, other_width = mine.shape[2], theirs.shape[2]
+  local vocab = math.min(width, other_width)
   local p, q, out = word_p(mine), word_p(theirs), {}
   for k = 0, m - 1 do
-    local x, y = p + k * vocab, q + k * vocab
+    local x, y = p + k * width, q + k * other_width
     local lost_x, lost_y, first_x, first_y, end_x, end_y = 0, 0, vocab, vocab, 0, 0
     for i = 0, vocab - 1 do
       local u, v = x[i], y[i]
@@ -152,15 +155,16 @@ local function absences(mine, theirs, m, vocab)
   return out
 end
 
--- Makes a row of a supposition from both sides' (theirs: null where the other has no logits).
-local function make(h, row, mine, theirs, vocab, id)
+-- Makes a row of a supposition from both sides' (theirs: nil where the other has no logits, else
+-- `shared` columns of it).
+local function make(h, row, mine, theirs, vocab, shared, id)
   ffi.copy(row, mine, vocab * 4)
   if h.row == "round" then
     ROUND[h.dtype](ffi.cast("float *", row), vocab)
   elseif h.row == "target" or h.row == "lse" then
     row[id] = theirs[id]
   elseif h.row ~= "set" then
-    for i = 0, vocab - 1 do if theirs[i] == NONE then row[i] = NONE end end
+    for i = 0, shared - 1 do if theirs[i] == NONE then row[i] = NONE end end
   end
 end
 
@@ -198,17 +202,19 @@ local function judge_group(self, chunk, list, m)
   local a, b = causes.a, causes.b
   local rows, widened = {}, {}
   for k = 0, m - 1 do rows[k] = chunk.first + list[k] end
-  local both = a.logits and b.logits and a.vocab == b.vocab
+  local both = a.logits and b.logits
+  local shared = both and math.min(a.vocab, b.vocab)
   for _, side in ipairs { a, b } do
     if side.logits then
       widened[side] = view(self[side.label], m, side.vocab)
       widen(self, side, rows, m, side.vocab, widened[side])
     end
   end
-  local lost = both and absences(widened[a], widened[b], m, a.vocab)
+  local lost = both and absences(widened[a], widened[b], m)
   for _, h in ipairs(self.list) do
     local source, vocab = h.source, h.source.vocab
-    local mine, theirs = widened[source], both and widened[source == a and b or a]
+    local other = source == a and b or a
+    local mine, theirs = widened[source], widened[other]
     local chosen, n = {}, 0
     for k = 0, m - 1 do
       local applies = h.row == "round" or h.row == "set"
@@ -226,9 +232,8 @@ local function judge_group(self, chunk, list, m)
       local values = h.target == a and chunk.a or chunk.b
       local id = ffi.cast("int64_t *", ids.ptr)
       for j = 0, n - 1 do
-        local at = chosen[j] * vocab
-        make(h, word_p(made) + j * vocab, word_p(mine) + at, theirs and word_p(theirs) + at, vocab,
-             tonumber(id[j]))
+        make(h, word_p(made) + j * vocab, word_p(mine) + chosen[j] * vocab,
+             theirs and word_p(theirs) + chosen[j] * other.vocab, vocab, shared, tonumber(id[j]))
       end
       local cut, plain
       if h.set then
@@ -306,7 +311,7 @@ end
 --- Sets chunk.same, and judges the suppositions for its tokens that differ.
 function Rows:add(chunk)
   local a, b = self.causes.a, self.causes.b
-  local both = a.logits and b.logits and a.vocab == b.vocab
+  local both = a.logits and b.logits
   local list, m = {}, 0
   for i = 0, chunk.n - 1 do
     if chunk.flag[i] ~= 0 then

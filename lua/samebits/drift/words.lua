@@ -193,12 +193,14 @@ function M.facts(report)
   local out = {}
   local logits = report.logits
   if logits then
+    local where = logits.columns and (", in the first %s columns, which both sides have"):format(
+      M.count(logits.columns)) or ""
     if logits.different == 0 then
-      out[1] = ("The logits of both sides are the same numbers in all %s rows."):format(
-        M.count(logits.compared))
+      out[1] = ("The logits of both sides are the same numbers in all %s rows%s."):format(
+        M.count(logits.compared), where)
     else
-      out[1] = ("The logits already differ in %s of %s rows."):format(M.count(logits.different),
-                                                                    M.count(logits.compared))
+      out[1] = ("The logits already differ in %s of %s rows%s."):format(
+        M.count(logits.different), M.count(logits.compared), where)
     end
   end
   for _, side in ipairs { report.a, report.b } do
