@@ -46,9 +46,11 @@ local function number(name, value, default, low, high)
   return value
 end
 
+-- True, false, or nil where nobody said.
 local function shift_of(value)
-  if value == nil or value == false or value == 0 then return 0 end
-  if value == true or value == 1 then return 1 end
+  if value == nil then return nil end
+  if value == false or value == 0 then return false end
+  if value == true or value == 1 then return true end
   raise("drift: shift: expected 0, 1 or a boolean, got %s", tostring(value))
 end
 
@@ -302,8 +304,9 @@ end
 local function drift(a, b, meta)
   local opts
   opts, meta = options(meta)
-  local first, second, layout, opened = sides.read(a, b, meta)
+  local first, second, layout, opened = sides.read(a, b, meta, opts.shift)
   if not first then return nil, second end
+  opts.shift = (opts.shift or layout.shift) and 1 or 0
   if meta.names then
     first.name, second.name = first.name or meta.names[1], second.name or meta.names[2]
   end
@@ -341,10 +344,10 @@ local M = {}
 -- @param b likewise
 -- @tparam[opt] table meta what holds for both sides: the same fields; `a` and `b`: tables of fields
 -- of one side, for sides that are no tables; `names`: of the two; `ignore_index` (-100); `shift`:
--- the logits of row t score id t + 1; `near` (1e-5): nats within which a token counts as nearly
--- explained; `worst` (10): how many of the worst tokens to list; `memory` (256 MiB): bytes of
--- logits to look at together; `backend` ("cpu"), `threads`, `isa`: where to compute; `progress`: a
--- function of done, total and what is under way
+-- the logits of row t score id t + 1, which shapes may say as well; `near` (1e-5): nats within
+-- which a token counts as nearly explained; `worst` (10): how many of the worst tokens to list;
+-- `memory` (256 MiB): bytes of logits to look at together; `backend` ("cpu"), `threads`, `isa`:
+-- where to compute; `progress`: a function of done, total and what is under way
 -- @treturn table a report; or nil and a message where a file or a backend cannot be used. What does
 -- not fit together is an error.
 M.drift = misuse.guard(drift)

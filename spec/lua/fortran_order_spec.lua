@@ -9,6 +9,7 @@ local AGAIN = { "lua/cli", "lua/drift_cli", "lua/fields", "lua/formats", "lua/ve
 -- Others that name .npy files, and why they are not read again here.
 local OTHERS = {
   ["lua/drift"] = "tries both orders itself",
+  ["lua/drift_shapes"] = "tries both orders itself",
   ["lua/fortran_order"] = "this one",
   ["lua/npy"] = "looks at the bytes that are saved, and reads both orders",
 }

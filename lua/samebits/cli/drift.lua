@@ -18,9 +18,11 @@ A is the policy that the tokens were sampled from (the rollout), B the other one
 (the trainer). Each is a FILE or FILE:NAME: a .npy file of logprobs [B, T] or
 [N], or of logits [B, T, V]; or a .safetensors file that holds logprobs, logits,
 ids, mask, cu_seqlens, temperature, kept: all that is there is used, and what
-both hold of these has to be equal, too. Logits need ids. With the logits of a
-side the report can tell a wrong temperature, kept set or padding from an op
-that differs, and that from logits that differ already.
+both hold of these has to be equal, too. Logits need ids. Logprobs [B, T - 1]
+beside logits [B, T, V] and ids [B, T] are those of ids 1 to T - 1, each by the
+logits of the position before. With the logits of a side the report can tell a
+wrong temperature, top-k, top-p or padding from an op that differs, and that
+from logits that differ already.
 
 Exit status: 0 equal, 1 drift, 2 something given cannot be used.
 

@@ -26,7 +26,7 @@ local MANY = 8     -- tokens that do not agree exactly with a top-k by chance
 
 --- What may be the cause, in the order in which tokens are given to them.
 M.ORDER = {
-  "id", "temperature", "kept", "top_k", "top_p", "padding", "settings", "zeros", "mask",
+  "id", "temperature", "kept", "top_k", "top_p", "padding", "settings", "shift", "zeros", "mask",
   "negated", "log2", "log10", "probability", "container", "position", "reversed", "target", "lse",
   "op", "logits", "op_and_logits",
 }
@@ -78,6 +78,14 @@ local function settings(self, source, other)
     add(self, { cause = "kept", source = source, target = source, base = source,
                 suppose = { kept = false },
                 text = ("%s is the logprob of its own logits without its kept sets"):format(of) })
+  end
+  if other.logprobs then
+    local now = self.scorer.shift
+    add(self, { cause = "shift", fitted = true, source = source, target = other, base = source,
+                suppose = { shift = 1 - now },
+                text = ("%s is the logprob of %s's logits of the %s: %s"):format(to, of,
+                  now == 0 and "position before" or "same position",
+                  now == 0 and "give shift (--shift)" or "without shift (--shift)") })
   end
   if several > 1 then
     suppose("settings", all, ("with all of %s's settings"):format(to))

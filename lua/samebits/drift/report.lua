@@ -72,7 +72,7 @@ end
 local function plural(n, one, several) return n == 1 and one or several end
 
 local function notes_of(run)
-  local count, out = run.tally, {}
+  local count, out = run.tally, { unpack(run.layout.notes) }
   local function note(n, ...) if n > 0 then out[#out + 1] = string.format(...) end end
   for _, side in ipairs { run.a, run.b } do
     local at, label = side.label:lower(), side.label

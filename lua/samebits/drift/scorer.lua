@@ -63,10 +63,11 @@ end
 
 --- The logprobs of rows first .. first + n - 1 of a side as fp32 [n], +0 where `flags` (uint8 [n])
 -- is 0. suppose, in the place of the side's own: `temperature` (a number, or fp32 one a row of the
--- whole), `kept` (the side whose sets are meant; false: none), `vocab` (the ids below it alone).
+-- whole), `kept` (the side whose sets are meant; false: none), `vocab` (the ids below it alone),
+-- `shift`.
 function Scorer:rows(side, first, n, flags, suppose)
   suppose = suppose or {}
-  local past, shift = first + n, self.shift
+  local past, shift = first + n, suppose.shift or self.shift
   local low = math.max(first, shift)
   if low >= past then return tensor.zeros({ n }, "float32") end
   local vocab = suppose.vocab or side.vocab

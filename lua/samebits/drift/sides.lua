@@ -9,6 +9,7 @@ local inputs = require "samebits.drift.inputs"
 local mask_values = require "samebits.mask_values"
 local misuse = require "samebits.misuse"
 local safetensors = require "samebits.safetensors"
+local shapes = require "samebits.drift.shapes"
 local tensor = require "samebits.tensor"
 local unsupported = require "samebits.unsupported"
 
@@ -181,7 +182,8 @@ local function per_row(label, role, t, shape, kinds, wanted)
     raise("%s: %s: dtype %s, expected %s", label, role, t.dtype, wanted)
   end
   if not same_shape(t.shape, shape) then
-    raise("%s: %s: shape %s, expected %s", label, role, shape_text(t.shape), shape_text(shape))
+    raise("%s: %s: shape %s, expected %s%s", label, role, shape_text(t.shape), shape_text(shape),
+          shapes.hint(t.shape, shape))
   end
   return flat(t, product(shape))
 end
@@ -202,6 +204,7 @@ local function temperature_of(label, value, layout, opened)
   if t:numel() == 1 then
     return temperature_of(label, t:reshape(1):get(0), layout, opened)
   end
+  t = shapes.brought(t, layout, 1)
   local made = tensor.zeros({ layout.rows }, "float32")
   local to = ffi.cast("float *", made.ptr)
   if same_shape(t.shape, layout.shape) then
@@ -279,6 +282,7 @@ end
 -- The shape of one side's tokens.
 local function rows_of(label, fields)
   local shape
+  shapes.check_logits(label, fields)
   if fields.logits then
     local t = fields.logits
     if not LOGITS[t.dtype] then
@@ -295,7 +299,8 @@ local function rows_of(label, fields)
       raise("%s: logprobs: dtype %s, expected a float", label, t.dtype)
     end
     if t.ndim ~= 1 and t.ndim ~= 2 then
-      raise("%s: logprobs: shape %s, expected [B, T] or [N]", label, shape_text(t.shape))
+      raise("%s: logprobs: shape %s, expected [B, T] or [N]%s", label, shape_text(t.shape),
+            t.ndim == 3 and ": one value an id; give log_softmax as logits" or "")
     end
     if shape and not same_shape(shape, t.shape) then
       raise("%s: logprobs %s beside logits %s", label, shape_text(t.shape),
@@ -322,8 +327,9 @@ local function kept_of(label, kept, layout, vocab)
       return flat(kept, layout.rows, width), width ~= vocab, vocab
     end
   end
-  raise("%s: kept: %s, expected flags or int32 words of the vocabulary's %d ids a token", label,
-        describe(kept), vocab)
+  local dims = table.concat(layout.shape, ", ")
+  raise("%s: kept: %s, expected a kept set a token, [%s, %d] flags or [%s, %d] int32 words", label,
+        describe(kept), dims, vocab, dims, words)
 end
 
 local SHARED = { "ids", "mask", "cu_seqlens", "temperature", "kept", "vocab" }
@@ -369,7 +375,6 @@ local function finish(side, fields, others, layout, opened)
     local kinds = { bool = true }
     for name in pairs(INTEGERS) do kinds[name] = true end
     side.mask = per_row(label, "mask", fields.mask, layout.shape, kinds, "bool or integers")
-    mask_values.check(label .. ": mask", fields.mask, fields.ids)
   end
   if side.logits and not side.ids then raise("%s: logits are given, but no ids", label) end
   side.temperature = temperature_of(label, fields.temperature, layout, opened)
@@ -388,7 +393,7 @@ local function finish(side, fields, others, layout, opened)
   end
 end
 
-local function read(a, b, meta)
+local function read(a, b, meta, wanted)
   local opened = {}
   local sides = {}
   for i = 1, 2 do
@@ -440,26 +445,33 @@ local function read(a, b, meta)
       if mine[key] == nil and other[key] ~= nil then mine[key] = other[key] end
     end
   end
-  local shape_a, shape_b = rows_of("A", sides[1].fields), rows_of("B", sides[2].fields)
-  if not same_shape(shape_a, shape_b) then
-    raise("A has tokens %s, B has tokens %s: the same ones are needed, in the same layout",
-          shape_text(shape_a), shape_text(shape_b))
+  -- As they were given: a position in front would move the place that an error names.
+  for _, side in ipairs(sides) do
+    local fields = side.fields
+    if fields.mask then mask_values.check(side.label .. ": mask", fields.mask, fields.ids) end
   end
+  local shift, notes, other_length = shapes.align({ sides[1].fields, sides[2].fields }, wanted)
+  local shape_a, shape_b = rows_of("A", sides[1].fields), rows_of("B", sides[2].fields)
+  if not same_shape(shape_a, shape_b) then shapes.mismatch(shape_a, shape_b) end
   for i = 1, 2 do
     local side, fields = sides[i], sides[i].fields
-    finish(side, fields, sides[3 - i].fields, layout_of(side.label, shape_a, fields.cu_seqlens),
-           opened)
+    local layout = layout_of(side.label, shape_a, fields.cu_seqlens)
+    layout.other_length = other_length
+    finish(side, fields, sides[3 - i].fields, layout, opened)
   end
   for i = 1, 2 do sides[i].fields = nil end
-  sides[1].layout.twice = twice
-  return sides[1], sides[2], sides[1].layout, opened
+  local layout = sides[1].layout
+  layout.twice, layout.notes, layout.shift = twice, notes, shift
+  return sides[1], sides[2], layout, opened
 end
 
 --- Both sides, each with its `layout`; A's, which is the report's: `twice` has the fields that both
--- sides gave; and the files that were opened (see source.lua). Or nil and a message where a file
--- cannot be used. What does not fit together raises misuse.
-function M.read(a, b, meta)
-  local ok, first, second, layout, opened = pcall(read, a, b, meta)
+-- sides gave, `notes` sentences on how shapes were read, and `shift` says whether they mean that
+-- the logits of row t score id t + 1; and the files that were opened (see source.lua). Or nil and a
+-- message where a file cannot be used. What does not fit together raises misuse. shift: true,
+-- false, or nil where nobody said.
+function M.read(a, b, meta, shift)
+  local ok, first, second, layout, opened = pcall(read, a, b, meta, shift)
   if ok then return first, second, layout, opened end
   if getmetatable(first) == Failure then return nil, first.message end
   error(first, 0)

@@ -87,7 +87,7 @@ end
 M.CAUSES = {
   id = "target id", mask = "mask", temperature = "temperature", kept = "kept set",
   top_k = "top-k", top_p = "top-p", padding = "vocabulary padding", settings = "several settings",
-  zeros = "zeros", negated = "sign", log2 = "base 2", log10 = "base 10",
+  shift = "shift", zeros = "zeros", negated = "sign", log2 = "base 2", log10 = "base 10",
   probability = "probabilities", reversed = "order", container = "container dtype",
   position = "position", target = "target logit",
   lse = "other logits (lse)", op = "the op", logits = "the logits",
