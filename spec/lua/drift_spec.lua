@@ -328,6 +328,18 @@ describe("drift, attribution:", function()
     assert.equal(B * T, drift(odd, truth).op.a.different)
   end)
 
+  it("no container of logits is blamed for noise of its size", function()
+    for seed = 1, 12 do
+      local random = require("samebits.prng").new(seed)
+      local flat = plant.each(plant.logits({ 60, 1000 }, seed), function(_, x) return x / 20 end)
+      local side = { logits = flat, ids = plant.ids({ 60 }, 1000, seed) }
+      local report = drift(plant.each(plant.logprobs(side), function(_, x)
+        return x + 1e-5 * random:normal()
+      end), side)
+      assert.same({ unexplained = report.tokens.different }, causes(report))
+    end
+  end)
+
   it("the container of logits", function()
     for _, dtype in ipairs { "bfloat16", "float16" } do
       local narrow = { logits = logits:to(dtype), ids = ids }

@@ -5,10 +5,11 @@
 -- value's bits; nearly where it is within `near` nats and has taken away all but an eighth of the
 -- difference at most. What was fitted to the data (a temperature) or could hold by chance (a
 -- rounding, a move) has to explain two tokens exactly, or three and half of them all nearly, to be
--- told at all. For a fitted temperature only those tokens count there that it moves by more than
--- four times `near`. So for top-k and top-p, and for top-p only where one id more or less would
--- show: in a flat distribution some set gives any value. Three of them, and one in sixteen of all
--- that differ (with a temperature one in four), have to be explained there, unless all are.
+-- told at all. Where logits were taken for it, only those tokens count there that it moves by more
+-- than four times `near`, unless all that differ agree; for top-p, only those that one id more or
+-- less would move, since in a flat distribution some set gives any value. For top-k and top-p,
+-- three of them and one in sixteen of all that differ (with a temperature one in four) have to be
+-- explained, unless all are.
 
 local ffi = require "ffi"
 local tally = require "samebits.drift.tally"
@@ -22,7 +23,7 @@ local M = {}
 
 local LEFT = 1 / 8 -- of the difference, for "nearly"
 local FAR = 4      -- times `near`: what another op's rounding does not do
-local MANY = 8     -- tokens that do not agree exactly with a top-k by chance
+local MANY = 8     -- tokens, all that differ, that do not agree exactly by chance
 
 --- What may be the cause, in the order in which tokens are given to them.
 M.ORDER = {
@@ -165,9 +166,9 @@ function Causes:far(x, y)
   return math.abs(value_of(x) - value_of(y)) > FAR * self.near
 end
 
--- A fitted temperature's evidence; a set's is in rows.lua.
+-- Notes the evidence for what was fitted to logits; that for a set is in rows.lua.
 local function told(self, hypothesis, how, got, base)
-  if hypothesis.suppose and hypothesis.fitted and self:far(got, base) then
+  if hypothesis.source and hypothesis.fitted and not hypothesis.set and self:far(got, base) then
     hypothesis.evidence[how] = hypothesis.evidence[how] + 1
   end
   return how
@@ -343,12 +344,13 @@ local function enough(self, h)
   local all = h.exactly + h.nearly
   if not h.fitted then return all > 0 end
   if h.share and h.share * all < self.total then return false end
-  local found = (h.set or h.suppose) and h.evidence or h
+  local found = h.source and h.evidence or h
+  local with_p = h.set and h.set.p
+  if not with_p and h.exactly >= MANY and h.exactly == self.total then return true end
   if not h.set then
     return found.exactly >= 2 or found.nearly >= 3 and 2 * h.nearly >= self.total
   end
   if h.set.every then return h.exactly >= 2 and h.exactly == self.total end
-  if not h.set.p and h.exactly >= MANY and h.exactly == self.total then return true end
   if found.exactly >= 2 and all == self.total or
      found.exactly + found.nearly >= 3 and 2 * all >= self.total then
     return true
