@@ -52,7 +52,7 @@ describe("bin/samebits in a folder of planted modules", function()
 
   it("says that a module is missing rather than take it from there", function()
     local said, status = run("env LUA_PATH='./?.lua' LUA_CPATH='./?.so'", "info")
-    assert.equal(1, status, said)
+    assert.equal(2, status, said)
     assert.truthy(said:find("needs the Lua module argparse", 1, true), said)
   end)
 
@@ -62,7 +62,7 @@ describe("bin/samebits in a folder of planted modules", function()
       local said, status = shell.run(("mkdir -p %s/bin && cp bin/samebits %s/bin && cd %s && " ..
                                       "%s/bin/samebits info"):format(root, root,
                                                                      quote(files.name), root))
-      assert.equal(1, status, said)
+      assert.equal(2, status, said)
       assert.matches("^samebits: [^\n]* folder with ; or %? in its name: [^\n]*\n$", said)
     end
   end)
