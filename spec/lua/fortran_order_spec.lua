@@ -4,7 +4,8 @@ local orders = require "spec.support.orders"
 local shell = require "spec.support.shell"
 
 -- By their names in spec/.
-local AGAIN = { "lua/cli", "lua/drift_cli", "lua/fields", "lua/formats", "lua/verify" }
+local AGAIN = { "lua/cli", "lua/drift_cli", "lua/fields", "lua/formats", "lua/printable",
+                "lua/verify" }
 
 -- Others that name .npy files, and why they are not read again here.
 local OTHERS = {

@@ -66,7 +66,7 @@ describe("printable", function()
 end)
 
 describe("odd names are escaped", function()
-  local odd, other, ids
+  local odd, other, logits, ids
 
   setup(function()
     odd, other = files:path(EVIL .. ".safetensors"), files:path "other.safetensors"
@@ -74,7 +74,8 @@ describe("odd names are escaped", function()
     assert(samebits.save(odd, { logprobs = logprobs }))
     logprobs:set(-2.5, 0, 1)
     assert(samebits.save(other, { logprobs = logprobs }))
-    ids = files:path "ids.npy"
+    logits, ids = files:path "logits.npy", files:path "ids.npy"
+    assert(samebits.save(logits, samebits.zeros { 1, 3 }))
     assert(samebits.save(ids, samebits.zeros({ 1 }, "int32")))
   end)
 
@@ -125,8 +126,8 @@ describe("odd names are escaped", function()
       { "info", EVIL }, { EVIL }, { "help", EVIL }, { "selftest", "--vectors", EVIL },
       { "repl", "-i", EVIL }, { "drift", odd, other, "--ids", EVIL }, { "drift", "--" .. EVIL },
       { "drift", odd, other, "--html", "/nowhere/" .. EVIL },
-      { "logprob", "--logits", other, "--ids", ids, "--backend", EVIL },
-      { "verify", odd, "--backend", EVIL },
+      { "logprob", "--logits", logits, "--ids", ids, "--backend", EVIL },
+      { "verify", logits, "--backend", EVIL },
     } do
       local quoted = {}
       for i, word in ipairs(words) do quoted[i] = shell.quote(word) end
