@@ -335,8 +335,6 @@ function Gathered:changed() return sources.changed(self.opened) end
 
 local MANY = 8 -- names of unused tensors that are told of
 
--- A path or a name on a terminal.
-
 --- What was taken from where, and what was not: a list of lines. settings: { name, text } of what
 -- is known from elsewhere, a list.
 function Gathered:lines(settings)
