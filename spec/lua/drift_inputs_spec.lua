@@ -199,6 +199,15 @@ describe("drift, inputs that differ:", function()
     tells(report, "kept", 1, "id 34 is kept in B, not in A.")
   end)
 
+  it("kept sets that cannot be are refused, without logits, too", function()
+    for _, shape in ipairs { {}, { T }, { B, T } } do
+      local kept = samebits.zeros(shape, "uint8")
+      local ok, why = pcall(samebits.drift, { logprobs = truth, kept = kept }, truth)
+      assert.is_false(ok)
+      assert.matches("A: kept: uint8 .*, expected a kept set a token", why)
+    end
+  end)
+
   it("what is the same for both is not looked for", function()
     local report = drift(truth, truth, { ids = ids, temperature = 0.7 })
     assert.is_true(report.equal)

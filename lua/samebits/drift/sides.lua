@@ -315,7 +315,7 @@ end
 -- (vocab: nil) int32 is taken for words.
 local function kept_of(label, kept, layout, vocab)
   if not vocab then
-    local width = kept.shape[kept.ndim]
+    local width = kept.shape[kept.ndim] or 1
     vocab = kept.dtype == "int32" and 32 * width or width
   end
   local words = math.ceil(vocab / 32)
