@@ -730,6 +730,10 @@ SB_API sb_status sb_workspace_size(sb_context *ctx, uint64_t *size, const sb_log
  * and by a call with check = 1, and the capture goes on. */
 SB_API sb_status sb_check(sb_context *ctx, void *stream);
 
+/* sb_open, sb_close and what below makes, frees or waits may also be called while a stream is
+ * captured into a graph: that is no part of the graph, and the capture goes on. Copies and records
+ * of events are work in a stream, as other calls are. */
+
 /* Memory: *data gets bytes (null for 0); free takes null. Copies go between any two of device,
  * pinned and ordinary memory, in the stream's order; between pinned and device memory without
  * waiting. */

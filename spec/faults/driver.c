@@ -282,6 +282,15 @@ static CUresult cuStreamGetCaptureInfo_v2(CUstream stream, int *status, uint64_t
     return CUDA_SUCCESS;
 }
 
+static CUresult cuThreadExchangeStreamCaptureMode(int *mode)
+{
+    static int now;
+    const int before = now;
+    now = *mode;
+    *mode = before;
+    return CUDA_SUCCESS;
+}
+
 static CUresult cuEventCreate(CUevent *event, unsigned flags)
 {
     (void)flags;

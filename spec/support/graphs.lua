@@ -15,6 +15,7 @@ int cuCtxPopCurrent_v2(void **context);
 int cuCtxGetCurrent(void **context);
 int cuStreamBeginCapture_v2(void *stream, int mode);
 int cuStreamEndCapture(void *stream, void **graph);
+int cuThreadExchangeStreamCaptureMode(int *mode);
 int cuGraphGetNodes(void *graph, void **nodes, size_t *count);
 int cuGraphInstantiateWithFlags(void **exec, void *graph, unsigned long long flags);
 int cuGraphLaunch(void *exec, void *stream);
@@ -24,8 +25,9 @@ int cuGraphDestroy(void *graph);
 
 local M = {}
 
--- CU_STREAM_CAPTURE_MODE_GLOBAL: nothing that may wait or allocate is allowed, in any thread.
-local GLOBAL = 0
+--- CU_STREAM_CAPTURE_MODE_GLOBAL: nothing that may wait or allocate is allowed, in any thread that
+-- has not said otherwise.
+M.GLOBAL = 0
 
 local function driver(name, ...)
   local result = ffi.load "libcuda.so.1"[name](...)
@@ -51,18 +53,23 @@ function M.current()
   return context[0]
 end
 
+--- This thread's capture mode.
+function M.mode()
+  local mode = ffi.new("int[1]", M.GLOBAL)
+  driver("cuThreadExchangeStreamCaptureMode", mode)
+  local now = mode[0]
+  driver("cuThreadExchangeStreamCaptureMode", mode)
+  return now
+end
+
 local Graph = {}
 Graph.__index = Graph
 
--- The collector must not free memory of the device meanwhile: that may wait.
 local function captured(stream, body)
   local graph = ffi.new "void *[1]"
-  collectgarbage()
-  collectgarbage "stop"
-  driver("cuStreamBeginCapture_v2", stream.handle, GLOBAL)
+  driver("cuStreamBeginCapture_v2", stream.handle, M.GLOBAL)
   local ok, message = pcall(body)
   local ended, refusal = pcall(driver, "cuStreamEndCapture", stream.handle, graph)
-  collectgarbage "restart"
   if not ok then error(message, 0) end
   if not ended then error(refusal, 0) end
   return graph[0]

@@ -179,9 +179,10 @@ static sb_status load_kernels(cuda *c, sb_message *why)
     return status == SB_OK ? prepare_few(c, why) : status;
 }
 
-static void close_state(cuda *c)
+static void close_driver(cuda *c)
 {
     CUcontext popped;
+    const int mode = sb_cuda_beside_captures_begin(&c->driver);
     if (c->context && c->driver.CtxPushCurrent(c->context) == CUDA_SUCCESS) {
         sb_cuda_reports_close(&c->reports, &c->driver); /* waits for the kernels that write there */
         if (c->module) c->driver.ModuleUnload(c->module);
@@ -195,24 +196,39 @@ static void close_state(cuda *c)
         c->driver.CtxPopCurrent(&popped);
     }
     if (c->context) c->driver.DevicePrimaryCtxRelease(c->device);
-    sb_nccl_unload(&c->nccl);
+    sb_cuda_beside_captures_end(&c->driver, mode);
     sb_cuda_driver_unload(&c->driver);
+}
+
+static void close_state(cuda *c)
+{
+    sb_nccl_unload(&c->nccl);
+    if (c->driver.library) close_driver(c);
     free(c);
 }
 
-static sb_status open_state(cuda *c, sb_message *why)
+static sb_status open_device(cuda *c, sb_message *why)
 {
-    sb_status status = has_kernels(why);
     CUcontext popped;
-    if (status == SB_OK) status = sb_cuda_driver_load(&c->driver, why);
-    if (status != SB_OK) return status;
-    status = find_device(&c->driver, c->ordinal, &c->device, c->isa, why);
+    sb_status status = find_device(&c->driver, c->ordinal, &c->device, c->isa, why);
     if (status != SB_OK) return status;
     DRIVER(why, &c->driver, DevicePrimaryCtxRetain, &c->context, c->device);
     DRIVER(why, &c->driver, CtxPushCurrent, c->context);
     status = load_kernels(c, why);
     if (status == SB_OK) status = sb_cuda_reports_open(&c->reports, &c->driver, why);
     c->driver.CtxPopCurrent(&popped);
+    return status;
+}
+
+static sb_status open_state(cuda *c, sb_message *why)
+{
+    sb_status status = has_kernels(why);
+    int mode;
+    if (status == SB_OK) status = sb_cuda_driver_load(&c->driver, why);
+    if (status != SB_OK) return status;
+    mode = sb_cuda_beside_captures_begin(&c->driver);
+    status = open_device(c, why);
+    sb_cuda_beside_captures_end(&c->driver, mode);
     return status;
 }
 
@@ -642,16 +658,26 @@ static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_ca
 
 /* ---- the control group -------------------------------------------------------------------- */
 
-static sb_status load_conventional(sb_context *ctx)
+static sb_status get_conventional(sb_context *ctx)
 {
     cuda *c = ctx->state;
     if (c->conventional_sums) return SB_OK; /* the last one */
     if (!c->conventional)
         DRIVER(&ctx->error, &c->driver, ModuleLoadData, &c->conventional, sb_fatbin_conventional);
 #define CONVENTIONAL_GET(name)                                                                     \
-    DRIVER(&ctx->error, &c->driver, ModuleGetFunction, &c->name, c->conventional, #name);
+    DRIVER(&ctx->error, &c->driver, ModuleGetFunction, &c->name, c->conventional, #name);          \
+    DRIVER(&ctx->error, &c->driver, FuncLoad, c->name);
     CONVENTIONAL_KERNELS(CONVENTIONAL_GET)
     return SB_OK;
+}
+
+static sb_status load_conventional(sb_context *ctx)
+{
+    const sb_cuda_driver *driver = sb_cuda_driver_of(ctx);
+    const int mode = sb_cuda_beside_captures_begin(driver);
+    const sb_status status = get_conventional(ctx);
+    sb_cuda_beside_captures_end(driver, mode);
+    return status;
 }
 
 static sb_cuda_plan conventional_plan_of(const cuda *c, const sb_logprob_out *out,
@@ -787,30 +813,37 @@ sb_status sb_cuda_sums(sb_context *ctx, const sb_call *call, sb_cuda_args *a)
 
 /* ---- memory, streams, events -------------------------------------------------------------- */
 
-/* A driver call inside the context, as a whole function's body. */
-#define IN_CONTEXT(function, ...)                                                                  \
+/* A driver call inside the context, as a whole function's body; beside: one that no capture holds.
+ */
+#define DRIVER_CALL(beside, function, ...)                                                         \
     do {                                                                                           \
         cuda *c = ctx->state;                                                                      \
         sb_status status = enter(ctx);                                                             \
         CUresult result;                                                                           \
+        int mode;                                                                                  \
         if (status != SB_OK) return status;                                                        \
+        mode = (beside) ? sb_cuda_beside_captures_begin(&c->driver) : 0;                           \
         result = c->driver.function(__VA_ARGS__);                                                  \
+        if (beside) sb_cuda_beside_captures_end(&c->driver, mode);                                 \
         if (result != CUDA_SUCCESS)                                                                \
             status = sb_cuda_failed(&ctx->error, &c->driver, "cu" #function, result);              \
         return leave(ctx, status);                                                                 \
     } while (0)
+#define IN_CONTEXT(...) DRIVER_CALL(0, __VA_ARGS__)
+#define BESIDE_CAPTURES(...) DRIVER_CALL(1, __VA_ARGS__)
 
 static sb_status memory_alloc(sb_context *ctx, void **data, uint64_t bytes, sb_memory kind)
 {
     if (kind == SB_PINNED)
-        IN_CONTEXT(MemHostAlloc, data, bytes, CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP);
-    IN_CONTEXT(MemAlloc, (CUdeviceptr *)data, bytes);
+        BESIDE_CAPTURES(MemHostAlloc, data, bytes,
+                        CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP);
+    BESIDE_CAPTURES(MemAlloc, (CUdeviceptr *)data, bytes);
 }
 
 static sb_status memory_free(sb_context *ctx, void *data, sb_memory kind)
 {
-    if (kind == SB_PINNED) IN_CONTEXT(MemFreeHost, data);
-    IN_CONTEXT(MemFree, (CUdeviceptr)(uintptr_t)data);
+    if (kind == SB_PINNED) BESIDE_CAPTURES(MemFreeHost, data);
+    BESIDE_CAPTURES(MemFree, (CUdeviceptr)(uintptr_t)data);
 }
 
 static sb_status memory_copy(sb_context *ctx, void *to, const void *from, uint64_t bytes,
@@ -821,12 +854,12 @@ static sb_status memory_copy(sb_context *ctx, void *to, const void *from, uint64
 
 static sb_status stream_create(sb_context *ctx, void **stream)
 {
-    IN_CONTEXT(StreamCreate, (CUstream *)stream, CU_STREAM_NON_BLOCKING);
+    BESIDE_CAPTURES(StreamCreate, (CUstream *)stream, CU_STREAM_NON_BLOCKING);
 }
 
 static sb_status stream_destroy(sb_context *ctx, void *stream)
 {
-    IN_CONTEXT(StreamDestroy, stream);
+    BESIDE_CAPTURES(StreamDestroy, stream);
 }
 
 static sb_status wait_entered(sb_context *ctx, void *stream)
@@ -841,10 +874,13 @@ static sb_status stream_wait(sb_context *ctx, void *stream)
 
 static sb_status event_create(sb_context *ctx, void **event)
 {
-    IN_CONTEXT(EventCreate, (CUevent *)event, 0);
+    BESIDE_CAPTURES(EventCreate, (CUevent *)event, 0);
 }
 
-static sb_status event_destroy(sb_context *ctx, void *event) { IN_CONTEXT(EventDestroy, event); }
+static sb_status event_destroy(sb_context *ctx, void *event)
+{
+    BESIDE_CAPTURES(EventDestroy, event);
+}
 
 static sb_status event_record(sb_context *ctx, void *event, void *stream)
 {
@@ -862,8 +898,14 @@ static sb_status elapsed_entered(sb_context *ctx, float *milliseconds, CUevent s
 
 static sb_status event_elapsed(sb_context *ctx, float *milliseconds, void *start, void *end)
 {
+    const sb_cuda_driver *driver = sb_cuda_driver_of(ctx);
     sb_status status = enter(ctx);
-    return status == SB_OK ? leave(ctx, elapsed_entered(ctx, milliseconds, start, end)) : status;
+    int mode;
+    if (status != SB_OK) return status;
+    mode = sb_cuda_beside_captures_begin(driver);
+    status = elapsed_entered(ctx, milliseconds, start, end);
+    sb_cuda_beside_captures_end(driver, mode);
+    return leave(ctx, status);
 }
 
 const sb_backend sb_backend_cuda = {

@@ -9,8 +9,15 @@
  * which no other one of the process has. */
 int sb_cuda_is_captured(const sb_cuda_driver *driver, CUstream stream, uint64_t *number);
 
-/* Waits for a stream. One that is being captured cannot be waited for: an error in words, and the
- * capture stays good, which the driver's refusal would end. */
+/* While a capture is under way, the driver refuses what is no work in a stream, as allocating and
+ * freeing, and ends the capture with an error: a graph could not repeat it. What need not be
+ * repeated, and may happen at any time, stands between these two, in one thread: a collector of
+ * garbage frees when it will. begin gives what end takes. */
+int sb_cuda_beside_captures_begin(const sb_cuda_driver *driver);
+void sb_cuda_beside_captures_end(const sb_cuda_driver *driver, int mode);
+
+/* Waits for a stream, beside captures. One that is being captured cannot be waited for: an error in
+ * words, and the capture stays good, which the driver's refusal would end. */
 sb_status sb_cuda_wait(const sb_cuda_driver *driver, CUstream stream, sb_message *why);
 
 #endif

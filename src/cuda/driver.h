@@ -34,6 +34,7 @@ enum {
     CU_MEMHOSTALLOC_DEVICEMAP = 2,
     CU_STREAM_NON_BLOCKING = 1,
     CU_STREAM_CAPTURE_STATUS_NONE = 0,
+    CU_STREAM_CAPTURE_MODE_RELAXED = 2,
     CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION = 4,
     CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6,
     CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8,
@@ -95,6 +96,7 @@ typedef struct CUlaunchConfig {
     X(StreamSynchronize, cuStreamSynchronize, (CUstream))                                          \
     X(StreamGetCaptureInfo, cuStreamGetCaptureInfo_v2,                                             \
       (CUstream, int *, uint64_t *, void *, void *, size_t *))                                     \
+    X(ThreadExchangeStreamCaptureMode, cuThreadExchangeStreamCaptureMode, (int *))                 \
     X(EventCreate, cuEventCreate, (CUevent *, unsigned))                                           \
     X(EventDestroy, cuEventDestroy_v2, (CUevent))                                                  \
     X(EventRecord, cuEventRecord, (CUevent, CUstream))                                             \

@@ -84,7 +84,7 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
 {
     (void)device;
-    return CUDA_SUCCESS;
+    return graph_forbids();
 }
 
 CUresult cuCtxPushCurrent_v2(CUcontext context)
@@ -124,13 +124,13 @@ static CUresult in_stream(CUstream stream, graph_work work, const void *argument
 CUresult cuModuleLoadData(CUmodule *module, const void *image)
 {
     *module = (CUmodule)&mutex;
-    return image ? CUDA_SUCCESS : INVALID;
+    return image ? graph_forbids() : INVALID;
 }
 
 CUresult cuModuleUnload(CUmodule module)
 {
     (void)module;
-    return CUDA_SUCCESS;
+    return graph_forbids();
 }
 
 CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name)
@@ -338,6 +338,7 @@ CUresult cuStreamCreate(CUstream *stream, unsigned flags)
     int *device;
     (void)flags;
     if (current_device() < 0) return NO_CONTEXT;
+    if (graph_forbids()) return graph_forbids();
     device = malloc(sizeof *device);
     if (!device) return NO_MEMORY;
     *device = current_device();
@@ -347,25 +348,24 @@ CUresult cuStreamCreate(CUstream *stream, unsigned flags)
 
 CUresult cuStreamDestroy_v2(CUstream stream)
 {
+    if (graph_forbids()) return graph_forbids();
     free(stream);
     return CUDA_SUCCESS;
 }
 
-CUresult cuStreamSynchronize(CUstream stream)
-{
-    (void)stream;
-    return graph_forbids();
-}
+CUresult cuStreamSynchronize(CUstream stream) { return graph_forbids_waiting(stream); }
 
 CUresult cuEventCreate(CUevent *event, unsigned flags)
 {
     (void)flags;
+    if (graph_forbids()) return graph_forbids();
     *event = calloc(1, sizeof(struct timespec));
     return *event ? CUDA_SUCCESS : NO_MEMORY;
 }
 
 CUresult cuEventDestroy_v2(CUevent event)
 {
+    if (graph_forbids()) return graph_forbids();
     free(event);
     return CUDA_SUCCESS;
 }

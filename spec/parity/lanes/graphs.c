@@ -5,6 +5,7 @@
 #include <string.h>
 
 enum { INVALID = 1, NO_MEMORY = 2, UNSUPPORTED = 900, INVALIDATED = 901 };
+enum { RELAXED = 2 }; /* CU_STREAM_CAPTURE_MODE_RELAXED */
 
 typedef struct node {
     struct node *next;
@@ -21,18 +22,35 @@ static CUstream capturing;
 static graph *made;       /* null: no capture is under way */
 static uint64_t captures; /* begun so far: the number of the one under way */
 
-CUresult graph_forbids(void)
+static _Thread_local int mode; /* CU_STREAM_CAPTURE_MODE_GLOBAL */
+
+CUresult cuThreadExchangeStreamCaptureMode(int *its)
 {
-    if (!made) return CUDA_SUCCESS;
+    const int before = mode;
+    if (*its < 0 || *its > RELAXED) return INVALID;
+    mode = *its;
+    *its = before;
+    return CUDA_SUCCESS;
+}
+
+static CUresult spoil(void)
+{
     made->spoilt = 1;
     return UNSUPPORTED;
+}
+
+CUresult graph_forbids(void) { return made && mode != RELAXED ? spoil() : CUDA_SUCCESS; }
+
+CUresult graph_forbids_waiting(CUstream stream)
+{
+    return made && stream == capturing ? spoil() : graph_forbids();
 }
 
 CUresult graph_do(CUstream stream, graph_work work, const void *arguments, size_t bytes)
 {
     node *n;
     if (!made) return work(arguments);
-    if (stream != capturing) return graph_forbids();
+    if (stream != capturing) return graph_forbids() ? graph_forbids() : work(arguments);
     n = malloc(sizeof *n + bytes);
     if (!n) return NO_MEMORY;
     n->next = NULL;
@@ -110,8 +128,8 @@ CUresult cuGraphInstantiateWithFlags(graph **exec, graph *g, unsigned long long 
 
 CUresult cuGraphLaunch(graph *exec, CUstream stream)
 {
-    (void)stream;
-    if (made) return graph_forbids();
+    if (made && stream == capturing) return INVALID;
+    if (graph_forbids()) return graph_forbids();
     for (const node *n = exec->first; n; n = n->next) {
         CUresult result = n->work(n->arguments);
         if (result != CUDA_SUCCESS) return result;

@@ -1,8 +1,9 @@
 /* graphs.h - the driver's stream captures: what is put into a stream while one is under way is kept
  * instead of done, and a launch of the graph does it.
  *
- * Stricter than CUDA: nothing else is allowed meanwhile, in any stream; so what waits or allocates
- * under a capture shows as an error of the call, and of the capture. */
+ * Stricter than CUDA: nothing else is allowed meanwhile, in any stream, unless the thread's capture
+ * mode is relaxed; so what waits, allocates or frees under a capture shows as an error of the call,
+ * and of the capture. What waits for the captured stream always does. */
 #ifndef LANES_GRAPHS_H
 #define LANES_GRAPHS_H
 
@@ -18,5 +19,8 @@ CUresult graph_do(CUstream stream, graph_work work, const void *arguments, size_
 
 /* For what cannot be captured: CUDA_SUCCESS, or an error where a capture is under way. */
 CUresult graph_forbids(void);
+
+/* The same for what waits for a stream. */
+CUresult graph_forbids_waiting(CUstream stream);
 
 #endif

@@ -1,0 +1,89 @@
+-- While a stream is captured into a graph: the collector may run, memory, streams, events and
+-- contexts come and go, and the capture is whole; the thread's mode is as it was.
+
+local ffi = require "ffi"
+local samebits = require "samebits"
+local backends = require "spec.support.backends"
+local graphs = require "spec.support.graphs"
+local hex = require "spec.support.hex"
+
+local V = 100
+
+describe("while a GPU's stream is captured,", function()
+  backends.with("cuda", function(at)
+    local ctx, device
+    setup(function()
+      ctx = assert(samebits.open(at.context().device))
+      device = ctx.device
+    end)
+    teardown(function() ctx:close() end)
+
+    -- Captures a call with what `body` does before and after it, and sees that the graph is good.
+    local function captured(body)
+      local spec = { logits = hex.tensor(hex.values(3 * V, 51), { 3, V }), ids = { 1, 2, 3 } }
+      local batch, stream = assert(samebits.batch(spec):to(device)), assert(ctx:stream())
+      local opts = { check = false, stream = stream }
+      opts.workspace = samebits.empty({ math.max(1, ctx:workspace_size(batch)) }, "uint8", device)
+      opts.out = assert(ctx:logprob(batch, opts))
+      assert.is_true(ctx:check(stream))
+      local mode
+      local graph = graphs.capture(device, stream, function()
+        body()
+        assert(ctx:logprob(batch, opts))
+        body()
+        mode = graphs.mode()
+      end)
+      assert.equal(graphs.GLOBAL, mode)
+      for _, t in pairs(opts.out) do assert(t:copy_(samebits.zeros(t.shape, t.dtype))) end
+      graph:launch()
+      assert.is_true(ctx:check(stream))
+      for name, want in pairs(samebits.logprob(spec)) do assert.same_bits(want, opts.out[name]) end
+      graph:close()
+    end
+
+    -- Things that nothing refers to, each of which the collector gives back to the driver.
+    local garbage = {
+      memory = function() return samebits.zeros({ 1000 }, "float32", device) end,
+      ["page-locked memory"] = function() return samebits.pinned({ 1000 }, "float32", device) end,
+      streams = function() return ctx:stream() end,
+      events = function() return ctx:event() end,
+      contexts = function() return samebits.open(device) end,
+      ["contexts of the control group"] = function()
+        local own = assert(samebits.open(device))
+        local batch = { logits = samebits.zeros({ 1, V }, "float32", device), ids = { 1 } }
+        assert(require("samebits.conventional").logprob(own, batch))
+        return own
+      end,
+    }
+
+    for name, make in pairs(garbage) do
+      it("the collector frees " .. name, function()
+        local weak = setmetatable({}, { __mode = "k" })
+        for _ = 1, 5 do weak[assert(make())] = true end
+        captured(function() for _ = 1, 3 do collectgarbage() end end)
+        assert.is_nil(next(weak))
+      end)
+    end
+
+    it("memory, streams, events and contexts are made", function()
+      captured(function()
+        local t = assert(samebits.empty({ 1000 }, "float32", device))
+        assert.is_true(t.ptr ~= ffi.cast("uint8_t *", nil))
+        assert(samebits.pinned({ 1000 }, "float32", device))
+        assert(ctx:stream())
+        assert(ctx:event())
+        assert(samebits.open(device)):close()
+      end)
+    end)
+
+    it("another stream and its events are waited for", function()
+      local other, events = assert(ctx:stream()), {}
+      for i = 1, 2 do events[i] = assert(assert(ctx:event()):record(other)) end
+      captured(function()
+        assert(other:wait())
+        assert.is_true(ctx:check(other))
+        assert.is_true(ctx:elapsed(events[1], events[2]) >= 0)
+      end)
+    end)
+  end)
+end)
