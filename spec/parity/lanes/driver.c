@@ -3,7 +3,9 @@
  * devices are tested without any: memory and streams belong to the one that was current.
  *
  * A block gets as many warps as were asked for in warps of 32, so that kernels that take a warp an
- * item get enough of them when warps have 64 lanes. Everything is done when a call returns. */
+ * item get enough of them when warps have 64 lanes. Everything is done when a call returns, unless
+ * streams run late (queues.h). What CUDA leaves undefined, a stream that is used after its end, or
+ * memory that outlives its context, ends the process with a message. */
 #include "cuda/driver.h"
 
 #include <pthread.h>
@@ -13,11 +15,18 @@
 
 #include "graphs.h"
 #include "lanes.h"
+#include "queues.h"
 
 enum { DEVICES = 2, NESTED = 32 };
 enum { INVALID = 1, NO_MEMORY = 2, NO_CONTEXT = 201, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* over blocks and the launch */
+
+static void misused(const char *what)
+{
+    fprintf(stderr, "lanes: %s\n", what);
+    abort();
+}
 
 CUresult cuInit(unsigned flags)
 {
@@ -70,21 +79,26 @@ CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)
     return CUDA_SUCCESS;
 }
 
+static int has_blocks(int device);
+
 /* A device's context is the address of its number. */
 static const int contexts[DEVICES] = { 0, 1 };
+static int retained[DEVICES];
 static _Thread_local CUcontext current[NESTED];
 static _Thread_local int depth;
 
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device)
 {
     *context = (CUcontext)(uintptr_t)&contexts[device];
+    retained[device]++;
     return CUDA_SUCCESS;
 }
 
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device)
 {
-    (void)device;
-    return graph_forbids();
+    if (graph_forbids()) return graph_forbids();
+    if (--retained[device] == 0 && has_blocks(device)) misused("memory outlives its context");
+    return CUDA_SUCCESS;
 }
 
 CUresult cuCtxPushCurrent_v2(CUcontext context)
@@ -110,12 +124,22 @@ CUresult cuCtxGetCurrent(CUcontext *context)
 /* The device that is current, or -1. */
 static int current_device(void) { return depth ? *(const int *)current[depth - 1] : -1; }
 
-/* Does or keeps what belongs into a stream of the current device. A stream is the address of its
- * device's number; the null stream is any device's. */
+/* A stream, which stays where it is when it is destroyed; the null stream is any device's. */
+typedef struct queue {
+    int device, destroyed;
+} queue;
+
+static void check_stream(CUstream stream)
+{
+    if (stream && ((const queue *)stream)->destroyed) misused("a stream is used after its end");
+}
+
+/* Does or keeps what belongs into a stream of the current device. */
 static CUresult in_stream(CUstream stream, graph_work work, const void *arguments, size_t bytes)
 {
+    check_stream(stream);
     if (current_device() < 0) return NO_CONTEXT;
-    if (stream && *(const int *)stream != current_device()) return INVALID;
+    if (stream && ((const queue *)stream)->device != current_device()) return INVALID;
     return graph_do(stream, work, arguments, bytes);
 }
 
@@ -198,6 +222,15 @@ typedef struct block {
 } block;
 static block *blocks;
 
+static int has_blocks(int device)
+{
+    const block *b;
+    pthread_mutex_lock(&mutex);
+    for (b = blocks; b && b->device != device;) b = b->next;
+    pthread_mutex_unlock(&mutex);
+    return b != NULL;
+}
+
 static CUresult allocate(void **data, size_t bytes, unsigned kind)
 {
     block *b = malloc(sizeof *b);
@@ -228,6 +261,7 @@ static CUresult give_back(uintptr_t address)
     for (block **at = &blocks; *at; at = &(*at)->next)
         if ((*at)->first == address) {
             block *b = *at;
+            queue_forbids_freeing(b->first, b->bytes);
             *at = b->next;
             free((void *)b->first);
             free(b);
@@ -254,10 +288,15 @@ CUresult cuMemAllocAsync(CUdeviceptr *data, size_t bytes, CUstream stream)
 
 CUresult cuMemFree_v2(CUdeviceptr data) { return data ? give_back((uintptr_t)data) : CUDA_SUCCESS; }
 
+static CUresult do_free(const void *arguments)
+{
+    return cuMemFree_v2(*(const CUdeviceptr *)arguments);
+}
+
 CUresult cuMemFreeAsync(CUdeviceptr data, CUstream stream)
 {
-    (void)stream;
-    return cuMemFree_v2(data);
+    check_stream(stream);
+    return graph_forbids() ? graph_forbids() : queue_do(stream, do_free, &data, sizeof data);
 }
 
 CUresult cuMemHostAlloc(void **data, size_t bytes, unsigned flags)
@@ -306,10 +345,43 @@ static CUresult do_copy(const void *arguments)
     return CUDA_SUCCESS;
 }
 
+static CUresult do_staged_copy(const void *arguments)
+{
+    const copy *c = arguments;
+    CUresult result = do_copy(arguments);
+    free((void *)(uintptr_t)c->from);
+    return result;
+}
+
+static int is_known(CUdeviceptr address)
+{
+    int attribute = CU_POINTER_ATTRIBUTE_MEMORY_TYPE;
+    unsigned type = 0;
+    void *value = &type;
+    cuPointerGetAttributes(1, &attribute, &value, address);
+    return type != 0;
+}
+
+/* Late, ordinary memory is read at once, and written before the call returns, as CUDA does it. */
+static CUresult copy_late(copy c, CUstream stream)
+{
+    CUresult result;
+    graph_work work = do_copy;
+    if (!is_known(c.from)) {
+        void *staged = malloc(c.bytes);
+        if (!staged) return NO_MEMORY;
+        memcpy(staged, (const void *)(uintptr_t)c.from, c.bytes);
+        c.from = (uintptr_t)staged;
+        work = do_staged_copy;
+    }
+    result = in_stream(stream, work, &c, sizeof c);
+    return result == CUDA_SUCCESS && !is_known(c.to) ? queue_finish(stream) : result;
+}
+
 CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream)
 {
     const copy c = { to, from, bytes };
-    return in_stream(stream, do_copy, &c, sizeof c);
+    return queue_is_late() ? copy_late(c, stream) : in_stream(stream, do_copy, &c, sizeof c);
 }
 
 typedef struct fill {
@@ -335,52 +407,65 @@ CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char byte, size_t count, CUstr
 
 CUresult cuStreamCreate(CUstream *stream, unsigned flags)
 {
-    int *device;
+    queue *made;
     (void)flags;
     if (current_device() < 0) return NO_CONTEXT;
     if (graph_forbids()) return graph_forbids();
-    device = malloc(sizeof *device);
-    if (!device) return NO_MEMORY;
-    *device = current_device();
-    *stream = (CUstream)device;
+    made = malloc(sizeof *made);
+    if (!made) return NO_MEMORY;
+    made->device = current_device();
+    made->destroyed = 0;
+    *stream = (CUstream)made;
     return CUDA_SUCCESS;
 }
 
 CUresult cuStreamDestroy_v2(CUstream stream)
 {
+    check_stream(stream);
     if (graph_forbids()) return graph_forbids();
-    free(stream);
+    queue_finish(stream);
+    ((queue *)stream)->destroyed = 1;
     return CUDA_SUCCESS;
 }
 
-CUresult cuStreamSynchronize(CUstream stream) { return graph_forbids_waiting(stream); }
+CUresult cuStreamSynchronize(CUstream stream)
+{
+    check_stream(stream);
+    return graph_forbids_waiting(stream) ? graph_forbids_waiting(stream) : queue_finish(stream);
+}
 
-CUresult cuEventCreate(CUevent *event, unsigned flags)
+typedef struct event {
+    struct timespec at;
+    CUstream stream;
+} event;
+
+CUresult cuEventCreate(CUevent *made, unsigned flags)
 {
     (void)flags;
     if (graph_forbids()) return graph_forbids();
-    *event = calloc(1, sizeof(struct timespec));
-    return *event ? CUDA_SUCCESS : NO_MEMORY;
+    *made = (CUevent)calloc(1, sizeof(event));
+    return *made ? CUDA_SUCCESS : NO_MEMORY;
 }
 
-CUresult cuEventDestroy_v2(CUevent event)
+CUresult cuEventDestroy_v2(CUevent its)
 {
     if (graph_forbids()) return graph_forbids();
-    free(event);
+    free(its);
     return CUDA_SUCCESS;
 }
 
-CUresult cuEventRecord(CUevent event, CUstream stream)
+CUresult cuEventRecord(CUevent its, CUstream stream)
 {
-    (void)stream;
-    clock_gettime(CLOCK_MONOTONIC, (struct timespec *)event);
+    event *e = (event *)its;
+    check_stream(stream);
+    e->stream = stream;
+    clock_gettime(CLOCK_MONOTONIC, &e->at);
     return CUDA_SUCCESS;
 }
 
-CUresult cuEventSynchronize(CUevent event)
+CUresult cuEventSynchronize(CUevent its)
 {
-    (void)event;
-    return graph_forbids();
+    return graph_forbids() ? graph_forbids() : queue_finish(((event *)its)->stream);
 }
 
 CUresult cuEventElapsedTime_v2(float *milliseconds, CUevent start, CUevent end)

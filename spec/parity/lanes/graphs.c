@@ -1,6 +1,8 @@
 /* graphs.c - captures and graphs. One capture at a time. */
 #include "graphs.h"
 
+#include "queues.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,7 +12,8 @@ enum { RELAXED = 2 }; /* CU_STREAM_CAPTURE_MODE_RELAXED */
 typedef struct node {
     struct node *next;
     graph_work work;
-    char arguments[];
+    size_t bytes;
+    _Alignas(16) char arguments[];
 } node;
 
 typedef struct graph {
@@ -49,12 +52,14 @@ CUresult graph_forbids_waiting(CUstream stream)
 CUresult graph_do(CUstream stream, graph_work work, const void *arguments, size_t bytes)
 {
     node *n;
-    if (!made) return work(arguments);
-    if (stream != capturing) return graph_forbids() ? graph_forbids() : work(arguments);
+    if (!made) return queue_do(stream, work, arguments, bytes);
+    if (stream != capturing)
+        return graph_forbids() ? graph_forbids() : queue_do(stream, work, arguments, bytes);
     n = malloc(sizeof *n + bytes);
     if (!n) return NO_MEMORY;
     n->next = NULL;
     n->work = work;
+    n->bytes = bytes;
     memcpy(n->arguments, arguments, bytes);
     *made->last = n;
     made->last = &n->next;
@@ -131,7 +136,7 @@ CUresult cuGraphLaunch(graph *exec, CUstream stream)
     if (made && stream == capturing) return INVALID;
     if (graph_forbids()) return graph_forbids();
     for (const node *n = exec->first; n; n = n->next) {
-        CUresult result = n->work(n->arguments);
+        CUresult result = queue_do(stream, n->work, n->arguments, n->bytes);
         if (result != CUDA_SUCCESS) return result;
     }
     return CUDA_SUCCESS;
