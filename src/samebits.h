@@ -264,8 +264,9 @@ SB_API sb_status sb_probe(const char *backend, char *why, size_t why_size);
 SB_API sb_status sb_open(sb_context **ctx, uint32_t abi, const char *backend,
                          const sb_open_options *options, char *why, size_t why_size);
 
-/* Frees a context; null does nothing. Where a call of it is under way in another thread, returns at
- * once, and that call, which ends as it would have, frees the context: no other use of it, not of
+/* Frees a context; null does nothing. Its calls in streams have to be done, and graphs that hold
+ * some of them to be gone. Where a call of it is under way in another thread, returns at once, and
+ * that call, which ends as it would have, frees the context: no other use of it, not of
  * sb_last_error either, is allowed from then on. */
 SB_API void sb_close(sb_context *ctx);
 

@@ -175,6 +175,19 @@ function M.launch(what, context, opts)
   return launch
 end
 
+--- After a call has been put into its stream: holds what it uses until the stream has been waited
+-- for. Calls with a check have waited, but for those that never do: always. things: a list, which
+-- may have holes; those of `made`, a table, are held, too.
+function M.hold(context, opts, things, made, always)
+  if context.device == "cpu" or opts.check ~= false and not always then return end
+  local at = devices.opened(context.device)
+  if not at then return end -- nothing was made there
+  at:hold(opts.stream, context)
+  if opts.workspace then at:hold(opts.stream, opts.workspace) end
+  for _, thing in pairs(things) do at:hold(opts.stream, thing) end
+  for _, thing in pairs(made) do at:hold(opts.stream, thing) end
+end
+
 --- A batch for a call of a context, made from a table if it is none. ids: "one" a row, which is the
 -- default, "several" or "any", none included.
 function M.batch(what, context, batch, ids)

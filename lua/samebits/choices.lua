@@ -38,9 +38,10 @@ local function run(what, entry, kind, ctx, batch, k, opts, shapes, dtypes)
   c.size = ffi.sizeof(kind)
   local made, message, code = call.fill(c, opts, chosen(opts, shapes), dtypes, batch.device)
   if not made then return nil, message, code end
+  local status = C[entry](ctx.handle, c, batch.c, k, call.launch(what, ctx, opts))
+  call.hold(ctx, opts, { batch }, made)
   local ok
-  ok, message, code = status_of.check(
-    C[entry](ctx.handle, c, batch.c, k, call.launch(what, ctx, opts)), ctx.handle)
+  ok, message, code = status_of.check(status, ctx.handle)
   if not ok then return nil, message, code end
   return call.results(made, opts)
 end

@@ -33,11 +33,13 @@ function Context:__tostring()
   return ("samebits context: %s, %s"):format(self.device, self:describe())
 end
 
---- Frees the backend's threads and memory. Closing again does nothing; any other use is an error.
+--- Frees the backend's threads and memory, once its calls are done. Closing again does nothing; any
+-- other use is an error.
 function Context:close()
   local handle = self.handle
   if not handle then return end
   self.handle = nil
+  devices.settle(self.device)
   C.sb_close(ffi.gc(handle, nil))
 end
 
@@ -64,8 +66,9 @@ local function score(what, entry, self, batch, opts)
   batch, opts = arguments(what, self, batch, opts)
   local c, made, code = call.outputs(batch, opts)
   if not c then return nil, made, code end
-  local ok, message, name = status_of.check(
-    C[entry](self.handle, c, batch.c, call.launch(what, self, opts)), self.handle)
+  local status = C[entry](self.handle, c, batch.c, call.launch(what, self, opts))
+  call.hold(self, opts, { batch }, made)
+  local ok, message, name = status_of.check(status, self.handle)
   if not ok then return nil, message, name end
   return call.results(made, opts)
 end
@@ -77,9 +80,13 @@ end
 --- Scores a batch, which has to be on the context's device (`batch:to(ctx.device)` moves it).
 --
 -- On a GPU the call waits until it is done and bad values raise errors, as on the cpu. With
--- `check = false` it returns at once instead: the results are there when the stream has got so far
--- (hold the batch, the results and the workspace until then), rows with bad values become NaN, and
--- `ctx:check` tells. Nothing there waits or allocates if `out` and `workspace` are given.
+-- `check = false` it returns at once instead: the results are there when the stream has got so far,
+-- rows with bad values become NaN, and `ctx:check` tells. Nothing there waits or allocates if `out`
+-- and `workspace` are given. What the call uses is held until the stream has been waited for, by
+-- `ctx:check`, the stream's `wait`, or for the default stream anything that copies without one;
+-- when 10,000 things are held, and where memory is out, the streams are waited for. A CUDA graph
+-- that a call is captured into holds nothing: keep the batch (made before), the results, the
+-- workspace and the context as long as the graph.
 -- @param batch a batch, or the table to make one from
 -- @tparam[opt] table opts `outputs`: a list of "token", "lse", "sequence", "count" (these four by
 -- default), "outside" (by default with kept sets), "entropy", in nats a row, which costs more, and
@@ -300,9 +307,12 @@ end)
 Context.check = misuse.guard(function(self, stream)
   if not self.handle then raise "check: the context is closed" end
   local handle = stream ~= nil and devices.check_stream("check", stream, self.device).handle or nil
-  local status = C.sb_check(self.handle, handle)
-  if stream then stream:done() end
-  return status_of.check(status, self.handle)
+  local at = devices.opened(self.device)
+  if at then
+    local ok, message, code = at:wait(stream)
+    if not ok then return nil, message, code end
+  end
+  return status_of.check(C.sb_check(self.handle, handle), self.handle)
 end)
 
 local function on_device(name)
@@ -315,7 +325,8 @@ end
 
 --- A stream on the context's device, which does not wait for the default one: an object whose
 -- `wait` waits until all work in it is done. Given a pointer (a framework's CUstream or
--- cudaStream_t), that stream. Nil, a message and a code where the device fails.
+-- cudaStream_t), that stream, which has to live until it has been waited for here. Nil, a message
+-- and a code where the device fails.
 Context.stream = on_device "stream"
 
 --- An event on the context's device; its `record(stream)` puts it into a stream.
@@ -347,13 +358,17 @@ local function open(backend, opts)
   local status = C.sb_open(handle, lib.constants.SB_ABI, devices.backend(backend), c, why, 512)
   if status ~= 0 then return status_of.failure(status, ffi.string(why)) end
 
+  local name = ffi.string(C.sb_context_backend(handle[0]))
+  local device = devices.normal(backend == "auto" and name or backend)
   -- The closure keeps the library loaded for as long as the context may have to be freed.
-  local owned = ffi.gc(handle[0], function(p) C.sb_close(p) end)
-  local name = ffi.string(C.sb_context_backend(owned))
+  local owned = ffi.gc(handle[0], function(p)
+    devices.settle(device)
+    C.sb_close(p)
+  end)
   return setmetatable({
     handle = owned,
     backend = name,
-    device = devices.normal(backend == "auto" and name or backend),
+    device = device,
     isa = ffi.string(C.sb_context_isa(owned)),
     threads = C.sb_context_threads(owned),
     split = split,

@@ -45,18 +45,64 @@ function M.backend(name) return aliases[M.normal(name)] or name end
 local Device = {}
 Device.__index = Device
 
--- The context is closed when neither the device nor anything made there is left. At the end of a
--- Lua state finalizers run in no order, so they are counted. No finalizer may refer to the cdata
--- that it is for, which would then never be collected: `raw` is a copy of the pointer.
+-- What work in a stream uses is held until the stream has been waited for: box.held has a set for
+-- each such stream, by its handle's address, 0 for the default one; box.keys lists these. So the
+-- collector frees nothing that is in use. At the end of a Lua state, though, all finalizers run, in
+-- no order: whoever frees something settles the streams first. (On CUDA freeing memory waits for
+-- the GPU anyway.) Finalizers do not use pairs: compiled and then run in one, such a loop did not
+-- end.
+local function key_of(handle) return handle and tonumber(ffi.cast("uintptr_t", handle)) or 0 end
+
+-- So many things are held, all streams together, before they are waited for without being asked to.
+local MANY = 10000
+
+local function set_of(box, key)
+  local set = box.held[key]
+  if not set then
+    set = { count = 0, things = {} }
+    box.held[key] = set
+    box.keys[#box.keys + 1] = key
+  end
+  return set
+end
+
+local function let_go(box, key)
+  local set, keys = box.held[key], box.keys
+  if not set then return end
+  box.held[key] = nil
+  box.holds = box.holds - set.count
+  for i = 1, #keys do
+    if keys[i] == key then
+      keys[i] = keys[#keys]
+      keys[#keys] = nil
+      return
+    end
+  end
+end
+
+-- Waits for the streams that hold something, but for those that are being captured, which refuse.
+local function settle(box)
+  for i = #box.keys, 1, -1 do
+    local key = box.keys[i]
+    if key and C.sb_stream_wait(box.raw, ffi.cast(void_p, key)) == 0 then let_go(box, key) end
+  end
+end
+
+-- The context is closed when neither the device nor anything made there is left: users are counted.
+-- No finalizer may refer to the cdata that it is for, which would then never be collected: `raw` is
+-- a copy of the pointer.
 local function release(box)
   box.users = box.users - 1
-  if box.users == 0 then C.sb_close(box.raw) end
+  if box.users == 0 then
+    settle(box)
+    C.sb_close(box.raw)
+  end
 end
 
 local function owned(box, pointer, free)
   box.users = box.users + 1
   return ffi.gc(pointer, function(p)
-    free(box.raw, p)
+    free(box, p)
     release(box)
   end)
 end
@@ -68,22 +114,30 @@ local function check(self, status) return status_of.check(status, self.box.raw) 
 local PERIOD = 2 ^ 30
 local since = 0
 
-local FREE = {
-  [M.DEVICE] = function(raw, p) C.sb_memory_free(raw, p, M.DEVICE) end,
-  [M.PINNED] = function(raw, p) C.sb_memory_free(raw, p, M.PINNED) end,
-}
+local FREE = {}
+for _, kind in ipairs { M.DEVICE, M.PINNED } do
+  FREE[kind] = function(box, p)
+    settle(box)
+    C.sb_memory_free(box.raw, p, kind)
+  end
+end
+
+local function collect(box)
+  settle(box)
+  collectgarbage()
+end
 
 --- Memory of a kind: a uint8_t pointer, which keeps it alive; or nil, a message and a code.
 function Device:alloc(bytes, kind)
   since = since + bytes
   if since > PERIOD then
-    collectgarbage()
+    collect(self.box)
     since = 0
   end
   local data = ffi.new "void *[1]"
   local status = C.sb_memory_alloc(self.box.raw, data, bytes, kind)
   if status ~= 0 then
-    collectgarbage()
+    collect(self.box)
     status = C.sb_memory_alloc(self.box.raw, data, bytes, kind)
     if status ~= 0 then return check(self, status) end
   end
@@ -96,9 +150,35 @@ function Device:queue(to, from, bytes, stream)
   return check(self, C.sb_memory_copy(self.box.raw, to, from, bytes, stream and stream.handle))
 end
 
---- Waits for a stream, the default one if none is given.
+--- Waits for a stream, the default one if none is given, and lets go of what it held.
 function Device:wait(stream)
-  return check(self, C.sb_stream_wait(self.box.raw, stream and stream.handle))
+  local ok, message, code = check(self, C.sb_stream_wait(self.box.raw, stream and stream.handle))
+  if not ok then return nil, message, code end
+  let_go(self.box, key_of(stream and stream.handle))
+  return true
+end
+
+--- Holds what work in a stream uses, a value that is not nil, until the stream has been waited for.
+function Device:hold(stream, value)
+  local box, key = self.box, key_of(stream and stream.handle)
+  if box.held[key] and box.held[key].things[value] then return end
+  if box.holds >= MANY then settle(box) end
+  local set = set_of(box, key)
+  set.things[value] = true
+  set.count, box.holds = set.count + 1, box.holds + 1
+end
+
+--- Waits for the streams of a device that hold something: before what they use is given back by
+-- other means. A device that was never opened has none.
+function M.settle(name)
+  local device = M.opened(name)
+  if device then settle(device.box) end
+end
+
+--- The same for finalizers of memory that is not ours, and whose freeing may not wait: what is held
+-- has none run but at the end of the Lua state, before which LuaJIT turns its compiler off.
+function M.settle_at_end(name)
+  if not jit.status() then M.settle(name) end
 end
 
 --- Copies and waits; into a stream that is given, without waiting.
@@ -120,25 +200,17 @@ function Stream:__tostring() return ("samebits stream on %s"):format(self.device
 Stream.wait = misuse.guard(function(self)
   local ok, message, code = self.owner:wait(self)
   if not ok then return nil, message, code end
-  self:done()
   return self
 end)
 
---- Keeps what a copy in the stream reads and writes until it is done.
-function Stream:keep(...)
-  for i = 1, select("#", ...) do self.kept[select(i, ...)] = true end
+local function end_stream(box, p)
+  C.sb_stream_wait(box.raw, p)
+  C.sb_stream_destroy(box.raw, p)
+  let_go(box, key_of(p))
 end
 
---- For who has waited for the stream by other means: forgets what it kept.
-function Stream:done() self.kept = {} end
-
-local function end_stream(raw, p)
-  -- What copies under way still use goes with it.
-  C.sb_stream_wait(raw, p)
-  C.sb_stream_destroy(raw, p)
-end
-
---- A new stream; or one of somebody else's, given its handle, which stays theirs.
+--- A new stream; or one of somebody else's, given its handle, which stays theirs: it has to live
+-- until it has been waited for here.
 function Device:stream(pointer)
   local handle
   if pointer ~= nil then
@@ -154,7 +226,7 @@ function Device:stream(pointer)
     if not ok then return nil, message, code end
     handle = owned(self.box, made[0], end_stream)
   end
-  return setmetatable({ device = self.name, owner = self, handle = handle, kept = {} }, Stream)
+  return setmetatable({ device = self.name, owner = self, handle = handle }, Stream)
 end
 
 --- Whether a value is a stream.
@@ -178,7 +250,7 @@ Event.record = misuse.guard(function(self, stream)
   return self
 end)
 
-local function end_event(raw, p) C.sb_event_destroy(raw, p) end
+local function end_event(box, p) C.sb_event_destroy(box.raw, p) end
 
 --- A new event.
 function Device:event()
@@ -224,12 +296,15 @@ function M.of(name)
   local status = C.sb_open(handle, constants.SB_ABI, M.backend(name), options, why, 512)
   if status ~= 0 then return status_of.failure(status, ffi.string(why)) end
 
-  local box = { raw = handle[0], users = 0 }
+  local box = { raw = handle[0], users = 0, held = {}, keys = {}, holds = 0 }
   local self = setmetatable({ name = name, box = box }, Device)
   self.anchor = owned(box, ffi.new "uint8_t[1]", function() end)
   opened[name] = self
   return self
 end
+
+--- A device that has been opened; nil if it has not.
+function M.opened(name) return opened[name] end
 
 --- Raises unless a value is a stream of the device.
 function M.check_stream(what, stream, device)

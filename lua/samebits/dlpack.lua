@@ -143,7 +143,10 @@ local function tensor_of(managed)
   local made = tensor.tensor(data + t.byte_offset, {
     dtype = dtype, shape = shape, strides = strides, device = device, owner = owner,
   })
-  owner.managed = ffi.gc(managed, release) -- nothing is refused from here on
+  owner.managed = ffi.gc(managed, function(last) -- nothing is refused from here on
+    devices.settle_at_end(device)
+    release(last)
+  end)
   return made
 end
 

@@ -93,7 +93,8 @@ end
 function M.exchange(ctx, records, comm, opts)
   opts = call.options("exchange", opts, { check = true, stream = true, workspace = true })
   comm = check_communicator("exchange", ctx, comm)
-  local ok, message, code = shards.exchange(ctx, records, comm, call.launch("exchange", ctx, opts))
+  local ok, message, code = shards.exchange(ctx, records, comm, opts,
+                                             call.launch("exchange", ctx, opts))
   if not ok then return nil, message, code end
   return records
 end

@@ -131,12 +131,10 @@ function M.backward(ctx, batch, given, opts)
   c.saved = ffi.cast("const sb_saved_row *", held.saved.ptr)
   if held.token then c.token = ffi.cast("const float *", held.token.ptr) end
   if held.entropy then c.entropy = ffi.cast("const float *", held.entropy.ptr) end
+  local status = C.sb_logprob_backward(ctx.handle, c, batch.c, call.launch("backward", ctx, opts))
+  call.hold(ctx, opts, { batch, grad }, held)
   local ok
-  ok, message, code = status_of.check(
-    C.sb_logprob_backward(ctx.handle, c, batch.c, call.launch("backward", ctx, opts)), ctx.handle)
-  if opts.stream and opts.check == false then
-    for _, t in pairs(held) do opts.stream:keep(t) end
-  end
+  ok, message, code = status_of.check(status, ctx.handle)
   if not ok then return nil, message, code end
   return grad
 end

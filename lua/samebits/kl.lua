@@ -70,14 +70,10 @@ function M.kl(ctx, p_batch, q_batch, opts)
   c.size = ffi.sizeof "sb_kl_out"
   local made, message, code = call.fill(c, options, wanted(p, options), DTYPES, p.device)
   if not made then return nil, message, code end
+  local status = C.sb_kl(ctx.handle, c, p.c, other, call.launch("kl", ctx, options))
+  call.hold(ctx, options, { p, q }, made)
   local ok
-  ok, message, code = status_of.check(
-    C.sb_kl(ctx.handle, c, p.c, other, call.launch("kl", ctx, options)), ctx.handle)
-  if options.stream and options.check == false then
-    -- made here of tables, they live until the stream has got past the call
-    if p ~= p_batch then options.stream:keep(p) end
-    if q ~= q_batch then options.stream:keep(q) end
-  end
+  ok, message, code = status_of.check(status, ctx.handle)
   if not ok then return nil, message, code end
   return call.results(made, options)
 end

@@ -130,11 +130,12 @@ end
 M.rows_in_place = rows_in_place
 
 --- For exchange.lua: the call on records of a device where they are.
-function M.exchange(ctx, records, comm, launch)
-  local rows = rows_in_place("exchange", records, ctx.device)
+function M.exchange(ctx, records, comm, opts, launch)
+  local rows, kind = rows_in_place("exchange", records, ctx.device), kind_of(records)
   local sums, targets = pointers(records)
-  return status_of.check(C[kind_of(records).exchange](ctx.handle, sums, targets, rows, comm,
-                                                      launch), ctx.handle)
+  local status = C[kind.exchange](ctx.handle, sums, targets, rows, comm, launch)
+  call.hold(ctx, opts, { records[kind[1]], records.targets }, {})
+  return status_of.check(status, ctx.handle)
 end
 
 local LAUNCH_OPTIONS = { split = true, threads = true, check = true, stream = true,
@@ -155,10 +156,11 @@ function M.partial(ctx, batch, opts)
   local out, message, code = make(kind, batch.shape, ctx.device)
   if not out then return nil, message, code end
   local sums, targets = pointers(out)
+  local status = C[kind.partial](ctx.handle, sums, targets, batch.c, batch.first, batch.held,
+                                 call.launch("partial", ctx, opts))
+  call.hold(ctx, opts, { batch }, out)
   local ok
-  ok, message, code = status_of.check(
-    C[kind.partial](ctx.handle, sums, targets, batch.c, batch.first, batch.held,
-                    call.launch("partial", ctx, opts)), ctx.handle)
+  ok, message, code = status_of.check(status, ctx.handle)
   if not ok then return nil, message, code end
   return out
 end
@@ -225,11 +227,11 @@ function M.merge(ctx, records, opts)
   if not out then return nil, message, code end
   local sums, targets = pointers(out)
   local from_sums, from_targets = pointers(all)
+  local status = C[kind.merge](ctx.handle, sums, targets, from_sums, from_targets, shards,
+                               count(shape), launch)
+  call.hold(ctx, opts, { all[kind[1]], all.targets }, out)
   local ok
-  ok, message, code = status_of.check(
-    C[kind.merge](ctx.handle, sums, targets, from_sums, from_targets, shards, count(shape), launch),
-    ctx.handle)
-  if opts.stream and opts.check == false then opts.stream:keep(all[kind[1]], all.targets) end
+  ok, message, code = status_of.check(status, ctx.handle)
   if not ok then return nil, message, code end
   return out
 end
@@ -248,10 +250,12 @@ function M.finish(ctx, records, batch, opts)
   c, made, code = call.outputs(batch, opts)
   if not c then return nil, made, code end
   local sums, targets = pointers(placed)
+  local kind = kind_of(placed)
+  local status = C[kind.finish](ctx.handle, c, batch.c, sums, targets,
+                                call.launch("finish", ctx, opts))
+  call.hold(ctx, opts, { batch, placed[kind[1]], placed.targets }, made)
   local ok
-  ok, message, code = status_of.check(
-    C[kind_of(placed).finish](ctx.handle, c, batch.c, sums, targets,
-                              call.launch("finish", ctx, opts)), ctx.handle)
+  ok, message, code = status_of.check(status, ctx.handle)
   if not ok then return nil, message, code end
   return call.results(made, opts)
 end

@@ -94,15 +94,6 @@ end
 
 local function pointer(t) return t and ffi.cast("const float *", t.ptr) or nil end
 
--- Copies live until the stream has got past the call.
-local function keep(opts, ...)
-  if not (opts.stream and opts.check == false) then return end
-  for i = 1, select("#", ...) do
-    local t = select(i, ...)
-    if t then opts.stream:keep(t) end
-  end
-end
-
 local function finished(status, ctx, results)
   local ok, message, code = status_of.check(status, ctx.handle)
   if not ok then return nil, message, code end
@@ -121,7 +112,7 @@ function M.compare(ctx, sampled, other, opts)
   local c, results, failure = outputs(COMPARE, opts, sampled.shape, ctx.device)
   if not c then return nil, results, failure end
   local status = C.sb_compare(ctx.handle, c, pointer(x), pointer(y), x:numel(), launch)
-  keep(opts, x, y)
+  call.hold(ctx, opts, { x, y }, results, true) -- it never waits
   return finished(status, ctx, results)
 end
 
@@ -181,7 +172,7 @@ function M.sums(ctx, values, opts)
   local out, results, failure = outputs(SUMS, opts, { tonumber(c.batch) }, ctx.device)
   if not out then return nil, results, failure end
   local status = C.sb_sums(ctx.handle, out, c, launch)
-  keep(opts, x, minus, mask, cu_seqlens)
+  call.hold(ctx, opts, { x, minus, mask, cu_seqlens }, results)
   return finished(status, ctx, results)
 end
 

@@ -108,6 +108,13 @@ local function dense(t, what)
   return is_contiguous(t) and t or dense_copy(t, what)
 end
 
+-- What a copy in a stream reads and writes.
+local function hold(device, stream, from, to)
+  local at = devices.opened(device)
+  at:hold(stream, from)
+  at:hold(stream, to)
+end
+
 -- To memory: a contiguous copy; nil, a message and a code where the device fails.
 local function fetched(t, what, stream)
   local at, ok, message, code
@@ -120,7 +127,7 @@ local function fetched(t, what, stream)
   local out = allocate(what, t.dtype, t.shape)
   ok, message, code = transfer.fetch(at, out.ptr, t, stream)
   if not ok then return failed(what, t.device, message, code) end
-  if stream then stream:keep(t, out) end
+  if stream then hold(t.device, stream, t, out) end
   return out
 end
 
@@ -132,7 +139,7 @@ local function sent(t, what, device, stream)
   if not out then return nil, message, code end
   ok, message, code = devices.of(device):copy(out.ptr, source.ptr, bytes_of(source), stream)
   if not ok then return failed(what, device, message, code) end
-  if stream then stream:keep(source, out) end
+  if stream then hold(device, stream, source, out) end
   return out
 end
 
@@ -603,7 +610,7 @@ Tensor.copy_ = misuse.guard(function(self, source, opts)
   if not at then return failed("copy_", device, why, name) end
   local ok, message, code = at:copy(self.ptr, source.ptr, bytes_of(self), stream)
   if not ok then return failed("copy_", device, message, code) end
-  if stream then stream:keep(self, source) end
+  if stream then hold(device, stream, self, source) end
   return self
 end)
 
