@@ -107,7 +107,7 @@ project 'faults'
   targetdir 'build/%{cfg.buildcfg}'
   objdir 'build/obj/faults-%{cfg.buildcfg}'
   includedirs { 'src' }
-  files { 'src/**.c', 'spec/faults/*.c', 'spec/faults/*.h' }
+  files { 'src/**.c', 'spec/faults/*.c', 'spec/faults/*.h', 'spec/fakes/*.c', 'spec/fakes/*.h' }
   buildoptions { '-pthread' }
   linkoptions { '-pthread' }
   for _, name in ipairs {
@@ -118,6 +118,9 @@ project 'faults'
     linkoptions { '-Wl,--wrap=' .. name }
   end
   links { 'm', 'dl' }
+  filter 'files:spec/fakes/*.c' -- what the fakes take is not the library's
+    defines { 'malloc=__real_malloc', 'calloc=__real_calloc', 'free=__real_free' }
+  filter {}
 
 newaction {
   trigger = 'test', description = 'Build, then run every spec and example',

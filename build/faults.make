@@ -88,6 +88,7 @@ endif
 # Per File Configurations
 # #############################################
 
+PERFILE_FLAGS_0 = $(ALL_CFLAGS) -Dmalloc=__real_malloc -Dcalloc=__real_calloc -Dfree=__real_free
 
 # File sets
 # #############################################
@@ -106,6 +107,7 @@ GENERATED += $(OBJDIR)/conventional.o
 GENERATED += $(OBJDIR)/cuda_shape.o
 GENERATED += $(OBJDIR)/driver.o
 GENERATED += $(OBJDIR)/driver1.o
+GENERATED += $(OBJDIR)/driver2.o
 GENERATED += $(OBJDIR)/entropy.o
 GENERATED += $(OBJDIR)/entry.o
 GENERATED += $(OBJDIR)/exchange.o
@@ -114,6 +116,7 @@ GENERATED += $(OBJDIR)/forked.o
 GENERATED += $(OBJDIR)/gradient.o
 GENERATED += $(OBJDIR)/gradient1.o
 GENERATED += $(OBJDIR)/gradient2.o
+GENERATED += $(OBJDIR)/graphs.o
 GENERATED += $(OBJDIR)/ids.o
 GENERATED += $(OBJDIR)/ids1.o
 GENERATED += $(OBJDIR)/inject.o
@@ -128,9 +131,11 @@ GENERATED += $(OBJDIR)/main.o
 GENERATED += $(OBJDIR)/memory.o
 GENERATED += $(OBJDIR)/nccl.o
 GENERATED += $(OBJDIR)/nccl1.o
+GENERATED += $(OBJDIR)/nccl2.o
 GENERATED += $(OBJDIR)/order.o
 GENERATED += $(OBJDIR)/plan.o
 GENERATED += $(OBJDIR)/pool.o
+GENERATED += $(OBJDIR)/queues.o
 GENERATED += $(OBJDIR)/records.o
 GENERATED += $(OBJDIR)/report.o
 GENERATED += $(OBJDIR)/second_pass.o
@@ -155,6 +160,7 @@ OBJECTS += $(OBJDIR)/conventional.o
 OBJECTS += $(OBJDIR)/cuda_shape.o
 OBJECTS += $(OBJDIR)/driver.o
 OBJECTS += $(OBJDIR)/driver1.o
+OBJECTS += $(OBJDIR)/driver2.o
 OBJECTS += $(OBJDIR)/entropy.o
 OBJECTS += $(OBJDIR)/entry.o
 OBJECTS += $(OBJDIR)/exchange.o
@@ -163,6 +169,7 @@ OBJECTS += $(OBJDIR)/forked.o
 OBJECTS += $(OBJDIR)/gradient.o
 OBJECTS += $(OBJDIR)/gradient1.o
 OBJECTS += $(OBJDIR)/gradient2.o
+OBJECTS += $(OBJDIR)/graphs.o
 OBJECTS += $(OBJDIR)/ids.o
 OBJECTS += $(OBJDIR)/ids1.o
 OBJECTS += $(OBJDIR)/inject.o
@@ -177,9 +184,11 @@ OBJECTS += $(OBJDIR)/main.o
 OBJECTS += $(OBJDIR)/memory.o
 OBJECTS += $(OBJDIR)/nccl.o
 OBJECTS += $(OBJDIR)/nccl1.o
+OBJECTS += $(OBJDIR)/nccl2.o
 OBJECTS += $(OBJDIR)/order.o
 OBJECTS += $(OBJDIR)/plan.o
 OBJECTS += $(OBJDIR)/pool.o
+OBJECTS += $(OBJDIR)/queues.o
 OBJECTS += $(OBJDIR)/records.o
 OBJECTS += $(OBJDIR)/report.o
 OBJECTS += $(OBJDIR)/second_pass.o
@@ -256,7 +265,19 @@ endif
 # File Rules
 # #############################################
 
-$(OBJDIR)/driver.o: ../spec/faults/driver.c
+$(OBJDIR)/driver.o: ../spec/fakes/driver.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(PERFILE_FLAGS_0) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/graphs.o: ../spec/fakes/graphs.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(PERFILE_FLAGS_0) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/nccl.o: ../spec/fakes/nccl.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(PERFILE_FLAGS_0) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/queues.o: ../spec/fakes/queues.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(PERFILE_FLAGS_0) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/driver1.o: ../spec/faults/driver.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/forked.o: ../spec/faults/forked.c
@@ -268,7 +289,7 @@ $(OBJDIR)/inject.o: ../spec/faults/inject.c
 $(OBJDIR)/main.o: ../spec/faults/main.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/nccl.o: ../spec/faults/nccl.c
+$(OBJDIR)/nccl1.o: ../spec/faults/nccl.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/call.o: ../src/api/call.c
@@ -370,7 +391,7 @@ $(OBJDIR)/backend2.o: ../src/cuda/backend.c
 $(OBJDIR)/capture.o: ../src/cuda/capture.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/driver1.o: ../src/cuda/driver.c
+$(OBJDIR)/driver2.o: ../src/cuda/driver.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/entropy.o: ../src/cuda/entropy.c
@@ -385,7 +406,7 @@ $(OBJDIR)/gradient2.o: ../src/cuda/gradient.c
 $(OBJDIR)/kl2.o: ../src/cuda/kl.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/nccl1.o: ../src/cuda/nccl.c
+$(OBJDIR)/nccl2.o: ../src/cuda/nccl.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/order.o: ../src/cuda/order.c

@@ -97,7 +97,8 @@ end
 describe('the committed makefiles', function()
   it('name every source', function()
     local text = makefiles()
-    local sources, n = output('find src kernels spec/c spec/faults -name "*.c" -o -name "*.cu"'), 0
+    local sources, n = output('find src kernels spec/c spec/faults spec/fakes ' ..
+                              '-name "*.c" -o -name "*.cu"'), 0
     for path in sources:gmatch('(%S+%.cu?)\n') do
       n = n + 1
       assert.truthy(text:find('../' .. path, 1, true),

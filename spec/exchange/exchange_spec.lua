@@ -1,4 +1,4 @@
--- Records exchanged between ranks. NCCL wants a GPU for each, so here it is a stand-in of nccl.c,
+-- Records exchanged between ranks. NCCL wants a GPU for each, so here it is that of spec/fakes,
 -- between processes that share one GPU, or have none and compute as spec/parity/lanes does; with
 -- NCCL itself there is one rank, where a GPU is.
 
@@ -26,8 +26,8 @@ describe("ranks that exchange records", function()
     missing = not shell.has(compiler) and "there is no C compiler" or
               not gpu and lanes.missing() or nil
     if missing then return end
-    local said, status = shell.run("%s -O1 -Wall -Wextra -Werror -shared -fPIC -o %s " ..
-      "spec/exchange/nccl.c -ldl", compiler, files:path "libnccl.so.2")
+    local said, status = shell.run("%s -O1 -Wall -Wextra -Werror -shared -fPIC -Isrc -o %s " ..
+      "spec/fakes/nccl.c spec/exchange/plays.c -ldl", compiler, files:path "libnccl.so.2")
     assert.equal(0, status, said)
     libraries = files.name .. (gpu and "" or ":" .. lanes.folder(32))
 
@@ -115,7 +115,7 @@ describe("ranks that exchange records", function()
   it("say what NCCL says", function()
     if missing then return pending(missing) end
     all_refuse("ncclAllGather gave internal error (3): the stand-in refuses", 1, "check",
-               "STANDIN=refuse")
+               "STANDIN=ncclAllGather")
   end)
 
   it("say where NCCL was looked for", function()

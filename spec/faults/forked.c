@@ -10,11 +10,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static int nothing_held(void)
-{
-    return !held.memory && !held.threads && !held.locks && !held.libraries && !held.driver;
-}
-
 int check_fork_handler(void)
 {
     sb_open_options options = SB_OPEN_OPTIONS_INIT;

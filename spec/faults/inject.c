@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "inject.h"
 
+#include "../fakes/nccl.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -32,6 +34,12 @@ int inject(const char *request, int kind)
     failed = request;
     failed_kind = kind;
     return 1;
+}
+
+int nothing_held(void)
+{
+    return !held.memory && !held.threads && !held.locks && !held.libraries && !held.driver &&
+           !nccl_holds();
 }
 
 /* ---- memory ------------------------------------------------------------------------------- */
@@ -153,6 +161,13 @@ int __wrap_sched_getaffinity(pid_t pid, size_t size, cpu_set_t *set)
 }
 
 /* ---- libraries ---------------------------------------------------------------------------- */
+
+void *untyped(const void *pointer)
+{
+    void *address;
+    memcpy(&address, pointer, sizeof address);
+    return address;
+}
 
 void *__wrap_dlopen(const char *name, int flags)
 {

@@ -35,6 +35,12 @@ typedef struct holdings {
 } holdings;
 extern holdings held;
 
+/* Whether none of it, nor anything of NCCL's. */
+int nothing_held(void);
+
+/* The function that a pointer points to, as dlsym gives it: without its type. */
+void *untyped(const void *pointer);
+
 /* driver.c: libcuda.so.1, as dlopen and dlsym find it. */
 void *driver_library(void);
 void *driver_symbol(const char *name);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../fakes/nccl.h"
 #include "forked.h"
 #include "inject.h"
 #include "samebits.h"
@@ -674,11 +675,11 @@ static int run_scenario(const char *backend, int threads, int target)
     for (int i = 0; ok && i < STEPS; i++) ok = run_step(&s, i, target < 0);
     inject_disarm();
     close_all(&s);
-    if (ok && (held.memory || held.threads || held.locks || held.libraries || held.driver)) {
-        printf("%s, %d threads: where %s fails, %d allocations, %d threads, %d locks, %d libraries "
-               "and %d things of the driver stay behind\n",
+    if (ok && !nothing_held()) {
+        printf("%s, %d threads: where %s fails, %d allocations, %d threads, %d locks, "
+               "%d libraries, %d things of the driver and %d of NCCL stay behind\n",
                backend, threads, injected_at() ? injected_at() : "nothing", held.memory,
-               held.threads, held.locks, held.libraries, held.driver);
+               held.threads, held.locks, held.libraries, held.driver, nccl_holds());
         ok = 0;
     }
     return ok;

@@ -4,8 +4,8 @@
  *
  * Stricter than CUDA, whose cuMemFree waits for the device: memory that work in a stream still
  * refers to may not be freed. That ends the process with a message. */
-#ifndef LANES_QUEUES_H
-#define LANES_QUEUES_H
+#ifndef FAKES_QUEUES_H
+#define FAKES_QUEUES_H
 
 #include "graphs.h"
 

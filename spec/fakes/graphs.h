@@ -4,8 +4,8 @@
  * Stricter than CUDA: nothing else is allowed meanwhile, in any stream, unless the thread's capture
  * mode is relaxed; so what waits, allocates or frees under a capture shows as an error of the call,
  * and of the capture. What waits for the captured stream always does. */
-#ifndef LANES_GRAPHS_H
-#define LANES_GRAPHS_H
+#ifndef FAKES_GRAPHS_H
+#define FAKES_GRAPHS_H
 
 #include <stddef.h>
 

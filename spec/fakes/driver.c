@@ -1,30 +1,31 @@
-/* driver.c - a libcuda.so.1 whose GPUs are the CPU, by lanes.h: the CUDA backend runs on it as it
- * stands, with the kernels that were compiled as HIP. There are two, so that calls on several
- * devices are tested without any: memory and streams belong to the one that was current.
+/* driver.c - a libcuda.so.1 on the CPU: memory is the host's, and what kernels do is said by the
+ * program that is linked with it (gpu.h). With spec/parity/lanes the CUDA backend computes on it;
+ * spec/faults refuses its requests. There may be several devices: memory and streams belong to the
+ * one that was current.
  *
- * A block gets as many warps as were asked for in warps of 32, so that kernels that take a warp an
- * item get enough of them when warps have 64 lanes. Everything is done when a call returns, unless
- * streams run late (queues.h). What CUDA leaves undefined, a stream that is used after its end, or
- * memory that outlives its context, ends the process with a message. */
-#include "cuda/driver.h"
+ * Everything is done when a call returns, unless streams run late (queues.h). What CUDA leaves
+ * undefined, a stream that is used after its end, or memory that outlives its context, ends the
+ * process with a message. */
+#include "gpu.h"
 
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "graphs.h"
-#include "lanes.h"
 #include "queues.h"
 
-enum { DEVICES = 2, NESTED = 32 };
+enum { NESTED = 32 };
 enum { INVALID = 1, NO_MEMORY = 2, NO_CONTEXT = 201, NOT_FOUND = 500, LAUNCH_FAILED = 719 };
+enum { UNKNOWN = 999 };
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* over blocks and the launch */
 
 static void misused(const char *what)
 {
-    fprintf(stderr, "lanes: %s\n", what);
+    fprintf(stderr, "fake driver: %s\n", what);
     abort();
 }
 
@@ -42,6 +43,7 @@ CUresult cuGetErrorName(CUresult result, const char **name)
             : result == NO_CONTEXT    ? "CUDA_ERROR_INVALID_CONTEXT"
             : result == NOT_FOUND     ? "CUDA_ERROR_NOT_FOUND"
             : result == LAUNCH_FAILED ? "CUDA_ERROR_LAUNCH_FAILED"
+            : result == UNKNOWN       ? "CUDA_ERROR_UNKNOWN"
                                       : NULL;
     return *name ? CUDA_SUCCESS : INVALID;
 }
@@ -50,20 +52,20 @@ CUresult cuGetErrorName(CUresult result, const char **name)
 
 CUresult cuDeviceGetCount(int *count)
 {
-    *count = DEVICES;
+    *count = gpu.devices;
     return CUDA_SUCCESS;
 }
 
 CUresult cuDeviceGet(CUdevice *device, int ordinal)
 {
     *device = ordinal;
-    return ordinal >= 0 && ordinal < DEVICES ? CUDA_SUCCESS : INVALID;
+    return ordinal >= 0 && ordinal < gpu.devices ? CUDA_SUCCESS : INVALID;
 }
 
 CUresult cuDeviceGetName(char *name, int size, CUdevice device)
 {
     (void)device;
-    snprintf(name, (size_t)size, "CPU in warps of %d", WARP);
+    snprintf(name, (size_t)size, "%s", gpu.name);
     return CUDA_SUCCESS;
 }
 
@@ -71,9 +73,9 @@ CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)
 {
     (void)device;
     switch (attribute) {
-    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = 8; break;
-    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = 0; break;
-    case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *value = 8; break;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = gpu.major; break;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = gpu.minor; break;
+    case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *value = gpu.multiprocessors; break;
     default: return INVALID;
     }
     return CUDA_SUCCESS;
@@ -82,8 +84,8 @@ CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)
 static int has_blocks(int device);
 
 /* A device's context is the address of its number. */
-static const int contexts[DEVICES] = { 0, 1 };
-static int retained[DEVICES];
+static const int contexts[FAKE_DEVICES] = { 0, 1 };
+static int retained[FAKE_DEVICES];
 static _Thread_local CUcontext current[NESTED];
 static _Thread_local int depth;
 
@@ -126,8 +128,10 @@ static int current_device(void) { return depth ? *(const int *)current[depth - 1
 
 /* A stream, which stays where it is when it is destroyed; the null stream is any device's. */
 typedef struct queue {
+    struct queue *next; /* made before it */
     int device, destroyed;
 } queue;
+static queue *queues;
 
 static void check_stream(CUstream stream)
 {
@@ -148,7 +152,7 @@ static CUresult in_stream(CUstream stream, graph_work work, const void *argument
 CUresult cuModuleLoadData(CUmodule *module, const void *image)
 {
     *module = (CUmodule)&mutex;
-    return image ? graph_forbids() : INVALID;
+    return gpu_loads(image) ? graph_forbids() : INVALID;
 }
 
 CUresult cuModuleUnload(CUmodule module)
@@ -160,13 +164,8 @@ CUresult cuModuleUnload(CUmodule module)
 CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name)
 {
     (void)module;
-    for (const lanes_entry *const *file = lanes_files; *file; file++)
-        for (const lanes_entry *entry = *file; entry->name; entry++)
-            if (strcmp(entry->name, name) == 0) {
-                *function = (CUfunction)(uintptr_t)entry;
-                return CUDA_SUCCESS;
-            }
-    return NOT_FOUND;
+    *function = gpu_kernel(name);
+    return *function ? CUDA_SUCCESS : NOT_FOUND;
 }
 
 CUresult cuFuncSetAttribute(CUfunction function, int attribute, int value)
@@ -182,9 +181,9 @@ CUresult cuFuncLoad(CUfunction function)
 }
 
 typedef struct launch {
-    lanes_kernel kernel;
+    CUfunction kernel;
     uint32_t blocks, threads;
-    _Alignas(16) char arguments[1024];
+    _Alignas(16) char arguments[GPU_ARGUMENTS];
 } launch;
 
 static CUresult do_launch(const void *arguments)
@@ -192,7 +191,7 @@ static CUresult do_launch(const void *arguments)
     const launch *l = arguments;
     int failed;
     pthread_mutex_lock(&mutex);
-    failed = lanes_run(l->kernel, l->arguments, l->blocks, l->threads);
+    failed = gpu_run(l->kernel, l->arguments, l->blocks, l->threads);
     pthread_mutex_unlock(&mutex);
     return failed ? LAUNCH_FAILED : CUDA_SUCCESS;
 }
@@ -200,13 +199,12 @@ static CUresult do_launch(const void *arguments)
 CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function, void **parameters,
                           void **extra)
 {
-    const lanes_entry *entry = (const lanes_entry *)function;
-    launch l = { entry->kernel, config->grid[0], config->block[0] / 32 * WARP, { 0 } };
+    launch l = { function, config->grid[0], config->block[0], { 0 } };
     (void)extra;
     if (config->block[0] == 0 || config->block[0] > 1024 || config->block[0] % 32 != 0 ||
-        config->grid[0] == 0 || entry->size > sizeof l.arguments)
+        config->grid[0] == 0 || gpu_arguments(function) > sizeof l.arguments)
         return INVALID;
-    memcpy(l.arguments, parameters[0], entry->size);
+    memcpy(l.arguments, parameters[0], gpu_arguments(function));
     return in_stream(config->stream, do_launch, &l, sizeof l);
 }
 
@@ -314,14 +312,14 @@ CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *device, void *host, unsigned 
     return CUDA_SUCCESS;
 }
 
-/* Of memory that was not handed out all is 0. */
+/* Of memory that was not handed out and is not the device's all is 0. */
 CUresult cuPointerGetAttributes(unsigned count, int *attributes, void **values, CUdeviceptr address)
 {
-    static const block none;
+    static const block none, device = { .bytes = SIZE_MAX, .kind = 2 };
     const block *b;
     pthread_mutex_lock(&mutex);
     for (b = blocks; b && (uintptr_t)address - b->first >= b->bytes;) b = b->next;
-    if (!b) b = &none;
+    if (!b) b = gpu.elsewhere == 2 ? &device : &none;
     for (unsigned i = 0; i < count; i++) switch (attributes[i]) {
         case CU_POINTER_ATTRIBUTE_MEMORY_TYPE: *(unsigned *)values[i] = b->kind; break;
         case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL: *(int *)values[i] = b->device; break;
@@ -341,7 +339,7 @@ typedef struct copy {
 static CUresult do_copy(const void *arguments)
 {
     const copy *c = arguments;
-    memcpy((void *)(uintptr_t)c->to, (const void *)(uintptr_t)c->from, c->bytes);
+    memmove((void *)(uintptr_t)c->to, (const void *)(uintptr_t)c->from, c->bytes);
     return CUDA_SUCCESS;
 }
 
@@ -415,6 +413,10 @@ CUresult cuStreamCreate(CUstream *stream, unsigned flags)
     if (!made) return NO_MEMORY;
     made->device = current_device();
     made->destroyed = 0;
+    pthread_mutex_lock(&mutex);
+    made->next = queues;
+    queues = made;
+    pthread_mutex_unlock(&mutex);
     *stream = (CUstream)made;
     return CUDA_SUCCESS;
 }

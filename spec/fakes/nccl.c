@@ -1,13 +1,12 @@
 /* nccl.c - a stand-in for NCCL whose ranks are processes of one machine, on one GPU or none: they
  * exchange through a file that all of them map. NCCL itself refuses two ranks on one device.
- *
- *     cc -shared -fPIC -o libnccl.so.2 spec/exchange/nccl.c -ldl
+ * What fails, and when, is said by the program that is linked with it (nccl.h).
  *
  * An all-gather is done when its group ends, by copies to and from the host, and says what NCCL
- * would not notice: ranks that gather different numbers of bytes. STANDIN names a fault to play:
- * "refuse", all-gathers fail; "slow", groups go on after they end. */
+ * would not notice: ranks that gather different numbers of bytes. */
 #define _GNU_SOURCE
-#include <dlfcn.h>
+#include "nccl.h"
+
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -15,15 +14,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { SUCCESS = 0, SYSTEM_ERROR = 2, INTERNAL_ERROR = 3, INVALID_ARGUMENT = 4, INVALID_USAGE = 5 };
 enum { REMOTE_ERROR = 6, IN_PROGRESS = 7 };
 enum { MAX_RANKS = 16, SLOT = 1 << 18, MAX_GROUP = 8, WAITS = 600000 }; /* of 100 us: a minute */
-
-typedef struct unique_id {
-    char bytes[128];
-} unique_id;
 
 typedef struct shared {
     atomic_int arrived, generation;
@@ -45,7 +41,7 @@ typedef struct gathering {
 } gathering;
 
 static gathering group[MAX_GROUP];
-static int depth, grouped;
+static int depth, grouped, comms;
 static char last[160];
 
 static int fail(int result, const char *text)
@@ -54,17 +50,15 @@ static int fail(int result, const char *text)
     return result;
 }
 
-static int plays(const char *fault)
-{
-    const char *standin = getenv("STANDIN");
-    return standin && strcmp(standin, fault) == 0;
-}
+int nccl_holds(void) { return comms + depth; }
 
-/* A function of the driver's, which the process has loaded. */
+/* Each function begins with it. */
+#define REFUSABLE                                                                                  \
+    if (plays(__func__)) return fail(INTERNAL_ERROR, "the stand-in refuses")
+
 static void find(const char *symbol, void *field)
 {
-    void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL), *address;
-    address = driver ? dlsym(driver, symbol) : NULL;
+    void *address = driver_function(symbol);
     memcpy(field, &address, sizeof address);
 }
 
@@ -135,42 +129,50 @@ const char *ncclGetLastError(void *c)
     return last;
 }
 
-int ncclGetUniqueId(unique_id *id)
+/* A file's name, of which there is no second one. Whoever comes first makes the file. */
+int ncclGetUniqueId(sb_comm_id *id)
 {
-    int file;
+    static atomic_int made;
+    struct timespec now;
+    REFUSABLE;
+    clock_gettime(CLOCK_REALTIME, &now);
     memset(id, 0, sizeof *id);
-    snprintf(id->bytes, sizeof id->bytes, "%s/standin-XXXXXX",
-             getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
-    file = mkstemp(id->bytes);
-    if (file < 0) return fail(SYSTEM_ERROR, "no file for the id");
-    if (ftruncate(file, sizeof(shared))) return fail(SYSTEM_ERROR, "no room for the id's file");
-    close(file);
+    snprintf(id->bytes, sizeof id->bytes, "%s/standin-%lld-%ld-%d-%d",
+             getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp", (long long)now.tv_sec, now.tv_nsec,
+             (int)getpid(), atomic_fetch_add(&made, 1));
     return SUCCESS;
 }
 
-int ncclCommInitRank(void **made, int ranks, unique_id id, int rank)
+int ncclCommInitRank(void **made, int ranks, sb_comm_id id, int rank)
 {
     int (*device_of)(int *);
-    comm *c = calloc(1, sizeof *c);
-    int file = open(id.bytes, O_RDWR);
-    if (!c || file < 0 || ranks > MAX_RANKS) return fail(INVALID_ARGUMENT, "no such id");
+    comm *c;
+    int file;
+    REFUSABLE;
+    if (ranks < 1 || ranks > MAX_RANKS || rank < 0 || rank >= ranks)
+        return fail(INVALID_ARGUMENT, "no such rank");
+    c = calloc(1, sizeof *c);
+    file = open(id.bytes, O_RDWR | O_CREAT, 0600);
+    if (!c || file < 0 || ftruncate(file, sizeof(shared)))
+        return fail(SYSTEM_ERROR, "the id's file cannot be made");
     c->shared = mmap(NULL, sizeof(shared), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     close(file);
     if (c->shared == MAP_FAILED) return fail(SYSTEM_ERROR, "the id's file cannot be mapped");
-    find("cuCtxGetDevice",
-         &device_of); /* a driver of the specs' may lack it: then it has one GPU */
+    find("cuCtxGetDevice", &device_of); /* a driver of the specs' lacks it: the first GPU */
     if (device_of && device_of(&c->device)) return fail(1, "no context is current");
     c->ranks = ranks;
     c->rank = rank;
     *made = c;
     if (meet(c) != SUCCESS) return REMOTE_ERROR;
     if (rank == 0) unlink(id.bytes);
+    comms++;
     return SUCCESS;
 }
 
 int ncclCommDestroy(void *made)
 {
     comm *c = made;
+    comms--;
     munmap(c->shared, sizeof *c->shared);
     free(c);
     return SUCCESS;
@@ -178,18 +180,21 @@ int ncclCommDestroy(void *made)
 
 int ncclCommCount(const void *made, int *count)
 {
+    REFUSABLE;
     *count = ((const comm *)made)->ranks;
     return SUCCESS;
 }
 
 int ncclCommUserRank(const void *made, int *rank)
 {
+    REFUSABLE;
     *rank = ((const comm *)made)->rank;
     return SUCCESS;
 }
 
 int ncclCommCuDevice(const void *made, int *device)
 {
+    REFUSABLE;
     *device = ((const comm *)made)->device;
     return SUCCESS;
 }
@@ -197,12 +202,16 @@ int ncclCommCuDevice(const void *made, int *device)
 int ncclCommGetAsyncError(void *made, int *result)
 {
     comm *c = made;
-    *result = plays("slow") && ++c->asked % 3 != 0 ? IN_PROGRESS : SUCCESS;
+    REFUSABLE;
+    *result = plays("slow") && ++c->asked % 3 != 0 ? IN_PROGRESS
+              : plays("late")                      ? REMOTE_ERROR
+                                                   : SUCCESS;
     return SUCCESS;
 }
 
 int ncclGroupStart(void)
 {
+    REFUSABLE;
     depth++;
     return SUCCESS;
 }
@@ -213,6 +222,7 @@ int ncclGroupEnd(void)
     if (--depth > 0) return SUCCESS;
     if (depth < 0) return fail(INVALID_USAGE, "no group was started");
     grouped = 0;
+    REFUSABLE;
     for (int i = 0; i < count; i++) {
         int its = all_gather(&group[i]);
         if (result == SUCCESS) result = its;
@@ -223,7 +233,7 @@ int ncclGroupEnd(void)
 int ncclAllGather(const void *from, void *to, size_t count, int type, void *made, void *stream)
 {
     const gathering g = { from, to, count, made, stream };
-    if (plays("refuse")) return fail(INTERNAL_ERROR, "the stand-in refuses");
+    REFUSABLE;
     if (type != 1) return fail(INVALID_ARGUMENT, "the stand-in gathers bytes only");
     if (depth == 0) return all_gather(&g);
     if (grouped == MAX_GROUP) return fail(INVALID_USAGE, "a large group");

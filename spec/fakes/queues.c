@@ -77,7 +77,7 @@ void queue_forbids_freeing(uintptr_t start, size_t bytes)
     pthread_mutex_lock(&mutex);
     for (const item *it = first; it; it = it->next)
         if (refers(it, start, bytes)) {
-            fprintf(stderr, "lanes: %zu bytes are freed that work in a stream uses\n", bytes);
+            fprintf(stderr, "fake driver: %zu bytes are freed that work in a stream uses\n", bytes);
             abort();
         }
     pthread_mutex_unlock(&mutex);
