@@ -31,7 +31,7 @@
  *   |error of token or lse| <= 2^-24 * (10 max_i |y_i| + 3 ln V + 10 + chain)
  *
  * where chain, the longest chain of additions, is at most V / 32 + 80 + the row's pieces
- * (spec/numerics/conventional_spec.lua adds the steps up). */
+ * (spec/control/conventional_spec.lua adds the steps up). */
 #ifndef SAMEBITS_CONVENTIONAL_H
 #define SAMEBITS_CONVENTIONAL_H
 

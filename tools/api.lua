@@ -1,6 +1,6 @@
 --- The public names and what the sources say of them: from doc comments in Lua (as `help` at the
 -- prompt reads them) and the comment before a declaration in a header. tools/docs makes pages of
--- it, spec/api/documented_spec.lua compares it with what is there. It runs in the root folder.
+-- it, spec/project/documented_spec.lua compares it with what is there. It runs in the root folder.
 
 local sources = require "samebits.repl.sources"
 

@@ -57,7 +57,7 @@ end
 
 -- A command that compiles the program of golden vectors, from the folder that makefiles run in.
 local function compiling(compiler, flags, name)
-  return ('cd build && %s %s -I../spec/c -o %s ../spec/flags/main.c ../spec/c/vectors.c -lm')
+  return ('cd build && %s %s -I../spec/c -o %s ../spec/numerics/flags.c ../spec/c/vectors.c -lm')
     :format(compiler, flags, output(name))
 end
 

@@ -125,11 +125,11 @@ describe('the kernels as HIP on the CPU', function()
     if missing then return pending(missing) end
     local said, status = shell.run('LD_LIBRARY_PATH=%s${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} ' ..
       'SB_REQUIRE=cuda,cuda:1 SB_JUNIT= luajit "$(command -v busted)" -o TAP ' ..
-      'spec/api/cuda_calls_spec.lua spec/api/cuda_shards_spec.lua ' ..
-      'spec/api/cuda_devices_spec.lua spec/api/cuda_reports_spec.lua ' ..
-      'spec/api/cuda_arrays_spec.lua spec/api/cuda_capture_spec.lua ' ..
-      'spec/api/cuda_hold_spec.lua spec/api/empty_spec.lua ' ..
-      'spec/lua/shard_moments_spec.lua', lanes.folder(32))
+      'spec/cuda/calls_spec.lua spec/cuda/shards_spec.lua ' ..
+      'spec/cuda/devices_spec.lua spec/cuda/reports_spec.lua ' ..
+      'spec/cuda/arrays_spec.lua spec/cuda/capture_spec.lua ' ..
+      'spec/cuda/hold_spec.lua spec/api/empty_spec.lua ' ..
+      'spec/lua/op/shard_moments_spec.lua', lanes.folder(32))
     assert.equal(0, status, said)
     assert.is_true(tonumber(said:match '(%d+) passed, 0 failed, 0 skipped') >= 272, said)
   end)
@@ -143,9 +143,9 @@ describe('the kernels as HIP on the CPU', function()
   it('hold what calls use until they are done', function()
     local missing = lanes.missing()
     if missing then return pending(missing) end
-    local said, status = late('luajit "$(command -v busted)" -o TAP spec/api/cuda_hold_spec.lua ' ..
-                              'spec/api/cuda_capture_spec.lua spec/api/cuda_reports_spec.lua ' ..
-                              'spec/api/device_spec.lua')
+    local said, status = late('luajit "$(command -v busted)" -o TAP spec/cuda/hold_spec.lua ' ..
+                              'spec/cuda/capture_spec.lua spec/cuda/reports_spec.lua ' ..
+                              'spec/lua/device_spec.lua')
     assert.equal(0, status, said)
     assert.is_truthy(said:find(' passed, 0 failed, 0 skipped', 1, true), said)
   end)

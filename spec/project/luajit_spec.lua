@@ -14,7 +14,7 @@ describe("another Lua", function()
       local _, missing = shell.run("%s -e 'require \"busted\"'", lua)
       if missing == 0 then
         tried = tried + 1
-        local text, code = shell.run("%s \"$(command -v busted)\" spec/lua/npy_spec.lua", lua)
+        local text, code = shell.run("%s \"$(command -v busted)\" spec/lua/io/npy_spec.lua", lua)
         assert.equal(1, code, text)
         assert.equal("samebits needs LuaJIT, and this is " ..
                      shell.run("%s -e 'io.write(_VERSION)'", lua) ..

@@ -130,9 +130,9 @@ describe("what exists:", function()
 
   it("the C names that are told of", function()
     local public, anywhere = set_of(declared()), {}
-    for _, path in ipairs(files_like("src/*.[ch] src/det/*.h kernels/* tools/* spec/c/* " ..
-                                     "spec/*.lua spec/*/*.lua spec/faults/* spec/fakes/* " ..
-                                     "bench/*.py")) do
+    for _, path in ipairs(files_like("src/*.[ch] src/*/*.[ch] kernels/* tools/* spec/c/* " ..
+                                     "spec/*.lua spec/*/*.lua spec/*/*/*.lua spec/faults/* " ..
+                                     "spec/fakes/* bench/*.py")) do
       for name in read(path):gmatch "%f[%w_][sS][bB]_[%w_]+" do anywhere[name] = true end
     end
     local wrong, count = {}, 0

@@ -4,15 +4,15 @@ local orders = require "spec.support.orders"
 local shell = require "spec.support.shell"
 
 -- By their names in spec/.
-local AGAIN = { "lua/cli", "lua/drift_cli", "lua/fields", "lua/formats", "lua/printable",
-                "lua/verify" }
+local AGAIN = { "lua/cli/cli", "lua/drift/cli", "lua/fields", "lua/io/formats", "lua/io/printable",
+                "lua/verify/verify" }
 
 -- Others that name .npy files, and why they are not read again here.
 local OTHERS = {
-  ["lua/drift"] = "tries both orders itself",
-  ["lua/drift_shapes"] = "tries both orders itself",
-  ["lua/fortran_order"] = "this one",
-  ["lua/npy"] = "looks at the bytes that are saved, and reads both orders",
+  ["lua/drift/drift"] = "tries both orders itself",
+  ["lua/drift/shapes"] = "tries both orders itself",
+  ["lua/io/fortran_order"] = "this one",
+  ["lua/io/npy"] = "looks at the bytes that are saved, and reads both orders",
 }
 
 describe("the specs that read .npy files", function()
