@@ -21,8 +21,7 @@ local bits = require "samebits.bits"
 local tensor = require "samebits.tensor"
 local batches = require "samebits.batch"
 local context = require "samebits.context"
-local ragged = require "samebits.ragged"
-local formats = require "samebits.formats"
+local formats = require "samebits.io.formats"
 local drift = require "samebits.drift"
 
 return {
@@ -44,11 +43,11 @@ return {
   is_tensor = tensor.is_tensor,
 
   batch = batches.new,
-  batch_from = ragged.from_sequences,
-  pad = ragged.pad,
-  pack = ragged.pack,
-  mask_from_lengths = ragged.mask_from_lengths,
-  mask_from_splits = ragged.mask_from_splits,
+  batch_from = batches.from_sequences,
+  pad = batches.pad,
+  pack = batches.pack,
+  mask_from_lengths = batches.mask_from_lengths,
+  mask_from_splits = batches.mask_from_splits,
 
   load = formats.load,
   save = formats.save,

@@ -36,7 +36,7 @@ end
 -- What is loaded here stays loaded: spec files share it, and a shared library is opened once.
 -- Without libsamebits.so the first one fails, as each spec that requires it will say again; the
 -- others do without. For them to say why, the marks of a failed require must go.
-for _, name in ipairs { "samebits", "samebits.bits", "samebits.npy", "samebits.safetensors",
+for _, name in ipairs { "samebits", "samebits.bits", "samebits.io.npy", "samebits.io.safetensors",
                         "samebits.luassert" } do
   if not pcall(require, name) then
     for loaded, value in pairs(package.loaded) do

@@ -47,7 +47,7 @@ local function add_code_lines(file)
 end
 
 local function read_lua(folder)
-  local pipe = io.popen "ls lua/*.lua lua/samebits/*.lua"
+  local pipe = io.popen "find lua -name '*.lua' | sort"
   for file in pipe:lines() do add_code_lines(file) end
   pipe:close()
   pipe = io.popen(("cat '%s'/*"):format(folder))

@@ -42,7 +42,7 @@ local function leave()
   local out = assert(io.open(("%s/%d"):format(folder, stat:read "*n"), "a"))  -- its process id
   stat:close()
   for source, lines in pairs(seen) do
-    local file = source:match "(lua/samebits/[%w_]+%.lua)$" or source:match "(lua/samebits%.lua)$"
+    local file = source:match "(lua/samebits/[%w_/]+%.lua)$" or source:match "(lua/samebits%.lua)$"
     for line in pairs(file and lines or {}) do out:write(file, ":", line, "\n") end
   end
   out:close()

@@ -16,271 +16,29 @@
 -- well, and is copied there; on a device, what has to be converted goes through memory. Logits are
 -- never copied from one place to another but by the batch's `to`.
 
-local bit = require "bit"
 local ffi = require "ffi"
 local devices = require "samebits.device"
-local fields = require "samebits.fields"
-local mask_values = require "samebits.mask_values"
-local printable = require "samebits.printable"
+local fields = require "samebits.io.fields"
+local mask_values = require "samebits.batch.mask_values"
+local ragged = require "samebits.batch.ragged"
+local values = require "samebits.batch.values"
+local printable = require "samebits.text.printable"
 local tensor = require "samebits.tensor"
 local misuse = require "samebits.misuse"
-local unsupported = require "samebits.unsupported"
 local constants = require "samebits.cdef"
 
-local raise = misuse.raise
+local raise, describe = misuse.raise, tensor.describe
+local layout = tensor.layout
+local shape_text = layout.text
+local brought, typed, index_list = values.brought, values.typed, values.index_list
+local INDEX_DTYPES = values.INDEX_DTYPES
 
 local LOGITS_DTYPES = { float32 = 1, float16 = 2, bfloat16 = 3 }
-local INDEX_DTYPES = { int32 = 4, int64 = 5 }
-local INTEGERS = { int8 = true, uint8 = true, int16 = true, int32 = true, int64 = true }
-local FLOATS = { float64 = true, float32 = true, float16 = true, bfloat16 = true }
-
-local POINTERS = {
-  bool = "const uint8_t *", uint8 = "const uint8_t *", int8 = "const int8_t *",
-  int16 = "const int16_t *", int32 = "const int32_t *", int64 = "const int64_t *",
-  float32 = "const float *",
-}
 
 local FIELDS = {
   logits = true, ids = true, mask = true, temperature = true, ignore_index = true, shift = true,
   rows = true, cu_seqlens = true, first = true, vocab = true, kept = true,
 }
-
-local function shape_text(shape) return "[" .. table.concat(shape, ", ") .. "]" end
-
-local function describe(value)
-  if tensor.is_tensor(value) then return ("%s %s"):format(value.dtype, shape_text(value.shape)) end
-  return type(value)
-end
-
--- A tensor on a device, or the device's failure as an error.
-local function brought(name, t, device)
-  local out, message = t:to(device)
-  if not out then raise("%s: %s", name, message) end
-  return out
-end
-
-local function same_shape(a, b)
-  if #a ~= #b then return false end
-  for i = 1, #a do if a[i] ~= b[i] then return false end end
-  return true
-end
-
-local function product(shape)
-  local n = 1
-  for i = 1, #shape do n = n * shape[i] end
-  return n
-end
-
--- A shape with one dimension more.
-local function appended(shape, n)
-  local out = {}
-  for i = 1, #shape do out[i] = shape[i] end
-  out[#out + 1] = n
-  return out
-end
-
-local function typed(t) return ffi.cast(POINTERS[t.dtype], t.ptr) end
-
-local function is_int64(x)
-  return type(x) == "cdata" and (ffi.istype("int64_t", x) or ffi.istype("uint64_t", x))
-end
-
-local function is_integer(x)
-  return is_int64(x) or type(x) == "number" and x % 1 == 0 and math.abs(x) < 2 ^ 63
-end
-
--- What a table's elements may be, and how they are stored.
-local function to_index(x) return is_integer(x) and x or nil end
-local function to_flag(x)
-  if type(x) == "boolean" then return x and 1 or 0 end
-  return is_integer(x) and x or nil
-end
-local function to_float(x) return type(x) == "number" and x or nil end
-
--- Nested tables to a tensor of a known shape; every level must have exactly the length it should.
-local function from_table(name, value, shape, dtype, convert)
-  local out = tensor.zeros(shape, dtype)
-  local kind = dtype == "float32" and "float *" or dtype == "uint8" and "uint8_t *" or "int64_t *"
-  local data, at = ffi.cast(kind, out.ptr), 0
-  local function copy(level, depth, where)
-    if type(level) ~= "table" or tensor.is_tensor(level) then
-      raise("%s%s: expected a table, got %s", name, where, describe(level))
-    end
-    if #level ~= shape[depth] then
-      raise("%s%s has %d entries, expected %d (shape %s)", name, where, #level,
-            shape[depth], shape_text(shape))
-    end
-    for i = 1, #level do
-      local here = ("%s[%d]"):format(where, i - 1)
-      if depth < #shape then
-        copy(level[i], depth + 1, here)
-      else
-        local x = convert(level[i])
-        if x == nil then
-          raise("%s%s is %s, expected %s", name, here, tostring(level[i]),
-                convert == to_index and "an integer" or convert == to_flag and
-                "an integer or a boolean" or "a number")
-        end
-        data[at] = x
-        at = at + 1
-      end
-    end
-  end
-  copy(value, 1, "")
-  return out
-end
-
--- A tensor that is per row, on the batch's device or in memory.
-local function check_tensor(name, value, wanted, device)
-  if not tensor.is_tensor(value) then
-    raise("%s: expected %s, got %s", name, wanted, describe(value))
-  end
-  if value.device ~= "cpu" and value.device ~= device then
-    raise("%s: the tensor is on %s, the logits are on %s", name, value.device, device)
-  end
-end
-
-local function check_shape(name, value, shape)
-  if not same_shape(value.shape, shape) then
-    raise("%s: shape %s, expected %s", name, shape_text(value.shape), shape_text(shape))
-  end
-end
-
--- Contiguous and aligned to its elements, as the library wants whatever is per row; files may hold
--- tensors at odd offsets.
-local function is_in_place(t)
-  return t:is_contiguous() and tonumber(ffi.cast("uintptr_t", t.ptr) % t.itemsize) == 0
-end
-
-local function in_place(t)
-  t = t:contiguous()
-  return is_in_place(t) and t or t:clone()
-end
-
--- What is per row, as the library can read it: as it stands, or else converted in memory; then on
--- the batch's device.
-local function prepared(name, value, device, ready, convert)
-  if not (ready and is_in_place(value)) then
-    value = in_place(convert(brought(name, value, "cpu")))
-  end
-  return brought(name, value, device)
-end
-
--- Integers [shape] as a contiguous int32 or int64 tensor.
-local function indices(name, value, shape, device)
-  device = device or "cpu"
-  if type(value) == "table" and not tensor.is_tensor(value) then
-    return brought(name, from_table(name, value, shape, "int64", to_index), device)
-  end
-  check_tensor(name, value, "a tensor of integers or a table", device)
-  if not INTEGERS[value.dtype] then
-    raise("%s: dtype %s, expected int32 or int64", name, value.dtype)
-  end
-  check_shape(name, value, shape)
-  local ready = INDEX_DTYPES[value.dtype]
-  return prepared(name, value, device, ready, function(t) return ready and t or t:to "int32" end)
-end
-
--- Not t:to "uint8": it would take 256 to 0, which is active here.
-local function to_bytes(t)
-  if t.itemsize == 1 then return t end
-  t = in_place(t)
-  local out = tensor.zeros(t.shape, "uint8")
-  local from, to = typed(t), ffi.cast("uint8_t *", out.ptr)
-  for i = 0, t:numel() - 1 do to[i] = from[i] ~= 0 and 1 or 0 end
-  return out
-end
-
--- A mask as bytes, non-zero where active. ids: those that it goes with.
-local function mask_bytes(name, value, shape, device, ids)
-  device = device or "cpu"
-  if type(value) == "table" and not tensor.is_tensor(value) then
-    value = from_table(name, value, shape, "int64", to_flag)
-  end
-  check_tensor(name, value, "a tensor of bool or integers, or a table", device)
-  if value.dtype ~= "bool" and not INTEGERS[value.dtype] then
-    raise("%s: dtype %s, expected bool or an integer (non-zero: active)", name, value.dtype)
-  end
-  check_shape(name, value, shape)
-  if value.itemsize > 1 then
-    mask_values.check(name, in_place(brought(name, value, "cpu")),
-                      ids and brought("ids", ids, "cpu"))
-  end
-  return prepared(name, value, device, value.itemsize == 1, to_bytes)
-end
-
--- Flags [.., V] in memory as words [.., W] of 32: bit i % 32 of word i / 32 is id i's.
-local function packed_flags(flags, shape, vocab)
-  local words = shape[#shape]
-  local out = tensor.zeros(shape, "int32")
-  local from, to = ffi.cast("const uint8_t *", flags.ptr), ffi.cast("uint32_t *", out.ptr)
-  for row = 0, product(shape) / words - 1 do
-    local bytes, bits = from + row * vocab, to + row * words
-    for id = 0, vocab - 1 do
-      if bytes[id] ~= 0 then
-        local at = bit.rshift(id, 5)
-        bits[at] = bit.bor(bits[at], bit.lshift(1, bit.band(id, 31)))
-      end
-    end
-  end
-  return out
-end
-
--- Kept sets as the library reads them, and the words from one row's to the next one's.
-local function kept_words(value, row_shape, vocab, device)
-  local bits, flags = appended(row_shape, math.ceil(vocab / 32)), appended(row_shape, vocab)
-  if tensor.is_tensor(value) then
-    check_tensor("kept", value, "a tensor", device)
-    if value.dtype == "int32" and same_shape(value.shape, bits) then
-      return prepared("kept", value, device, true, function(t) return t end)
-    elseif not same_shape(value.shape, flags) then
-      raise("kept: %s, expected int32 %s (bits of 32 ids a word) or flags %s", describe(value),
-            shape_text(bits), shape_text(flags))
-    end
-    value = brought("kept", value, "cpu") -- to be packed
-  end
-  return brought("kept", packed_flags(mask_bytes("kept", value, flags), bits, vocab), device)
-end
-
--- One value a sequence [B] to one a row. bounds(b) gives the sequence's first row and the one past
--- its last.
-local function expand(values, row_shape, sequences, bounds)
-  local out = tensor.zeros(row_shape, "float32")
-  -- As words: a NaN must not pass through a Lua number, where LuaJIT may misread it.
-  local from, to = ffi.cast("const uint32_t *", values.ptr), ffi.cast("uint32_t *", out.ptr)
-  for b = 0, sequences - 1 do
-    local first, past = bounds(b)
-    for row = first, past - 1 do to[row] = from[b] end
-  end
-  return out
-end
-
--- Temperatures as a number, or as fp32 one a row.
-local function temperatures(value, device, row_shape, sequences, bounds)
-  if type(value) == "number" then return value end
-  local per_sequence = { sequences }
-  if type(value) == "table" and not tensor.is_tensor(value) then
-    local nested = type(value[1]) == "table"
-    local shape = row_shape
-    if not nested and not (#row_shape == 1 and #value == row_shape[1]) then shape = per_sequence end
-    value = from_table("temperature", value, shape, "float32", to_float)
-  end
-  check_tensor("temperature", value, "a number, a tensor or a table", device)
-  if not FLOATS[value.dtype] and not INTEGERS[value.dtype] then
-    raise("temperature: dtype %s, expected float32", value.dtype)
-  end
-  local function single(t) return t.dtype == "float32" and t or t:to "float32" end
-  -- Where both fit (N = B), one a row is meant.
-  if same_shape(value.shape, row_shape) then
-    return prepared("temperature", value, device, value.dtype == "float32", single)
-  elseif same_shape(value.shape, per_sequence) then
-    return prepared("temperature", value, device, false, function(t)
-      return expand(in_place(single(t)), row_shape, sequences, bounds())
-    end)
-  end
-  raise("temperature: shape %s, expected %s (one a row) or %s (one a sequence)",
-        shape_text(value.shape), shape_text(row_shape), shape_text(per_sequence))
-end
 
 local function check_logits(value, is_shard)
   if type(value) == "table" and not tensor.is_tensor(value) then
@@ -343,20 +101,6 @@ local function bounds_of(self)
   return function(b) return b * time, (b + 1) * time end
 end
 
--- A list of integers of any length: its tensor.
-local function index_list(name, value, wanted, device)
-  local n
-  if tensor.is_tensor(value) then
-    n = value.ndim == 1 and value.shape[1]
-  else
-    n = type(value) == "table" and #value
-  end
-  if not n then
-    raise("%s: expected a tensor %s or a table, got %s", name, wanted, describe(value))
-  end
-  return indices(name, value, { n }, device), n
-end
-
 -- Layout, per-row shape, sequences and offsets.
 local function set_layout(self, logits, cu_seqlens)
   if logits.ndim == 3 then
@@ -375,7 +119,7 @@ local function set_layout(self, logits, cu_seqlens)
     self.layout, self.sequences = "packed", n - 1
     self.shape = { logits.shape[1] }
   end
-  self.rows_total = product(self.shape)
+  self.rows_total = layout.numel(self.shape)
 end
 
 -- The row list as int64; beside it what the library gets: there a null pointer means every row,
@@ -456,8 +200,8 @@ local function set_ids(self, value)
   if value == nil then return end
   self.width = width_of(value, self.shape)
   if self.width == 0 then raise("ids: %s hold none", describe(value)) end
-  self.ids = indices("ids", value, self.width and appended(self.shape, self.width) or self.shape,
-                     self.device)
+  local shape = self.width and layout.appended(self.shape, self.width) or self.shape
+  self.ids = values.indices("ids", value, shape, self.device)
 end
 
 -- without_ids: a batch for a call that needs none.
@@ -469,7 +213,7 @@ local function build(spec, without_ids)
   spec, unused = fields.for_batch(spec)
   for key in pairs(spec) do
     if not FIELDS[key] then raise("batch: unknown field '%s'", tostring(key)) end
-    unsupported.check(spec[key], key)
+    tensor.unsupported.check(spec[key], key)
   end
   for _, key in ipairs { "logits", not without_ids and "ids" or nil } do
     if spec[key] == nil then raise("batch: %s is missing", key) end
@@ -482,19 +226,19 @@ local function build(spec, without_ids)
 
   set_ids(self, spec.ids)
   if spec.mask ~= nil then
-    self.mask = mask_bytes("mask", spec.mask, self.shape, self.device, self.ids)
+    self.mask = values.mask_bytes("mask", spec.mask, self.shape, self.device, self.ids)
   end
   if spec.kept ~= nil then
-    self.kept = kept_words(spec.kept, self.shape, self.vocab, self.device)
+    self.kept = values.kept_words(spec.kept, self.shape, self.vocab, self.device)
   end
   if spec.rows ~= nil then set_rows(self, spec.rows) end
   self.temperature = 1
   if spec.temperature ~= nil then
-    self.temperature = temperatures(spec.temperature, self.device, self.shape, self.sequences,
-                                    function() return bounds_of(self) end)
+    self.temperature = values.temperatures(spec.temperature, self.device, self.shape,
+                                           self.sequences, function() return bounds_of(self) end)
   end
   self.ignore_index = spec.ignore_index == nil and constants.SB_IGNORE_INDEX or spec.ignore_index
-  if not is_integer(self.ignore_index) then
+  if not values.is_integer(self.ignore_index) then
     raise("ignore_index: expected an integer, got %s", tostring(self.ignore_index))
   end
   self.shift = shift_of(spec.shift)
@@ -644,8 +388,19 @@ M.classes = { Batch = Batch }
 
 function M.is_batch(value) return getmetatable(value) == Batch end
 
-M.describe, M.shape_text, M.same_shape = describe, shape_text, same_shape
-M.indices, M.index_list, M.mask_bytes = indices, index_list, mask_bytes
-M.appended = appended
+M.indices, M.index_list, M.mask_bytes = values.indices, values.index_list, values.mask_bytes
+
+--- Raises misuse where a tensor in memory cannot be a mask.
+M.check_mask = mask_values.check
+
+M.pad, M.pack = ragged.pad, ragged.pack
+M.mask_from_lengths, M.mask_from_splits = ragged.mask_from_lengths, ragged.mask_from_splits
+
+--- Builds a batch from sequences.
+-- @tparam table spec `sequences`: a list of { logits = [t, V], ids = [t], mask = [t], prompt = n },
+-- the latter two optional, the first `prompt` tokens not being scored; `layout`: "right", "left"
+-- (where the padding goes) or "packed"; `length`: T of a padded layout; `temperature`, `shift` and
+-- `ignore_index` as for `batch`
+M.from_sequences = misuse.guard(function(spec) return build(ragged.spec(spec)) end)
 
 return M

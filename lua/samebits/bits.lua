@@ -8,11 +8,10 @@
 -- @module samebits.bits
 
 local ffi = require "ffi"
-local dtype = require "samebits.dtype"
-local element = require "samebits.element"
-local layout = require "samebits.layout"
 local misuse = require "samebits.misuse"
 local tensor = require "samebits.tensor"
+
+local dtype, element, layout = tensor.dtype, tensor.element, tensor.layout
 
 ffi.cdef [[
 int samebits_libc_memcmp(const void *, const void *, size_t) __asm__("memcmp");

@@ -3,10 +3,10 @@
 -- samebits.cli.tell says what the exit statuses are.
 
 local argparse = require "argparse"
-local posix = require "samebits.posix"
+local posix = require "samebits.io.posix"
 local samebits = require "samebits"
 local lib = require "samebits.lib"
-local printable = require "samebits.printable"
+local printable = require "samebits.text.printable"
 local repl = require "samebits.cli.repl"
 local selftest = require "samebits.selftest"
 local tell = require "samebits.cli.tell"

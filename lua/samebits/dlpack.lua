@@ -18,9 +18,10 @@
 
 local ffi = require "ffi"
 local devices = require "samebits.device"
-local layout = require "samebits.layout"
 local misuse = require "samebits.misuse"
 local tensor = require "samebits.tensor"
+
+local layout = tensor.layout
 
 local raise = misuse.raise
 

@@ -14,10 +14,12 @@ require "samebits.luajit"
 
 local luassert = require "luassert"
 local say = require "say"
-local arrays = require "samebits.arrays"
+local arrays = require "samebits.luassert.arrays"
 local bits = require "samebits.bits"
-local layout = require "samebits.layout"
-local printable = require "samebits.printable"
+local printable = require "samebits.text.printable"
+local tensor = require "samebits.tensor"
+
+local layout = tensor.layout
 
 local TEXTS = {
   same_bits = { "Expected the same bits; of each pair the expected one stands first.",

@@ -8,7 +8,7 @@
 -- What is raised, and the message of a public function that returns nil and one, is printable: it
 -- may quote names that hold anything.
 
-local printable = require "samebits.printable"
+local printable = require "samebits.text.printable"
 
 local M = {}
 

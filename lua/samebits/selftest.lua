@@ -3,7 +3,7 @@
 
 local ffi = require "ffi"
 local bit = require "bit"
-local posix = require "samebits.posix"
+local posix = require "samebits.io.posix"
 local tensor = require "samebits.tensor"
 local batches = require "samebits.batch"
 local vectors = require "samebits.vectors"

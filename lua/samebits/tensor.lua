@@ -1,6 +1,6 @@
 --- Tensors: a pointer, a dtype, a shape and strides.
 --
--- Fields (read them, do not write them): `dtype` ("float32", ... see dtype.lua), `shape` and
+-- Fields (read them, do not write them): `dtype` ("float32", ... see tensor/dtype.lua), `shape` and
 -- `strides` (lists; strides in elements), `ndim`, `itemsize`, `device` ("cpu" or "cuda:0"), `ptr`
 -- (uint8_t *, the first element's address on the device) and `owner` (what keeps the memory alive:
 -- hold the tensor, or its owner, as long as the pointer is used).
@@ -16,25 +16,30 @@
 -- makes them).
 --
 -- Reading floats through a pointer, mind that LuaJIT takes some NaN encodings for values of another
--- type (see element.lua); `get`, `totable` and `bits` do not.
+-- type (see tensor/element.lua); `get`, `totable` and `bits` do not.
 
 local ffi = require "ffi"
-local convert = require "samebits.convert"
+local convert = require "samebits.tensor.convert"
 local devices = require "samebits.device"
-local dtype = require "samebits.dtype"
-local element = require "samebits.element"
-local layout = require "samebits.layout"
+local dtype = require "samebits.tensor.dtype"
+local element = require "samebits.tensor.element"
+local half = require "samebits.tensor.half"
+local layout = require "samebits.tensor.layout"
 local misuse = require "samebits.misuse"
-local nested = require "samebits.nested"
-local storage = require "samebits.storage"
-local tensor_text = require "samebits.tensor_text"
-local transfer = require "samebits.transfer"
-local unsupported = require "samebits.unsupported"
+local nested = require "samebits.tensor.nested"
+local storage = require "samebits.tensor.storage"
+local tensor_text = require "samebits.tensor.text"
+local transfer = require "samebits.tensor.transfer"
+local unsupported = require "samebits.tensor.unsupported"
 
 local raise, text = misuse.raise, layout.text
 local bytes_p = ffi.typeof("uint8_t *")
 
-local M = {}
+-- The modules of this room that others use, too.
+local M = {
+  convert = convert, dtype = dtype, element = element, half = half, layout = layout,
+  storage = storage, text = tensor_text, unsupported = unsupported,
+}
 
 local Tensor = {}  -- methods
 local metatable = { methods = Tensor }
@@ -54,6 +59,12 @@ end
 
 --- Whether a value is a tensor.
 function M.is_tensor(value) return getmetatable(value) == metatable end
+
+--- What a value is, for messages: "float32 [2, 3]" for a tensor, else its type.
+function M.describe(value)
+  if M.is_tensor(value) then return ("%s %s"):format(value.dtype, text(value.shape)) end
+  return type(value)
+end
 
 -- The result of a check that gives nil and a message.
 local function checked(what, value, message)

@@ -7,7 +7,7 @@
 local ffi = require "ffi"
 local bit = require "bit"
 local lib = require "samebits.lib"
-local posix = require "samebits.posix"
+local posix = require "samebits.io.posix"
 local tensor = require "samebits.tensor"
 
 local M = {}

@@ -3,7 +3,7 @@
 
 local ffi = require "ffi"
 local samebits = require "samebits"
-local call = require "samebits.call"
+local call = require "samebits.op.call"
 local backends = require "spec.support.backends"
 local graphs = require "spec.support.graphs"
 local hex = require "spec.support.hex"

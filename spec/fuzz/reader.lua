@@ -3,10 +3,10 @@
 -- the spec that replays the corpus.
 
 local bits = require "samebits.bits"
-local npy = require "samebits.npy"
-local safetensors = require "samebits.safetensors"
+local npy = require "samebits.io.npy"
+local safetensors = require "samebits.io.safetensors"
 local tensor = require "samebits.tensor"
-local unsupported = require "samebits.unsupported"
+local unsupported = require("samebits.tensor").unsupported
 
 local M = {}
 

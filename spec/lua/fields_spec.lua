@@ -1,6 +1,6 @@
 -- What the tensors of a file are for: one rule for commands, batches and drift.
 
-local fields = require "samebits.fields"
+local fields = require "samebits.io.fields"
 local samebits = require "samebits"
 local hex = require "spec.support.hex"
 local refusal = require("spec.support.refusal").misuse

@@ -101,8 +101,8 @@ describe("what exists:", function()
   it("the Lua names that are told of", function()
     local known = set_of(api.members "samebits")
     -- A module may be told of by its name, and files have endings.
-    for _, path in ipairs(files_like "lua/samebits/*.lua") do
-      known[path:match "([%w_]+)%.lua$"] = true
+    for _, path in ipairs(files_like "-d lua/samebits/*") do
+      known[path:match "/([%w_]+)[^/]*$"] = true -- a module or a room of modules
     end
     for _, ending in ipairs { "h", "so", "pc", "make", "lua", "html" } do known[ending] = true end
     local methods = {}

@@ -13,7 +13,7 @@
 
 local ffi = require "ffi"
 local samebits = require "samebits"
-local calls = require "samebits.call"
+local calls = require "samebits.op.call"
 local misuse = require "samebits.misuse"
 local status_of = require "samebits.status"
 local C = require("samebits.lib").C

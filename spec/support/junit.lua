@@ -2,7 +2,7 @@
 -- starts it, refuses a path that cannot be written, and makes the file XML also where a message
 -- holds what XML cannot: control characters and bytes that are not UTF-8.
 
-local printable = require "samebits.printable"
+local printable = require "samebits.text.printable"
 
 local M = {}
 

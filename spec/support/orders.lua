@@ -5,7 +5,7 @@
 -- to the bit.
 
 local ffi = require "ffi"
-local npy = require "samebits.npy"
+local npy = require "samebits.io.npy"
 local tensor = require "samebits.tensor"
 
 local M = {}

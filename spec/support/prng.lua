@@ -1,2 +1,2 @@
 --- The library's seeded generator.
-return require "samebits.prng"
+return require "samebits.verify.prng"

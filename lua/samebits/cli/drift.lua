@@ -3,10 +3,10 @@
 -- Exit status: 0 equal, 1 drift, 2 what was given cannot be used.
 
 local drift = require "samebits.drift"
-local file = require "samebits.file"
+local file = require "samebits.io.file"
 local options = require "samebits.cli.options"
-local posix = require "samebits.posix"
-local printable = require "samebits.printable"
+local posix = require "samebits.io.posix"
+local printable = require "samebits.text.printable"
 
 local M = {}
 

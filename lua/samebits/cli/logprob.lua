@@ -3,7 +3,7 @@
 local ffi = require "ffi"
 local json = require "dkjson"
 local options = require "samebits.cli.options"
-local printable = require "samebits.printable"
+local printable = require "samebits.text.printable"
 local samebits = require "samebits"
 local tell = require "samebits.cli.tell"
 

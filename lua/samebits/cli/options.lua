@@ -1,8 +1,8 @@
 --- What commands that score batches have in common: their options, and the batch that files and
 -- options make.
 
-local fields = require "samebits.fields"
-local formats = require "samebits.formats"
+local fields = require "samebits.io.fields"
+local formats = require "samebits.io.formats"
 local lib = require "samebits.lib"
 local tell = require "samebits.cli.tell"
 

@@ -1,7 +1,7 @@
 --- samebits verify: the command's options and output.
 
 local options = require "samebits.cli.options"
-local posix = require "samebits.posix"
+local posix = require "samebits.io.posix"
 local samebits = require "samebits"
 local tell = require "samebits.cli.tell"
 

@@ -212,7 +212,7 @@ end
 local function words(t) return ffi.cast("const int32_t *", t.ptr) end
 
 local function id_reader(ids)
-  local element = require "samebits.element"
+  local element = require("samebits.tensor").element
   local read, p, step = element.read[ids.dtype], ids.ptr, ids.strides[1]
   return function(row) return read(p, row * step) end
 end

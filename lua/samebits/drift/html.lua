@@ -1,14 +1,14 @@
 --- A report as one page: its plots are in it, and it runs no script.
 
 local bit = require "bit"
-local page = require "samebits.page"
+local page = require "samebits.text.page"
 local svg = require "samebits.drift.svg"
 local text = require "samebits.drift.text"
 local words = require "samebits.drift.words"
 
 local M = {}
 
-local escape, count, number = svg.escape, words.count, words.number
+local escape, count, number = page.escape, words.count, words.number
 
 -- An encoding as bits: sign, exponent, fraction; those that the other one has not are marked.
 local function bits(hex, other)

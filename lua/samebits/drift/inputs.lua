@@ -7,7 +7,9 @@
 
 local ffi = require "ffi"
 local bit = require "bit"
-local element = require "samebits.element"
+local tensor = require "samebits.tensor"
+
+local element = tensor.element
 
 local M = {}
 

@@ -56,7 +56,7 @@ function M.falling(row, n, to)
     local key = other[i]
     keys[i] = key >= 0 and bxor(key, MAGNITUDE) or key
   end
-  -- Copied: LuaJIT takes words and floats for different memory (element.lua).
+  -- Copied: LuaJIT takes words and floats for different memory (tensor/element.lua).
   ffi.copy(to, keys, 4 * m)
   return m
 end

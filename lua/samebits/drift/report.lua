@@ -34,12 +34,13 @@
 -- * `near`; `notes`: a list of sentences; `version` and `numerics` of the library.
 
 local ffi = require "ffi"
-local element = require "samebits.element"
-local file = require "samebits.file"
+local file = require "samebits.io.file"
 local misuse = require "samebits.misuse"
 local tally = require "samebits.drift.tally"
 local tensor = require "samebits.tensor"
 local version = require "samebits.lib"
+
+local element = tensor.element
 
 local M = {}
 

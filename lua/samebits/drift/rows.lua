@@ -5,11 +5,12 @@
 -- target, with the other's absent ids, within top-k or top-p, rounded to another dtype; and scored.
 
 local ffi = require "ffi"
-local half = require "samebits.half"
 local scorer = require "samebits.drift.scorer"
 local sets = require "samebits.drift.sets"
 local tally = require "samebits.drift.tally"
 local tensor = require "samebits.tensor"
+
+local half = tensor.half
 
 local M = {}
 

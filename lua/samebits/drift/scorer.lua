@@ -4,12 +4,12 @@
 local ffi = require "ffi"
 local batches = require "samebits.batch"
 local context = require "samebits.context"
-local convert = require "samebits.convert"
-local layout = require "samebits.layout"
 local misuse = require "samebits.misuse"
-local posix = require "samebits.posix"
-local source = require "samebits.source"
+local posix = require "samebits.io.posix"
+local source = require "samebits.io.source"
 local tensor = require "samebits.tensor"
+
+local convert, layout = tensor.convert, tensor.layout
 
 local M = {}
 

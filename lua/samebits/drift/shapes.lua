@@ -7,11 +7,10 @@
 -- them, ids and masks of T lose theirs.
 
 local ffi = require "ffi"
-local batches = require "samebits.batch"
 local misuse = require "samebits.misuse"
 local tensor = require "samebits.tensor"
 
-local raise, shape_text = misuse.raise, batches.shape_text
+local raise, shape_text = misuse.raise, tensor.layout.text
 
 local M = {}
 

@@ -3,18 +3,16 @@
 
 local ffi = require "ffi"
 local batches = require "samebits.batch"
-local call = require "samebits.call"
-local fields_of = require "samebits.fields"
+local call = require "samebits.op.call"
+local fields_of = require "samebits.io.fields"
 local inputs = require "samebits.drift.inputs"
-local mask_values = require "samebits.mask_values"
 local misuse = require "samebits.misuse"
-local safetensors = require "samebits.safetensors"
+local safetensors = require "samebits.io.safetensors"
 local shapes = require "samebits.drift.shapes"
 local tensor = require "samebits.tensor"
-local unsupported = require "samebits.unsupported"
 
 local raise = misuse.raise
-local shape_text, same_shape, describe = batches.shape_text, batches.same_shape, batches.describe
+local shape_text, same_shape, describe = tensor.layout.text, tensor.layout.same, tensor.describe
 
 local M = {}
 
@@ -52,7 +50,7 @@ end
 
 -- What is given, unless its dtype is not supported.
 local function usable(value, label)
-  local why = unsupported.why(value)
+  local why = tensor.unsupported.why(value)
   if why then unusable(("%s: %s"):format(label, why)) end
   return value
 end
@@ -448,7 +446,7 @@ local function read(a, b, meta, wanted)
   -- As they were given: a position in front would move the place that an error names.
   for _, side in ipairs(sides) do
     local fields = side.fields
-    if fields.mask then mask_values.check(side.label .. ": mask", fields.mask, fields.ids) end
+    if fields.mask then batches.check_mask(side.label .. ": mask", fields.mask, fields.ids) end
   end
   local shift, notes, other_length = shapes.align({ sides[1].fields, sides[2].fields }, wanted)
   local shape_a, shape_b = rows_of("A", sides[1].fields), rows_of("B", sides[2].fields)
@@ -467,7 +465,7 @@ end
 
 --- Both sides, each with its `layout`; A's, which is the report's: `twice` has the fields that both
 -- sides gave, `notes` sentences on how shapes were read, and `shift` says whether they mean that
--- the logits of row t score id t + 1; and the files that were opened (see source.lua). Or nil and a
+-- the logits of row t score id t + 1; and the files that were opened (io/source.lua). Or nil and a
 -- message where a file cannot be used. What does not fit together raises misuse. shift: true,
 -- false, or nil where nobody said.
 function M.read(a, b, meta, shift)

@@ -1,6 +1,6 @@
 --- Plots as SVG, to stand in a page whose style sheet colours them by class.
 
-local printable = require "samebits.printable"
+local page = require "samebits.text.page"
 local words = require "samebits.drift.words"
 
 local M = {}
@@ -9,23 +9,15 @@ local M = {}
 local WIDTH, HEIGHT = 640, 280
 local LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 44
 
-local MARKUP = { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;",
-                 ["'"] = "&#39;" }
-
---- Text for HTML.
-function M.escape(text)
-  return (printable.text(tostring(text)):gsub("[&<>\"']", MARKUP))
-end
-
 local function new(width, height, title)
   local parts = {
     ('<svg viewBox="0 0 %d %d" role="img" aria-label="%s">'):format(width, height,
-                                                                     M.escape(title)),
+                                                                     page.escape(title)),
   }
   local self = {}
   function self.add(format, ...) parts[#parts + 1] = format:format(...) end
   function self.text(x, y, class, text)
-    self.add('<text x="%.1f" y="%.1f" class="%s">%s</text>', x, y, class, M.escape(text))
+    self.add('<text x="%.1f" y="%.1f" class="%s">%s</text>', x, y, class, page.escape(text))
   end
   function self.done()
     parts[#parts + 1] = "</svg>"
@@ -100,7 +92,7 @@ local function axes(plot, x_low, x_high, y_low, y_high, x_label, y_label)
            HEIGHT - BOTTOM, HEIGHT - BOTTOM)
   plot.text(LEFT + wide / 2, HEIGHT - 6, "middle faint", x_label)
   plot.add('<text transform="translate(12 %.1f) rotate(-90)" class="middle faint">%s</text>',
-           TOP + high / 2, M.escape(y_label))
+           TOP + high / 2, page.escape(y_label))
   return x_of, y_of
 end
 

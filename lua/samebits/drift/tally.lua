@@ -3,7 +3,9 @@
 
 local ffi = require "ffi"
 local bit = require "bit"
-local half = require "samebits.half"
+local tensor = require "samebits.tensor"
+
+local half = tensor.half
 local band, tohex, abs, floor = bit.band, bit.tohex, math.abs, math.floor
 
 local M = {}

@@ -1,7 +1,7 @@
 --- A report for a terminal.
 
 local words = require "samebits.drift.words"
-local wrap = require("samebits.wrap").words
+local wrap = require("samebits.text.wrap").words
 
 local M = {}
 

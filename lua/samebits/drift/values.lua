@@ -6,8 +6,10 @@
 
 local bit = require "bit"
 local ffi = require "ffi"
-local half = require "samebits.half"
 local tally = require "samebits.drift.tally"
+local tensor = require "samebits.tensor"
+
+local half = tensor.half
 
 local M = {}
 

@@ -1,8 +1,8 @@
 --- How numbers and tokens of a report are put, the same in the terminal and on the page.
 
 local ffi = require "ffi"
-local printable = require "samebits.printable"
-local refusal = require "samebits.refusal"
+local printable = require "samebits.text.printable"
+local refusal = require "samebits.io.refusal"
 
 local M = {}
 

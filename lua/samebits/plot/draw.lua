@@ -1,6 +1,6 @@
 --- One plot, from what plot.lua's `draw` documents: checked, turned into gnuplot's script, drawn.
 
-local file = require "samebits.file"
+local file = require "samebits.io.file"
 local gnuplot = require "samebits.plot.gnuplot"
 local misuse = require "samebits.misuse"
 local tensor = require "samebits.tensor"

@@ -1,6 +1,6 @@
 --- Running gnuplot: a script's text in, what it draws out. Used by plot.lua.
 
-local printable = require "samebits.printable"
+local printable = require "samebits.text.printable"
 
 local M = {}
 

@@ -4,7 +4,7 @@ local batches = require "samebits.batch"
 local misuse = require "samebits.misuse"
 local tensor = require "samebits.tensor"
 
-local raise, describe = misuse.raise, batches.describe
+local raise, describe = misuse.raise, tensor.describe
 
 -- A tensor's elements as one list, which counts from 1.
 local function flat(t) return t:reshape(-1):totable() end
@@ -13,9 +13,9 @@ local function check_logprobs(what, t, shape)
   if not tensor.is_tensor(t) or t.dtype ~= "float32" then
     raise("%s: expected a float32 tensor, got %s", what, describe(t))
   end
-  if shape and not batches.same_shape(t.shape, shape) then
-    raise("%s: shape %s, expected the reference's %s", what, batches.shape_text(t.shape),
-          batches.shape_text(shape))
+  if shape and not tensor.layout.same(t.shape, shape) then
+    raise("%s: shape %s, expected the reference's %s", what, tensor.layout.text(t.shape),
+          tensor.layout.text(shape))
   end
 end
 
@@ -29,7 +29,7 @@ local function positions(what, spec, shape)
   end
   if #shape ~= 1 then
     raise("%s: cu_seqlens: given with logprobs %s; packed ones are [N]", what,
-          batches.shape_text(shape))
+          tensor.layout.text(shape))
   end
   local offsets = batches.index_list(what .. ": cu_seqlens", spec.cu_seqlens, "[B + 1]",
                                      spec.reference.device):totable()
@@ -47,7 +47,7 @@ return function(what, spec)
   check_logprobs(what .. ": reference", spec.reference)
   local shape = spec.reference.shape
   if #shape ~= 1 and #shape ~= 2 then
-    raise("%s: reference: shape %s, expected [B, T] or [N]", what, batches.shape_text(shape))
+    raise("%s: reference: shape %s, expected [B, T] or [N]", what, tensor.layout.text(shape))
   end
   if type(spec.series) ~= "table" or #spec.series == 0 then
     raise("%s: series: expected a list of { name =, logprobs = }", what)

@@ -1,7 +1,7 @@
 --- A function that waits while the prompt is open inside it: its locals and upvalues, read and
 -- written.
 
-local printable = require "samebits.printable"
+local printable = require "samebits.text.printable"
 
 local M = {}
 

@@ -6,13 +6,13 @@
 local bits = require "samebits.bits"
 local complete = require "samebits.repl.complete"
 local context = require "samebits.context"
-local formats = require "samebits.formats"
+local formats = require "samebits.io.formats"
 local manual = require "samebits.repl.manual"
-local posix = require "samebits.posix"
+local posix = require "samebits.io.posix"
 local pretty = require "samebits.repl.pretty"
 local sources = require "samebits.repl.sources"
 local tensor = require "samebits.tensor"
-local wrap = require "samebits.wrap"
+local wrap = require "samebits.text.wrap"
 
 local WRITTEN = 100   -- columns that texts are written in
 

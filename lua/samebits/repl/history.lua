@@ -3,8 +3,8 @@
 -- Lines are added as they come, in one write each, so that sessions side by side and those that end
 -- badly lose none.
 
-local file = require "samebits.file"
-local posix = require "samebits.posix"
+local file = require "samebits.io.file"
+local posix = require "samebits.io.posix"
 
 local M = {}
 

@@ -3,7 +3,7 @@
 
 local misuse = require "samebits.misuse"
 local sources = require "samebits.repl.sources"
-local wrap = require "samebits.wrap"
+local wrap = require "samebits.text.wrap"
 
 local M = {}
 

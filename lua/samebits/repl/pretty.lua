@@ -6,10 +6,11 @@ local ffi = require "ffi"
 local declared = require "samebits.repl.declared"
 local lib = require "samebits.lib"
 local misuse = require "samebits.misuse"
-local posix = require "samebits.posix"
-local printable = require "samebits.printable"
+local posix = require "samebits.io.posix"
+local printable = require "samebits.text.printable"
 local tensor = require "samebits.tensor"
-local tensor_text = require "samebits.tensor_text"
+
+local tensor_text = tensor.text
 
 local M = {}
 

@@ -102,17 +102,23 @@ function M.is_public(module)
   return false
 end
 
--- Where a function is defined that a module only passes on: a module and a name; nil if nowhere.
+-- The definition of a function that a module or class only passes on: in the module that has a
+-- comment before it; nil where none has.
 local function origin(value, but)
-  local found, key
+  local first
   for module, exports in pairs(package.loaded) do
     if type(exports) == "table" and module ~= but and module:find "^samebits%." then
       for name, other in pairs(exports) do
-        if other == value and (not found or module < found) then found, key = module, name end
+        local found = other == value and (not first or module < first.module) and
+                      definition(module, "M", name)
+        if found and found.doc then
+          found.module = module
+          first = found
+        end
       end
     end
   end
-  return found, key
+  return first
 end
 
 --- What a public module returns: a sorted list of { name, doc, parameters, value }; doc is a list
@@ -122,8 +128,7 @@ function M.members(module)
   for name, value in pairs(require(module)) do
     local found = definition(module, "M", name)
     if type(value) == "function" and not (found and found.doc) then
-      local from, key = origin(value, module)
-      found = from and definition(from, "M", key) or found
+      found = origin(value, module) or found
     end
     found = found or {}
     local own = type(value) == "function"

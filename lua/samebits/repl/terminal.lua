@@ -9,7 +9,7 @@
 
 local ffi = require "ffi"
 local interrupt = require "samebits.repl.interrupt"
-local posix = require "samebits.posix"
+local posix = require "samebits.io.posix"
 
 -- A callback must not be reached from compiled code.
 jit.off(true, true)

@@ -6,7 +6,7 @@
 -- each row holds the logits that the next one's id is scored by.
 
 local ffi = require "ffi"
-local prng = require "samebits.prng"
+local prng = require "samebits.verify.prng"
 local tensor = require "samebits.tensor"
 
 local M = {}

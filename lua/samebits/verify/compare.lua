@@ -2,8 +2,9 @@
 
 local ffi = require "ffi"
 local bits = require "samebits.bits"
-local dtype = require "samebits.dtype"
-local element = require "samebits.element"
+local tensor = require "samebits.tensor"
+
+local dtype, element = tensor.dtype, tensor.element
 
 local M = {}
 

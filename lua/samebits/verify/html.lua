@@ -1,11 +1,10 @@
 --- A report as a page: what was verified, the first differences, and the table of transforms.
 
-local page = require "samebits.page"
-local svg = require "samebits.drift.svg"
+local page = require "samebits.text.page"
 
 local M = {}
 
-local escape = svg.escape
+local escape = page.escape
 
 local function paths(add, report, verdicts)
   add "<section><h2>Verified</h2>"

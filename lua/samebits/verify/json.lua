@@ -1,7 +1,7 @@
 --- A report as JSON; `samebits help verify` describes it.
 
 local misuse = require "samebits.misuse"
-local printable = require "samebits.printable"
+local printable = require "samebits.text.printable"
 
 local M = {}
 

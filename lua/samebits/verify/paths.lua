@@ -63,9 +63,9 @@ local function token_of(result, batch)
   if not tensor.is_tensor(result) then
     error(("the function gave %s, expected logprobs: a tensor or a table"):format(type(result)), 0)
   end
-  if not batches.same_shape(result.shape, batch.shape) then
-    error(("the function gave %s, expected %s, one a row"):format(batches.describe(result),
-          batches.shape_text(batch.shape)), 0)
+  if not tensor.layout.same(result.shape, batch.shape) then
+    error(("the function gave %s, expected %s, one a row"):format(tensor.describe(result),
+          tensor.layout.text(batch.shape)), 0)
   end
   return assert(result:to "cpu"):contiguous()
 end

@@ -2,8 +2,9 @@
 
 local ffi = require "ffi"
 local batches = require "samebits.batch"
-local layout = require "samebits.layout"
 local tensor = require "samebits.tensor"
+
+local layout = tensor.layout
 
 local M = {}
 

@@ -1,9 +1,11 @@
 --- What a verification found: for programs, and as a table for people.
 
-local file = require "samebits.file"
-local layout = require "samebits.layout"
+local file = require "samebits.io.file"
 local misuse = require "samebits.misuse"
-local wrap = require "samebits.wrap"
+local tensor = require "samebits.tensor"
+local wrap = require "samebits.text.wrap"
+
+local layout = tensor.layout
 
 local M = {}
 

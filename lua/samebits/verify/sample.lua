@@ -5,7 +5,7 @@ local bit = require "bit"
 local batches = require "samebits.batch"
 local context = require "samebits.context"
 local misuse = require "samebits.misuse"
-local prng = require "samebits.prng"
+local prng = require "samebits.verify.prng"
 local tensor = require "samebits.tensor"
 
 local raise = misuse.raise
@@ -142,7 +142,7 @@ end
 local function check(batch)
   if batch.width then
     raise("verify: the batch's ids are %s: expected one id a row",
-          batches.shape_text(batch.ids.shape))
+          tensor.layout.text(batch.ids.shape))
   end
   if batch.held ~= batch.vocab then
     raise("verify: the batch has the logits of ids %d to %d of %d, a shard: expected whole rows",

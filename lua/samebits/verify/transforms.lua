@@ -13,7 +13,7 @@
 -- * `opts(case, at)`: options of at.score; or `score(at, call, case)`, in place of at.score.
 
 local context = require "samebits.context"
-local prng = require "samebits.prng"
+local prng = require "samebits.verify.prng"
 local assemble = require "samebits.verify.assemble"
 local cases = require "samebits.verify.case"
 local shards = require "samebits.verify.shards"

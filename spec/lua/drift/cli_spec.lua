@@ -173,7 +173,7 @@ end)
 describe("memory:", function()
   -- An .npy file of bf16 logits, all of them a hole.
   local function hole(name, rows, vocab)
-    local header = require("samebits.npy_header").format("bfloat16", { rows, vocab })
+    local header = require("samebits.io.npy_header").format("bfloat16", { rows, vocab })
     local path = files:write(name, header)
     local _, status = shell.run("truncate -s %d %s", #header + rows * vocab * 2, path)
     assert.equal(0, status)

@@ -330,7 +330,7 @@ describe("drift, attribution:", function()
 
   it("no container of logits is blamed for noise of its size", function()
     for seed = 1, 12 do
-      local random = require("samebits.prng").new(seed)
+      local random = require("samebits.verify.prng").new(seed)
       local flat = plant.each(plant.logits({ 60, 1000 }, seed), function(_, x) return x / 20 end)
       local side = { logits = flat, ids = plant.ids({ 60 }, 1000, seed) }
       local report = drift(plant.each(plant.logprobs(side), function(_, x)

@@ -1,8 +1,8 @@
 -- Writing files whole: what stays of the file that is replaced, what is left after a failure or an
 -- interruption, and what a crash would leave.
 
-local file = require "samebits.file"
-local posix = require "samebits.posix"
+local file = require "samebits.io.file"
+local posix = require "samebits.io.posix"
 local refusal = require "spec.support.refusal"
 local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"
@@ -33,7 +33,8 @@ describe("file.write", function()
     local handle = assert(io.open(script, "w"))
     handle:write([[
       package.path = "lua/?.lua;" .. package.path
-      local ffi, posix, file = require "ffi", require "samebits.posix", require "samebits.file"
+      local ffi = require "ffi"
+      local posix, file = require "samebits.io.posix", require "samebits.io.file"
       ]], text)
     handle:close()
     local said, status = shell.run(("%s luajit '%s' '%s'"):format(prefix or "", script, path))

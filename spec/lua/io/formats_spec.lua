@@ -1,8 +1,8 @@
 -- samebits.load and samebits.save: which format a path means, and the rest of the module's surface.
 
-local fields = require "samebits.fields"
+local fields = require "samebits.io.fields"
 local samebits = require "samebits"
-local posix = require "samebits.posix"
+local posix = require "samebits.io.posix"
 local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"
 
@@ -170,8 +170,8 @@ describe("load and save", function()
     for _, call in ipairs {
       "samebits.load(arg[1])", "samebits.load(arg[1], { copy = true })",
       "samebits.drift(arg[1], { -1 })", "samebits.drift(arg[1] .. ':a', { -1 })",
-      "require('samebits.npy').load(arg[1])", "require('samebits.safetensors').load(arg[1])",
-      "require('samebits.fields').load_one(arg[1] .. ':a', 'ids')",
+      "require('samebits.io.npy').load(arg[1])", "require('samebits.io.safetensors').load(arg[1])",
+      "require('samebits.io.fields').load_one(arg[1] .. ':a', 'ids')",
       "require('samebits.vectors').read(arg[1])",
     } do
       write("call.lua", [[package.path = "lua/?.lua;" .. package.path

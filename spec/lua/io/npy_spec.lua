@@ -1,7 +1,7 @@
 -- .npy files: what numpy writes, what we write, and everything that must be refused.
 
 local ffi = require "ffi"
-local npy = require "samebits.npy"
+local npy = require "samebits.io.npy"
 local samebits = require "samebits.tensor"
 local malformed = require "spec.support.malformed"
 local prng = require "spec.support.prng"
@@ -90,7 +90,7 @@ describe("npy", function()
     it("keeps the map while a view is alive, and closes the file at once", function()
       local function descriptors()
         local n = 0
-        local pipe = io.popen(("ls /proc/%d/fd"):format(require("samebits.posix").pid()))
+        local pipe = io.popen(("ls /proc/%d/fd"):format(require("samebits.io.posix").pid()))
         for _ in pipe:lines() do n = n + 1 end
         pipe:close()
         return n
@@ -283,7 +283,7 @@ describe("npy", function()
         ffi.cdef "void *signal(int number, void *handler);"
         ffi.C.signal(25, ffi.cast("void *", 1))
         local t = require("samebits.tensor").zeros({ 100000 })
-        print(require("samebits.npy").save(arg[1], t))]])
+        print(require("samebits.io.npy").save(arg[1], t))]])
       local old = npy.save(files:path("full.npy"), t) and files:read("full.npy")
       local pipe = io.popen(("ulimit -f 8; LUA_PATH='%s' luajit '%s' '%s' 2>&1"):format(
         package.path, script, files:path("full.npy")))

@@ -1,7 +1,7 @@
 -- The maps of files: what may be given back to the system, and what must not.
 
 local ffi = require "ffi"
-local posix = require "samebits.posix"
+local posix = require "samebits.io.posix"
 local refusal = require "spec.support.refusal"
 local temporary = require "spec.support.temporary"
 

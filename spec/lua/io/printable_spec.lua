@@ -3,12 +3,12 @@
 
 local json = require "dkjson"
 local samebits = require "samebits"
-local printable = require "samebits.printable"
+local printable = require "samebits.text.printable"
 local junit = require "spec.support.junit"
 local pretty = require "samebits.repl.pretty"
 local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"
-local utf8 = require "samebits.utf8"
+local utf8 = require "samebits.text.utf8"
 
 -- A name with a bell, an escape sequence, a line feed, C1's CSI, a lone byte, a turn of direction.
 local EVIL = "a\7\27[31mb\nc\194\155d\255e\226\128\174f"
@@ -153,7 +153,7 @@ describe("odd names are escaped", function()
       message(samebits.save, "/nowhere/" .. EVIL, samebits.zeros { 1 }),
       message(samebits.open, EVIL), message(samebits.drift, EVIL, EVIL),
       message(samebits.batch, { [EVIL] = 1 }), message(samebits.zeros, { 1 }, EVIL),
-      message(require "samebits.npy".load, EVIL), message(samebits.verify, {}, { [EVIL] = 1 }),
+      message(require "samebits.io.npy".load, EVIL), message(samebits.verify, {}, { [EVIL] = 1 }),
     } do
       is_tame(said)
     end

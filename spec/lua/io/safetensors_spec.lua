@@ -1,13 +1,13 @@
 -- .safetensors files: every rule of the format, both ways.
 
 local ffi = require "ffi"
-local safetensors = require "samebits.safetensors"
+local safetensors = require "samebits.io.safetensors"
 local samebits = require "samebits.tensor"
 local malformed = require "spec.support.malformed"
 local prng = require "spec.support.prng"
 local refusal = require "spec.support.refusal"
 local temporary = require "spec.support.temporary"
-local unsupported = require "samebits.unsupported"
+local unsupported = require("samebits.tensor").unsupported
 
 local says = refusal.says
 local tensor = samebits.tensor

@@ -2,12 +2,12 @@
 -- `ctx:communicator`, `ctx:exchange` and `ctx:exchange_workspace_size`.
 
 local ffi = require "ffi"
-local batches = require "samebits.batch"
-local call = require "samebits.call"
+local call = require "samebits.op.call"
 local lib = require "samebits.lib"
 local misuse = require "samebits.misuse"
-local shards = require "samebits.shards"
+local shards = require "samebits.op.shards"
 local status_of = require "samebits.status"
+local tensor = require "samebits.tensor"
 
 local C, raise = lib.C, misuse.raise
 
@@ -105,7 +105,7 @@ function M.workspace_size(ctx, rows, comm)
     rows = shards.rows_in_place("exchange_workspace_size", rows, ctx.device)
   elseif type(rows) ~= "number" or rows < 0 or rows % 1 ~= 0 then
     raise("exchange_workspace_size: expected records or a number of rows, got %s",
-          batches.describe(rows))
+          tensor.describe(rows))
   end
   local size = ffi.new "uint64_t[1]"
   local ok, message, code = status_of.check(

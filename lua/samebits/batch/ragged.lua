@@ -3,8 +3,8 @@
 
 local ffi = require "ffi"
 local tensor = require "samebits.tensor"
-local batches = require "samebits.batch"
 local misuse = require "samebits.misuse"
+local values = require "samebits.batch.values"
 local constants = require "samebits.cdef"
 
 local raise = misuse.raise
@@ -39,7 +39,7 @@ end
 local function lengths_of(name, value)
   if tensor.is_tensor(value) then
     if value.ndim ~= 1 then
-      raise("%s: shape %s, expected [B]", name, batches.shape_text(value.shape))
+      raise("%s: shape %s, expected [B]", name, tensor.layout.text(value.shape))
     end
     value = value:totable()
   end
@@ -86,7 +86,7 @@ local function sequences_of(name, list, dtype)
     for d = 2, #shape do same = same and shape[d] == value.shape[d] end
     if not same then
       raise("%s: shape %s does not go with %s: all but the length must agree", where,
-            batches.shape_text(value.shape), batches.shape_text(shape))
+            tensor.layout.text(value.shape), tensor.layout.text(shape))
     end
     out[b] = value:contiguous()
   end
@@ -242,7 +242,7 @@ local function sequence_mask(where, entry, length, shift)
   if entry.mask == nil then
     for t = first, length - 1 do bytes[t] = 1 end
   else
-    local given = batches.mask_bytes(where .. ".mask", entry.mask, { length })
+    local given = values.mask_bytes(where .. ".mask", entry.mask, { length })
     local flags = ffi.cast("const uint8_t *", given.ptr)
     for t = first, length - 1 do bytes[t] = flags[t] ~= 0 and 1 or 0 end
   end
@@ -275,11 +275,11 @@ local function from_sequences(spec)
       if not SEQUENCE_FIELDS[key] then raise("%s: unknown field '%s'", where, tostring(key)) end
     end
     if not tensor.is_tensor(entry.logits) or entry.logits.ndim ~= 2 then
-      raise("%s.logits: expected a tensor [t, V], got %s", where, batches.describe(entry.logits))
+      raise("%s.logits: expected a tensor [t, V], got %s", where, tensor.describe(entry.logits))
     end
     local length = entry.logits.shape[1]
     logits[b] = entry.logits
-    ids[b] = batches.indices(where .. ".ids", entry.ids, { length })
+    ids[b] = values.indices(where .. ".ids", entry.ids, { length })
     if ids[b].dtype ~= "int64" then ids[b] = ids[b]:to "int64" end
     masks[b] = sequence_mask(where, entry, length, shift)
   end
@@ -296,7 +296,7 @@ local function from_sequences(spec)
     made.ids = pad(ids, opts)
     made.mask = pad(masks, opts)
   end
-  return batches.build(made)
+  return made
 end
 
 local M = {}
@@ -326,11 +326,7 @@ M.mask_from_lengths = misuse.guard(mask_from_lengths)
 -- @tparam[opt] string side where the padding is: "right" (the default) or "left"
 M.mask_from_splits = misuse.guard(mask_from_splits)
 
---- Builds a batch from sequences.
--- @tparam table spec `sequences`: a list of { logits = [t, V], ids = [t], mask = [t], prompt = n },
--- the latter two optional, the first `prompt` tokens not being scored; `layout`: "right", "left"
--- (where the padding goes) or "packed"; `length`: T of a padded layout; `temperature`, `shift` and
--- `ignore_index` as for `batch`
-M.from_sequences = misuse.guard(from_sequences)
+--- The table to make a batch from, of `samebits.batch_from`'s.
+M.spec = from_sequences
 
 return M

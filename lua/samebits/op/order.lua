@@ -3,17 +3,18 @@
 
 local ffi = require "ffi"
 local batches = require "samebits.batch"
-local call = require "samebits.call"
+local call = require "samebits.op.call"
 local constants = require "samebits.cdef"
 local lib = require "samebits.lib"
 local misuse = require "samebits.misuse"
 local status_of = require "samebits.status"
+local tensor = require "samebits.tensor"
 
 local C, raise = lib.C, misuse.raise
 
 local M = {}
 
-local appended = batches.appended
+local appended = tensor.layout.appended
 
 local OPTIONS = { outputs = true, split = true, threads = true, out = true, check = true,
                   stream = true, workspace = true, cluster = true }
@@ -52,8 +53,8 @@ function M.logprob_ids(ctx, batch, opts)
   opts = call.options("logprob_ids", opts, OPTIONS)
   batch = call.whole("logprob_ids", call.batch("logprob_ids", ctx, batch, "several"))
   if not batch.width then
-    raise("logprob_ids: ids: shape %s, expected %s", batches.shape_text(batch.ids.shape),
-          batches.shape_text(appended(batch.shape, "K")))
+    raise("logprob_ids: ids: shape %s, expected %s", tensor.layout.text(batch.ids.shape),
+          tensor.layout.text(appended(batch.shape, "K")))
   end
   local shape = appended(batch.shape, batch.width)
   return run("logprob_ids", "sb_logprob_ids", "sb_ids_out", ctx, batch, batch.width, opts,

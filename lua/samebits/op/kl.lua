@@ -2,10 +2,11 @@
 
 local ffi = require "ffi"
 local batches = require "samebits.batch"
-local call = require "samebits.call"
+local call = require "samebits.op.call"
 local lib = require "samebits.lib"
 local misuse = require "samebits.misuse"
 local status_of = require "samebits.status"
+local tensor = require "samebits.tensor"
 
 local C, raise = lib.C, misuse.raise
 
@@ -57,9 +58,9 @@ end
 local function arguments(what, ctx, p, q, opts)
   opts = call.options(what, opts, OPTIONS)
   p, q = batch_of(what, "p", ctx, p), batch_of(what, "q", ctx, q)
-  if not batches.same_shape(p.shape, q.shape) or p.vocab ~= q.vocab then
-    raise("%s: q's logits are %s, p's %s", what, batches.shape_text(q.logits.shape),
-          batches.shape_text(p.logits.shape))
+  if not tensor.layout.same(p.shape, q.shape) or p.vocab ~= q.vocab then
+    raise("%s: q's logits are %s, p's %s", what, tensor.layout.text(q.logits.shape),
+          tensor.layout.text(p.logits.shape))
   end
   return p, q, beside(p, q), opts
 end

@@ -11,9 +11,9 @@
 
 local ffi = require "ffi"
 local bit = require "bit"
-local dtype = require "samebits.dtype"
-local half = require "samebits.half"
-local printable = require "samebits.printable"
+local dtype = require "samebits.tensor.dtype"
+local half = require "samebits.tensor.half"
+local printable = require "samebits.text.printable"
 local band, tohex = bit.band, bit.tohex
 
 local M = {}

@@ -5,7 +5,9 @@
 --     F8_E5M2  sign, 5 bits of exponent (bias 15), 2 bits of mantissa: a float16's upper byte
 
 local ffi = require "ffi"
-local half = require "samebits.half"
+local tensor = require "samebits.tensor"
+
+local half = tensor.half
 
 local M = {}
 

@@ -12,9 +12,11 @@
 
 local ffi = require "ffi"
 local misuse = require "samebits.misuse"
-local posix = require "samebits.posix"
-local refusal = require "samebits.refusal"
-local storage = require "samebits.storage"
+local posix = require "samebits.io.posix"
+local refusal = require "samebits.io.refusal"
+local tensor = require "samebits.tensor"
+
+local storage = tensor.storage
 
 local M = {}
 

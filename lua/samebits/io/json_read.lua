@@ -10,8 +10,8 @@
 -- One pass over the bytes, through a pointer: loops like these are compiled, string.find is not.
 
 local ffi = require "ffi"
-local refusal = require "samebits.refusal"
-local utf8 = require "samebits.utf8"
+local refusal = require "samebits.io.refusal"
+local utf8 = require "samebits.text.utf8"
 
 local M = {}
 

@@ -2,9 +2,9 @@
 --
 -- A list's first element is called [0] in messages, as everywhere in this library.
 
-local convert = require "samebits.convert"
-local element = require "samebits.element"
-local layout = require "samebits.layout"
+local convert = require "samebits.tensor.convert"
+local element = require "samebits.tensor.element"
+local layout = require "samebits.tensor.layout"
 local misuse = require "samebits.misuse"
 
 local M = {}

@@ -2,14 +2,14 @@
 -- first bytes, and by the name's ending where a file is written or too short to tell.
 
 local ffi = require "ffi"
-local foreign = require "samebits.foreign"
-local npy = require "samebits.npy"
-local posix = require "samebits.posix"
-local safetensors = require "samebits.safetensors"
-local source = require "samebits.source"
+local foreign = require "samebits.io.foreign"
+local npy = require "samebits.io.npy"
+local posix = require "samebits.io.posix"
+local safetensors = require "samebits.io.safetensors"
+local source = require "samebits.io.source"
 local tensor = require "samebits.tensor"
 local misuse = require "samebits.misuse"
-local refusal = require "samebits.refusal"
+local refusal = require "samebits.io.refusal"
 
 local raise = misuse.raise
 

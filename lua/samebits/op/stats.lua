@@ -3,14 +3,14 @@
 
 local ffi = require "ffi"
 local batches = require "samebits.batch"
-local call = require "samebits.call"
+local call = require "samebits.op.call"
 local lib = require "samebits.lib"
 local misuse = require "samebits.misuse"
 local status_of = require "samebits.status"
 local tensor = require "samebits.tensor"
 
 local C, raise = lib.C, misuse.raise
-local describe, shape_text = batches.describe, batches.shape_text
+local describe, shape_text = tensor.describe, tensor.layout.text
 
 local M = {}
 
@@ -42,7 +42,7 @@ end
 
 local function check_given(name, given, shape, dtype, device)
   if not tensor.is_tensor(given) or given.dtype ~= dtype or
-     not batches.same_shape(given.shape, shape) then
+     not tensor.layout.same(given.shape, shape) then
     raise("out.%s: %s, expected %s %s", name, describe(given), dtype, shape_text(shape))
   end
   if given.device ~= device or not given:is_contiguous() then
@@ -81,7 +81,7 @@ local function floats(kind, name, t, ctx, shape, opts)
     raise("%s: %s: the tensor is on %s, the context is on %s", kind.what, name, t.device,
           ctx.device)
   end
-  if shape and not batches.same_shape(t.shape, shape) then
+  if shape and not tensor.layout.same(t.shape, shape) then
     raise("%s: %s: shape %s, expected %s", kind.what, name, shape_text(t.shape), shape_text(shape))
   end
   if t:is_contiguous() then return t end

@@ -4,7 +4,7 @@
 --
 -- Any order of the three, either quotes, any white space; nothing else of Python.
 
-local refusal = require "samebits.refusal"
+local refusal = require "samebits.io.refusal"
 
 local M = {}
 

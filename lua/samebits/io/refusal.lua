@@ -1,6 +1,6 @@
 --- How the readers of files say no: from any depth, in one line, with the byte where it is.
 
-local printable = require "samebits.printable"
+local printable = require "samebits.text.printable"
 
 local M = {}
 

@@ -1,8 +1,8 @@
 --- What tostring gives for a tensor: a head line and the values, shortened in the middle where they
 -- are many.
 
-local element = require "samebits.element"
-local layout = require "samebits.layout"
+local element = require "samebits.tensor.element"
+local layout = require "samebits.tensor.layout"
 
 local M = {}
 

@@ -11,9 +11,9 @@
 
 local ffi = require "ffi"
 local bit = require "bit"
-local dtype = require "samebits.dtype"
-local element = require "samebits.element"
-local half = require "samebits.half"
+local dtype = require "samebits.tensor.dtype"
+local element = require "samebits.tensor.element"
+local half = require "samebits.tensor.half"
 local band, cast = bit.band, ffi.cast
 
 local M = {}

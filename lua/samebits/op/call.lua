@@ -49,9 +49,9 @@ local function output(name, given, shape, device, dtype)
   if not tensor.is_tensor(given) then
     raise("out.%s: expected a tensor, got %s", name, type(given))
   end
-  if given.dtype ~= dtype or not batches.same_shape(given.shape, shape) then
-    raise("out.%s: %s, expected %s %s", name, batches.describe(given), dtype,
-          batches.shape_text(shape))
+  if given.dtype ~= dtype or not tensor.layout.same(given.shape, shape) then
+    raise("out.%s: %s, expected %s %s", name, tensor.describe(given), dtype,
+          tensor.layout.text(shape))
   end
   if given.device ~= device or not given:is_contiguous() then
     raise("out.%s: expected a contiguous tensor on %s", name, device)
@@ -195,7 +195,7 @@ function M.batch(what, context, batch, ids)
   if not batch.ids and ids ~= "any" then raise("%s: the batch has no ids", what) end
   if batch.width and ids ~= "several" then
     raise("%s: the batch's ids are %s, several a row of the logits %s: see ctx:logprob_ids", what,
-          batches.shape_text(batch.ids.shape), batches.shape_text(batch.logits.shape))
+          tensor.layout.text(batch.ids.shape), tensor.layout.text(batch.logits.shape))
   end
   if batch.device ~= context.device then
     raise("%s: the batch is on %s, the context is on %s: batch:to \"%s\" moves it", what,

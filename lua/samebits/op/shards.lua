@@ -6,16 +6,15 @@
 -- finished from have `moments` [.., 64] for states: sb_moment_record.
 
 local ffi = require "ffi"
-local batches = require "samebits.batch"
-local call = require "samebits.call"
+local call = require "samebits.op.call"
 local lib = require "samebits.lib"
 local misuse = require "samebits.misuse"
 local status_of = require "samebits.status"
 local tensor = require "samebits.tensor"
 
 local C, raise = lib.C, misuse.raise
-local shape_text, same_shape = batches.shape_text, batches.same_shape
-local appended = batches.appended
+local shape_text, same_shape = tensor.layout.text, tensor.layout.same
+local appended = tensor.layout.appended
 
 local M = {}
 
@@ -60,7 +59,7 @@ end
 -- Checks records and gives their shape. what: for messages.
 local function shape_of(what, records, device)
   if type(records) ~= "table" or tensor.is_tensor(records) then
-    raise("%s: expected records { states, targets }, got %s", what, batches.describe(records))
+    raise("%s: expected records { states, targets }, got %s", what, tensor.describe(records))
   end
   local kind = kind_of(records)
   if kind == MOMENTS and records.states ~= nil then
@@ -69,10 +68,10 @@ local function shape_of(what, records, device)
   for _, name in ipairs(kind) do
     local t = records[name]
     if not tensor.is_tensor(t) then
-      raise("%s: %s: expected a tensor, got %s", what, name, batches.describe(t))
+      raise("%s: %s: expected a tensor, got %s", what, name, tensor.describe(t))
     end
     if t.dtype ~= "uint8" or t.ndim < 1 or t.shape[t.ndim] ~= SIZES[name] then
-      raise("%s: %s: %s, expected uint8 [.., %d]", what, name, batches.describe(t), SIZES[name])
+      raise("%s: %s: %s, expected uint8 [.., %d]", what, name, tensor.describe(t), SIZES[name])
     end
     if t.device ~= device then
       raise("%s: %s: the tensor is on %s, the context is on %s", what, name, t.device, device)
@@ -198,7 +197,7 @@ end
 function M.merge(ctx, records, opts)
   opts = call.options("merge", opts, { check = true, stream = true })
   if type(records) ~= "table" or tensor.is_tensor(records) then
-    raise("merge: expected a list of records, or gathered ones, got %s", batches.describe(records))
+    raise("merge: expected a list of records, or gathered ones, got %s", tensor.describe(records))
   end
   local launch = call.launch("merge", ctx, opts)
   local all, shards, shape

@@ -3,10 +3,11 @@
 --     {"__metadata__": {"k": "v"}, "x": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
 
 local ffi = require "ffi"
-local dtype = require "samebits.dtype"
-local json_read = require "samebits.json_read"
-local layout = require "samebits.layout"
-local refusal = require "samebits.refusal"
+local json_read = require "samebits.io.json_read"
+local refusal = require "samebits.io.refusal"
+local tensor = require "samebits.tensor"
+
+local dtype, layout = tensor.dtype, tensor.layout
 
 local M = {}
 

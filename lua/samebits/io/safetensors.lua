@@ -7,18 +7,16 @@
 --
 -- Writing goes through dkjson (Debian: lua-dkjson).
 
-local file = require "samebits.file"
-local float8 = require "samebits.float8"
-local header = require "samebits.safetensors_header"
-local layout = require "samebits.layout"
+local file = require "samebits.io.file"
+local float8 = require "samebits.io.float8"
+local header = require "samebits.io.safetensors_header"
 local misuse = require "samebits.misuse"
-local refusal = require "samebits.refusal"
-local source = require "samebits.source"
-local storage = require "samebits.storage"
+local refusal = require "samebits.io.refusal"
+local source = require "samebits.io.source"
 local tensor = require "samebits.tensor"
-local tensor_text = require "samebits.tensor_text"
-local unsupported = require "samebits.unsupported"
-local utf8 = require "samebits.utf8"
+local utf8 = require "samebits.text.utf8"
+
+local layout, storage, tensor_text = tensor.layout, tensor.storage, tensor.text
 
 local M = {}
 
@@ -36,7 +34,7 @@ local function new_table(metadata)
     __tostring = function(self)
       local lines = {}
       for name, t in pairs(self) do
-        lines[#lines + 1] = unsupported.why(t) and "  " .. tostring(t) or
+        lines[#lines + 1] = tensor.unsupported.why(t) and "  " .. tostring(t) or
                             ("  %s: %s"):format(refusal.quote(name), tensor_text.head(t))
       end
       table.sort(lines)
@@ -62,7 +60,7 @@ local function tensor_of(from, start, entry)
     local ptr, owner = from:at(first, size)
     return tensor.tensor(ptr, { dtype = entry.dtype, shape = entry.shape, owner = owner })
   elseif not float8.is(entry.code) then
-    return unsupported.new(("tensor %s: dtype %s is not supported (%s)"):format(
+    return tensor.unsupported.new(("tensor %s: dtype %s is not supported (%s)"):format(
       refusal.quote(entry.name), refusal.quote(entry.code), SUPPORTED))
   end
   -- Converted when it is used: files of these are large.
@@ -109,7 +107,7 @@ function M.read(from, only)
   for i, entry in ipairs(list) do
     if entry.name == only then
       local t = tensor_of(from, start, entry)
-      local why = unsupported.why(t)
+      local why = tensor.unsupported.why(t)
       if why then refusal.raise("%s", why) end
       return t
     end
@@ -152,7 +150,7 @@ local function place(tensors)
     if name == header.METADATA then
       misuse.raise("safetensors.save: a tensor cannot be called %s", name)
     end
-    local why = unsupported.why(t)
+    local why = tensor.unsupported.why(t)
     if why then misuse.raise("safetensors.save: %s", why) end
     if not tensor.is_tensor(t) then
       misuse.raise("safetensors.save: %s is not a tensor but %s", refusal.quote(name), type(t))

@@ -15,15 +15,15 @@
 --
 -- What was taken from where, and what was left, is part of the result: callers print it.
 
-local formats = require "samebits.formats"
-local layout = require "samebits.layout"
+local formats = require "samebits.io.formats"
 local misuse = require "samebits.misuse"
-local printable = require "samebits.printable"
-local refusal = require "samebits.refusal"
-local safetensors = require "samebits.safetensors"
-local sources = require "samebits.source"
+local printable = require "samebits.text.printable"
+local refusal = require "samebits.io.refusal"
+local safetensors = require "samebits.io.safetensors"
+local sources = require "samebits.io.source"
 local tensor = require "samebits.tensor"
-local unsupported = require "samebits.unsupported"
+
+local layout = tensor.layout
 
 local M = {}
 
@@ -75,7 +75,7 @@ function M.is_named(name, roles) return is_known(ROLE_OF[name], roles) end
 
 --- Whether a value is one that a file may hold: a tensor, or what stands for one whose dtype is not
 -- supported.
-function M.is_held(value) return tensor.is_tensor(value) or unsupported.why(value) ~= nil end
+function M.is_held(value) return tensor.is_tensor(value) or tensor.unsupported.why(value) ~= nil end
 
 --- The entries of a table of tensors by role, of the roles listed; and the names they have there.
 -- Two names of one role raise misuse.
@@ -132,7 +132,7 @@ end
 
 -- A file's tensor that is meant; nil and a message where it cannot be used.
 local function usable(t, path)
-  local why = unsupported.why(t)
+  local why = tensor.unsupported.why(t)
   if why then return nil, ("%s: %s"):format(path, why) end
   return t
 end

@@ -1,6 +1,6 @@
 --- Reports as pages of HTML that need nothing else: the style is in them, and they run no script.
 
-local svg = require "samebits.drift.svg"
+local printable = require "samebits.text.printable"
 
 local M = {}
 
@@ -48,13 +48,21 @@ svg .band { stroke: var(--bad); stroke-dasharray: 4 4; stroke-opacity: .7; }
 p { margin: .3rem 0; } ul { margin: .3rem 0; padding-left: 1.2rem; }
 ]]
 
+local MARKUP = { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;",
+                 ["'"] = "&#39;" }
+
+--- Text for HTML.
+function M.escape(text)
+  return (printable.text(tostring(text)):gsub("[&<>\"']", MARKUP))
+end
+
 --- A page.
 -- @tparam string title plain text
 -- @tparam boolean is_good whether the title tells of something good
 -- @tparam table parts lines of HTML
 -- @tparam table made `version` and `numerics` of the library
 function M.format(title, is_good, parts, made)
-  title = svg.escape(title)
+  title = M.escape(title)
   local lines = {
     '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
     '<meta name="viewport" content="width=device-width, initial-scale=1">',

@@ -21,6 +21,21 @@ function M.text(list)
   return "[" .. table.concat(out, ", ") .. "]"
 end
 
+--- Whether two shapes are the same.
+function M.same(a, b)
+  if #a ~= #b then return false end
+  for d = 1, #a do if a[d] ~= b[d] then return false end end
+  return true
+end
+
+--- A copy of a shape with one more dimension behind the others.
+function M.appended(shape, size)
+  local out = {}
+  for d = 1, #shape do out[d] = shape[d] end
+  out[#out + 1] = size
+  return out
+end
+
 local function is_integer(v) return type(v) == "number" and v % 1 == 0 end
 
 --- A copy of a list of dimensions, or nil and a message.

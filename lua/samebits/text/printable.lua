@@ -8,7 +8,7 @@
 -- Everything that is shown goes through here on its way out: the command line, the prompt, reports
 -- as text, as JSON and as a page, plots, and what public functions raise or return as a message.
 
-local utf8 = require "samebits.utf8"
+local utf8 = require "samebits.text.utf8"
 
 local M = {}
 

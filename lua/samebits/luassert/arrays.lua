@@ -2,9 +2,10 @@
 -- single numbers.
 
 local ffi = require "ffi"
-local element = require "samebits.element"
 local misuse = require "samebits.misuse"
 local tensor = require "samebits.tensor"
+
+local element = tensor.element
 
 local raise = misuse.raise
 

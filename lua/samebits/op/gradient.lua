@@ -1,15 +1,14 @@
 --- Gradients: the call behind `ctx:backward`.
 
 local ffi = require "ffi"
-local batches = require "samebits.batch"
-local call = require "samebits.call"
+local call = require "samebits.op.call"
 local lib = require "samebits.lib"
 local misuse = require "samebits.misuse"
 local status_of = require "samebits.status"
 local tensor = require "samebits.tensor"
 
 local C, raise = lib.C, misuse.raise
-local shape_text, same_shape, describe = batches.shape_text, batches.same_shape, batches.describe
+local shape_text, same_shape, describe = tensor.layout.text, tensor.layout.same, tensor.describe
 
 local M = {}
 

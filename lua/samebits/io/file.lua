@@ -6,7 +6,7 @@
 
 local bit = require "bit"
 local ffi = require "ffi"
-local posix = require "samebits.posix"
+local posix = require "samebits.io.posix"
 
 local M = {}
 

@@ -5,14 +5,14 @@
 -- tells of a smaller array than was written looks just like that.
 
 local ffi = require "ffi"
-local dtype = require "samebits.dtype"
-local file = require "samebits.file"
-local header = require "samebits.npy_header"
-local layout = require "samebits.layout"
+local file = require "samebits.io.file"
+local header = require "samebits.io.npy_header"
 local misuse = require "samebits.misuse"
-local refusal = require "samebits.refusal"
-local source = require "samebits.source"
+local refusal = require "samebits.io.refusal"
+local source = require "samebits.io.source"
 local tensor = require "samebits.tensor"
+
+local dtype, layout = tensor.dtype, tensor.layout
 
 local M = {}
 

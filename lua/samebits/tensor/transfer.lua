@@ -2,8 +2,8 @@
 
 local ffi = require "ffi"
 local devices = require "samebits.device"
-local element = require "samebits.element"
-local layout = require "samebits.layout"
+local element = require "samebits.tensor.element"
+local layout = require "samebits.tensor.layout"
 
 local M = {}
 
