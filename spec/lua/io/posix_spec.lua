@@ -12,10 +12,10 @@ describe("posix", function()
   setup(function() files = temporary.folder() end)
   teardown(function() files:remove() end)
 
-  -- A map of so many pages of ones.
-  local function mapped(pages)
-    local fd = assert(posix.open(files:write("ones", ("\1"):rep(pages * PAGE))))
-    local at = assert(posix.map(fd, pages * PAGE))
+  -- A map of so many bytes of ones.
+  local function mapped(size)
+    local fd = assert(posix.open(files:write("ones", ("\1"):rep(size))))
+    local at = assert(posix.map(fd, size))
     posix.close(fd)
     return ffi.cast("uint8_t *", at)
   end
@@ -28,7 +28,7 @@ describe("posix", function()
   end
 
   it("forget gives back whole pages of a map, from the first byte's on", function()
-    local p = mapped(3)
+    local p = mapped(3 * PAGE)
     ffi.fill(p, 3 * PAGE, 7)
     posix.forget(p + PAGE + 1, PAGE - 2)  -- the page goes on behind these bytes
     assert.equal(0, others(p, 3 * PAGE, 7))
@@ -42,24 +42,26 @@ describe("posix", function()
   end)
 
   it("forget refuses bytes that do not all lie in one map, and leaves them", function()
-    local p = mapped(2)
+    -- It ends within a page: behind a page's end another map might begin.
+    local size = 2 * PAGE - 100
+    local p = mapped(size)
     local heap = ffi.new("uint8_t[?]", 8 * PAGE)
     ffi.fill(heap, 8 * PAGE, 7)
     for _, bytes in ipairs {
       { heap, 8 * PAGE }, { heap + 5 * PAGE, 1 }, { ffi.cast("uint8_t *", 0), PAGE },
-      { p - 1, PAGE }, { p + 1, 2 * PAGE }, { p + 2 * PAGE, 1 }, { p, 3 * PAGE },
+      { p - 1, PAGE }, { p + 1, size }, { p + size, 1 }, { p, 3 * PAGE },
     } do
       refusal.says(refusal.misuse(posix.forget, bytes[1], bytes[2]), "forget: ",
                    "do not lie in the map of a file")
     end
     assert.equal(0, others(heap, 8 * PAGE, 7))
-    assert.equal(0, others(p, 2 * PAGE, 1))
+    assert.equal(0, others(p, size, 1))
     posix.unmap(p)
     refusal.says(refusal.misuse(posix.forget, p, PAGE), "do not lie in the map of a file")
   end)
 
   it("unmap ends a map once, and nothing else", function()
-    local p = mapped(2)
+    local p = mapped(2 * PAGE)
     refusal.says(refusal.misuse(posix.unmap, p + PAGE), "unmap: no map begins at 0x")
     assert.equal(0, others(p, 2 * PAGE, 1))
     posix.unmap(p)
