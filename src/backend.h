@@ -141,7 +141,7 @@ typedef struct sb_backend {
     sb_status (*compare)(sb_context *ctx, const sb_compare_call *call);
     sb_status (*sums)(sb_context *ctx, const sb_sums_call *call);
 
-    /* Optional, all or none: device memory, streams, events; as samebits.h states them. */
+    /* Optional, all or none: device memory and streams; as samebits.h states them. */
     sb_status (*check)(sb_context *ctx, void *stream);
     sb_status (*memory_alloc)(sb_context *ctx, void **data, uint64_t bytes, sb_memory kind);
     sb_status (*memory_free)(sb_context *ctx, void *data, sb_memory kind);
@@ -150,10 +150,6 @@ typedef struct sb_backend {
     sb_status (*stream_create)(sb_context *ctx, void **stream);
     sb_status (*stream_destroy)(sb_context *ctx, void *stream);
     sb_status (*stream_wait)(sb_context *ctx, void *stream);
-    sb_status (*event_create)(sb_context *ctx, void **event);
-    sb_status (*event_destroy)(sb_context *ctx, void *event);
-    sb_status (*event_record)(sb_context *ctx, void *event, void *stream);
-    sb_status (*event_elapsed)(sb_context *ctx, float *milliseconds, void *start, void *end);
 } sb_backend;
 
 /* What stands behind error is api/entry.c's alone. */

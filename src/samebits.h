@@ -40,7 +40,7 @@
  *
  * fork(). In a child, a cpu context that its parent opened goes on with the same bits, on the
  * calling thread alone; one that the child opens has threads. The CUDA driver does not follow: a
- * cuda context, with its memory, streams, events and communicators, refuses every call in the child
+ * cuda context, with its memory, streams and communicators, refuses every call in the child
  * with SB_ERR_BACKEND. sb_close works on both, and the parent's contexts never notice.
  *
  * The calling thread. Whatever its rounding mode, flushing of subnormals and floating-point traps
@@ -732,8 +732,8 @@ SB_API sb_status sb_workspace_size(sb_context *ctx, uint64_t *size, const sb_log
 SB_API sb_status sb_check(sb_context *ctx, void *stream);
 
 /* sb_open, sb_close and what below makes, frees or waits may also be called while a stream is
- * captured into a graph: that is no part of the graph, and the capture goes on. Copies and records
- * of events are work in a stream, as other calls are. */
+ * captured into a graph: that is no part of the graph, and the capture goes on. A copy is work in a
+ * stream, as other calls are. */
 
 /* Memory: *data gets bytes (null for 0); free takes null. Copies go between any two of device,
  * pinned and ordinary memory, in the stream's order; between pinned and device memory without
@@ -747,13 +747,6 @@ SB_API sb_status sb_memory_copy(sb_context *ctx, void *to, const void *from, uin
 SB_API sb_status sb_stream_create(sb_context *ctx, void **stream);
 SB_API sb_status sb_stream_destroy(sb_context *ctx, void *stream);
 SB_API sb_status sb_stream_wait(sb_context *ctx, void *stream);
-
-/* Events, for timing: record puts one into a stream; elapsed waits for both and gives
- * milliseconds. */
-SB_API sb_status sb_event_create(sb_context *ctx, void **event);
-SB_API sb_status sb_event_destroy(sb_context *ctx, void *event);
-SB_API sb_status sb_event_record(sb_context *ctx, void *event, void *stream);
-SB_API sb_status sb_event_elapsed(sb_context *ctx, float *milliseconds, void *start, void *end);
 
 /* ffi end */
 

@@ -295,11 +295,6 @@ sb_status sb_memory_copy(sb_context *ctx, void *to, const void *from, uint64_t b
 sb_status sb_stream_create(sb_context *ctx, void **stream);
 sb_status sb_stream_destroy(sb_context *ctx, void *stream);
 sb_status sb_stream_wait(sb_context *ctx, void *stream);
-
-sb_status sb_event_create(sb_context *ctx, void **event);
-sb_status sb_event_destroy(sb_context *ctx, void *event);
-sb_status sb_event_record(sb_context *ctx, void *event, void *stream);
-sb_status sb_event_elapsed(sb_context *ctx, float *milliseconds, void *start, void *end);
 ]]
 end
 

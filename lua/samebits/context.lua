@@ -329,12 +329,6 @@ end
 -- and a code where the device fails.
 Context.stream = on_device "stream"
 
---- An event on the context's device; its `record(stream)` puts it into a stream.
-Context.event = on_device "event"
-
---- Waits for two recorded events; the milliseconds from the first to the second.
-Context.elapsed = on_device "elapsed"
-
 local OPEN_OPTIONS = { threads = true, isa = true, split = true, block = true, cluster = true }
 
 local function open(backend, opts)

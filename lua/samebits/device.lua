@@ -1,6 +1,6 @@
---- Devices: the memory, the streams and the events of a backend.
+--- Devices: the memory and the streams of a backend.
 --
--- A device is opened at its first use and stays open: its tensors, streams and events belong to it
+-- A device is opened at its first use and stays open: its tensors and streams belong to it
 -- and not to any context of the user's, which may be closed before them. On a GPU all contexts work
 -- in the device's primary CUDA context, so that pointers and streams of one are good in another.
 --
@@ -232,53 +232,6 @@ end
 --- Whether a value is a stream.
 function M.is_stream(value) return getmetatable(value) == Stream end
 
--- Events ------------------------------------------------------------------------------------------
-
-local Event = {}
-Event.__index = Event
-
-function Event:__tostring() return ("samebits event on %s"):format(self.device) end
-
---- Puts the event into a stream, the default one if none is given: it happens when the stream has
--- got so far. The event; or nil, a message and a code.
-Event.record = misuse.guard(function(self, stream)
-  if stream ~= nil then M.check_stream("record", stream, self.device) end
-  local ok, message, code = check(self.owner, C.sb_event_record(
-    self.owner.box.raw, self.handle, stream and stream.handle))
-  if not ok then return nil, message, code end
-  self.recorded = true
-  return self
-end)
-
-local function end_event(box, p) C.sb_event_destroy(box.raw, p) end
-
---- A new event.
-function Device:event()
-  local made = ffi.new "void *[1]"
-  local ok, message, code = check(self, C.sb_event_create(self.box.raw, made))
-  if not ok then return nil, message, code end
-  return setmetatable({ device = self.name, owner = self,
-                        handle = owned(self.box, made[0], end_event) }, Event)
-end
-
---- Waits for two recorded events and gives the milliseconds from one to the other.
-function Device:elapsed(start, stop)
-  for i, event in ipairs { start or false, stop or false } do
-    if getmetatable(event) ~= Event then
-      raise("elapsed: argument %d is no event (see ctx:event)", i)
-    elseif event.device ~= self.name then
-      raise("elapsed: argument %d is an event on %s, not on %s", i, event.device, self.name)
-    elseif not event.recorded then
-      raise("elapsed: argument %d has not been recorded", i)
-    end
-  end
-  local milliseconds = ffi.new "float[1]"
-  local ok, message, code = check(self, C.sb_event_elapsed(self.box.raw, milliseconds,
-                                                           start.handle, stop.handle))
-  if not ok then return nil, message, code end
-  return milliseconds[0]
-end
-
 -- Opening -----------------------------------------------------------------------------------------
 
 local opened = {}
@@ -318,6 +271,6 @@ function M.check_stream(what, stream, device)
 end
 
 -- Methods by class: see samebits.repl.sources.
-M.classes = { Stream = Stream, Event = Event }
+M.classes = { Stream = Stream }
 
 return M

@@ -38,10 +38,6 @@
     X(sb_stream_create, (ctx, 0))                                                                  \
     X(sb_stream_destroy, (ctx, 0))                                                                 \
     X(sb_stream_wait, (ctx, 0))                                                                    \
-    X(sb_event_create, (ctx, 0))                                                                   \
-    X(sb_event_destroy, (ctx, 0))                                                                  \
-    X(sb_event_record, (ctx, 0, 0))                                                                \
-    X(sb_event_elapsed, (ctx, 0, 0, 0))                                                            \
     X(sb_conventional_logprob, (ctx, 0, 0, 0))
 
 #define EACH_CALL_DEFINE(name, arguments)                                                          \

@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "graphs.h"
 #include "queues.h"
@@ -401,7 +400,7 @@ CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char byte, size_t count, CUstr
     return in_stream(stream, do_fill, &f, sizeof f);
 }
 
-/* ---- streams and events ------------------------------------------------------------------- */
+/* ---- streams ----------------------------------------------------------------------------- */
 
 CUresult cuStreamCreate(CUstream *stream, unsigned flags)
 {
@@ -434,46 +433,4 @@ CUresult cuStreamSynchronize(CUstream stream)
 {
     check_stream(stream);
     return graph_forbids_waiting(stream) ? graph_forbids_waiting(stream) : queue_finish(stream);
-}
-
-typedef struct event {
-    struct timespec at;
-    CUstream stream;
-} event;
-
-CUresult cuEventCreate(CUevent *made, unsigned flags)
-{
-    (void)flags;
-    if (graph_forbids()) return graph_forbids();
-    *made = (CUevent)calloc(1, sizeof(event));
-    return *made ? CUDA_SUCCESS : NO_MEMORY;
-}
-
-CUresult cuEventDestroy_v2(CUevent its)
-{
-    if (graph_forbids()) return graph_forbids();
-    free(its);
-    return CUDA_SUCCESS;
-}
-
-CUresult cuEventRecord(CUevent its, CUstream stream)
-{
-    event *e = (event *)its;
-    check_stream(stream);
-    e->stream = stream;
-    clock_gettime(CLOCK_MONOTONIC, &e->at);
-    return CUDA_SUCCESS;
-}
-
-CUresult cuEventSynchronize(CUevent its)
-{
-    return graph_forbids() ? graph_forbids() : queue_finish(((event *)its)->stream);
-}
-
-CUresult cuEventElapsedTime_v2(float *milliseconds, CUevent start, CUevent end)
-{
-    const struct timespec *a = (const struct timespec *)start, *b = (const struct timespec *)end;
-    *milliseconds = (float)(b->tv_sec - a->tv_sec) * 1e3f +
-                    (float)(b->tv_nsec - a->tv_nsec) * 1e-6f;
-    return CUDA_SUCCESS;
 }

@@ -80,8 +80,6 @@ static const struct request {
     { "cuMemFreeHost", -1, CUDA_SUCCESS },
     { "cuStreamCreate", 1, CUDA_ERROR_OUT_OF_MEMORY },
     { "cuStreamDestroy_v2", -1, CUDA_SUCCESS },
-    { "cuEventCreate", 1, CUDA_ERROR_OUT_OF_MEMORY },
-    { "cuEventDestroy_v2", -1, CUDA_SUCCESS },
 };
 
 static struct request request_of(const char *symbol)
@@ -143,6 +141,5 @@ void *driver_symbol(const char *name)
         return untyped(&function);                                                                 \
     }
     SB_CUDA_SYMBOLS(FIND)
-    if (strcmp(name, "cuEventElapsedTime") == 0) return driver_symbol("cuEventElapsedTime_v2");
     return NULL;
 }

@@ -188,9 +188,7 @@ char *__wrap_dlerror(void)
 
 void *__wrap_dlsym(void *library, const char *name)
 {
-    /* This one had another name once. */
-    int kind = strcmp(name, "cuEventElapsedTime_v2") == 0 ? FAULT_IS_NONE : FAULT_IS_ERROR;
-    if (inject(name, kind)) return NULL;
+    if (inject(name, FAULT_IS_ERROR)) return NULL;
     return library == driver_library() ? driver_symbol(name)
            : library == nccl_library() ? nccl_symbol(name)
                                        : NULL;

@@ -36,7 +36,7 @@ typedef struct scenario {
     const char *backend;
     int threads, on_device;
     sb_context *ctx;
-    void *memory, *pinned, *stream, *event;
+    void *memory, *pinned, *stream;
     outputs out;
     sb_state_record states[SHARDS][ROWS]; /* gathered */
     sb_target_record targets[SHARDS][ROWS];
@@ -71,13 +71,12 @@ static void close_all(scenario *s)
 {
     if (!s->ctx) return;
     sb_comm_destroy(s->ctx, s->comm);
-    sb_event_destroy(s->ctx, s->event);
     sb_stream_destroy(s->ctx, s->stream);
     sb_memory_free(s->ctx, s->memory, SB_DEVICE);
     sb_memory_free(s->ctx, s->pinned, SB_PINNED);
     sb_close(s->ctx);
     s->ctx = NULL;
-    s->memory = s->pinned = s->stream = s->event = s->comm = NULL;
+    s->memory = s->pinned = s->stream = s->comm = NULL;
 }
 
 /* One that has no room kept from the calls before. */
@@ -518,7 +517,7 @@ static sb_status destroy_comm(scenario *s)
     return status;
 }
 
-/* ---- memory, streams, events -------------------------------------------------------------- */
+/* ---- memory and streams ------------------------------------------------------------------ */
 
 static sb_status alloc(scenario *s)
 {
@@ -535,15 +534,6 @@ static sb_status copy(scenario *s)
 static sb_status create_stream(scenario *s) { return sb_stream_create(s->ctx, &s->stream); }
 static sb_status wait_for_stream(scenario *s) { return sb_stream_wait(s->ctx, s->stream); }
 static sb_status check_stream(scenario *s) { return sb_check(s->ctx, s->stream); }
-static sb_status create_event(scenario *s) { return sb_event_create(s->ctx, &s->event); }
-
-static sb_status record(scenario *s) { return sb_event_record(s->ctx, s->event, s->stream); }
-
-static sb_status elapsed(scenario *s)
-{
-    float milliseconds;
-    return sb_event_elapsed(s->ctx, &milliseconds, s->event, s->event);
-}
 
 static const struct step {
     const char *name;
@@ -578,9 +568,6 @@ static const struct step {
     { "sb_memory_alloc, pinned", pin, SB_OK, NULL },
     { "sb_memory_copy", copy, SB_OK, NULL },
     { "sb_stream_wait", wait_for_stream, SB_OK, NULL },
-    { "sb_event_create", create_event, SB_OK, NULL },
-    { "sb_event_record", record, SB_OK, NULL },
-    { "sb_event_elapsed", elapsed, SB_OK, NULL },
     { "sb_open again", open_again, SB_OK, NULL },
     { "sb_stream_create again", create_stream, SB_OK, NULL },
     { "sb_conventional_logprob", conventional_rows, SB_OK, NULL },

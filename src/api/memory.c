@@ -1,9 +1,6 @@
-/* memory.c - memory, streams and events: the backend's, or where it has none of its own, ordinary
- * memory and the clock. */
-#define _POSIX_C_SOURCE 200809L
+/* memory.c - memory and streams: the backend's, or ordinary memory where it has none of its own. */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "api/entry.h"
 
@@ -100,63 +97,4 @@ static sb_status stream_wait(sb_context *ctx, void *stream)
 sb_status sb_stream_wait(sb_context *ctx, void *stream)
 {
     SB_INSIDE(ctx, stream_wait(ctx, stream));
-}
-
-/* ---- events ------------------------------------------------------------------------------- */
-
-static sb_status event_create(sb_context *ctx, void **event)
-{
-    NOT_NULL(ctx, event);
-    *event = NULL;
-    if (ctx->backend->event_create) return ctx->backend->event_create(ctx, event);
-    *event = calloc(1, sizeof(struct timespec));
-    return *event ? SB_OK : sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory for an event");
-}
-
-sb_status sb_event_create(sb_context *ctx, void **event)
-{
-    SB_INSIDE(ctx, event_create(ctx, event));
-}
-
-static sb_status event_destroy(sb_context *ctx, void *event)
-{
-    if (event && ctx->backend->event_destroy) return ctx->backend->event_destroy(ctx, event);
-    free(event);
-    return SB_OK;
-}
-
-sb_status sb_event_destroy(sb_context *ctx, void *event)
-{
-    SB_INSIDE(ctx, event_destroy(ctx, event));
-}
-
-static sb_status event_record(sb_context *ctx, void *event, void *stream)
-{
-    NOT_NULL(ctx, event);
-    if (ctx->backend->event_record) return ctx->backend->event_record(ctx, event, stream);
-    clock_gettime(CLOCK_MONOTONIC, event);
-    return SB_OK;
-}
-
-sb_status sb_event_record(sb_context *ctx, void *event, void *stream)
-{
-    SB_INSIDE(ctx, event_record(ctx, event, stream));
-}
-
-static sb_status event_elapsed(sb_context *ctx, float *milliseconds, void *start, void *end)
-{
-    const struct timespec *a = start, *b = end;
-    NOT_NULL(ctx, milliseconds);
-    NOT_NULL(ctx, start);
-    NOT_NULL(ctx, end);
-    if (ctx->backend->event_elapsed)
-        return ctx->backend->event_elapsed(ctx, milliseconds, start, end);
-    *milliseconds = (float)((double)(b->tv_sec - a->tv_sec) * 1e3 +
-                            (double)(b->tv_nsec - a->tv_nsec) * 1e-6);
-    return SB_OK;
-}
-
-sb_status sb_event_elapsed(sb_context *ctx, float *milliseconds, void *start, void *end)
-{
-    SB_INSIDE(ctx, event_elapsed(ctx, milliseconds, start, end));
 }

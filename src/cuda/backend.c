@@ -811,7 +811,7 @@ sb_status sb_cuda_sums(sb_context *ctx, const sb_call *call, sb_cuda_args *a)
     return launch(ctx, c->sequence_sums, warps_for(call->in.batch, 0), a, call->launch.stream);
 }
 
-/* ---- memory, streams, events -------------------------------------------------------------- */
+/* ---- memory and streams ------------------------------------------------------------------ */
 
 /* A driver call inside the context, as a whole function's body; beside: one that no capture holds.
  */
@@ -872,42 +872,6 @@ static sb_status stream_wait(sb_context *ctx, void *stream)
     return sb_cuda_inside(ctx, NULL, wait_entered, stream);
 }
 
-static sb_status event_create(sb_context *ctx, void **event)
-{
-    BESIDE_CAPTURES(EventCreate, (CUevent *)event, 0);
-}
-
-static sb_status event_destroy(sb_context *ctx, void *event)
-{
-    BESIDE_CAPTURES(EventDestroy, event);
-}
-
-static sb_status event_record(sb_context *ctx, void *event, void *stream)
-{
-    IN_CONTEXT(EventRecord, event, stream);
-}
-
-static sb_status elapsed_entered(sb_context *ctx, float *milliseconds, CUevent start, CUevent end)
-{
-    cuda *c = ctx->state;
-    DRIVER(&ctx->error, &c->driver, EventSynchronize, start);
-    DRIVER(&ctx->error, &c->driver, EventSynchronize, end);
-    DRIVER(&ctx->error, &c->driver, EventElapsedTime, milliseconds, start, end);
-    return SB_OK;
-}
-
-static sb_status event_elapsed(sb_context *ctx, float *milliseconds, void *start, void *end)
-{
-    const sb_cuda_driver *driver = sb_cuda_driver_of(ctx);
-    sb_status status = enter(ctx);
-    int mode;
-    if (status != SB_OK) return status;
-    mode = sb_cuda_beside_captures_begin(driver);
-    status = elapsed_entered(ctx, milliseconds, start, end);
-    sb_cuda_beside_captures_end(driver, mode);
-    return leave(ctx, status);
-}
-
 const sb_backend sb_backend_cuda = {
     .name = "cuda",
     .device_memory = 1,
@@ -947,8 +911,4 @@ const sb_backend sb_backend_cuda = {
     .stream_create = stream_create,
     .stream_destroy = stream_destroy,
     .stream_wait = stream_wait,
-    .event_create = event_create,
-    .event_destroy = event_destroy,
-    .event_record = event_record,
-    .event_elapsed = event_elapsed,
 };

@@ -5,18 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Older drivers have these under their first names. */
-static const char *older_name(const char *symbol)
-{
-    if (strcmp(symbol, "cuEventElapsedTime_v2") == 0) return "cuEventElapsedTime";
-    return NULL;
-}
-
 /* A function pointer of any type, from dlsym. */
 static int find(void *library, const char *symbol, void *field)
 {
     void *address = dlsym(library, symbol);
-    if (!address && older_name(symbol)) address = dlsym(library, older_name(symbol));
     memcpy(field, &address, sizeof address);
     return address != NULL;
 }

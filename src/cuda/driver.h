@@ -14,7 +14,6 @@ typedef struct CUctx_st *CUcontext;
 typedef struct CUmod_st *CUmodule;
 typedef struct CUfunc_st *CUfunction;
 typedef struct CUstream_st *CUstream;
-typedef struct CUevent_st *CUevent;
 
 enum {
     CUDA_SUCCESS = 0,
@@ -96,12 +95,7 @@ typedef struct CUlaunchConfig {
     X(StreamSynchronize, cuStreamSynchronize, (CUstream))                                          \
     X(StreamGetCaptureInfo, cuStreamGetCaptureInfo_v2,                                             \
       (CUstream, int *, uint64_t *, void *, void *, size_t *))                                     \
-    X(ThreadExchangeStreamCaptureMode, cuThreadExchangeStreamCaptureMode, (int *))                 \
-    X(EventCreate, cuEventCreate, (CUevent *, unsigned))                                           \
-    X(EventDestroy, cuEventDestroy_v2, (CUevent))                                                  \
-    X(EventRecord, cuEventRecord, (CUevent, CUstream))                                             \
-    X(EventSynchronize, cuEventSynchronize, (CUevent))                                             \
-    X(EventElapsedTime, cuEventElapsedTime_v2, (float *, CUevent, CUevent))
+    X(ThreadExchangeStreamCaptureMode, cuThreadExchangeStreamCaptureMode, (int *))
 
 typedef struct sb_cuda_driver {
     void *library;

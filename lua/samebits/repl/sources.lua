@@ -13,7 +13,6 @@ M.CLASSES = {
   { name = "Batch", module = "samebits.batch", called = "batch" },
   { name = "Tensor", module = "samebits.tensor", called = "t" },
   { name = "Stream", module = "samebits.device", called = "stream" },
-  { name = "Event", module = "samebits.device", called = "event" },
   { name = "DriftReport", module = "samebits.drift.report", called = "r", owner = "Report" },
   { name = "VerifyReport", module = "samebits.verify.report", called = "r", owner = "Report" },
 }
