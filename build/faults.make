@@ -102,13 +102,14 @@ GENERATED += $(OBJDIR)/backend1.o
 GENERATED += $(OBJDIR)/backend2.o
 GENERATED += $(OBJDIR)/call.o
 GENERATED += $(OBJDIR)/capture.o
+GENERATED += $(OBJDIR)/check.o
 GENERATED += $(OBJDIR)/context.o
 GENERATED += $(OBJDIR)/conventional.o
-GENERATED += $(OBJDIR)/cuda_shape.o
+GENERATED += $(OBJDIR)/cuda.o
+GENERATED += $(OBJDIR)/device.o
 GENERATED += $(OBJDIR)/driver.o
 GENERATED += $(OBJDIR)/driver1.o
 GENERATED += $(OBJDIR)/driver2.o
-GENERATED += $(OBJDIR)/entropy.o
 GENERATED += $(OBJDIR)/entry.o
 GENERATED += $(OBJDIR)/exchange.o
 GENERATED += $(OBJDIR)/exchange1.o
@@ -126,9 +127,13 @@ GENERATED += $(OBJDIR)/isa_scalar.o
 GENERATED += $(OBJDIR)/kl.o
 GENERATED += $(OBJDIR)/kl1.o
 GENERATED += $(OBJDIR)/kl2.o
+GENERATED += $(OBJDIR)/launch.o
 GENERATED += $(OBJDIR)/logprob.o
+GENERATED += $(OBJDIR)/logprob1.o
+GENERATED += $(OBJDIR)/logprob2.o
 GENERATED += $(OBJDIR)/main.o
 GENERATED += $(OBJDIR)/memory.o
+GENERATED += $(OBJDIR)/memory1.o
 GENERATED += $(OBJDIR)/nccl.o
 GENERATED += $(OBJDIR)/nccl1.o
 GENERATED += $(OBJDIR)/nccl2.o
@@ -138,6 +143,8 @@ GENERATED += $(OBJDIR)/pool.o
 GENERATED += $(OBJDIR)/queues.o
 GENERATED += $(OBJDIR)/records.o
 GENERATED += $(OBJDIR)/report.o
+GENERATED += $(OBJDIR)/rows.o
+GENERATED += $(OBJDIR)/run.o
 GENERATED += $(OBJDIR)/second_pass.o
 GENERATED += $(OBJDIR)/shards.o
 GENERATED += $(OBJDIR)/shards1.o
@@ -155,13 +162,14 @@ OBJECTS += $(OBJDIR)/backend1.o
 OBJECTS += $(OBJDIR)/backend2.o
 OBJECTS += $(OBJDIR)/call.o
 OBJECTS += $(OBJDIR)/capture.o
+OBJECTS += $(OBJDIR)/check.o
 OBJECTS += $(OBJDIR)/context.o
 OBJECTS += $(OBJDIR)/conventional.o
-OBJECTS += $(OBJDIR)/cuda_shape.o
+OBJECTS += $(OBJDIR)/cuda.o
+OBJECTS += $(OBJDIR)/device.o
 OBJECTS += $(OBJDIR)/driver.o
 OBJECTS += $(OBJDIR)/driver1.o
 OBJECTS += $(OBJDIR)/driver2.o
-OBJECTS += $(OBJDIR)/entropy.o
 OBJECTS += $(OBJDIR)/entry.o
 OBJECTS += $(OBJDIR)/exchange.o
 OBJECTS += $(OBJDIR)/exchange1.o
@@ -179,9 +187,13 @@ OBJECTS += $(OBJDIR)/isa_scalar.o
 OBJECTS += $(OBJDIR)/kl.o
 OBJECTS += $(OBJDIR)/kl1.o
 OBJECTS += $(OBJDIR)/kl2.o
+OBJECTS += $(OBJDIR)/launch.o
 OBJECTS += $(OBJDIR)/logprob.o
+OBJECTS += $(OBJDIR)/logprob1.o
+OBJECTS += $(OBJDIR)/logprob2.o
 OBJECTS += $(OBJDIR)/main.o
 OBJECTS += $(OBJDIR)/memory.o
+OBJECTS += $(OBJDIR)/memory1.o
 OBJECTS += $(OBJDIR)/nccl.o
 OBJECTS += $(OBJDIR)/nccl1.o
 OBJECTS += $(OBJDIR)/nccl2.o
@@ -191,6 +203,8 @@ OBJECTS += $(OBJDIR)/pool.o
 OBJECTS += $(OBJDIR)/queues.o
 OBJECTS += $(OBJDIR)/records.o
 OBJECTS += $(OBJDIR)/report.o
+OBJECTS += $(OBJDIR)/rows.o
+OBJECTS += $(OBJDIR)/run.o
 OBJECTS += $(OBJDIR)/second_pass.o
 OBJECTS += $(OBJDIR)/shards.o
 OBJECTS += $(OBJDIR)/shards1.o
@@ -322,6 +336,9 @@ $(OBJDIR)/memory.o: ../src/api/memory.c
 $(OBJDIR)/records.o: ../src/api/records.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/run.o: ../src/api/run.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/shards.o: ../src/api/shards.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -343,7 +360,7 @@ $(OBJDIR)/backend.o: ../src/backend.c
 $(OBJDIR)/conventional.o: ../src/control/conventional.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/cuda_shape.o: ../src/control/cuda_shape.c
+$(OBJDIR)/cuda.o: ../src/control/cuda.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/backend1.o: ../src/cpu/backend.c
@@ -367,7 +384,13 @@ $(OBJDIR)/isa_scalar.o: ../src/cpu/isa_scalar.c
 $(OBJDIR)/kl1.o: ../src/cpu/kl.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/logprob1.o: ../src/cpu/logprob.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/pool.o: ../src/cpu/pool.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/rows.o: ../src/cpu/rows.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/second_pass.o: ../src/cpu/second_pass.c
@@ -391,10 +414,13 @@ $(OBJDIR)/backend2.o: ../src/cuda/backend.c
 $(OBJDIR)/capture.o: ../src/cuda/capture.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/driver2.o: ../src/cuda/driver.c
+$(OBJDIR)/check.o: ../src/cuda/check.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/entropy.o: ../src/cuda/entropy.c
+$(OBJDIR)/device.o: ../src/cuda/device.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/driver2.o: ../src/cuda/driver.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/exchange1.o: ../src/cuda/exchange.c
@@ -404,6 +430,15 @@ $(OBJDIR)/gradient2.o: ../src/cuda/gradient.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/kl2.o: ../src/cuda/kl.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/launch.o: ../src/cuda/launch.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/logprob2.o: ../src/cuda/logprob.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/memory1.o: ../src/cuda/memory.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/nccl2.o: ../src/cuda/nccl.c

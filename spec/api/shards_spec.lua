@@ -240,7 +240,7 @@ describe("the calls of samebits.h for shards", function()
     end
     assert.equal(nil, comm[0]) -- null on failure
     local function is_refused(status)
-      refused("SB_ERR_BACKEND", "the cpu backend exchanges nothing", status)
+      refused("SB_ERR_BACKEND", "the cpu backend has no exchange of records", status)
     end
     is_refused(C.sb_exchange(ctx, a.states, a.targets, R, a.token, nil))
     is_refused(C.sb_exchange_moments(ctx, nil, a.targets, R, a.token, nil))

@@ -17,7 +17,7 @@ static int covers(const sb_cuda_plan *p, int64_t leaves)
 
 static int launches(const sb_cuda_plan *p, int32_t dtype, int clusters)
 {
-    const int row_warp = p->kind == SB_CUDA_FEW || p->kind == SB_CUDA_CLUSTER;
+    const int row_warp = p->kind == SB_CUDA_LATENCY || p->kind == SB_CUDA_CLUSTER;
     int32_t most = row_warp ? 1024 : 512;
     int64_t cut_rows = p->kind == SB_CUDA_CLUSTER ? 0 : p->work - p->whole;
     if (p->threads < 32 || p->threads % 32 || sb_cuda_block(p) > most) return 0;

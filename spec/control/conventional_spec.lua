@@ -423,8 +423,8 @@ describe("the control group is reached by its own name alone:", function()
     assert.is_truthy(words(read "lua/samebits/conventional.lua"):find(words(declared), 1, true))
   end)
 
-  it("one place calls a backend's", function()
-    local calls = output "grep -n -e '->conventional(' -r src kernels"
+  it("one place runs it", function()
+    local calls = output "grep -nE '(run|workspace)\\(.*SB_OP_CONVENTIONAL' -r src"
     assert.matches("^src/control/conventional%.c:%d+:[^\n]*\n$", calls)
     assert.equal("lua/samebits/conventional.lua\n",
                  output "grep -l sb_conventional -r lua bin")

@@ -482,7 +482,7 @@ static sb_status bad_finish(scenario *s)
 
 /* ---- exchange ----------------------------------------------------------------------------- */
 
-/* The cpu exchanges nothing, and says so. */
+/* The cpu has no exchange, and says so. */
 static sb_status of_device(const scenario *s, sb_status status)
 {
     return s->on_device ? status : status == SB_ERR_BACKEND ? SB_OK : SB_ERR_ARGUMENT;

@@ -26,7 +26,7 @@ describe('lint_floats', function()
     local text = 'x = expf (y) + logf(z);\n'
     for _, name in ipairs(CONTROL) do assert.same({}, loaded.lint(name, text)) end
     for _, name in ipairs { 'kernels/logprob.cu', 'kernels/merge.cuh', 'src/cpu/backend.c',
-                            'src/control/cuda_shape.c', 'src/control/conventional.h',
+                            'src/control/cuda.c', 'src/control/conventional.h',
                             'kernels/op_conventional.c', 'elsewhere/kernels/conventional.cu' } do
       assert.equal(1, #loaded.lint(name, text), name)
     end

@@ -1,8 +1,11 @@
-/* call.c - checks what a call is given, as samebits.h states it, before a backend sees it. */
+/* call.c - see call.h. The public functions check here what a call is given, as samebits.h states
+ * it, before a backend sees it; a backend checks here what only it can read. Every failure names
+ * the shape, the row or the id at fault. */
+#include "api/call.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "backend.h"
 #include "det/leaf.h"
 #include "det/sum.h"
 
@@ -213,17 +216,24 @@ sb_status sb_out_of(sb_logprob_out *full, const sb_logprob_out *out, sb_message 
     return SB_OK;
 }
 
-/* call->width is set. */
-static sb_status part_call_of(sb_call *call, const sb_batch *batch, int64_t first, int64_t n,
-                              const sb_launch *launch, int device_memory, sb_message *why)
+sb_status sb_launch_of(sb_launch *filled, const sb_launch *launch, sb_message *why)
 {
     const sb_launch defaults = SB_LAUNCH_INIT;
+    *filled = launch ? *launch : defaults;
+    return sb_check_size(filled, sizeof *filled, "sb_launch", "SB_LAUNCH_INIT", why);
+}
+
+/* call->width is set. */
+static sb_status part_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch, int64_t first,
+                              int64_t n, const sb_launch *launch)
+{
+    const int device_memory = ctx->backend->device != NULL;
+    sb_message *why = &ctx->error;
     sb_status status;
 
     if (!batch) return sb_fail(why, SB_ERR_ARGUMENT, "batch is null");
     status = sb_check_size(batch, sizeof *batch, "sb_batch", "SB_BATCH_INIT", why);
-    if (status == SB_OK && launch)
-        status = sb_check_size(launch, sizeof *launch, "sb_launch", "SB_LAUNCH_INIT", why);
+    if (status == SB_OK) status = sb_launch_of(&call->launch, launch, why);
     if (status != SB_OK) return status;
     call->in = *batch;
     call->rows = 0;
@@ -233,7 +243,6 @@ static sb_status part_call_of(sb_call *call, const sb_batch *batch, int64_t firs
         call->in.logits = NULL;
         call->in.row_stride = call->in.batch_stride = 0;
     }
-    call->launch = launch ? *launch : defaults;
     if (call->launch.split < 0 || call->launch.split > 65536)
         return sb_fail(why, SB_ERR_ARGUMENT, "split is %d, outside [0, 65536]",
                        (int)call->launch.split);
@@ -263,24 +272,23 @@ static sb_status part_call_of(sb_call *call, const sb_batch *batch, int64_t firs
     return device_memory ? SB_OK : check_row_list(call, why);
 }
 
-sb_status sb_call_of(sb_call *call, const sb_batch *batch, const sb_launch *launch,
-                     int device_memory, sb_message *why)
+sb_status sb_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch, const sb_launch *launch)
 {
-    return sb_wide_call_of(call, batch, 1, launch, device_memory, why);
+    return sb_wide_call_of(ctx, call, batch, 1, launch);
 }
 
-sb_status sb_wide_call_of(sb_call *call, const sb_batch *batch, int64_t width,
-                          const sb_launch *launch, int device_memory, sb_message *why)
+sb_status sb_wide_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch, int64_t width,
+                          const sb_launch *launch)
 {
     call->width = width ? width : batch && batch->ids ? 1 : 0;
-    return part_call_of(call, batch, 0, batch ? batch->vocab : 0, launch, device_memory, why);
+    return part_call_of(ctx, call, batch, 0, batch ? batch->vocab : 0, launch);
 }
 
-sb_status sb_shard_call_of(sb_call *call, const sb_batch *batch, int64_t first, int64_t n,
-                           const sb_launch *launch, int device_memory, sb_message *why)
+sb_status sb_shard_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch, int64_t first,
+                           int64_t n, const sb_launch *launch)
 {
     call->width = 1;
-    return part_call_of(call, batch, first, n, launch, device_memory, why);
+    return part_call_of(ctx, call, batch, first, n, launch);
 }
 
 sb_status sb_check_kept_sets(sb_context *ctx, const sb_call *call, const sb_logprob_out *out)

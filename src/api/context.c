@@ -1,19 +1,11 @@
-/* context.c - finding, opening and closing backends. */
-#include <stdarg.h>
+/* context.c - finding, opening and closing backends: the public functions that make a context, end
+ * one, or ask what it is. Those that work with one enter it: see entry.h. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/call.h"
 #include "api/entry.h"
-
-sb_status sb_fail(sb_message *message, sb_status status, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    vsnprintf(message->text, sizeof message->text, format, args);
-    va_end(args);
-    return status;
-}
 
 const char *sb_backend_name(int32_t index)
 {
@@ -32,7 +24,7 @@ static const sb_backend *backend_named(const char *name, int *device)
         *device = 0;
         if (strncmp(sb_backends[i]->name, name, length) != 0) continue;
         if (name[length] == '\0') return sb_backends[i];
-        if (name[length] == ':' && sb_backends[i]->device_memory && name[length + 1] != '\0' &&
+        if (name[length] == ':' && sb_backends[i]->device && name[length + 1] != '\0' &&
             strspn(name + length + 1, "0123456789") == strlen(name + length + 1) &&
             strlen(name + length + 1) < 6) {
             *device = atoi(name + length + 1);
@@ -106,7 +98,7 @@ static sb_status open_checked(sb_context **ctx, uint32_t abi, const char *name,
 
     if (strcmp(name, "auto") == 0) {
         int i = 0;
-        while (sb_backends[i] && ((named_isa(options) && sb_backends[i]->device_memory) ||
+        while (sb_backends[i] && ((named_isa(options) && sb_backends[i]->device) ||
                                   sb_backends[i]->probe(0, why) != SB_OK))
             i++;
         backend = sb_backends[i];
@@ -114,7 +106,7 @@ static sb_status open_checked(sb_context **ctx, uint32_t abi, const char *name,
     } else {
         backend = backend_named(name, &device);
         if (!backend) return no_such_backend(name, why);
-        if (named_isa(options) && backend->device_memory)
+        if (named_isa(options) && backend->device)
             return sb_fail(why, SB_ERR_ARGUMENT, "the %s backend has no isa \"%.40s\"",
                            backend->name, options->isa);
         status = backend->probe(device, why);

@@ -92,9 +92,30 @@ static void free_context(sb_context *ctx)
     free(ctx);
 }
 
+static sb_status enter_backend(sb_context *ctx)
+{
+    const sb_backend *backend = ctx->backend;
+    if (ctx->inherited && backend->lost_by_fork)
+        return sb_fail(&ctx->error, SB_ERR_BACKEND, "%s", backend->lost_by_fork);
+    return backend->enter ? backend->enter(ctx) : SB_OK;
+}
+
+/* Opens the gate again, and puts the calling thread back; gives back status. */
+static sb_status give_back(const sb_entry *entry, sb_status status)
+{
+    uint64_t gate = entry->gate;
+    if (!atomic_compare_exchange_strong_explicit(&entry->ctx->gate, &gate, gate & ~(uint64_t)WHO,
+                                                 memory_order_acq_rel, memory_order_acquire))
+        free_context(entry->ctx); /* CLOSING */
+    sb_shield_lower(&entry->shield);
+    pthread_testcancel(); /* nothing is held: a thread that only calls us can be cancelled, too */
+    return status;
+}
+
 sb_status sb_enter(sb_entry *entry, sb_context *ctx)
 {
     uint64_t before;
+    sb_status status;
     if (!ctx) return SB_ERR_ARGUMENT;
     sb_shield_raise(&entry->shield);
     entry->ctx = ctx;
@@ -107,19 +128,14 @@ sb_status sb_enter(sb_entry *entry, sb_context *ctx)
     if (before >> 2 != entry->gate >> 2) inherit(ctx, before);
     atomic_store_explicit(&ctx->owner, this_thread(), memory_order_relaxed);
     ctx->error.text[0] = '\0';
-    if (!ctx->inherited || !ctx->backend->lost_by_fork) return SB_OK;
-    return sb_leave(entry, sb_fail(&ctx->error, SB_ERR_BACKEND, "%s", ctx->backend->lost_by_fork));
+    status = enter_backend(ctx);
+    return status == SB_OK ? SB_OK : give_back(entry, status);
 }
 
 sb_status sb_leave(const sb_entry *entry, sb_status status)
 {
-    uint64_t gate = entry->gate;
-    if (!atomic_compare_exchange_strong_explicit(&entry->ctx->gate, &gate, gate & ~(uint64_t)WHO,
-                                                 memory_order_acq_rel, memory_order_acquire))
-        free_context(entry->ctx); /* CLOSING */
-    sb_shield_lower(&entry->shield);
-    pthread_testcancel(); /* nothing is held: a thread that only calls us can be cancelled, too */
-    return status;
+    if (entry->ctx->backend->leave) entry->ctx->backend->leave(entry->ctx);
+    return give_back(entry, status);
 }
 
 void sb_gate_close(sb_context *ctx)

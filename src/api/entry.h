@@ -7,6 +7,7 @@
  *   - in a forked child, the backend first lets go of what fork() does not copy, once; where that
  *     is all it has, the call is refused;
  *   - the last error is cleared;
+ *   - the backend is entered: a device is the calling thread's current one;
  *   - arithmetic, argument checks among it, runs in the contract's floating-point mode, whatever
  *     the caller's is: rounding, flushing and traps;
  *   - the calling thread is not cancelled halfway, but when it has left. */

@@ -1,16 +1,10 @@
 /* exchange.c - sb_exchange, its workspace, and communicators: checks, then the backend. */
 #include <inttypes.h>
 
+#include "api/call.h"
 #include "api/entry.h"
-
-static sb_status check_backend(sb_context *ctx)
-{
-    if (ctx->backend->exchange) return SB_OK;
-    return sb_fail(&ctx->error, SB_ERR_BACKEND,
-                   "the %s backend exchanges nothing: NCCL is between GPUs; gather the records by "
-                   "other means and call sb_merge",
-                   ctx->backend->name);
-}
+#include "api/records.h"
+#include "api/run.h"
 
 static sb_status check_shape(sb_context *ctx, const void *comm, int64_t rows)
 {
@@ -21,10 +15,10 @@ static sb_status check_shape(sb_context *ctx, const void *comm, int64_t rows)
 
 static sb_status new_id(sb_context *ctx, sb_comm_id *id)
 {
-    sb_status status = check_backend(ctx);
+    sb_status status = sb_check_op(ctx, SB_OP_EXCHANGE);
     if (status != SB_OK) return status;
     if (!id) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "id is null");
-    return ctx->backend->comm_new_id(ctx, id);
+    return ctx->backend->comms->new_id(ctx, id);
 }
 
 sb_status sb_comm_new_id(sb_context *ctx, sb_comm_id *id) { SB_INSIDE(ctx, new_id(ctx, id)); }
@@ -32,7 +26,7 @@ sb_status sb_comm_new_id(sb_context *ctx, sb_comm_id *id) { SB_INSIDE(ctx, new_i
 static sb_status create(sb_context *ctx, void **comm, const sb_comm_id *id, int32_t ranks,
                         int32_t rank)
 {
-    sb_status status = check_backend(ctx);
+    sb_status status = sb_check_op(ctx, SB_OP_EXCHANGE);
     if (status != SB_OK) return status;
     if (!comm || !id)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "%s is null", comm ? "id" : "comm");
@@ -40,7 +34,7 @@ static sb_status create(sb_context *ctx, void **comm, const sb_comm_id *id, int3
     if (rank < 0 || rank >= ranks)
         return sb_fail(&ctx->error, SB_ERR_SHAPE, "rank %" PRId32 " is outside [0, %" PRId32 ")",
                        rank, ranks);
-    return ctx->backend->comm_create(ctx, comm, id, ranks, rank);
+    return ctx->backend->comms->create(ctx, comm, id, ranks, rank);
 }
 
 sb_status sb_comm_create(sb_context *ctx, void **comm, const sb_comm_id *id, int32_t ranks,
@@ -52,18 +46,18 @@ sb_status sb_comm_create(sb_context *ctx, void **comm, const sb_comm_id *id, int
 
 static sb_status destroy(sb_context *ctx, void *comm)
 {
-    sb_status status = check_backend(ctx);
-    return status == SB_OK && comm ? ctx->backend->comm_destroy(ctx, comm) : status;
+    sb_status status = sb_check_op(ctx, SB_OP_EXCHANGE);
+    return status == SB_OK && comm ? ctx->backend->comms->destroy(ctx, comm) : status;
 }
 
 sb_status sb_comm_destroy(sb_context *ctx, void *comm) { SB_INSIDE(ctx, destroy(ctx, comm)); }
 
 static sb_status workspace_size(sb_context *ctx, uint64_t *size, void *comm, int64_t rows)
 {
-    sb_status status = check_backend(ctx);
-    if (status == SB_OK && !size) status = sb_fail(&ctx->error, SB_ERR_ARGUMENT, "size is null");
+    sb_status status = sb_check_op(ctx, SB_OP_EXCHANGE);
+    const sb_exchange_call call = { .rows = rows, .comm = comm };
     if (status == SB_OK) status = check_shape(ctx, comm, rows);
-    return status == SB_OK ? ctx->backend->exchange_workspace(ctx, size, comm, rows) : status;
+    return status == SB_OK ? sb_workspace_of(ctx, SB_OP_EXCHANGE, &call, size) : status;
 }
 
 sb_status sb_exchange_workspace_size(sb_context *ctx, uint64_t *size, void *comm, int64_t rows)
@@ -74,16 +68,13 @@ sb_status sb_exchange_workspace_size(sb_context *ctx, uint64_t *size, void *comm
 static sb_status exchange(sb_context *ctx, sb_exchange_call *call, const sb_launch *launch)
 {
     const sb_records *records = &call->records;
-    sb_status status = check_backend(ctx);
-    if (launch) call->launch = *launch;
-    if (status == SB_OK)
-        status = sb_check_size(&call->launch, sizeof call->launch, "sb_launch", "SB_LAUNCH_INIT",
-                               &ctx->error);
+    sb_status status = sb_check_op(ctx, SB_OP_EXCHANGE);
+    if (status == SB_OK) status = sb_launch_of(&call->launch, launch, &ctx->error);
     if (status == SB_OK) status = check_shape(ctx, call->comm, call->rows);
     if (status == SB_OK && call->rows && !(records->states && records->targets))
         status = sb_fail(&ctx->error, SB_ERR_ARGUMENT, "%s is null",
                          records->states ? "targets" : sb_states_name(records->moments));
-    return status == SB_OK ? ctx->backend->exchange(ctx, call) : status;
+    return status == SB_OK ? sb_run(ctx, SB_OP_EXCHANGE, call, &call->launch) : status;
 }
 
 sb_status sb_exchange(sb_context *ctx, sb_state_record *states, sb_target_record *targets,

@@ -1,8 +1,10 @@
 /* gradient.c - sb_logprob_backward: checks, then the backend. */
 #include <inttypes.h>
 
-#include "det/saved.h"
+#include "api/call.h"
 #include "api/entry.h"
+#include "api/run.h"
+#include "det/saved.h"
 
 /* The public record is what the arithmetic works on. */
 _Static_assert(sizeof(sb_saved_row) == 32 && sizeof(sb_saved) == 32, "a saved row is 32 bytes");
@@ -92,23 +94,19 @@ static sb_status check_gradient(sb_gradient *to, const sb_call *call, sb_message
 static sb_status backward(sb_context *ctx, const sb_gradient *gradient, const sb_batch *batch,
                           const sb_launch *launch)
 {
-    sb_gradient to;
-    sb_call call;
+    sb_backward_call call;
+    sb_gradient *to = &call.to;
     sb_status status;
     if (!gradient) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "gradient is null");
     status = sb_check_size(gradient, sizeof *gradient, "sb_gradient", "SB_GRADIENT_INIT",
                            &ctx->error);
     if (status != SB_OK) return status;
-    to = *gradient;
-    if (to.held == 0 && to.first == 0 && batch) to.held = batch->vocab;
-    status = sb_shard_call_of(&call, batch, to.first, to.held, launch, ctx->backend->device_memory,
-                              &ctx->error);
-    if (status == SB_OK) status = sb_check_kept_sets(ctx, &call, NULL);
-    if (status == SB_OK) status = check_gradient(&to, &call, &ctx->error);
-    if (status == SB_OK && !ctx->backend->backward)
-        status = sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no gradient",
-                         ctx->backend->name);
-    return status == SB_OK && call.rows > 0 ? ctx->backend->backward(ctx, &to, &call) : status;
+    *to = *gradient;
+    if (to->held == 0 && to->first == 0 && batch) to->held = batch->vocab;
+    status = sb_shard_call_of(ctx, &call.call, batch, to->first, to->held, launch);
+    if (status == SB_OK) status = sb_check_kept_sets(ctx, &call.call, NULL);
+    if (status == SB_OK) status = check_gradient(to, &call.call, &ctx->error);
+    return status == SB_OK ? sb_run(ctx, SB_OP_BACKWARD, &call, &call.call.launch) : status;
 }
 
 sb_status sb_logprob_backward(sb_context *ctx, const sb_gradient *gradient, const sb_batch *batch,

@@ -1,8 +1,12 @@
 /* kl.c - sb_kl and its workspace: checks, then the backend. */
+#include "api/kl.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "api/call.h"
 #include "api/entry.h"
+#include "api/run.h"
 
 sb_status sb_kl_blame(sb_message *why, char which, sb_status status)
 {
@@ -55,8 +59,7 @@ static sb_status check_alike(const sb_batch *p, const sb_batch *q, sb_message *w
 static sb_status call_of(sb_context *ctx, sb_call *call, const sb_batch *batch,
                          const sb_launch *launch, char which)
 {
-    sb_status status = sb_wide_call_of(call, batch, 0, launch, ctx->backend->device_memory,
-                                       &ctx->error);
+    sb_status status = sb_wide_call_of(ctx, call, batch, 0, launch);
     if (status == SB_OK) status = sb_check_kept_sets(ctx, call, NULL);
     return sb_kl_blame(&ctx->error, which, status);
 }
@@ -86,11 +89,7 @@ static sb_status prepare(sb_context *ctx, sb_kl_call *call, const sb_kl_out *out
     other.mask = p->mask;
     other.row_list = p->row_list;
     other.row_count = p->row_count;
-    status = call_of(ctx, &call->q, &other, launch, 'q');
-    if (status != SB_OK) return status;
-    if (ctx->backend->kl) return SB_OK;
-    return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no divergence of two batches",
-                   ctx->backend->name);
+    return call_of(ctx, &call->q, &other, launch, 'q');
 }
 
 static sb_status kl(sb_context *ctx, const sb_kl_out *out, const sb_batch *p, const sb_batch *q,
@@ -98,7 +97,7 @@ static sb_status kl(sb_context *ctx, const sb_kl_out *out, const sb_batch *p, co
 {
     sb_kl_call call;
     sb_status status = prepare(ctx, &call, out, p, q, launch);
-    return status == SB_OK ? ctx->backend->kl(ctx, &call) : status;
+    return status == SB_OK ? sb_run(ctx, SB_OP_KL, &call, &call.p.launch) : status;
 }
 
 sb_status sb_kl(sb_context *ctx, const sb_kl_out *out, const sb_batch *p, const sb_batch *q,
@@ -112,10 +111,7 @@ static sb_status workspace_size(sb_context *ctx, uint64_t *size, const sb_kl_out
 {
     sb_kl_call call;
     sb_status status = prepare(ctx, &call, out, p, q, launch);
-    if (status != SB_OK) return status;
-    if (!size) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "size is null");
-    *size = ctx->backend->kl_workspace ? ctx->backend->kl_workspace(ctx, &call) : 0;
-    return SB_OK;
+    return status == SB_OK ? sb_workspace_of(ctx, SB_OP_KL, &call, size) : status;
 }
 
 sb_status sb_kl_workspace_size(sb_context *ctx, uint64_t *size, const sb_kl_out *out,

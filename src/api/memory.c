@@ -9,7 +9,8 @@
 
 static sb_status check(sb_context *ctx, void *stream)
 {
-    return ctx->backend->check ? ctx->backend->check(ctx, stream) : SB_OK;
+    const sb_device *device = ctx->backend->device;
+    return device ? device->check(ctx, stream) : SB_OK;
 }
 
 sb_status sb_check(sb_context *ctx, void *stream) { SB_INSIDE(ctx, check(ctx, stream)); }
@@ -18,12 +19,13 @@ sb_status sb_check(sb_context *ctx, void *stream) { SB_INSIDE(ctx, check(ctx, st
 
 static sb_status memory_alloc(sb_context *ctx, void **data, uint64_t bytes, sb_memory kind)
 {
+    const sb_device *device = ctx->backend->device;
     NOT_NULL(ctx, data);
     *data = NULL;
     if (kind != SB_DEVICE && kind != SB_PINNED)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "memory kind is %d", (int)kind);
     if (bytes == 0) return SB_OK;
-    if (ctx->backend->memory_alloc) return ctx->backend->memory_alloc(ctx, data, bytes, kind);
+    if (device) return device->memory_alloc(ctx, data, bytes, kind);
     *data = bytes <= SIZE_MAX ? malloc((size_t)bytes) : NULL;
     if (*data) return SB_OK;
     return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory for %llu bytes",
@@ -37,8 +39,9 @@ sb_status sb_memory_alloc(sb_context *ctx, void **data, uint64_t bytes, sb_memor
 
 static sb_status memory_free(sb_context *ctx, void *data, sb_memory kind)
 {
+    const sb_device *device = ctx->backend->device;
     if (!data) return SB_OK;
-    if (ctx->backend->memory_free) return ctx->backend->memory_free(ctx, data, kind);
+    if (device) return device->memory_free(ctx, data, kind);
     free(data);
     return SB_OK;
 }
@@ -51,10 +54,11 @@ sb_status sb_memory_free(sb_context *ctx, void *data, sb_memory kind)
 static sb_status memory_copy(sb_context *ctx, void *to, const void *from, uint64_t bytes,
                              void *stream)
 {
+    const sb_device *device = ctx->backend->device;
     if (bytes == 0) return SB_OK;
     NOT_NULL(ctx, to);
     NOT_NULL(ctx, from);
-    if (ctx->backend->memory_copy) return ctx->backend->memory_copy(ctx, to, from, bytes, stream);
+    if (device) return device->memory_copy(ctx, to, from, bytes, stream);
     memmove(to, from, (size_t)bytes);
     return SB_OK;
 }
@@ -68,9 +72,10 @@ sb_status sb_memory_copy(sb_context *ctx, void *to, const void *from, uint64_t b
 
 static sb_status stream_create(sb_context *ctx, void **stream)
 {
+    const sb_device *device = ctx->backend->device;
     NOT_NULL(ctx, stream);
     *stream = NULL;
-    return ctx->backend->stream_create ? ctx->backend->stream_create(ctx, stream) : SB_OK;
+    return device ? device->stream_create(ctx, stream) : SB_OK;
 }
 
 sb_status sb_stream_create(sb_context *ctx, void **stream)
@@ -80,8 +85,8 @@ sb_status sb_stream_create(sb_context *ctx, void **stream)
 
 static sb_status stream_destroy(sb_context *ctx, void *stream)
 {
-    return stream && ctx->backend->stream_destroy ? ctx->backend->stream_destroy(ctx, stream)
-                                                  : SB_OK;
+    const sb_device *device = ctx->backend->device;
+    return device && stream ? device->stream_destroy(ctx, stream) : SB_OK;
 }
 
 sb_status sb_stream_destroy(sb_context *ctx, void *stream)
@@ -91,7 +96,8 @@ sb_status sb_stream_destroy(sb_context *ctx, void *stream)
 
 static sb_status stream_wait(sb_context *ctx, void *stream)
 {
-    return ctx->backend->stream_wait ? ctx->backend->stream_wait(ctx, stream) : SB_OK;
+    const sb_device *device = ctx->backend->device;
+    return device ? device->stream_wait(ctx, stream) : SB_OK;
 }
 
 sb_status sb_stream_wait(sb_context *ctx, void *stream)

@@ -1,9 +1,13 @@
-/* records.c - which record is at fault, and what is wrong with it, in words. */
+/* records.c - see records.h. Names the first record that is at fault, by row and then by shard, and
+ * says what is wrong with it. The backends call this: the cpu's before it writes, a device's after
+ * a report, on copies. */
+#include "api/records.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "backend.h"
+#include "api/call.h"
 #include "det/saved.h"
 
 /* Where a record stands: its row, and its shard, or NO_SHARD. */

@@ -1,8 +1,11 @@
 /* shards.c - sb_partial, sb_merge, sb_finish and their workspace: checks, then the backend. */
 #include <inttypes.h>
 
-#include "det/record.h"
+#include "api/call.h"
 #include "api/entry.h"
+#include "api/records.h"
+#include "api/run.h"
+#include "det/record.h"
 
 /* The public records are what the arithmetic works on. */
 _Static_assert(sizeof(sb_state_record) == 32 && sizeof(sb_state) == 32, "a state is 32 bytes");
@@ -29,12 +32,7 @@ static sb_status check_records(sb_context *ctx, int64_t rows, const sb_records *
 static sb_status prepare(sb_context *ctx, sb_call *call, const sb_batch *batch, int64_t first,
                          int64_t n, const sb_launch *launch)
 {
-    sb_status status;
-    if (!ctx->backend->partial)
-        return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no shards",
-                       ctx->backend->name);
-    status = sb_shard_call_of(call, batch, first, n, launch, ctx->backend->device_memory,
-                              &ctx->error);
+    sb_status status = sb_shard_call_of(ctx, call, batch, first, n, launch);
     return status == SB_OK ? sb_check_kept_sets(ctx, call, NULL) : status;
 }
 
@@ -49,10 +47,10 @@ static sb_records read_only(const void *states, const sb_target_record *targets,
 static sb_status partial(sb_context *ctx, const sb_records *to, const sb_batch *batch,
                          int64_t first, int64_t n, const sb_launch *launch)
 {
-    sb_call call;
-    sb_status status = prepare(ctx, &call, batch, first, n, launch);
-    if (status == SB_OK) status = check_records(ctx, call.rows, to, "");
-    return status == SB_OK ? ctx->backend->partial(ctx, to, &call) : status;
+    sb_partial_call call = { .to = *to };
+    sb_status status = prepare(ctx, &call.call, batch, first, n, launch);
+    if (status == SB_OK) status = check_records(ctx, call.call.rows, to, "");
+    return status == SB_OK ? sb_run(ctx, SB_OP_PARTIAL, &call, &call.call.launch) : status;
 }
 
 sb_status sb_partial(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
@@ -85,20 +83,12 @@ static sb_status check_merge_shape(sb_context *ctx, int64_t shards, int64_t rows
 
 static sb_status merge(sb_context *ctx, sb_merge_call *call, const sb_launch *launch)
 {
-    const sb_launch defaults = SB_LAUNCH_INIT;
-    const int moments = call->to.moments;
-    sb_status status;
-    call->launch = launch ? *launch : defaults;
-    status = sb_check_size(&call->launch, sizeof call->launch, "sb_launch", "SB_LAUNCH_INIT",
-                           &ctx->error);
-    if (status != SB_OK) return status;
-    status = check_merge_shape(ctx, call->shards, call->rows, moments);
+    sb_status status = sb_launch_of(&call->launch, launch, &ctx->error);
+    if (status == SB_OK)
+        status = check_merge_shape(ctx, call->shards, call->rows, call->to.moments);
     if (status == SB_OK) status = check_records(ctx, call->rows, &call->to, "");
     if (status == SB_OK) status = check_records(ctx, call->rows, &call->from, "from_");
-    if (status == SB_OK && !ctx->backend->merge)
-        status = sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no shards",
-                         ctx->backend->name);
-    return status == SB_OK && call->rows ? ctx->backend->merge(ctx, call) : status;
+    return status == SB_OK ? sb_run(ctx, SB_OP_MERGE, call, &call->launch) : status;
 }
 
 sb_status sb_merge(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
@@ -129,17 +119,16 @@ sb_status sb_merge_moments(sb_context *ctx, sb_moment_record *moments, sb_target
 static sb_status finish(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
                         const sb_records *records, const sb_launch *launch)
 {
-    sb_logprob_out full;
-    sb_call call;
-    sb_status status = prepare(ctx, &call, batch, 0, 0, launch);
-    if (status == SB_OK) status = sb_out_of(&full, out, &ctx->error);
-    if (status == SB_OK && full.entropy && !records->moments)
+    sb_finish_call call = { .from = *records };
+    sb_status status = prepare(ctx, &call.call, batch, 0, 0, launch);
+    if (status == SB_OK) status = sb_out_of(&call.out, out, &ctx->error);
+    if (status == SB_OK && call.out.entropy && !records->moments)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
                        "sb_finish gives no entropy: these records do not hold what it needs; "
                        "sb_partial_moments gives such as do");
-    if (status == SB_OK) status = sb_check_kept_sets(ctx, &call, &full);
-    if (status == SB_OK) status = check_records(ctx, call.rows, records, "");
-    return status == SB_OK ? ctx->backend->finish(ctx, &full, &call, records) : status;
+    if (status == SB_OK) status = sb_check_kept_sets(ctx, &call.call, &call.out);
+    if (status == SB_OK) status = check_records(ctx, call.call.rows, records, "");
+    return status == SB_OK ? sb_run(ctx, SB_OP_FINISH, &call, &call.call.launch) : status;
 }
 
 sb_status sb_finish(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
@@ -161,12 +150,9 @@ sb_status sb_finish_moments(sb_context *ctx, const sb_logprob_out *out, const sb
 static sb_status workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
                                 int64_t first, int64_t n, const sb_launch *launch)
 {
-    sb_call call;
-    sb_status status = prepare(ctx, &call, batch, first, n, launch);
-    if (status != SB_OK) return status;
-    if (!size) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "size is null");
-    *size = ctx->backend->shard_workspace ? ctx->backend->shard_workspace(ctx, &call) : 0;
-    return SB_OK;
+    sb_partial_call call = { .to = { NULL, NULL, 1 } };
+    sb_status status = prepare(ctx, &call.call, batch, first, n, launch);
+    return status == SB_OK ? sb_workspace_of(ctx, SB_OP_PARTIAL, &call, size) : status;
 }
 
 sb_status sb_shard_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,

@@ -1,16 +1,11 @@
 /* stats.c - sb_compare and sb_sums: checks, then the backend. */
 #include <inttypes.h>
 
+#include "api/call.h"
 #include "api/entry.h"
+#include "api/run.h"
 
 #define MAX_TIME ((int64_t)1 << 29) /* a difference is two values: det/digits.h */
-
-static sb_status launch_of(sb_context *ctx, sb_launch *filled, const sb_launch *launch)
-{
-    const sb_launch defaults = SB_LAUNCH_INIT;
-    *filled = launch ? *launch : defaults;
-    return sb_check_size(filled, sizeof *filled, "sb_launch", "SB_LAUNCH_INIT", &ctx->error);
-}
 
 static sb_status check_count(sb_context *ctx, const char *name, int64_t count)
 {
@@ -19,29 +14,23 @@ static sb_status check_count(sb_context *ctx, const char *name, int64_t count)
     return sb_fail(&ctx->error, SB_ERR_SHAPE, "%s is %" PRId64 ", outside [0, 2^61)", name, count);
 }
 
-static sb_status no_stats(sb_context *ctx)
-{
-    return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no statistics",
-                   ctx->backend->name);
-}
-
 static sb_status compare(sb_context *ctx, const sb_compare_out *out, const float *sampled,
                          const float *other, int64_t count, const sb_launch *launch)
 {
     sb_compare_call call;
     sb_status status = sb_check_size(out, sizeof *out, "sb_compare_out", "SB_COMPARE_OUT_INIT",
                                      &ctx->error);
-    if (status == SB_OK) status = launch_of(ctx, &call.launch, launch);
+    if (status == SB_OK) status = sb_launch_of(&call.launch, launch, &ctx->error);
     if (status == SB_OK) status = check_count(ctx, "count", count);
     if (status != SB_OK) return status;
     if (count > 0 && !(sampled && other))
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "%s is null", sampled ? "other" : "sampled");
-    if (!ctx->backend->compare) return no_stats(ctx);
     call.out = *out;
     call.sampled = sampled;
     call.other = other;
     call.count = count;
-    return count > 0 ? ctx->backend->compare(ctx, &call) : SB_OK;
+    call.launch.check = 0; /* there is nothing to check */
+    return sb_run(ctx, SB_OP_COMPARE, &call, &call.launch);
 }
 
 sb_status sb_compare(sb_context *ctx, const sb_compare_out *out, const float *sampled,
@@ -58,8 +47,7 @@ static sb_status check_packed(sb_context *ctx, const sb_values *in)
         return sb_fail(&ctx->error, SB_ERR_DTYPE,
                        "cu_seqlens_dtype is %d: it takes SB_I32 or SB_I64",
                        (int)in->cu_seqlens_dtype);
-    if (ctx->backend->device_memory)
-        return sb_check_device_packed(in->batch, in->rows, &ctx->error);
+    if (ctx->backend->device) return sb_check_device_packed(in->batch, in->rows, &ctx->error);
     return sb_check_cu_seqlens(in->cu_seqlens, in->cu_seqlens_dtype, in->batch, in->rows,
                                &ctx->error);
 }
@@ -94,14 +82,12 @@ static sb_status sums(sb_context *ctx, const sb_sums_out *out, const sb_values *
                                      &ctx->error);
     if (status == SB_OK)
         status = sb_check_size(values, sizeof *values, "sb_values", "SB_VALUES_INIT", &ctx->error);
-    if (status == SB_OK) status = launch_of(ctx, &call.launch, launch);
+    if (status == SB_OK) status = sb_launch_of(&call.launch, launch, &ctx->error);
     if (status != SB_OK) return status;
     call.out = *out;
     call.in = *values;
     status = check_values(ctx, &call);
-    if (status != SB_OK) return status;
-    if (!ctx->backend->sums) return no_stats(ctx);
-    return call.in.batch > 0 ? ctx->backend->sums(ctx, &call) : SB_OK;
+    return status == SB_OK ? sb_run(ctx, SB_OP_SUMS, &call, &call.launch) : status;
 }
 
 sb_status sb_sums(sb_context *ctx, const sb_sums_out *out, const sb_values *values,

@@ -1,5 +1,9 @@
-/* status.c - names and meanings of statuses, from the one list in samebits.h. */
-#include "samebits.h"
+/* status.c - what calls come to: the names and meanings of statuses, from the one list in
+ * samebits.h, and the line that goes with a failure. */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "backend.h"
 
 #define SB_STATUS_CHECK(name, number, text) _Static_assert(name == number, #name);
 SB_STATUSES(SB_STATUS_CHECK)
@@ -22,4 +26,13 @@ const char *sb_status_text(sb_status status)
         SB_STATUSES(SB_STATUS_TEXT)
     default: return "unknown status";
     }
+}
+
+sb_status sb_fail(sb_message *message, sb_status status, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message->text, sizeof message->text, format, args);
+    va_end(args);
+    return status;
 }

@@ -1,14 +1,16 @@
 /* topk.c - sb_topk, and the workspace of it and of sb_logprob_ids: checks, then the backend. */
 #include <inttypes.h>
 
+#include "api/call.h"
 #include "api/entry.h"
+#include "api/run.h"
 
 _Static_assert(SB_MAX_TOPK == 64, "kernels/order.cu keeps 64 places");
 
 static sb_status topk(sb_context *ctx, const sb_topk_out *out, const sb_batch *batch, int64_t k,
                       const sb_launch *launch)
 {
-    sb_call call;
+    sb_topk_call call;
     sb_status status;
     if (!out) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "out is null");
     status = sb_check_size(out, sizeof *out, "sb_topk_out", "SB_TOPK_OUT_INIT", &ctx->error);
@@ -16,13 +18,12 @@ static sb_status topk(sb_context *ctx, const sb_topk_out *out, const sb_batch *b
     if (k < 1 || k > SB_MAX_TOPK)
         return sb_fail(&ctx->error, SB_ERR_SHAPE, "k is %" PRId64 ", outside [1, %d]", k,
                        SB_MAX_TOPK);
-    status = sb_wide_call_of(&call, batch, 0, launch, ctx->backend->device_memory, &ctx->error);
-    if (status == SB_OK) status = sb_check_kept_sets(ctx, &call, NULL);
+    status = sb_wide_call_of(ctx, &call.call, batch, 0, launch);
+    if (status == SB_OK) status = sb_check_kept_sets(ctx, &call.call, NULL);
     if (status != SB_OK) return status;
-    if (!ctx->backend->topk)
-        return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no top-k",
-                       ctx->backend->name);
-    return ctx->backend->topk(ctx, out, &call, k);
+    call.out = *out;
+    call.k = k;
+    return sb_run(ctx, SB_OP_TOPK, &call, &call.call.launch);
 }
 
 sb_status sb_topk(sb_context *ctx, const sb_topk_out *out, const sb_batch *batch, int64_t k,
@@ -34,13 +35,9 @@ sb_status sb_topk(sb_context *ctx, const sb_topk_out *out, const sb_batch *batch
 static sb_status workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
                                 const sb_launch *launch)
 {
-    sb_call call;
-    sb_status status;
-    status = sb_wide_call_of(&call, batch, 0, launch, ctx->backend->device_memory, &ctx->error);
-    if (status != SB_OK) return status;
-    if (!size) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "size is null");
-    *size = ctx->backend->order_workspace ? ctx->backend->order_workspace(ctx, &call) : 0;
-    return SB_OK;
+    sb_topk_call call = { .out = SB_TOPK_OUT_INIT, .k = 1 };
+    sb_status status = sb_wide_call_of(ctx, &call.call, batch, 0, launch);
+    return status == SB_OK ? sb_workspace_of(ctx, SB_OP_TOPK, &call, size) : status;
 }
 
 sb_status sb_order_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,

@@ -9,8 +9,11 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "control/conventional.h"
+#include "api/call.h"
 #include "api/entry.h"
+#include "api/logprob.h"
+#include "api/run.h"
+#include "control/conventional.h"
 
 #define GRAIN_LOGITS 32768 /* a call with less is one thread's work */
 #define PIECE_LOGITS 1024  /* a piece of a row is at least this long, unless split says otherwise */
@@ -20,22 +23,19 @@
 static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
                          const sb_launch *launch)
 {
-    sb_logprob_out full;
-    sb_call call;
-    sb_status status = sb_logprob_call_of(ctx, &call, &full, out, batch, launch);
+    sb_logprob_call checked;
+    const sb_launch *options = &checked.call.launch;
+    sb_status status = sb_logprob_call_of(ctx, &checked, out, batch, launch);
     if (status != SB_OK) return status;
-    if (full.entropy || full.saved)
+    if (checked.out.entropy || checked.out.saved)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
                        "the conventional logprob gives no entropy and no saved rows");
-    if (call.launch.workspace || call.launch.workspace_size || call.launch.cluster)
+    if (options->workspace || options->workspace_size || options->cluster)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
                        "the conventional logprob takes no workspace and no cluster");
-    if (call.in.kept || full.outside)
+    if (checked.call.in.kept || checked.out.outside)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "the conventional logprob takes no kept sets");
-    if (!ctx->backend->conventional)
-        return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no conventional logprob",
-                       ctx->backend->name);
-    return ctx->backend->conventional(ctx, &full, &call);
+    return sb_run(ctx, SB_OP_CONVENTIONAL, &checked, options);
 }
 
 sb_status sb_conventional_logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
@@ -135,7 +135,7 @@ static void finish_row(void *shared, int64_t i)
 }
 
 /* Whole rows where there is one for every thread; else each is cut up among the threads. */
-static void plan(job *j, int32_t threads)
+static void plan_conventional(job *j, int32_t threads)
 {
     int64_t vocab = j->call->in.vocab, split = j->call->launch.split;
     if (split == 0) {
@@ -200,7 +200,7 @@ static sb_status prepare(job *j, int32_t threads, sb_message *why, const sb_logp
     if (!j->active) return no_memory(why, "row numbers", call->rows);
     status = sb_list_active(call, j->active, &j->actives, why);
     if (status != SB_OK) return status;
-    plan(j, threads);
+    plan_conventional(j, threads);
     j->pieces = room(j->actives * j->split, sizeof *j->pieces);
     if (!j->pieces) return no_memory(why, "pieces of rows", j->actives * j->split);
     if (!out->token && out->sequence) {
@@ -210,9 +210,10 @@ static sb_status prepare(job *j, int32_t threads, sb_message *why, const sb_logp
     return SB_OK;
 }
 
-sb_status sb_conventional_cpu(sb_pool *pool, sb_message *why, const sb_logprob_out *out,
-                              const sb_call *call)
+sb_status sb_conventional_cpu(sb_pool *pool, sb_message *why, const sb_logprob_call *logprob)
 {
+    const sb_logprob_out *out = &logprob->out;
+    const sb_call *call = &logprob->call;
     job j = { .call = call, .lse = out->lse };
     float *tokens = NULL; /* where sums are wanted, but no tokens */
     sb_status status = prepare(&j, sb_pool_threads(pool), why, out, &tokens);

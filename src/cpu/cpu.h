@@ -3,7 +3,8 @@
 #ifndef SB_BACKEND_CPU_H
 #define SB_BACKEND_CPU_H
 
-#include "backend.h"
+#include "api/call.h"
+#include "api/records.h"
 #include "cpu/isa.h"
 #include "cpu/pool.h"
 
@@ -92,22 +93,16 @@ typedef struct sb_cpu_look {
 sb_status sb_cpu_look_prepare(sb_context *ctx, sb_cpu_look *look);
 void sb_cpu_look_run(sb_cpu *c, const sb_cpu_look *look);
 
-/* ids.c and topk.c; as backend.h states them. */
-sb_status sb_cpu_ids(sb_context *ctx, const sb_ids_out *out, const sb_call *call);
-sb_status sb_cpu_topk(sb_context *ctx, const sb_topk_out *out, const sb_call *call, int64_t k);
-
-/* shards.c; as backend.h states them. */
-sb_status sb_cpu_partial(sb_context *ctx, const sb_records *to, const sb_call *call);
-sb_status sb_cpu_merge(sb_context *ctx, const sb_merge_call *call);
-sb_status sb_cpu_finish(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
-                        const sb_records *records);
-
-/* stats.c; as backend.h states them. */
-sb_status sb_cpu_compare(sb_context *ctx, const sb_compare_call *call);
-sb_status sb_cpu_sum_values(sb_context *ctx, const sb_sums_call *call);
-/* gradient.c; as backend.h states it. */
-sb_status sb_cpu_backward(sb_context *ctx, const sb_gradient *gradient, const sb_call *call);
-/* kl.c; as backend.h states it. */
-sb_status sb_cpu_kl(sb_context *ctx, const sb_kl_call *call);
+/* The operations, as backend.h states them: each takes its own struct. */
+sb_status sb_cpu_logprob(sb_context *ctx, const void *call);
+sb_status sb_cpu_ids(sb_context *ctx, const void *call);
+sb_status sb_cpu_topk(sb_context *ctx, const void *call);
+sb_status sb_cpu_backward(sb_context *ctx, const void *call);
+sb_status sb_cpu_kl(sb_context *ctx, const void *call);
+sb_status sb_cpu_partial(sb_context *ctx, const void *call);
+sb_status sb_cpu_merge(sb_context *ctx, const void *call);
+sb_status sb_cpu_finish(sb_context *ctx, const void *call);
+sb_status sb_cpu_compare(sb_context *ctx, const void *call);
+sb_status sb_cpu_sums(sb_context *ctx, const void *call);
 
 #endif

@@ -107,7 +107,7 @@ static void run_piece(void *shared, int64_t item)
 }
 
 /* Of rows of at least one element. */
-static void plan(gradient_job *j)
+static void plan_gradient(gradient_job *j)
 {
     int64_t width = j->to->width, split = j->call->launch.split;
     if (split == 0) split = (width + PIECE_LOGITS - 1) / PIECE_LOGITS;
@@ -116,8 +116,11 @@ static void plan(gradient_job *j)
     j->pieces = (width + j->piece - 1) / j->piece;
 }
 
-sb_status sb_cpu_backward(sb_context *ctx, const sb_gradient *gradient, const sb_call *call)
+sb_status sb_cpu_backward(sb_context *ctx, const void *checked)
 {
+    const sb_backward_call *backward = checked;
+    const sb_gradient *gradient = &backward->to;
+    const sb_call *call = &backward->call;
     sb_cpu *c = ctx->state;
     gradient_job j = { .call = call, .to = gradient, .gradient = c->isa->gradient };
     int64_t *list = sb_cpu_room(&c->rows, call->rows, sizeof *list), actives;
@@ -136,7 +139,7 @@ sb_status sb_cpu_backward(sb_context *ctx, const sb_gradient *gradient, const sb
     for (int64_t i = 0; i < actives; i++) active[list[i] - call->in.shift] = 1;
     j.active = active;
     j.of = (gradient->token ? SB_OF_TOKEN : 0) | (gradient->entropy ? SB_OF_ENTROPY : 0);
-    plan(&j);
+    plan_gradient(&j);
     sb_pool_run(c->pool, call->rows * gradient->width <= PIECE_LOGITS, run_piece, &j,
                 call->rows * j.pieces);
     return SB_OK;

@@ -61,8 +61,11 @@ static void finish_ids(const sb_cpu_look *l, int64_t row, const sb_state *state,
     }
 }
 
-sb_status sb_cpu_ids(sb_context *ctx, const sb_ids_out *out, const sb_call *call)
+sb_status sb_cpu_ids(sb_context *ctx, const void *checked)
 {
+    const sb_ids_call *ids = checked;
+    const sb_ids_out *out = &ids->out;
+    const sb_call *call = &ids->call;
     sb_cpu_job job = { .call = call };
     sb_cpu_look look = { .job = &job,
                          .size = out->rank ? (size_t)call->width * sizeof(int32_t) : 0,

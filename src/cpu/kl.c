@@ -2,6 +2,7 @@
  * threads. */
 #include <inttypes.h>
 
+#include "api/kl.h"
 #include "cpu/cpu.h"
 #include "det/kl.h"
 
@@ -60,7 +61,7 @@ static void merge_row(void *shared, int64_t i)
 }
 
 /* Whole rows when there are plenty, pieces when there are few. */
-static void plan(kl_job *j, int32_t threads)
+static void plan_kl(kl_job *j, int32_t threads)
 {
     const int64_t held = j->call->p.held, leaves = (held + SB_LEAF - 1) / SB_LEAF;
     int64_t split = j->call->p.launch.split;
@@ -89,7 +90,7 @@ static sb_status prepare(sb_context *ctx, kl_job *j)
     status = sb_list_active(&call->q, NULL, NULL, &ctx->error);
     if (status != SB_OK) return sb_kl_blame(&ctx->error, 'q', status);
     j->active = active;
-    plan(j, sb_pool_threads(c->pool));
+    plan_kl(j, sb_pool_threads(c->pool));
     j->states = sb_cpu_room(&c->states, j->split > 1 ? j->actives * j->split : 0,
                             sizeof *j->states);
     if (!j->states)
@@ -104,8 +105,9 @@ static sb_status prepare(sb_context *ctx, kl_job *j)
     return SB_OK;
 }
 
-sb_status sb_cpu_kl(sb_context *ctx, const sb_kl_call *call)
+sb_status sb_cpu_kl(sb_context *ctx, const void *checked)
 {
+    const sb_kl_call *call = checked;
     sb_cpu *c = ctx->state;
     kl_job j = { .call = call, .reduce = c->isa->kl };
     sb_status status = prepare(ctx, &j);
@@ -124,5 +126,5 @@ sb_status sb_cpu_kl(sb_context *ctx, const sb_kl_call *call)
     }
     if (!call->out.sequence) return SB_OK;
     sums = sb_kl_sums(call, j.tokens);
-    return sb_cpu_sum_values(ctx, &sums);
+    return sb_cpu_sums(ctx, &sums);
 }

@@ -45,9 +45,11 @@ static void record_row(const sb_cpu_job *j, int64_t row, const sb_state *state,
     put(j->to, row, state, &target);
 }
 
-sb_status sb_cpu_partial(sb_context *ctx, const sb_records *records, const sb_call *call)
+sb_status sb_cpu_partial(sb_context *ctx, const void *checked)
 {
-    sb_records to = *records;
+    const sb_partial_call *partial = checked;
+    const sb_call *call = &partial->call;
+    sb_records to = partial->to;
     sb_cpu_job j = { .call = call, .moments = to.moments, .finish = record_row, .to = &to };
     sb_status status = sb_cpu_job_prepare(ctx, &j);
     if (status != SB_OK || call->rows == 0) return status;
@@ -57,8 +59,9 @@ sb_status sb_cpu_partial(sb_context *ctx, const sb_records *records, const sb_ca
     return SB_OK;
 }
 
-sb_status sb_cpu_merge(sb_context *ctx, const sb_merge_call *call)
+sb_status sb_cpu_merge(sb_context *ctx, const void *checked)
 {
+    const sb_merge_call *call = checked;
     sb_status status = sb_check_merge(call, &ctx->error);
     if (status != SB_OK) return status;
     for (int64_t row = 0; row < call->rows; row++) {
@@ -100,9 +103,12 @@ static void finish_rows(void *shared, int64_t item)
     }
 }
 
-sb_status sb_cpu_finish(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
-                        const sb_records *records)
+sb_status sb_cpu_finish(sb_context *ctx, const void *checked)
 {
+    const sb_finish_call *finish = checked;
+    const sb_logprob_out *out = &finish->out;
+    const sb_call *call = &finish->call;
+    const sb_records *records = &finish->from;
     sb_cpu *c = ctx->state;
     finish_job j = { call, records, NULL, 0, out->token, out->lse, out->entropy, out->saved };
     sb_cpu_job rows = { .call = call }; /* of no logits: only to list the active ones */

@@ -27,8 +27,9 @@ static void compare_chunk(void *shared, int64_t item)
     }
 }
 
-sb_status sb_cpu_compare(sb_context *ctx, const sb_compare_call *call)
+sb_status sb_cpu_compare(sb_context *ctx, const void *checked)
 {
+    const sb_compare_call *call = checked;
     sb_cpu *c = ctx->state;
     void *shared = (void *)(uintptr_t)call; /* the pool's items only read it */
     sb_pool_run(c->pool, call->count <= CHUNK_TOKENS, compare_chunk, shared,
@@ -74,8 +75,9 @@ static void reduce_sequence(void *shared, int64_t b)
     if (call->out.count) call->out.count[b] = count;
 }
 
-sb_status sb_cpu_sum_values(sb_context *ctx, const sb_sums_call *call)
+sb_status sb_cpu_sums(sb_context *ctx, const void *checked)
 {
+    const sb_sums_call *call = checked;
     sb_cpu *c = ctx->state;
     void *shared = (void *)(uintptr_t)call; /* the pool's items only read it */
     sb_pool_run(c->pool, call->rows <= ALONE_TOKENS, reduce_sequence, shared, call->in.batch);

@@ -10,11 +10,6 @@ typedef struct best {
     uint64_t places[SB_MAX_TOPK];
 } best;
 
-typedef struct results {
-    const sb_topk_out *out;
-    int64_t k;
-} results;
-
 static void insert(best *b, int64_t k, uint64_t place)
 {
     int64_t i = k - 1;
@@ -34,7 +29,7 @@ static float least_of(const best *b, int64_t k)
 static void find_best(const sb_cpu_look *l, int64_t row, const float *x, int64_t n, int64_t first,
                       void *part)
 {
-    const results *to = l->to;
+    const sb_topk_call *to = l->to;
     best *b = part;
     float least = least_of(b, to->k);
     (void)row;
@@ -52,8 +47,8 @@ static void find_best(const sb_cpu_look *l, int64_t row, const float *x, int64_t
 static void finish_best(const sb_cpu_look *l, int64_t row, const sb_state *state,
                         const sb_row *constants, void *parts)
 {
-    const results *to = l->to;
-    const sb_topk_out *out = to->out;
+    const sb_topk_call *to = l->to;
+    const sb_topk_out *out = &to->out;
     int nan = sb_state_is_nan(state);
     best *b = parts;
     sb_lg sum;
@@ -73,16 +68,18 @@ static void finish_best(const sb_cpu_look *l, int64_t row, const sb_state *state
     }
 }
 
-sb_status sb_cpu_topk(sb_context *ctx, const sb_topk_out *out, const sb_call *call, int64_t k)
+sb_status sb_cpu_topk(sb_context *ctx, const void *checked)
 {
-    results to = { out, k };
+    const sb_topk_call *to = checked;
+    const sb_topk_out *out = &to->out;
+    const sb_call *call = &to->call;
     sb_cpu_job job = { .call = call };
     sb_cpu_look look = { .job = &job,
                          .size = out->ids || out->logprob ? sizeof(best) : 0,
                          .look = find_best,
                          .finish = finish_best,
-                         .to = &to };
-    size_t rows = (size_t)call->rows, entries = rows * (size_t)k;
+                         .to = to };
+    size_t rows = (size_t)call->rows, entries = rows * (size_t)to->k;
     sb_status status = sb_cpu_look_prepare(ctx, &look);
     if (status != SB_OK) return status;
     if (out->ids) memset(out->ids, 0xff, entries * sizeof *out->ids); /* -1 */

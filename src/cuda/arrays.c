@@ -68,22 +68,22 @@ static place place_of(const sb_cuda_driver *driver, uint64_t address)
 
 static sb_status check_array(sb_context *ctx, const sb_cuda_array *array)
 {
+    const sb_cuda *c = ctx->state;
     const uint64_t address = sb_cuda_address(array->data);
-    const int ordinal = sb_cuda_ordinal_of(ctx);
     place p;
     if (!array->data || array->bytes == 0) return SB_OK;
     if (address % array->align != 0)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "%s (%p) is not aligned to %zu bytes",
                        array->name, array->data, array->align);
-    p = place_of(sb_cuda_driver_of(ctx), address);
+    p = place_of(&c->driver, address);
     if (p.type == 0)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
                        "%s (%p) is host memory: the cuda backend takes device memory", array->name,
                        array->data);
-    if (p.type != CU_MEMORYTYPE_HOST && p.ordinal >= 0 && p.ordinal != ordinal)
+    if (p.type != CU_MEMORYTYPE_HOST && p.ordinal >= 0 && p.ordinal != c->ordinal)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
                        "%s (%p) lies on device %d, the context is on device %d", array->name,
-                       array->data, p.ordinal, ordinal);
+                       array->data, p.ordinal, c->ordinal);
     /* Registered host memory may have another address on the device. */
     if (address - p.start < p.size && p.size - (address - p.start) < array->bytes)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,

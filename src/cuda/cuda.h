@@ -1,55 +1,53 @@
-/* cuda.h - inside the CUDA backend: what backend.c and the files of its calls give
- * each other. What calls the driver needs the GPU's context to be current, as it is in an
- * sb_cuda_work. */
-#ifndef SB_BACKEND_CUDA_H
-#define SB_BACKEND_CUDA_H
+/* cuda.h - inside the CUDA backend: its state, and what its files give each other. backend.c opens
+ * it and holds its table; an operation's file checks the arrays it was given (arrays.h), plans a
+ * launch (plan.h), takes scratch memory and launches kernels (launch.c), and with a check waits for
+ * what they report (check.c).
+ *
+ * Everything here but sb_cuda_find_device runs inside sb_enter and sb_leave, with the GPU's context
+ * current. */
+#ifndef SB_CUDA_H
+#define SB_CUDA_H
 
-#include "backend.h"
+#include "api/call.h"
+#include "api/records.h"
+#include "control/cuda.h"
 #include "cuda/args.h"
 #include "cuda/arrays.h"
 #include "cuda/driver.h"
+#include "cuda/kernels.h"
 #include "cuda/nccl.h"
+#include "cuda/plan.h"
+#include "cuda/report.h"
 
-/* The kernels of a file, of which LIST(X) has the names: fields of a struct that begins with
- * CUmodule module. */
-#define SB_CUDA_FIELD(name) CUfunction name;
-
-/* Loads them into *kernels; what was loaded stays in module on failure. Functions are loaded now:
- * the driver's lazy loading could not happen under a graph capture. */
-#define SB_CUDA_GET(name)                                                                          \
-    DRIVER(why, driver, ModuleGetFunction, &kernels->name, kernels->module, #name);                \
-    DRIVER(why, driver, FuncLoad, kernels->name);
-#define SB_CUDA_LOADER(function, type, LIST, image)                                                \
-    sb_status function(type *kernels, const sb_cuda_driver *driver, sb_message *why)               \
-    {                                                                                              \
-        DRIVER(why, driver, ModuleLoadData, &kernels->module, image);                              \
-        LIST(SB_CUDA_GET)                                                                          \
-        return SB_OK;                                                                              \
-    }
+typedef struct sb_cuda {
+    int inherited; /* opened in a parent process: the driver is out of reach */
+    sb_cuda_driver driver;
+    CUdevice device;
+    int ordinal;       /* the GPU's number, as cuDeviceGet counts */
+    CUcontext context; /* the primary one */
+    char isa[16];      /* "sm_90" */
+    int multiprocessors;
+    int hopper;   /* compute capability 9.0: clusters, and kernels set up early */
+    int clusters; /* the most blocks of one; 0: the GPU has none */
+    sb_cuda_reports reports;
+    int word;     /* of reports: the one that the operation under way reports into */
+    int launched; /* whether kernels of it may be on their way */
+#define SB_CUDA_MODULE(file, LIST) sb_cuda_##file##_kernels file;
+    SB_CUDA_MODULES(SB_CUDA_MODULE)
+#undef SB_CUDA_MODULE
+    sb_conventional_kernels conventional; /* loaded by the first call that asks for them */
+    sb_nccl nccl;                         /* likewise */
+} sb_cuda;
 
 static inline uint64_t sb_cuda_address(const void *data) { return (uint64_t)(uintptr_t)data; }
 
-/* ---- backend.c ---------------------------------------------------------------------------- */
+/* device.c: finds a GPU that the kernels run on; isa gets its name, as "sm_90". */
+sb_status sb_cuda_find_device(const sb_cuda_driver *driver, int ordinal, CUdevice *device,
+                              char isa[16], sb_message *why);
 
-const sb_cuda_driver *sb_cuda_driver_of(const sb_context *ctx);
+/* ---- launch.c ----------------------------------------------------------------------------- */
 
-/* The GPU's number, as cuDeviceGet counts. */
-int sb_cuda_ordinal_of(const sb_context *ctx);
-
-/* NCCL: to be loaded by the first call that needs it. */
-sb_nccl *sb_cuda_nccl_of(sb_context *ctx);
-
-/* Runs work with the GPU's context current, and gives back its status. launch: of a call whose
- * kernels may report bad input: what they launch reports where it says (report.h); null: of
- * work without such kernels. With a check under a capture nothing is run: an error. */
-typedef sb_status (*sb_cuda_work)(sb_context *ctx, void *arguments);
-sb_status sb_cuda_inside(sb_context *ctx, const sb_launch *launch, sb_cuda_work work,
-                         void *arguments);
-
-/* Checks the arrays of a call and the launch options that only this backend knows. */
-sb_status sb_cuda_check_arguments(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
-
-/* A call's scratch memory: the caller's workspace, or allocated in stream order. */
+/* An operation's scratch memory: the caller's workspace, or allocated in stream order. */
 sb_status sb_cuda_scratch(sb_context *ctx, const sb_launch *launch, uint64_t needed,
                           CUdeviceptr *scratch);
 void sb_cuda_scratch_done(sb_context *ctx, const sb_launch *launch, CUdeviceptr scratch);
@@ -58,234 +56,119 @@ typedef struct sb_cuda_grid {
     int64_t blocks;
     int32_t threads;
     uint32_t shared; /* bytes */
+    int32_t cluster; /* blocks in one, or 0 */
+    int early;       /* the kernel may be set up while the one before it runs, and waits for it by
+                        itself */
 } sb_cuda_grid;
 
-/* A warp an item, 8 a block. */
+/* One warp per item, eight per block. */
 static inline sb_cuda_grid sb_cuda_warps_for(int64_t items)
 {
-    sb_cuda_grid grid = { (items + 7) / 8, 256, 0 };
+    const sb_cuda_grid grid = { .blocks = (items + 7) / 8, .threads = 256 };
     return grid;
 }
 
+/* The arguments of a call's kernels, whose scratch holds what p says, from there on. */
+sb_cuda_args sb_cuda_args_of(const sb_cuda *c, const sb_logprob_out *out, const sb_call *call,
+                             const sb_cuda_plan *p, CUdeviceptr scratch);
+
 /* How the logits that a call holds are summed, as logprob's would be, without clusters: a's split
- * pieces a row, a block each. a has no scratch. */
+ * pieces per row, one block each. a has no scratch. */
 sb_cuda_grid sb_cuda_plan_shard(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
                                 sb_cuda_args *a);
 
-/* a: the kernel's arguments, or what they begin with; the launch fills in where it reports. */
+/* a: the kernel's arguments, or what they begin with; the launch fills in where it reports. No
+ * blocks: nothing is launched. */
 sb_status sb_cuda_launch(sb_context *ctx, CUfunction kernel, sb_cuda_grid grid, sb_cuda_args *a,
                          CUstream stream);
-
-/* Zeroes the outputs of rows that a row list leaves out. */
-sb_status sb_cuda_clear_unlisted(sb_context *ctx, const sb_call *call, const sb_cuda_args *a);
 
 /* Zeroes device memory; data may be 0. */
 sb_status sb_cuda_clear(sb_context *ctx, uint64_t data, uint64_t bytes, CUstream stream);
 
-/* Sums a's tokens by sequence. */
-sb_status sb_cuda_sums(sb_context *ctx, const sb_call *call, sb_cuda_args *a);
+/* Zeroes the outputs of rows that a row list leaves out. */
+sb_status sb_cuda_clear_unlisted(sb_context *ctx, const sb_call *call, const sb_cuda_args *a);
 
-/* Waits for a call with a check; *report becomes what its kernels reported, 0 where all is fine. */
+/* Sums a's tokens by sequence, and counts them. */
+sb_status sb_cuda_sum_sequences(sb_context *ctx, const sb_call *call, sb_cuda_args *a);
+
+/* ---- check.c ------------------------------------------------------------------------------ */
+
+/* As sb_device has them, around every operation. */
+sb_status sb_cuda_begin(sb_context *ctx, const sb_launch *launch);
+sb_status sb_cuda_end(sb_context *ctx, const sb_launch *launch, sb_status status);
+sb_status sb_cuda_check(sb_context *ctx, void *stream);
+
+/* Checks the arrays of a call and the launch options that only this backend knows. */
+sb_status sb_cuda_check_arguments(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
+
+/* Waits for an operation with a check; *report becomes what its kernels reported, 0 where all is
+ * fine. */
 sb_status sb_cuda_wait_for_report(sb_context *ctx, const sb_launch *launch, int64_t *report);
-
-/* After a report: the checks that the cpu backend makes, on copies of a call's arrays, so that its
- * first bad row is named with its id. SB_OK: they find none. records: of a call that finishes, else
- * null; gradient likewise. */
-sb_status sb_cuda_find_first_bad(sb_context *ctx, const sb_call *call, const sb_records *records,
-                                 const sb_gradient *gradient);
-
-/* A report in words: for one that the host's checks do not find, as what they look at has changed
- * since. */
-sb_status sb_cuda_name(sb_context *ctx, int64_t report);
-
-/* All three: waits for the call and names its first bad row. */
-sb_status sb_cuda_check_call(sb_context *ctx, const sb_call *call, const sb_records *records,
-                             const sb_gradient *gradient);
 
 /* Replaces a device array, if there is one, by a copy on the heap: for naming the first bad row. On
  * failure by null. */
 sb_status sb_cuda_fetch(sb_context *ctx, const void **array, int64_t count, size_t size,
                         CUstream stream);
 
-/* ---- shards.c ----------------------------------------------------------------------------- */
+/* After a report: the checks that the cpu backend makes, on copies of a call's arrays, so that its
+ * first bad row is named with its id. SB_OK: they find none. records: those that are finished, else
+ * null; gradient likewise. */
+sb_status sb_cuda_find_first_bad(sb_context *ctx, const sb_call *call, const sb_records *records,
+                                 const sb_gradient *gradient);
 
-#define SB_CUDA_SHARD_KERNELS(X)                                                                   \
-    X(partial_f32)                                                                                 \
-    X(partial_f16)                                                                                 \
-    X(partial_bf16)                                                                                \
-    X(partial_f32_kept)                                                                            \
-    X(partial_f16_kept)                                                                            \
-    X(partial_bf16_kept)                                                                           \
-    X(partial_f32_moments)                                                                         \
-    X(partial_f16_moments)                                                                         \
-    X(partial_bf16_moments)                                                                        \
-    X(partial_merge)                                                                               \
-    X(partial_merge_moments)                                                                       \
-    X(shards_merge)                                                                                \
-    X(shards_merge_moments)                                                                        \
-    X(shards_finish)                                                                               \
-    X(shards_finish_moments)
+/* All three: waits for the call, and names its first bad row; in the report's own words where the
+ * host's checks do not find it, as what they look at has changed since. */
+sb_status sb_cuda_check_call(sb_context *ctx, const sb_call *call, const sb_records *records,
+                             const sb_gradient *gradient);
 
-/* The kernels for shards of the vocabulary. */
-typedef struct sb_cuda_shards {
-    CUmodule module;
-    SB_CUDA_SHARD_KERNELS(SB_CUDA_FIELD)
-} sb_cuda_shards;
+/* ---- memory.c: as sb_device has them ------------------------------------------------------ */
 
-const sb_cuda_shards *sb_cuda_shards_of(const sb_context *ctx);
+sb_status sb_cuda_memory_alloc(sb_context *ctx, void **data, uint64_t bytes, sb_memory kind);
+sb_status sb_cuda_memory_free(sb_context *ctx, void *data, sb_memory kind);
+sb_status sb_cuda_memory_copy(sb_context *ctx, void *to, const void *from, uint64_t bytes,
+                              void *stream);
+sb_status sb_cuda_stream_create(sb_context *ctx, void **stream);
+sb_status sb_cuda_stream_destroy(sb_context *ctx, void *stream);
+sb_status sb_cuda_stream_wait(sb_context *ctx, void *stream);
 
-/* Loads them; what was loaded stays in module on failure. */
-sb_status sb_cuda_shards_load(sb_cuda_shards *shards, const sb_cuda_driver *driver,
-                              sb_message *why);
+/* ---- operations: as sb_op_slot has them --------------------------------------------------- */
 
-/* As backend.h states them. */
-sb_status sb_cuda_partial(sb_context *ctx, const sb_records *to, const sb_call *call);
-sb_status sb_cuda_merge(sb_context *ctx, const sb_merge_call *call);
-sb_status sb_cuda_finish(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
-                         const sb_records *records);
-uint64_t sb_cuda_shard_workspace(sb_context *ctx, const sb_call *call);
+/* logprob.c. prepare: when the kernels are loaded. */
+sb_status sb_cuda_logprob_prepare(const sb_cuda *c, sb_message *why);
+sb_status sb_cuda_logprob(sb_context *ctx, const void *call);
+sb_status sb_cuda_logprob_workspace(sb_context *ctx, const void *call, uint64_t *bytes);
 
-/* ---- exchange.c --------------------------------------------------------------------------- */
+/* order.c. */
+sb_status sb_cuda_ids(sb_context *ctx, const void *call);
+sb_status sb_cuda_ids_workspace(sb_context *ctx, const void *call, uint64_t *bytes);
+sb_status sb_cuda_topk(sb_context *ctx, const void *call);
+sb_status sb_cuda_topk_workspace(sb_context *ctx, const void *call, uint64_t *bytes);
 
-/* As backend.h states them. */
-sb_status sb_cuda_exchange(sb_context *ctx, const sb_exchange_call *call);
-sb_status sb_cuda_exchange_workspace(sb_context *ctx, uint64_t *size, void *comm, int64_t rows);
+/* gradient.c. */
+sb_status sb_cuda_backward(sb_context *ctx, const void *call);
+
+/* kl.c. */
+sb_status sb_cuda_kl(sb_context *ctx, const void *call);
+sb_status sb_cuda_kl_workspace(sb_context *ctx, const void *call, uint64_t *bytes);
+
+/* shards.c. */
+sb_status sb_cuda_partial(sb_context *ctx, const void *call);
+sb_status sb_cuda_partial_workspace(sb_context *ctx, const void *call, uint64_t *bytes);
+sb_status sb_cuda_merge(sb_context *ctx, const void *call);
+sb_status sb_cuda_finish(sb_context *ctx, const void *call);
+sb_status sb_cuda_finish_workspace(sb_context *ctx, const void *call, uint64_t *bytes);
+
+/* exchange.c, and its communicators as sb_comms has them. */
+sb_status sb_cuda_exchange(sb_context *ctx, const void *call);
+sb_status sb_cuda_exchange_workspace(sb_context *ctx, const void *call, uint64_t *bytes);
 sb_status sb_cuda_comm_new_id(sb_context *ctx, sb_comm_id *id);
 sb_status sb_cuda_comm_create(sb_context *ctx, void **comm, const sb_comm_id *id, int32_t ranks,
                               int32_t rank);
 sb_status sb_cuda_comm_destroy(sb_context *ctx, void *comm);
 
-/* ---- order.c ------------------------------------------------------------------------------ */
-
-#define SB_CUDA_ORDER_KERNELS(X)                                                                   \
-    X(ids_f32)                                                                                     \
-    X(ids_f16)                                                                                     \
-    X(ids_bf16)                                                                                    \
-    X(ids_finish)                                                                                  \
-    X(ids_ranks_f32)                                                                               \
-    X(ids_ranks_f16)                                                                               \
-    X(ids_ranks_bf16)                                                                              \
-    X(topk_f32)                                                                                    \
-    X(topk_f16)                                                                                    \
-    X(topk_bf16)                                                                                   \
-    X(topk_finish)
-
-/* The kernels for several ids a row and for the first ids. */
-typedef struct sb_cuda_order {
-    CUmodule module;
-    SB_CUDA_ORDER_KERNELS(SB_CUDA_FIELD)
-} sb_cuda_order;
-
-const sb_cuda_order *sb_cuda_order_of(const sb_context *ctx);
-
-/* Loads them; what was loaded stays in module on failure. */
-sb_status sb_cuda_order_load(sb_cuda_order *order, const sb_cuda_driver *driver, sb_message *why);
-
-/* As backend.h states them. */
-sb_status sb_cuda_ids(sb_context *ctx, const sb_ids_out *out, const sb_call *call);
-sb_status sb_cuda_topk(sb_context *ctx, const sb_topk_out *out, const sb_call *call, int64_t k);
-uint64_t sb_cuda_order_workspace(sb_context *ctx, const sb_call *call);
-
-/* ---- stats.c ------------------------------------------------------------------------------ */
-
-#define SB_CUDA_STATS_KERNELS(X)                                                                   \
-    X(compare_tokens)                                                                              \
-    X(reduce_sequences)
-
-/* The kernels for statistics of tokens. */
-typedef struct sb_cuda_stats {
-    CUmodule module;
-    SB_CUDA_STATS_KERNELS(SB_CUDA_FIELD)
-} sb_cuda_stats;
-
-const sb_cuda_stats *sb_cuda_stats_of(const sb_context *ctx);
-
-/* Loads them; what was loaded stays in module on failure. */
-sb_status sb_cuda_stats_load(sb_cuda_stats *stats, const sb_cuda_driver *driver, sb_message *why);
-
-/* As backend.h states them. */
-sb_status sb_cuda_compare(sb_context *ctx, const sb_compare_call *call);
-sb_status sb_cuda_sum_values(sb_context *ctx, const sb_sums_call *call);
-
-/* The launch alone, of arguments that were checked. */
-sb_status sb_cuda_reduce_values(sb_context *ctx, const sb_sums_call *call);
-
-/* ---- entropy.c ---------------------------------------------------------------------------- */
-
-#define SB_CUDA_ENTROPY_KERNELS(X)                                                                 \
-    X(entropy_f32)                                                                                 \
-    X(entropy_f16)                                                                                 \
-    X(entropy_bf16)                                                                                \
-    X(entropy_finish)
-
-typedef struct sb_cuda_entropy {
-    CUmodule module;
-    SB_CUDA_ENTROPY_KERNELS(SB_CUDA_FIELD)
-} sb_cuda_entropy;
-
-const sb_cuda_entropy *sb_cuda_entropy_of(const sb_context *ctx);
-sb_status sb_cuda_entropy_load(sb_cuda_entropy *entropy, const sb_cuda_driver *driver,
-                               sb_message *why);
-
-/* Of calls that ask for entropy, as backend.h states them. */
-sb_status sb_cuda_logprob_entropy(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
-uint64_t sb_cuda_entropy_workspace(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
-
-/* ---- gradient.c --------------------------------------------------------------------------- */
-
-/* By the logits' dtype, the gradient's, and the loss, in this order. */
-#define SB_CUDA_GRADIENT_LOSSES(X, kernel)                                                         \
-    X(kernel##_token)                                                                              \
-    X(kernel##_entropy)                                                                            \
-    X(kernel##_both)
-#define SB_CUDA_GRADIENT_KERNELS(X)                                                                \
-    SB_CUDA_GRADIENT_LOSSES(X, gradient_f32_f32)                                                   \
-    SB_CUDA_GRADIENT_LOSSES(X, gradient_f32_f16)                                                   \
-    SB_CUDA_GRADIENT_LOSSES(X, gradient_f32_bf16)                                                  \
-    SB_CUDA_GRADIENT_LOSSES(X, gradient_f16_f32)                                                   \
-    SB_CUDA_GRADIENT_LOSSES(X, gradient_f16_f16)                                                   \
-    SB_CUDA_GRADIENT_LOSSES(X, gradient_f16_bf16)                                                  \
-    SB_CUDA_GRADIENT_LOSSES(X, gradient_bf16_f32)                                                  \
-    SB_CUDA_GRADIENT_LOSSES(X, gradient_bf16_f16)                                                  \
-    SB_CUDA_GRADIENT_LOSSES(X, gradient_bf16_bf16)
-
-typedef struct sb_cuda_gradients {
-    CUmodule module;
-    SB_CUDA_GRADIENT_KERNELS(SB_CUDA_FIELD)
-} sb_cuda_gradients;
-
-const sb_cuda_gradients *sb_cuda_gradients_of(const sb_context *ctx);
-sb_status sb_cuda_gradients_load(sb_cuda_gradients *gradients, const sb_cuda_driver *driver,
-                                 sb_message *why);
-
-/* As backend.h states it. */
-sb_status sb_cuda_backward(sb_context *ctx, const sb_gradient *gradient, const sb_call *call);
-
-/* ---- kl.c --------------------------------------------------------------------------------- */
-
-/* Of p's and q's dtype. */
-#define SB_CUDA_KL_KERNELS(X)                                                                      \
-    X(kl_f32_f32)                                                                                  \
-    X(kl_f32_f16)                                                                                  \
-    X(kl_f32_bf16)                                                                                 \
-    X(kl_f16_f32)                                                                                  \
-    X(kl_f16_f16)                                                                                  \
-    X(kl_f16_bf16)                                                                                 \
-    X(kl_bf16_f32)                                                                                 \
-    X(kl_bf16_f16)                                                                                 \
-    X(kl_bf16_bf16)                                                                                \
-    X(kl_finish)
-
-typedef struct sb_cuda_kls {
-    CUmodule module;
-    SB_CUDA_KL_KERNELS(SB_CUDA_FIELD)
-} sb_cuda_kls;
-
-const sb_cuda_kls *sb_cuda_kls_of(const sb_context *ctx);
-sb_status sb_cuda_kls_load(sb_cuda_kls *kls, const sb_cuda_driver *driver, sb_message *why);
-
-/* As backend.h states them. */
-sb_status sb_cuda_kl(sb_context *ctx, const sb_kl_call *call);
-uint64_t sb_cuda_kl_workspace(sb_context *ctx, const sb_kl_call *call);
+/* stats.c. launch_sums: the kernel alone, for arguments that were checked. */
+sb_status sb_cuda_compare(sb_context *ctx, const void *call);
+sb_status sb_cuda_sums(sb_context *ctx, const void *call);
+sb_status sb_cuda_launch_sums(sb_context *ctx, const sb_sums_call *call);
 
 #endif

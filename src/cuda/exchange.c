@@ -1,4 +1,5 @@
-/* exchange.c - the records of shards of the vocabulary, exchanged between GPUs with NCCL. */
+/* exchange.c - the records of shards of the vocabulary, exchanged between GPUs with NCCL: an
+ * all-gather into the workspace, and the merge of shards.c. NCCL is loaded by the first call. */
 #include <inttypes.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -17,10 +18,12 @@ typedef struct world {
     int ranks, rank;
 } world;
 
+static sb_nccl *nccl_of(sb_context *ctx) { return &((sb_cuda *)ctx->state)->nccl; }
+
 /* Calls a function of NCCL's; on failure returns from the enclosing function with its name. */
 #define NCCL(ctx, comm, function, ...)                                                             \
     do {                                                                                           \
-        const sb_nccl *nccl_ = sb_cuda_nccl_of(ctx);                                               \
+        const sb_nccl *nccl_ = nccl_of(ctx);                                                       \
         int result_ = nccl_->function(__VA_ARGS__);                                                \
         if (result_ != SB_NCCL_SUCCESS)                                                            \
             return sb_nccl_failed(&(ctx)->error, nccl_, comm, "nccl" #function, result_);          \
@@ -29,17 +32,18 @@ typedef struct world {
 /* Loads NCCL and asks who takes part. */
 static sb_status world_of(sb_context *ctx, world *w, void *comm)
 {
+    const sb_cuda *c = ctx->state;
     int device = -1;
-    sb_status status = sb_nccl_load(sb_cuda_nccl_of(ctx), &ctx->error);
+    sb_status status = sb_nccl_load(nccl_of(ctx), &ctx->error);
     if (status != SB_OK) return status;
     w->comm = comm;
     NCCL(ctx, comm, CommCount, comm, &w->ranks);
     NCCL(ctx, comm, CommUserRank, comm, &w->rank);
     NCCL(ctx, comm, CommCuDevice, comm, &device);
-    if (device == sb_cuda_ordinal_of(ctx)) return SB_OK;
+    if (device == c->ordinal) return SB_OK;
     return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
                    "the communicator is of device %d, the context is on device %d", device,
-                   sb_cuda_ordinal_of(ctx));
+                   c->ordinal);
 }
 
 /* ---- what is gathered --------------------------------------------------------------------- */
@@ -65,7 +69,7 @@ static room room_of(const world *w, int64_t rows)
  * stream may be used once all is put into it. */
 static sb_status end_group(sb_context *ctx, const world *w)
 {
-    const sb_nccl *nccl = sb_cuda_nccl_of(ctx);
+    const sb_nccl *nccl = nccl_of(ctx);
     int result = nccl->GroupEnd();
     while (result == SB_NCCL_IN_PROGRESS) {
         int state;
@@ -127,6 +131,7 @@ static sb_status compare_headers(sb_context *ctx, const world *w, const header *
 static sb_status check_headers(sb_context *ctx, const world *w, const sb_exchange_call *call,
                                uint64_t headers)
 {
+    const sb_cuda *c = ctx->state;
     const size_t state_size = sb_state_size(call->records.moments);
     const header mine = { call->rows, (uint32_t)(state_size + sizeof(sb_target_record)),
                           SB_NUMERICS };
@@ -135,8 +140,8 @@ static sb_status check_headers(sb_context *ctx, const world *w, const sb_exchang
     const void *all = (const void *)(uintptr_t)headers;
     CUstream stream = call->launch.stream;
     sb_status status;
-    DRIVER(&ctx->error, sb_cuda_driver_of(ctx), MemcpyAsync, place, sb_cuda_address(&mine),
-           sizeof mine, stream);
+    DRIVER(&ctx->error, &c->driver, MemcpyAsync, place, sb_cuda_address(&mine), sizeof mine,
+           stream);
     status = gather(ctx, w, &g, 1, stream);
     if (status != SB_OK) return status;
     status = sb_cuda_fetch(ctx, &all, w->ranks, sizeof mine, stream);
@@ -165,11 +170,11 @@ static sb_status gather_and_merge(sb_context *ctx, const world *w, const sb_exch
     return status == SB_OK ? sb_cuda_merge(ctx, &merge) : status;
 }
 
-/* ---- the calls, inside the GPU's context -------------------------------------------------- */
+/* ---- the operation ------------------------------------------------------------------------ */
 
-static sb_status exchange_inside(sb_context *ctx, void *arguments)
+sb_status sb_cuda_exchange(sb_context *ctx, const void *checked)
 {
-    const sb_exchange_call *call = arguments;
+    const sb_exchange_call *call = checked;
     const sb_cuda_array workspace = { "workspace", call->launch.workspace, 256,
                                       call->launch.workspace_size };
     CUdeviceptr scratch;
@@ -185,65 +190,38 @@ static sb_status exchange_inside(sb_context *ctx, void *arguments)
     return status;
 }
 
-sb_status sb_cuda_exchange(sb_context *ctx, const sb_exchange_call *call)
+sb_status sb_cuda_exchange_workspace(sb_context *ctx, const void *checked, uint64_t *bytes)
 {
-    sb_exchange_call copy = *call;
-    return sb_cuda_inside(ctx, &call->launch, exchange_inside, &copy);
-}
-
-sb_status sb_cuda_exchange_workspace(sb_context *ctx, uint64_t *size, void *comm, int64_t rows)
-{
+    const sb_exchange_call *call = checked;
     world w;
-    sb_status status = world_of(ctx, &w, comm);
-    if (status == SB_OK) *size = room_of(&w, rows).size;
+    sb_status status = world_of(ctx, &w, call->comm);
+    if (status == SB_OK) *bytes = room_of(&w, call->rows).size;
     return status;
 }
 
-typedef struct communicator {
-    void **comm;
-    sb_comm_id *id;
-    int ranks, rank;
-} communicator;
+/* ---- communicators ------------------------------------------------------------------------ */
 
-static sb_status create_inside(sb_context *ctx, void *arguments)
+sb_status sb_cuda_comm_new_id(sb_context *ctx, sb_comm_id *id)
 {
-    const communicator *c = arguments;
-    sb_status status = sb_nccl_load(sb_cuda_nccl_of(ctx), &ctx->error);
+    sb_status status = sb_nccl_load(nccl_of(ctx), &ctx->error);
     if (status != SB_OK) return status;
-    NCCL(ctx, NULL, CommInitRank, c->comm, c->ranks, *c->id, c->rank);
+    NCCL(ctx, NULL, GetUniqueId, id);
     return SB_OK;
 }
 
 sb_status sb_cuda_comm_create(sb_context *ctx, void **comm, const sb_comm_id *id, int32_t ranks,
                               int32_t rank)
 {
-    sb_comm_id copy = *id;
-    communicator c = { comm, &copy, ranks, rank };
-    return sb_cuda_inside(ctx, NULL, create_inside, &c);
-}
-
-static sb_status destroy_inside(sb_context *ctx, void *comm)
-{
-    sb_status status = sb_nccl_load(sb_cuda_nccl_of(ctx), &ctx->error);
+    sb_status status = sb_nccl_load(nccl_of(ctx), &ctx->error);
     if (status != SB_OK) return status;
-    NCCL(ctx, NULL, CommDestroy, comm);
+    NCCL(ctx, NULL, CommInitRank, comm, ranks, *id, rank);
     return SB_OK;
 }
 
 sb_status sb_cuda_comm_destroy(sb_context *ctx, void *comm)
 {
-    return sb_cuda_inside(ctx, NULL, destroy_inside, comm);
-}
-
-static sb_status new_id_inside(sb_context *ctx, void *id)
-{
-    sb_status status = sb_nccl_load(sb_cuda_nccl_of(ctx), &ctx->error);
+    sb_status status = sb_nccl_load(nccl_of(ctx), &ctx->error);
     if (status != SB_OK) return status;
-    NCCL(ctx, NULL, GetUniqueId, id);
+    NCCL(ctx, NULL, CommDestroy, comm);
     return SB_OK;
-}
-
-sb_status sb_cuda_comm_new_id(sb_context *ctx, sb_comm_id *id)
-{
-    return sb_cuda_inside(ctx, NULL, new_id_inside, id);
 }

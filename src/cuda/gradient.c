@@ -1,20 +1,15 @@
-/* gradient.c - gradients on a GPU: the launches of kernels/gradient.cu. */
+/* gradient.c - gradients on a GPU: the launch of kernels/gradient.cu, one kernel for each pair of
+ * dtypes and each loss. It needs no scratch memory. */
 #include "cuda/cuda.h"
-#include "cuda/plan.h"
 #include "det/gradient.h"
 
 #define BLOCK 128 /* threads, where the call does not say */
 
-/* As tools/kernel.sh embedded them. */
-extern const unsigned char sb_fatbin_gradient[];
-
-SB_CUDA_LOADER(sb_cuda_gradients_load, sb_cuda_gradients, SB_CUDA_GRADIENT_KERNELS,
-               sb_fatbin_gradient)
-
 /* SB_F32, SB_F16, SB_BF16: 0, 1, 2. */
 static int place_of(int32_t dtype) { return dtype == SB_F32 ? 0 : dtype == SB_F16 ? 1 : 2; }
 
-static CUfunction kernel_for(const sb_cuda_gradients *k, int32_t from, int32_t to, int32_t of)
+static CUfunction kernel_for(const sb_cuda_gradient_kernels *k, int32_t from, int32_t to,
+                             int32_t of)
 {
 #define KERNEL(name) k->name,
     const CUfunction kernels[] = { SB_CUDA_GRADIENT_KERNELS(KERNEL) };
@@ -62,9 +57,9 @@ static sb_cuda_gradient_args args_of(sb_context *ctx, const sb_gradient *gradien
     return a;
 }
 
-static sb_cuda_grid plan(sb_cuda_gradient_args *a, const sb_call *call)
+static sb_cuda_grid plan_gradient(sb_cuda_gradient_args *a, const sb_call *call)
 {
-    sb_cuda_grid grid = { 0, call->launch.threads ? call->launch.threads : BLOCK, 0 };
+    sb_cuda_grid grid = { .threads = call->launch.threads ? call->launch.threads : BLOCK };
     const sb_cuda_pieces p = sb_cuda_pieces_of(a->width, call->launch.split, grid.threads);
     a->piece = p.piece;
     a->pieces = p.pieces;
@@ -72,31 +67,18 @@ static sb_cuda_grid plan(sb_cuda_gradient_args *a, const sb_call *call)
     return grid;
 }
 
-typedef struct gradient_call {
-    const sb_gradient *gradient;
-    const sb_call *call;
-} gradient_call;
-
-static sb_status inside(sb_context *ctx, void *arguments)
+sb_status sb_cuda_backward(sb_context *ctx, const void *checked)
 {
-    const gradient_call *g = arguments;
-    const sb_call *call = g->call;
-    sb_cuda_gradient_args a = args_of(ctx, g->gradient, call);
-    sb_cuda_grid grid = plan(&a, call);
+    const sb_cuda *c = ctx->state;
+    const sb_backward_call *backward = checked;
+    const sb_gradient *to = &backward->to;
+    const sb_call *call = &backward->call;
+    sb_cuda_gradient_args a = args_of(ctx, to, call);
+    const sb_cuda_grid grid = plan_gradient(&a, call);
+    const CUfunction kernel = kernel_for(&c->gradient, call->in.logits_dtype, to->dtype, a.of);
     sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
-    if (status == SB_OK) status = check_arrays(ctx, g->gradient, call);
-    if (status == SB_OK)
-        status = sb_cuda_launch(
-            ctx,
-            kernel_for(sb_cuda_gradients_of(ctx), call->in.logits_dtype, g->gradient->dtype, a.of),
-            grid, &a.in, call->launch.stream);
-    if (status == SB_OK && call->launch.check)
-        status = sb_cuda_check_call(ctx, call, NULL, g->gradient);
+    if (status == SB_OK) status = check_arrays(ctx, to, call);
+    if (status == SB_OK) status = sb_cuda_launch(ctx, kernel, grid, &a.in, call->launch.stream);
+    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, to);
     return status;
-}
-
-sb_status sb_cuda_backward(sb_context *ctx, const sb_gradient *gradient, const sb_call *call)
-{
-    gradient_call g = { gradient, call };
-    return sb_cuda_inside(ctx, &call->launch, inside, &g);
 }

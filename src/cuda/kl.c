@@ -1,15 +1,12 @@
-/* kl.c - divergences on a GPU: the launches of kernels/kl.cu. */
+/* kl.c - divergences on a GPU: the launches of kernels/kl.cu. Their sums by sequence are those of
+ * stats.c. */
+#include "api/kl.h"
 #include "cuda/cuda.h"
 #include "det/kl.h"
 
-/* As tools/kernel.sh embedded them. */
-extern const unsigned char sb_fatbin_kl[];
-
-SB_CUDA_LOADER(sb_cuda_kls_load, sb_cuda_kls, SB_CUDA_KL_KERNELS, sb_fatbin_kl)
-
 static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
 
-static CUfunction kernel_for(const sb_cuda_kls *k, int32_t p, int32_t q)
+static CUfunction kernel_for(const sb_cuda_kl_kernels *k, int32_t p, int32_t q)
 {
     switch (p) {
     case SB_F32: return q == SB_F32 ? k->kl_f32_f32 : q == SB_F16 ? k->kl_f32_f16 : k->kl_f32_bf16;
@@ -25,7 +22,7 @@ typedef struct kl_plan {
     uint64_t pieces, tokens; /* bytes */
 } kl_plan;
 
-static kl_plan plan(sb_context *ctx, const sb_kl_call *call)
+static kl_plan plan_kl(sb_context *ctx, const sb_kl_call *call)
 {
     kl_plan p;
     sb_cuda_plan_shard(ctx, &NO_OUT, &call->q, &p.a.q);
@@ -38,25 +35,19 @@ static kl_plan plan(sb_context *ctx, const sb_kl_call *call)
     return p;
 }
 
-uint64_t sb_cuda_kl_workspace(sb_context *ctx, const sb_kl_call *call)
+static sb_status launch_kernels(sb_context *ctx, const sb_kl_call *call, kl_plan *p)
 {
-    kl_plan p = plan(ctx, call);
-    return p.pieces + p.tokens;
-}
-
-static sb_status run(sb_context *ctx, const sb_kl_call *call, kl_plan *p)
-{
-    const sb_cuda_kls *kernels = sb_cuda_kls_of(ctx);
-    const CUfunction kernel = kernel_for(kernels, call->p.in.logits_dtype, call->q.in.logits_dtype);
+    const sb_cuda *c = ctx->state;
+    const CUfunction kernel = kernel_for(&c->kl, call->p.in.logits_dtype, call->q.in.logits_dtype);
     CUstream stream = call->p.launch.stream;
     sb_status status = sb_cuda_clear_unlisted(ctx, &call->p, &p->a.in);
     if (status == SB_OK) status = sb_cuda_launch(ctx, kernel, p->grid, &p->a.in, stream);
     if (status == SB_OK && p->a.in.split > 1)
-        status = sb_cuda_launch(ctx, kernels->kl_finish, sb_cuda_warps_for(p->a.in.work), &p->a.in,
+        status = sb_cuda_launch(ctx, c->kl.kl_finish, sb_cuda_warps_for(p->a.in.work), &p->a.in,
                                 stream);
     if (status == SB_OK && call->out.sequence) {
         const sb_sums_call sums = sb_kl_sums(call, (const float *)(uintptr_t)p->a.in.tokens);
-        status = sb_cuda_reduce_values(ctx, &sums);
+        status = sb_cuda_launch_sums(ctx, &sums);
     }
     return status;
 }
@@ -83,13 +74,13 @@ static sb_status check_call(sb_context *ctx, const sb_kl_call *call)
     status = sb_kl_blame(&ctx->error, 'p', sb_cuda_find_first_bad(ctx, &call->p, NULL, NULL));
     if (status == SB_OK)
         status = sb_kl_blame(&ctx->error, 'q', sb_cuda_find_first_bad(ctx, &call->q, NULL, NULL));
-    return status == SB_OK ? sb_cuda_name(ctx, report) : status;
+    return status == SB_OK ? sb_cuda_name_report(&ctx->error, report) : status;
 }
 
-static sb_status inside(sb_context *ctx, void *arguments)
+sb_status sb_cuda_kl(sb_context *ctx, const void *checked)
 {
-    const sb_kl_call *call = arguments;
-    kl_plan p = plan(ctx, call);
+    const sb_kl_call *call = checked;
+    kl_plan p = plan_kl(ctx, call);
     CUdeviceptr scratch;
     sb_status status = check_arguments(ctx, call);
     if (status == SB_OK)
@@ -97,14 +88,15 @@ static sb_status inside(sb_context *ctx, void *arguments)
     if (status != SB_OK) return status;
     p.a.in.states = scratch;
     p.a.in.tokens = p.tokens ? scratch + p.pieces : sb_cuda_address(call->out.token);
-    status = run(ctx, call, &p);
+    status = launch_kernels(ctx, call, &p);
     sb_cuda_scratch_done(ctx, &call->p.launch, scratch);
     if (status == SB_OK && call->p.launch.check) status = check_call(ctx, call);
     return status;
 }
 
-sb_status sb_cuda_kl(sb_context *ctx, const sb_kl_call *call)
+sb_status sb_cuda_kl_workspace(sb_context *ctx, const void *checked, uint64_t *bytes)
 {
-    sb_kl_call copy = *call;
-    return sb_cuda_inside(ctx, &call->p.launch, inside, &copy);
+    const kl_plan p = plan_kl(ctx, checked);
+    *bytes = p.pieces + p.tokens;
+    return SB_OK;
 }

@@ -1,6 +1,7 @@
 /* plan.c - see plan.h. */
 #include "cuda/plan.h"
 
+#include "api/call.h"
 #include "cuda/args.h"
 #include "det/accumulator.h"
 
@@ -34,7 +35,7 @@ static void cut(sb_cuda_plan *p, sb_cuda_kind kind, int32_t split, int64_t leave
 }
 
 /* Rows that are too few to fill the GPU one block each. False: they are not. */
-static int choose_few(sb_cuda_plan *p, int multiprocessors, int clusters, int64_t leaves)
+static int choose_latency(sb_cuda_plan *p, int multiprocessors, int clusters, int64_t leaves)
 {
     const int is_short = leaves <= 4096;
     const int64_t work = p->work;
@@ -42,13 +43,13 @@ static int choose_few(sb_cuda_plan *p, int multiprocessors, int clusters, int64_
         int64_t split = work > 0 ? 4 * multiprocessors / work : 1;
         if (split > leaves / 256) split = leaves / 256;
         if (split < 2) return 0;
-        cut(p, SB_CUDA_FEW, (int32_t)split, leaves, 256);
+        cut(p, SB_CUDA_LATENCY, (int32_t)split, leaves, 256);
         return 1;
     }
     if (leaves < 64) return 0;
     if (work <= 2) cut(p, SB_CUDA_CLUSTER, clusters, leaves, 320);
     else if (work <= multiprocessors / 8) cut(p, SB_CUDA_CLUSTER, 8, leaves, 416);
-    else if (!is_short && work <= multiprocessors / 4) cut(p, SB_CUDA_FEW, 4, leaves, 256);
+    else if (!is_short && work <= multiprocessors / 4) cut(p, SB_CUDA_LATENCY, 4, leaves, 256);
     else if (work <= multiprocessors / 2) cut(p, SB_CUDA_CLUSTER, 2, leaves, is_short ? 544 : 512);
     else if (is_short && work <= 3 * multiprocessors / 2) cut(p, SB_CUDA_CLUSTER, 4, leaves, 224);
     else if (is_short && work <= 3 * multiprocessors) cut(p, SB_CUDA_CLUSTER, 2, leaves, 256);
@@ -88,7 +89,7 @@ static void force(sb_cuda_plan *p, int clusters, int64_t leaves, const sb_launch
 {
     int32_t split = launch->split > leaves ? (int32_t)leaves : launch->split;
     sb_cuda_kind kind = SB_CUDA_STREAM;
-    if (split > 1 && launch->cluster >= 0) kind = SB_CUDA_FEW;
+    if (split > 1 && launch->cluster >= 0) kind = SB_CUDA_LATENCY;
     if (split > 1 && split <= clusters && launch->cluster > 0) kind = SB_CUDA_CLUSTER;
     cut(p, kind, split, leaves, 256);
     if (split == 1) p->whole = p->work;
@@ -96,14 +97,14 @@ static void force(sb_cuda_plan *p, int clusters, int64_t leaves, const sb_launch
 
 static int has_row_warp(const sb_cuda_plan *p)
 {
-    return p->kind == SB_CUDA_FEW || p->kind == SB_CUDA_CLUSTER;
+    return p->kind == SB_CUDA_LATENCY || p->kind == SB_CUDA_CLUSTER;
 }
 
 sb_cuda_plan sb_cuda_plan_of(int multiprocessors, int clusters, const sb_logprob_out *out,
                              const sb_call *call)
 {
     const int64_t leaves = ceil_of(call->in.vocab, SB_LEAF);
-    const int64_t bytes = call->in.vocab * (call->in.logits_dtype == SB_F32 ? 4 : 2);
+    const int64_t bytes = call->in.vocab * (sb_itemsize(call->in.logits_dtype));
     sb_cuda_plan p = { SB_CUDA_STREAM, 0, 256, 1, 0, 0, leaves, 0, 0, 0 };
     const int kept = call->in.kept != NULL;
     int64_t cut_rows;
@@ -112,7 +113,7 @@ sb_cuda_plan sb_cuda_plan_of(int multiprocessors, int clusters, const sb_logprob
     p.work = call->in.row_list ? call->in.row_count : call->rows;
     p.whole = p.work;
     if (call->launch.split) force(&p, clusters, leaves, &call->launch);
-    else if (!choose_few(&p, multiprocessors, call->launch.cluster < 0 ? 0 : clusters, leaves))
+    else if (!choose_latency(&p, multiprocessors, call->launch.cluster < 0 ? 0 : clusters, leaves))
         choose_stream(&p, multiprocessors, leaves, call);
     if (call->launch.cluster < 0) p.kind = SB_CUDA_STREAM;
     if (kept) {
@@ -150,7 +151,7 @@ sb_cuda_pieces sb_cuda_pieces_of(int64_t width, int32_t split, int32_t threads)
 
 int64_t sb_cuda_blocks(const sb_cuda_plan *p) { return p->whole + (p->work - p->whole) * p->split; }
 
-/* A few or cluster kernel's last warp sums nothing. */
+/* A latency or cluster kernel's last warp sums nothing. */
 int32_t sb_cuda_block(const sb_cuda_plan *p) { return p->threads + (has_row_warp(p) ? WARP : 0); }
 
 uint32_t sb_cuda_shared(const sb_cuda_plan *p, int32_t dtype)

@@ -7,7 +7,7 @@
 
 typedef enum sb_cuda_kind {
     SB_CUDA_STREAM,  /* logprob_<dtype>: a block a row; the last rows, or all, in pieces */
-    SB_CUDA_FEW,     /* logprob_<dtype>_latency: pieces, their logits fetched all at once */
+    SB_CUDA_LATENCY,     /* logprob_<dtype>_latency: pieces, their logits fetched all at once */
     SB_CUDA_CLUSTER, /* logprob_<dtype>_cluster: the same, a row's pieces a cluster */
     SB_CUDA_KEPT     /* logprob_<dtype>_kept: every row in pieces, if only one */
 } sb_cuda_kind;
@@ -49,7 +49,7 @@ int64_t sb_cuda_blocks(const sb_cuda_plan *p);
 int32_t sb_cuda_block(const sb_cuda_plan *p);
 uint32_t sb_cuda_shared(const sb_cuda_plan *p, int32_t dtype);
 
-/* The most dynamic shared memory that a few or cluster kernel is launched with. */
+/* The most dynamic shared memory that a latency or cluster kernel is launched with. */
 #define SB_CUDA_MAX_SHARED (80 * 1024)
 
 #endif

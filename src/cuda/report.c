@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdatomic.h>
 
+#include "api/records.h"
 #include "cuda/args.h"
 
 #define INDEX_MASK (((int64_t)1 << SB_BAD_SHIFT) - 1)

@@ -1,18 +1,13 @@
-/* shards.c - shards of the vocabulary on a GPU: the launches of kernels/shards.cu. */
-#include <inttypes.h>
+/* shards.c - shards of the vocabulary on a GPU: the launches of kernels/shards.cu. exchange.c
+ * merges by sb_cuda_merge, too. */
 #include <stdlib.h>
 
 #include "cuda/cuda.h"
 #include "det/moments.h"
 
-/* As tools/kernel.sh embedded them. */
-extern const unsigned char sb_fatbin_shards[];
-
-SB_CUDA_LOADER(sb_cuda_shards_load, sb_cuda_shards, SB_CUDA_SHARD_KERNELS, sb_fatbin_shards)
-
 static sb_cuda_grid threads_for(int64_t items)
 {
-    sb_cuda_grid grid = { (items + 255) / 256, 256, 0 };
+    const sb_cuda_grid grid = { .blocks = (items + 255) / 256, .threads = 256 };
     return grid;
 }
 
@@ -34,18 +29,9 @@ static uint64_t pieces_size(const sb_cuda_args *in, int moments)
     return in->split > 1 ? (uint64_t)in->work * (uint64_t)in->split * sb_state_size(moments) : 0;
 }
 
-uint64_t sb_cuda_shard_workspace(sb_context *ctx, const sb_call *call)
-{
-    sb_cuda_shard_args a;
-    uint64_t pieces, tokens = (uint64_t)call->rows * sizeof(float);
-    plan_partial(ctx, call, &a);
-    pieces = pieces_size(&a.in, 1); /* without moments less */
-    return pieces > tokens ? pieces : tokens;
-}
-
 static CUfunction partial_for(sb_context *ctx, const sb_batch *in, int moments)
 {
-    const sb_cuda_shards *kernels = sb_cuda_shards_of(ctx);
+    const sb_cuda_shards_kernels *kernels = &((const sb_cuda *)ctx->state)->shards;
     if (moments)
         return in->logits_dtype == SB_F32   ? kernels->partial_f32_moments
                : in->logits_dtype == SB_F16 ? kernels->partial_f16_moments
@@ -57,18 +43,13 @@ static CUfunction partial_for(sb_context *ctx, const sb_batch *in, int moments)
     }
 }
 
-typedef struct partial_call {
-    const sb_records *to;
-    const sb_call *call;
-} partial_call;
-
-static sb_status run_partial(sb_context *ctx, const partial_call *p, sb_cuda_grid grid,
+static sb_status run_partial(sb_context *ctx, const sb_partial_call *p, sb_cuda_grid grid,
                              sb_cuda_shard_args *a)
 {
-    const sb_call *call = p->call;
-    const int moments = p->to->moments;
-    const CUfunction merge = moments ? sb_cuda_shards_of(ctx)->partial_merge_moments
-                                     : sb_cuda_shards_of(ctx)->partial_merge;
+    const sb_cuda *c = ctx->state;
+    const sb_call *call = &p->call;
+    const int moments = p->to.moments;
+    const CUfunction merge = moments ? c->shards.partial_merge_moments : c->shards.partial_merge;
     CUstream stream = call->launch.stream;
     uint64_t rows = (uint64_t)call->rows;
     sb_status status = SB_OK;
@@ -84,33 +65,38 @@ static sb_status run_partial(sb_context *ctx, const partial_call *p, sb_cuda_gri
     return status;
 }
 
-static sb_status partial_inside(sb_context *ctx, void *arguments)
+sb_status sb_cuda_partial(sb_context *ctx, const void *checked)
 {
-    const partial_call *p = arguments;
-    const sb_call *call = p->call;
+    const sb_partial_call *p = checked;
+    const sb_call *call = &p->call;
     sb_cuda_shard_args a;
     sb_cuda_grid grid = plan_partial(ctx, call, &a);
     CUdeviceptr scratch;
     sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
-    if (status == SB_OK) status = sb_cuda_check_records(ctx, p->to, call->rows, "");
+    if (status == SB_OK) status = sb_cuda_check_records(ctx, &p->to, call->rows, "");
     if (status == SB_OK)
-        status = sb_cuda_scratch(ctx, &call->launch, pieces_size(&a.in, p->to->moments), &scratch);
+        status = sb_cuda_scratch(ctx, &call->launch, pieces_size(&a.in, p->to.moments), &scratch);
     if (status != SB_OK) return status;
-    a.states = sb_cuda_address(p->to->states);
-    a.targets = sb_cuda_address(p->to->targets);
+    a.states = sb_cuda_address(p->to.states);
+    a.targets = sb_cuda_address(p->to.targets);
     a.in.states = scratch;
     if (!a.in.logits) a.in.logits = a.states; /* an empty shard's, which are not read: not null */
-    if (p->to->moments) grid.shared = 0;
+    if (p->to.moments) grid.shared = 0;
     status = run_partial(ctx, p, grid, &a);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
     if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
     return status;
 }
 
-sb_status sb_cuda_partial(sb_context *ctx, const sb_records *to, const sb_call *call)
+sb_status sb_cuda_partial_workspace(sb_context *ctx, const void *checked, uint64_t *bytes)
 {
-    partial_call p = { to, call };
-    return sb_cuda_inside(ctx, &call->launch, partial_inside, &p);
+    const sb_partial_call *p = checked;
+    const uint64_t tokens = (uint64_t)p->call.rows * sizeof(float);
+    sb_cuda_shard_args a;
+    plan_partial(ctx, &p->call, &a);
+    *bytes = pieces_size(&a.in, p->to.moments);
+    if (*bytes < tokens) *bytes = tokens;
+    return SB_OK;
 }
 
 /* ---- merge -------------------------------------------------------------------------------- */
@@ -142,15 +128,16 @@ static sb_status check_merge(sb_context *ctx, const sb_merge_call *call)
     sb_status status = sb_cuda_wait_for_report(ctx, &call->launch, &report);
     if (status != SB_OK || !report) return status;
     status = find_first_bad(ctx, call);
-    return status == SB_OK ? sb_cuda_name(ctx, report) : status;
+    return status == SB_OK ? sb_cuda_name_report(&ctx->error, report) : status;
 }
 
-static sb_status merge_inside(sb_context *ctx, void *arguments)
+sb_status sb_cuda_merge(sb_context *ctx, const void *checked)
 {
-    const sb_merge_call *call = arguments;
+    const sb_cuda *c = ctx->state;
+    const sb_merge_call *call = checked;
     sb_cuda_shard_args a;
-    const CUfunction kernel = call->to.moments ? sb_cuda_shards_of(ctx)->shards_merge_moments
-                                               : sb_cuda_shards_of(ctx)->shards_merge;
+    const CUfunction kernel = call->to.moments ? c->shards.shards_merge_moments
+                                               : c->shards.shards_merge;
     sb_status status = sb_cuda_check_records(ctx, &call->to, call->rows, "");
     if (status == SB_OK)
         status = sb_cuda_check_records(ctx, &call->from, call->shards * call->rows, "from_");
@@ -168,61 +155,53 @@ static sb_status merge_inside(sb_context *ctx, void *arguments)
     return status;
 }
 
-sb_status sb_cuda_merge(sb_context *ctx, const sb_merge_call *call)
-{
-    sb_merge_call copy = *call;
-    return sb_cuda_inside(ctx, &call->launch, merge_inside, &copy);
-}
-
 /* ---- finish ------------------------------------------------------------------------------- */
 
-typedef struct finish_call {
-    const sb_logprob_out *out;
-    const sb_call *call;
-    const sb_records *records;
-} finish_call;
-
-static sb_status run_finish(sb_context *ctx, const finish_call *f, sb_cuda_shard_args *a)
+/* Scratch: tokens where only their sums are wanted. */
+sb_status sb_cuda_finish_workspace(sb_context *ctx, const void *checked, uint64_t *bytes)
 {
-    const sb_call *call = f->call;
+    const sb_finish_call *f = checked;
+    (void)ctx;
+    *bytes = f->out.sequence && !f->out.token ? (uint64_t)f->call.rows * sizeof(float) : 0;
+    return SB_OK;
+}
+
+static sb_status run_finish(sb_context *ctx, const sb_finish_call *f, sb_cuda_shard_args *a)
+{
+    const sb_cuda *c = ctx->state;
+    const sb_call *call = &f->call;
     CUstream stream = call->launch.stream;
-    const CUfunction kernel = f->records->moments ? sb_cuda_shards_of(ctx)->shards_finish_moments
-                                                  : sb_cuda_shards_of(ctx)->shards_finish;
+    const CUfunction kernel = f->from.moments ? c->shards.shards_finish_moments
+                                              : c->shards.shards_finish;
     sb_status status = sb_cuda_clear_unlisted(ctx, call, &a->in);
     if (status == SB_OK)
         status = sb_cuda_launch(ctx, kernel, sb_cuda_warps_for(a->in.work), &a->in, stream);
-    if (status == SB_OK && (f->out->sequence || f->out->count || f->out->outside))
-        status = sb_cuda_sums(ctx, call, &a->in);
+    if (status == SB_OK && (f->out.sequence || f->out.count || f->out.outside))
+        status = sb_cuda_sum_sequences(ctx, call, &a->in);
     return status;
 }
 
-static sb_status finish_inside(sb_context *ctx, void *arguments)
+sb_status sb_cuda_finish(sb_context *ctx, const void *checked)
 {
-    const finish_call *f = arguments;
-    const sb_call *call = f->call;
-    uint64_t needed = f->out->sequence && !f->out->token ? (uint64_t)call->rows * sizeof(float) : 0;
+    const sb_finish_call *f = checked;
+    const sb_call *call = &f->call;
+    uint64_t needed;
     sb_cuda_shard_args a;
     CUdeviceptr scratch;
-    sb_status status = sb_cuda_check_arguments(ctx, f->out, call);
-    if (status == SB_OK) status = sb_cuda_check_records(ctx, f->records, call->rows, "");
+    sb_status status = sb_cuda_check_arguments(ctx, &f->out, call);
+    if (status == SB_OK) status = sb_cuda_check_records(ctx, &f->from, call->rows, "");
+    if (status == SB_OK) status = sb_cuda_finish_workspace(ctx, f, &needed);
     if (status == SB_OK) status = sb_cuda_scratch(ctx, &call->launch, needed, &scratch);
     if (status != SB_OK) return status;
     memset(&a, 0, sizeof a);
-    sb_cuda_plan_shard(ctx, f->out, call, &a.in);
-    a.states = sb_cuda_address(f->records->states);
-    a.targets = sb_cuda_address(f->records->targets);
+    sb_cuda_plan_shard(ctx, &f->out, call, &a.in);
+    a.states = sb_cuda_address(f->from.states);
+    a.targets = sb_cuda_address(f->from.targets);
     a.in.logits = a.states; /* not read, but not null */
     if (needed) a.in.tokens = scratch;
     status = run_finish(ctx, f, &a);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
     if (status == SB_OK && call->launch.check)
-        status = sb_cuda_check_call(ctx, call, f->records, NULL);
+        status = sb_cuda_check_call(ctx, call, &f->from, NULL);
     return status;
-}
-
-sb_status sb_cuda_finish(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
-                         const sb_records *records)
-{
-    finish_call f = { out, call, records };
-    return sb_cuda_inside(ctx, &call->launch, finish_inside, &f);
 }

@@ -1,29 +1,27 @@
-/* stats.c - statistics of tokens on a GPU: the launches of kernels/stats.cu. */
+/* stats.c - statistics of tokens on a GPU: the launches of kernels/stats.cu. kl.c, too, sums by
+ * them. */
 #include <stdlib.h>
 
 #include "cuda/cuda.h"
 
-/* As tools/kernel.sh embedded them. */
-extern const unsigned char sb_fatbin_stats[];
-
 #define COMPARE_BLOCK 256
 #define COMPARE_GRID 1048576 /* blocks; each goes on to further tokens */
-#define REDUCE_BLOCK 512     /* as kernels/stats.cu has it: a block a sequence */
-
-SB_CUDA_LOADER(sb_cuda_stats_load, sb_cuda_stats, SB_CUDA_STATS_KERNELS, sb_fatbin_stats)
+#define REDUCE_BLOCK 512     /* as kernels/stats.cu has it: one block per sequence */
 
 /* ---- compare ------------------------------------------------------------------------------ */
 
-static sb_status compare_inside(sb_context *ctx, void *arguments)
+sb_status sb_cuda_compare(sb_context *ctx, const void *checked)
 {
-    const sb_compare_call *call = arguments;
+    const sb_cuda *c = ctx->state;
+    const sb_compare_call *call = checked;
     const uint64_t bytes = sb_cuda_bytes(call->count, 4);
     const sb_cuda_array arrays[] = {
         { "sampled", call->sampled, 4, bytes }, { "other", call->other, 4, bytes },
         { "ratio", call->out.ratio, 4, bytes }, { "k1", call->out.k1, 4, bytes },
         { "k2", call->out.k2, 4, bytes },       { "k3", call->out.k3, 4, bytes },
     };
-    sb_cuda_grid grid = { (call->count + COMPARE_BLOCK - 1) / COMPARE_BLOCK, COMPARE_BLOCK, 0 };
+    sb_cuda_grid grid = { .blocks = (call->count + COMPARE_BLOCK - 1) / COMPARE_BLOCK,
+                          .threads = COMPARE_BLOCK };
     sb_cuda_stats_args a;
     sb_status status = sb_cuda_check_arrays(ctx, arrays, sizeof arrays / sizeof *arrays);
     if (status != SB_OK) return status;
@@ -36,20 +34,13 @@ static sb_status compare_inside(sb_context *ctx, void *arguments)
     a.k2 = sb_cuda_address(call->out.k2);
     a.k3 = sb_cuda_address(call->out.k3);
     a.tokens = call->count;
-    return sb_cuda_launch(ctx, sb_cuda_stats_of(ctx)->compare_tokens, grid, &a.in,
-                          call->launch.stream);
+    return sb_cuda_launch(ctx, c->stats.compare_tokens, grid, &a.in, call->launch.stream);
 }
 
-sb_status sb_cuda_compare(sb_context *ctx, const sb_compare_call *call)
-{
-    sb_compare_call copy = *call;
-    return sb_cuda_inside(ctx, NULL, compare_inside, &copy);
-}
-
-/* ---- reduce ------------------------------------------------------------------------------- */
+/* ---- sums --------------------------------------------------------------------------------- */
 
 /* Waits for the call and names the first bad offset: the cpu's check, on a copy. */
-static sb_status check_reduce(sb_context *ctx, const sb_sums_call *call)
+static sb_status check_sums(sb_context *ctx, const sb_sums_call *call)
 {
     const sb_values *in = &call->in;
     const void *copy = in->cu_seqlens;
@@ -61,13 +52,14 @@ static sb_status check_reduce(sb_context *ctx, const sb_sums_call *call)
     if (status != SB_OK) return status;
     status = sb_check_cu_seqlens(copy, in->cu_seqlens_dtype, in->batch, in->rows, &ctx->error);
     free((void *)(uintptr_t)copy);
-    return status == SB_OK ? sb_cuda_name(ctx, report) : status;
+    return status == SB_OK ? sb_cuda_name_report(&ctx->error, report) : status;
 }
 
-sb_status sb_cuda_reduce_values(sb_context *ctx, const sb_sums_call *call)
+sb_status sb_cuda_launch_sums(sb_context *ctx, const sb_sums_call *call)
 {
+    const sb_cuda *c = ctx->state;
     const sb_values *in = &call->in;
-    const sb_cuda_grid grid = { in->batch, REDUCE_BLOCK, 0 };
+    const sb_cuda_grid grid = { .blocks = in->batch, .threads = REDUCE_BLOCK };
     sb_cuda_stats_args a;
     memset(&a, 0, sizeof a);
     a.in.batch = in->batch;
@@ -82,13 +74,12 @@ sb_status sb_cuda_reduce_values(sb_context *ctx, const sb_sums_call *call)
     a.mean = sb_cuda_address(call->out.mean);
     a.exp_mean = sb_cuda_address(call->out.exp_mean);
     a.count = sb_cuda_address(call->out.count);
-    return sb_cuda_launch(ctx, sb_cuda_stats_of(ctx)->reduce_sequences, grid, &a.in,
-                          call->launch.stream);
+    return sb_cuda_launch(ctx, c->stats.reduce_sequences, grid, &a.in, call->launch.stream);
 }
 
-static sb_status reduce_inside(sb_context *ctx, void *arguments)
+sb_status sb_cuda_sums(sb_context *ctx, const void *checked)
 {
-    const sb_sums_call *call = arguments;
+    const sb_sums_call *call = checked;
     const sb_values *in = &call->in;
     const int64_t rows = call->rows, batch = in->batch;
     const uint64_t offset = in->cu_seqlens_dtype == SB_I64 ? 8 : 4;
@@ -103,13 +94,7 @@ static sb_status reduce_inside(sb_context *ctx, void *arguments)
         { "count", call->out.count, 8, sb_cuda_bytes(batch, 8) },
     };
     sb_status status = sb_cuda_check_arrays(ctx, arrays, sizeof arrays / sizeof *arrays);
-    if (status == SB_OK) status = sb_cuda_reduce_values(ctx, call);
-    if (status == SB_OK && call->launch.check) status = check_reduce(ctx, call);
+    if (status == SB_OK) status = sb_cuda_launch_sums(ctx, call);
+    if (status == SB_OK && call->launch.check) status = check_sums(ctx, call);
     return status;
-}
-
-sb_status sb_cuda_sum_values(sb_context *ctx, const sb_sums_call *call)
-{
-    sb_sums_call copy = *call;
-    return sb_cuda_inside(ctx, &call->launch, reduce_inside, &copy);
 }

@@ -1,0 +1,134 @@
+/* call.h - a batch, from the caller's struct to a checked sb_call, and what a backend asks of one:
+ * its active rows, and the elements of its arrays. */
+#ifndef SB_API_CALL_H
+#define SB_API_CALL_H
+
+#include <string.h>
+
+#include "backend.h"
+#include "det/convert.h"
+
+/* ---- for the public functions --------------------------------------------------------------- */
+
+/* Checks that a struct of the caller's is there and begins with its size. type and init: its name,
+ * and that of the macro that fills it in. */
+sb_status sb_check_size(const void *argument, size_t size, const char *type, const char *init,
+                        sb_message *why);
+
+/* Checks launch options, and copies them; null: the defaults. */
+sb_status sb_launch_of(sb_launch *filled, const sb_launch *launch, sb_message *why);
+
+/* Checks the outputs' struct and copies it: what the caller's does not reach to is null. */
+sb_status sb_out_of(sb_logprob_out *full, const sb_logprob_out *out, sb_message *why);
+
+/* Checks a batch and its launch options against samebits.h and fills in call. */
+sb_status sb_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch,
+                     const sb_launch *launch);
+
+/* The same for a batch with width ids per row; 0: one, or none. */
+sb_status sb_wide_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch, int64_t width,
+                          const sb_launch *launch);
+
+/* The same for a batch whose rows hold n logits, those of the ids from first on. Where n is 0, its
+ * logits and strides are not looked at: call has none. */
+sb_status sb_shard_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch, int64_t first,
+                           int64_t n, const sb_launch *launch);
+
+/* Refuses kept sets where ctx's backend has none. out may be null. */
+sb_status sb_check_kept_sets(sb_context *ctx, const sb_call *call, const sb_logprob_out *out);
+
+/* For packed arrays in device memory: without sequences there must be no rows. Kernels check
+ * cu_seqlens by sequence, and so see everything else. */
+sb_status sb_check_device_packed(int64_t batch, int64_t rows, sb_message *why);
+
+/* For packed arrays in host memory: cu_seqlens [batch + 1] starts at 0, never falls, and ends at
+ * rows. */
+sb_status sb_check_cu_seqlens(const void *cu_seqlens, int32_t dtype, int64_t batch, int64_t rows,
+                              sb_message *why);
+
+/* ---- for the backends: host arrays only ----------------------------------------------------- */
+
+/* The rows of sequence b, half open. */
+typedef struct sb_extent {
+    int64_t first, last;
+} sb_extent;
+sb_extent sb_extent_of(const sb_call *call, int64_t b);
+
+/* Checks each active row's id and temperature and lists the active rows, rising. active (with room
+ * for every row) and actives may be null. */
+sb_status sb_list_active(const sb_call *call, int64_t *active, int64_t *actives, sb_message *why);
+
+/* All checks that are left out for device memory, on host copies of a call's arrays. */
+sb_status sb_check_device_call(const sb_call *call, sb_message *why);
+
+/* Element i of an int32 or int64 array, wherever it lies: a mapped file aligns nothing. */
+static inline int64_t sb_int_at(const void *data, int32_t dtype, int64_t i)
+{
+    if (dtype == SB_I64) {
+        int64_t wide;
+        memcpy(&wide, (const char *)data + i * 8, 8);
+        return wide;
+    } else {
+        int32_t narrow;
+        memcpy(&narrow, (const char *)data + i * 4, 4);
+        return narrow;
+    }
+}
+
+static inline float sb_float_at(const float *data, int64_t i)
+{
+    float x;
+    memcpy(&x, (const char *)data + i * 4, 4);
+    return x;
+}
+
+static inline float sb_temperature_at(const sb_call *call, int64_t row)
+{
+    return call->in.temperatures ? sb_float_at(call->in.temperatures, row) : call->in.temperature;
+}
+
+/* Bytes of a logit. */
+static inline int64_t sb_itemsize(int32_t logits_dtype) { return logits_dtype == SB_F32 ? 4 : 2; }
+
+/* Where the logits that score row lie. */
+static inline const char *sb_logits_of(const sb_call *call, int64_t row)
+{
+    const sb_batch *in = &call->in;
+    int64_t element;
+    row -= in->shift;
+    if (in->cu_seqlens) element = row * in->row_stride;
+    else element = row / in->time * in->batch_stride + row % in->time * in->row_stride;
+    return (const char *)in->logits + element * sb_itemsize(in->logits_dtype);
+}
+
+/* Whether id is in row's kept set. */
+static inline int sb_is_kept(const sb_call *call, int64_t row, int64_t id)
+{
+    const char *kept = (const char *)call->in.kept;
+    uint32_t word;
+    if (!kept) return 1;
+    memcpy(&word, kept + (row * call->in.kept_stride + id / 32) * 4, 4);
+    return word >> (id % 32) & 1;
+}
+
+/* Logit i of a row, as fp32. */
+static inline float sb_logit_at(const char *logits, int32_t logits_dtype, int64_t i)
+{
+    uint16_t half;
+    float x;
+    if (logits_dtype == SB_F32) {
+        memcpy(&x, logits + i * 4, 4);
+        return x;
+    }
+    memcpy(&half, logits + i * 2, 2);
+    return logits_dtype == SB_F16 ? sb_from_f16(half) : sb_from_bf16(half);
+}
+
+/* The logit of an id that the call holds, as row sees it: -inf outside its kept set. */
+static inline float sb_target_logit(const sb_call *call, int64_t row, int64_t id)
+{
+    if (!sb_is_kept(call, row, id)) return sb_float(SB_ABSENT_BITS);
+    return sb_logit_at(sb_logits_of(call, row), call->in.logits_dtype, id - call->first);
+}
+
+#endif

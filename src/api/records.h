@@ -1,0 +1,36 @@
+/* records.h - checks of the records that callers hand in, of shards and of forward passes, and
+ * what is wrong with one, in words. Host arrays only. */
+#ifndef SB_API_RECORDS_H
+#define SB_API_RECORDS_H
+
+#include "backend.h"
+
+static inline size_t sb_state_size(int moments)
+{
+    return moments ? sizeof(sb_moment_record) : sizeof(sb_state_record);
+}
+
+/* What messages call states. */
+static inline const char *sb_states_name(int moments) { return moments ? "moments" : "states"; }
+
+/* Checks all records that sb_merge is given. */
+sb_status sb_check_merge(const sb_merge_call *call, sb_message *why);
+
+/* Checks the records of a call's active rows, for sb_finish. */
+sb_status sb_check_finish(const sb_call *call, const sb_records *records, const int64_t *active,
+                          int64_t actives, sb_message *why);
+
+/* The same on host copies of a device's arrays, where all else was found to be in order. */
+sb_status sb_check_device_finish(const sb_call *call, const sb_records *records, sb_message *why);
+
+/* Checks the saved rows of a call's active rows, for sb_logprob_backward. */
+sb_status sb_check_saved(const sb_call *call, const sb_gradient *gradient, const int64_t *active,
+                         int64_t actives, sb_message *why);
+
+/* The same on host copies of a device's arrays, where all else was found to be in order. */
+sb_status sb_check_device_saved(const sb_call *call, const sb_gradient *gradient, sb_message *why);
+
+/* What is wrong with a row's records, an sb_fault, in words. */
+const char *sb_fault_text(int fault);
+
+#endif

@@ -1,0 +1,50 @@
+/* run.c - see run.h. The public functions end here; nothing else uses a backend's operations.
+ *
+ * An operation on a device runs between the device's begin and end, which choose where its kernels
+ * report bad input. */
+#include "api/run.h"
+
+/* What the backend has not, in "the cpu backend has no ...". */
+static const char *const names[SB_OPS] = {
+    [SB_OP_LOGPROB] = "logprob",
+    [SB_OP_IDS] = "logprobs of several ids",
+    [SB_OP_TOPK] = "top-k",
+    [SB_OP_BACKWARD] = "gradient",
+    [SB_OP_KL] = "divergence of two batches",
+    [SB_OP_PARTIAL] = "shards",
+    [SB_OP_MERGE] = "shards",
+    [SB_OP_FINISH] = "shards",
+    [SB_OP_EXCHANGE] = "exchange of records: NCCL is between GPUs; gather them by other means and "
+                       "call sb_merge",
+    [SB_OP_COMPARE] = "statistics",
+    [SB_OP_SUMS] = "statistics",
+    [SB_OP_CONVENTIONAL] = "conventional logprob",
+};
+
+sb_status sb_check_op(sb_context *ctx, sb_op op)
+{
+    if (ctx->backend->ops[op].run) return SB_OK;
+    return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no %s", ctx->backend->name,
+                   names[op]);
+}
+
+sb_status sb_run(sb_context *ctx, sb_op op, const void *call, const sb_launch *launch)
+{
+    const sb_op_slot *slot = &ctx->backend->ops[op];
+    const sb_device *device = ctx->backend->device;
+    sb_status status = sb_check_op(ctx, op);
+    if (status == SB_OK && device) status = device->begin(ctx, launch);
+    if (status != SB_OK) return status;
+    status = slot->run(ctx, call);
+    return device ? device->end(ctx, launch, status) : status;
+}
+
+sb_status sb_workspace_of(sb_context *ctx, sb_op op, const void *call, uint64_t *bytes)
+{
+    const sb_op_slot *slot = &ctx->backend->ops[op];
+    sb_status status = sb_check_op(ctx, op);
+    if (status != SB_OK) return status;
+    if (!bytes) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "size is null");
+    *bytes = 0;
+    return slot->workspace ? slot->workspace(ctx, call, bytes) : SB_OK;
+}

@@ -1,0 +1,89 @@
+/* logprob.c - logprobs on the CPU: from each row's state to its results, and their sums by sequence,
+ * which shards.c finishes with, too. */
+#include <inttypes.h>
+
+#include "cpu/cpu.h"
+#include "det/finish.h"
+#include "det/saved.h"
+#include "det/sum.h"
+
+static int is_outside(const sb_call *call, int64_t row)
+{
+    return !sb_is_kept(call, row, sb_int_at(call->in.ids, call->in.ids_dtype, row));
+}
+
+void sb_cpu_sum_sequences(const sb_logprob_out *out, const sb_call *call, const float *tokens,
+                          const int64_t *active, int64_t actives)
+{
+    int64_t i = 0;
+    if (!out->sequence && !out->count && !out->outside) return;
+    for (int64_t b = 0; b < call->in.batch; b++) {
+        int64_t last = sb_extent_of(call, b).last, before = i, outside = 0;
+        sb_sum sum;
+        sb_sum_init(&sum);
+        for (; i < actives && active[i] < last; i++) {
+            if (out->sequence) sb_sum_add(&sum, tokens[active[i]]);
+            if (out->outside) outside += is_outside(call, active[i]);
+        }
+        if (out->sequence) out->sequence[b] = sb_sum_round(&sum);
+        if (out->count) out->count[b] = i - before;
+        if (out->outside) out->outside[b] = outside;
+    }
+}
+
+/* Where a row's results go; null: not wanted. */
+typedef struct results {
+    float *token, *lse, *entropy;
+    sb_saved_row *saved;
+} results;
+
+void sb_cpu_save(sb_saved_row *to, int64_t row, const sb_state *state, int moments,
+                 const sb_row *constants)
+{
+    sb_saved saved = moments ? sb_finish_saved_moments((const sb_moments *)state, constants)
+                             : sb_finish_saved(state, constants);
+    memcpy((char *)to + row * (int64_t)sizeof saved, &saved, sizeof saved);
+}
+
+static void finish_row(const sb_cpu_job *j, int64_t row, const sb_state *state,
+                       const sb_row *constants)
+{
+    const results *to = j->to;
+    int64_t id = sb_int_at(j->call->in.ids, j->call->in.ids_dtype, row);
+    if (to->token) {
+        to->token[row] = sb_finish_logprob(state, sb_target_logit(j->call, row, id), constants);
+    }
+    if (to->lse) to->lse[row] = sb_finish_lse(state, constants);
+    if (to->entropy) /* moments were asked for: state is the first part of them */
+        to->entropy[row] = sb_finish_entropy((const sb_moments *)state, constants);
+    if (to->saved) sb_cpu_save(to->saved, row, state, j->moments, constants);
+}
+
+sb_status sb_cpu_logprob(sb_context *ctx, const void *checked)
+{
+    const sb_logprob_call *logprob = checked;
+    const sb_logprob_out *out = &logprob->out;
+    const sb_call *call = &logprob->call;
+    sb_cpu *c = ctx->state;
+    results to = { out->token, out->lse, out->entropy, out->saved };
+    sb_cpu_job j = {
+        .call = call, .moments = out->entropy != NULL, .finish = finish_row, .to = &to
+    };
+    sb_status status = sb_cpu_job_prepare(ctx, &j);
+    if (status != SB_OK) return status;
+    if (!to.token && out->sequence) {
+        to.token = sb_cpu_room(&c->tokens, call->rows, sizeof *to.token);
+        if (!to.token)
+            return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory for %" PRId64 " token logprobs",
+                           call->rows);
+    }
+
+    /* Nothing fails from here on. */
+    if (out->token) memset(out->token, 0, (size_t)call->rows * sizeof *out->token);
+    if (out->lse) memset(out->lse, 0, (size_t)call->rows * sizeof *out->lse);
+    if (out->entropy) memset(out->entropy, 0, (size_t)call->rows * sizeof *out->entropy);
+    if (out->saved) memset(out->saved, 0, (size_t)call->rows * sizeof *out->saved);
+    if (to.token || to.lse || to.entropy || to.saved) sb_cpu_job_run(c, &j);
+    sb_cpu_sum_sequences(out, call, to.token, j.active, j.actives);
+    return SB_OK;
+}

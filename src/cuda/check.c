@@ -1,0 +1,159 @@
+/* check.c - what is wrong with an operation's input: on the host before its kernels run, and by what
+ * they report afterwards. The words that kernels report into are report.h's.
+ *
+ * With a check an operation waits for its own report, and names its first bad row as the cpu
+ * backend would: by the same checks, on copies of the arrays. Without, sb_check tells later. The
+ * operations' files call this; sb_run calls begin and end around each of them. */
+#include <stdlib.h>
+
+#include "cuda/capture.h"
+#include "cuda/cuda.h"
+
+/* ---- which word an operation reports into ------------------------------------------------- */
+
+/* A check waits, which nothing can do under a capture. */
+sb_status sb_cuda_begin(sb_context *ctx, const sb_launch *launch)
+{
+    sb_cuda *c = ctx->state;
+    uint64_t capture;
+    const int captured = sb_cuda_is_captured(&c->driver, launch->stream, &capture);
+    if (captured && launch->check)
+        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
+                       "check must be 0 in a call that is captured into a graph: see sb_check");
+    c->launched = 0;
+    c->word = launch->check ? SB_CUDA_CHECKED
+              : captured    ? sb_cuda_word_of_capture(&c->reports, capture)
+                            : sb_cuda_word_of_stream(&c->reports, launch->stream);
+    return SB_OK;
+}
+
+/* An operation with a check that failed may have kernels on their way. They must not report into
+ * the next one's word. */
+sb_status sb_cuda_end(sb_context *ctx, const sb_launch *launch, sb_status status)
+{
+    sb_cuda *c = ctx->state;
+    if (status == SB_OK || !launch->check) return status;
+    if (c->launched) c->driver.StreamSynchronize(launch->stream);
+    sb_cuda_take_report(&c->reports, SB_CUDA_CHECKED);
+    return status;
+}
+
+sb_status sb_cuda_check(sb_context *ctx, void *stream)
+{
+    sb_cuda *c = ctx->state;
+    sb_status status = sb_cuda_wait(&c->driver, stream, &ctx->error);
+    if (status != SB_OK) return status;
+    return sb_cuda_name_report(&ctx->error, sb_cuda_take_any_report(&c->reports, stream));
+}
+
+/* ---- before kernels run ------------------------------------------------------------------- */
+
+sb_status sb_cuda_check_arguments(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
+{
+    if (call->launch.threads % 32 != 0 || call->launch.threads < 0 ||
+        call->launch.threads > SB_CUDA_MAX_BLOCK)
+        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
+                       "threads is %d: it must be a multiple of 32 up to %d, or 0",
+                       (int)call->launch.threads, SB_CUDA_MAX_BLOCK);
+    if (call->launch.cluster < -1 || call->launch.cluster > 1)
+        return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "cluster is %d, not -1, 0 or 1",
+                       (int)call->launch.cluster);
+    return sb_cuda_check_call_arrays(ctx, out, call);
+}
+
+/* ---- after they have reported ------------------------------------------------------------- */
+
+sb_status sb_cuda_wait_for_report(sb_context *ctx, const sb_launch *launch, int64_t *report)
+{
+    sb_cuda *c = ctx->state;
+    *report = 0;
+    DRIVER(&ctx->error, &c->driver, StreamSynchronize, launch->stream);
+    c->launched = 0;
+    *report = sb_cuda_take_report(&c->reports, SB_CUDA_CHECKED);
+    return SB_OK;
+}
+
+sb_status sb_cuda_fetch(sb_context *ctx, const void **array, int64_t count, size_t size,
+                        CUstream stream)
+{
+    const sb_cuda *c = ctx->state;
+    size_t bytes = (size_t)count * size;
+    const void *from = *array;
+    void *copy;
+    if (!from) return SB_OK;
+    *array = NULL;
+    copy = malloc(bytes ? bytes : 1);
+    if (!copy) return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory to look for the bad row");
+    if (bytes &&
+        (c->driver.MemcpyAsync(sb_cuda_address(copy), sb_cuda_address(from), bytes, stream) ||
+         c->driver.StreamSynchronize(stream))) {
+        free(copy);
+        return sb_fail(&ctx->error, SB_ERR_DEVICE, "the call's arrays could not be read back");
+    }
+    *array = copy;
+    return SB_OK;
+}
+
+sb_status sb_cuda_find_first_bad(sb_context *ctx, const sb_call *call, const sb_records *records,
+                                 const sb_gradient *gradient)
+{
+    sb_call host = *call;
+    CUstream stream = call->launch.stream;
+    const void *arrays[8] = { call->in.ids,
+                              call->in.mask,
+                              call->in.temperatures,
+                              call->in.row_list,
+                              call->in.cu_seqlens,
+                              records ? records->states : NULL,
+                              records ? records->targets : NULL,
+                              gradient ? gradient->saved : NULL };
+    const struct {
+        int64_t count;
+        size_t size;
+    } shapes[8] = {
+        { call->rows * call->width, call->in.ids_dtype == SB_I64 ? 8 : 4 },
+        { call->rows, 1 },
+        { call->rows, 4 },
+        { call->in.row_count, 8 },
+        { call->in.batch + 1, call->in.cu_seqlens_dtype == SB_I64 ? 8 : 4 },
+        { call->rows, sb_state_size(records && records->moments) },
+        { call->rows, sizeof(sb_target_record) },
+        { call->rows, sizeof(sb_saved_row) },
+    };
+    sb_status status = SB_OK;
+    int fetched = 0;
+    for (; fetched < 8 && status == SB_OK; fetched++)
+        status = sb_cuda_fetch(ctx, &arrays[fetched], shapes[fetched].count, shapes[fetched].size,
+                               stream);
+    if (status == SB_OK) {
+        host.in.ids = arrays[0];
+        host.in.mask = arrays[1];
+        host.in.temperatures = arrays[2];
+        host.in.row_list = arrays[3];
+        host.in.cu_seqlens = arrays[4];
+        status = sb_check_device_call(&host, &ctx->error);
+        if (status == SB_OK && records) {
+            const sb_records on_host = { (void *)(uintptr_t)arrays[5],
+                                         (sb_target_record *)(uintptr_t)arrays[6],
+                                         records->moments };
+            status = sb_check_device_finish(&host, &on_host, &ctx->error);
+        }
+        if (status == SB_OK && gradient) {
+            sb_gradient on_host = *gradient;
+            on_host.saved = arrays[7];
+            status = sb_check_device_saved(&host, &on_host, &ctx->error);
+        }
+    }
+    for (int i = 0; i < fetched; i++) free((void *)(uintptr_t)arrays[i]);
+    return status;
+}
+
+sb_status sb_cuda_check_call(sb_context *ctx, const sb_call *call, const sb_records *records,
+                             const sb_gradient *gradient)
+{
+    int64_t report;
+    sb_status status = sb_cuda_wait_for_report(ctx, &call->launch, &report);
+    if (status != SB_OK || !report) return status;
+    status = sb_cuda_find_first_bad(ctx, call, records, gradient);
+    return status == SB_OK ? sb_cuda_name_report(&ctx->error, report) : status;
+}

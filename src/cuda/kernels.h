@@ -1,0 +1,121 @@
+/* kernels.h - the kernels by name: one list for each file of kernels/, which is one module on the
+ * GPU. The control group's are in control/cuda.h. */
+#ifndef SB_CUDA_KERNELS_H
+#define SB_CUDA_KERNELS_H
+
+#include "cuda/driver.h"
+
+#define SB_CUDA_LOGPROB_KERNELS(X)                                                                 \
+    X(logprob_f32)                                                                                 \
+    X(logprob_f16)                                                                                 \
+    X(logprob_bf16)                                                                                \
+    X(logprob_f32_latency)                                                                         \
+    X(logprob_f16_latency)                                                                         \
+    X(logprob_bf16_latency)                                                                        \
+    X(logprob_f32_cluster)                                                                         \
+    X(logprob_f16_cluster)                                                                         \
+    X(logprob_bf16_cluster)                                                                        \
+    X(logprob_f32_kept)                                                                            \
+    X(logprob_f16_kept)                                                                            \
+    X(logprob_bf16_kept)                                                                           \
+    X(logprob_finish)                                                                              \
+    X(entropy_f32)                                                                                 \
+    X(entropy_f16)                                                                                 \
+    X(entropy_bf16)                                                                                \
+    X(entropy_finish)                                                                              \
+    X(sequence_sums)
+
+#define SB_CUDA_ORDER_KERNELS(X)                                                                   \
+    X(ids_f32)                                                                                     \
+    X(ids_f16)                                                                                     \
+    X(ids_bf16)                                                                                    \
+    X(ids_finish)                                                                                  \
+    X(ids_ranks_f32)                                                                               \
+    X(ids_ranks_f16)                                                                               \
+    X(ids_ranks_bf16)                                                                              \
+    X(topk_f32)                                                                                    \
+    X(topk_f16)                                                                                    \
+    X(topk_bf16)                                                                                   \
+    X(topk_finish)
+
+/* By the logits' dtype, the gradient's, and the loss, in this order. */
+#define SB_CUDA_GRADIENT_LOSSES(X, kernel)                                                         \
+    X(kernel##_token)                                                                              \
+    X(kernel##_entropy)                                                                            \
+    X(kernel##_both)
+#define SB_CUDA_GRADIENT_KERNELS(X)                                                                \
+    SB_CUDA_GRADIENT_LOSSES(X, gradient_f32_f32)                                                   \
+    SB_CUDA_GRADIENT_LOSSES(X, gradient_f32_f16)                                                   \
+    SB_CUDA_GRADIENT_LOSSES(X, gradient_f32_bf16)                                                  \
+    SB_CUDA_GRADIENT_LOSSES(X, gradient_f16_f32)                                                   \
+    SB_CUDA_GRADIENT_LOSSES(X, gradient_f16_f16)                                                   \
+    SB_CUDA_GRADIENT_LOSSES(X, gradient_f16_bf16)                                                  \
+    SB_CUDA_GRADIENT_LOSSES(X, gradient_bf16_f32)                                                  \
+    SB_CUDA_GRADIENT_LOSSES(X, gradient_bf16_f16)                                                  \
+    SB_CUDA_GRADIENT_LOSSES(X, gradient_bf16_bf16)
+
+/* Of p's dtype and q's. */
+#define SB_CUDA_KL_KERNELS(X)                                                                      \
+    X(kl_f32_f32)                                                                                  \
+    X(kl_f32_f16)                                                                                  \
+    X(kl_f32_bf16)                                                                                 \
+    X(kl_f16_f32)                                                                                  \
+    X(kl_f16_f16)                                                                                  \
+    X(kl_f16_bf16)                                                                                 \
+    X(kl_bf16_f32)                                                                                 \
+    X(kl_bf16_f16)                                                                                 \
+    X(kl_bf16_bf16)                                                                                \
+    X(kl_finish)
+
+#define SB_CUDA_SHARD_KERNELS(X)                                                                   \
+    X(partial_f32)                                                                                 \
+    X(partial_f16)                                                                                 \
+    X(partial_bf16)                                                                                \
+    X(partial_f32_kept)                                                                            \
+    X(partial_f16_kept)                                                                            \
+    X(partial_bf16_kept)                                                                           \
+    X(partial_f32_moments)                                                                         \
+    X(partial_f16_moments)                                                                         \
+    X(partial_bf16_moments)                                                                        \
+    X(partial_merge)                                                                               \
+    X(partial_merge_moments)                                                                       \
+    X(shards_merge)                                                                                \
+    X(shards_merge_moments)                                                                        \
+    X(shards_finish)                                                                               \
+    X(shards_finish_moments)
+
+#define SB_CUDA_STATS_KERNELS(X)                                                                   \
+    X(compare_tokens)                                                                              \
+    X(reduce_sequences)
+
+/* Name of the file, and its list. */
+#define SB_CUDA_MODULES(X)                                                                         \
+    X(logprob, SB_CUDA_LOGPROB_KERNELS)                                                            \
+    X(order, SB_CUDA_ORDER_KERNELS)                                                                \
+    X(gradient, SB_CUDA_GRADIENT_KERNELS)                                                          \
+    X(kl, SB_CUDA_KL_KERNELS)                                                                      \
+    X(shards, SB_CUDA_SHARD_KERNELS)                                                               \
+    X(stats, SB_CUDA_STATS_KERNELS)
+
+#define SB_CUDA_FUNCTION(name) CUfunction name;
+
+/* sb_cuda_logprob_kernels and so on. */
+#define SB_CUDA_KERNELS(file, LIST)                                                                \
+    typedef struct sb_cuda_##file##_kernels {                                                      \
+        CUmodule module; /* null: not loaded */                                                    \
+        LIST(SB_CUDA_FUNCTION)                                                                     \
+    } sb_cuda_##file##_kernels;
+SB_CUDA_MODULES(SB_CUDA_KERNELS)
+
+/* Loads a file's kernels into *kernels: the body of a function that returns an sb_status. What was
+ * loaded stays there on failure, also for another try. Functions are loaded now: the driver's lazy
+ * loading could not happen under a graph capture. */
+#define SB_CUDA_LOAD_FUNCTION(name)                                                                \
+    DRIVER(why, driver, ModuleGetFunction, &kernels->name, kernels->module, #name);                \
+    DRIVER(why, driver, FuncLoad, kernels->name);
+#define SB_CUDA_LOAD(image, LIST)                                                                  \
+    if (!kernels->module) DRIVER(why, driver, ModuleLoadData, &kernels->module, image);            \
+    LIST(SB_CUDA_LOAD_FUNCTION)                                                                    \
+    return SB_OK;
+
+#endif

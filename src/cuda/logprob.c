@@ -1,0 +1,166 @@
+/* logprob.c - logprobs on a GPU: the launches of kernels/logprob.cu. Without entropy a plan
+ * (plan.h) chooses among its kernels; with it rows are cut up evenly, as shards are. */
+#include "cuda/cuda.h"
+#include "det/moments.h"
+
+/* The latency and cluster kernels need much shared memory, and clusters of 16. */
+sb_status sb_cuda_logprob_prepare(const sb_cuda *c, sb_message *why)
+{
+    const sb_cuda_logprob_kernels *k = &c->logprob;
+    const CUfunction kernels[] = { k->logprob_f32_cluster,  k->logprob_f16_cluster,
+                                   k->logprob_bf16_cluster, k->logprob_f32_latency,
+                                   k->logprob_f16_latency,  k->logprob_bf16_latency };
+    for (int i = 0; i < 6; i++) {
+        DRIVER(why, &c->driver, FuncSetAttribute, kernels[i],
+               CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, SB_CUDA_MAX_SHARED);
+        DRIVER(why, &c->driver, FuncSetAttribute, kernels[i],
+               CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100);
+        if (i < 3 && c->clusters > 8)
+            DRIVER(why, &c->driver, FuncSetAttribute, kernels[i],
+                   CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1);
+    }
+    return SB_OK;
+}
+
+/* ---- without entropy ---------------------------------------------------------------------- */
+
+static sb_cuda_plan plan_sums(const sb_cuda *c, const sb_logprob_call *logprob)
+{
+    return sb_cuda_plan_of(c->multiprocessors, c->clusters, &logprob->out, &logprob->call);
+}
+
+static CUfunction kernel_for(const sb_cuda_logprob_kernels *k, int32_t dtype, sb_cuda_kind kind)
+{
+    const CUfunction kernels[4][3] = {
+        [SB_CUDA_STREAM] = { k->logprob_f32, k->logprob_f16, k->logprob_bf16 },
+        [SB_CUDA_LATENCY] = { k->logprob_f32_latency, k->logprob_f16_latency,
+                              k->logprob_bf16_latency },
+        [SB_CUDA_CLUSTER] = { k->logprob_f32_cluster, k->logprob_f16_cluster,
+                              k->logprob_bf16_cluster },
+        [SB_CUDA_KEPT] = { k->logprob_f32_kept, k->logprob_f16_kept, k->logprob_bf16_kept },
+    };
+    return kernels[kind][dtype == SB_F32 ? 0 : dtype == SB_F16 ? 1 : 2];
+}
+
+static sb_status launch_sums(sb_context *ctx, const sb_logprob_call *logprob, const sb_cuda_plan *p,
+                             CUdeviceptr scratch)
+{
+    const sb_cuda *c = ctx->state;
+    const sb_logprob_out *out = &logprob->out;
+    const sb_call *call = &logprob->call;
+    const int32_t dtype = call->in.logits_dtype;
+    const int is_cluster = p->kind == SB_CUDA_CLUSTER;
+    const sb_cuda_grid grid = { .blocks = sb_cuda_blocks(p),
+                                .threads = sb_cuda_block(p),
+                                .shared = sb_cuda_shared(p, dtype),
+                                .cluster = is_cluster ? p->split : 0,
+                                .early = is_cluster || p->kind == SB_CUDA_LATENCY };
+    sb_cuda_grid finish = sb_cuda_warps_for(p->work - p->whole);
+    CUstream stream = call->launch.stream;
+    sb_cuda_args a = sb_cuda_args_of(c, out, call, p, scratch);
+    sb_status status = sb_cuda_clear_unlisted(ctx, call, &a);
+
+    finish.early = 1;
+    if (status == SB_OK && (a.tokens || a.lse || a.saved || call->launch.check)) {
+        status = sb_cuda_launch(ctx, kernel_for(&c->logprob, dtype, p->kind), grid, &a, stream);
+        if (status == SB_OK && p->states)
+            status = sb_cuda_launch(ctx, c->logprob.logprob_finish, finish, &a, stream);
+    }
+    if (status == SB_OK && (out->sequence || out->count || out->outside))
+        status = sb_cuda_sum_sequences(ctx, call, &a);
+    return status;
+}
+
+static sb_status run_sums(sb_context *ctx, const sb_logprob_call *logprob)
+{
+    const sb_call *call = &logprob->call;
+    const sb_cuda_plan p = plan_sums(ctx->state, logprob);
+    CUdeviceptr scratch;
+    sb_status status = sb_cuda_check_arguments(ctx, &logprob->out, call);
+    if (status == SB_OK)
+        status = sb_cuda_scratch(ctx, &call->launch, p.states + p.targets + p.tokens, &scratch);
+    if (status != SB_OK) return status;
+    status = launch_sums(ctx, logprob, &p, scratch);
+    sb_cuda_scratch_done(ctx, &call->launch, scratch);
+    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
+    return status;
+}
+
+/* ---- with entropy ------------------------------------------------------------------------- */
+
+/* Scratch, in this order: pieces, and tokens where only their sums are wanted. */
+typedef struct entropy_plan {
+    sb_cuda_args a;
+    sb_cuda_grid grid;
+    uint64_t pieces, tokens; /* bytes */
+} entropy_plan;
+
+static entropy_plan plan_entropy(sb_context *ctx, const sb_logprob_call *logprob)
+{
+    const sb_logprob_out *out = &logprob->out;
+    const sb_call *call = &logprob->call;
+    entropy_plan p;
+    p.grid = sb_cuda_plan_shard(ctx, out, call, &p.a);
+    p.grid.shared = 0;
+    p.pieces = p.a.split > 1 ? (uint64_t)p.a.work * (uint64_t)p.a.split * sizeof(sb_moments) : 0;
+    p.tokens = out->sequence && !out->token ? (uint64_t)call->rows * sizeof(float) : 0;
+    return p;
+}
+
+static sb_status launch_entropy(sb_context *ctx, const sb_logprob_call *logprob, entropy_plan *p)
+{
+    const sb_cuda_logprob_kernels *k = &((const sb_cuda *)ctx->state)->logprob;
+    const sb_logprob_out *out = &logprob->out;
+    const sb_call *call = &logprob->call;
+    const int32_t dtype = call->in.logits_dtype;
+    const CUfunction kernel = dtype == SB_F32   ? k->entropy_f32
+                              : dtype == SB_F16 ? k->entropy_f16
+                                                : k->entropy_bf16;
+    CUstream stream = call->launch.stream;
+    sb_status status = sb_cuda_clear_unlisted(ctx, call, &p->a);
+    if (status == SB_OK) status = sb_cuda_launch(ctx, kernel, p->grid, &p->a, stream);
+    if (status == SB_OK && p->a.split > 1)
+        status = sb_cuda_launch(ctx, k->entropy_finish, sb_cuda_warps_for(p->a.work), &p->a,
+                                stream);
+    if (status == SB_OK && (out->sequence || out->count || out->outside))
+        status = sb_cuda_sum_sequences(ctx, call, &p->a);
+    return status;
+}
+
+static sb_status run_entropy(sb_context *ctx, const sb_logprob_call *logprob)
+{
+    const sb_call *call = &logprob->call;
+    entropy_plan p = plan_entropy(ctx, logprob);
+    CUdeviceptr scratch;
+    sb_status status = sb_cuda_check_arguments(ctx, &logprob->out, call);
+    if (status == SB_OK)
+        status = sb_cuda_scratch(ctx, &call->launch, p.pieces + p.tokens, &scratch);
+    if (status != SB_OK) return status;
+    p.a.states = scratch;
+    if (p.tokens) p.a.tokens = scratch + p.pieces;
+    status = launch_entropy(ctx, logprob, &p);
+    sb_cuda_scratch_done(ctx, &call->launch, scratch);
+    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
+    return status;
+}
+
+/* ---- the operation ------------------------------------------------------------------------ */
+
+sb_status sb_cuda_logprob(sb_context *ctx, const void *checked)
+{
+    const sb_logprob_call *logprob = checked;
+    return logprob->out.entropy ? run_entropy(ctx, logprob) : run_sums(ctx, logprob);
+}
+
+sb_status sb_cuda_logprob_workspace(sb_context *ctx, const void *checked, uint64_t *bytes)
+{
+    const sb_logprob_call *logprob = checked;
+    if (logprob->out.entropy) {
+        const entropy_plan p = plan_entropy(ctx, logprob);
+        *bytes = p.pieces + p.tokens;
+    } else {
+        const sb_cuda_plan p = plan_sums(ctx->state, logprob);
+        *bytes = p.states + p.targets + p.tokens;
+    }
+    return SB_OK;
+}
