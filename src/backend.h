@@ -164,6 +164,7 @@ typedef struct sb_comms {
     sb_status (*create)(sb_context *ctx, void **comm, const sb_comm_id *id, int32_t ranks,
                         int32_t rank);
     sb_status (*destroy)(sb_context *ctx, void *comm);
+    sb_status (*abort)(sb_context *ctx, void *comm);
 } sb_comms;
 
 typedef struct sb_backend {

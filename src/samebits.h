@@ -231,7 +231,8 @@ typedef struct sb_launch {
     int32_t cluster;          /* cuda: 1: a row's pieces, 2 .. 16, are a thread block cluster, where
                                  the GPU has clusters; 0: chosen; -1: they are not, and no logits
                                  are fetched before their row's id is known */
-    int32_t reserved;         /* 0 */
+    int32_t timeout;          /* sb_exchange: milliseconds to wait for NCCL and the other ranks;
+                                 0: 600000, ten minutes; -1: without end */
 } sb_launch;
 
 /* Kinds of memory that sb_memory_alloc gives. */
@@ -537,8 +538,14 @@ SB_API sb_status sb_comm_new_id(sb_context *ctx, sb_comm_id *id);
 SB_API sb_status sb_comm_create(sb_context *ctx, void **comm, const sb_comm_id *id, int32_t ranks,
                                 int32_t rank);
 
-/* Frees one that sb_comm_create made; null does nothing. All ranks have to. */
+/* Frees one that sb_comm_create made; null does nothing. All ranks have to, and it waits for what
+ * was put into streams with it. */
 SB_API sb_status sb_comm_destroy(sb_context *ctx, void *comm);
+
+/* Frees one without waiting, and ends what was put into streams with it and is not done: what is
+ * left to do with a communicator when a rank has failed, or an exchange has come to its timeout.
+ * Null does nothing. */
+SB_API sb_status sb_comm_abort(sb_context *ctx, void *comm);
 
 /* Replaces a shard's records by those of the ids of all ranks together: states [rows] and targets
  * [rows] become what sb_merge would give. In launch's stream; without check it waits for nothing
@@ -551,7 +558,13 @@ SB_API sb_status sb_comm_destroy(sb_context *ctx, void *comm);
  *
  * Errors: as sb_merge, the rank being the shard; SB_ERR_ARGUMENT for a communicator of another GPU;
  * with check SB_ERR_SHAPE and SB_ERR_STATE name the first rank that differs, and nothing was
- * exchanged. After a failure of one rank alone the others wait: abort the communicator. */
+ * exchanged. After a failure of one rank alone the others wait: abort the communicator.
+ *
+ * Timeout: with check for the other ranks, and with a communicator made not to block for NCCL, the
+ * call waits as long as launch's timeout says, for all of it together. Then, and if NCCL reports an
+ * error meanwhile, it is SB_ERR_DEVICE, and what it has put into the stream may stand there still:
+ * abort the communicator. The timeout does not end NCCL's own waits: it connects to the other ranks
+ * in the first call of a communicator that blocks. */
 SB_API sb_status sb_exchange(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
                              int64_t rows, void *comm, const sb_launch *launch);
 

@@ -92,7 +92,7 @@ typedef struct sb_launch {
     void *workspace;
     uint64_t workspace_size;
     int32_t cluster;
-    int32_t reserved;
+    int32_t timeout;
 } sb_launch;
 
 typedef enum sb_memory {
@@ -221,6 +221,8 @@ sb_status sb_comm_create(sb_context *ctx, void **comm, const sb_comm_id *id, int
                                 int32_t rank);
 
 sb_status sb_comm_destroy(sb_context *ctx, void *comm);
+
+sb_status sb_comm_abort(sb_context *ctx, void *comm);
 
 sb_status sb_exchange(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
                              int64_t rows, void *comm, const sb_launch *launch);

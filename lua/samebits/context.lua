@@ -222,8 +222,8 @@ end)
 -- @param given `{ id =, ranks =, rank = }`: the id that all ranks have, how many there are, and
 -- which one this is, from 0; waits for all of them. Or a framework's ncclComm_t, a pointer, which
 -- stays its own.
--- @return an object with `ranks` and `rank`, whose `close` frees it (nothing else does); or nil, a
--- message and the status' name
+-- @return an object with `ranks` and `rank`, whose `close` frees it, or, where a rank has failed,
+-- `abort` (nothing else does); or nil, a message and the status' name
 Context.communicator = misuse.guard(function(self, given)
   open_context("communicator", self)
   return exchange.communicator(self, given)
@@ -236,6 +236,9 @@ end)
 -- @param comm see `communicator`
 -- @tparam[opt] table opts `check`, `stream` and `workspace` (of `exchange_workspace_size` bytes),
 -- as for `logprob`. With `check` a rank whose number of rows differs is an error that names it.
+-- `timeout`: the seconds to wait for the other ranks with `check`, and for NCCL with a communicator
+-- made not to block; 600 by default, math.huge for no limit. What comes to it has failed: abort the
+-- communicator.
 -- @treturn table the same records; or nil, a message and the status' name
 Context.exchange = misuse.guard(function(self, records, comm, opts)
   open_context("exchange", self)

@@ -85,6 +85,7 @@ AT(sb_launch, stream, 16);
 AT(sb_launch, workspace, 24);
 AT(sb_launch, workspace_size, 32);
 AT(sb_launch, cluster, 40);
+AT(sb_launch, timeout, 44);
 _Static_assert(sizeof(sb_launch) == 48, "sb_launch");
 
 AT(sb_state_record, J, 0);

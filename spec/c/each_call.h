@@ -23,6 +23,7 @@
     X(sb_comm_new_id, (ctx, 0))                                                                    \
     X(sb_comm_create, (ctx, 0, 0, 0, 0))                                                           \
     X(sb_comm_destroy, (ctx, 0))                                                                   \
+    X(sb_comm_abort, (ctx, 0))                                                                     \
     X(sb_exchange, (ctx, 0, 0, 0, 0, 0))                                                           \
     X(sb_exchange_moments, (ctx, 0, 0, 0, 0, 0))                                                   \
     X(sb_exchange_workspace_size, (ctx, 0, 0, 0))                                                  \

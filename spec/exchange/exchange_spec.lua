@@ -15,13 +15,14 @@ local temporary = require "spec.support.temporary"
 local misuse, says = refusal.misuse, refusal.says
 
 describe("ranks that exchange records", function()
-  local files, missing, libraries
+  local files, missing, libraries, on_gpu
   local want = {} -- of records with moments, or without
 
   setup(function()
     files = temporary.folder()
     local gpu = samebits.open "cuda"
     if gpu then gpu:close() end
+    on_gpu = gpu ~= nil
     local compiler = os.getenv "CC" or "cc"
     missing = not shell.has(compiler) and "there is no C compiler" or
               not gpu and lanes.missing() or nil
@@ -118,6 +119,33 @@ describe("ranks that exchange records", function()
                "STANDIN=ncclAllGather")
   end)
 
+  -- A rank that waits for what does not come, in the end.
+  for what, case in pairs {
+    ["for NCCL"] = { "STANDIN=stall", "NCCL is not done within 50 ms: a rank is missing or has" ..
+                     " failed; abort the communicator" },
+    ["for the other ranks"] = { "STANDIN=lose LANES_STUCK=1",
+                                "the other ranks did not all come within 50 ms" },
+    ["until NCCL finds that a rank has failed"] = {
+      "STANDIN=fail LANES_STUCK=1",
+      "ncclAllGather gave remote process exited (6): a rank is gone" },
+  } do
+    it("wait " .. what .. ", and no longer than the timeout", function()
+      if missing then return pending(missing) end
+      if case[1]:find "LANES" and on_gpu then return pending "the driver here is CUDA's" end
+      all_refuse(case[2], 2, "timeout", case[1])
+    end)
+  end
+
+  it("wait for NCCL without a check, too", function()
+    if missing then return pending(missing) end
+    all_refuse("NCCL is not done within 50 ms", 1, "timeout unchecked", "STANDIN=stall")
+  end)
+
+  it("need not wait where there is nothing to wait for, whatever the timeout", function()
+    if missing then return pending(missing) end
+    all_have_the_bits(1, "timeout")
+  end)
+
   it("say where NCCL was looked for", function()
     if missing then return pending(missing) end
     local function why(environment)
@@ -164,13 +192,18 @@ describe("an exchange", function()
          "a string of 128 bytes", "one of 3")
     says(misuse(function() ctx:communicator { id = ("x"):rep(128), ranks = 1.5, rank = 0 } end),
          "ranks: expected an integer, got 1.5")
+    for _, timeout in ipairs { 0, -1, 0 / 0, "soon", 2 ^ 31 } do
+      says(misuse(function() ctx:exchange(records(2), comm, { timeout = timeout }) end),
+           "exchange: timeout: expected seconds above 0")
+    end
     says(misuse(function() ctx:exchange_workspace_size("five", comm) end),
          "expected records or a number of rows, got")
     local out, why = ctx:exchange(records(2), comm)
     assert.is_nil(out)
     says(why, "has no exchange of records")
-    assert.is_true(comm:close())
+    assert.is_true(comm:abort())
     says(misuse(function() ctx:exchange(records(2), comm) end), "the communicator is closed")
+    assert.is_true(comm:close())
     ctx:close()
   end)
 

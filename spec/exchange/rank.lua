@@ -3,7 +3,8 @@
 --
 -- FOLDER: where rank 0 leaves the id. PLAY: "check"; "entropy", of records with moments; "stream",
 -- without check, in a stream and a workspace of its own; "rows", rank 1 brings a row fewer;
--- "temperature", rank 1 has another one; "little", a workspace that is too small.
+-- "temperature", rank 1 has another one; "little", a workspace that is too small; "timeout", a rank
+-- waits for 50 ms; "timeout unchecked", the same without check.
 
 package.path = "./lua/?.lua;./?.lua;" .. package.path
 
@@ -49,6 +50,7 @@ local function run(comm)
   local moments = play == "entropy"
   if play == "stream" then opts = { check = false, stream = assert(ctx:stream()) } end
 
+  if play == "timeout unchecked" then opts = { check = false } end
   if play == "little" then opts.workspace = assert(samebits.zeros({ 256 }, "uint8", ctx.device)) end
 
   local records
@@ -60,7 +62,9 @@ local function run(comm)
       local bytes = assert(ctx:exchange_workspace_size(records, comm))
       opts.workspace = assert(samebits.zeros({ bytes }, "uint8", ctx.device))
     end
+    opts.timeout = play:find "^timeout" and 0.05 or nil
     local given, why = ctx:exchange(records, comm, opts)
+    opts.timeout = nil
     assert(given == records, why)
   end
   opts.workspace, opts.outputs = nil, example.outputs(moments)
@@ -76,4 +80,4 @@ local comm = assert(ctx:communicator { id = id_of_all(), ranks = ranks, rank = r
 assert(comm.rank == rank and comm.ranks == ranks)
 local ok, said = pcall(run, comm)
 print(ok and said or "refused: " .. tostring(said))
-assert(comm:close())
+assert(play:find "^timeout" and comm:abort() or comm:close())

@@ -434,3 +434,11 @@ CUresult cuStreamSynchronize(CUstream stream)
     check_stream(stream);
     return graph_forbids_waiting(stream) ? graph_forbids_waiting(stream) : queue_finish(stream);
 }
+
+/* LANES_STUCK in the environment: no stream gets done. */
+CUresult cuStreamQuery(CUstream stream)
+{
+    check_stream(stream);
+    if (getenv("LANES_STUCK")) return CUDA_ERROR_NOT_READY;
+    return graph_forbids_waiting(stream) ? graph_forbids_waiting(stream) : queue_finish(stream);
+}

@@ -29,7 +29,7 @@ typedef struct shared {
 
 typedef struct comm {
     shared *shared;
-    int ranks, rank, device, asked;
+    int ranks, rank, device, asked, stalled;
 } comm;
 
 typedef struct gathering {
@@ -97,6 +97,10 @@ static int all_gather(const gathering *g)
     shared *s = c->shared;
     char *to = g->to;
     int result, differs = 0;
+    if (plays("stall") || plays("lose") || plays("fail")) {
+        g->comm->stalled = 1;
+        return plays("stall") ? IN_PROGRESS : SUCCESS;
+    }
     if (g->bytes > SLOT) return fail(INVALID_USAGE, "more bytes than the stand-in has room for");
     if (copy(s->slots[c->rank], g->from, g->bytes, g->stream))
         return fail(1, "the records cannot be read");
@@ -178,6 +182,8 @@ int ncclCommDestroy(void *made)
     return SUCCESS;
 }
 
+int ncclCommAbort(void *made) { return ncclCommDestroy(made); }
+
 int ncclCommCount(const void *made, int *count)
 {
     REFUSABLE;
@@ -204,6 +210,8 @@ int ncclCommGetAsyncError(void *made, int *result)
     comm *c = made;
     REFUSABLE;
     *result = plays("slow") && ++c->asked % 3 != 0 ? IN_PROGRESS
+              : plays("stall") && c->stalled       ? IN_PROGRESS
+              : plays("fail") && c->stalled        ? fail(REMOTE_ERROR, "a rank is gone")
               : plays("late")                      ? REMOTE_ERROR
                                                    : SUCCESS;
     return SUCCESS;

@@ -11,7 +11,9 @@ SB_NCCL_SYMBOLS(FAKES_DECLARE)
 #undef FAKES_DECLARE
 
 /* Whether a fault is played now: a function's name, it fails; "slow", groups go on after they end;
- * "late", a group that went on has failed. */
+ * "late", a group that went on has failed; "stall", groups never end; "lose", all-gathers do
+ * nothing, as where the other ranks never come; "fail", they are found to have failed while the
+ * stream is waited for. */
 int plays(const char *fault);
 
 /* The driver's function of that name; null: it lacks it. */

@@ -517,6 +517,14 @@ static sb_status destroy_comm(scenario *s)
     return status;
 }
 
+static sb_status abort_comm(scenario *s)
+{
+    void *comm = s->comm;
+    sb_status status = of_device(s, sb_comm_abort(s->ctx, comm));
+    if (status == SB_OK) s->comm = NULL;
+    return status;
+}
+
 /* ---- memory and streams ------------------------------------------------------------------ */
 
 static sb_status alloc(scenario *s)
@@ -587,6 +595,8 @@ static const struct step {
     { "sb_exchange_workspace_size", exchange_size, SB_OK, NULL },
     { "sb_exchange", exchange, SB_OK, NULL },
     { "sb_comm_destroy", destroy_comm, SB_OK, NULL },
+    { "sb_comm_create", create_comm, SB_OK, NULL },
+    { "sb_comm_abort", abort_comm, SB_OK, NULL },
 };
 
 enum { STEPS = sizeof steps / sizeof *steps };

@@ -52,6 +52,14 @@ static sb_status destroy(sb_context *ctx, void *comm)
 
 sb_status sb_comm_destroy(sb_context *ctx, void *comm) { SB_INSIDE(ctx, destroy(ctx, comm)); }
 
+static sb_status abort_comm(sb_context *ctx, void *comm)
+{
+    sb_status status = sb_check_op(ctx, SB_OP_EXCHANGE);
+    return status == SB_OK && comm ? ctx->backend->comms->abort(ctx, comm) : status;
+}
+
+sb_status sb_comm_abort(sb_context *ctx, void *comm) { SB_INSIDE(ctx, abort_comm(ctx, comm)); }
+
 static sb_status workspace_size(sb_context *ctx, uint64_t *size, void *comm, int64_t rows)
 {
     sb_status status = sb_check_op(ctx, SB_OP_EXCHANGE);
@@ -70,6 +78,9 @@ static sb_status exchange(sb_context *ctx, sb_exchange_call *call, const sb_laun
     const sb_records *records = &call->records;
     sb_status status = sb_check_op(ctx, SB_OP_EXCHANGE);
     if (status == SB_OK) status = sb_launch_of(&call->launch, launch, &ctx->error);
+    if (status == SB_OK && call->launch.timeout < -1)
+        status = sb_fail(&ctx->error, SB_ERR_ARGUMENT, "timeout is %" PRId32 ", below -1",
+                         call->launch.timeout);
     if (status == SB_OK) status = check_shape(ctx, call->comm, call->rows);
     if (status == SB_OK && call->rows && !(records->states && records->targets))
         status = sb_fail(&ctx->error, SB_ERR_ARGUMENT, "%s is null",

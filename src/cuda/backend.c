@@ -176,6 +176,7 @@ static const sb_comms comms = {
     .new_id = sb_cuda_comm_new_id,
     .create = sb_cuda_comm_create,
     .destroy = sb_cuda_comm_destroy,
+    .abort = sb_cuda_comm_abort,
 };
 
 const sb_backend sb_backend_cuda = {

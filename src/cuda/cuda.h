@@ -165,6 +165,7 @@ sb_status sb_cuda_comm_new_id(sb_context *ctx, sb_comm_id *id);
 sb_status sb_cuda_comm_create(sb_context *ctx, void **comm, const sb_comm_id *id, int32_t ranks,
                               int32_t rank);
 sb_status sb_cuda_comm_destroy(sb_context *ctx, void *comm);
+sb_status sb_cuda_comm_abort(sb_context *ctx, void *comm);
 
 /* stats.c. launch_sums: the kernel alone, for arguments that were checked. */
 sb_status sb_cuda_compare(sb_context *ctx, const void *call);

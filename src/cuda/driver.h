@@ -21,6 +21,7 @@ enum {
     CUDA_ERROR_OUT_OF_MEMORY = 2,
     CUDA_ERROR_NOT_INITIALIZED = 3,
     CUDA_ERROR_NO_DEVICE = 100,
+    CUDA_ERROR_NOT_READY = 600,
     CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT = 16,
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75,
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76,
@@ -93,6 +94,7 @@ typedef struct CUlaunchConfig {
     X(StreamCreate, cuStreamCreate, (CUstream *, unsigned))                                        \
     X(StreamDestroy, cuStreamDestroy_v2, (CUstream))                                               \
     X(StreamSynchronize, cuStreamSynchronize, (CUstream))                                          \
+    X(StreamQuery, cuStreamQuery, (CUstream))                                                      \
     X(StreamGetCaptureInfo, cuStreamGetCaptureInfo_v2,                                             \
       (CUstream, int *, uint64_t *, void *, void *, size_t *))                                     \
     X(ThreadExchangeStreamCaptureMode, cuThreadExchangeStreamCaptureMode, (int *))

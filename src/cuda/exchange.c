@@ -1,8 +1,10 @@
 /* exchange.c - the records of shards of the vocabulary, exchanged between GPUs with NCCL: an
  * all-gather into the workspace, and the merge of shards.c. NCCL is loaded by the first call. */
+#define _POSIX_C_SOURCE 200809L
 #include <inttypes.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "cuda/cuda.h"
 
@@ -13,9 +15,16 @@ typedef struct header {
     uint32_t row_bytes, numerics;
 } header;
 
+#define TIMEOUT 600000 /* milliseconds, where the call gives none */
+#define SHORT 1000000  /* nanoseconds of waiting without sleeping: longer than an exchange takes */
+#define NAP 100000     /* nanoseconds */
+
+/* Who takes part, and how long this rank waits. */
 typedef struct world {
     void *comm;
     int ranks, rank;
+    int64_t start;   /* nanoseconds, by the steady clock */
+    int32_t timeout; /* milliseconds; negative: none */
 } world;
 
 static sb_nccl *nccl_of(sb_context *ctx) { return &((sb_cuda *)ctx->state)->nccl; }
@@ -29,14 +38,79 @@ static sb_nccl *nccl_of(sb_context *ctx) { return &((sb_cuda *)ctx->state)->nccl
             return sb_nccl_failed(&(ctx)->error, nccl_, comm, "nccl" #function, result_);          \
     } while (0)
 
+/* ---- waiting ------------------------------------------------------------------------------ */
+
+static int64_t now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* A step of waiting for something; fails when all steps together took too long. */
+static sb_status wait_for(sb_context *ctx, const world *w, const char *what)
+{
+    const struct timespec nap = { 0, NAP };
+    const int64_t waited = now() - w->start;
+    if (w->timeout >= 0 && waited >= (int64_t)w->timeout * 1000000)
+        return sb_fail(&ctx->error, SB_ERR_DEVICE,
+                       "%s within %" PRId32 " ms: a rank is missing or has failed; abort the "
+                       "communicator",
+                       what, w->timeout);
+    if (waited < SHORT) sched_yield();
+    else nanosleep(&nap, NULL);
+    return SB_OK;
+}
+
+/* What NCCL says of a communicator by itself: an error is that of the function of such a name. */
+static sb_status ask(sb_context *ctx, const world *w, const char *function, int *goes_on)
+{
+    int state = SB_NCCL_SUCCESS;
+    NCCL(ctx, w->comm, CommGetAsyncError, w->comm, &state);
+    *goes_on = state == SB_NCCL_IN_PROGRESS;
+    if (*goes_on || state == SB_NCCL_SUCCESS) return SB_OK;
+    return sb_nccl_failed(&ctx->error, nccl_of(ctx), w->comm, function, state);
+}
+
+/* Waits until a communicator that does not block is done with what it was last told. */
+static sb_status settle(sb_context *ctx, const world *w, const char *function)
+{
+    int goes_on;
+    sb_status status = ask(ctx, w, function, &goes_on);
+    while (status == SB_OK && goes_on) {
+        status = wait_for(ctx, w, "NCCL is not done");
+        if (status == SB_OK) status = ask(ctx, w, function, &goes_on);
+    }
+    return status;
+}
+
+/* Waits for the stream, where the other ranks have to do their part. */
+static sb_status wait_for_ranks(sb_context *ctx, const world *w, CUstream stream)
+{
+    const sb_cuda *c = ctx->state;
+    CUresult result;
+    while ((result = c->driver.StreamQuery(stream)) == CUDA_ERROR_NOT_READY) {
+        int goes_on;
+        sb_status status = ask(ctx, w, "ncclAllGather", &goes_on);
+        if (status == SB_OK) status = wait_for(ctx, w, "the other ranks did not all come");
+        if (status != SB_OK) return status;
+    }
+    return result == CUDA_SUCCESS ? SB_OK
+                                  : sb_cuda_failed(&ctx->error, &c->driver, "cuStreamQuery", result);
+}
+
 /* Loads NCCL and asks who takes part. */
-static sb_status world_of(sb_context *ctx, world *w, void *comm)
+static sb_status world_of(sb_context *ctx, world *w, void *comm, int32_t timeout)
 {
     const sb_cuda *c = ctx->state;
     int device = -1;
     sb_status status = sb_nccl_load(nccl_of(ctx), &ctx->error);
     if (status != SB_OK) return status;
     w->comm = comm;
+    w->start = now();
+    w->timeout = timeout ? timeout : TIMEOUT;
+    status = settle(ctx, w, "ncclCommInitRankConfig");
+    if (status != SB_OK) return status;
     NCCL(ctx, comm, CommCount, comm, &w->ranks);
     NCCL(ctx, comm, CommUserRank, comm, &w->rank);
     NCCL(ctx, comm, CommCuDevice, comm, &device);
@@ -71,12 +145,7 @@ static sb_status end_group(sb_context *ctx, const world *w)
 {
     const sb_nccl *nccl = nccl_of(ctx);
     int result = nccl->GroupEnd();
-    while (result == SB_NCCL_IN_PROGRESS) {
-        int state;
-        sched_yield();
-        NCCL(ctx, w->comm, CommGetAsyncError, w->comm, &state);
-        result = state;
-    }
+    if (result == SB_NCCL_IN_PROGRESS) return settle(ctx, w, "ncclGroupEnd");
     if (result == SB_NCCL_SUCCESS) return SB_OK;
     return sb_nccl_failed(&ctx->error, nccl, w->comm, "ncclGroupEnd", result);
 }
@@ -143,6 +212,7 @@ static sb_status check_headers(sb_context *ctx, const world *w, const sb_exchang
     DRIVER(&ctx->error, &c->driver, MemcpyAsync, place, sb_cuda_address(&mine), sizeof mine,
            stream);
     status = gather(ctx, w, &g, 1, stream);
+    if (status == SB_OK) status = wait_for_ranks(ctx, w, stream);
     if (status != SB_OK) return status;
     status = sb_cuda_fetch(ctx, &all, w->ranks, sizeof mine, stream);
     if (status == SB_OK) status = compare_headers(ctx, w, all);
@@ -167,6 +237,8 @@ static sb_status gather_and_merge(sb_context *ctx, const world *w, const sb_exch
     if (call->launch.check) status = check_headers(ctx, w, call, scratch + r.headers);
     if (status != SB_OK || rows == 0) return status;
     status = gather(ctx, w, records, 2, call->launch.stream);
+    if (status == SB_OK && call->launch.check) /* the merge waits for the stream without a limit */
+        status = wait_for_ranks(ctx, w, call->launch.stream);
     return status == SB_OK ? sb_cuda_merge(ctx, &merge) : status;
 }
 
@@ -179,7 +251,7 @@ sb_status sb_cuda_exchange(sb_context *ctx, const void *checked)
                                       call->launch.workspace_size };
     CUdeviceptr scratch;
     world w;
-    sb_status status = world_of(ctx, &w, call->comm);
+    sb_status status = world_of(ctx, &w, call->comm, call->launch.timeout);
     if (status == SB_OK) status = sb_cuda_check_records(ctx, &call->records, call->rows, "");
     if (status == SB_OK) status = sb_cuda_check_arrays(ctx, &workspace, 1);
     if (status == SB_OK)
@@ -194,7 +266,7 @@ sb_status sb_cuda_exchange_workspace(sb_context *ctx, const void *checked, uint6
 {
     const sb_exchange_call *call = checked;
     world w;
-    sb_status status = world_of(ctx, &w, call->comm);
+    sb_status status = world_of(ctx, &w, call->comm, 0);
     if (status == SB_OK) *bytes = room_of(&w, call->rows).size;
     return status;
 }
@@ -223,5 +295,13 @@ sb_status sb_cuda_comm_destroy(sb_context *ctx, void *comm)
     sb_status status = sb_nccl_load(nccl_of(ctx), &ctx->error);
     if (status != SB_OK) return status;
     NCCL(ctx, NULL, CommDestroy, comm);
+    return SB_OK;
+}
+
+sb_status sb_cuda_comm_abort(sb_context *ctx, void *comm)
+{
+    sb_status status = sb_nccl_load(nccl_of(ctx), &ctx->error);
+    if (status != SB_OK) return status;
+    NCCL(ctx, NULL, CommAbort, comm);
     return SB_OK;
 }

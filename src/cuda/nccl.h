@@ -21,6 +21,7 @@ enum {
     X(GetUniqueId, ncclGetUniqueId, int, (sb_comm_id *))                                           \
     X(CommInitRank, ncclCommInitRank, int, (void **, int, sb_comm_id, int))                        \
     X(CommDestroy, ncclCommDestroy, int, (void *))                                                 \
+    X(CommAbort, ncclCommAbort, int, (void *))                                                     \
     X(CommCount, ncclCommCount, int, (const void *, int *))                                        \
     X(CommUserRank, ncclCommUserRank, int, (const void *, int *))                                  \
     X(CommCuDevice, ncclCommCuDevice, int, (const void *, int *))                                  \

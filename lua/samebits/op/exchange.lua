@@ -24,15 +24,32 @@ function Communicator:__tostring()
                                                       self.handle and "" or ", closed")
 end
 
---- Frees it. All its ranks have to; that is why no collector does. Closing again does nothing, and
--- a framework's own is left alone. True; or nil, a message and the status' name.
-Communicator.close = misuse.guard(function(self)
+-- Frees it by a function of the library, and only once; what: the method's name.
+local function free(what, entry, self)
   local handle = self.handle
   self.handle = nil
   if not handle or not self.rank then return true end
-  if not self.context.handle then raise "close: the communicator's context is closed" end
-  return status_of.check(C.sb_comm_destroy(self.context.handle, handle), self.context.handle)
-end)
+  if not self.context.handle then raise("%s: the communicator's context is closed", what) end
+  return status_of.check(C[entry](self.context.handle, handle), self.context.handle)
+end
+
+--- Frees it. All its ranks have to; that is why no collector does. Closing again does nothing, and
+-- a framework's own is left alone. True; or nil, a message and the status' name.
+Communicator.close = misuse.guard(function(self) return free("close", "sb_comm_destroy", self) end)
+
+--- Frees it without waiting for the other ranks, and ends exchanges that are under way: when a rank
+-- has failed, or an exchange has come to its timeout. Otherwise as `close`.
+Communicator.abort = misuse.guard(function(self) return free("abort", "sb_comm_abort", self) end)
+
+-- Seconds as the library's milliseconds; 0 for its default, -1 for no limit.
+local function milliseconds(value)
+  if value == nil then return 0 end
+  if value == math.huge then return -1 end
+  if type(value) ~= "number" or value ~= value or value <= 0 or value > 2 ^ 31 / 1000 - 1 then
+    raise("exchange: timeout: expected seconds above 0, or math.huge, got %s", tostring(value))
+  end
+  return math.ceil(value * 1000)
+end
 
 function M.new_id(ctx)
   local id = ffi.new "sb_comm_id"
@@ -91,10 +108,12 @@ local function check_communicator(what, ctx, comm)
 end
 
 function M.exchange(ctx, records, comm, opts)
-  opts = call.options("exchange", opts, { check = true, stream = true, workspace = true })
+  opts = call.options("exchange", opts, { check = true, stream = true, workspace = true,
+                                          timeout = true })
   comm = check_communicator("exchange", ctx, comm)
-  local ok, message, code = shards.exchange(ctx, records, comm, opts,
-                                             call.launch("exchange", ctx, opts))
+  local launch = call.launch("exchange", ctx, opts)
+  launch.timeout = milliseconds(opts.timeout)
+  local ok, message, code = shards.exchange(ctx, records, comm, opts, launch)
   if not ok then return nil, message, code end
   return records
 end
