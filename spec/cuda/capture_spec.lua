@@ -3,9 +3,11 @@
 
 local ffi = require "ffi"
 local samebits = require "samebits"
+local devices = require "samebits.device"
 local backends = require "spec.support.backends"
 local graphs = require "spec.support.graphs"
 local hex = require "spec.support.hex"
+local says = require("spec.support.refusal").says
 
 local V = 100
 
@@ -19,9 +21,10 @@ describe("while a GPU's stream is captured,", function()
     teardown(function() ctx:close() end)
 
     -- Captures a call with what `body` does before and after it, and sees that the graph is good.
-    local function captured(body)
+    -- handle: of the stream, if it is somebody else's.
+    local function captured(body, handle)
       local spec = { logits = hex.tensor(hex.values(3 * V, 51), { 3, V }), ids = { 1, 2, 3 } }
-      local batch, stream = assert(samebits.batch(spec):to(device)), assert(ctx:stream())
+      local batch, stream = assert(samebits.batch(spec):to(device)), assert(ctx:stream(handle))
       local opts = { check = false, stream = stream }
       opts.workspace = samebits.empty({ math.max(1, ctx:workspace_size(batch)) }, "uint8", device)
       opts.out = assert(ctx:logprob(batch, opts))
@@ -74,6 +77,23 @@ describe("while a GPU's stream is captured,", function()
         assert(ctx:event())
         assert(samebits.open(device)):close()
       end)
+    end)
+
+    it("the default stream is left alone where it would wait for that one", function()
+      local handle = graphs.blocking_stream(device)
+      captured(function()
+        local checked, why = ctx:check()
+        assert.is_nil(checked)
+        says(why, "cuStreamGetCaptureInfo", "906")
+        -- Memory is freed, for which streams are waited for that hold something: not this one.
+        local logits = samebits.empty({ 3, V }, "float32", device)
+        devices.of(device):hold(nil, logits)
+        samebits.empty({ 1000 }, "float32", device) -- luacheck: ignore
+        for _ = 1, 2 do collectgarbage() end
+        assert.is_true(devices.of(device).box.holds > 0)
+      end, handle)
+      assert(devices.of(device):wait())
+      graphs.destroy(device, handle)
     end)
 
     it("another stream and its events are waited for", function()

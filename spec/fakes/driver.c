@@ -128,9 +128,11 @@ static int current_device(void) { return depth ? *(const int *)current[depth - 1
 /* A stream, which stays where it is when it is destroyed; the null stream is any device's. */
 typedef struct queue {
     struct queue *next; /* made before it */
-    int device, destroyed;
+    int device, destroyed, blocks;
 } queue;
 static queue *queues;
+
+int stream_blocks(CUstream stream) { return ((const queue *)stream)->blocks; }
 
 static void check_stream(CUstream stream)
 {
@@ -405,13 +407,13 @@ CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char byte, size_t count, CUstr
 CUresult cuStreamCreate(CUstream *stream, unsigned flags)
 {
     queue *made;
-    (void)flags;
     if (current_device() < 0) return NO_CONTEXT;
     if (graph_forbids()) return graph_forbids();
     made = malloc(sizeof *made);
     if (!made) return NO_MEMORY;
     made->device = current_device();
     made->destroyed = 0;
+    made->blocks = !(flags & CU_STREAM_NON_BLOCKING);
     pthread_mutex_lock(&mutex);
     made->next = queues;
     queues = made;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { INVALID = 1, NO_MEMORY = 2, UNSUPPORTED = 900, INVALIDATED = 901 };
+enum { INVALID = 1, NO_MEMORY = 2, UNSUPPORTED = 900, INVALIDATED = 901, IMPLICIT = 906 };
 enum { RELAXED = 2 }; /* CU_STREAM_CAPTURE_MODE_RELAXED */
 
 typedef struct node {
@@ -44,15 +44,19 @@ static CUresult spoil(void)
 
 CUresult graph_forbids(void) { return made && mode != RELAXED ? spoil() : CUDA_SUCCESS; }
 
+/* Whether a stream is the default one, and may not be used. */
+static int is_implied(CUstream stream) { return made && !stream && stream_blocks(capturing); }
+
 CUresult graph_forbids_waiting(CUstream stream)
 {
-    return made && stream == capturing ? spoil() : graph_forbids();
+    return made && (stream == capturing || is_implied(stream)) ? spoil() : graph_forbids();
 }
 
 CUresult graph_do(CUstream stream, graph_work work, const void *arguments, size_t bytes)
 {
     node *n;
     if (!made) return queue_do(stream, work, arguments, bytes);
+    if (is_implied(stream)) return spoil();
     if (stream != capturing)
         return graph_forbids() ? graph_forbids() : queue_do(stream, work, arguments, bytes);
     n = malloc(sizeof *n + bytes);
@@ -82,6 +86,7 @@ CUresult cuStreamGetCaptureInfo_v2(CUstream stream, int *status, uint64_t *numbe
                                    void *dependencies, size_t *count)
 {
     (void)its_graph, (void)dependencies, (void)count;
+    if (is_implied(stream)) return IMPLICIT;
     *status = !made || stream != capturing ? 0 : made->spoilt ? 2 : 1;
     *number = captures;
     return CUDA_SUCCESS;

@@ -23,4 +23,8 @@ CUresult graph_forbids(void);
 /* The same for what waits for a stream. */
 CUresult graph_forbids_waiting(CUstream stream);
 
+/* driver.c: whether the default stream waits for a stream, and it for that. While such a one is
+ * captured, nothing may be put into the default stream. */
+int stream_blocks(CUstream stream);
+
 #endif

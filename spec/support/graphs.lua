@@ -15,6 +15,8 @@ int cuCtxPopCurrent_v2(void **context);
 int cuCtxGetCurrent(void **context);
 int cuStreamBeginCapture_v2(void *stream, int mode);
 int cuStreamEndCapture(void *stream, void **graph);
+int cuStreamCreate(void **stream, unsigned flags);
+int cuStreamDestroy_v2(void *stream);
 int cuThreadExchangeStreamCaptureMode(int *mode);
 int cuGraphGetNodes(void *graph, void **nodes, size_t *count);
 int cuGraphInstantiateWithFlags(void **exec, void *graph, unsigned long long flags);
@@ -61,6 +63,16 @@ function M.mode()
   driver("cuThreadExchangeStreamCaptureMode", mode)
   return now
 end
+
+--- A stream that the default one waits for, and that waits for it, as frameworks may have them:
+-- its handle. `destroy` ends it.
+function M.blocking_stream(device)
+  local stream = ffi.new "void *[1]"
+  M.inside(device, driver, "cuStreamCreate", stream, 0)
+  return stream[0]
+end
+
+function M.destroy(device, handle) M.inside(device, driver, "cuStreamDestroy_v2", handle) end
 
 local Graph = {}
 Graph.__index = Graph

@@ -1,14 +1,15 @@
 /* capture.c - see capture.h. */
 #include "cuda/capture.h"
 
-/* A query that fails (of the default stream, while a stream that waits for it is captured) ends no
- * capture; what is done next there is refused by the driver in its own words. */
-int sb_cuda_is_captured(const sb_cuda_driver *driver, CUstream stream, uint64_t *number)
+sb_status sb_cuda_find_capture(const sb_cuda_driver *driver, CUstream stream, int *captured,
+                               uint64_t *number, sb_message *why)
 {
     int status = CU_STREAM_CAPTURE_STATUS_NONE;
-    return driver->StreamGetCaptureInfo(stream, &status, number, NULL, NULL, NULL) ==
-               CUDA_SUCCESS &&
-           status != CU_STREAM_CAPTURE_STATUS_NONE;
+    *captured = 0;
+    *number = 0;
+    DRIVER(why, driver, StreamGetCaptureInfo, stream, &status, number, NULL, NULL, NULL);
+    *captured = status != CU_STREAM_CAPTURE_STATUS_NONE;
+    return SB_OK;
 }
 
 int sb_cuda_beside_captures_begin(const sb_cuda_driver *driver)
@@ -27,8 +28,10 @@ sb_status sb_cuda_wait(const sb_cuda_driver *driver, CUstream stream, sb_message
 {
     uint64_t number;
     CUresult result;
-    int mode;
-    if (sb_cuda_is_captured(driver, stream, &number))
+    int captured, mode;
+    sb_status status = sb_cuda_find_capture(driver, stream, &captured, &number, why);
+    if (status != SB_OK) return status;
+    if (captured)
         return sb_fail(why, SB_ERR_ARGUMENT,
                        "the stream is being captured into a graph: nothing can wait for it");
     mode = sb_cuda_beside_captures_begin(driver);

@@ -5,9 +5,11 @@
 
 #include "cuda/driver.h"
 
-/* Whether what is put into a stream is captured instead of done; then *number is the capture's,
- * which no other one of the process has. */
-int sb_cuda_is_captured(const sb_cuda_driver *driver, CUstream stream, uint64_t *number);
+/* *captured: whether what is put into a stream is captured instead of done; then *number is the
+ * capture's, which no other one of the process has. Fails for the default stream while one that
+ * waits for it is captured: it may not be used, and what tried to would end the capture. */
+sb_status sb_cuda_find_capture(const sb_cuda_driver *driver, CUstream stream, int *captured,
+                               uint64_t *number, sb_message *why);
 
 /* While a capture is under way, the driver refuses what is no work in a stream, as allocating and
  * freeing, and ends the capture with an error: a graph could not repeat it. What need not be

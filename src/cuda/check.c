@@ -16,7 +16,10 @@ sb_status sb_cuda_begin(sb_context *ctx, const sb_launch *launch)
 {
     sb_cuda *c = ctx->state;
     uint64_t capture;
-    const int captured = sb_cuda_is_captured(&c->driver, launch->stream, &capture);
+    int captured;
+    sb_status status =
+        sb_cuda_find_capture(&c->driver, launch->stream, &captured, &capture, &ctx->error);
+    if (status != SB_OK) return status;
     if (captured && launch->check)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
                        "check must be 0 in a call that is captured into a graph: see sb_check");
