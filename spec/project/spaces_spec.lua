@@ -28,7 +28,7 @@ setup(function()
   succeeds("cp -a .busted README.md bin examples kernels lua src tools %s", root)
   succeeds("cp -a build/Makefile build/*.make build/release %s/build", root)
   succeeds("cp -a build/obj/*release %s/build/obj", root)
-  succeeds("cd spec && cp -a helper.lua support vectors c fuzz faults %s/spec", root)
+  succeeds("cd spec && cp -a helper.lua support vectors c fakes fuzz faults %s/spec", root)
 end)
 
 teardown(function() files:remove() end)

@@ -1,5 +1,5 @@
-/* check.c - what is wrong with an operation's input: on the host before its kernels run, and by what
- * they report afterwards. The words that kernels report into are report.h's.
+/* check.c - checks of an operation's input: on the host before its kernels run, and from what the
+ * kernels report afterwards. The words that kernels report into are report.h's.
  *
  * With a check an operation waits for its own report, and names its first bad row as the cpu
  * backend would: by the same checks, on copies of the arrays. Without, sb_check tells later. The

@@ -95,8 +95,8 @@ static sb_status wait_for_ranks(sb_context *ctx, const world *w, CUstream stream
         if (status == SB_OK) status = wait_for(ctx, w, "the other ranks did not all come");
         if (status != SB_OK) return status;
     }
-    return result == CUDA_SUCCESS ? SB_OK
-                                  : sb_cuda_failed(&ctx->error, &c->driver, "cuStreamQuery", result);
+    if (result == CUDA_SUCCESS) return SB_OK;
+    return sb_cuda_failed(&ctx->error, &c->driver, "cuStreamQuery", result);
 }
 
 /* Loads NCCL and asks who takes part. */
