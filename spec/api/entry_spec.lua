@@ -1,14 +1,9 @@
 -- Every public function that takes a context goes through one way in: src/api/entry.h. What is
 -- behind it, spec/c/busy.c, forks.c, traps.c and cancel.c check from C.
 
-local BUILD = "build/" .. (os.getenv "SB_BUILD" or "release") .. "/"
+local read = require("spec.support.files").read
 
-local function read(name)
-  local file = assert(io.open(name, "rb"))
-  local text = file:read "*a"
-  file:close()
-  return text
-end
+local BUILD = "build/" .. (os.getenv "SB_BUILD" or "release") .. "/"
 
 -- The declarations of both headers: name, and the parameters' text.
 local function declarations()

@@ -1,18 +1,13 @@
 -- The header, the library's symbols and the committed makefiles belong together.
 
+local read = require("spec.support.files").read
+
 local function output(command)
   local pipe = assert(io.popen(command .. ' 2>&1; echo "exit $?"'))
   local text = pipe:read('*a')
   pipe:close()
   local said, status = text:match('^(.-)exit (%d+)\n$')
   return said, tonumber(status)
-end
-
-local function read(name)
-  local file = assert(io.open(name, 'rb'))
-  local text = file:read('*a')
-  file:close()
-  return text
 end
 
 local function has(program)

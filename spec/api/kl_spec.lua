@@ -4,27 +4,23 @@
 local ffi = require "ffi"
 local samebits = require "samebits"
 local backends = require "spec.support.backends"
+local c_calls = require "spec.support.c_calls"
 local graphs = require "spec.support.graphs"
 local hex = require "spec.support.hex"
 local refusal = require "spec.support.refusal"
 local C = require("samebits.lib").C
 
 local misuse, says = refusal.misuse, refusal.says
+local filled, sized, untouched = c_calls.filled, c_calls.sized, c_calls.untouched
 local NAN, ZERO = "7fc00000", "00000000"
 local R, V = 3, 40
 
-local function open()
-  local handle = ffi.new "sb_context *[1]"
-  assert(C.sb_open(handle, samebits.abi, "cpu", nil, nil, 0) == 0)
-  return ffi.gc(handle[0], C.sb_close)
-end
-
-local ctx = open()
-local function last_error() return ffi.string(C.sb_last_error(ctx)) end
+local ctx = assert(c_calls.open())
+local function last_error() return c_calls.last_error(ctx) end
 
 local function batch_of(values)
-  local b = ffi.new "sb_batch"
-  b.size, b.logits_dtype, b.ids_dtype, b.cu_seqlens_dtype = ffi.sizeof "sb_batch", 1, 4, 4
+  local b = sized "sb_batch"
+  b.logits_dtype, b.ids_dtype, b.cu_seqlens_dtype = 1, 4, 4
   b.logits, b.batch, b.time, b.vocab = values.ptr, 1, R, V
   b.temperature, b.ignore_index = 1, -100
   return b
@@ -36,21 +32,11 @@ local function arrays()
               ids = ffi.new("int32_t[3]", 3, 31, 39), mask = ffi.new("uint8_t[3]", 1, 1, 1),
               offsets = ffi.new("int32_t[3]", 0, 1, 3), floats = ffi.new("float[3]", 1, 1, 1),
               list = ffi.new("int64_t[3]", 0, 1, 2),
-              token = ffi.new("float[?]", R), sequence = ffi.new("float[?]", 2),
-              out = ffi.new "sb_kl_out", launch = ffi.new "sb_launch" }
-  for _, name in ipairs { "token", "sequence" } do ffi.fill(a[name], ffi.sizeof(a[name]), 0x55) end
+              token = filled("float", R), sequence = filled("float", 2),
+              out = sized "sb_kl_out", launch = sized "sb_launch" }
   a.p, a.q = batch_of(a.values[1]), batch_of(a.values[2])
-  a.out.size, a.launch.size = ffi.sizeof "sb_kl_out", ffi.sizeof "sb_launch"
   a.out.token, a.out.sequence = a.token, a.sequence
   return a
-end
-
-local function untouched(array)
-  local bytes = ffi.cast("uint8_t *", array)
-  for i = 0, ffi.sizeof(array) - 1 do
-    if bytes[i] ~= 0x55 then return false end
-  end
-  return true
 end
 
 local function call(a) return C.sb_kl(ctx, a.out, a.p, a.q, a.launch) end
@@ -176,7 +162,7 @@ describe("sb_kl", function()
       for i = 0, R - 1 do a.mask[i], a.ids[i] = 0, -100 end
       a.p.logits, a.q.logits = ffi.cast("void *", 16), ffi.cast("void *", 16)
       ignore(a.p)
-      ffi.fill(a.token, ffi.sizeof(a.token), 0x55)
+      ffi.fill(a.token, ffi.sizeof(a.token), c_calls.BYTE)
       a.out.sequence = nil
       assert.equal(0, tonumber(call(a)), last_error())
       for i = 0, R - 1 do assert.equal(0, a.token[i]) end
@@ -214,11 +200,7 @@ end)
 describe("on a GPU, divergences", function()
   backends.with("cuda", function(variant)
     local gpu, device
-    setup(function()
-      gpu = assert(samebits.open(variant.context().device))
-      device = gpu.device
-    end)
-    teardown(function() gpu:close() end)
+    backends.own_context(variant, function(...) gpu, device = ... end)
 
     local here = samebits.open "cpu"
     local function logits(rows, vocab, seed, dtype)

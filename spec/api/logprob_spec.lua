@@ -3,22 +3,19 @@
 
 local ffi = require "ffi"
 local samebits = require "samebits"
+local c_calls = require "spec.support.c_calls"
+local read = require("spec.support.files").read
 local hex = require "spec.support.hex"
 local C = require("samebits.lib").C
 
+local filled, sized, open = c_calls.filled, c_calls.sized, c_calls.open
+local name_of = c_calls.name_of
 local ABI = samebits.abi
 local B, T, V = 2, 3, 5
 local N = B * T
 
-local function open(options, why, why_size)
-  local handle = ffi.new "sb_context *[1]"
-  local status = C.sb_open(handle, ABI, "cpu", options, why, why_size or 0)
-  return status == 0 and ffi.gc(handle[0], C.sb_close) or nil, status, handle
-end
-
 local ctx = assert(open())
-local function name_of(status) return ffi.string(C.sb_status_name(status)) end
-local function last_error() return ffi.string(C.sb_last_error(ctx)) end
+local function last_error() return c_calls.last_error(ctx) end
 
 -- A call that is right: batch, out and launch, and the arrays behind them. logits [B, T, V] fp32
 -- with the rows V + 1 apart.
@@ -26,19 +23,14 @@ local STRIDE = V + 1
 local function arrays()
   local a = {
     logits = ffi.new("float[?]", N * STRIDE), ids = ffi.new("int32_t[?]", N),
-    token = ffi.new("float[?]", N), lse = ffi.new("float[?]", N),
-    sequence = ffi.new("float[?]", N), count = ffi.new("int64_t[?]", N),
-    batch = ffi.new "sb_batch", out = ffi.new "sb_logprob_out", launch = ffi.new "sb_launch",
+    token = filled("float", N), lse = filled("float", N), sequence = filled("float", N),
+    count = filled("int64_t", N),
+    batch = sized "sb_batch", out = sized "sb_logprob_out", launch = sized "sb_launch",
   }
   for i = 0, N * STRIDE - 1 do a.logits[i] = (i * 37 % 23) / 4 - 2 end
   for i = 0, N - 1 do a.ids[i] = i % V end
-  for _, name in ipairs { "token", "lse", "sequence", "count" } do
-    ffi.fill(a[name], ffi.sizeof(a[name]), 0x55)
-    a.out[name] = a[name]
-  end
+  for _, name in ipairs { "token", "lse", "sequence", "count" } do a.out[name] = a[name] end
   local b = a.batch
-  b.size, a.out.size, a.launch.size =
-    ffi.sizeof "sb_batch", ffi.sizeof "sb_logprob_out", ffi.sizeof "sb_launch"
   b.logits_dtype, b.ids_dtype, b.cu_seqlens_dtype = C.SB_F32, C.SB_I32, C.SB_I64
   b.logits, b.ids = a.logits, a.ids
   b.batch, b.time, b.vocab, b.row_stride = B, T, V, STRIDE
@@ -62,10 +54,7 @@ end
 
 local function untouched(a)
   for _, name in ipairs { "token", "lse", "sequence", "count" } do
-    local bytes = ffi.cast("uint8_t *", a[name])
-    for i = 0, ffi.sizeof(a[name]) - 1 do
-      if bytes[i] ~= 0x55 then return false end
-    end
+    if not c_calls.untouched(a[name]) then return false end
   end
   return true
 end
@@ -297,7 +286,7 @@ describe("sb_logprob takes", function()
       end)
       for k, name in ipairs(names) do
         if not wanted(k) then
-          assert.equal(0x55, ffi.cast("uint8_t *", a[name])[0])
+          assert.equal(c_calls.BYTE, ffi.cast("uint8_t *", a[name])[0])
         elseif name == "count" then
           assert.same({ 3, 3 }, { tonumber(a.count[0]), tonumber(a.count[1]) })
         else
@@ -463,7 +452,7 @@ describe("names:", function()
   end)
 
   it("of statuses", function()
-    local header = assert(io.open("src/samebits.h")):read "*a"
+    local header = read "src/samebits.h"
     local seen = 0
     for name, number, text in header:gmatch 'X%((SB_[%u_]+), (%d+), "([^"]+)"%)' do
       assert.equal(name, name_of(tonumber(number)))

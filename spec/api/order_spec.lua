@@ -2,43 +2,26 @@
 -- and that nothing is written by a call that fails.
 
 local ffi = require "ffi"
-local samebits = require "samebits"
+local c_calls = require "spec.support.c_calls"
 local hex = require "spec.support.hex"
 local C = require("samebits.lib").C
 
+local filled, sized, untouched = c_calls.filled, c_calls.sized, c_calls.untouched
 local R, V, K = 2, 40, 3
 
-local function open()
-  local handle = ffi.new "sb_context *[1]"
-  assert(C.sb_open(handle, samebits.abi, "cpu", nil, nil, 0) == 0)
-  return ffi.gc(handle[0], C.sb_close)
-end
-
-local ctx = open()
-local function last_error() return ffi.string(C.sb_last_error(ctx)) end
+local ctx = assert(c_calls.open())
+local function last_error() return c_calls.last_error(ctx) end
 
 local function arrays(kind)
   local a = { values = hex.tensor(hex.values(R * V, 4), { R, V }),
               numbers = ffi.new("int32_t[?]", R * K, { 3, 31, 39, 0, -100, 5 }),
-              integers = ffi.new("int32_t[?]", R * K), logprob = ffi.new("float[?]", R * K),
-              lse = ffi.new("float[?]", R), batch = ffi.new "sb_batch", out = ffi.new(kind) }
-  for _, name in ipairs { "integers", "logprob", "lse" } do
-    ffi.fill(a[name], ffi.sizeof(a[name]), 0x55)
-  end
+              integers = filled("int32_t", R * K), logprob = filled("float", R * K),
+              lse = filled("float", R), batch = sized "sb_batch", out = sized(kind) }
   local b, out = a.batch, a.out
-  b.size, out.size = ffi.sizeof "sb_batch", ffi.sizeof(kind)
   b.logits_dtype, b.ids_dtype, b.logits, b.ids = C.SB_F32, C.SB_I32, a.values.ptr, a.numbers
   b.batch, b.time, b.vocab, b.temperature, b.ignore_index = 1, R, V, 1, -100
   out.logprob, out.lse = a.logprob, a.lse
   return a
-end
-
-local function untouched(array)
-  local bytes = ffi.cast("uint8_t *", array)
-  for i = 0, ffi.sizeof(array) - 1 do
-    if bytes[i] ~= 0x55 then return false end
-  end
-  return true
 end
 
 local CALLS = {

@@ -3,34 +3,16 @@
 
 local ffi = require "ffi"
 local samebits = require "samebits"
+local c_calls = require "spec.support.c_calls"
 local hex = require "spec.support.hex"
 local C = require("samebits.lib").C
 
+local filled, sized, untouched = c_calls.filled, c_calls.sized, c_calls.untouched
+local name_of = c_calls.name_of
 local R, V, N = 3, 70, 32 -- rows, ids, and the ids of the first shard
 
-local function open()
-  local handle = ffi.new "sb_context *[1]"
-  assert(C.sb_open(handle, samebits.abi, "cpu", nil, nil, 0) == 0)
-  return ffi.gc(handle[0], C.sb_close)
-end
-
-local ctx = open()
-local function name_of(status) return ffi.string(C.sb_status_name(status)) end
-local function last_error() return ffi.string(C.sb_last_error(ctx)) end
-
-local function filled(kind, n)
-  local array = ffi.new(kind .. "[?]", n)
-  ffi.fill(array, ffi.sizeof(array), 0x55)
-  return array
-end
-
-local function untouched(array)
-  local bytes = ffi.cast("uint8_t *", array)
-  for i = 0, ffi.sizeof(array) - 1 do
-    if bytes[i] ~= 0x55 then return false end
-  end
-  return true
-end
+local ctx = assert(c_calls.open())
+local function last_error() return c_calls.last_error(ctx) end
 
 local function bytes_of(array, n) return ffi.string(array, n or ffi.sizeof(array)) end
 
@@ -38,15 +20,13 @@ local function bytes_of(array, n) return ffi.string(array, n or ffi.sizeof(array
 local function arrays()
   local values = hex.tensor(hex.values(R * V, 4), { R, V })
   local a = {
-    values = values, ids = ffi.new("int32_t[?]", R, { 3, 31, 69 }), launch = ffi.new "sb_launch",
-    batch = ffi.new "sb_batch", out = ffi.new "sb_logprob_out",
+    values = values, ids = ffi.new("int32_t[?]", R, { 3, 31, 69 }), launch = sized "sb_launch",
+    batch = sized "sb_batch", out = sized "sb_logprob_out",
     states = filled("sb_state_record", 2 * R), targets = filled("sb_target_record", 2 * R),
     token = filled("float", R), lse = filled("float", R), sequence = filled("float", 1),
     count = filled("int64_t", 1),
   }
   for _, name in ipairs { "token", "lse", "sequence", "count" } do a.out[name] = a[name] end
-  a.batch.size, a.out.size, a.launch.size =
-    ffi.sizeof "sb_batch", ffi.sizeof "sb_logprob_out", ffi.sizeof "sb_launch"
   local b = a.batch
   b.logits_dtype, b.ids_dtype, b.logits, b.ids = C.SB_F32, C.SB_I32, values.ptr, a.ids
   b.batch, b.time, b.vocab, b.row_stride, b.temperature, b.ignore_index = 1, R, V, V, 1, -100

@@ -2,33 +2,16 @@
 -- that nothing is written by a call that fails.
 
 local ffi = require "ffi"
-local samebits = require "samebits"
+local c_calls = require "spec.support.c_calls"
 local C = require("samebits.lib").C
 
+local filled, sized = c_calls.filled, c_calls.sized
 local N = 6
 
-local function open()
-  local handle = ffi.new "sb_context *[1]"
-  assert(C.sb_open(handle, samebits.abi, "cpu", nil, nil, 0) == 0)
-  return ffi.gc(handle[0], C.sb_close)
-end
-
-local ctx = open()
-local function last_error() return ffi.string(C.sb_last_error(ctx)) end
+local ctx = assert(c_calls.open())
+local function last_error() return c_calls.last_error(ctx) end
 
 local COMPARE, SUMS = { "ratio", "k1", "k2", "k3" }, { "sum", "mean", "exp_mean", "count" }
-
-local function filled(kind, n)
-  local array = ffi.new(kind .. "[?]", n)
-  ffi.fill(array, ffi.sizeof(array), 0x55)
-  return array
-end
-
-local function sized(kind)
-  local made = ffi.new(kind)
-  made.size = ffi.sizeof(kind)
-  return made
-end
 
 -- Calls that are right.
 local function arrays()
@@ -60,8 +43,7 @@ local function sums(a) return tonumber(C.sb_sums(ctx, a.sums, a.values, a.launch
 
 local function untouched(a)
   for name, array in pairs(a.made) do
-    local bytes = ffi.cast("uint8_t *", array)
-    for i = 0, ffi.sizeof(array) - 1 do assert.equal(0x55, bytes[i], name) end
+    assert.is_true(c_calls.untouched(array), name)
   end
 end
 

@@ -6,6 +6,8 @@ local samebits = require "samebits"
 local conventional = require "samebits.conventional"
 local backends = require "spec.support.backends"
 local bounds = require "spec.support.bounds"
+local read = require("spec.support.files").read
+local full = require "spec.support.full_batch"
 local hex = require "spec.support.hex"
 local prng = require "spec.support.prng"
 local refusal = require "spec.support.refusal"
@@ -49,29 +51,8 @@ local function contract_bound(V, result)
   return bounds.stated(bounds.LOGPROB, math.log(V), result)
 end
 
--- A batch of three sequences with all that a batch may have.
 local function full_batch(V, dtype, packed, shift)
-  local B, T = 3, 5
-  local logits = normal(B * T, V, V):to(dtype):view(B, T, V)
-  local ids, mask, temperature = {}, {}, {}
-  for row = 0, B * T - 1 do
-    ids[row + 1], mask[row + 1] = row * 7919 % V, row % 6 == 4 and 0 or 1
-    temperature[row + 1] = 0.5 + row % 4 / 2
-  end
-  ids[2] = -100
-  local spec = {
-    logits = logits, ids = samebits.tensor(ids, { dtype = "int64" }):view(B, T),
-    mask = samebits.tensor(mask, { dtype = "uint8" }):view(B, T), shift = shift,
-    temperature = samebits.tensor(temperature):view(B, T),
-    rows = { 0, 1, 2, 4, 5, 7, 8, 9, 11, 14 },
-  }
-  if packed then
-    for _, name in ipairs { "ids", "mask", "temperature" } do
-      spec[name] = spec[name]:view(B * T)
-    end
-    spec.logits, spec.cu_seqlens = logits:view(B * T, V), { 0, 7, 7, 15 }
-  end
-  return spec
+  return full(normal(15, V, V):to(dtype), packed, shift)
 end
 
 backends.each(function(at)
@@ -358,13 +339,6 @@ describe("drift:", function()
 end)
 
 -- ---- how it is reached ------------------------------------------------------------------------
-
-local function read(name)
-  local file = assert(io.open(name, "rb"))
-  local text = file:read "*a"
-  file:close()
-  return text
-end
 
 local function output(command)
   local pipe = io.popen(command .. " 2>&1")

@@ -16,11 +16,7 @@ local OUTPUTS = { "token", "lse", "sequence", "count" }
 describe("arrays on a GPU:", function()
   backends.with("cuda", function(at)
     local ctx, device
-    setup(function()
-      ctx = assert(samebits.open(at.context().device))
-      device = ctx.device
-    end)
-    teardown(function() ctx:close() end)
+    backends.own_context(at, function(...) ctx, device = ... end)
 
     local function values(rows, seed) return hex.tensor(hex.values(rows * V, seed), { rows, V }) end
 

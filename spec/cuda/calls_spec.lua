@@ -60,11 +60,7 @@ end
 describe("on a GPU,", function()
   backends.with("cuda", function(at)
     local ctx, device
-    setup(function()
-      ctx = assert(samebits.open(at.context().device))
-      device = ctx.device
-    end)
-    teardown(function() ctx:close() end)
+    backends.own_context(at, function(...) ctx, device = ... end)
 
     -- A pointer that says device, to memory of the host's.
     local function claimed(t)

@@ -14,11 +14,7 @@ local V = 100
 describe("while a GPU's stream is captured,", function()
   backends.with("cuda", function(at)
     local ctx, device
-    setup(function()
-      ctx = assert(samebits.open(at.context().device))
-      device = ctx.device
-    end)
-    teardown(function() ctx:close() end)
+    backends.own_context(at, function(...) ctx, device = ... end)
 
     -- Captures a call with what `body` does before and after it, and sees that the graph is good.
     -- handle: of the stream, if it is somebody else's.

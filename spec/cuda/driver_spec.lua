@@ -1,17 +1,12 @@
 -- Without a CUDA driver, and with one that does not work: the same library says why, and the cpu is
 -- there.
 
+local exists = require("spec.support.files").exists
 local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"
 
 -- CUDA's stand-in for the driver, for linking: every call of it fails.
 local STUBS = { "/usr/local/cuda/lib64/stubs", "/usr/local/cuda/lib/stubs" }
-
-local function exists(path)
-  local file = io.open(path, "rb")
-  if file then file:close() end
-  return file ~= nil
-end
 
 -- The line about cuda; the rest has to be as ever.
 local function cuda_line(environment)

@@ -4,6 +4,7 @@
 local ffi = require "ffi"
 local samebits = require "samebits"
 local backends = require "spec.support.backends"
+local full_batch = require "spec.support.full_batch"
 local graphs = require "spec.support.graphs"
 local hex = require "spec.support.hex"
 local refusal = require "spec.support.refusal"
@@ -13,38 +14,14 @@ local tensor = samebits.tensor
 local NAN, ZERO = "7fc00000", "00000000"
 local OUTPUTS = { "token", "lse", "sequence", "count" }
 
--- A batch of several sequences, with all that a batch may have.
 local function example(V, dtype, packed)
-  local B, T = 3, 5
-  local logits = hex.tensor(hex.values(B * T * V, V), { B, T, V }):to(dtype or "float32")
-  local ids, mask, temperature = {}, {}, {}
-  for row = 0, B * T - 1 do
-    ids[row + 1], mask[row + 1] = row * 7919 % V, row % 6 == 4 and 0 or 1
-    temperature[row + 1] = 0.5 + row % 4 / 2
-  end
-  ids[2] = -100
-  local spec = {
-    logits = logits, ids = tensor(ids, { dtype = "int64" }):view(B, T),
-    mask = tensor(mask, { dtype = "uint8" }):view(B, T),
-    temperature = tensor(temperature):view(B, T), rows = { 0, 1, 2, 4, 5, 7, 8, 9, 11, 14 },
-  }
-  if packed then
-    for _, name in ipairs { "ids", "mask", "temperature" } do
-      spec[name] = spec[name]:view(B * T)
-    end
-    spec.logits, spec.cu_seqlens = logits:view(B * T, V), { 0, 7, 7, 15 }
-  end
-  return spec
+  return full_batch(hex.tensor(hex.values(15 * V, V), { 15, V }):to(dtype or "float32"), packed)
 end
 
 describe("on a GPU,", function()
   backends.with("cuda", function(at)
     local ctx, device
-    setup(function()
-      ctx = assert(samebits.open(at.context().device))
-      device = ctx.device
-    end)
-    teardown(function() ctx:close() end)
+    backends.own_context(at, function(...) ctx, device = ... end)
 
     -- Still good: a call whose bits are known.
     local function works()

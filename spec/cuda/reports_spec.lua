@@ -25,11 +25,7 @@ end
 describe("reports on a GPU:", function()
   backends.with("cuda", function(at)
     local ctx, device
-    setup(function()
-      ctx = assert(samebits.open(at.context().device))
-      device = ctx.device
-    end)
-    teardown(function() ctx:close() end)
+    backends.own_context(at, function(...) ctx, device = ... end)
 
     -- Runs a call whose row `bad` is refused, checked or not.
     local function run(call, bad, opts)

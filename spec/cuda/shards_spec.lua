@@ -17,9 +17,8 @@ local R, V, CUT = 6, 100, 48
 describe("shards on a GPU,", function()
   backends.with("cuda", function(at)
     local ctx, device, spec, want, list, memory
+    backends.own_context(at, function(...) ctx, device = ... end)
     setup(function()
-      ctx = assert(samebits.open(at.context().device))
-      device = ctx.device
       spec = { logits = hex.tensor(hex.values(R * V, 11), { R, V }), temperature = 0.7,
                ids = { 0, 20, 47, 48, 90, 99 } }
       want = samebits.logprob(spec)
@@ -36,7 +35,6 @@ describe("shards on a GPU,", function()
         memory.targets[s - 1]:copy_(list[s].targets)
       end
     end)
-    teardown(function() ctx:close() end)
 
     local function whole_batch(change)
       local batch = shards.shard(spec, 0, 0)

@@ -9,6 +9,7 @@ local kept = require "spec.support.kept"
 local prng = require "spec.support.prng"
 local refusal = require "spec.support.refusal"
 local shards = require "spec.support.shards"
+local with = require "spec.support.with"
 
 local misuse, says = refusal.misuse, refusal.says
 local SIZES = { 1, 15, 16, 17, 31, 32, 33, 65, 255, 1023, 1025, 4099 }
@@ -39,13 +40,6 @@ local function example(random, V)
   words[5 * V + id], bytes[5 * V + id] = random:pick { 0x7fc00000, 0x7f800000 }, 1
   words[7 * V + id] = random:pick { 0x7149f2ca, 0xf149f2ca, 0xff7fffff, 0x80000000 }
   return { logits = logits, ids = ids, mask = mask, temperature = temperature }, flags
-end
-
-local function with(spec, change)
-  local copy = {}
-  for key, value in pairs(spec) do copy[key] = value end
-  for key, value in pairs(change) do copy[key] = value end
-  return copy
 end
 
 -- The active tokens whose id is not kept, by sequence.

@@ -8,6 +8,7 @@ local hex = require "spec.support.hex"
 local kept = require "spec.support.kept"
 local prng = require "spec.support.prng"
 local refusal = require "spec.support.refusal"
+local with = require "spec.support.with"
 
 local misuse, says = refusal.misuse, refusal.says
 local SIZES = { 1, 2, 15, 16, 17, 31, 33, 100, 255, 1023, 1025, 4099 }
@@ -69,13 +70,6 @@ local function columns(random, V, K)
     end
   end
   return list
-end
-
-local function with(spec, change)
-  local copy = {}
-  for key, value in pairs(spec) do copy[key] = value end
-  for key, value in pairs(change) do copy[key] = value end
-  return copy
 end
 
 local function check_ids(at, spec, ids, logits, what)

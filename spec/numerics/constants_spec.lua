@@ -2,13 +2,7 @@
 -- of lg's lower terms changes a result so rarely that no vector sees it.
 
 local bits = require "samebits.bits"
-
-local function read(name)
-  local file = assert(io.open(name, "rb"))
-  local text = file:read "*a"
-  file:close()
-  return text
-end
+local read = require("spec.support.files").read
 
 -- The table "Fixed constants": name, value where it is a C number, encoding.
 local function documented()

@@ -1,17 +1,8 @@
 -- docs/determinism.md names a proof for each promise, and each file that it names is there.
 
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read "*a"
-  file:close()
-  return text
-end
+local tree = require "spec.support.files"
 
-local function exists(path)
-  local file = io.open(path, "rb")
-  if file then file:close() end
-  return file ~= nil
-end
+local read, exists = tree.read, tree.exists
 
 -- The paths in code spans and links, those of this tree.
 local function paths_in(text)

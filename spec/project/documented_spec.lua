@@ -1,17 +1,11 @@
 -- Every public name is documented, and every name that the documentation tells of exists.
 
 local api = dofile "tools/api.lua"
+local read = require("spec.support.files").read
 local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"
 
 local HEADERS = { "src/samebits.h", "src/samebits_conventional.h" }
-
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read "*a"
-  file:close()
-  return text
-end
 
 local function files_like(pattern)
   local list = {}

@@ -1,16 +1,10 @@
 -- The programs of the README and of docs/ci.md run, and print what these say.
 
+local read = require("spec.support.files").read
 local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"
 
 local run, quote = shell.run, shell.quote
-
-local function read(path)
-  local file = assert(io.open(path))
-  local text = file:read "*a"
-  file:close()
-  return text
-end
 
 local readme, ci = read "README.md", read "docs/ci.md"
 

@@ -96,6 +96,17 @@ function M.with(backend, body)
   end
 end
 
+--- For a describe block of a variant: take(ctx, device) is called with a context of the block's
+-- own, which is closed at its end.
+function M.own_context(at, take)
+  local ctx
+  busted.setup(function()
+    ctx = assert(samebits.open(at.context().device))
+    take(ctx, ctx.device)
+  end)
+  busted.teardown(function() ctx:close() end)
+end
+
 --- body(first, second), the names of two GPUs. Without these it is pending, or, with
 -- SB_REQUIRE=cuda:1, a failure.
 function M.with_two_gpus(body)

@@ -16,17 +16,11 @@ local samebits = require "samebits"
 local calls = require "samebits.op.call"
 local misuse = require "samebits.misuse"
 local status_of = require "samebits.status"
+local with = require "spec.support.with"
 local C = require("samebits.lib").C
 
 local NAN, NONE = "7fc00000", "ffffffff"
 local here = samebits.open "cpu"
-
-local function with(opts, more)
-  local copy = {}
-  for key, value in pairs(opts or {}) do copy[key] = value end
-  for key, value in pairs(more) do copy[key] = value end
-  return copy
-end
 
 local function placed(ctx, spec) return assert(samebits.batch(spec):to(ctx.device)) end
 

@@ -1,5 +1,5 @@
---- samebits.drift on files instead of tensors: whatever it finds in memory it must find in .npy
--- files of either order and in safetensors files.
+--- samebits.drift, and the same on files instead of tensors: whatever it finds in memory it must
+-- find in .npy files of either order and in safetensors files.
 
 local samebits = require "samebits"
 local orders = require "spec.support.orders"
@@ -60,6 +60,23 @@ function M.agree(report, a, b, meta)
   end)
   files:remove()
   if not ok then error(why, 0) end
+end
+
+--- The report of samebits.drift, which is the same where the sides are read from files.
+function M.drift(a, b, meta)
+  local report = assert(samebits.drift(a, b, meta))
+  M.agree(report, a, b, meta)
+  return report
+end
+
+--- A report's causes as { name = tokens, ... }, with what nothing explains.
+function M.causes(report)
+  local out = {}
+  for _, cause in ipairs(report.causes) do
+    out[cause.cause] = (out[cause.cause] or 0) + cause.tokens
+  end
+  if report.unexplained > 0 then out.unexplained = report.unexplained end
+  return out
 end
 
 return M

@@ -1,16 +1,10 @@
 -- docs/accuracy.md and the tool that measures it: a row for every cell, and none out of bounds.
 
 local bounds = require "spec.support.bounds"
+local read = require("spec.support.files").read
 local temporary = require "spec.support.temporary"
 local tolerance = require "spec.support.tolerance"
 local worst = require "spec.support.worst"
-
-local function read(path)
-  local file = assert(io.open(path, "rb"))
-  local text = file:read "*a"
-  file:close()
-  return text
-end
 
 -- The rows of the tables of single cells: by dtype, vocabulary and distribution, our largest
 -- absolute error.

@@ -8,30 +8,13 @@ local drift_files = require "spec.support.drift_files"
 local plant = require "spec.support.plant"
 local temporary = require "spec.support.temporary"
 
+local drift, causes = drift_files.drift, drift_files.causes
 local B, T, V = 3, 8, 200
 local SHAPE = { B, T }
 local logits = plant.logits({ B, T, V }, 1)
 local ids = plant.ids(SHAPE, V, 2)
 local given = { logits = logits, ids = ids }
 local truth = plant.logprobs(given)
-
--- Read from files, too.
-local function drift(a, b, meta)
-  local report, why = samebits.drift(a, b, meta)
-  assert.is_truthy(report, why)
-  drift_files.agree(report, a, b, meta)
-  return report
-end
-
--- The report's causes as { name = tokens, ... }, with what nothing explains.
-local function causes(report)
-  local out = {}
-  for _, cause in ipairs(report.causes) do
-    out[cause.cause] = (out[cause.cause] or 0) + cause.tokens
-  end
-  if report.unexplained > 0 then out.unexplained = report.unexplained end
-  return out
-end
 
 -- All tokens that differ are explained exactly, by one cause.
 local function blames(report, cause, tokens, text)

@@ -5,19 +5,12 @@ local bit = require "bit"
 local ffi = require "ffi"
 local json = require "dkjson"
 local samebits = require "samebits"
-local drift_files = require "spec.support.drift_files"
+local drift = require("spec.support.drift_files").drift
 local plant = require "spec.support.plant"
 
 local B, T, V = 3, 8, 40
 local logits, ids = plant.logits({ B, T, V }, 21), plant.ids({ B, T }, V, 22)
 local truth = plant.logprobs { logits = logits, ids = ids }
-
--- Read from files, too.
-local function drift(a, b, meta)
-  local report = assert(samebits.drift(a, b, meta))
-  drift_files.agree(report, a, b, meta)
-  return report
-end
 
 -- A copy with an element changed.
 local function changed(t, value, ...)

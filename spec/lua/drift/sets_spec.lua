@@ -7,6 +7,7 @@ local drift_files = require "spec.support.drift_files"
 local plant = require "spec.support.plant"
 local prng = require "spec.support.prng"
 
+local drift, causes = drift_files.drift, drift_files.causes
 local N, V = 48, 300
 
 -- A sampler's kept sets, by its textbook: ids by falling logit; the first k of them; of these the
@@ -52,22 +53,6 @@ local function sample(logits, how, seed)
     ids:set(order[drawn], row)
   end
   return kept, ids
-end
-
--- Read from files, too.
-local function drift(a, b, meta)
-  local report = assert(samebits.drift(a, b, meta))
-  drift_files.agree(report, a, b, meta)
-  return report
-end
-
-local function causes(report)
-  local out = {}
-  for _, cause in ipairs(report.causes) do
-    out[cause.cause] = (out[cause.cause] or 0) + cause.tokens
-  end
-  if report.unexplained > 0 then out.unexplained = report.unexplained end
-  return out
 end
 
 local logits = plant.logits({ N, V }, 31)

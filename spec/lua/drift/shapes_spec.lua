@@ -2,7 +2,7 @@
 -- beside logprobs [B, T - 1]; and errors that say what shapes look like.
 
 local samebits = require "samebits"
-local drift_files = require "spec.support.drift_files"
+local drift = require("spec.support.drift_files").drift
 local plant = require "spec.support.plant"
 
 local B, T, V = 3, 8, 60
@@ -17,13 +17,6 @@ local function cut(t) return t:slice(1, 1, T):contiguous() end
 local values = cut(whole)
 local mask = samebits.zeros({ B, T }, "uint8")
 for b = 0, B - 1 do for t = 0, 5 + b % 2 do mask:set(1, b, t) end end
-
--- Read from files, too.
-local function drift(a, b, meta)
-  local report = assert(samebits.drift(a, b, meta))
-  drift_files.agree(report, a, b, meta)
-  return report
-end
 
 -- Equal, with so many tokens compared; what the report says of the layout.
 local function equal(tokens, ...)

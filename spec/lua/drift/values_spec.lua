@@ -6,26 +6,11 @@ local samebits = require "samebits"
 local drift_files = require "spec.support.drift_files"
 local plant = require "spec.support.plant"
 
+local drift, causes = drift_files.drift, drift_files.causes
 local B, T, V = 4, 9, 120
 local logits, ids = plant.logits({ B, T, V }, 51), plant.ids({ B, T }, V, 52)
 local given = { logits = logits, ids = ids }
 local truth = plant.logprobs(given)
-
--- Read from files, too.
-local function drift(a, b, meta)
-  local report = assert(samebits.drift(a, b, meta))
-  drift_files.agree(report, a, b, meta)
-  return report
-end
-
-local function causes(report)
-  local out = {}
-  for _, cause in ipairs(report.causes) do
-    out[cause.cause] = (out[cause.cause] or 0) + cause.tokens
-  end
-  if report.unexplained > 0 then out.unexplained = report.unexplained end
-  return out
-end
 
 -- All tokens that differ are given to one cause.
 local function blames(report, cause, tokens, text)

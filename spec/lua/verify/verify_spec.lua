@@ -9,6 +9,7 @@ local hex = require "spec.support.hex"
 local refusal = require "spec.support.refusal"
 local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"
+local with = require "spec.support.with"
 local paths = require "samebits.verify.paths"
 
 local misuse, says = refusal.misuse, refusal.says
@@ -376,10 +377,7 @@ describe("verify", function()
   it("is refused what it cannot verify", function()
     local spec = padded "float32"
     local function words(change, opts)
-      local given = {}
-      for key, value in pairs(spec) do given[key] = value end
-      for key, value in pairs(change) do given[key] = value end
-      return misuse(function() samebits.verify(given, opts) end)
+      return misuse(function() samebits.verify(with(spec, change), opts) end)
     end
     says(words { ids = { { 1, 2, 3, 4 }, { 5, 6, 37, 99 }, { 36, 0, 9, 9 } } }, "row 6", "37")
     says(words { mask = samebits.zeros({ 3, 4 }, "bool") }, "no active tokens")

@@ -1,0 +1,52 @@
+--- The public functions called as C calls them, without the Lua front end: contexts, structs, and
+-- memory of which it shows whether it was written to.
+--
+--     local ctx = c_calls.open()
+--     local token, out = c_calls.filled("float", 3), c_calls.sized "sb_logprob_out"
+--     assert.equal("SB_ERR_NULL", c_calls.name_of(C.sb_logprob(ctx, out, nil, nil)))
+--     assert.is_true(c_calls.untouched(token))
+
+local ffi = require "ffi"
+local samebits = require "samebits"
+local C = require("samebits.lib").C
+
+local M = {}
+
+--- Every byte of memory that nothing has been written to.
+M.BYTE = 0x55
+
+--- A context of the cpu, closed when nothing refers to it; nil if it is refused. The status, and
+-- the place of its handle. why: of why_size chars, for the reason; may be left out.
+function M.open(options, why, why_size)
+  local handle = ffi.new "sb_context *[1]"
+  local status = C.sb_open(handle, samebits.abi, "cpu", options, why, why_size or 0)
+  return status == 0 and ffi.gc(handle[0], C.sb_close) or nil, status, handle
+end
+
+function M.name_of(status) return ffi.string(C.sb_status_name(status)) end
+function M.last_error(ctx) return ffi.string(C.sb_last_error(ctx)) end
+
+--- An array of n elements, none of them written to.
+function M.filled(kind, n)
+  local array = ffi.new(kind .. "[?]", n)
+  ffi.fill(array, ffi.sizeof(array), M.BYTE)
+  return array
+end
+
+--- Whether none still is.
+function M.untouched(array)
+  local bytes = ffi.cast("uint8_t *", array)
+  for i = 0, ffi.sizeof(array) - 1 do
+    if bytes[i] ~= M.BYTE then return false end
+  end
+  return true
+end
+
+--- A struct that says its size, with zeros otherwise.
+function M.sized(kind)
+  local made = ffi.new(kind)
+  made.size = ffi.sizeof(kind)
+  return made
+end
+
+return M
