@@ -4,8 +4,8 @@ local orders = require "spec.support.orders"
 local shell = require "spec.support.shell"
 
 -- By their names in spec/.
-local AGAIN = { "lua/cli/cli", "lua/drift/cli", "lua/fields", "lua/io/formats", "lua/io/printable",
-                "lua/verify/verify" }
+local AGAIN = { "lua/cli/cli", "lua/cli/drift", "lua/io/fields", "lua/io/formats",
+                "lua/text/printable", "lua/verify/verify" }
 
 -- Others that name .npy files, and why they are not read again here.
 local OTHERS = {
