@@ -29,14 +29,6 @@ typedef struct sb_call {
     sb_launch launch;
 } sb_call;
 
-/* Rows' records, at any alignment: they may lie in a mapped file. An operation that only reads them
- * does not write through these pointers. */
-typedef struct sb_records {
-    void *states; /* sb_state_record; sb_moment_record where moments is set */
-    sb_target_record *targets;
-    int moments;
-} sb_records;
-
 /* SB_OP_LOGPROB and SB_OP_CONVENTIONAL. out is complete, whatever size the caller's has. */
 typedef struct sb_logprob_call {
     sb_logprob_out out;
@@ -69,13 +61,13 @@ typedef struct sb_kl_call {
     sb_call p, q; /* width: 1, or 0 where p has no ids */
 } sb_kl_call;
 
-/* SB_OP_PARTIAL. */
+/* SB_OP_PARTIAL. Records may lie at any alignment, in a mapped file, here and below. */
 typedef struct sb_partial_call {
     sb_records to;
     sb_call call;
 } sb_partial_call;
 
-/* SB_OP_MERGE. Both to and from have moments, or neither has. */
+/* SB_OP_MERGE. to and from are of one kind. */
 typedef struct sb_merge_call {
     sb_records to, from;
     int64_t shards, rows;

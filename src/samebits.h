@@ -406,17 +406,26 @@ SB_API sb_status sb_logprob_backward(sb_context *ctx, const sb_gradient *gradien
 /* ---- shards of the vocabulary ----
  *
  * Where each of several processes or GPUs holds the logits of some ids of every row (tensor
- * parallelism), each calls sb_partial, they exchange the records, 40 bytes a row, each calls
+ * parallelism), each calls sb_partial, they exchange the records, 40 bytes per row, each calls
  * sb_merge and sb_finish, and all have the bits that sb_logprob gives for the whole rows:
  *
- *     sb_partial(ctx, mine, my_targets, &batch, first, n, NULL);      // mine: [rows]
- *     all_gather(states, mine);  all_gather(targets, my_targets);     // states: [shards][rows]
- *     sb_merge(ctx, mine, my_targets, states, targets, shards, rows, NULL);
- *     sb_finish(ctx, &out, &batch, mine, my_targets, NULL);
+ *     sb_records mine = SB_RECORDS_INIT, all = SB_RECORDS_INIT;
+ *     mine.states  = states;              // sb_state_record [rows]
+ *     mine.targets = targets;             // sb_target_record [rows]
+ *     all.states   = all_states;          // [shards][rows]
+ *     all.targets  = all_targets;
+ *
+ *     sb_partial(ctx, &mine, &batch, first, n, NULL);
+ *     all_gather(all_states, states);  all_gather(all_targets, targets);
+ *     sb_merge(ctx, &mine, &all, shards, rows, NULL);
+ *     sb_finish(ctx, &out, &batch, &mine, NULL);
  *
  * Any cut at multiples of 16, any number of shards, any order and tree of merges: the same bytes.
  * What cannot be seen in records is the caller's duty: that shards do not overlap, and that only
  * absent ids (-inf) are missing.
+ *
+ * Entropy, and what sb_logprob saves beside it, needs records of kind SB_MOMENTS, 72 bytes per row;
+ * all shards use the same kind.
  *
  * In sb_partial and sb_finish batch describes whole rows: vocab is V, ids are in [0, V), and kept
  * sets are of V bits. */
@@ -429,8 +438,7 @@ typedef struct sb_state_record {
     uint64_t l[3]; /* digits; never carried into each other */
 } sb_state_record;
 
-/* The same with what entropy needs: 64 bytes, likewise. Shards whose entropy is wanted exchange
- * these in place of the 32 bytes, by the calls whose names end in moments. */
+/* The same with what entropy needs: 64 bytes, likewise. */
 typedef struct sb_moment_record {
     sb_state_record sum;
     int64_t g[3];        /* each digit's moment about 32 * J - 2^22 */
@@ -444,59 +452,56 @@ typedef struct sb_target_record {
     uint32_t owners; /* shards that hold the target: 1, or 0 */
 } sb_target_record;
 
+/* What a row's state holds. */
+typedef enum sb_record_kind {
+    SB_SUMS = 1,   /* an sb_state_record: what logprobs need */
+    SB_MOMENTS = 2 /* an sb_moment_record: what entropy needs, too */
+} sb_record_kind;
+
+/* The records of rows: two arrays with one element per row each. Start from SB_RECORDS_INIT. A
+ * call that only reads them writes to neither. */
+typedef struct sb_records {
+    uint32_t size;             /* sizeof(sb_records) */
+    int32_t kind;              /* SB_SUMS or SB_MOMENTS */
+    void *states;              /* sb_state_record or sb_moment_record, by kind */
+    sb_target_record *targets;
+} sb_records;
+
 /* The records of a shard: the ids first .. first + n - 1 of each row.
  *
  * batch as for sb_logprob, but logits are [.., n], row_stride is >= n, and 0 stands for n (a time
  * and a batch stride of 0 likewise). first is a multiple of 16, and so is n, unless the shard ends
  * at V; with n = 0 logits may be null and first is anything in [0, V].
  *
- * Writes: states [rows] and targets [rows], all of each; an ignored row's records are zero. Errors:
- * as sb_logprob, a bad id included. launch: as for sb_logprob; cluster has no effect. */
-SB_API sb_status sb_partial(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
-                            const sb_batch *batch, int64_t first, int64_t n,
-                            const sb_launch *launch);
+ * Writes: records, of [rows], all of each; an ignored row's are zero. Errors: as sb_logprob, a bad
+ * id included. launch: as for sb_logprob; cluster has no effect. */
+SB_API sb_status sb_partial(sb_context *ctx, const sb_records *records, const sb_batch *batch,
+                            int64_t first, int64_t n, const sb_launch *launch);
 
-/* Merges records: states [rows] and targets [rows] from those of shards, [shards][rows], as an
- * all-gather leaves them; shards >= 1. The result is a record like any other, of the shards' ids
- * together. It may take the place of the first shard (states == from_states, and the targets
- * likewise) and not overlap otherwise.
+/* Merges records: those of [rows] from those of shards, [shards][rows], as an all-gather leaves
+ * them; shards >= 1. Both are of one kind. The result is a record like any other, of the shards'
+ * ids together. It may take the place of the first shard (the same states and the same targets)
+ * and not overlap otherwise.
  *
  * Errors: SB_ERR_STATE names the row and the shard of the first record (by row, then by shard)
  * that no shard gives, or whose c is not the first shard's; nothing is written then. On a device,
  * without check, such rows get records that are refused from then on. Of launch, stream and check
  * have an effect. */
-SB_API sb_status sb_merge(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
-                          const sb_state_record *from_states,
-                          const sb_target_record *from_targets, int64_t shards, int64_t rows,
-                          const sb_launch *launch);
+SB_API sb_status sb_merge(sb_context *ctx, const sb_records *records, const sb_records *from,
+                          int64_t shards, int64_t rows, const sb_launch *launch);
 
 /* From the records of whole rows to what sb_logprob writes: the same outputs, the same bits.
  *
- * batch as for sb_partial; its logits and strides are not looked at. states [rows] and targets
- * [rows]; those of ignored rows are not looked at either.
+ * batch as for sb_partial; its logits and strides are not looked at. records are of [rows]; those
+ * of ignored rows are not looked at either.
  *
- * Entropy is not among them, whose records do not hold what it needs: SB_ERR_ARGUMENT says so.
+ * Records of kind SB_SUMS do not hold what entropy needs: SB_ERR_ARGUMENT says so.
  *
  * Errors: as sb_logprob; then SB_ERR_STATE names the first row whose records no shards give, whose
  * c is not its temperature's, whose id does not lie in exactly one of the merged shards, or whose
  * state cannot hold the target's logit: what is finished is never above 0. */
 SB_API sb_status sb_finish(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
-                           const sb_state_record *states, const sb_target_record *targets,
-                           const sb_launch *launch);
-
-/* The three calls for records with moments, as those above: sb_finish_moments gives all that
- * sb_logprob does, entropy and what it saves among it. SB_ERR_STATE names moments that no shard
- * gives, too, and a target's logit above the largest one. */
-SB_API sb_status sb_partial_moments(sb_context *ctx, sb_moment_record *moments,
-                                    sb_target_record *targets, const sb_batch *batch,
-                                    int64_t first, int64_t n, const sb_launch *launch);
-SB_API sb_status sb_merge_moments(sb_context *ctx, sb_moment_record *moments,
-                                  sb_target_record *targets, const sb_moment_record *from_moments,
-                                  const sb_target_record *from_targets, int64_t shards,
-                                  int64_t rows, const sb_launch *launch);
-SB_API sb_status sb_finish_moments(sb_context *ctx, const sb_logprob_out *out,
-                                   const sb_batch *batch, const sb_moment_record *moments,
-                                   const sb_target_record *targets, const sb_launch *launch);
+                           const sb_records *records, const sb_launch *launch);
 
 /* Scratch memory enough for sb_partial and for sb_finish of this batch, with moments or without; 0
  * where they need none. */
@@ -507,9 +512,9 @@ SB_API sb_status sb_shard_workspace_size(sb_context *ctx, uint64_t *size, const 
  *
  * Where the shards are on several GPUs, sb_exchange is the all-gathers and the merge in one call:
  *
- *     sb_partial(ctx, states, targets, &batch, first, n, &launch);
- *     sb_exchange(ctx, states, targets, rows, comm, &launch);
- *     sb_finish(ctx, &out, &batch, states, targets, &launch);
+ *     sb_partial(ctx, &records, &batch, first, n, &launch);
+ *     sb_exchange(ctx, &records, rows, comm, &launch);
+ *     sb_finish(ctx, &out, &batch, &records, &launch);
  *
  * each of them in every rank, in the same order, as all of NCCL's collectives. All have the bits of
  * whole rows, however many ranks there are and whichever has which ids.
@@ -547,8 +552,8 @@ SB_API sb_status sb_comm_destroy(sb_context *ctx, void *comm);
  * Null does nothing. */
 SB_API sb_status sb_comm_abort(sb_context *ctx, void *comm);
 
-/* Replaces a shard's records by those of the ids of all ranks together: states [rows] and targets
- * [rows] become what sb_merge would give. In launch's stream; without check it waits for nothing
+/* Replaces a shard's records, of [rows], by those of the ids of all ranks together: they become
+ * what sb_merge would give. In launch's stream; without check it waits for nothing
  * (but a communicator's first call, where NCCL connects, or with one made not to block, until NCCL
  * has put the work into the stream), and with a workspace it allocates nothing.
  *
@@ -565,16 +570,10 @@ SB_API sb_status sb_comm_abort(sb_context *ctx, void *comm);
  * error meanwhile, it is SB_ERR_DEVICE, and what it has put into the stream may stand there still:
  * abort the communicator. The timeout does not end NCCL's own waits: it connects to the other ranks
  * in the first call of a communicator that blocks. */
-SB_API sb_status sb_exchange(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
-                             int64_t rows, void *comm, const sb_launch *launch);
+SB_API sb_status sb_exchange(sb_context *ctx, const sb_records *records, int64_t rows, void *comm,
+                             const sb_launch *launch);
 
-/* The same for records with moments. */
-SB_API sb_status sb_exchange_moments(sb_context *ctx, sb_moment_record *moments,
-                                     sb_target_record *targets, int64_t rows, void *comm,
-                                     const sb_launch *launch);
-
-/* Scratch memory enough for sb_exchange and sb_exchange_moments: 72 bytes a row and rank, and some.
- */
+/* Scratch memory enough for sb_exchange, whatever the kind: 72 bytes per row and rank, and more. */
 SB_API sb_status sb_exchange_workspace_size(sb_context *ctx, uint64_t *size, void *comm,
                                             int64_t rows);
 
@@ -771,6 +770,7 @@ SB_API sb_status sb_stream_wait(sb_context *ctx, void *stream);
 #define SB_LOGPROB_OUT_INIT { sizeof(sb_logprob_out), 0, 0, 0, 0, 0, 0, 0, 0 }
 #define SB_IDS_OUT_INIT { sizeof(sb_ids_out), 0, 0, 0, 0 }
 #define SB_TOPK_OUT_INIT { sizeof(sb_topk_out), 0, 0, 0, 0 }
+#define SB_RECORDS_INIT { sizeof(sb_records), SB_SUMS, 0, 0 }
 #define SB_COMPARE_OUT_INIT { sizeof(sb_compare_out), 0, 0, 0, 0, 0 }
 #define SB_VALUES_INIT { sizeof(sb_values), SB_I32, 0, 0, 0, 0, 0, 0, 0 }
 #define SB_SUMS_OUT_INIT { sizeof(sb_sums_out), 0, 0, 0, 0, 0 }

@@ -184,29 +184,26 @@ typedef struct sb_target_record {
     uint32_t owners;
 } sb_target_record;
 
-sb_status sb_partial(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
-                            const sb_batch *batch, int64_t first, int64_t n,
-                            const sb_launch *launch);
+typedef enum sb_record_kind {
+    SB_SUMS = 1,
+    SB_MOMENTS = 2
+} sb_record_kind;
 
-sb_status sb_merge(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
-                          const sb_state_record *from_states,
-                          const sb_target_record *from_targets, int64_t shards, int64_t rows,
-                          const sb_launch *launch);
+typedef struct sb_records {
+    uint32_t size;
+    int32_t kind;
+    void *states;
+    sb_target_record *targets;
+} sb_records;
+
+sb_status sb_partial(sb_context *ctx, const sb_records *records, const sb_batch *batch,
+                            int64_t first, int64_t n, const sb_launch *launch);
+
+sb_status sb_merge(sb_context *ctx, const sb_records *records, const sb_records *from,
+                          int64_t shards, int64_t rows, const sb_launch *launch);
 
 sb_status sb_finish(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
-                           const sb_state_record *states, const sb_target_record *targets,
-                           const sb_launch *launch);
-
-sb_status sb_partial_moments(sb_context *ctx, sb_moment_record *moments,
-                                    sb_target_record *targets, const sb_batch *batch,
-                                    int64_t first, int64_t n, const sb_launch *launch);
-sb_status sb_merge_moments(sb_context *ctx, sb_moment_record *moments,
-                                  sb_target_record *targets, const sb_moment_record *from_moments,
-                                  const sb_target_record *from_targets, int64_t shards,
-                                  int64_t rows, const sb_launch *launch);
-sb_status sb_finish_moments(sb_context *ctx, const sb_logprob_out *out,
-                                   const sb_batch *batch, const sb_moment_record *moments,
-                                   const sb_target_record *targets, const sb_launch *launch);
+                           const sb_records *records, const sb_launch *launch);
 
 sb_status sb_shard_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
                                          int64_t first, int64_t n, const sb_launch *launch);
@@ -224,12 +221,8 @@ sb_status sb_comm_destroy(sb_context *ctx, void *comm);
 
 sb_status sb_comm_abort(sb_context *ctx, void *comm);
 
-sb_status sb_exchange(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
-                             int64_t rows, void *comm, const sb_launch *launch);
-
-sb_status sb_exchange_moments(sb_context *ctx, sb_moment_record *moments,
-                                     sb_target_record *targets, int64_t rows, void *comm,
-                                     const sb_launch *launch);
+sb_status sb_exchange(sb_context *ctx, const sb_records *records, int64_t rows, void *comm,
+                             const sb_launch *launch);
 
 sb_status sb_exchange_workspace_size(sb_context *ctx, uint64_t *size, void *comm,
                                             int64_t rows);

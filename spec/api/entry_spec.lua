@@ -31,7 +31,7 @@ describe("the way into a context", function()
         declared[#declared + 1] = d.name
       end
     end
-    assert.is_true(#declared > 30)
+    assert.is_true(#declared > 20)
     table.sort(called)
     table.sort(declared)
     assert.same(declared, called)

@@ -14,7 +14,18 @@ local R, V, N = 3, 70, 32 -- rows, ids, and the ids of the first shard
 local ctx = assert(c_calls.open())
 local function last_error() return c_calls.last_error(ctx) end
 
+-- The library's struct of records; states and targets may be nil.
+local function records(kind, states, targets)
+  return ffi.new("sb_records", ffi.sizeof "sb_records", kind, states, targets)
+end
+
+local function sums(states, targets) return records(C.SB_SUMS, states, targets) end
+local function moments(states, targets) return records(C.SB_MOMENTS, states, targets) end
+
 local function bytes_of(array, n) return ffi.string(array, n or ffi.sizeof(array)) end
+
+-- Those of a, or of its first shard.
+local function own(a) return sums(a.states, a.targets) end
 
 -- Calls that are right. Records are [2][R]: two shards, as an all-gather leaves them.
 local function arrays()
@@ -35,7 +46,7 @@ end
 
 local function partial(a, first, n, at)
   a.batch.logits = a.values.ptr + first * 4
-  return C.sb_partial(ctx, a.states + at, a.targets + at, a.batch, first, n, a.launch)
+  return C.sb_partial(ctx, sums(a.states + at, a.targets + at), a.batch, first, n, a.launch)
 end
 
 local function both(a)
@@ -45,11 +56,11 @@ local function both(a)
 end
 
 local function merge(a)
-  return C.sb_merge(ctx, a.states, a.targets, a.states, a.targets, 2, R, a.launch)
+  return C.sb_merge(ctx, own(a), own(a), 2, R, a.launch)
 end
 
 local function finish(a)
-  return C.sb_finish(ctx, a.out, a.batch, a.states, a.targets, a.launch)
+  return C.sb_finish(ctx, a.out, a.batch, own(a), a.launch)
 end
 
 local function refused(status, words, got)
@@ -81,18 +92,18 @@ describe("the calls of samebits.h for shards", function()
     local moved, merged = ffi.new("uint8_t[?]", 40 * 2 * R + 1), ffi.new("uint8_t[?]", 40 * R + 3)
     ffi.copy(moved + 1, a.states, 32 * 2 * R)
     ffi.copy(moved + 1 + 32 * 2 * R, a.targets, 8 * 2 * R)
-    local function states(p) return ffi.cast("sb_state_record *", p) end
-    local function targets(p) return ffi.cast("sb_target_record *", p) end
-    assert.equal(0, tonumber(C.sb_merge(ctx, states(merged + 3), targets(merged + 3 + 32 * R),
-                                        states(moved + 1), targets(moved + 1 + 32 * 2 * R), 2, R,
-                                        nil)), last_error())
-    assert.equal(0, tonumber(C.sb_finish(ctx, a.out, a.batch, states(merged + 3),
-                                         targets(merged + 3 + 32 * R), nil)), last_error())
+    local function at(p, count)
+      return sums(p, ffi.cast("sb_target_record *", p + 32 * count))
+    end
+    assert.equal(0, tonumber(C.sb_merge(ctx, at(merged + 3, R), at(moved + 1, 2 * R), 2, R, nil)),
+                 last_error())
+    assert.equal(0, tonumber(C.sb_finish(ctx, a.out, a.batch, at(merged + 3, R), nil)),
+                 last_error())
     assert_whole(a)
     local c = arrays()
     c.batch.logits = c.values.ptr
-    assert.equal(0, tonumber(C.sb_partial(ctx, states(merged + 1), targets(merged + 1 + 32 * R),
-                                          c.batch, 0, V, nil)), last_error())
+    assert.equal(0, tonumber(C.sb_partial(ctx, at(merged + 1, R), c.batch, 0, V, nil)),
+                 last_error())
     assert.equal(0, tonumber(merge(a)), last_error())
     assert.equal(bytes_of(a.states, 32 * R), bytes_of(merged + 1, 32 * R))
     assert.equal(bytes_of(a.targets, 8 * R), bytes_of(merged + 1 + 32 * R, 8 * R))
@@ -105,7 +116,7 @@ describe("the calls of samebits.h for shards", function()
     both(a)
     local b = arrays()
     b.batch.logits, b.batch.row_stride = shard.ptr, 0
-    assert.equal(0, tonumber(C.sb_partial(ctx, b.states, b.targets, b.batch, 0, N, nil)))
+    assert.equal(0, tonumber(C.sb_partial(ctx, own(b), b.batch, 0, N, nil)))
     assert.equal(bytes_of(a.states, 32 * R), bytes_of(b.states, 32 * R))
   end)
 
@@ -114,7 +125,7 @@ describe("the calls of samebits.h for shards", function()
     local b = arrays()
     b.batch.logits, b.batch.row_stride, b.batch.batch_stride = nil, -5, -5
     for _, first in ipairs { 0, 7, V } do
-      assert.equal(0, tonumber(C.sb_partial(ctx, b.states, b.targets, b.batch, first, 0, nil)),
+      assert.equal(0, tonumber(C.sb_partial(ctx, own(b), b.batch, first, 0, nil)),
                    last_error())
       for row = 0, R - 1 do
         assert.equal(0, b.states[row].J)
@@ -123,7 +134,7 @@ describe("the calls of samebits.h for shards", function()
       end
     end
     merge(a)
-    assert.equal(0, tonumber(C.sb_finish(ctx, a.out, b.batch, a.states, a.targets, nil)),
+    assert.equal(0, tonumber(C.sb_finish(ctx, a.out, b.batch, own(a), nil)),
                  last_error())
     assert_whole(a)
   end)
@@ -131,10 +142,11 @@ describe("the calls of samebits.h for shards", function()
   it("need no memory for no rows", function()
     local a = arrays()
     a.batch.time = 0
-    assert.equal(0, tonumber(C.sb_partial(ctx, nil, nil, a.batch, 0, N, nil)), last_error())
-    assert.equal(0, tonumber(C.sb_merge(ctx, nil, nil, nil, nil, 3, 0, nil)), last_error())
+    assert.equal(0, tonumber(C.sb_partial(ctx, sums(nil, nil), a.batch, 0, N, nil)), last_error())
+    assert.equal(0, tonumber(C.sb_merge(ctx, sums(nil, nil), sums(nil, nil), 3, 0, nil)),
+                 last_error())
     a.out.token, a.out.lse = nil, nil
-    assert.equal(0, tonumber(C.sb_finish(ctx, a.out, a.batch, nil, nil, nil)), last_error())
+    assert.equal(0, tonumber(C.sb_finish(ctx, a.out, a.batch, sums(nil, nil), nil)), last_error())
     assert.equal(0, tonumber(a.count[0]))
     assert.equal(0, a.sequence[0])
   end)
@@ -142,25 +154,34 @@ describe("the calls of samebits.h for shards", function()
   it("refuse null pointers and structs of the wrong size", function()
     local a = both(arrays())
     local ARGUMENT = "SB_ERR_ARGUMENT"
-    assert.equal(ARGUMENT, name_of(C.sb_partial(nil, a.states, a.targets, a.batch, 0, N, nil)))
-    assert.equal(ARGUMENT, name_of(C.sb_merge(nil, a.states, a.targets, a.states, a.targets, 2, R,
-                                              nil)))
-    assert.equal(ARGUMENT, name_of(C.sb_finish(nil, a.out, a.batch, a.states, a.targets, nil)))
-    refused(ARGUMENT, "states is null", C.sb_partial(ctx, nil, a.targets, a.batch, 0, N, nil))
-    refused(ARGUMENT, "targets is null", C.sb_partial(ctx, a.states, nil, a.batch, 0, N, nil))
-    refused(ARGUMENT, "batch is null", C.sb_partial(ctx, a.states, a.targets, nil, 0, N, nil))
-    refused(ARGUMENT, "states is null", C.sb_finish(ctx, a.out, a.batch, nil, a.targets, nil))
-    refused(ARGUMENT, "out is null", C.sb_finish(ctx, nil, a.batch, a.states, a.targets, nil))
-    refused(ARGUMENT, "batch is null", C.sb_finish(ctx, a.out, nil, a.states, a.targets, nil))
-    refused(ARGUMENT, "states is null", C.sb_merge(ctx, nil, a.targets, a.states, a.targets, 2, R,
-                                                   nil))
-    refused(ARGUMENT, "from_states is null", C.sb_merge(ctx, a.states, a.targets, nil, a.targets,
-                                                        2, R, nil))
-    refused(ARGUMENT, "from_targets is null", C.sb_merge(ctx, a.states, a.targets, a.states, nil,
-                                                         2, R, nil))
+    assert.equal(ARGUMENT, name_of(C.sb_partial(nil, own(a), a.batch, 0, N, nil)))
+    assert.equal(ARGUMENT, name_of(C.sb_merge(nil, own(a), own(a), 2, R, nil)))
+    assert.equal(ARGUMENT, name_of(C.sb_finish(nil, a.out, a.batch, own(a), nil)))
+    refused(ARGUMENT, "states is null", C.sb_partial(ctx, sums(nil, a.targets), a.batch, 0, N, nil))
+    refused(ARGUMENT, "targets is null", C.sb_partial(ctx, sums(a.states, nil), a.batch, 0, N, nil))
+    refused(ARGUMENT, "batch is null", C.sb_partial(ctx, own(a), nil, 0, N, nil))
+    refused(ARGUMENT, "states is null", C.sb_finish(ctx, a.out, a.batch, sums(nil, a.targets), nil))
+    refused(ARGUMENT, "out is null", C.sb_finish(ctx, nil, a.batch, own(a), nil))
+    refused(ARGUMENT, "batch is null", C.sb_finish(ctx, a.out, nil, own(a), nil))
+    refused(ARGUMENT, "states is null", C.sb_merge(ctx, sums(nil, a.targets), own(a), 2, R, nil))
+    refused(ARGUMENT, "from.states is null",
+            C.sb_merge(ctx, own(a), sums(nil, a.targets), 2, R, nil))
+    refused(ARGUMENT, "from.targets is null",
+            C.sb_merge(ctx, own(a), sums(a.states, nil), 2, R, nil))
     refused(ARGUMENT, "size is null", C.sb_shard_workspace_size(ctx, nil, a.batch, 0, N, nil))
+    refused(ARGUMENT, "sb_records is null", C.sb_partial(ctx, nil, a.batch, 0, N, nil))
+    refused(ARGUMENT, "sb_records is null", C.sb_merge(ctx, own(a), nil, 2, R, nil))
+    refused(ARGUMENT, "sb_records is null", C.sb_finish(ctx, a.out, a.batch, nil, nil))
+    local odd = own(a)
+    odd.kind = 3
+    refused(ARGUMENT, "kind is 3, not SB_SUMS", C.sb_partial(ctx, odd, a.batch, 0, N, nil))
+    refused(ARGUMENT, "from.kind is 3, not SB_SUMS", C.sb_merge(ctx, own(a), odd, 2, R, nil))
+    odd.kind = C.SB_MOMENTS
+    refused(ARGUMENT, "from.kind is 2, kind is 1", C.sb_merge(ctx, own(a), odd, 2, R, nil))
+    odd.size = 4
+    refused(ARGUMENT, "sb_records.size is 4", C.sb_finish(ctx, a.out, a.batch, odd, nil))
     a.batch.logits = nil
-    refused(ARGUMENT, "logits is null", C.sb_partial(ctx, a.states, a.targets, a.batch, 0, N, nil))
+    refused(ARGUMENT, "logits is null", C.sb_partial(ctx, own(a), a.batch, 0, N, nil))
     a.launch.size = 4
     refused(ARGUMENT, "sb_launch.size is 4", merge(a))
     refused(ARGUMENT, "sb_launch.size is 4", finish(a))
@@ -168,41 +189,40 @@ describe("the calls of samebits.h for shards", function()
     refused(ARGUMENT, "sb_logprob_out.size is 7", finish(a))
   end)
 
-  it("with moments refuse the same, by their name, and are 64 bytes", function()
+  it("with moments refuse the same, and are 64 bytes", function()
     local a, ARGUMENT = arrays(), "SB_ERR_ARGUMENT"
     local m, t = filled("sb_moment_record", R), filled("sb_target_record", R)
     assert.equal(64, ffi.sizeof "sb_moment_record")
     assert.same({ 32, 56 }, { ffi.offsetof("sb_moment_record", "g"),
                               ffi.offsetof("sb_moment_record", "best") })
-    assert.equal(ARGUMENT, name_of(C.sb_partial_moments(nil, m, t, a.batch, 0, V, nil)))
-    assert.equal(ARGUMENT, name_of(C.sb_merge_moments(nil, m, t, m, t, 1, R,
-                                                      nil)))
-    assert.equal(ARGUMENT, name_of(C.sb_finish_moments(nil, a.out, a.batch, m, t, nil)))
-    refused(ARGUMENT, "moments is null", C.sb_partial_moments(ctx, nil, t, a.batch, 0, V, nil))
-    refused(ARGUMENT, "targets is null", C.sb_partial_moments(ctx, m, nil, a.batch, 0, V, nil))
+    assert.equal(ARGUMENT, name_of(C.sb_partial(nil, moments(m, t), a.batch, 0, V, nil)))
+    assert.equal(ARGUMENT, name_of(C.sb_merge(nil, moments(m, t), moments(m, t), 1, R, nil)))
+    assert.equal(ARGUMENT, name_of(C.sb_finish(nil, a.out, a.batch, moments(m, t), nil)))
+    refused(ARGUMENT, "states is null", C.sb_partial(ctx, moments(nil, t), a.batch, 0, V, nil))
+    refused(ARGUMENT, "targets is null", C.sb_partial(ctx, moments(m, nil), a.batch, 0, V, nil))
     a.ids[1] = V
-    refused("SB_ERR_ID", "row 1", C.sb_partial_moments(ctx, m, t, a.batch, 0, V, nil))
+    refused("SB_ERR_ID", "row 1", C.sb_partial(ctx, moments(m, t), a.batch, 0, V, nil))
     assert.is_true(untouched(m) and untouched(t))
     a.ids[1] = 31
-    assert.equal(0, tonumber(C.sb_partial_moments(ctx, m, t, a.batch, 0, V, nil)))
-    refused(ARGUMENT, "from_moments is null", C.sb_merge_moments(ctx, m, t, nil, t, 1, R,
-                                                                 nil))
-    refused("SB_ERR_SHAPE", "reach past", C.sb_merge_moments(ctx, m, t, m, t,
-                                                             2LL ^ 57, 4, nil))
-    refused(ARGUMENT, "moments is null", C.sb_finish_moments(ctx, a.out, a.batch, nil, t, nil))
+    assert.equal(0, tonumber(C.sb_partial(ctx, moments(m, t), a.batch, 0, V, nil)))
+    refused(ARGUMENT, "from.states is null",
+            C.sb_merge(ctx, moments(m, t), moments(nil, t), 1, R, nil))
+    refused("SB_ERR_SHAPE", "reach past",
+            C.sb_merge(ctx, moments(m, t), moments(m, t), 2LL ^ 57, 4, nil))
+    refused(ARGUMENT, "states is null", C.sb_finish(ctx, a.out, a.batch, moments(nil, t), nil))
     local before = bytes_of(m)
     m[2].reserved = 1
     local damaged = bytes_of(m)
     refused("SB_ERR_STATE", "row 2, shard 0: the moments (",
-            C.sb_merge_moments(ctx, m, t, m, t, 1, R, nil))
+            C.sb_merge(ctx, moments(m, t), moments(m, t), 1, R, nil))
     refused("SB_ERR_STATE", "row 2: the moments (",
-            C.sb_finish_moments(ctx, a.out, a.batch, m, t, nil))
+            C.sb_finish(ctx, a.out, a.batch, moments(m, t), nil))
     assert.equal(damaged, bytes_of(m))
     assert.is_true(untouched(a.token))
     m[2].reserved = 0
-    assert.equal(0, tonumber(C.sb_merge_moments(ctx, m, t, m, t, 1, R, nil)))
+    assert.equal(0, tonumber(C.sb_merge(ctx, moments(m, t), moments(m, t), 1, R, nil)))
     assert.equal(before, bytes_of(m))
-    assert.equal(0, tonumber(C.sb_finish_moments(ctx, a.out, a.batch, m, t, nil)))
+    assert.equal(0, tonumber(C.sb_finish(ctx, a.out, a.batch, moments(m, t), nil)))
   end)
 
   it("are not exchanged by the cpu", function()
@@ -211,8 +231,8 @@ describe("the calls of samebits.h for shards", function()
     assert.equal(128, ffi.sizeof "sb_comm_id")
     comm[0] = a.token
     for _, status in ipairs {
-      C.sb_exchange(nil, a.states, a.targets, R, comm[0], nil), C.sb_comm_new_id(nil, id),
-      C.sb_exchange_moments(nil, nil, a.targets, R, comm[0], nil),
+      C.sb_exchange(nil, own(a), R, comm[0], nil), C.sb_comm_new_id(nil, id),
+      C.sb_exchange(nil, moments(nil, a.targets), R, comm[0], nil),
       C.sb_comm_destroy(nil, comm[0]),
       C.sb_exchange_workspace_size(nil, size, comm[0], R), C.sb_comm_create(nil, comm, id, 1, 0),
     } do
@@ -222,8 +242,8 @@ describe("the calls of samebits.h for shards", function()
     local function is_refused(status)
       refused("SB_ERR_BACKEND", "the cpu backend has no exchange of records", status)
     end
-    is_refused(C.sb_exchange(ctx, a.states, a.targets, R, a.token, nil))
-    is_refused(C.sb_exchange_moments(ctx, nil, a.targets, R, a.token, nil))
+    is_refused(C.sb_exchange(ctx, own(a), R, a.token, nil))
+    is_refused(C.sb_exchange(ctx, moments(nil, a.targets), R, a.token, nil))
     is_refused(C.sb_exchange_workspace_size(ctx, size, a.token, R))
     is_refused(C.sb_comm_new_id(ctx, id))
     is_refused(C.sb_comm_create(ctx, comm, id, 1, 0))
@@ -234,18 +254,13 @@ describe("the calls of samebits.h for shards", function()
   it("refuse shapes", function()
     local a = both(arrays())
     local SHAPE, BIG = "SB_ERR_SHAPE", 2LL ^ 62
-    refused(SHAPE, "shards is 0", C.sb_merge(ctx, a.states, a.targets, a.states, a.targets, 0, R,
-                                             nil))
-    refused(SHAPE, "rows is -1", C.sb_merge(ctx, a.states, a.targets, a.states, a.targets, 1, -1,
-                                            nil))
-    refused(SHAPE, "reach past", C.sb_merge(ctx, a.states, a.targets, a.states, a.targets, BIG, 4,
-                                            nil))
-    refused(SHAPE, "reach past", C.sb_merge(ctx, a.states, a.targets, a.states, a.targets, 1, BIG,
-                                            nil))
+    refused(SHAPE, "shards is 0", C.sb_merge(ctx, own(a), own(a), 0, R, nil))
+    refused(SHAPE, "rows is -1", C.sb_merge(ctx, own(a), own(a), 1, -1, nil))
+    refused(SHAPE, "reach past", C.sb_merge(ctx, own(a), own(a), BIG, 4, nil))
+    refused(SHAPE, "reach past", C.sb_merge(ctx, own(a), own(a), 1, BIG, nil))
     refused(SHAPE, "-16 ids from 0", partial(a, 0, -16, 0))
     for _, part in ipairs { { BIG, 16 }, { 0, 2LL ^ 63 - 1 }, { 16, 2LL ^ 63 - 1 } } do
-      refused(SHAPE, "outside [0, 70)", C.sb_partial(ctx, a.states, a.targets, a.batch, part[1],
-                                                     part[2], nil))
+      refused(SHAPE, "outside [0, 70)", C.sb_partial(ctx, own(a), a.batch, part[1], part[2], nil))
     end
     refused(SHAPE, "begins at id 1", partial(a, 1, 16, 0))
     refused(SHAPE, "holds 17 ids", partial(a, 0, 17, 0))

@@ -93,6 +93,11 @@ AT(sb_state_record, c, 4);
 AT(sb_state_record, l, 8);
 _Static_assert(sizeof(sb_state_record) == 32, "sb_state_record");
 
+AT(sb_records, kind, 4);
+AT(sb_records, states, 8);
+AT(sb_records, targets, 16);
+_Static_assert(sizeof(sb_records) == 24, "sb_records");
+
 AT(sb_moment_record, sum, 0);
 AT(sb_moment_record, g, 32);
 AT(sb_moment_record, best, 56);

@@ -19,9 +19,10 @@ typedef struct row {
     sb_target_record targets[VOCAB];
 } row;
 
-static int finish(sb_context *ctx, const row *r, int64_t count, int moments, float *token)
+static int finish(sb_context *ctx, row *r, int64_t count, int moments, float *token)
 {
     static const int32_t ids[VOCAB]; /* the first: records say where the target was */
+    sb_records records = SB_RECORDS_INIT;
     sb_batch batch = SB_BATCH_INIT;
     sb_logprob_out out = SB_LOGPROB_OUT_INIT;
     batch.batch = 1;
@@ -30,21 +31,23 @@ static int finish(sb_context *ctx, const row *r, int64_t count, int moments, flo
     batch.ids = ids;
     batch.temperature = r->tau;
     out.token = token;
-    return moments ? sb_finish_moments(ctx, &out, &batch, r->moments, r->targets, NULL)
-                   : sb_finish(ctx, &out, &batch, r->states, r->targets, NULL);
+    records.kind = moments ? SB_MOMENTS : SB_SUMS;
+    records.states = moments ? (void *)r->moments : r->states;
+    records.targets = r->targets;
+    return sb_finish(ctx, &out, &batch, &records, NULL);
 }
 
 static int make_records(sb_context *ctx, row *r)
 {
     static const int32_t id;
+    const sb_records records = { sizeof records, SB_MOMENTS, r->moments, r->targets };
     sb_batch batch = SB_BATCH_INIT;
     batch.logits = r->logits;
     batch.batch = batch.time = 1;
     batch.vocab = r->vocab;
     batch.ids = &id;
     batch.temperature = r->tau;
-    if (sb_partial_moments(ctx, r->moments, r->targets, &batch, 0, r->vocab, NULL) != SB_OK)
-        return 0;
+    if (sb_partial(ctx, &records, &batch, 0, r->vocab, NULL) != SB_OK) return 0;
     for (int64_t i = 0; i < r->vocab; i++) {
         r->moments[i] = r->moments[0];
         r->states[i] = r->moments[0].sum;

@@ -116,26 +116,30 @@ static void forward_and_back(sb_context *ctx, results *r, sb_status **status)
 
 static void by_shards(sb_context *ctx, results *r, sb_status **status)
 {
+    sb_records sums[2] = { SB_RECORDS_INIT, SB_RECORDS_INIT };
+    sb_records moments[2] = { SB_RECORDS_INIT, SB_RECORDS_INIT };
     sb_batch batch = all_rows();
     sb_logprob_out out = SB_LOGPROB_OUT_INIT;
     batch.row_stride = VOCAB;
     for (int i = 0; i < 2; i++) {
         int64_t first = i * CUT, n = i ? VOCAB - CUT : CUT;
+        sums[i].states = r->states[i];
+        moments[i].kind = SB_MOMENTS;
+        moments[i].states = r->moments[i];
+        sums[i].targets = moments[i].targets = r->targets[i];
         batch.logits = logits + first;
-        *(*status)++ = sb_partial(ctx, r->states[i], r->targets[i], &batch, first, n, NULL);
-        *(*status)++ = sb_partial_moments(ctx, r->moments[i], r->targets[i], &batch, first, n,
-                                          NULL);
+        *(*status)++ = sb_partial(ctx, &sums[i], &batch, first, n, NULL);
+        *(*status)++ = sb_partial(ctx, &moments[i], &batch, first, n, NULL);
     }
-    *(*status)++ = sb_merge(ctx, r->states[0], r->targets[0], r->states[0], r->targets[0], 2, ROWS,
-                            NULL);
+    *(*status)++ = sb_merge(ctx, &sums[0], &sums[0], 2, ROWS, NULL);
     out.token = r->finished;
-    *(*status)++ = sb_finish(ctx, &out, &batch, r->states[0], r->targets[0], NULL);
+    *(*status)++ = sb_finish(ctx, &out, &batch, &sums[0], NULL);
     out.token = r->with_moments;
-    *(*status)++ = sb_merge_moments(ctx, r->moments[0], r->targets[1], r->moments[0], r->targets[0],
-                                    1, ROWS, NULL);
-    *(*status)++ = sb_finish_moments(ctx, &out, &batch, r->moments[0], r->targets[1], NULL);
+    moments[1].states = r->moments[0];
+    *(*status)++ = sb_merge(ctx, &moments[1], &moments[0], 1, ROWS, NULL);
+    *(*status)++ = sb_finish(ctx, &out, &batch, &moments[1], NULL);
     r->targets[0][4].x = 0x7f800001;
-    *(*status)++ = sb_finish(ctx, &out, &batch, r->states[0], r->targets[0], NULL);
+    *(*status)++ = sb_finish(ctx, &out, &batch, &sums[0], NULL);
 }
 
 static void statistics(sb_context *ctx, results *r, sb_status **status)

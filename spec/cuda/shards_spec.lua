@@ -65,9 +65,9 @@ describe("shards on a GPU,", function()
                                                         shape = t.shape, owner = t })
       end
       local host = { states = claimed(memory.states), targets = claimed(memory.targets) }
-      says(misuse(function() ctx:merge(host) end), "from_states (", "host memory")
+      says(misuse(function() ctx:merge(host) end), "from.states (", "host memory")
       host.states = assert(memory.states:to(device))
-      says(misuse(function() ctx:merge(host) end), "from_targets (", "host memory")
+      says(misuse(function() ctx:merge(host) end), "from.targets (", "host memory")
       local one = { states = claimed(memory.states[0]), targets = claimed(memory.targets[0]) }
       says(misuse(function() ctx:finish(one, whole_batch()) end), "states (", "host memory")
       local C = require("samebits.lib").C

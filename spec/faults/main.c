@@ -20,6 +20,9 @@ typedef struct records {
     sb_target_record targets[ROWS];
 } records;
 
+/* What the library takes. */
+#define RECORDS(kind, states, targets) (&(sb_records){ sizeof(sb_records), kind, states, targets })
+
 typedef struct outputs {
     float token[ROWS], lse[ROWS], sequence[1];
     int64_t count[1];
@@ -383,8 +386,8 @@ static sb_status partial(scenario *s, int shard)
     sb_status status;
     batch.logits = logits + first;
     batch.row_stride = VOCAB;
-    status = sb_partial(s->ctx, s->out.shard.states, s->out.shard.targets, &batch, first, n,
-                        &launch);
+    status = sb_partial(s->ctx, RECORDS(SB_SUMS, s->out.shard.states, s->out.shard.targets), &batch,
+                        first, n, &launch);
     if (status == SB_OK) {
         memcpy(s->states[shard], s->out.shard.states, sizeof s->states[shard]);
         memcpy(s->targets[shard], s->out.shard.targets, sizeof s->targets[shard]);
@@ -398,8 +401,9 @@ static sb_status second_shard(scenario *s) { return partial(s, 1); }
 static sb_status merge(scenario *s)
 {
     sb_launch launch = launch_of(s);
-    sb_status status = sb_merge(s->ctx, s->out.shard.states, s->out.shard.targets, s->states[0],
-                                s->targets[0], SHARDS, ROWS, &launch);
+    sb_status status = sb_merge(s->ctx, RECORDS(SB_SUMS, s->out.shard.states, s->out.shard.targets),
+                                RECORDS(SB_SUMS, s->states[0], s->targets[0]), SHARDS, ROWS,
+                                &launch);
     if (status == SB_OK) s->merged = s->out.shard;
     return status;
 }
@@ -409,7 +413,8 @@ static sb_status finish(scenario *s)
     sb_batch batch = batch_of(rows);
     sb_logprob_out out = out_of(s, 0);
     sb_launch launch = launch_of(s);
-    return sb_finish(s->ctx, &out, &batch, s->merged.states, s->merged.targets, &launch);
+    return sb_finish(s->ctx, &out, &batch, RECORDS(SB_SUMS, s->merged.states, s->merged.targets),
+                     &launch);
 }
 
 /* ---- with moments ------------------------------------------------------------------------- */
@@ -422,8 +427,8 @@ static sb_status partial_moments(scenario *s, int shard)
     sb_status status;
     batch.logits = logits + first;
     batch.row_stride = VOCAB;
-    status = sb_partial_moments(s->ctx, s->out.moments, s->out.shard.targets, &batch, first, n,
-                                &launch);
+    status = sb_partial(s->ctx, RECORDS(SB_MOMENTS, s->out.moments, s->out.shard.targets), &batch,
+                        first, n, &launch);
     if (status == SB_OK) memcpy(s->moments[shard], s->out.moments, sizeof s->moments[shard]);
     return status;
 }
@@ -434,8 +439,9 @@ static sb_status second_moments(scenario *s) { return partial_moments(s, 1); }
 static sb_status merge_moments(scenario *s)
 {
     sb_launch launch = launch_of(s);
-    sb_status status = sb_merge_moments(s->ctx, s->out.moments, s->out.shard.targets, s->moments[0],
-                                        s->targets[0], SHARDS, ROWS, &launch);
+    sb_status status = sb_merge(s->ctx, RECORDS(SB_MOMENTS, s->out.moments, s->out.shard.targets),
+                                RECORDS(SB_MOMENTS, s->moments[0], s->targets[0]), SHARDS, ROWS,
+                                &launch);
     if (status == SB_OK) memcpy(s->merged_moments, s->out.moments, sizeof s->merged_moments);
     return status;
 }
@@ -446,7 +452,8 @@ static sb_status finish_moments(scenario *s)
     sb_logprob_out out = out_of(s, 0);
     sb_launch launch = launch_of(s);
     out.entropy = s->out.entropy;
-    return sb_finish_moments(s->ctx, &out, &batch, s->merged_moments, s->merged.targets, &launch);
+    return sb_finish(s->ctx, &out, &batch,
+                     RECORDS(SB_MOMENTS, s->merged_moments, s->merged.targets), &launch);
 }
 
 static sb_status bad_moments(scenario *s)
@@ -499,8 +506,9 @@ static sb_status exchange(scenario *s)
 {
     sb_launch launch = launch_of(s);
     if (s->on_device) s->out.shard = s->merged;
-    return of_device(
-        s, sb_exchange(s->ctx, s->out.shard.states, s->out.shard.targets, ROWS, s->comm, &launch));
+    return of_device(s, sb_exchange(s->ctx,
+                                    RECORDS(SB_SUMS, s->out.shard.states, s->out.shard.targets),
+                                    ROWS, s->comm, &launch));
 }
 
 static sb_status exchange_size(scenario *s)
@@ -585,11 +593,11 @@ static const struct step {
     { "sb_merge of a bad record", bad_merge, SB_ERR_STATE, NULL },
     { "sb_finish", finish, SB_OK, "sb_logprob of a row list" },
     { "sb_finish of a bad record", bad_finish, SB_ERR_STATE, NULL },
-    { "sb_partial_moments of the first shard", first_moments, SB_OK, NULL },
-    { "sb_partial_moments of the second shard", second_moments, SB_OK, NULL },
-    { "sb_merge_moments", merge_moments, SB_OK, NULL },
-    { "sb_finish_moments", finish_moments, SB_OK, NULL },
-    { "sb_finish_moments of a bad record", bad_moments, SB_ERR_STATE, NULL },
+    { "sb_partial of the first shard, with moments", first_moments, SB_OK, NULL },
+    { "sb_partial of the second shard, with moments", second_moments, SB_OK, NULL },
+    { "sb_merge, with moments", merge_moments, SB_OK, NULL },
+    { "sb_finish, with moments", finish_moments, SB_OK, NULL },
+    { "sb_finish of a bad record, with moments", bad_moments, SB_ERR_STATE, NULL },
     { "sb_comm_new_id", new_id, SB_OK, NULL },
     { "sb_comm_create", create_comm, SB_OK, NULL },
     { "sb_exchange_workspace_size", exchange_size, SB_OK, NULL },

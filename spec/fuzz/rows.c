@@ -208,16 +208,17 @@ static void save_part(sb_saved_row *saved, const sb_batch *b, part held, int64_t
     sb_moment_record *moments = array(rows, sizeof *moments);
     sb_target_record *targets = array(rows, sizeof *targets);
     float *values = array(rows, 4);
+    const sb_records records = { sizeof records, SB_MOMENTS, moments, targets };
     sb_logprob_out out = SB_LOGPROB_OUT_INIT;
     out.saved = saved;
     out.entropy = entropy ? values : NULL;
     if (moments && targets && values &&
-        sb_partial_moments(contexts[1], moments, targets, b, held.first, held.n, NULL) == SB_OK) {
+        sb_partial(contexts[1], &records, b, held.first, held.n, NULL) == SB_OK) {
         for (int64_t row = 0; row < rows; row++) {
             targets[row].x = 0xff800000;
             targets[row].owners = 1;
         }
-        HOLDS(sb_finish_moments(contexts[1], &out, b, moments, targets, NULL) == SB_OK, "%s",
+        HOLDS(sb_finish(contexts[1], &out, b, &records, NULL) == SB_OK, "%s",
               sb_last_error(contexts[1]));
     }
     free(moments);

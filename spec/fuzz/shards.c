@@ -19,6 +19,10 @@ typedef struct columns {
     int64_t count;
 } columns;
 
+/* What the library takes; columns by address. */
+#define RECORDS(columns)                                                                           \
+    (&(sb_records){ sizeof(sb_records), SB_SUMS, (columns)->states, (columns)->targets })
+
 static columns columns_of(int64_t count, uint8_t filled)
 {
     columns c = { array(count, STATE), array(count, TARGET), count };
@@ -122,8 +126,7 @@ static void try_partial(source *s)
     if (!(o.wanted & 128)) leave_out(s, &first);
     right = is_right_launch(&o.launch) && is_right_batch(&batch, a.rows, held) &&
             are_there(&first, a.rows);
-    status = sb_partial(contexts[0], first.states, first.targets, &batch, held.first, held.n,
-                        &o.launch);
+    status = sb_partial(contexts[0], RECORDS(&first), &batch, held.first, held.n, &o.launch);
     check_refusal(status, right, contexts[0]);
     if (right) {
         guard_logits(&batch, &a, held);
@@ -133,8 +136,8 @@ static void try_partial(source *s)
         }
         o.launch.split = o.launch.split == 1 ? 3 : 1;
         for (int i = 0; i < 2; i++) {
-            HOLDS(sb_partial(contexts[i], again.states, again.targets, &batch, held.first, held.n,
-                             &o.launch) == SB_OK,
+            HOLDS(sb_partial(contexts[i], RECORDS(&again), &batch, held.first, held.n, &o.launch) ==
+                      SB_OK,
                   "%s", sb_last_error(contexts[i]));
             HOLDS(are_same(&first, &again), "isa %s", sb_context_isa(contexts[i]));
         }
@@ -189,12 +192,10 @@ static void merge_again(const columns *from, int64_t shards, int64_t rows)
 {
     columns want = merged_columns(from, shards, rows), other = reversed(from, shards, rows);
     columns got = columns_of(rows, 0x5a);
-    HOLDS(sb_merge(contexts[1], got.states, got.targets, from->states, from->targets, shards, rows,
-                   NULL) == SB_OK,
-          "%s", sb_last_error(contexts[1]));
+    HOLDS(sb_merge(contexts[1], RECORDS(&got), RECORDS(from), shards, rows, NULL) == SB_OK, "%s",
+          sb_last_error(contexts[1]));
     HOLDS(are_same(&want, &got), "merged");
-    HOLDS(sb_merge(contexts[1], other.states, other.targets, other.states, other.targets, shards,
-                   rows, NULL) == SB_OK,
+    HOLDS(sb_merge(contexts[1], RECORDS(&other), RECORDS(&other), shards, rows, NULL) == SB_OK,
           "%s", sb_last_error(contexts[1]));
     other.count = rows;
     HOLDS(are_same(&want, &other), "in place, in reverse");
@@ -223,8 +224,7 @@ static void try_merge(source *s)
             are_there(&from, rows) && are_there(&to, rows) &&
             (rows == 0 || are_mergeable(&from, shards, rows, where));
     /* Without rows shards may be any number. */
-    status = sb_merge(contexts[0], to.states, to.targets, from.states, from.targets, shards, rows,
-                      &o.launch);
+    status = sb_merge(contexts[0], RECORDS(&to), RECORDS(&from), shards, rows, &o.launch);
     check_refusal(status, right, contexts[0]);
     check_place(contexts[0], status, where);
     if (!right) HOLDS(are_filled(&to, 0xa5), "%s", sb_last_error(contexts[0]));
@@ -279,8 +279,7 @@ static void try_finish(source *s)
         results *r = i ? &again : &first;
         sb_status status;
         r->out.size = o.out_size;
-        status = sb_finish(contexts[i], &r->out, &batch, records.states, records.targets,
-                           &o.launch);
+        status = sb_finish(contexts[i], &r->out, &batch, RECORDS(&records), &o.launch);
         check_refusal(status, right, contexts[i]);
         check_place(contexts[i], status, where);
         for (int64_t row = 0; status == SB_OK && r->out.token && row < a.rows; row++)
@@ -301,6 +300,7 @@ static void try_finish(source *s)
 static void write_shard(const sb_batch *whole, part held, const sb_launch *launch, columns *to,
                         int64_t shard, int64_t rows)
 {
+    const columns own = { to->states + shard * rows, to->targets + shard * rows, rows };
     sb_batch b = *whole;
     sb_context *ctx = contexts[shard % 2];
     int64_t stride = whole->row_stride ? whole->row_stride : whole->vocab;
@@ -309,9 +309,8 @@ static void write_shard(const sb_batch *whole, part held, const sb_launch *launc
         b.batch_stride = whole->batch_stride ? whole->batch_stride : whole->time * stride;
     if (whole->logits)
         b.logits = (const char *)whole->logits + held.first * (b.logits_dtype == SB_F32 ? 4 : 2);
-    HOLDS(sb_partial(ctx, to->states + shard * rows, to->targets + shard * rows, &b, held.first,
-                     held.n, launch) == SB_OK,
-          "%s", sb_last_error(ctx));
+    HOLDS(sb_partial(ctx, RECORDS(&own), &b, held.first, held.n, launch) == SB_OK, "%s",
+          sb_last_error(ctx));
 }
 
 /* leaves: of each shard but the last, which takes what is left. */
@@ -327,10 +326,9 @@ static void check_shards(const options *o, const uint8_t leaves[SHARDS], const s
         write_shard(batch, held, &o->launch, &parts, shard, a->rows);
         held.first += held.n;
     }
-    HOLDS(sb_merge(contexts[0], all.states, all.targets, parts.states, parts.targets, SHARDS,
-                   a->rows, NULL) == SB_OK,
+    HOLDS(sb_merge(contexts[0], RECORDS(&all), RECORDS(&parts), SHARDS, a->rows, NULL) == SB_OK,
           "%s", sb_last_error(contexts[0]));
-    HOLDS(sb_finish(contexts[1], &got.out, batch, all.states, all.targets, NULL) == SB_OK, "%s",
+    HOLDS(sb_finish(contexts[1], &got.out, batch, RECORDS(&all), NULL) == SB_OK, "%s",
           sb_last_error(contexts[1]));
     HOLDS(same_results(want, &got), "shards");
     free_columns(&parts);

@@ -86,11 +86,12 @@ local function moments(ctx, spec)
     opts = with(opts, ENTROPY)
     local launch = calls.launch("moments", ctx, opts)
     local c, made = calls.outputs(batch, opts)
-    local states = ffi.cast("sb_moment_record *", job.inputs.moments.ptr)
-    local targets = ffi.cast("sb_target_record *", job.inputs.targets.ptr)
-    does(C.sb_partial_moments(ctx.handle, states, targets, batch.c, 0, V, launch))
-    does(C.sb_merge_moments(ctx.handle, states, targets, states, targets, 1, rows, launch))
-    does(C.sb_finish_moments(ctx.handle, c, batch.c, states, targets, launch))
+    local records = ffi.new("sb_records", ffi.sizeof "sb_records", C.SB_MOMENTS,
+                            job.inputs.moments.ptr,
+                            ffi.cast("sb_target_record *", job.inputs.targets.ptr))
+    does(C.sb_partial(ctx.handle, records, batch.c, 0, V, launch))
+    does(C.sb_merge(ctx.handle, records, records, 1, rows, launch))
+    does(C.sb_finish(ctx.handle, c, batch.c, records, launch))
     return calls.results(made, opts)
   end)
   function job.bytes(split) return ctx:shard_workspace_size(batch, { split = split }) end

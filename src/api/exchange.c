@@ -73,31 +73,24 @@ sb_status sb_exchange_workspace_size(sb_context *ctx, uint64_t *size, void *comm
     SB_INSIDE(ctx, workspace_size(ctx, size, comm, rows));
 }
 
-static sb_status exchange(sb_context *ctx, sb_exchange_call *call, const sb_launch *launch)
+static sb_status exchange(sb_context *ctx, const sb_records *records, int64_t rows, void *comm,
+                          const sb_launch *launch)
 {
-    const sb_records *records = &call->records;
+    sb_exchange_call call = { .rows = rows, .comm = comm };
     sb_status status = sb_check_op(ctx, SB_OP_EXCHANGE);
-    if (status == SB_OK) status = sb_launch_of(&call->launch, launch, &ctx->error);
-    if (status == SB_OK && call->launch.timeout < -1)
+    if (status == SB_OK) status = sb_launch_of(&call.launch, launch, &ctx->error);
+    if (status == SB_OK && call.launch.timeout < -1)
         status = sb_fail(&ctx->error, SB_ERR_ARGUMENT, "timeout is %" PRId32 ", below -1",
-                         call->launch.timeout);
-    if (status == SB_OK) status = check_shape(ctx, call->comm, call->rows);
-    if (status == SB_OK && call->rows && !(records->states && records->targets))
-        status = sb_fail(&ctx->error, SB_ERR_ARGUMENT, "%s is null",
-                         records->states ? "targets" : sb_states_name(records->moments));
-    return status == SB_OK ? sb_run(ctx, SB_OP_EXCHANGE, call, &call->launch) : status;
+                         call.launch.timeout);
+    if (status == SB_OK) status = check_shape(ctx, comm, rows);
+    if (status == SB_OK) status = sb_check_records(records, rows, "", &ctx->error);
+    if (status != SB_OK) return status;
+    call.records = *records;
+    return sb_run(ctx, SB_OP_EXCHANGE, &call, &call.launch);
 }
 
-sb_status sb_exchange(sb_context *ctx, sb_state_record *states, sb_target_record *targets,
-                      int64_t rows, void *comm, const sb_launch *launch)
+sb_status sb_exchange(sb_context *ctx, const sb_records *records, int64_t rows, void *comm,
+                      const sb_launch *launch)
 {
-    sb_exchange_call call = { { states, targets, 0 }, rows, comm, SB_LAUNCH_INIT };
-    SB_INSIDE(ctx, exchange(ctx, &call, launch));
-}
-
-sb_status sb_exchange_moments(sb_context *ctx, sb_moment_record *moments, sb_target_record *targets,
-                              int64_t rows, void *comm, const sb_launch *launch)
-{
-    sb_exchange_call call = { { moments, targets, 1 }, rows, comm, SB_LAUNCH_INIT };
-    SB_INSIDE(ctx, exchange(ctx, &call, launch));
+    SB_INSIDE(ctx, exchange(ctx, records, rows, comm, launch));
 }

@@ -25,7 +25,7 @@ typedef struct record {
 
 static record record_at(const sb_records *records, int64_t i)
 {
-    const int64_t size = (int64_t)sb_state_size(records->moments);
+    const int64_t size = (int64_t)sb_state_size(records);
     record r;
     memcpy(&r.m, (const char *)records->states + i * size, (size_t)size);
     memcpy(&r.t, (const char *)records->targets + i * (int64_t)sizeof r.t, sizeof r.t);
@@ -85,14 +85,28 @@ static sb_status name_fault(sb_fault fault, place at, const record *r, uint32_t 
                    (unsigned)t->x, s->J == SB_J_EMPTY ? "empty" : "not poisoned");
 }
 
+sb_status sb_check_records(const sb_records *records, int64_t rows, const char *from,
+                           sb_message *why)
+{
+    sb_status status = sb_check_size(records, sizeof *records, "sb_records", "SB_RECORDS_INIT",
+                                     why);
+    if (status != SB_OK) return status;
+    if (records->kind != SB_SUMS && records->kind != SB_MOMENTS)
+        return sb_fail(why, SB_ERR_ARGUMENT, "%skind is %d, not SB_SUMS or SB_MOMENTS", from,
+                       (int)records->kind);
+    if (rows == 0 || (records->states && records->targets)) return SB_OK;
+    return sb_fail(why, SB_ERR_ARGUMENT, "%s%s is null", from,
+                   records->states ? "targets" : "states");
+}
+
 sb_status sb_check_merge(const sb_merge_call *call, sb_message *why)
 {
     for (int64_t row = 0; row < call->rows; row++) {
         uint32_t c = record_at(&call->from, row).m.sum.c;
         for (int64_t shard = 0; shard < call->shards; shard++) {
             record r = record_at(&call->from, shard * call->rows + row);
-            sb_fault fault = call->from.moments ? sb_moments_merge_fault(&r.m, &r.t, c)
-                                                : sb_merge_fault(&r.m.sum, &r.t, c);
+            sb_fault fault = sb_has_moments(&call->from) ? sb_moments_merge_fault(&r.m, &r.t, c)
+                                                         : sb_merge_fault(&r.m.sum, &r.t, c);
             place at = { row, shard };
             if (fault != SB_RECORD_FINE) return name_fault(fault, at, &r, c, 0, why);
         }
@@ -108,8 +122,8 @@ sb_status sb_check_finish(const sb_call *call, const sb_records *records, const 
         place at = { active[i], NO_SHARD };
         sb_row row = sb_row_of(sb_temperature_at(call, at.row));
         record r = record_at(records, at.row);
-        sb_fault fault = records->moments ? sb_moments_finish_fault(&r.m, &r.t, &row)
-                                          : sb_finish_fault(&r.m.sum, &r.t, &row);
+        sb_fault fault = sb_has_moments(records) ? sb_moments_finish_fault(&r.m, &r.t, &row)
+                                                 : sb_finish_fault(&r.m.sum, &r.t, &row);
         if (fault != SB_RECORD_FINE)
             status = name_fault(fault, at, &r, sb_bits32(row.c),
                                 sb_int_at(call->in.ids, call->in.ids_dtype, at.row), why);

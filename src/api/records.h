@@ -5,13 +5,19 @@
 
 #include "backend.h"
 
-static inline size_t sb_state_size(int moments)
+/* Whether states are sb_moment_records. */
+static inline int sb_has_moments(const sb_records *records) { return records->kind == SB_MOMENTS; }
+
+/* Bytes of a state. */
+static inline size_t sb_state_size(const sb_records *records)
 {
-    return moments ? sizeof(sb_moment_record) : sizeof(sb_state_record);
+    return sb_has_moments(records) ? sizeof(sb_moment_record) : sizeof(sb_state_record);
 }
 
-/* What messages call states. */
-static inline const char *sb_states_name(int moments) { return moments ? "moments" : "states"; }
+/* Checks the struct, and, where there are rows, that both arrays are there. from: "" or "from.",
+ * what their names begin with in messages. */
+sb_status sb_check_records(const sb_records *records, int64_t rows, const char *from,
+                           sb_message *why);
 
 /* Checks all records that sb_merge is given. */
 sb_status sb_check_merge(const sb_merge_call *call, sb_message *why);

@@ -1,5 +1,5 @@
-/* logprob.c - logprobs on the CPU: from each row's state to its results, and their sums per
- * sequence, which shards.c finishes with, too. */
+/* logprob.c - logprobs on the CPU: from each row's state to its results, and their sums by
+ * sequence. shards.c finishes with the same sums and saved rows. */
 #include <inttypes.h>
 
 #include "cpu/cpu.h"

@@ -16,7 +16,7 @@ typedef struct record {
 
 static record get(const sb_records *records, int64_t i)
 {
-    const int64_t size = (int64_t)sb_state_size(records->moments);
+    const int64_t size = (int64_t)sb_state_size(records);
     record r;
     memcpy(&r.m, (const char *)records->states + i * size, (size_t)size);
     memcpy(&r.t, (const char *)records->targets + i * (int64_t)sizeof r.t, sizeof r.t);
@@ -26,7 +26,7 @@ static record get(const sb_records *records, int64_t i)
 /* state: an sb_state, or an sb_moments where the records have them. */
 static void put(const sb_records *records, int64_t i, const void *state, const sb_target *target)
 {
-    const int64_t size = (int64_t)sb_state_size(records->moments);
+    const int64_t size = (int64_t)sb_state_size(records);
     memcpy((char *)records->states + i * size, state, (size_t)size);
     memcpy((char *)records->targets + i * (int64_t)sizeof *target, target, sizeof *target);
 }
@@ -50,10 +50,12 @@ sb_status sb_cpu_partial(sb_context *ctx, const void *checked)
     const sb_partial_call *partial = checked;
     const sb_call *call = &partial->call;
     sb_records to = partial->to;
-    sb_cpu_job j = { .call = call, .moments = to.moments, .finish = record_row, .to = &to };
+    sb_cpu_job j = {
+        .call = call, .moments = sb_has_moments(&to), .finish = record_row, .to = &to
+    };
     sb_status status = sb_cpu_job_prepare(ctx, &j);
     if (status != SB_OK || call->rows == 0) return status;
-    memset(to.states, 0, (size_t)call->rows * sb_state_size(to.moments));
+    memset(to.states, 0, (size_t)call->rows * sb_state_size(&to));
     memset(to.targets, 0, (size_t)call->rows * sizeof *to.targets);
     sb_cpu_job_run(ctx->state, &j);
     return SB_OK;
@@ -68,7 +70,7 @@ sb_status sb_cpu_merge(sb_context *ctx, const void *checked)
         record into = get(&call->from, row);
         for (int64_t shard = 1; shard < call->shards; shard++) {
             record from = get(&call->from, shard * call->rows + row);
-            if (call->from.moments) sb_moments_merge(&into.m, &from.m);
+            if (sb_has_moments(&call->from)) sb_moments_merge(&into.m, &from.m);
             else sb_state_merge(&into.m.sum, &from.m.sum);
             sb_target_merge(&into.t, &from.t);
         }

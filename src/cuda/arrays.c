@@ -132,10 +132,10 @@ sb_status sb_cuda_check_records(sb_context *ctx, const sb_records *records, int6
 {
     char states[32], targets[32];
     const sb_cuda_array arrays[] = {
-        { states, records->states, 8, sb_cuda_bytes(count, sb_state_size(records->moments)) },
+        { states, records->states, 8, sb_cuda_bytes(count, sb_state_size(records)) },
         { targets, records->targets, 4, sb_cuda_bytes(count, sizeof(sb_target_record)) },
     };
-    snprintf(states, sizeof states, "%s%s", from, sb_states_name(records->moments));
+    snprintf(states, sizeof states, "%sstates", from);
     snprintf(targets, sizeof targets, "%stargets", from);
     return sb_cuda_check_arrays(ctx, arrays, 2);
 }

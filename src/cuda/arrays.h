@@ -22,7 +22,7 @@ sb_status sb_cuda_check_arrays(sb_context *ctx, const sb_cuda_array *arrays, siz
 sb_status sb_cuda_check_call_arrays(sb_context *ctx, const sb_logprob_out *out,
                                     const sb_call *call);
 
-/* records: so many of each kind; from: "from_" or "", what their names begin with. */
+/* records: so many of each kind; from: "from." or "", what their names begin with. */
 sb_status sb_cuda_check_records(sb_context *ctx, const sb_records *records, int64_t count,
                                 const char *from);
 

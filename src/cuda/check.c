@@ -119,7 +119,7 @@ sb_status sb_cuda_find_first_bad(sb_context *ctx, const sb_call *call, const sb_
         { call->rows, 4 },
         { call->in.row_count, 8 },
         { call->in.batch + 1, call->in.cu_seqlens_dtype == SB_I64 ? 8 : 4 },
-        { call->rows, sb_state_size(records && records->moments) },
+        { call->rows, records ? sb_state_size(records) : 0 },
         { call->rows, sizeof(sb_target_record) },
         { call->rows, sizeof(sb_saved_row) },
     };
@@ -136,9 +136,9 @@ sb_status sb_cuda_find_first_bad(sb_context *ctx, const sb_call *call, const sb_
         host.in.cu_seqlens = arrays[4];
         status = sb_check_device_call(&host, &ctx->error);
         if (status == SB_OK && records) {
-            const sb_records on_host = { (void *)(uintptr_t)arrays[5],
-                                         (sb_target_record *)(uintptr_t)arrays[6],
-                                         records->moments };
+            sb_records on_host = *records;
+            on_host.states = (void *)(uintptr_t)arrays[5];
+            on_host.targets = (sb_target_record *)(uintptr_t)arrays[6];
             status = sb_check_device_finish(&host, &on_host, &ctx->error);
         }
         if (status == SB_OK && gradient) {

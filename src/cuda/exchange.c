@@ -201,7 +201,7 @@ static sb_status check_headers(sb_context *ctx, const world *w, const sb_exchang
                                uint64_t headers)
 {
     const sb_cuda *c = ctx->state;
-    const size_t state_size = sb_state_size(call->records.moments);
+    const size_t state_size = sb_state_size(&call->records);
     const header mine = { call->rows, (uint32_t)(state_size + sizeof(sb_target_record)),
                           SB_NUMERICS };
     const uint64_t place = headers + (uint64_t)w->rank * sizeof mine;
@@ -227,13 +227,13 @@ static sb_status gather_and_merge(sb_context *ctx, const world *w, const sb_exch
     const uint64_t rows = (uint64_t)call->rows;
     const sb_records *own = &call->records;
     const gathering records[2] = {
-        { sb_cuda_address(own->states), scratch + r.states, rows * sb_state_size(own->moments) },
+        { sb_cuda_address(own->states), scratch + r.states, rows * sb_state_size(own) },
         { sb_cuda_address(own->targets), scratch + r.targets, rows * sizeof(sb_target_record) },
     };
-    const sb_records all = { (void *)(uintptr_t)records[0].to,
-                             (sb_target_record *)(uintptr_t)records[1].to, own->moments };
-    const sb_merge_call merge = { *own, all, w->ranks, call->rows, call->launch };
+    sb_merge_call merge = { *own, *own, w->ranks, call->rows, call->launch };
     sb_status status = SB_OK;
+    merge.from.states = (void *)(uintptr_t)records[0].to;
+    merge.from.targets = (sb_target_record *)(uintptr_t)records[1].to;
     if (call->launch.check) status = check_headers(ctx, w, call, scratch + r.headers);
     if (status != SB_OK || rows == 0) return status;
     status = gather(ctx, w, records, 2, call->launch.stream);

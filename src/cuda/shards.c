@@ -24,9 +24,9 @@ static sb_cuda_grid plan_partial(sb_context *ctx, const sb_call *call, sb_cuda_s
     return sb_cuda_plan_shard(ctx, &NO_OUT, call, &a->in);
 }
 
-static uint64_t pieces_size(const sb_cuda_args *in, int moments)
+static uint64_t pieces_size(const sb_cuda_args *in, const sb_records *to)
 {
-    return in->split > 1 ? (uint64_t)in->work * (uint64_t)in->split * sb_state_size(moments) : 0;
+    return in->split > 1 ? (uint64_t)in->work * (uint64_t)in->split * sb_state_size(to) : 0;
 }
 
 static CUfunction partial_for(sb_context *ctx, const sb_batch *in, int moments)
@@ -48,13 +48,13 @@ static sb_status run_partial(sb_context *ctx, const sb_partial_call *p, sb_cuda_
 {
     const sb_cuda *c = ctx->state;
     const sb_call *call = &p->call;
-    const int moments = p->to.moments;
+    const int moments = sb_has_moments(&p->to);
     const CUfunction merge = moments ? c->shards.partial_merge_moments : c->shards.partial_merge;
     CUstream stream = call->launch.stream;
     uint64_t rows = (uint64_t)call->rows;
     sb_status status = SB_OK;
     if (call->in.row_list) { /* rows that are not listed */
-        status = sb_cuda_clear(ctx, a->states, rows * sb_state_size(moments), stream);
+        status = sb_cuda_clear(ctx, a->states, rows * sb_state_size(&p->to), stream);
         if (status == SB_OK)
             status = sb_cuda_clear(ctx, a->targets, rows * sizeof(sb_target_record), stream);
     }
@@ -75,13 +75,13 @@ sb_status sb_cuda_partial(sb_context *ctx, const void *checked)
     sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
     if (status == SB_OK) status = sb_cuda_check_records(ctx, &p->to, call->rows, "");
     if (status == SB_OK)
-        status = sb_cuda_scratch(ctx, &call->launch, pieces_size(&a.in, p->to.moments), &scratch);
+        status = sb_cuda_scratch(ctx, &call->launch, pieces_size(&a.in, &p->to), &scratch);
     if (status != SB_OK) return status;
     a.states = sb_cuda_address(p->to.states);
     a.targets = sb_cuda_address(p->to.targets);
     a.in.states = scratch;
     if (!a.in.logits) a.in.logits = a.states; /* an empty shard's, which are not read: not null */
-    if (p->to.moments) grid.shared = 0;
+    if (sb_has_moments(&p->to)) grid.shared = 0;
     status = run_partial(ctx, p, grid, &a);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
     if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
@@ -94,7 +94,7 @@ sb_status sb_cuda_partial_workspace(sb_context *ctx, const void *checked, uint64
     const uint64_t tokens = (uint64_t)p->call.rows * sizeof(float);
     sb_cuda_shard_args a;
     plan_partial(ctx, &p->call, &a);
-    *bytes = pieces_size(&a.in, p->to.moments);
+    *bytes = pieces_size(&a.in, &p->to);
     if (*bytes < tokens) *bytes = tokens;
     return SB_OK;
 }
@@ -108,8 +108,7 @@ static sb_status find_first_bad(sb_context *ctx, const sb_merge_call *call)
     CUstream stream = call->launch.stream;
     const void *states = call->from.states, *targets = call->from.targets;
     int64_t records = call->shards * call->rows;
-    sb_status status = sb_cuda_fetch(ctx, &states, records, sb_state_size(call->from.moments),
-                                     stream);
+    sb_status status = sb_cuda_fetch(ctx, &states, records, sb_state_size(&call->from), stream);
     if (status != SB_OK) return status;
     status = sb_cuda_fetch(ctx, &targets, records, sizeof(sb_target_record), stream);
     if (status == SB_OK) {
@@ -136,11 +135,11 @@ sb_status sb_cuda_merge(sb_context *ctx, const void *checked)
     const sb_cuda *c = ctx->state;
     const sb_merge_call *call = checked;
     sb_cuda_shard_args a;
-    const CUfunction kernel = call->to.moments ? c->shards.shards_merge_moments
-                                               : c->shards.shards_merge;
+    const CUfunction kernel = sb_has_moments(&call->to) ? c->shards.shards_merge_moments
+                                                        : c->shards.shards_merge;
     sb_status status = sb_cuda_check_records(ctx, &call->to, call->rows, "");
     if (status == SB_OK)
-        status = sb_cuda_check_records(ctx, &call->from, call->shards * call->rows, "from_");
+        status = sb_cuda_check_records(ctx, &call->from, call->shards * call->rows, "from.");
     if (status != SB_OK) return status;
     memset(&a, 0, sizeof a);
     a.in.rows = call->rows;
@@ -171,8 +170,8 @@ static sb_status run_finish(sb_context *ctx, const sb_finish_call *f, sb_cuda_sh
     const sb_cuda *c = ctx->state;
     const sb_call *call = &f->call;
     CUstream stream = call->launch.stream;
-    const CUfunction kernel = f->from.moments ? c->shards.shards_finish_moments
-                                              : c->shards.shards_finish;
+    const CUfunction kernel = sb_has_moments(&f->from) ? c->shards.shards_finish_moments
+                                                       : c->shards.shards_finish;
     sb_status status = sb_cuda_clear_unlisted(ctx, call, &a->in);
     if (status == SB_OK)
         status = sb_cuda_launch(ctx, kernel, sb_cuda_warps_for(a->in.work), &a->in, stream);

@@ -20,22 +20,22 @@ local M = {}
 
 local SIZES = { states = ffi.sizeof "sb_state_record", moments = ffi.sizeof "sb_moment_record",
                 targets = ffi.sizeof "sb_target_record" }
-local POINTERS = { states = "sb_state_record *", moments = "sb_moment_record *",
-                   targets = "sb_target_record *" }
 
--- The two kinds of records: their names, the one that holds sums first, and the library's calls.
-local PLAIN = { "states", "targets", partial = "sb_partial", merge = "sb_merge",
-                finish = "sb_finish", exchange = "sb_exchange" }
-local MOMENTS = { "moments", "targets", partial = "sb_partial_moments", merge = "sb_merge_moments",
-                  finish = "sb_finish_moments", exchange = "sb_exchange_moments" }
+-- The two kinds of records: their names, the states' first, and what the library calls them.
+local PLAIN = { "states", "targets", kind = C.SB_SUMS }
+local MOMENTS = { "moments", "targets", kind = C.SB_MOMENTS }
 
 local function kind_of(records) return records.moments ~= nil and MOMENTS or PLAIN end
 
--- The addresses of records, as the library takes them.
-local function pointers(records)
-  local name = kind_of(records)[1]
-  return ffi.cast(POINTERS[name], records[name].ptr),
-         ffi.cast(POINTERS.targets, records.targets.ptr)
+-- The library's struct of records of a kind, whose arrays are at these addresses.
+local function struct(kind, states, targets)
+  return ffi.new("sb_records", ffi.sizeof "sb_records", kind.kind, ffi.cast("void *", states),
+                 ffi.cast("sb_target_record *", targets))
+end
+
+local function struct_of(records)
+  local kind = kind_of(records)
+  return struct(kind, records[kind[1]].ptr, records.targets.ptr)
 end
 
 -- New records of a kind and a shape, to be written.
@@ -130,10 +130,9 @@ M.rows_in_place = rows_in_place
 
 --- For exchange.lua: the call on records of a device where they are.
 function M.exchange(ctx, records, comm, opts, launch)
-  local rows, kind = rows_in_place("exchange", records, ctx.device), kind_of(records)
-  local sums, targets = pointers(records)
-  local status = C[kind.exchange](ctx.handle, sums, targets, rows, comm, launch)
-  call.hold(ctx, opts, { records[kind[1]], records.targets }, {})
+  local rows = rows_in_place("exchange", records, ctx.device)
+  local status = C.sb_exchange(ctx.handle, struct_of(records), rows, comm, launch)
+  call.hold(ctx, opts, { records[kind_of(records)[1]], records.targets }, {})
   return status_of.check(status, ctx.handle)
 end
 
@@ -154,9 +153,8 @@ function M.partial(ctx, batch, opts)
   batch = call.batch("partial", ctx, batch)
   local out, message, code = make(kind, batch.shape, ctx.device)
   if not out then return nil, message, code end
-  local sums, targets = pointers(out)
-  local status = C[kind.partial](ctx.handle, sums, targets, batch.c, batch.first, batch.held,
-                                 call.launch("partial", ctx, opts))
+  local status = C.sb_partial(ctx.handle, struct_of(out), batch.c, batch.first, batch.held,
+                              call.launch("partial", ctx, opts))
   call.hold(ctx, opts, { batch }, out)
   local ok
   ok, message, code = status_of.check(status, ctx.handle)
@@ -224,10 +222,8 @@ function M.merge(ctx, records, opts)
   local kind = kind_of(all)
   local out, message, code = make(kind, shape, ctx.device)
   if not out then return nil, message, code end
-  local sums, targets = pointers(out)
-  local from_sums, from_targets = pointers(all)
-  local status = C[kind.merge](ctx.handle, sums, targets, from_sums, from_targets, shards,
-                               count(shape), launch)
+  local status = C.sb_merge(ctx.handle, struct_of(out), struct_of(all), shards, count(shape),
+                            launch)
   call.hold(ctx, opts, { all[kind[1]], all.targets }, out)
   local ok
   ok, message, code = status_of.check(status, ctx.handle)
@@ -248,11 +244,9 @@ function M.finish(ctx, records, batch, opts)
   local c, made
   c, made, code = call.outputs(batch, opts)
   if not c then return nil, made, code end
-  local sums, targets = pointers(placed)
-  local kind = kind_of(placed)
-  local status = C[kind.finish](ctx.handle, c, batch.c, sums, targets,
-                                call.launch("finish", ctx, opts))
-  call.hold(ctx, opts, { batch, placed[kind[1]], placed.targets }, made)
+  local status = C.sb_finish(ctx.handle, c, batch.c, struct_of(placed),
+                             call.launch("finish", ctx, opts))
+  call.hold(ctx, opts, { batch, placed[kind_of(placed)[1]], placed.targets }, made)
   local ok
   ok, message, code = status_of.check(status, ctx.handle)
   if not ok then return nil, message, code end
