@@ -59,8 +59,8 @@ class Launch(ctypes.Structure):
     _fields_ = [
         ("size", ctypes.c_uint32), ("split", ctypes.c_int32), ("threads", ctypes.c_int32),
         ("check", ctypes.c_int32), ("stream", ctypes.c_void_p), ("workspace", ctypes.c_void_p),
-        ("workspace_size", ctypes.c_uint64), ("cluster", ctypes.c_int32),
-        ("reserved", ctypes.c_int32)]
+        ("workspace_size", ctypes.c_uint64), ("needed", ctypes.c_void_p),
+        ("cluster", ctypes.c_int32), ("reserved", ctypes.c_int32)]
 
 
 def _load():
@@ -73,8 +73,7 @@ def _load():
     loaded.sb_last_error.argtypes = loaded.sb_context_isa.argtypes = [pointer]
     loaded.sb_close.argtypes, loaded.sb_close.restype = [pointer], None
     loaded.sb_logprob.argtypes = [pointer] * 4
-    loaded.sb_workspace_size.argtypes = [pointer] * 5
-    loaded.sb_logprob_backward.argtypes = loaded.sb_order_workspace_size.argtypes = [pointer] * 4
+    loaded.sb_logprob_backward.argtypes = [pointer] * 4
     loaded.sb_logprob_ids.argtypes = loaded.sb_topk.argtypes = [pointer] * 3 + [ctypes.c_int64,
                                                                                pointer]
     loaded.sb_check.argtypes = loaded.sb_stream_wait.argtypes = [pointer] * 2
@@ -110,9 +109,7 @@ class Call:
         self.pointers = [ctypes.addressof(s) for s in (out, batch, launch)]
 
     def workspace_size(self):
-        size = ctypes.c_uint64()
-        self.ctx.must(lib.sb_workspace_size(self.ctx.handle, ctypes.byref(size), *self.pointers))
-        return size.value
+        return self._needed(self)
 
     def use_workspace(self, array, size):
         self.launch.workspace, self.launch.workspace_size = _address(array), size
@@ -138,9 +135,17 @@ class Call:
         return self._other(lib.sb_topk, out, [ids, logprob], k)
 
     def order_workspace_size(self):
+        """Enough for ids and for topk, whatever their k: what topk needs."""
+        return self._needed(self.topk(1, None, None))
+
+    def _needed(self, call):
+        """The bytes of workspace that call, a function of a stream, needs; it does not run."""
         size = ctypes.c_uint64()
-        self.ctx.must(lib.sb_order_workspace_size(self.ctx.handle, ctypes.byref(size),
-                                                  *self.pointers[1:]))
+        self.launch.needed = ctypes.addressof(size)
+        try:
+            call()
+        finally:
+            self.launch.needed = None
         return size.value
 
     def _other(self, function, out, keep, *k):

@@ -227,7 +227,10 @@ typedef struct sb_launch {
     void *stream;             /* cuda: the CUstream or cudaStream_t to run in; null: the default */
     void *workspace;          /* cuda: device memory for scratch, 256-byte aligned, this call's own
                                  until it is done; null: allocated and freed in stream order */
-    uint64_t workspace_size;  /* in bytes; sb_workspace_size says how many are needed */
+    uint64_t workspace_size;  /* in bytes */
+    uint64_t *needed;         /* not null: the call only checks its arguments, and writes the bytes
+                                 of workspace that it needs here, to ordinary memory: 0 for none.
+                                 Nothing runs, and no array is touched */
     int32_t cluster;          /* cuda: 1: a row's pieces, 2 .. 16, are a thread block cluster, where
                                  the GPU has clusters; 0: chosen; -1: they are not, and no logits
                                  are fetched before their row's id is known */
@@ -355,11 +358,6 @@ typedef struct sb_topk_out {
  * Errors: as sb_logprob; SB_ERR_SHAPE for another k. */
 SB_API sb_status sb_topk(sb_context *ctx, const sb_topk_out *out, const sb_batch *batch, int64_t k,
                          const sb_launch *launch);
-
-/* Scratch memory enough for sb_logprob_ids and for sb_topk of this batch, whatever K and k; its ids
- * are not looked at. 0 where they need none. */
-SB_API sb_status sb_order_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
-                                         const sb_launch *launch);
 
 /* What sb_logprob_backward reads and where it writes. Start from SB_GRADIENT_INIT. */
 typedef struct sb_gradient {
@@ -503,11 +501,6 @@ SB_API sb_status sb_merge(sb_context *ctx, const sb_records *records, const sb_r
 SB_API sb_status sb_finish(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
                            const sb_records *records, const sb_launch *launch);
 
-/* Scratch memory enough for sb_partial and for sb_finish of this batch, with moments or without; 0
- * where they need none. */
-SB_API sb_status sb_shard_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
-                                         int64_t first, int64_t n, const sb_launch *launch);
-
 /* ---- exchanging records between GPUs ----
  *
  * Where the shards are on several GPUs, sb_exchange is the all-gathers and the merge in one call:
@@ -555,7 +548,8 @@ SB_API sb_status sb_comm_abort(sb_context *ctx, void *comm);
 /* Replaces a shard's records, of [rows], by those of the ids of all ranks together: they become
  * what sb_merge would give. In launch's stream; without check it waits for nothing
  * (but a communicator's first call, where NCCL connects, or with one made not to block, until NCCL
- * has put the work into the stream), and with a workspace it allocates nothing.
+ * has put the work into the stream), and with a workspace it allocates nothing. It needs 40 bytes
+ * per row and rank and a few more, 72 for moments.
  *
  * rows is the same in all ranks, and check, too: with check the ranks first compare their rows and
  * SB_NUMERICS, 16 bytes each, and wait for them. Without, NCCL may hang or mix up records whose
@@ -572,10 +566,6 @@ SB_API sb_status sb_comm_abort(sb_context *ctx, void *comm);
  * in the first call of a communicator that blocks. */
 SB_API sb_status sb_exchange(sb_context *ctx, const sb_records *records, int64_t rows, void *comm,
                              const sb_launch *launch);
-
-/* Scratch memory enough for sb_exchange, whatever the kind: 72 bytes per row and rank, and more. */
-SB_API sb_status sb_exchange_workspace_size(sb_context *ctx, uint64_t *size, void *comm,
-                                            int64_t rows);
 
 /* ---- ratios, KL estimates, sums and means of tokens ----
  *
@@ -696,11 +686,6 @@ typedef struct sb_kl_out {
 SB_API sb_status sb_kl(sb_context *ctx, const sb_kl_out *out, const sb_batch *p, const sb_batch *q,
                        const sb_launch *launch);
 
-/* The scratch memory that sb_kl needs for this call; 0 where it needs none. */
-SB_API sb_status sb_kl_workspace_size(sb_context *ctx, uint64_t *size, const sb_kl_out *out,
-                                      const sb_batch *p, const sb_batch *q,
-                                      const sb_launch *launch);
-
 /* ---- device backends: cuda, cuda:N ----
  *
  * All pointers of sb_batch, sb_logprob_out, sb_gradient and records are then device memory of the
@@ -717,10 +702,6 @@ SB_API sb_status sb_kl_workspace_size(sb_context *ctx, uint64_t *size, const sb_
  * last one that scores an id. One that is cut out of a larger allocation cannot be told apart.
  *
  * On cpu the calls below work, too, at once and on ordinary memory; stream is ignored. */
-
-/* The scratch memory that sb_logprob needs for this call; 0 where it needs none. */
-SB_API sb_status sb_workspace_size(sb_context *ctx, uint64_t *size, const sb_logprob_out *out,
-                                   const sb_batch *batch, const sb_launch *launch);
 
 /* Waits for a stream, and tells what calls without a check met: a bad id, temperature, row list,
  * cu_seqlens or record.
@@ -776,7 +757,7 @@ SB_API sb_status sb_stream_wait(sb_context *ctx, void *stream);
 #define SB_SUMS_OUT_INIT { sizeof(sb_sums_out), 0, 0, 0, 0, 0 }
 #define SB_KL_OUT_INIT { sizeof(sb_kl_out), 0, 0, 0 }
 #define SB_GRADIENT_INIT { sizeof(sb_gradient), SB_F32, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
-#define SB_LAUNCH_INIT { sizeof(sb_launch), 0, 0, 0, 0, 0, 0, 0, 0 }
+#define SB_LAUNCH_INIT { sizeof(sb_launch), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 #ifdef __cplusplus
 }

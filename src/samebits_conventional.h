@@ -48,8 +48,8 @@ extern "C" {
  * the lse -inf; a token may be above 0 by a rounding.
  *
  * launch: split and, on cuda, threads choose the launch's shape, hence bits; check and stream as
- * for sb_logprob. workspace and cluster must not be set: scratch memory is allocated by the call.
- * On cuda a context's first call loads the kernels, and may not be captured into a graph.
+ * for sb_logprob. workspace, needed and cluster must not be set: the call allocates its scratch
+ * memory. On cuda a context's first call loads the kernels, and may not be captured into a graph.
  *
  * Errors: sb_logprob's. Deterministic across: nothing but repetition. */
 SB_API sb_status sb_conventional_logprob(sb_context *ctx, const sb_logprob_out *out,

@@ -67,7 +67,7 @@ class Out(Struct):
 class Launch(Struct):
     _fields_ = [("size", u32), ("split", i32), ("threads", i32), ("check", i32),
                 ("stream", pointer), ("workspace", pointer), ("workspace_size", ctypes.c_uint64),
-                ("cluster", i32), ("reserved", i32)]
+                ("needed", pointer), ("cluster", i32), ("reserved", i32)]
 
 
 class Gradient(Struct):

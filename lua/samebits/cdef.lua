@@ -91,6 +91,7 @@ typedef struct sb_launch {
     void *stream;
     void *workspace;
     uint64_t workspace_size;
+    uint64_t *needed;
     int32_t cluster;
     int32_t timeout;
 } sb_launch;
@@ -147,9 +148,6 @@ typedef struct sb_topk_out {
 sb_status sb_topk(sb_context *ctx, const sb_topk_out *out, const sb_batch *batch, int64_t k,
                          const sb_launch *launch);
 
-sb_status sb_order_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
-                                         const sb_launch *launch);
-
 typedef struct sb_gradient {
     uint32_t size;
     int32_t dtype;
@@ -205,9 +203,6 @@ sb_status sb_merge(sb_context *ctx, const sb_records *records, const sb_records 
 sb_status sb_finish(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
                            const sb_records *records, const sb_launch *launch);
 
-sb_status sb_shard_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
-                                         int64_t first, int64_t n, const sb_launch *launch);
-
 typedef struct sb_comm_id {
     char bytes[128];
 } sb_comm_id;
@@ -223,9 +218,6 @@ sb_status sb_comm_abort(sb_context *ctx, void *comm);
 
 sb_status sb_exchange(sb_context *ctx, const sb_records *records, int64_t rows, void *comm,
                              const sb_launch *launch);
-
-sb_status sb_exchange_workspace_size(sb_context *ctx, uint64_t *size, void *comm,
-                                            int64_t rows);
 
 typedef struct sb_compare_out {
     uint32_t size;
@@ -272,13 +264,6 @@ typedef struct sb_kl_out {
 
 sb_status sb_kl(sb_context *ctx, const sb_kl_out *out, const sb_batch *p, const sb_batch *q,
                        const sb_launch *launch);
-
-sb_status sb_kl_workspace_size(sb_context *ctx, uint64_t *size, const sb_kl_out *out,
-                                      const sb_batch *p, const sb_batch *q,
-                                      const sb_launch *launch);
-
-sb_status sb_workspace_size(sb_context *ctx, uint64_t *size, const sb_logprob_out *out,
-                                   const sb_batch *batch, const sb_launch *launch);
 
 sb_status sb_check(sb_context *ctx, void *stream);
 

@@ -104,12 +104,9 @@ Context.logprob = misuse.guard(logprob)
 --- The bytes of workspace that `logprob` needs for a batch with these options; 0 where none.
 Context.workspace_size = misuse.guard(function(self, batch, opts)
   batch, opts = arguments("workspace_size", self, batch, opts)
-  local size = ffi.new "uint64_t[1]"
-  local ok, message, code = status_of.check(
-    C.sb_workspace_size(self.handle, size, call.wanted_outputs(batch, opts), batch.c,
-                        call.launch("workspace_size", self, opts)), self.handle)
-  if not ok then return nil, message, code end
-  return tonumber(size[0])
+  return call.needed("workspace_size", self, opts, function(launch)
+    return C.sb_logprob(self.handle, call.wanted_outputs(batch, opts), batch.c, launch)
+  end)
 end)
 
 --- The logprobs of K ids a row, and their ranks: how many present ids come before each, by logit,

@@ -168,7 +168,6 @@ describe("the calls of samebits.h for shards", function()
             C.sb_merge(ctx, own(a), sums(nil, a.targets), 2, R, nil))
     refused(ARGUMENT, "from.targets is null",
             C.sb_merge(ctx, own(a), sums(a.states, nil), 2, R, nil))
-    refused(ARGUMENT, "size is null", C.sb_shard_workspace_size(ctx, nil, a.batch, 0, N, nil))
     refused(ARGUMENT, "sb_records is null", C.sb_partial(ctx, nil, a.batch, 0, N, nil))
     refused(ARGUMENT, "sb_records is null", C.sb_merge(ctx, own(a), nil, 2, R, nil))
     refused(ARGUMENT, "sb_records is null", C.sb_finish(ctx, a.out, a.batch, nil, nil))
@@ -226,7 +225,7 @@ describe("the calls of samebits.h for shards", function()
   end)
 
   it("are not exchanged by the cpu", function()
-    local a, size = arrays(), ffi.new "uint64_t[1]"
+    local a = arrays()
     local comm, id = ffi.new "void *[1]", ffi.new "sb_comm_id"
     assert.equal(128, ffi.sizeof "sb_comm_id")
     comm[0] = a.token
@@ -234,7 +233,7 @@ describe("the calls of samebits.h for shards", function()
       C.sb_exchange(nil, own(a), R, comm[0], nil), C.sb_comm_new_id(nil, id),
       C.sb_exchange(nil, moments(nil, a.targets), R, comm[0], nil),
       C.sb_comm_destroy(nil, comm[0]),
-      C.sb_exchange_workspace_size(nil, size, comm[0], R), C.sb_comm_create(nil, comm, id, 1, 0),
+      C.sb_comm_create(nil, comm, id, 1, 0),
     } do
       assert.equal("SB_ERR_ARGUMENT", name_of(status))
     end
@@ -244,7 +243,6 @@ describe("the calls of samebits.h for shards", function()
     end
     is_refused(C.sb_exchange(ctx, own(a), R, a.token, nil))
     is_refused(C.sb_exchange(ctx, moments(nil, a.targets), R, a.token, nil))
-    is_refused(C.sb_exchange_workspace_size(ctx, size, a.token, R))
     is_refused(C.sb_comm_new_id(ctx, id))
     is_refused(C.sb_comm_create(ctx, comm, id, 1, 0))
     is_refused(C.sb_comm_destroy(ctx, a.token))
@@ -296,6 +294,24 @@ describe("the calls of samebits.h for shards", function()
     for _, name in ipairs { "token", "lse", "sequence", "count" } do
       assert.is_true(untouched(a[name]), name)
     end
+  end)
+
+  it("say what workspace they need, and write nothing", function()
+    local a, needed = arrays(), ffi.new("uint64_t[1]", 5)
+    a.launch.needed = needed
+    for _, asked in ipairs {
+      function() return partial(a, 0, N, 0) end, function() return merge(a) end,
+      function() return finish(a) end,
+      function() return C.sb_logprob(ctx, a.out, a.batch, a.launch) end,
+    } do
+      needed[0] = 5
+      assert.equal(0, tonumber(asked()), last_error())
+      assert.equal(0, tonumber(needed[0])) -- on the cpu
+    end
+    assert.is_true(untouched(a.states) and untouched(a.targets) and untouched(a.token))
+    a.batch.vocab, needed[0] = 0, 5
+    refused("SB_ERR_SHAPE", "vocab is 0", finish(a))
+    assert.equal(5, tonumber(needed[0]))
   end)
 
   it("name the first bad record by row, then by shard", function()

@@ -84,9 +84,10 @@ AT(sb_launch, check, 12);
 AT(sb_launch, stream, 16);
 AT(sb_launch, workspace, 24);
 AT(sb_launch, workspace_size, 32);
-AT(sb_launch, cluster, 40);
-AT(sb_launch, timeout, 44);
-_Static_assert(sizeof(sb_launch) == 48, "sb_launch");
+AT(sb_launch, needed, 40);
+AT(sb_launch, cluster, 48);
+AT(sb_launch, timeout, 52);
+_Static_assert(sizeof(sb_launch) == 56, "sb_launch");
 
 AT(sb_state_record, J, 0);
 AT(sb_state_record, c, 4);

@@ -11,23 +11,18 @@
     X(sb_logprob, (ctx, 0, 0, 0))                                                                  \
     X(sb_logprob_ids, (ctx, 0, 0, 0, 0))                                                           \
     X(sb_topk, (ctx, 0, 0, 0, 0))                                                                  \
-    X(sb_order_workspace_size, (ctx, 0, 0, 0))                                                     \
     X(sb_logprob_backward, (ctx, 0, 0, 0))                                                         \
     X(sb_partial, (ctx, 0, 0, 0, 0, 0))                                                            \
     X(sb_merge, (ctx, 0, 0, 0, 0, 0))                                                              \
     X(sb_finish, (ctx, 0, 0, 0, 0))                                                                \
-    X(sb_shard_workspace_size, (ctx, 0, 0, 0, 0, 0))                                               \
     X(sb_comm_new_id, (ctx, 0))                                                                    \
     X(sb_comm_create, (ctx, 0, 0, 0, 0))                                                           \
     X(sb_comm_destroy, (ctx, 0))                                                                   \
     X(sb_comm_abort, (ctx, 0))                                                                     \
     X(sb_exchange, (ctx, 0, 0, 0, 0))                                                              \
-    X(sb_exchange_workspace_size, (ctx, 0, 0, 0))                                                  \
     X(sb_compare, (ctx, 0, 0, 0, 0, 0))                                                            \
     X(sb_sums, (ctx, 0, 0, 0))                                                                     \
     X(sb_kl, (ctx, 0, 0, 0, 0))                                                                    \
-    X(sb_kl_workspace_size, (ctx, 0, 0, 0, 0, 0))                                                  \
-    X(sb_workspace_size, (ctx, 0, 0, 0, 0))                                                        \
     X(sb_check, (ctx, 0))                                                                          \
     X(sb_memory_alloc, (ctx, 0, 0, SB_DEVICE))                                                     \
     X(sb_memory_free, (ctx, 0, SB_DEVICE))                                                         \

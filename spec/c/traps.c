@@ -168,13 +168,15 @@ static void bad_temperatures(sb_context *ctx, results *r, sb_status **status)
     float each[ROWS];
     sb_logprob_out out = SB_LOGPROB_OUT_INIT;
     sb_batch batch = all_rows();
+    sb_launch launch = SB_LAUNCH_INIT;
     uint64_t size;
     out.token = r->finished;
     for (int i = 0; i < 4; i++) {
         put(&batch.temperature, bits[i]);
         *(*status)++ = sb_logprob(ctx, &out, &batch, NULL);
     }
-    *(*status)++ = sb_workspace_size(ctx, &size, &out, &batch, NULL);
+    launch.needed = &size;
+    *(*status)++ = sb_logprob(ctx, &out, &batch, &launch);
     for (int i = 0; i < ROWS; i++) put(&each[i], 0x3f800000);
     put(&each[ROWS - 1], 0x7f800001);
     batch.temperatures = each;

@@ -110,7 +110,7 @@ describe("ranks that exchange records", function()
 
   it("refuse a workspace that is too small", function()
     if missing then return pending(missing) end
-    all_refuse("the workspace has 256 bytes, the call needs 616", 1, "little")
+    all_refuse("the workspace has 256 bytes, the call needs 456", 1, "little")
   end)
 
   it("say what NCCL says", function()
@@ -241,7 +241,7 @@ describe("an exchange", function()
         local workspace = assert(samebits.zeros({ bytes }, "uint8", ctx.device))
         exchanged { stream = stream, workspace = workspace, check = false }
         says(misuse(function() exchanged { workspace = workspace:slice(0, 0, 256) } end),
-             "the workspace has 256 bytes, the call needs 616")
+             "the workspace has 256 bytes, the call needs 456")
       end)
 
       it("refuses a rank outside its world, and null", function()

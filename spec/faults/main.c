@@ -513,8 +513,12 @@ static sb_status exchange(scenario *s)
 
 static sb_status exchange_size(scenario *s)
 {
+    sb_launch launch = launch_of(s);
     uint64_t size;
-    return of_device(s, sb_exchange_workspace_size(s->ctx, &size, s->comm, ROWS));
+    launch.needed = &size;
+    return of_device(s, sb_exchange(s->ctx,
+                                    RECORDS(SB_SUMS, s->out.shard.states, s->out.shard.targets),
+                                    ROWS, s->comm, &launch));
 }
 
 static sb_status destroy_comm(scenario *s)
@@ -600,7 +604,7 @@ static const struct step {
     { "sb_finish of a bad record, with moments", bad_moments, SB_ERR_STATE, NULL },
     { "sb_comm_new_id", new_id, SB_OK, NULL },
     { "sb_comm_create", create_comm, SB_OK, NULL },
-    { "sb_exchange_workspace_size", exchange_size, SB_OK, NULL },
+    { "sb_exchange, the workspace it needs", exchange_size, SB_OK, NULL },
     { "sb_exchange", exchange, SB_OK, NULL },
     { "sb_comm_destroy", destroy_comm, SB_OK, NULL },
     { "sb_comm_create", create_comm, SB_OK, NULL },

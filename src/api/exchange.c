@@ -1,4 +1,4 @@
-/* exchange.c - sb_exchange, its workspace, and communicators: checks, then the backend. */
+/* exchange.c - sb_exchange and communicators: checks, then the backend. */
 #include <inttypes.h>
 
 #include "api/call.h"
@@ -59,19 +59,6 @@ static sb_status abort_comm(sb_context *ctx, void *comm)
 }
 
 sb_status sb_comm_abort(sb_context *ctx, void *comm) { SB_INSIDE(ctx, abort_comm(ctx, comm)); }
-
-static sb_status workspace_size(sb_context *ctx, uint64_t *size, void *comm, int64_t rows)
-{
-    sb_status status = sb_check_op(ctx, SB_OP_EXCHANGE);
-    const sb_exchange_call call = { .rows = rows, .comm = comm };
-    if (status == SB_OK) status = check_shape(ctx, comm, rows);
-    return status == SB_OK ? sb_workspace_of(ctx, SB_OP_EXCHANGE, &call, size) : status;
-}
-
-sb_status sb_exchange_workspace_size(sb_context *ctx, uint64_t *size, void *comm, int64_t rows)
-{
-    SB_INSIDE(ctx, workspace_size(ctx, size, comm, rows));
-}
 
 static sb_status exchange(sb_context *ctx, const sb_records *records, int64_t rows, void *comm,
                           const sb_launch *launch)

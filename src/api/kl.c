@@ -1,4 +1,4 @@
-/* kl.c - sb_kl and its workspace: checks, then the backend. */
+/* kl.c - sb_kl: checks, then the backend. */
 #include "api/kl.h"
 
 #include <inttypes.h>
@@ -104,18 +104,4 @@ sb_status sb_kl(sb_context *ctx, const sb_kl_out *out, const sb_batch *p, const 
                 const sb_launch *launch)
 {
     SB_INSIDE(ctx, kl(ctx, out, p, q, launch));
-}
-
-static sb_status workspace_size(sb_context *ctx, uint64_t *size, const sb_kl_out *out,
-                                const sb_batch *p, const sb_batch *q, const sb_launch *launch)
-{
-    sb_kl_call call;
-    sb_status status = prepare(ctx, &call, out, p, q, launch);
-    return status == SB_OK ? sb_workspace_of(ctx, SB_OP_KL, &call, size) : status;
-}
-
-sb_status sb_kl_workspace_size(sb_context *ctx, uint64_t *size, const sb_kl_out *out,
-                               const sb_batch *p, const sb_batch *q, const sb_launch *launch)
-{
-    SB_INSIDE(ctx, workspace_size(ctx, size, out, p, q, launch));
 }

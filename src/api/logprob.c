@@ -1,4 +1,4 @@
-/* logprob.c - sb_logprob and its workspace: checks, then the backend. */
+/* logprob.c - sb_logprob: checks, then the backend. */
 #include "api/logprob.h"
 
 #include "api/call.h"
@@ -12,18 +12,12 @@ sb_status sb_logprob_call_of(sb_context *ctx, sb_logprob_call *call, const sb_lo
     return status == SB_OK ? sb_call_of(ctx, &call->call, batch, launch) : status;
 }
 
-static sb_status prepare(sb_context *ctx, sb_logprob_call *call, const sb_logprob_out *out,
-                         const sb_batch *batch, const sb_launch *launch)
-{
-    sb_status status = sb_logprob_call_of(ctx, call, out, batch, launch);
-    return status == SB_OK ? sb_check_kept_sets(ctx, &call->call, &call->out) : status;
-}
-
 static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
                          const sb_launch *launch)
 {
     sb_logprob_call call;
-    sb_status status = prepare(ctx, &call, out, batch, launch);
+    sb_status status = sb_logprob_call_of(ctx, &call, out, batch, launch);
+    if (status == SB_OK) status = sb_check_kept_sets(ctx, &call.call, &call.out);
     return status == SB_OK ? sb_run(ctx, SB_OP_LOGPROB, &call, &call.call.launch) : status;
 }
 
@@ -31,18 +25,4 @@ sb_status sb_logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch 
                      const sb_launch *launch)
 {
     SB_INSIDE(ctx, logprob(ctx, out, batch, launch));
-}
-
-static sb_status workspace_size(sb_context *ctx, uint64_t *size, const sb_logprob_out *out,
-                                const sb_batch *batch, const sb_launch *launch)
-{
-    sb_logprob_call call;
-    sb_status status = prepare(ctx, &call, out, batch, launch);
-    return status == SB_OK ? sb_workspace_of(ctx, SB_OP_LOGPROB, &call, size) : status;
-}
-
-sb_status sb_workspace_size(sb_context *ctx, uint64_t *size, const sb_logprob_out *out,
-                            const sb_batch *batch, const sb_launch *launch)
-{
-    SB_INSIDE(ctx, workspace_size(ctx, size, out, batch, launch));
 }

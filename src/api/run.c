@@ -33,18 +33,12 @@ sb_status sb_run(sb_context *ctx, sb_op op, const void *call, const sb_launch *l
     const sb_op_slot *slot = &ctx->backend->ops[op];
     const sb_device *device = ctx->backend->device;
     sb_status status = sb_check_op(ctx, op);
+    if (status == SB_OK && launch->needed) {
+        *launch->needed = 0;
+        return slot->workspace ? slot->workspace(ctx, call, launch->needed) : SB_OK;
+    }
     if (status == SB_OK && device) status = device->begin(ctx, launch);
     if (status != SB_OK) return status;
     status = slot->run(ctx, call);
     return device ? device->end(ctx, launch, status) : status;
-}
-
-sb_status sb_workspace_of(sb_context *ctx, sb_op op, const void *call, uint64_t *bytes)
-{
-    const sb_op_slot *slot = &ctx->backend->ops[op];
-    sb_status status = sb_check_op(ctx, op);
-    if (status != SB_OK) return status;
-    if (!bytes) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "size is null");
-    *bytes = 0;
-    return slot->workspace ? slot->workspace(ctx, call, bytes) : SB_OK;
 }

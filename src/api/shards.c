@@ -1,4 +1,4 @@
-/* shards.c - sb_partial, sb_merge, sb_finish and their workspace: checks, then the backend. */
+/* shards.c - sb_partial, sb_merge and sb_finish: checks, then the backend. */
 #include <inttypes.h>
 
 #include "api/call.h"
@@ -107,18 +107,4 @@ sb_status sb_finish(sb_context *ctx, const sb_logprob_out *out, const sb_batch *
                     const sb_records *records, const sb_launch *launch)
 {
     SB_INSIDE(ctx, finish(ctx, out, batch, records, launch));
-}
-
-static sb_status workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
-                                int64_t first, int64_t n, const sb_launch *launch)
-{
-    sb_partial_call call = { .to = { .kind = SB_MOMENTS } };
-    sb_status status = prepare(ctx, &call.call, batch, first, n, launch);
-    return status == SB_OK ? sb_workspace_of(ctx, SB_OP_PARTIAL, &call, size) : status;
-}
-
-sb_status sb_shard_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
-                                  int64_t first, int64_t n, const sb_launch *launch)
-{
-    SB_INSIDE(ctx, workspace_size(ctx, size, batch, first, n, launch));
 }

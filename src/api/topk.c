@@ -1,4 +1,4 @@
-/* topk.c - sb_topk, and the workspace of it and of sb_logprob_ids: checks, then the backend. */
+/* topk.c - sb_topk: checks, then the backend. */
 #include <inttypes.h>
 
 #include "api/call.h"
@@ -30,18 +30,4 @@ sb_status sb_topk(sb_context *ctx, const sb_topk_out *out, const sb_batch *batch
                   const sb_launch *launch)
 {
     SB_INSIDE(ctx, topk(ctx, out, batch, k, launch));
-}
-
-static sb_status workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
-                                const sb_launch *launch)
-{
-    sb_topk_call call = { .out = SB_TOPK_OUT_INIT, .k = 1 };
-    sb_status status = sb_wide_call_of(ctx, &call.call, batch, 0, launch);
-    return status == SB_OK ? sb_workspace_of(ctx, SB_OP_TOPK, &call, size) : status;
-}
-
-sb_status sb_order_workspace_size(sb_context *ctx, uint64_t *size, const sb_batch *batch,
-                                  const sb_launch *launch)
-{
-    SB_INSIDE(ctx, workspace_size(ctx, size, batch, launch));
 }

@@ -30,7 +30,7 @@ static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_ba
     if (checked.out.entropy || checked.out.saved)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
                        "the conventional logprob gives no entropy and no saved rows");
-    if (options->workspace || options->workspace_size || options->cluster)
+    if (options->workspace || options->workspace_size || options->needed || options->cluster)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
                        "the conventional logprob takes no workspace and no cluster");
     if (checked.call.in.kept || checked.out.outside)

@@ -128,13 +128,13 @@ typedef struct room {
     uint64_t size;
 } room;
 
-static room room_of(const world *w, int64_t rows)
+static room room_of(const world *w, const sb_exchange_call *call)
 {
-    const uint64_t ranks = (uint64_t)w->ranks, records = ranks * (uint64_t)rows;
+    const uint64_t ranks = (uint64_t)w->ranks, records = ranks * (uint64_t)call->rows;
     room r;
     r.headers = 0;
     r.states = (ranks * sizeof(header) + 255) / 256 * 256;
-    r.targets = r.states + records * sizeof(sb_moment_record); /* or less */
+    r.targets = r.states + records * sb_state_size(&call->records);
     r.size = r.targets + records * sizeof(sb_target_record);
     return r;
 }
@@ -223,7 +223,7 @@ static sb_status check_headers(sb_context *ctx, const world *w, const sb_exchang
 static sb_status gather_and_merge(sb_context *ctx, const world *w, const sb_exchange_call *call,
                                   CUdeviceptr scratch)
 {
-    const room r = room_of(w, call->rows);
+    const room r = room_of(w, call);
     const uint64_t rows = (uint64_t)call->rows;
     const sb_records *own = &call->records;
     const gathering records[2] = {
@@ -255,7 +255,7 @@ sb_status sb_cuda_exchange(sb_context *ctx, const void *checked)
     if (status == SB_OK) status = sb_cuda_check_records(ctx, &call->records, call->rows, "");
     if (status == SB_OK) status = sb_cuda_check_arrays(ctx, &workspace, 1);
     if (status == SB_OK)
-        status = sb_cuda_scratch(ctx, &call->launch, room_of(&w, call->rows).size, &scratch);
+        status = sb_cuda_scratch(ctx, &call->launch, room_of(&w, call).size, &scratch);
     if (status != SB_OK) return status;
     status = gather_and_merge(ctx, &w, call, scratch);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
@@ -266,8 +266,8 @@ sb_status sb_cuda_exchange_workspace(sb_context *ctx, const void *checked, uint6
 {
     const sb_exchange_call *call = checked;
     world w;
-    sb_status status = world_of(ctx, &w, call->comm, 0);
-    if (status == SB_OK) *bytes = room_of(&w, call->rows).size;
+    sb_status status = world_of(ctx, &w, call->comm, call->launch.timeout);
+    if (status == SB_OK) *bytes = room_of(&w, call).size;
     return status;
 }
 

@@ -91,11 +91,9 @@ sb_status sb_cuda_partial(sb_context *ctx, const void *checked)
 sb_status sb_cuda_partial_workspace(sb_context *ctx, const void *checked, uint64_t *bytes)
 {
     const sb_partial_call *p = checked;
-    const uint64_t tokens = (uint64_t)p->call.rows * sizeof(float);
     sb_cuda_shard_args a;
     plan_partial(ctx, &p->call, &a);
     *bytes = pieces_size(&a.in, &p->to);
-    if (*bytes < tokens) *bytes = tokens;
     return SB_OK;
 }
 

@@ -5,6 +5,7 @@ local devices = require "samebits.device"
 local tensor = require "samebits.tensor"
 local batches = require "samebits.batch"
 local misuse = require "samebits.misuse"
+local status_of = require "samebits.status"
 
 local raise = misuse.raise
 
@@ -108,14 +109,15 @@ function M.results(made, opts)
   return out
 end
 
-local ANYWHERE = 256 -- an address for outputs that are wanted but not written to
+--- An address for arrays that a call asks about, but does not touch.
+M.ANYWHERE = 256
 
 --- The struct alone, with addresses that nothing may be written to.
 function M.wanted_outputs(batch, opts)
   local c = ffi.new "sb_logprob_out"
   c.size = ffi.sizeof "sb_logprob_out"
   for _, name in ipairs(wanted(batch, opts)) do
-    c[name] = ffi.cast(POINTERS[DTYPES[name]], ANYWHERE)
+    c[name] = ffi.cast(POINTERS[DTYPES[name]], M.ANYWHERE)
   end
   return c
 end
@@ -186,6 +188,15 @@ function M.hold(context, opts, things, made, always)
   if opts.workspace then at:hold(opts.stream, opts.workspace) end
   for _, thing in pairs(things) do at:hold(opts.stream, thing) end
   for _, thing in pairs(made) do at:hold(opts.stream, thing) end
+end
+
+--- The bytes of workspace that a call needs: ask makes it, with the launch options it is given.
+function M.needed(what, context, opts, ask)
+  local bytes, launch = ffi.new "uint64_t[1]", M.launch(what, context, opts)
+  launch.needed = bytes
+  local ok, message, code = status_of.check(ask(launch), context.handle)
+  if not ok then return nil, message, code end
+  return tonumber(bytes[0])
 end
 
 --- A batch for a call of a context, made from a table if it is none. ids: "one" a row, which is the

@@ -120,17 +120,11 @@ end
 
 function M.workspace_size(ctx, rows, comm)
   comm = check_communicator("exchange_workspace_size", ctx, comm)
-  if type(rows) == "table" then
-    rows = shards.rows_in_place("exchange_workspace_size", rows, ctx.device)
-  elseif type(rows) ~= "number" or rows < 0 or rows % 1 ~= 0 then
+  if type(rows) ~= "table" and (type(rows) ~= "number" or rows < 0 or rows % 1 ~= 0) then
     raise("exchange_workspace_size: expected records or a number of rows, got %s",
           tensor.describe(rows))
   end
-  local size = ffi.new "uint64_t[1]"
-  local ok, message, code = status_of.check(
-    C.sb_exchange_workspace_size(ctx.handle, size, comm, rows), ctx.handle)
-  if not ok then return nil, message, code end
-  return tonumber(size[0])
+  return shards.exchange_needs(ctx, "exchange_workspace_size", rows, comm)
 end
 
 return M

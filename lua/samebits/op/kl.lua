@@ -79,18 +79,14 @@ function M.kl(ctx, p_batch, q_batch, opts)
   return call.results(made, options)
 end
 
-local ANYWHERE = 256 -- an address for outputs that are wanted but not written to
-
 function M.workspace_size(ctx, p_batch, q_batch, opts)
   local p, _, other, options = arguments("kl_workspace_size", ctx, p_batch, q_batch, opts)
-  local c, size = ffi.new "sb_kl_out", ffi.new "uint64_t[1]"
+  local c = ffi.new "sb_kl_out"
   c.size = ffi.sizeof "sb_kl_out"
-  for name in pairs(wanted(p, options)) do c[name] = ffi.cast("float *", ANYWHERE) end
-  local ok, message, code = status_of.check(
-    C.sb_kl_workspace_size(ctx.handle, size, c, p.c, other,
-                           call.launch("kl_workspace_size", ctx, options)), ctx.handle)
-  if not ok then return nil, message, code end
-  return tonumber(size[0])
+  for name in pairs(wanted(p, options)) do c[name] = ffi.cast("float *", call.ANYWHERE) end
+  return call.needed("kl_workspace_size", ctx, options, function(launch)
+    return C.sb_kl(ctx.handle, c, p.c, other, launch)
+  end)
 end
 
 return M

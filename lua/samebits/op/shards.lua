@@ -126,14 +126,24 @@ local function rows_in_place(what, records, device)
   return rows
 end
 
-M.rows_in_place = rows_in_place
-
---- For exchange.lua: the call on records of a device where they are.
+--- For exchange.lua: the call on records of a device where they are, and the bytes of workspace that
+-- it needs: for a number of rows of the larger kind, or for records.
 function M.exchange(ctx, records, comm, opts, launch)
   local rows = rows_in_place("exchange", records, ctx.device)
   local status = C.sb_exchange(ctx.handle, struct_of(records), rows, comm, launch)
   call.hold(ctx, opts, { records[kind_of(records)[1]], records.targets }, {})
   return status_of.check(status, ctx.handle)
+end
+
+function M.exchange_needs(ctx, what, rows, comm)
+  local kind = MOMENTS
+  if type(rows) == "table" then
+    kind, rows = kind_of(rows), rows_in_place(what, rows, ctx.device)
+  end
+  local records = struct(kind, call.ANYWHERE, call.ANYWHERE)
+  return call.needed(what, ctx, {}, function(launch)
+    return C.sb_exchange(ctx.handle, records, rows, comm, launch)
+  end)
 end
 
 local LAUNCH_OPTIONS = { split = true, threads = true, check = true, stream = true,
@@ -253,15 +263,22 @@ function M.finish(ctx, records, batch, opts)
   return call.results(made, opts)
 end
 
+-- Enough for records of either kind, whatever outputs they are finished to.
 function M.workspace_size(ctx, batch, opts)
   opts = call.options("shard_workspace_size", opts, LAUNCH_OPTIONS)
   batch = call.batch("shard_workspace_size", ctx, batch)
-  local size = ffi.new "uint64_t[1]"
-  local ok, message, code = status_of.check(
-    C.sb_shard_workspace_size(ctx.handle, size, batch.c, batch.first, batch.held,
-                              call.launch("shard_workspace_size", ctx, opts)), ctx.handle)
-  if not ok then return nil, message, code end
-  return tonumber(size[0])
+  local records = struct(MOMENTS, call.ANYWHERE, call.ANYWHERE)
+  local partial, message, code = call.needed("shard_workspace_size", ctx, opts, function(launch)
+    return C.sb_partial(ctx.handle, records, batch.c, batch.first, batch.held, launch)
+  end)
+  if not partial then return nil, message, code end
+  local c = call.wanted_outputs(batch, { outputs = { "sequence" } })
+  local finish
+  finish, message, code = call.needed("shard_workspace_size", ctx, opts, function(launch)
+    return C.sb_finish(ctx.handle, c, batch.c, records, launch)
+  end)
+  if not finish then return nil, message, code end
+  return math.max(partial, finish)
 end
 
 return M
