@@ -118,8 +118,6 @@ GENERATED += $(OBJDIR)/gradient.o
 GENERATED += $(OBJDIR)/gradient1.o
 GENERATED += $(OBJDIR)/gradient2.o
 GENERATED += $(OBJDIR)/graphs.o
-GENERATED += $(OBJDIR)/ids.o
-GENERATED += $(OBJDIR)/ids1.o
 GENERATED += $(OBJDIR)/inject.o
 GENERATED += $(OBJDIR)/isa_avx2.o
 GENERATED += $(OBJDIR)/isa_avx512.o
@@ -138,6 +136,8 @@ GENERATED += $(OBJDIR)/nccl.o
 GENERATED += $(OBJDIR)/nccl1.o
 GENERATED += $(OBJDIR)/nccl2.o
 GENERATED += $(OBJDIR)/order.o
+GENERATED += $(OBJDIR)/order1.o
+GENERATED += $(OBJDIR)/order2.o
 GENERATED += $(OBJDIR)/plan.o
 GENERATED += $(OBJDIR)/pool.o
 GENERATED += $(OBJDIR)/queues.o
@@ -153,8 +153,6 @@ GENERATED += $(OBJDIR)/stats.o
 GENERATED += $(OBJDIR)/stats1.o
 GENERATED += $(OBJDIR)/stats2.o
 GENERATED += $(OBJDIR)/status.o
-GENERATED += $(OBJDIR)/topk.o
-GENERATED += $(OBJDIR)/topk1.o
 GENERATED += $(OBJDIR)/version.o
 OBJECTS += $(OBJDIR)/arrays.o
 OBJECTS += $(OBJDIR)/backend.o
@@ -178,8 +176,6 @@ OBJECTS += $(OBJDIR)/gradient.o
 OBJECTS += $(OBJDIR)/gradient1.o
 OBJECTS += $(OBJDIR)/gradient2.o
 OBJECTS += $(OBJDIR)/graphs.o
-OBJECTS += $(OBJDIR)/ids.o
-OBJECTS += $(OBJDIR)/ids1.o
 OBJECTS += $(OBJDIR)/inject.o
 OBJECTS += $(OBJDIR)/isa_avx2.o
 OBJECTS += $(OBJDIR)/isa_avx512.o
@@ -198,6 +194,8 @@ OBJECTS += $(OBJDIR)/nccl.o
 OBJECTS += $(OBJDIR)/nccl1.o
 OBJECTS += $(OBJDIR)/nccl2.o
 OBJECTS += $(OBJDIR)/order.o
+OBJECTS += $(OBJDIR)/order1.o
+OBJECTS += $(OBJDIR)/order2.o
 OBJECTS += $(OBJDIR)/plan.o
 OBJECTS += $(OBJDIR)/pool.o
 OBJECTS += $(OBJDIR)/queues.o
@@ -213,8 +211,6 @@ OBJECTS += $(OBJDIR)/stats.o
 OBJECTS += $(OBJDIR)/stats1.o
 OBJECTS += $(OBJDIR)/stats2.o
 OBJECTS += $(OBJDIR)/status.o
-OBJECTS += $(OBJDIR)/topk.o
-OBJECTS += $(OBJDIR)/topk1.o
 OBJECTS += $(OBJDIR)/version.o
 
 # Rules
@@ -321,9 +317,6 @@ $(OBJDIR)/exchange.o: ../src/api/exchange.c
 $(OBJDIR)/gradient.o: ../src/api/gradient.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/ids.o: ../src/api/ids.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/kl.o: ../src/api/kl.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -331,6 +324,9 @@ $(OBJDIR)/logprob.o: ../src/api/logprob.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/memory.o: ../src/api/memory.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/order.o: ../src/api/order.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/records.o: ../src/api/records.c
@@ -346,9 +342,6 @@ $(OBJDIR)/stats.o: ../src/api/stats.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/status.o: ../src/api/status.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/topk.o: ../src/api/topk.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/version.o: ../src/api/version.c
@@ -369,9 +362,6 @@ $(OBJDIR)/backend1.o: ../src/cpu/backend.c
 $(OBJDIR)/gradient1.o: ../src/cpu/gradient.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/ids1.o: ../src/cpu/ids.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/isa_avx2.o: ../src/cpu/isa_avx2.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -387,6 +377,9 @@ $(OBJDIR)/kl1.o: ../src/cpu/kl.c
 $(OBJDIR)/logprob1.o: ../src/cpu/logprob.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/order1.o: ../src/cpu/order.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/pool.o: ../src/cpu/pool.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -400,9 +393,6 @@ $(OBJDIR)/shards1.o: ../src/cpu/shards.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/stats1.o: ../src/cpu/stats.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/topk1.o: ../src/cpu/topk.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/arrays.o: ../src/cuda/arrays.c
@@ -444,7 +434,7 @@ $(OBJDIR)/memory1.o: ../src/cuda/memory.c
 $(OBJDIR)/nccl2.o: ../src/cuda/nccl.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/order.o: ../src/cuda/order.c
+$(OBJDIR)/order2.o: ../src/cuda/order.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/plan.o: ../src/cuda/plan.c

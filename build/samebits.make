@@ -131,8 +131,6 @@ GENERATED += $(OBJDIR)/exchange1.o
 GENERATED += $(OBJDIR)/gradient.o
 GENERATED += $(OBJDIR)/gradient1.o
 GENERATED += $(OBJDIR)/gradient2.o
-GENERATED += $(OBJDIR)/ids.o
-GENERATED += $(OBJDIR)/ids1.o
 GENERATED += $(OBJDIR)/isa_avx2.o
 GENERATED += $(OBJDIR)/isa_avx512.o
 GENERATED += $(OBJDIR)/isa_scalar.o
@@ -147,6 +145,8 @@ GENERATED += $(OBJDIR)/memory.o
 GENERATED += $(OBJDIR)/memory1.o
 GENERATED += $(OBJDIR)/nccl.o
 GENERATED += $(OBJDIR)/order.o
+GENERATED += $(OBJDIR)/order1.o
+GENERATED += $(OBJDIR)/order2.o
 GENERATED += $(OBJDIR)/plan.o
 GENERATED += $(OBJDIR)/pool.o
 GENERATED += $(OBJDIR)/records.o
@@ -161,8 +161,6 @@ GENERATED += $(OBJDIR)/stats.o
 GENERATED += $(OBJDIR)/stats1.o
 GENERATED += $(OBJDIR)/stats2.o
 GENERATED += $(OBJDIR)/status.o
-GENERATED += $(OBJDIR)/topk.o
-GENERATED += $(OBJDIR)/topk1.o
 GENERATED += $(OBJDIR)/version.o
 OBJECTS += $(OBJDIR)/arrays.o
 OBJECTS += $(OBJDIR)/backend.o
@@ -182,8 +180,6 @@ OBJECTS += $(OBJDIR)/exchange1.o
 OBJECTS += $(OBJDIR)/gradient.o
 OBJECTS += $(OBJDIR)/gradient1.o
 OBJECTS += $(OBJDIR)/gradient2.o
-OBJECTS += $(OBJDIR)/ids.o
-OBJECTS += $(OBJDIR)/ids1.o
 OBJECTS += $(OBJDIR)/isa_avx2.o
 OBJECTS += $(OBJDIR)/isa_avx512.o
 OBJECTS += $(OBJDIR)/isa_scalar.o
@@ -198,6 +194,8 @@ OBJECTS += $(OBJDIR)/memory.o
 OBJECTS += $(OBJDIR)/memory1.o
 OBJECTS += $(OBJDIR)/nccl.o
 OBJECTS += $(OBJDIR)/order.o
+OBJECTS += $(OBJDIR)/order1.o
+OBJECTS += $(OBJDIR)/order2.o
 OBJECTS += $(OBJDIR)/plan.o
 OBJECTS += $(OBJDIR)/pool.o
 OBJECTS += $(OBJDIR)/records.o
@@ -212,8 +210,6 @@ OBJECTS += $(OBJDIR)/stats.o
 OBJECTS += $(OBJDIR)/stats1.o
 OBJECTS += $(OBJDIR)/stats2.o
 OBJECTS += $(OBJDIR)/status.o
-OBJECTS += $(OBJDIR)/topk.o
-OBJECTS += $(OBJDIR)/topk1.o
 OBJECTS += $(OBJDIR)/version.o
 
 ifeq ($(config),release)
@@ -375,9 +371,6 @@ $(OBJDIR)/exchange.o: ../src/api/exchange.c
 $(OBJDIR)/gradient.o: ../src/api/gradient.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/ids.o: ../src/api/ids.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/kl.o: ../src/api/kl.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -385,6 +378,9 @@ $(OBJDIR)/logprob.o: ../src/api/logprob.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/memory.o: ../src/api/memory.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/order.o: ../src/api/order.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/records.o: ../src/api/records.c
@@ -400,9 +396,6 @@ $(OBJDIR)/stats.o: ../src/api/stats.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/status.o: ../src/api/status.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/topk.o: ../src/api/topk.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/version.o: ../src/api/version.c
@@ -423,9 +416,6 @@ $(OBJDIR)/backend1.o: ../src/cpu/backend.c
 $(OBJDIR)/gradient1.o: ../src/cpu/gradient.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/ids1.o: ../src/cpu/ids.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/isa_avx2.o: ../src/cpu/isa_avx2.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -441,6 +431,9 @@ $(OBJDIR)/kl1.o: ../src/cpu/kl.c
 $(OBJDIR)/logprob1.o: ../src/cpu/logprob.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/order1.o: ../src/cpu/order.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/pool.o: ../src/cpu/pool.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -454,9 +447,6 @@ $(OBJDIR)/shards1.o: ../src/cpu/shards.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/stats1.o: ../src/cpu/stats.c
-	@echo "$(notdir $<)"
-	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/topk1.o: ../src/cpu/topk.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/arrays.o: ../src/cuda/arrays.c
@@ -498,7 +488,7 @@ $(OBJDIR)/memory1.o: ../src/cuda/memory.c
 $(OBJDIR)/nccl.o: ../src/cuda/nccl.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
-$(OBJDIR)/order.o: ../src/cuda/order.c
+$(OBJDIR)/order2.o: ../src/cuda/order.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/plan.o: ../src/cuda/plan.c

@@ -119,7 +119,7 @@ static void run_piece(void *shared, int64_t item)
                              last < vocab ? last : vocab);
 }
 
-static void finish_row(void *shared, int64_t i)
+static void finish_conventional(void *shared, int64_t i)
 {
     const job *j = shared;
     const sb_call *call = j->call;
@@ -160,7 +160,7 @@ static void run(job *j, sb_pool *pool)
     if (j->lse) memset(j->lse, 0, (size_t)rows * sizeof *j->lse);
     if (!j->token && !j->lse) return;
     sb_pool_run(pool, alone, run_piece, j, j->actives * j->split);
-    sb_pool_run(pool, alone, finish_row, j, j->actives);
+    sb_pool_run(pool, alone, finish_conventional, j, j->actives);
 }
 
 /* active is in rising order. */

@@ -1,7 +1,7 @@
 /* cpu.h - inside the CPU backend: its state, and a call's rows as work for its threads.
  * Operations differ in what they do with a row's state. */
-#ifndef SB_BACKEND_CPU_H
-#define SB_BACKEND_CPU_H
+#ifndef SB_CPU_H
+#define SB_CPU_H
 
 #include "api/call.h"
 #include "api/records.h"
@@ -21,8 +21,8 @@ typedef struct sb_cpu {
     sb_cpu_scratch rows;   /* int64 [active] the rows to compute */
     sb_cpu_scratch states; /* sb_state or sb_moments [active][split] */
     sb_cpu_scratch tokens; /* float [rows], where the caller wants sums but no tokens; or marks */
-    sb_cpu_scratch wholes; /* sb_state [rows], where rows are looked at again */
-    sb_cpu_scratch parts;  /* what is found in a second look at [active][split] pieces */
+    sb_cpu_scratch wholes; /* sb_state [rows], where rows are visited again */
+    sb_cpu_scratch parts;  /* what a second pass finds in [active][split] pieces */
 } sb_cpu;
 
 /* count items of a size, or null. */
@@ -71,27 +71,27 @@ void sb_cpu_save(sb_saved_row *to, int64_t row, const sb_state *state, int momen
 void sb_cpu_sum_sequences(const sb_logprob_out *out, const sb_call *call, const float *tokens,
                           const int64_t *active, int64_t actives);
 
-/* A second look at rows, once their states are known. The caller sets what stands before the blank
- * line. */
-typedef struct sb_cpu_look {
+/* A second pass over rows, once their states are known. The caller sets what stands before the
+ * blank line. */
+typedef struct sb_cpu_second_pass {
     sb_cpu_job *job;
-    size_t size; /* bytes of a part; 0: no piece is looked at */
-    /* Looks at n logits of a row, x, whose first id is id; part is zero at first. Both run on any
+    size_t size; /* bytes of a part; 0: no piece is visited */
+    /* Visits n logits of a row, x, whose first id is id; part is zero at first. Both run on any
      * thread, in the contract's floating-point mode. */
-    void (*look)(const struct sb_cpu_look *look, int64_t row, const float *x, int64_t n, int64_t id,
-                 void *part);
-    /* What becomes of a row: from its state and its pieces' parts, look->job->split of them. */
-    void (*finish)(const struct sb_cpu_look *look, int64_t row, const sb_state *state,
+    void (*visit)(const struct sb_cpu_second_pass *pass, int64_t row, const float *x, int64_t n,
+                  int64_t id, void *part);
+    /* What becomes of a row: from its state and its pieces' parts, pass->job->split of them. */
+    void (*finish)(const struct sb_cpu_second_pass *pass, int64_t row, const sb_state *state,
                    const sb_row *constants, void *parts);
     const void *to;
 
     sb_state *states;
     char *parts;
-} sb_cpu_look;
+} sb_cpu_second_pass;
 
 /* second_pass.c: everything that can fail, of the job too; then the rest. */
-sb_status sb_cpu_look_prepare(sb_context *ctx, sb_cpu_look *look);
-void sb_cpu_look_run(sb_cpu *c, const sb_cpu_look *look);
+sb_status sb_cpu_second_pass_prepare(sb_context *ctx, sb_cpu_second_pass *pass);
+void sb_cpu_second_pass_run(sb_cpu *c, const sb_cpu_second_pass *pass);
 
 /* The operations, as backend.h states them: each takes its own struct. */
 sb_status sb_cpu_logprob(sb_context *ctx, const void *call);

@@ -1,6 +1,6 @@
 /* isa.h - what the instruction-set paths give the CPU backend. */
-#ifndef SB_CPU_H
-#define SB_CPU_H
+#ifndef SB_CPU_ISA_H
+#define SB_CPU_ISA_H
 
 #include <stdint.h>
 

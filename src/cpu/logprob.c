@@ -45,7 +45,7 @@ void sb_cpu_save(sb_saved_row *to, int64_t row, const sb_state *state, int momen
     memcpy((char *)to + row * (int64_t)sizeof saved, &saved, sizeof saved);
 }
 
-static void finish_row(const sb_cpu_job *j, int64_t row, const sb_state *state,
+static void finish_logprob(const sb_cpu_job *j, int64_t row, const sb_state *state,
                        const sb_row *constants)
 {
     const results *to = j->to;
@@ -67,7 +67,7 @@ sb_status sb_cpu_logprob(sb_context *ctx, const void *checked)
     sb_cpu *c = ctx->state;
     results to = { out->token, out->lse, out->entropy, out->saved };
     sb_cpu_job j = {
-        .call = call, .moments = out->entropy != NULL, .finish = finish_row, .to = &to
+        .call = call, .moments = out->entropy != NULL, .finish = finish_logprob, .to = &to
     };
     sb_status status = sb_cpu_job_prepare(ctx, &j);
     if (status != SB_OK) return status;
