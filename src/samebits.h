@@ -92,6 +92,11 @@ extern "C" {
 
 /* ffi begin */
 
+/* ==== simple ====
+ *
+ * sb_open, sb_logprob, sb_last_error and sb_close, and what they take: all that it needs to score
+ * batches on the CPU or, with device pointers, on a GPU. */
+
 /* What a call comes to: SB_STATUSES says what each means. */
 typedef enum sb_status {
     SB_OK = 0,
@@ -130,6 +135,13 @@ typedef struct sb_open_options {
     const char *isa;        /* "scalar", "avx2", "avx512": then "auto" means cpu, and others refuse
                                it; null or "auto": the best one here */
 } sb_open_options;
+
+/* Opens a context. *ctx is set on success and null on failure, when why gets one line (as for
+ * sb_probe). abi: SB_ABI. backend: a backend's name, or "auto": the first one available. options:
+ * null for the defaults. Errors: SB_ERR_ABI, SB_ERR_BACKEND, SB_ERR_ARGUMENT, SB_ERR_MEMORY,
+ * SB_ERR_SYSTEM. */
+SB_API sb_status sb_open(sb_context **ctx, uint32_t abi, const char *backend,
+                         const sb_open_options *options, char *why, size_t why_size);
 
 /* What to score. Start from SB_BATCH_INIT.
  *
@@ -238,53 +250,6 @@ typedef struct sb_launch {
                                  0: 600000, ten minutes; -1: without end */
 } sb_launch;
 
-/* Kinds of memory that sb_memory_alloc gives. */
-typedef enum sb_memory {
-    SB_DEVICE = 1, /* the backend's own: on the GPU; for cpu, ordinary memory */
-    SB_PINNED = 2  /* the host's, page-locked, for copies that run beside other work */
-} sb_memory;
-
-/* The release, SB_ABI and SB_NUMERICS of the library itself (the macros are the header's). */
-SB_API const char *sb_version(void);
-SB_API uint32_t sb_abi(void);
-SB_API uint32_t sb_numerics(void);
-
-/* "SB_ERR_ID" for SB_ERR_ID, and what it means; "unknown status" for any other number. */
-SB_API const char *sb_status_name(sb_status status);
-SB_API const char *sb_status_text(sb_status status);
-
-/* The name of backend number index, best first; null past the last. Known, not necessarily
- * available: ask sb_probe. */
-SB_API const char *sb_backend_name(int32_t index);
-
-/* Whether a backend can be opened here. Writes at most why_size bytes into why, always terminated:
- * "" if it can, else one line that says why not. why may be null where why_size is 0. */
-SB_API sb_status sb_probe(const char *backend, char *why, size_t why_size);
-
-/* Opens a context. *ctx is set on success and null on failure, when why gets one line (as for
- * sb_probe). abi: SB_ABI. backend: a backend's name, or "auto": the first one available. options:
- * null for the defaults. Errors: SB_ERR_ABI, SB_ERR_BACKEND, SB_ERR_ARGUMENT, SB_ERR_MEMORY,
- * SB_ERR_SYSTEM. */
-SB_API sb_status sb_open(sb_context **ctx, uint32_t abi, const char *backend,
-                         const sb_open_options *options, char *why, size_t why_size);
-
-/* Frees a context; null does nothing. Its calls in streams have to be done, and graphs that hold
- * some of them to be gone. Where a call of it is under way in another thread, returns at once, and
- * that call, which ends as it would have, frees the context: no other use of it, not of
- * sb_last_error either, is allowed from then on. */
-SB_API void sb_close(sb_context *ctx);
-
-/* What was opened: the backend's name ("cpu"), its instruction set ("avx2"), its threads; of null:
- * "", "" and 0. Valid until sb_close, and to be asked for from any thread, at any time. */
-SB_API const char *sb_context_backend(const sb_context *ctx);
-SB_API const char *sb_context_isa(const sb_context *ctx);
-SB_API int32_t sb_context_threads(const sb_context *ctx);
-
-/* One line about this context's last failure, naming the row, id or shape; "" if its last call
- * succeeded. Valid until the context's next call. While a call is under way, and in a context that
- * has ever answered SB_ERR_BUSY to all threads but that of the last call: a line that says so. */
-SB_API const char *sb_last_error(const sb_context *ctx);
-
 /* The logprob of each row's id, and per sequence their exact sum.
  *
  *   token[r] = ln( exp(x_id / tau) / sum_i exp(x_i / tau) )
@@ -311,7 +276,49 @@ SB_API const char *sb_last_error(const sb_context *ctx);
 SB_API sb_status sb_logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
                             const sb_launch *launch);
 
-/* ---- several ids a row, ranks, and the first ids ----
+/* One line about this context's last failure, naming the row, id or shape; "" if its last call
+ * succeeded. Valid until the context's next call. While a call is under way, and in a context that
+ * has ever answered SB_ERR_BUSY to all threads but that of the last call: a line that says so. */
+SB_API const char *sb_last_error(const sb_context *ctx);
+
+/* Frees a context; null does nothing. Its calls in streams have to be done, and graphs that hold
+ * some of them to be gone. Where a call of it is under way in another thread, returns at once, and
+ * that call, which ends as it would have, frees the context: no other use of it, not of
+ * sb_last_error either, is allowed from then on. */
+SB_API void sb_close(sb_context *ctx);
+
+/* ==== advanced ====
+ *
+ * In this order: what the library, its backends and a context are; several ids per row and ranks;
+ * gradients; shards of the vocabulary, and their exchange between GPUs; ratios, sums and means of
+ * tokens; divergences; device memory and streams. Each section stands alone. */
+
+/* ---- the library, its backends, a context ---- */
+
+/* The release, SB_ABI and SB_NUMERICS of the library itself (the macros are the header's). */
+SB_API const char *sb_version(void);
+SB_API uint32_t sb_abi(void);
+SB_API uint32_t sb_numerics(void);
+
+/* "SB_ERR_ID" for SB_ERR_ID, and what it means; "unknown status" for any other number. */
+SB_API const char *sb_status_name(sb_status status);
+SB_API const char *sb_status_text(sb_status status);
+
+/* The name of backend number index, best first; null past the last. Known, not necessarily
+ * available: ask sb_probe. */
+SB_API const char *sb_backend_name(int32_t index);
+
+/* Whether a backend can be opened here. Writes at most why_size bytes into why, always terminated:
+ * "" if it can, else one line that says why not. why may be null where why_size is 0. */
+SB_API sb_status sb_probe(const char *backend, char *why, size_t why_size);
+
+/* What was opened: the backend's name ("cpu"), its instruction set ("avx2"), its threads; of null:
+ * "", "" and 0. Valid until sb_close, and to be asked for from any thread, at any time. */
+SB_API const char *sb_context_backend(const sb_context *ctx);
+SB_API const char *sb_context_isa(const sb_context *ctx);
+SB_API int32_t sb_context_threads(const sb_context *ctx);
+
+/* ---- several ids per row, ranks, and the first ids ----
  *
  * The ids of a row are ordered by logit as a real number (-0 equals 0), the largest first; of equal
  * logits the lower id comes first. Logits are compared, not logprobs, which may round to the same
@@ -327,7 +334,7 @@ typedef struct sb_ids_out {
     float *lse;               /* [B, T] or [N]: as sb_logprob's */
 } sb_ids_out;
 
-/* The logprobs and ranks of K ids a row, from one pass over its logits.
+/* The logprobs and ranks of K ids per row, from one pass over its logits.
  *
  * batch as for sb_logprob, but its ids are [B, T, K] or [N, K], K in [1, SB_MAX_VOCAB]; each of
  * them may be ignore_index. A row with nothing else is ignored, as one that is masked.
@@ -358,6 +365,8 @@ typedef struct sb_topk_out {
  * Errors: as sb_logprob; SB_ERR_SHAPE for another k. */
 SB_API sb_status sb_topk(sb_context *ctx, const sb_topk_out *out, const sb_batch *batch, int64_t k,
                          const sb_launch *launch);
+
+/* ---- gradients ---- */
 
 /* What sb_logprob_backward reads and where it writes. Start from SB_GRADIENT_INIT. */
 typedef struct sb_gradient {
@@ -723,6 +732,12 @@ SB_API sb_status sb_kl(sb_context *ctx, const sb_kl_out *out, const sb_batch *p,
  * A stream that is being captured cannot be waited for: SB_ERR_ARGUMENT, here, by sb_stream_wait
  * and by a call with check = 1, and the capture goes on. */
 SB_API sb_status sb_check(sb_context *ctx, void *stream);
+
+/* Kinds of memory that sb_memory_alloc gives. */
+typedef enum sb_memory {
+    SB_DEVICE = 1, /* the backend's own: on the GPU; for cpu, ordinary memory */
+    SB_PINNED = 2  /* the host's, page-locked, for copies that run beside other work */
+} sb_memory;
 
 /* sb_open, sb_close and what below makes, frees or waits may also be called while a stream is
  * captured into a graph: that is no part of the graph, and the capture goes on. A copy is work in a

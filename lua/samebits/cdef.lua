@@ -37,6 +37,9 @@ typedef struct sb_open_options {
     const char *isa;
 } sb_open_options;
 
+sb_status sb_open(sb_context **ctx, uint32_t abi, const char *backend,
+                         const sb_open_options *options, char *why, size_t why_size);
+
 typedef struct sb_batch {
     uint32_t size;
     int32_t logits_dtype;
@@ -96,10 +99,12 @@ typedef struct sb_launch {
     int32_t timeout;
 } sb_launch;
 
-typedef enum sb_memory {
-    SB_DEVICE = 1,
-    SB_PINNED = 2
-} sb_memory;
+sb_status sb_logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
+                            const sb_launch *launch);
+
+const char *sb_last_error(const sb_context *ctx);
+
+void sb_close(sb_context *ctx);
 
 const char *sb_version(void);
 uint32_t sb_abi(void);
@@ -112,19 +117,9 @@ const char *sb_backend_name(int32_t index);
 
 sb_status sb_probe(const char *backend, char *why, size_t why_size);
 
-sb_status sb_open(sb_context **ctx, uint32_t abi, const char *backend,
-                         const sb_open_options *options, char *why, size_t why_size);
-
-void sb_close(sb_context *ctx);
-
 const char *sb_context_backend(const sb_context *ctx);
 const char *sb_context_isa(const sb_context *ctx);
 int32_t sb_context_threads(const sb_context *ctx);
-
-const char *sb_last_error(const sb_context *ctx);
-
-sb_status sb_logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
-                            const sb_launch *launch);
 
 typedef struct sb_ids_out {
     uint32_t size;
@@ -266,6 +261,11 @@ sb_status sb_kl(sb_context *ctx, const sb_kl_out *out, const sb_batch *p, const 
                        const sb_launch *launch);
 
 sb_status sb_check(sb_context *ctx, void *stream);
+
+typedef enum sb_memory {
+    SB_DEVICE = 1,
+    SB_PINNED = 2
+} sb_memory;
 
 sb_status sb_memory_alloc(sb_context *ctx, void **data, uint64_t bytes, sb_memory kind);
 sb_status sb_memory_free(sb_context *ctx, void *data, sb_memory kind);

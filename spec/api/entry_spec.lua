@@ -42,7 +42,7 @@ describe("the way into a context", function()
     for _, d in ipairs(list) do
       if d.parameters:match "^%(const sb_context %*ctx" then looking[#looking + 1] = d.name end
     end
-    assert.same({ "sb_context_backend", "sb_context_isa", "sb_context_threads", "sb_last_error" },
+    assert.same({ "sb_last_error", "sb_context_backend", "sb_context_isa", "sb_context_threads" },
                 looking)
   end)
 
