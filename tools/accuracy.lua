@@ -80,7 +80,7 @@ local function machine()
                            ok and "glibc " .. libc or "another libc than glibc")
 end
 
--- The errors of all cells in groups: one a cell, one a dtype and distribution, one a dtype.
+-- The errors of all cells in groups: one per cell, one per dtype and distribution, one per dtype.
 local function measure(cells, paths, ctx, run)
   local groups = comparison.groups(paths)
   local function pooled(cell, all)

@@ -9,6 +9,7 @@ local M = {}
 --- Of the Lua modules: see samebits.repl.sources.
 M.CLASSES, M.head, M.members, M.methods = sources.CLASSES, sources.head, sources.members,
                                           sources.methods
+M.told_parameters = sources.told_parameters
 
 local function read(path)
   local file = assert(io.open(path, "rb"))

@@ -59,20 +59,13 @@ local function comment(doc)
   return table.concat(lines, "\n") .. "\n"
 end
 
--- The parameters that the comment tells of, if it does, else those of the source.
-local function parameters(member)
-  local told = {}
-  for _, line in ipairs(member.doc or {}) do
-    told[#told + 1] = line:match "^@param ([%w_]+)" or line:match "^@tparam%S* %S+ ([%w_]+)"
-  end
-  return #told > 0 and "(" .. table.concat(told, ", ") .. ")" or member.parameters
-end
-
 local function definitions(owner, members)
   local parts = {}
   for _, member in ipairs(members) do
-    parts[#parts + 1] = comment(member.doc or { "" }) .. (member.parameters and
-      ("function %s%s%s end\n"):format(owner, member.name, parameters(member)) or
+    local parameters = member.parameters and
+                       (api.told_parameters(member.doc) or member.parameters)
+    parts[#parts + 1] = comment(member.doc or { "" }) .. (parameters and
+      ("function %s%s%s end\n"):format(owner, member.name, parameters) or
       ("%s%s = nil\n"):format(owner:gsub(":$", "."), member.name))
   end
   return table.concat(parts, "\n")

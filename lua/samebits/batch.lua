@@ -12,9 +12,9 @@
 -- library cannot read in place: logits whose vocabulary dimension is not contiguous or whose rows
 -- overlap, strided per-row tensors, and integers of another width.
 --
--- A batch is on one device, its logits'. What is per row may be given in memory or in tables as
--- well, and is copied there; on a device, what has to be converted goes through memory. Logits are
--- never copied from one place to another but by the batch's `to`.
+-- A batch is on one device, that of its logits. Per-row values may also be given in memory or as
+-- tables, and are copied to the device; those that have to be converted pass through memory. Only
+-- the batch's `to` copies logits from one place to another.
 
 local ffi = require "ffi"
 local devices = require "samebits.device"
@@ -122,8 +122,8 @@ local function set_layout(self, logits, cu_seqlens)
   self.rows_total = layout.numel(self.shape)
 end
 
--- The row list as int64; beside it what the library gets: there a null pointer means every row,
--- and an empty list none.
+-- The row list as int64, and beside it what the library gets: a null pointer means every row to
+-- it, an empty list no row.
 local function set_rows(self, rows)
   local list, n = index_list("rows", rows, "[R]", self.device)
   self.rows = list.dtype == "int64" and list or list:to "int64"
@@ -168,7 +168,7 @@ local function describe_to_c(self, row_stride, batch_stride)
   return c
 end
 
--- Which ids of how many have logits here: all, unless the batch is a shard.
+-- Which ids, out of how many, have logits here: all, unless the batch is a shard.
 local function set_ids_held(self, spec, held)
   for _, name in ipairs { "first", "vocab" } do
     local value = spec[name]
@@ -182,8 +182,8 @@ local function set_ids_held(self, spec, held)
   self.first, self.held, self.vocab = spec.first or 0, held, spec.vocab or held
 end
 
--- How many ids a row `value` holds where that is not one: its last dimension, one more than rows
--- have.
+-- How many ids per row `value` holds, if that is not one: the size of its last dimension, which the
+-- rows' shape lacks.
 local function width_of(value, row_shape)
   if tensor.is_tensor(value) then
     return value.ndim == #row_shape + 1 and value.shape[value.ndim] or nil
@@ -195,7 +195,7 @@ local function width_of(value, row_shape)
   return type(value) == "table" and #value or nil
 end
 
--- Ids: one a row, or `width` of them.
+-- Ids: one per row, or `width` of them.
 local function set_ids(self, value)
   if value == nil then return end
   self.width = width_of(value, self.shape)
@@ -357,13 +357,13 @@ local M = {}
 -- * `logits`: a tensor [B, T, V] or [N, V] of float32, float16 or bfloat16;
 -- * `ids`: the target ids, integers [B, T] or [N], a tensor or nested tables; for `ctx:logprob_ids`
 --   [B, T, K] or [N, K];
--- * `mask`: the same shape, bool or integers, non-zero where active; all are by default. What looks
---   like ids, since it has more than two different values beside 0 and 1, is refused
---   (bytes are not looked at);
+-- * `mask`: the same shape, bool or integers, non-zero where active; all are by default. A mask
+--   that looks like ids, since it has more than two different values besides 0 and 1, is refused
+--   (bytes are not examined);
 -- * `kept`: which ids of each row take part, the others counting as -inf: int32 [.., W] words,
 --   W = ceil(V / 32), bit i % 32 of word i / 32 being id i's; or flags [.., V], bool or integers,
 --   a tensor or nested tables, which are made such words in memory; all ids are by default;
--- * `temperature`: a number, or one a row, or one a sequence [B]; 1 by default;
+-- * `temperature`: a number, or one per row, or one per sequence [B]; 1 by default;
 -- * `cu_seqlens`: [B + 1], for packed logits;
 -- * `rows`: the rows to score, strictly rising; all by default;
 -- * `ignore_index`: the id of tokens not to score; -100 by default;
@@ -371,8 +371,8 @@ local M = {}
 --   `vocab`; see `ctx:partial`;
 -- * `shift`: 1 or true if the logits of row t score id t + 1 of the same sequence.
 --
--- What `load` gives for a .safetensors file may stand in for the table: of its tensors those are
--- used whose names say what they are for, as docs/drift.md lists them; tostring tells the others.
+-- The result of `load` for a .safetensors file may be given as the table: the tensors whose names
+-- say what they are for, as docs/drift.md lists them, are used; tostring lists the others.
 --
 -- The batch is on the logits' device; the others may be there or in memory. For `ctx:topk` alone a
 -- batch may be made without ids: `samebits.batch(spec, { ids = false })`.

@@ -19,13 +19,13 @@ int samebits_libc_memcmp(const void *, const void *, size_t) __asm__("memcmp");
 
 local M = {}
 
--- Elements compared at once; only blocks that differ are looked at one by one.
+-- How many elements are compared at once; only blocks that differ are scanned one by one.
 local BLOCK = 4096
 
 -- scan(a, b, first, n, allowed): how many of the elements differ, the first one that does, the
--- largest distance, how many of the pairs hold a NaN, and the first one with that distance. Those
--- that are at most `allowed` apart, where it is given, do not differ. An element that there is not
--- is -1. One compiled loop a dtype, from this text.
+-- largest distance, how many of the pairs hold a NaN, and the first one with that distance. If
+-- `allowed` is given, elements that are at most so far apart do not differ. -1 stands for an
+-- element that does not exist. This text becomes one compiled loop per dtype.
 local SCAN = [[
 local ffi, bit, WORD, NAN = ...
 local band, cast, abs = bit.band, ffi.cast, math.abs

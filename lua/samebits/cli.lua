@@ -1,87 +1,28 @@
 --- The command line behind bin/samebits.
 --
--- samebits.cli.tell says what the exit statuses are.
+-- Each command is a module in samebits.cli:
+--
+-- * `name`, and `summary`, a line;
+-- * `define(command)` adds its arguments to its argparse parser;
+-- * `run(args, words)` gets argparse's result and the words behind a script, which are the script's
+--   own, and returns the exit status. samebits.cli.tell says which there are, and how a command
+--   writes and fails.
 
 local argparse = require "argparse"
-local posix = require "samebits.io.posix"
-local samebits = require "samebits"
 local lib = require "samebits.lib"
 local printable = require "samebits.text.printable"
 local repl = require "samebits.cli.repl"
-local selftest = require "samebits.selftest"
 local tell = require "samebits.cli.tell"
-local variants = require "samebits.variants"
 
-local try, write = tell.try, tell.write
-
--- info -------------------------------------------------------------------------------------------
-
--- What the cpu offers: "avx2, scalar; avx512 is not: why".
-local function describe_cpu()
-  local present, absent = {}, {}
-  for _, isa in ipairs(variants.ISAS) do
-    local ctx, why = samebits.open("cpu", { isa = isa })
-    if ctx then
-      present[#present + 1] = isa
-      ctx:close()
-    else
-      absent[#absent + 1] = why
-    end
-  end
-  local text = table.concat(present, ", ")
-  if #absent > 0 then text = text .. " (" .. table.concat(absent, "; ") .. ")" end
-  return text
-end
-
-local function info()
-  local lines = {}
-  local function add(...) lines[#lines + 1] = string.format(...) end
-  add("samebits   %s", samebits.version)
-  add("numerics   %d", samebits.numerics)
-  add("abi        %d", samebits.abi)
-  add("library    %s", lib.path)
-  for _, backend in ipairs(samebits.backends()) do
-    if not backend.available then
-      add("backend    %s: unavailable: %s", backend.name, backend.why)
-    else
-      local ctx, why = samebits.open(backend.name)
-      if not ctx then
-        add("backend    %s: unavailable: %s", backend.name, why)
-      else
-        add("backend    %s: available, %s", ctx.backend, ctx:describe())
-        ctx:close()
-        if backend.name == "cpu" then add("isa        %s", describe_cpu()) end
-      end
-    end
-  end
-  write(table.concat(lines, "\n") .. "\n")
-  return tell.WELL
-end
-
--- selftest ---------------------------------------------------------------------------------------
-
-local function run_selftest(args)
-  local progress
-  if posix.is_terminal(2) then
-    progress = function(done, total, what)
-      io.stderr:write(("\r\27[K%d of %d: %s"):format(done, total, what))
-      if done == total then io.stderr:write "\r\27[K" end
-    end
-  end
-  local report = try(selftest.run, { directory = args.vectors, progress = progress })
-  write(selftest.text(report))
-  return report.failed == 0 and tell.WELL or tell.NO
-end
-
--- repl -------------------------------------------------------------------------------------------
-
-local function run_repl(args, script_arguments) return try(repl.run, args, script_arguments) end
-
--- usage ------------------------------------------------------------------------------------------
-
--- Commands in files of their own: name, summary, define(parser), run(args).
-local MODULES = { require "samebits.cli.logprob", require "samebits.cli.verify",
-                  require "samebits.cli.drift" }
+-- In the order of the help.
+local COMMANDS = {
+  require "samebits.cli.info",
+  require "samebits.cli.logprob",
+  require "samebits.cli.verify",
+  require "samebits.cli.drift",
+  require "samebits.cli.selftest",
+  repl,
+}
 
 local EXIT_STATUS = [[
 Exit status: 0; 1 where bits differ (drift, verify), a vector does not hold
@@ -96,25 +37,14 @@ local function make_parser()
   parser:usage_max_width(90)
   parser:help_max_width(90)
 
-  parser:command("info", "Print the version, the numerics, and the backends of this machine.")
-
-  for _, module in ipairs(MODULES) do
-    module.define(parser:command(module.name, module.summary))
+  for _, command in ipairs(COMMANDS) do
+    command.define(parser:command(command.name, command.summary))
   end
-
-  local command = parser:command("selftest",
-                                 "Check the golden vectors on every backend of this machine.")
-  command:option("--vectors", "Their folder; by default the one that came along.",
-                 selftest.directory):argname "DIR":show_default(false)
-
-  repl.define(parser:command("repl", repl.SUMMARY))
-
-  command = parser:command("help", "Print help, on a command if one is named.")
+  local command = parser:command("help", "Print help, on a command if one is named.")
   command:argument("topic", "A command."):args "?"
 
   parser:flag("--version", "Print the version and exit."):action(function()
-    write(("samebits %s, numerics %d, ABI %d\n"):format(samebits.version, samebits.numerics,
-                                                        samebits.abi))
+    tell.write(("samebits %s, numerics %d, ABI %d\n"):format(lib.version, lib.numerics, lib.abi))
     os.exit(tell.WELL, true)
   end)
 
@@ -140,8 +70,11 @@ local function join_negatives(argv)
   return out
 end
 
-local COMMANDS = { info = info, selftest = run_selftest, repl = run_repl }
-for _, module in ipairs(MODULES) do COMMANDS[module.name] = module.run end
+local function named(name)
+  for _, command in ipairs(COMMANDS) do
+    if command.name == name then return command end
+  end
+end
 
 local function parser_of(parser, name)
   for _, command in ipairs(parser._commands) do
@@ -152,16 +85,16 @@ end
 local function help(parser, topic)
   local about = topic and parser_of(parser, topic) or parser
   if topic and about == parser then parser:error(("unknown command '%s'"):format(topic)) end
-  write(about:get_help() .. "\n")
+  tell.write(about:get_help() .. "\n")
   return tell.WELL
 end
 
 local function run(argv)
   local parser = make_parser()
-  local own, script_arguments = repl.split(argv)
+  local own, words = repl.split(argv)
   local args = parser:parse(join_negatives(own))
   if args.command == "help" then return help(parser, args.topic) end
-  local ok, result = xpcall(function() return COMMANDS[args.command](args, script_arguments) end,
+  local ok, result = xpcall(function() return named(args.command).run(args, words) end,
                             function(err) return { tell.message(err) } end)
   if ok then return result end
   local message, is_usage = unpack(result)

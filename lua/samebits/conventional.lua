@@ -11,7 +11,9 @@
 -- @module samebits.conventional
 
 local ffi = require "ffi"
+local call = require "samebits.op.call"
 local context = require "samebits.context"
+local logprob = require "samebits.op.logprob"
 local misuse = require "samebits.misuse"
 
 ffi.cdef [[
@@ -19,29 +21,14 @@ sb_status sb_conventional_logprob(sb_context *ctx, const sb_logprob_out *out,
                                   const sb_batch *batch, const sb_launch *launch);
 ]]
 
-local raise = misuse.raise
-
-local OPTIONS = {
-  outputs = true, split = true, threads = true, out = true, check = true, stream = true,
-}
-
--- The options as the call is to have them: what a context makes the defaults of its own logprob is
--- not for this one.
-local function options(opts)
-  if opts == nil then opts = {} end
-  if type(opts) ~= "table" then
-    raise("conventional.logprob: expected a table, got %s", type(opts))
-  end
-  local made = {}
-  for key, value in pairs(opts) do
-    if not OPTIONS[key] then raise("conventional.logprob: unknown option '%s'", tostring(key)) end
-    made[key] = value
-  end
-  made.split = opts.split == nil and 0 or opts.split
-  made.threads = opts.threads == nil and 0 or opts.threads
-  made.cluster = 0
-  return made
-end
+-- The launch reaches the bits here: what a context makes the defaults of its own calls is not for
+-- this one.
+local OP = call.like(logprob.OP, {
+  name = "conventional.logprob",
+  entry = "sb_conventional_logprob",
+  launch = { "split", "threads", "check", "stream" },
+  settings = {},
+})
 
 local M = {}
 
@@ -55,10 +42,9 @@ local M = {}
 -- @treturn table as `ctx:logprob`; or nil, a message and the status' name
 M.logprob = misuse.guard(function(ctx, batch, opts)
   if not context.is_context(ctx) then
-    raise("conventional.logprob: expected a context, got %s", type(ctx))
+    misuse.raise("conventional.logprob: expected a context, got %s", type(ctx))
   end
-  return context.score("conventional.logprob", "sb_conventional_logprob", ctx, batch,
-                       options(opts))
+  return call.run(OP, OP.name, ctx, opts, batch)
 end)
 
 return M

@@ -31,7 +31,7 @@ local OPTIONS = {
 
 local MIB = 2 ^ 20
 
---- Bytes of logits that are looked at together, both sides', where `memory` says nothing else.
+--- Bytes of logits, of both sides together, that are held at a time unless `memory` says otherwise.
 local MEMORY = 256 * MIB
 local LEAST = MIB
 
@@ -214,7 +214,7 @@ local function fit(run)
     { run.a, run.b }, { run.b, run.a }, { run.a, run.a }, { run.b, run.b },
   } do
     local side, target = pair[1], pair[2]
-    -- A side's own logits, only where the other one has none.
+    -- A side's own logits, if the other side has none.
     local only = not (run.a.logits and run.b.logits)
     if side.logits and (side ~= target or side.logprobs and only) then
       local list, field = {}, target.label:lower()
@@ -245,7 +245,7 @@ local function fit(run)
   return fits
 end
 
--- A function of a sequence: its first row that counts on both sides, and the one behind the last.
+-- A function of a sequence: its first row that counts on both sides, and the one past the last.
 local function extents(run)
   local known, low, past
   return function(sequence)
@@ -305,16 +305,13 @@ local function drift(a, b, meta)
   local opts
   opts, meta = options(meta)
   local first, second, layout, opened = sides.read(a, b, meta, opts.shift)
-  if not first then return nil, second end
   opts.shift = (opts.shift or layout.shift) and 1 or 0
   if meta.names then
     first.name, second.name = first.name or meta.names[1], second.name or meta.names[2]
   end
-  local cpu, ctx, message
-  cpu, message = context.open "cpu"
-  if not cpu then return nil, message end
-  ctx, message = context.open(meta.backend or "cpu", { threads = meta.threads, isa = meta.isa })
-  if not ctx then return nil, message end
+  local cpu = misuse.try(context.open "cpu")
+  local ctx = misuse.try(context.open(meta.backend or "cpu",
+                                      { threads = meta.threads, isa = meta.isa }))
   local run = {
     a = first, b = second, layout = layout, opts = opts, cpu = cpu, rows_compared = 0,
     rows_different = 0, step = chunk_rows(first, second, opts.memory), causes = {}, unexplained = 0,
@@ -322,7 +319,7 @@ local function drift(a, b, meta)
     score = scorer.new(ctx, opts.ignore_index, opts.shift), opened = opened,
   }
   function run.ratio(x, y) return cpu:compare(x, y, { outputs = { "ratio" } }).ratio end
-  local made, why = scorer.catch(function()
+  local ok, result = pcall(function()
     compare(run)
     if run.tally.different > 0 then explain(run) end
     scorer.check_files(opened)
@@ -330,8 +327,8 @@ local function drift(a, b, meta)
   end)
   ctx:close()
   cpu:close()
-  if not made then return nil, why end
-  return made
+  if not ok then error(result, 0) end
+  return result
 end
 
 local M = {}

@@ -47,7 +47,7 @@ local function checked(name, level, f)
   return a, b
 end
 
--- What is shown of the arguments: these texts, as they stand.
+-- These texts are shown for the arguments, as they stand.
 local function show(arguments, ...)
   arguments.n, arguments.nofmt = select("#", ...), {}
   for i = 1, math.max(arguments.n, #arguments) do
@@ -109,7 +109,7 @@ register("within_ulps", function(state, arguments, level)
   return near
 end)
 
--- What of a report a person wants to know first.
+-- The parts of a report that a person wants to know first.
 local function invariance(report)
   local path, lines = report.paths[1], {}
   local function add(...) lines[#lines + 1] = string.format(...) end

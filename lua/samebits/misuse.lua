@@ -5,8 +5,10 @@
 -- `error(message, 2)` at the caller of the public function. Called through pcall there is no such
 -- line, and the message comes bare: the command line prints it as it is.
 --
--- What is raised, and the message of a public function that returns nil and one, is printable: it
--- may quote names that hold anything.
+-- A refusal by the environment is no misuse: code may hand nil, a message and a code up to the
+-- public function, or end it from any depth with `misuse.fail` and `misuse.try`.
+--
+-- All messages are made printable here, as they may quote names that hold anything.
 
 local printable = require "samebits.text.printable"
 
@@ -20,6 +22,33 @@ function M.raise(format, ...)
         0)
 end
 
+--- Options of a public function, or of what else `name` is: the table, or an empty one where none
+-- is given. Raises misuse for other keys than those known.
+function M.options(name, opts, known)
+  if opts == nil then return {} end
+  if type(opts) ~= "table" then M.raise("%s: expected a table, got %s", name, type(opts)) end
+  for key in pairs(opts) do
+    if not known[key] then M.raise("%s: unknown option '%s'", name, tostring(key)) end
+  end
+  return opts
+end
+
+-- A refusal by the environment.
+local Refusal = { __tostring = function(self) return self.message end }
+
+--- Ends the public call that is under way: it returns nil, the message and, if there is one, the
+-- code.
+function M.fail(message, code)
+  error(setmetatable({ message = message, codes = { code } }, Refusal), 0)
+end
+
+--- The value, where there is one; else ends the public call that is under way with the message and
+-- the code: for functions that return nil, a message and a code.
+function M.try(value, message, code)
+  if type(value) == "nil" then M.fail(message, code) end
+  return value
+end
+
 -- Reached by a tail call, so that level 2 is the caller of the guarded function.
 local function finish(ok, ...)
   if ok then
@@ -31,7 +60,9 @@ local function finish(ok, ...)
     return ...
   end
   local err = ...
-  if getmetatable(err) == Misuse then error(printable.lines(err.message), 2) end
+  local kind = getmetatable(err)
+  if kind == Refusal then return nil, printable.lines(err.message), unpack(err.codes) end
+  if kind == Misuse then error(printable.lines(err.message), 2) end
   error(err, 0)
 end
 

@@ -33,8 +33,8 @@ end
 
 -- Names -------------------------------------------------------------------------------------------
 
--- What can be named at the prompt, the first that has it wins: what the prompt itself was given
--- (locals, `_`, helpers that were replaced); the locals and upvalues of a frame; helpers; globals.
+-- Where names at the prompt are looked up, in this order: the prompt's own (locals, `_`, helpers
+-- that were replaced); the locals and upvalues of a frame; helpers; globals.
 local function new_session(frame)
   local self = { own = {}, frame = frame }
   local globals = frame and frame:globals() or _G
@@ -113,7 +113,7 @@ local function pack(...) return { n = select("#", ...), ... } end
 -- Runs a compiled chunk and shows its values: true, or false and what went wrong.
 local function run(self, f, keeps)
   setfenv(f, self.env)
-  -- What is typed is interpreted: Ctrl-C could not be seen inside a compiled loop.
+  -- Typed code is interpreted, because Ctrl-C could not be noticed inside a compiled loop.
   jit.off(f, true)
   local forget = keeps and chunk.keep(f, function(name, value) keep(self, name, value) end)
   local ok, message = protected(function()
@@ -158,7 +158,7 @@ end
 
 -- The conversation --------------------------------------------------------------------------------
 
--- What was typed, for the arrow keys and the next session.
+-- Keeps typed lines for the arrow keys and the next session.
 local function new_memory(term)
   local path = history.path()
   local lines, why

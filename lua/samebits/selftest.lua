@@ -205,7 +205,7 @@ local function check_shards(ctx, case)
   end
 end
 
--- Several ids a row, their ranks, and the first ids; each id alone, too.
+-- Several ids per row, their ranks, and the first ids; each id alone, too.
 local function check_order(ctx, case)
   local ids, n, k = {}, #case.entries, #case.first
   for i, entry in ipairs(case.entries) do ids[i] = entry.id end

@@ -1,4 +1,4 @@
---- What a call of the library that failed becomes in Lua.
+--- Turns a failed call of the library into misuse, or into nil, a message and a code.
 
 local ffi = require "ffi"
 local lib = require "samebits.lib"

@@ -378,7 +378,7 @@ local function locate(t, what, ...)
   return offset
 end
 
---- The element at an index, one number a dimension. It is a number; true or false for bool; an
+--- The element at an index, one number per dimension. It is a number; true or false for bool; an
 -- int64_t for int64 values beyond 2^53 in magnitude, which a number cannot hold.
 function Tensor:get(...)
   local offset, message = locate(self, "get", ...)
@@ -631,7 +631,7 @@ Tensor.totable = misuse.guard(function(self)
   return nested.to(t.ptr, t.shape, t.strides, element.read[t.dtype])
 end)
 
---- The encodings as nested lists of hex strings, two digits a byte, most significant first.
+--- The encodings as nested lists of hex strings, two digits per byte, most significant first.
 Tensor.bits = misuse.guard(function(self)
   local t = readable(self, "bits")
   return nested.to(t.ptr, t.shape, t.strides, element.hex[t.itemsize])

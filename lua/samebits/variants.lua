@@ -15,8 +15,8 @@ local SETTINGS = {
   { label = ", 3 threads, split 7", threads = 3, split = 7 },
 }
 
--- What a GPU chooses for itself; a block a row; rows in pieces, finished by a second launch or in
--- a cluster, with logits fetched ahead of ids or not; the largest blocks.
+-- The GPU backend's own choice; one block per row; rows in pieces, finished by a second launch or
+-- in a cluster, with logits fetched ahead of ids or not; the largest blocks.
 local GEOMETRIES = {
   { label = "" },
   { label = ", split 1, 128 threads", split = 1, block = 128 },
@@ -59,7 +59,8 @@ function M.list()
   return list
 end
 
---- The list in two: those that can be opened here, and, one a key, those that cannot, with `why`.
+--- The list, split into two: the variants that can be opened here, and one variant per key of those
+-- that cannot, with `why`.
 function M.present()
   local present, missing, seen = {}, {}, {}
   for _, at in ipairs(M.list()) do

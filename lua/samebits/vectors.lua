@@ -195,7 +195,7 @@ function KEYS.target(case, text)
                                       exact = exact(words[3]) }
 end
 
--- The row's in rows.txt, one a row in batches.txt.
+-- The row's in rows.txt, one per row in batches.txt.
 function KEYS.lse(case, text)
   local words = split(text)
   if case.row_shape then

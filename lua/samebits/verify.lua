@@ -7,14 +7,14 @@
 --     local report = samebits.verify(batch, { fn = my_logprobs })
 --     assert(report.ok, tostring(report))
 --
--- A function takes a batch and gives a logprob a row: a tensor or nested tables of the shape of
--- `batch.ids`, or a table with such a `token`. It gets ordinary batches only: of the layout of the
--- one given, with a mask (positions without a token hold zeros), neither strided nor reordered.
+-- A function takes a batch and returns one logprob per row: a tensor or nested tables of the shape
+-- of `batch.ids`, or a table with such a `token`. It gets only ordinary batches, which have the
+-- layout of the given one and a mask (positions without a token hold zeros), and are neither
+-- strided nor reordered.
 -- @module samebits.verify
 
 local batches = require "samebits.batch"
 local bits = require "samebits.bits"
-local call = require "samebits.op.call"
 local cases = require "samebits.verify.case"
 local compare = require "samebits.verify.compare"
 local lib = require "samebits.lib"
@@ -33,12 +33,12 @@ local raise = misuse.raise
 local OPTIONS = { fn = true, seed = true, rows = true, rounds = true, backend = true,
                   threads = true, isa = true, transforms = true }
 
--- What batches and results are compared with.
+-- The names of what batches and results are compared with.
 local REFERENCE = "in one batch"
 
 -- Cases -------------------------------------------------------------------------------------------
 
--- So many of the sample's sequences, the longest first; and what is expected of them.
+-- The n longest sequences of the sample, and the results expected for them.
 local function subset(random, sample, n)
   local total, taken = #sample.sequences + 1, {}
   for s = 0, total - 1 do
@@ -93,7 +93,7 @@ local function simple(batch, sequences, n, plain)
   return case
 end
 
--- Case number `round` of a transform and its sequences; nil where there can be none.
+-- Case number `round` of a transform, and its sequences; nil if there can be none.
 local function drawn(transform, round, sample, seed, plain)
   local random = prng.new(seed * 7919 + round * 131 + #transform.name * 17)
   local n = math.min(#sample.sequences + 1, transform.most or 64)
@@ -164,15 +164,15 @@ local function from_call(made, out, sequences)
   return expected
 end
 
--- A path's results; where there are none, an error of whoever gave the batch.
+-- A path's results; if it has none, the caller's batch is to blame, and an error says so.
 local function scored(path, spec)
   local ok, out = pcall(path.score, spec)
   if not ok then raise("verify: %s: %s", path.name, tostring(out)) end
   return out
 end
 
--- The batch that was given, as a path can score it: with ids, with the rows of the sample alone.
--- Nil where it cannot.
+-- The given batch as a path can score it: with ids, and with only the rows of the sample. Nil if it
+-- cannot.
 local function as_given(path, sample)
   local batch, rows = sample.batch, {}
   local list = not sample.whole
@@ -192,8 +192,8 @@ local function as_given(path, sample)
            shift = batch.shift, cu_seqlens = batch.cu_seqlens, rows = rows }
 end
 
--- What a path gives for the batch that was given: how the sample's tokens stand there, as the one
--- batch of them would give them; nil where it cannot be scored.
+-- A path's results for the given batch, picked for the sample's tokens as one batch of them would
+-- give them; nil if it cannot be scored.
 local function in_place(path, sample)
   local spec = as_given(path, sample)
   if not spec then return nil end
@@ -217,7 +217,7 @@ local function in_place(path, sample)
   return { made = made, out = there }
 end
 
--- What has to come out: what a path gives for all of the sample's sequences in one batch.
+-- The expected results: those of a path for all of the sample's sequences in one batch.
 local function reference(path, sample)
   local made = transforms.named.batch.calls(sample.case(path.plain), sample.sequences)[1]
   return from_call(made, scored(path, made.spec), sample.sequences)
@@ -262,7 +262,7 @@ local function applies(transform, path)
   return not transform.only or transform.only(path)
 end
 
--- One transform on all paths: a line of the report, or nil where it is for none.
+-- One transform on all paths: a line of the report, or nil if it applies to none.
 local function run_transform(transform, list, sample, opts)
   local line = { name = transform.name, about = transform.about, found = {} }
   local any = false
@@ -367,7 +367,7 @@ local function is_callable(f)
 end
 
 local function verify(value, options)
-  options = call.options("verify", options, OPTIONS)
+  options = misuse.options("verify", options, OPTIONS)
   if options.fn ~= nil and not is_callable(options.fn) then
     raise("verify: fn: expected a function of a batch, got %s", type(options.fn))
   end
@@ -378,9 +378,7 @@ local function verify(value, options)
   }
   local most = count_option(options, "rows")
   local batch = batches.is_batch(value) and value or batches.build(value, true)
-  local why, code
-  batch, why, code = batch:to "cpu"
-  if not batch then return nil, why, code end
+  batch = misuse.try(batch:to "cpu")
 
   local sample = samples.take(batch, opts.seed, most)
   sample.batch = batch
@@ -389,9 +387,7 @@ local function verify(value, options)
     case.transform = "batch"
     return case
   end
-  local list
-  list, why, code = paths_of(opts)
-  if not list then return nil, why, code end
+  local list = misuse.try(paths_of(opts))
   local ok, lines = pcall(run, list, sample, opts)
   for _, path in ipairs(list) do path.close() end
   if not ok then error(lines, 0) end

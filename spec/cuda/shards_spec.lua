@@ -4,6 +4,7 @@
 local ffi = require "ffi"
 local samebits = require "samebits"
 local call = require "samebits.op.call"
+local logprob = require "samebits.op.logprob"
 local backends = require "spec.support.backends"
 local graphs = require "spec.support.graphs"
 local hex = require "spec.support.hex"
@@ -229,7 +230,9 @@ describe("shards on a GPU,", function()
                        workspace = samebits.empty({ bytes }, "uint8", device) }
       local launch = call.launch("capture", ctx, { split = split, check = false, stream = stream,
                                                    workspace = held.workspace })
-      local c, out = call.outputs(whole, {})
+      local finish = call.begin(call.like(logprob.OP, { shards = true }), "capture", ctx)
+      finish:batch(whole)
+      local c = finish:outputs()
       local function records_of(s)
         return ffi.cast("sb_state_record *", held.states.ptr) + s * R,
                ffi.cast("sb_target_record *", held.targets.ptr) + s * R
@@ -246,7 +249,7 @@ describe("shards on a GPU,", function()
         does(C.sb_merge(ctx.handle, states, targets, states, targets, 2, R, launch))
         does(C.sb_finish(ctx.handle, c, whole.c, states, targets, launch))
       end)
-      return graph, out, { parts, whole, held, launch }
+      return graph, finish:results(), { parts, whole, held, launch }
     end
 
     for _, split in ipairs { 1, 3 } do

@@ -251,7 +251,7 @@ describe("the order of ids", function()
            "ids: shape [2], expected [2, K]")
       local several = { logits = logits, ids = { { 1, 2, 3 }, { 1, 2, 3 } } }
       says(misuse(function() ctx:logprob(several) end), "[2, 3]", "ctx:logprob_ids")
-      says(misuse(function() ctx:topk(several, 2) end), "[2, 3]", "several a row")
+      says(misuse(function() ctx:topk(several, 2) end), "[2, 3]", "several per row")
       local none = samebits.batch({ logits = logits }, { ids = false })
       says(misuse(function() ctx:logprob(none) end), "logprob: the batch has no ids")
       says(misuse(function() ctx:logprob_ids(none) end), "logprob_ids: the batch has no ids")

@@ -122,7 +122,7 @@ describe("a batch", function()
     assert.same({ 0.5, 9, 2 }, temperatures(packed))
     packed.temperature = samebits.tensor { { 0.5, 9 }, { 2, 9 } }:select(1, 0)
     assert.same({ 0.5, 2, 2 }, temperatures(packed))
-    -- As many sequences as rows: one a row is meant.
+    -- As many sequences as rows: one per row is meant.
     packed.cu_seqlens, packed.temperature = { 0, 1, 1, 3 }, { 0.5, 1, 2 }
     assert.same({ 0.5, 1, 2 }, temperatures(packed))
     assert.same({ 2, 2, 2 }, temperatures { logits = zeros(3, 5), ids = { 1, 1, 1 },
@@ -235,7 +235,7 @@ describe("a batch refuses", function()
     refuses({ logits = logits, ids = ids, temperature = { 1, 2, 3 } },
             "temperature has 3 entries, expected 2")
     refuses({ logits = logits, ids = ids, temperature = zeros(3) },
-            "temperature: shape [3], expected [2, 3] (one a row) or [2] (one a sequence)")
+            "temperature: shape [3], expected [2, 3] (one per row) or [2] (one per sequence)")
     refuses({ logits = logits, ids = ids, temperature = "1" }, "temperature: expected a number")
     refuses({ logits = logits, ids = ids, temperature = { 1, "2" } }, "temperature[1] is 2")
     refuses({ logits = logits, ids = ids, temperature = samebits.zeros({ 2 }, "bool") },

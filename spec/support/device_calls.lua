@@ -14,6 +14,7 @@
 local ffi = require "ffi"
 local samebits = require "samebits"
 local calls = require "samebits.op.call"
+local logprob = require "samebits.op.logprob"
 local misuse = require "samebits.misuse"
 local status_of = require "samebits.status"
 local with = require "spec.support.with"
@@ -85,14 +86,16 @@ local function moments(ctx, spec)
   job.run = misuse.guard(function(opts)
     opts = with(opts, ENTROPY)
     local launch = calls.launch("moments", ctx, opts)
-    local c, made = calls.outputs(batch, opts)
+    local call = calls.begin(logprob.OP, "moments", ctx, opts)
+    call:batch(batch)
+    local c = call:outputs()
     local records = ffi.new("sb_records", ffi.sizeof "sb_records", C.SB_MOMENTS,
                             job.inputs.moments.ptr,
                             ffi.cast("sb_target_record *", job.inputs.targets.ptr))
     does(C.sb_partial(ctx.handle, records, batch.c, 0, V, launch))
     does(C.sb_merge(ctx.handle, records, records, 1, rows, launch))
     does(C.sb_finish(ctx.handle, c, batch.c, records, launch))
-    return calls.results(made, opts)
+    return call:results()
   end)
   function job.bytes(split) return ctx:shard_workspace_size(batch, { split = split }) end
   return job

@@ -1,14 +1,14 @@
---- Whether a tensor can be a mask. Any integer but 0 counts as active, so that ids which are given
--- for the mask by mistake would make nearly every token active, and nothing would tell. Hence what
--- looks like ids is refused: a mask has few different values. Bytes are taken as they are, as the C
--- library takes them, on any device: ids are wider.
+--- Whether a tensor can be a mask. Any integer but 0 counts as active, so ids given as the mask by
+-- mistake would silently make nearly every token active. Hence a tensor that looks like ids is
+-- refused: a mask has few different values. Bytes are taken as they are on any device, as the C
+-- library takes them, because ids are wider.
 
 local ffi = require "ffi"
 local misuse = require "samebits.misuse"
 
 local M = {}
 
--- A mask has at most so many different values beside 0 and 1.
+-- A mask has at most this many different values besides 0 and 1.
 local OTHERS = 2
 
 local POINTERS = {
@@ -43,7 +43,7 @@ end
 --- Raises misuse where a tensor in memory cannot be a mask.
 -- @tparam string name what to call it
 -- @param t a tensor
--- @param[opt] ids the ids that it goes with, a tensor in memory
+-- @param[opt] ids the ids that it masks, a tensor in memory
 function M.check(name, t, ids)
   if not POINTERS[t.dtype] then return end
   local dense, n = t:contiguous(), t:numel()

@@ -1,6 +1,6 @@
---- What stands beside a batch's logits, one value or several per row: ids, masks, kept sets and
--- temperatures, given as tensors or nested tables. They become tensors that the library can read:
--- of its dtypes, contiguous, aligned to their elements, and on the batch's device.
+--- Turns a batch's per-row values (ids, masks, kept sets and temperatures, given as tensors or
+-- nested tables) into tensors that the library can read: of its dtypes, contiguous, aligned to
+-- their elements, and on the batch's device.
 
 local bit = require "bit"
 local ffi = require "ffi"
@@ -42,7 +42,7 @@ function M.is_integer(x)
          type(x) == "number" and x % 1 == 0 and math.abs(x) < 2 ^ 63
 end
 
--- What a table's elements may be, and how they are stored.
+-- Which values a table's elements may have, and how they are stored.
 local function to_index(x) return M.is_integer(x) and x or nil end
 local function to_flag(x)
   if type(x) == "boolean" then return x and 1 or 0 end
@@ -110,8 +110,8 @@ local function in_place(t)
   return is_in_place(t) and t or t:clone()
 end
 
--- What is per row, as the library can read it: as it stands, or else converted in memory; then on
--- the batch's device.
+-- A per-row tensor as the library can read it: as it stands if that is `ready`, else converted in
+-- memory; then brought to the batch's device.
 local function prepared(name, value, device, ready, convert)
   if not (ready and is_in_place(value)) then
     value = in_place(convert(M.brought(name, value, "cpu")))
@@ -144,7 +144,7 @@ local function to_bytes(t)
   return out
 end
 
---- A mask as bytes, non-zero where active. ids: those that it goes with.
+--- A mask as bytes, non-zero where active. ids: those that it masks.
 function M.mask_bytes(name, value, shape, device, ids)
   device = device or "cpu"
   if type(value) == "table" and not tensor.is_tensor(value) then
@@ -187,7 +187,7 @@ function M.kept_words(value, row_shape, vocab, device)
     if value.dtype == "int32" and same_shape(value.shape, bits) then
       return prepared("kept", value, device, true, function(t) return t end)
     elseif not same_shape(value.shape, flags) then
-      raise("kept: %s, expected int32 %s (bits of 32 ids a word) or flags %s", describe(value),
+      raise("kept: %s, expected int32 %s (bits of 32 ids per word) or flags %s", describe(value),
             shape_text(bits), shape_text(flags))
     end
     value = M.brought("kept", value, "cpu") -- to be packed
@@ -195,8 +195,8 @@ function M.kept_words(value, row_shape, vocab, device)
   return M.brought("kept", packed_flags(M.mask_bytes("kept", value, flags), bits, vocab), device)
 end
 
--- One value a sequence [B] to one a row. bounds(b) gives the sequence's first row and the one past
--- its last.
+-- One value per sequence [B] to one per row. bounds(b) gives the sequence's first row and the one
+-- past its last.
 local function expand(values, row_shape, sequences, bounds)
   local out = tensor.zeros(row_shape, "float32")
   -- As words: a NaN must not pass through a Lua number, where LuaJIT may misread it.
@@ -208,8 +208,8 @@ local function expand(values, row_shape, sequences, bounds)
   return out
 end
 
---- Temperatures as a number, or as fp32 one a row. bounds() gives the function of a sequence b that
--- returns its first row and the one past its last.
+--- Temperatures as a number, or as fp32, one per row. bounds() returns the function that gives the
+-- first row of a sequence and the one past its last.
 function M.temperatures(value, device, row_shape, sequences, bounds)
   if type(value) == "number" then return value end
   local per_sequence = { sequences }
@@ -224,7 +224,7 @@ function M.temperatures(value, device, row_shape, sequences, bounds)
     raise("temperature: dtype %s, expected float32", value.dtype)
   end
   local function single(t) return t.dtype == "float32" and t or t:to "float32" end
-  -- Where both fit (N = B), one a row is meant.
+  -- Where both fit (N = B), one per row is meant.
   if same_shape(value.shape, row_shape) then
     return prepared("temperature", value, device, value.dtype == "float32", single)
   elseif same_shape(value.shape, per_sequence) then
@@ -232,7 +232,7 @@ function M.temperatures(value, device, row_shape, sequences, bounds)
       return expand(in_place(single(t)), row_shape, sequences, bounds())
     end)
   end
-  raise("temperature: shape %s, expected %s (one a row) or %s (one a sequence)",
+  raise("temperature: shape %s, expected %s (one per row) or %s (one per sequence)",
         shape_text(value.shape), shape_text(row_shape), shape_text(per_sequence))
 end
 

@@ -1,12 +1,10 @@
 --- `samebits drift A B`: compares two sets of logprobs or logits, and says why they differ.
---
--- Exit status: 0 equal, 1 drift, 2 what was given cannot be used.
 
 local drift = require "samebits.drift"
 local file = require "samebits.io.file"
 local options = require "samebits.cli.options"
 local posix = require "samebits.io.posix"
-local printable = require "samebits.text.printable"
+local tell = require "samebits.cli.tell"
 
 local M = {}
 
@@ -30,15 +28,6 @@ Exit status: 0 equal, 1 drift, 2 something given cannot be used.
     samebits drift old.npy new.npy --logits-b logits.npy --ids ids.npy
     samebits drift dump.safetensors:old dump.safetensors:new --html drift.html]]
 
-local function number(low, high, whole)
-  return function(text)
-    local n = tonumber(text)
-    if n and n >= low and n <= high and (not whole or n % 1 == 0) then return n end
-    return nil, ("'%s' is not %s from %g to %g"):format(text, whole and "an integer" or "a number",
-                                                        low, high)
-  end
-end
-
 --- Adds the command's arguments to its argparse parser.
 function M.define(command)
   command:epilog(M.epilog)
@@ -52,29 +41,30 @@ function M.define(command)
     local label = side:upper()
     tensor("--logits-" .. side, ("Logits behind %s, where %s is logprobs."):format(label, label))
   end
-  command:option("--temperature", "Of both sides: a number, or FILE[:NAME] with one a token.")
+  command:option("--temperature", "Of both sides: a number, or FILE[:NAME] with one per token.")
     :argname "T"
   command:option("--temperature-a", "Of A."):argname "T"
   command:option("--temperature-b", "Of B."):argname "T"
   for _, side in ipairs { "a", "b" } do
-    tensor("--kept-" .. side, ("Kept sets of %s (top-k, top-p, grammar), a row a token."):format(
-      side:upper()))
+    tensor("--kept-" .. side,
+           ("Kept sets of %s (top-k, top-p, grammar), one row per token."):format(side:upper()))
   end
   command:option("--vocab", "Ids of the vocabulary, where logits have padding behind them.", nil,
-                 number(1, 2 ^ 31, true)):argname "V"
+                 options.integer(1, 2 ^ 31)):argname "V"
   command:option("--name-a", "What to call A."):argname "NAME"
   command:option("--name-b", "What to call B."):argname "NAME"
   command:option("--ignore-index", "The id of tokens that do not count.", nil,
-                 number(-2 ^ 53, 2 ^ 53, true)):argname "N"
+                 options.integer(-2 ^ 53, 2 ^ 53)):argname "N"
   command:flag("--shift", "Logits of row t score id t + 1 of the same sequence.")
   command:option("--near", "Nats within which a token counts as nearly explained.", nil,
-                 number(0, 1)):argname "NATS"
-  command:option("--worst", "How many of the worst tokens to list.", nil, number(0, 10000, true))
+                 options.number(0, 1)):argname "NATS"
+  command:option("--worst", "How many of the worst tokens to list.", nil, options.integer(0, 10000))
     :argname "N"
   command:option("--memory", "MiB of logits to hold at a time (256).", nil,
-                 number(1, 2 ^ 30, true)):argname "MIB"
+                 options.integer(1, 2 ^ 30)):argname "MIB"
   command:option("--backend", "cpu, cuda or auto: where to compute."):argname "NAME"
-  command:option("--threads", "cpu: threads to work with.", nil, number(1, 1024, true)):argname "N"
+  command:option("--threads", "cpu: threads to work with.", nil, options.integer(1, 1024))
+    :argname "N"
   command:flag("--json", "Print one JSON object.")
   command:option("--html", "Write a page with plots, too."):argname "PAGE"
   command:flag("--quiet", "Print nothing but errors: the exit status tells.")
@@ -105,26 +95,13 @@ local function progress()
   end
 end
 
-local function unusable(message)
-  io.stderr:write("samebits: ", printable.message(message), "\n")
-  return 2
-end
-
-local function put(text)
-  local ok, why = io.stdout:write(text)
-  if ok then ok, why = io.stdout:flush() end
-  if not ok then return unusable("cannot write the output: " .. tostring(why)) end
-end
-
 --- Runs the command with argparse's result. The exit status.
 function M.run(args)
   local temperatures = {}
   for _, name in ipairs { "temperature", "temperature_a", "temperature_b" } do
-    local found, why = options.number_or_file(args[name])
-    if why then return unusable(("--%s: %s"):format(name:gsub("_", "-"), why)) end
-    temperatures[name] = found
+    temperatures[name] = options.temperature("--" .. name:gsub("_", "-"), args[name])
   end
-  local ok, report, why = pcall(drift.drift, args.a, args.b, {
+  local report = tell.try(drift.drift, args.a, args.b, {
     ids = args.ids, mask = args.mask, cu_seqlens = args.cu_seqlens, vocab = args.vocab,
     temperature = temperatures.temperature,
     a = { logits = args.logits_a, temperature = temperatures.temperature_a,
@@ -135,25 +112,18 @@ function M.run(args)
     memory = args.memory and args.memory * 2 ^ 20, backend = args.backend, threads = args.threads,
     progress = progress(),
   })
-  if not ok then return unusable(report) end
-  if not report then return unusable(why) end
   local tokens = report.tokens
   if tokens.compared + tokens.only_a + tokens.only_b == 0 then
-    return unusable "no token is active on either side: nothing was compared"
+    tell.fail "no token is active on either side: nothing was compared"
   end
-  if args.html then
-    local written
-    written, why = file.write(args.html, { report:html() })
-    if not written then return unusable(why) end
-  end
-  local failed
+  if args.html then tell.try(file.write, args.html, { report:html() }) end
   if args.json then
-    failed = put(report:json())
+    tell.write(report:json())
   elseif not args.quiet then
     local tty = posix.is_terminal(1)
-    failed = put(report:text { width = width(1), color = tty and not os.getenv "NO_COLOR" })
+    tell.write(report:text { width = width(1), color = tty and not os.getenv "NO_COLOR" })
   end
-  return failed or (report.equal and 0 or 1)
+  return report.equal and tell.WELL or tell.NO
 end
 
 return M

@@ -44,7 +44,7 @@ local function digits(x) return ("%.9g"):format(x) end
 local function number(x) return tonumber(digits(x)) end
 local function hex(word) return ("%08x"):format(word) end
 
--- B lists of f(row), one a sequence.
+-- B lists of f(row), one per sequence.
 local function by_sequence(batch, f)
   local lists = {}
   for b = 0, batch.sequences - 1 do

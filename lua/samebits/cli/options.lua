@@ -1,5 +1,4 @@
---- What commands that score batches have in common: their options, and the batch that files and
--- options make.
+--- Options that several commands share, and the batch that files and options make.
 
 local fields = require "samebits.io.fields"
 local formats = require "samebits.io.formats"
@@ -16,12 +15,20 @@ all names. FILE:NAME is one tensor of it, along with the file's ids, mask and
 cu_seqlens. A path that exists as it stands wins over a name after a colon.
 What an option names wins. The output tells what was used, and what was not.]]
 
---- An argparse converter.
+--- Converters for argparse: of integers, and of any numbers, from low to high.
 function M.integer(low, high)
   return function(text)
     local n = tonumber(text)
     if n and n % 1 == 0 and n >= low and n <= high then return n end
     return nil, ("'%s' is not an integer from %.0f to %.0f"):format(text, low, high)
+  end
+end
+
+function M.number(low, high)
+  return function(text)
+    local n = tonumber(text)
+    if n and n >= low and n <= high then return n end
+    return nil, ("'%s' is not a number from %g to %g"):format(text, low, high)
   end
 end
 
@@ -34,11 +41,11 @@ function M.add_batch(command)
   tensor("--ids", "Target ids, [B, T] or [N].")
   tensor("--mask", "The same shape, non-zero where a token counts.")
   tensor("--cu-seqlens", "[B + 1]: where the sequences of [N, V] start and end.")
-  tensor("--kept", "Which ids take part, a row a token: flags [.., V], or int32 words.")
+  tensor("--kept", "Which ids take part, one row per token: flags [.., V], or int32 words.")
   command:option("--ignore-index", "The id of tokens not to score.",
                  tostring(lib.constants.SB_IGNORE_INDEX), M.integer(-WIDEST, WIDEST)):argname "N"
   command:option("--temperature",
-                 "A number, or FILE[:NAME] with one a row or one a sequence. (default: 1)")
+                 "A number, or FILE[:NAME] with one per row or one per sequence. (default: 1)")
     :argname "T"
   command:flag("--shift", "Logits of row t score id t + 1 of the same sequence.")
 end
@@ -49,20 +56,19 @@ function M.add_cpu(command)
   command:option("--isa", "cpu: scalar, avx2 or avx512."):argname "NAME"
 end
 
---- A temperature as it was typed: a number, or FILE[:NAME]; nil and a message where it is neither.
-function M.number_or_file(text)
+--- The temperature that an option gives: a number, or FILE[:NAME]; nil where it gives none.
+function M.temperature(option, text)
   if text == nil or tonumber(text) then return tonumber(text) end
   if formats.exists((formats.split_spec(text))) then return text end
-  return nil, ("'%s' is no number, and no file has that name"):format(text)
+  tell.fail("%s: '%s' is no number, and no file has that name", option, text)
 end
 
---- What the files and options of a command line are: the table of a batch, and what was gathered.
--- files: a list of FILE[:NAME].
+--- Reads the files that a command line names: the table of a batch, and what was gathered (see
+-- samebits.io.fields). files: a list of FILE[:NAME].
 function M.batch(args, files)
   local named = { logits = args.logits, ids = args.ids, mask = args.mask,
                   cu_seqlens = args.cu_seqlens, kept = args.kept }
-  local temperature, why = M.number_or_file(args.temperature)
-  if why then tell.fail("--temperature: %s", why) end
+  local temperature = M.temperature("--temperature", args.temperature)
   named.temperature = type(temperature) == "number" or temperature
 
   local gathered = tell.try(fields.gather, files, named)
@@ -76,15 +82,15 @@ function M.batch(args, files)
   return spec, gathered
 end
 
---- Ends the command where a file that was gathered is not what it was when it was opened: what was
--- computed before and after that does not belong together. To be called when all is computed and
--- nothing is written yet.
+--- Ends the command if a gathered file has changed since it was opened: results from before and
+-- after the change do not belong together. To be called once everything is computed and before
+-- anything is written.
 function M.check_files(gathered)
   local why = gathered:changed()
   if why then tell.fail("%s", why) end
 end
 
---- What of a batch's settings stands in no file: lines for `Gathered:lines`.
+--- The settings of a batch that come from no file: lines for `Gathered:lines`.
 function M.settings(spec)
   local list = {}
   if type(spec.temperature) == "number" then

@@ -1,8 +1,11 @@
---- samebits repl: the command's options.
+--- `samebits repl`: opens the prompt, after a script if one is given.
+
+local tell = require "samebits.cli.tell"
 
 local M = {}
 
-M.SUMMARY = "Open a prompt for Lua, with the library at hand."
+M.name = "repl"
+M.summary = "Open a prompt for Lua, with the library at hand."
 
 local ABOUT = [[
 Lines are Lua: an expression shows its values, a statement runs. help() lists
@@ -16,15 +19,15 @@ failed. A script that calls samebits.debug() opens the prompt there.
 What is typed is kept in $XDG_STATE_HOME/samebits/history, by default in
 ~/.local/state/samebits/history.]]
 
---- Adds options to a command.
+--- Adds the command's arguments to its argparse parser.
 function M.define(command)
   command:epilog(ABOUT)
   command:usage "Usage: samebits repl [-h] [-i SCRIPT [ARGUMENT ...]]"
   command:option("-i", "Run this first."):argname "SCRIPT"
 end
 
---- Splits a command line: what comes after `repl -i SCRIPT`, or `-i SCRIPT` alone, is the script's
--- own.
+--- Splits a command line into samebits' own words and the script's, which follow `repl -i SCRIPT`,
+-- or `-i SCRIPT` without a command.
 function M.split(argv)
   if argv[1] == "-i" then argv = { "repl", unpack(argv) } end
   local own, rest = {}, {}
@@ -33,16 +36,16 @@ function M.split(argv)
   return own, rest
 end
 
--- Relative entries of package.path and package.cpath, which bin/samebits takes away. A user's own
--- code at the prompt may rely on them: it gets them back behind the others, where they replace no
--- module that is installed.
+-- Relative entries of package.path and package.cpath, which bin/samebits removes. Users' code at
+-- the prompt may rely on them, so they come back at the end, where they cannot replace an installed
+-- module.
 M.relative = { path = "", cpath = "" }
 
---- Runs the prompt: its exit status, or nil and a message.
-function M.run(args, script_arguments)
+--- Runs the command with argparse's result and the script's own words. The exit status.
+function M.run(args, words)
   local repl = require "samebits.repl"
   for name, entries in pairs(M.relative) do package[name] = package[name] .. ";" .. entries end
-  return repl.run { script = args.i, arguments = script_arguments }
+  return tell.try(repl.run, { script = args.i, arguments = words })
 end
 
 return M

@@ -1,4 +1,4 @@
---- samebits verify: the command's options and output.
+--- `samebits verify FILE`: shows which changes around a token change its logprob's bits.
 
 local options = require "samebits.cli.options"
 local posix = require "samebits.io.posix"
@@ -26,7 +26,7 @@ local JSON = [[
 --json prints one object: version, numerics, ok, used (FILE or FILE:NAME of
 logits, ids, ...), unused, seed, rounds, dtype, shape, sampled, paths (what was
 verified: tokens, mismatches, max_ulps, first ..) and transforms, each with
-results, one a path, false where it does not apply.]]
+results, one per path, false where it does not apply.]]
 
 --- Adds the command's arguments to its argparse parser.
 function M.define(command)

@@ -25,7 +25,7 @@ local LEFT = 1 / 8 -- of the difference, for "nearly"
 local FAR = 4      -- times `near`: what another op's rounding does not do
 local MANY = 8     -- tokens, all that differ, that do not agree exactly by chance
 
---- What may be the cause, in the order in which tokens are given to them.
+--- The possible causes, in the order in which tokens are assigned to them.
 M.ORDER = {
   "id", "temperature", "kept", "top_k", "top_p", "padding", "settings", "shift", "zeros", "mask",
   "negated", "log2", "log10", "probability", "container", "position", "reversed", "target", "lse",
@@ -395,9 +395,9 @@ local function assigned(list, exact, nearly)
   end
 end
 
---- What explains how many: a list of { cause, text, exactly, nearly, tokens, temperature }, in
--- which each token is counted once in `tokens`; the number that nothing explains, and how many of
--- those differ by `near` or less. Entries get their `cause` and `cause_exact`.
+--- How many tokens each cause explains: a list of { cause, text, exactly, nearly, tokens,
+-- temperature }, where `tokens` counts each token once; the number of tokens that nothing explains,
+-- and how many of those differ by `near` or less. Entries get their `cause` and `cause_exact`.
 function Causes:finish(entries)
   local list, unexplained, small = accepted(self), 0, 0
   for _, h in ipairs(list) do h.tokens, h.tokens_exactly = 0, 0 end

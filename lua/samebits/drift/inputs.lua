@@ -1,6 +1,6 @@
---- What both sides gave of which tokens they are and how they were scored, compared: ids, masks,
--- cu_seqlens, temperatures and kept sets. What one side alone gave stands in for the other and is
--- not compared, nor is what belongs to tokens that count on neither side.
+--- Compares the inputs that both sides gave, which say what the tokens are and how they were
+-- scored: ids, masks, cu_seqlens, temperatures and kept sets. An input that only one side gave
+-- holds for both and is not compared, nor are the inputs of tokens that count on neither side.
 --
 -- finish() lists the fields that differ: `field`, `different` and `of` (tokens; entries of
 -- cu_seqlens), and `first`: the place of the first difference, with what A and B have there.
@@ -57,7 +57,7 @@ local COLUMNS = {
   },
 }
 
--- One flag an id of a row's kept set, to memory: n ids, none of them behind a narrower set's last.
+-- One flag per id of a row's kept set, to memory: n ids, none of them past a narrower set's end.
 local function flags_of(side, row, to, n)
   local kept = side.kept:slice(0, row, row + 1):contiguous()
   local read, p, held = element.read[kept.dtype], kept.ptr, side.kept_vocab

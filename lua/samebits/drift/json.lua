@@ -19,7 +19,7 @@ local KEYS = {
   "near", "notes",
 }
 
--- What JSON has no number for is a string: "inf", "-inf", "nan".
+-- Values for which JSON has no number become strings: "inf", "-inf", "nan".
 local function plain(value, key, list_type)
   if type(value) == "number" then
     if value ~= value then return "nan" end

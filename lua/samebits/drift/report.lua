@@ -1,4 +1,4 @@
---- What a comparison found. Fields (counts are numbers of tokens):
+--- The result of a comparison. Fields (counts are numbers of tokens):
 --
 -- * `equal`: no token differs, the same ones are active on both sides, and no inputs differ;
 -- * `inputs`: what both sides gave, but not alike, in this order: `field` (ids, mask, cu_seqlens,

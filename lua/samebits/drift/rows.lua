@@ -1,8 +1,9 @@
---- What a pair of logits rows says about a token that differs: whether the rows are the same
--- numbers, and which part of what differs between them is enough to explain the token.
+--- Looks into the two rows of logits behind a token that differs: whether they hold the same
+-- numbers, and which of their differences alone explains the token.
 --
--- A group of rows at a time is widened to fp32 and made up anew: one side's row with the other's
--- target, with the other's absent ids, within top-k or top-p, rounded to another dtype; and scored.
+-- It widens a group of rows at a time to fp32 and makes variants of them (one side's row with the
+-- other's target, with the other's absent ids, within top-k or top-p, rounded to another dtype),
+-- which it scores.
 
 local ffi = require "ffi"
 local scorer = require "samebits.drift.scorer"
@@ -124,9 +125,9 @@ local function gathered(side, rows, chosen, n, vocab, taus)
   return ids, temperature, kept
 end
 
--- Of each row, what is absent in the other side's alone, of the ids that both have columns for:
--- whether anything is, and whether all of it stands behind the last id that the other side has.
--- Both ways in one pass.
+-- For each row, which of the ids that both sides have columns for are absent in the other side's
+-- row only: whether there are any, and whether all of them stand past the last id that the other
+-- side has. One pass does it for both sides.
 local function absences(mine, theirs, m)
   local width, other_width = mine.shape[2], theirs.shape[2]
   local vocab = math.min(width, other_width)
@@ -182,9 +183,9 @@ local function make_sets(self, h, made, n, ids, temperature, want)
   return out, plain
 end
 
--- What a token that its set explains says of the supposition. It speaks for it where the set is
--- sharp, holds more than the target, and moves the value by more than another op might: base is
--- what the whole vocabulary gives.
+-- What a token that its set explains says about the supposition. It is evidence if the set is
+-- sharp, holds more than the target, and moves the value by more than another op might. base: the
+-- value from the whole vocabulary.
 local function note_set(causes, h, set, how, got, base)
   if set.sharp and got ~= 0 and got ~= GONE and causes:far(got, base) then
     h.evidence[how] = h.evidence[how] + 1
@@ -250,7 +251,7 @@ local function judge_group(self, chunk, list, m)
         local i = list[chosen[j]]
         local want, have = chunk.b[i], chunk.a[i]
         if h.target == a then want, have = have, want end
-        -- What the temperature alone gives is no set's merit.
+        -- A value that the temperature alone gives is no evidence for a set.
         if not h.set or cut[j] and not (plain and plain[j] == got[j]) then
           local how = causes:judge(h, i, got[j], want, have, chunk.own[h.base.label][i])
           if h.set and how then
@@ -295,7 +296,7 @@ local function allocate(self)
   end
 end
 
---- Drops the suppositions that none of the probed tokens (words `a` and `b` of a `row`) speaks for.
+--- Drops suppositions without evidence in the probed tokens (words `a` and `b` of a `row`).
 function Rows:screen(probes)
   if #self.list == 0 then return end
   allocate(self)

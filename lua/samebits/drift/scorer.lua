@@ -3,7 +3,8 @@
 
 local ffi = require "ffi"
 local batches = require "samebits.batch"
-local context = require "samebits.context"
+local call = require "samebits.op.call"
+local logprob = require "samebits.op.logprob"
 local misuse = require "samebits.misuse"
 local posix = require "samebits.io.posix"
 local source = require "samebits.io.source"
@@ -13,9 +14,6 @@ local convert, layout = tensor.convert, tensor.layout
 
 local M = {}
 
--- What the backend refuses, caught by M.catch.
-local Failure = {}
-
 local Scorer = {}
 Scorer.__index = Scorer
 
@@ -24,29 +22,10 @@ function M.new(ctx, ignore_index, shift)
   return setmetatable({ ctx = ctx, ignore_index = ignore_index, shift = shift }, Scorer)
 end
 
---- Runs f: what it returns; nil and a message where the backend fails.
-function M.catch(f, ...)
-  local function finish(ok, ...)
-    if ok then return ... end
-    local err = ...
-    if getmetatable(err) == Failure then return nil, err.message end
-    error(err, 0)
-  end
-  return finish(pcall(f, ...))
-end
-
-local function checked(value, message)
-  if value == nil then error(setmetatable({ message = message }, Failure), 0) end
-  return value
-end
-
 local function run(self, spec)
-  local batch = checked(batches.build(spec):to(self.ctx.device))
-  local out, message = context.score("drift", "sb_logprob", self.ctx, batch,
-                                     { outputs = { "token" } })
-  local token
-  token, message = checked(out, message).token:to "cpu"
-  return checked(token, message)
+  local batch = misuse.try(batches.build(spec):to(self.ctx.device))
+  local out = call.run(logprob.OP, "drift", self.ctx, { outputs = { "token" } }, batch)
+  return misuse.try(out.token:to "cpu")
 end
 
 -- Integers as the library takes them.
@@ -62,8 +41,8 @@ function M.kept_of(side, first, past, vocab)
 end
 
 --- The logprobs of rows first .. first + n - 1 of a side as fp32 [n], +0 where `flags` (uint8 [n])
--- is 0. suppose, in the place of the side's own: `temperature` (a number, or fp32 one a row of the
--- whole), `kept` (the side whose sets are meant; false: none), `vocab` (the ids below it alone),
+-- is 0. suppose, in place of the side's own: `temperature` (a number, or fp32, one per row of the
+-- whole), `kept` (the side whose sets are meant; false: none), `vocab` (only the ids below it),
 -- `shift`.
 function Scorer:rows(side, first, n, flags, suppose)
   suppose = suppose or {}
@@ -144,11 +123,11 @@ function Scorer:forget(side, first, n)
   end
 end
 
---- Fails, as M.catch tells, where a file is not what it was when it was opened: what was read of it
--- before and what would be now do not belong together.
+--- Fails where a file is not what it was when it was opened: what was read of it before and what
+-- would be now do not belong together.
 function M.check_files(opened)
   local why = source.changed(opened)
-  if why then checked(nil, why) end
+  if why then misuse.fail(why) end
 end
 
 --- Raises unless the ids of active rows are ids of the side's logits.

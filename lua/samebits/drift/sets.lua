@@ -45,7 +45,7 @@ local function accumulate(x, n, tau)
   return sum
 end
 
--- The first of cum[low .. n] that is at least a sum; n + 1 where none is.
+-- The index of the first of cum[low .. n] that is at least `sum`; n + 1 if none is.
 local function first_at_least(sum, low, n)
   local high = n + 1
   while low < high do
@@ -88,7 +88,7 @@ local function prepare(probes, copy, vocab)
   return out
 end
 
--- Sets of which sizes give a probe's value at a temperature; nil where none does, or all ids do.
+-- The sizes of the sets that give a probe's value at a temperature; nil if none does, or all do.
 local function sizes(probe, tau, tolerance)
   local sum = exp((probe.target - probe.x[0]) / tau - probe.value)
   local total = accumulate(probe.x, probe.n, tau)
@@ -119,8 +119,8 @@ local function votes_for_k(voters, ties)
   return votes
 end
 
--- What votes for p need of a voter at a temperature: sums below and up to its sizes, and over the
--- first k logits.
+-- What a vote for p needs from a voter at a temperature: the sums below and up to its sizes, and
+-- over the first k logits.
 local function sums(voter, tau)
   local n = voter.probe.n
   local total = accumulate(voter.probe.x, n, tau)
@@ -162,7 +162,7 @@ local function evenness(k)
   return -math.huge
 end
 
--- The k and p that most voters allow, in few digits. Nil where none does.
+-- The k and p that most voters allow, with few digits; nil if no voter allows any.
 local function best_pair(voters, list)
   local best
   local function try(k)
@@ -263,12 +263,12 @@ local function warm(probes, tolerance)
   return found
 end
 
---- The suppositions that tokens speak for, most votes first.
+--- The suppositions for which tokens are evidence, most votes first.
 -- @tparam table probes a list of { row, id, value }
 -- @tparam function copy of a row and a float pointer: writes the row's logits there
 -- @tparam number vocab how many
 -- @tparam function own of a row: the temperature that the side was given with
--- @tparam table taus temperatures to try besides: numbers, and tensors with one a row
+-- @tparam table taus temperatures to try besides: numbers, and tensors with one per row
 -- @tparam number near the tolerance, in nats, beyond fp32's roundings
 function M.fit(probes, copy, vocab, own, taus, near)
   probes = prepare(probes, copy, vocab)
@@ -299,7 +299,7 @@ function M.fit(probes, copy, vocab, own, taus, near)
   end
   try(nil)
   for _, tau in ipairs(taus) do try(tau) end
-  -- What is next to a temperature that was tried is that one, off by another op's rounding.
+  -- A temperature next to one that was tried is that one, moved by another op's rounding.
   local function tried(tau)
     local known = { own(probes[1].row), unpack(taus) }
     for _, other in ipairs(known) do

@@ -149,8 +149,8 @@ function M.align(sides, shift)
   return false, notes, long
 end
 
---- A tensor of one value a token, of the length that others had, brought to the layout's: position
--- 0 gets `value`. Other tensors as they are.
+--- A tensor of one value per token with the length that others had, brought to the layout's:
+-- position 0 gets `value`. Other tensors stay as they are.
 function M.brought(t, layout, value)
   local shape, length = layout.shape, layout.other_length
   if not length or t.ndim ~= #shape or t.shape[t.ndim] ~= length or
@@ -160,8 +160,7 @@ function M.brought(t, layout, value)
   return length < shape[#shape] and M.lengthened(t, value) or M.shortened(t)
 end
 
---- What the shape of a field looks like where another one is expected: ": one less a sequence ...",
--- or "".
+--- What an unexpected shape of a field looks like: ": one less per sequence ...", or "".
 function M.hint(got, wanted)
   if #got == #wanted and got[#got] == wanted[#wanted] - 1 and
      (#got == 1 or got[1] == wanted[1]) then

@@ -3,7 +3,7 @@
 
 local ffi = require "ffi"
 local batches = require "samebits.batch"
-local call = require "samebits.op.call"
+local logprob = require "samebits.op.logprob"
 local fields_of = require "samebits.io.fields"
 local inputs = require "samebits.drift.inputs"
 local misuse = require "samebits.misuse"
@@ -22,20 +22,16 @@ local OWN = { name = true, vocab = true }
 for _, role in ipairs(ROLES) do OWN[role] = true end
 
 local RESULTS = {}
-for _, name in ipairs(call.OUTPUTS) do RESULTS[name] = true end
+for _, name in ipairs(logprob.OP.names) do RESULTS[name] = true end
 
 local FLOATS = { float32 = true, float16 = true, bfloat16 = true, float64 = true }
 local LOGITS = { float32 = true, float16 = true, bfloat16 = true }
 local INTEGERS = { int8 = true, uint8 = true, int16 = true, int32 = true, int64 = true }
 
--- What the environment refuses, caught by M.read.
-local Failure = {}
-local function unusable(message) error(setmetatable({ message = message }, Failure), 0) end
-
 -- The tensor of a file, which is added to the list `opened`; and the file as `fields` read it.
 local function load_field(role, spec, opened)
   local loaded, from = fields_of.load_one(spec, role, opened)
-  if not loaded then unusable(from) end
+  if not loaded then misuse.fail(from) end
   return loaded, from
 end
 
@@ -44,14 +40,14 @@ local function is_pointer(value) return type(value) == "cdata" or type(value) ==
 -- Rows are looked at in memory.
 local function in_memory(label, role, t)
   local copy, why = t:to "cpu"
-  if not copy then unusable(("%s: %s: %s"):format(label, role, why)) end
+  if not copy then misuse.fail(("%s: %s: %s"):format(label, role, why)) end
   return copy
 end
 
--- What is given, unless its dtype is not supported.
+-- A given value; fails if its dtype is not supported.
 local function usable(value, label)
   local why = tensor.unsupported.why(value)
-  if why then unusable(("%s: %s"):format(label, why)) end
+  if why then misuse.fail(("%s: %s"):format(label, why)) end
   return value
 end
 
@@ -77,9 +73,9 @@ end
 -- tensors of a .safetensors file by name.
 local function from_path(spec, opened)
   local source, why = fields_of.read(spec, ROLES, opened)
-  if not source then unusable(why) end
+  if not source then misuse.fail(why) end
   if not source.bare and not source.fields.logprobs and not source.fields.logits then
-    unusable(("%s: say which is meant, as %s:NAME"):format(fields_of.lacking(source.path,
+    misuse.fail(("%s: say which is meant, as %s:NAME"):format(fields_of.lacking(source.path,
       "neither logprobs nor logits", source.tensors), source.path))
   end
   return source.fields, source.bare, source.tensors
@@ -104,7 +100,7 @@ local function given(label, value, extra, opened)
   elseif type(value) == "table" then
     fields = fields_of.by_role(value, label, ROLES)
     for key, field in pairs(value) do
-      -- What a file holds beside is no mistake; nor what else ctx:logprob gives.
+      -- Other tensors in a file are no mistake, nor are other outputs of ctx:logprob.
       local is_beside = safetensors.is_loaded(value) and fields_of.is_held(field)
       if not (is_beside or OWN[key] or RESULTS[key] or fields_of.is_named(key, ROLES)) then
         raise("%s: unknown field '%s'", label, tostring(key))
@@ -122,7 +118,7 @@ local function given(label, value, extra, opened)
   return fields, bare, held
 end
 
--- What each token has beside its logprob or logits, and the names in the file that are not used.
+-- The fields given with the logprobs or logits, and the names in the file that are not used.
 local function account(fields, held)
   local with, taken, unused = {}, {}, {}
   for _, role in ipairs { "ids", "mask", "cu_seqlens" } do
@@ -214,8 +210,8 @@ local function temperature_of(label, value, layout, opened)
       for row = first, past - 1 do to[row] = tau end
     end
   else
-    raise("%s: temperature: shape %s, expected %s (one a token) or [%d] (one a sequence)", label,
-          shape_text(t.shape), shape_text(layout.shape), layout.sequences)
+    raise("%s: temperature: shape %s, expected %s (one per token) or [%d] (one per sequence)",
+          label, shape_text(t.shape), shape_text(layout.shape), layout.sequences)
   end
   for row = 0, layout.rows - 1 do
     if not (to[row] >= 2 ^ -10 and to[row] <= 2 ^ 10) then
@@ -350,7 +346,7 @@ local function is_mapped(opened, t)
   return false
 end
 
--- What of a side is per token, checked against its layout. others: of the other side.
+-- A side's per-token fields, checked against its layout. others: the other side's.
 local function finish(side, fields, others, layout, opened)
   local label = side.label
   side.layout = layout
@@ -404,7 +400,7 @@ local function read(a, b, meta, wanted)
     local fields, bare, held = given(label, value, extra, opened)
     local from_file = type(value) == "string" or safetensors.is_loaded(value)
     for _, key in ipairs(SHARED) do
-      -- What is said of both sides wins over what a file holds, not over what is said of one.
+      -- Fields given for both sides win over those of files, but not over those given for one side.
       local is_held = from_file and (type(value) == "string" or fields_of.is_held(fields[key]))
       local said = not is_held and fields[key] or extra and extra[key]
       if said == nil and meta[key] ~= nil then fields[key] = meta[key] end
@@ -429,14 +425,14 @@ local function read(a, b, meta, wanted)
                  source = type(value) == "string" and value or nil }
   end
 
-  -- What each side gave, the same object apart.
+  -- Fields that both sides gave, unless it is the same object.
   local twice = {}
   for _, key in ipairs(inputs.FIELDS) do
     local mine, other = sides[1].fields[key], sides[2].fields[key]
     twice[key] = mine ~= nil and other ~= nil and mine ~= other
   end
 
-  -- What one side lacks, the other's stands in for: the tokens are the same ones.
+  -- A field that one side lacks is taken from the other: the tokens are the same.
   for i = 1, 2 do
     local mine, other = sides[i].fields, sides[3 - i].fields
     for _, key in ipairs { "ids", "mask", "cu_seqlens" } do
@@ -465,14 +461,9 @@ end
 
 --- Both sides, each with its `layout`; A's, which is the report's: `twice` has the fields that both
 -- sides gave, `notes` sentences on how shapes were read, and `shift` says whether they mean that
--- the logits of row t score id t + 1; and the files that were opened (io/source.lua). Or nil and a
--- message where a file cannot be used. What does not fit together raises misuse. shift: true,
+-- the logits of row t score id t + 1; and the files that were opened (io/source.lua). Fails where a
+-- file cannot be used, and raises misuse where something does not fit together. shift: true,
 -- false, or nil where nobody said.
-function M.read(a, b, meta, shift)
-  local ok, first, second, layout, opened = pcall(read, a, b, meta, shift)
-  if ok then return first, second, layout, opened end
-  if getmetatable(first) == Failure then return nil, first.message end
-  error(first, 0)
-end
+M.read = read
 
 return M

@@ -119,7 +119,7 @@ function M.positions(bins, title)
   return plot.done()
 end
 
--- What a share of a sorted list does not exceed.
+-- The value that a given share of a sorted list does not exceed.
 local function quantile(sorted, share)
   return sorted[math.max(1, math.min(#sorted, math.floor(share * #sorted + 0.5)))]
 end

@@ -2,7 +2,7 @@
 -- another container, with the sign changed, in another logarithm, as probabilities; or holds the
 -- values of other tokens, a place further or from the last to the first; or nothing but zeros.
 --
--- What the probed tokens do not speak for is not tried on all.
+-- Suppositions without evidence in the probed tokens are not tried on all tokens.
 
 local bit = require "bit"
 local ffi = require "ffi"

@@ -144,7 +144,7 @@ function M.inputs(report)
   return table.concat(names, ", ", 1, #names - 1) .. " and " .. names[#names]
 end
 
---- What a side gave, in a line.
+--- What a side consists of, in one line.
 function M.side(side, shape)
   local parts = {}
   local dims = table.concat(shape, ", ")
@@ -175,7 +175,7 @@ function M.title(side)
   return title and printable.text(title) or "side " .. side.label
 end
 
---- What can be said of the tokens that nothing explains.
+--- A sentence about the tokens that nothing explains.
 function M.unexplained(report)
   local out = (report.a.logits or report.b.logits) and
               "Nothing that was tried gives these values." or
@@ -188,7 +188,7 @@ function M.unexplained(report)
                                            M.count(small), M.number(report.near))
 end
 
---- What can be said of the op and the logits: a list of sentences.
+--- Sentences about the op and the logits: a list.
 function M.facts(report)
   local out = {}
   local logits = report.logits

@@ -13,7 +13,7 @@
 -- A tensor of a dtype that is not supported counts like any other: it is complained of where the
 -- rule has chosen it, and nowhere else.
 --
--- What was taken from where, and what was left, is part of the result: callers print it.
+-- The result says what was taken from where, and what was left: callers print it.
 
 local formats = require "samebits.io.formats"
 local misuse = require "samebits.misuse"
@@ -51,7 +51,7 @@ M.BATCH = { "logits", "ids", "mask", "cu_seqlens", "temperature", "kept", "rows"
 --- The roles of a side of a drift.
 M.SIDE = { "logprobs", "logits", "ids", "mask", "cu_seqlens", "temperature", "kept" }
 
--- What says which tokens a tensor is about.
+-- The roles that say which tokens a tensor is about.
 local BESIDE = { "ids", "mask", "cu_seqlens" }
 
 local FLOATS = { float32 = true, float16 = true, bfloat16 = true, float64 = true }
@@ -107,7 +107,7 @@ local function names_of(tensors)
   return names
 end
 
---- What a file lacks, and holds: "a.safetensors: no ids in it; it holds 'x'".
+--- Which roles a file lacks, and its names: "a.safetensors: no ids in it; it holds 'x'".
 function M.lacking(path, what, tensors)
   local names = names_of(tensors)
   return ("%s: %s in it; it holds %s"):format(path, what,

@@ -16,7 +16,7 @@ local NPZ = "a .npz archive of .npy files: save each array by numpy.save, or all
 local TORCH = "a PyTorch file: save its tensors by safetensors.torch.save_file"
 local GGUF = "a GGUF file holds a model's weights: dump its logits as .npy or .safetensors"
 
---- What a file is, and what to do about it; nil where that is not known.
+--- A sentence that says what a file is and what to do about it; nil if that is not known.
 -- @tparam string bytes its first `BYTES`, or all of it
 -- @tparam string path
 function M.advice(bytes, path)

@@ -31,14 +31,14 @@ local byte = string.byte
 local QUOTE, BACKSLASH, COLON, COMMA = byte '"', byte "\\", byte ":", byte ","
 local OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT = byte "[", byte "]", byte "{", byte "}"
 
--- What may stand behind a backslash, but for u.
+-- The characters that may follow a backslash, except u.
 local ESCAPES = ffi.new "uint8_t[256]"
 for short, c in pairs { ['"'] = '"', ["\\"] = "\\", ["/"] = "/", b = "\b", f = "\f", n = "\n",
                         r = "\r", t = "\t" } do
   ESCAPES[byte(short)] = byte(c)
 end
 
--- What numbers and words consist of.
+-- The characters of numbers and words.
 local WORD = ffi.new "uint8_t[256]"
 for c = 0, 255 do WORD[c] = string.char(c):find "[%w.+-]" and 1 or 0 end
 

@@ -1,4 +1,4 @@
---- The system calls behind file.lua, source.lua and the prompt, as Linux has them.
+--- The system calls that file.lua, source.lua and the prompt need, as Linux has them.
 
 local ffi = require "ffi"
 
@@ -54,7 +54,7 @@ function M.open(path)
   return fd >= 0 and fd or nil
 end
 
--- What open makes files with: the umask's bits are taken from it.
+-- The mode of new files, from which the umask's bits are removed.
 local READ_AND_WRITE = ffi.cast("int", 438)  -- rw-rw-rw-
 local OWNER_ALONE = ffi.cast("int", 384)     -- rw-------
 

@@ -1,4 +1,4 @@
---- How the readers of files say no: from any depth, in one line, with the byte where it is.
+--- Lets the readers of files refuse one from any depth, in one line that says at which byte.
 
 local printable = require "samebits.text.printable"
 
@@ -28,7 +28,7 @@ function M.quote(text)
   return "'" .. printable.text(text) .. "'"
 end
 
--- So many names of a list are told.
+-- At most this many names of a list are shown.
 local TOLD = 20
 
 --- Names from a file as a list for a message, sorted, not too many.

@@ -26,7 +26,7 @@ local MAX_HEADER = 100000000
 -- The key that marks what load gives, in its metatable.
 local LOADED = {}
 
--- What load gives: tensors by name. Its metatable carries the metadata, so that names are free.
+-- The result of load: tensors by name. Its metatable holds the metadata, so that any name is free.
 local function new_table(metadata)
   return setmetatable({}, {
     [LOADED] = true,

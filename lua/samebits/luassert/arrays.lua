@@ -11,7 +11,7 @@ local raise = misuse.raise
 
 local M = {}
 
--- What the element types of C are called by LuaJIT.
+-- LuaJIT's names of C's element types.
 local DTYPES = {
   float = "float32", double = "float64", bool = "bool", char = "int8", ["signed char"] = "int8",
   ["unsigned char"] = "uint8", short = "int16", int = "int32", int64_t = "int64", long = "int64",

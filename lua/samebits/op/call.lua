@@ -1,41 +1,84 @@
---- What the calls of a context have in common: their options, checked; the outputs; the launch.
+--- The one path that every op takes from a method of a context to the library: the options are
+-- checked, the arguments made ready, the outputs checked or made, the launch described, the
+-- library's function called, and what a stream still uses kept alive.
+--
+-- An op is a table, which `call.op` completes:
+--
+-- * `name`: what messages call it;
+-- * `entry`: the library's function. It is called with the context, the struct of outputs if there
+--   is one, what `arguments` returns, and the launch;
+-- * `struct`, `outputs`: the type of the struct of outputs, and a list of { name, dtype, shape },
+--   in order; `shape(call)` gives the dimensions. The caller chooses some by the option `outputs`,
+--   and may give their tensors by the option `out`. Where there is no struct the op makes what it
+--   returns itself;
+-- * `default(call)`: the names of the outputs where the caller chooses none; all by default;
+-- * `launch`: which of the options of a launch it has; nil: it takes no launch at all;
+-- * `settings`: what the options of a launch default to, in place of the context's;
+-- * `options`: the names of its other options;
+-- * `takes`: how many arguments come before the options; 1 by default;
+-- * `ids`: how many ids per row a batch must have: "one" (the default), "several", or "any", none
+--   included;
+-- * `shards`: whether the logits may be those of a shard of the vocabulary;
+-- * `arguments(call, ...)`: checks what the caller gave, and returns what the library's function
+--   takes between the outputs and the launch. `call` is the call under way, see below; what
+--   `call.result` is set to is returned instead of the outputs;
+-- * `unchecked`: true where the library's function never waits, not even with a check.
+--
+-- Methods are made of ops by `call.method` and `call.workspace`. samebits.context takes them over,
+-- with the comments before them for `help`.
 
 local ffi = require "ffi"
-local devices = require "samebits.device"
-local tensor = require "samebits.tensor"
 local batches = require "samebits.batch"
+local class = require "samebits.op.class"
+local devices = require "samebits.device"
+local lib = require "samebits.lib"
 local misuse = require "samebits.misuse"
 local status_of = require "samebits.status"
+local tensor = require "samebits.tensor"
 
-local raise = misuse.raise
+local C, raise, try = lib.C, misuse.raise, misuse.try
+local layout, describe = tensor.layout, tensor.describe
+
+local launch_t, void_p = ffi.typeof "sb_launch", ffi.typeof "void *"
 
 local M = {}
 
---- The outputs of a logprob, in order.
-M.OUTPUTS = { "token", "lse", "sequence", "count", "outside", "entropy", "saved" }
+--- The options of a launch that most ops have.
+M.LAUNCH = { "split", "threads", "cluster", "check", "stream", "workspace" }
 
--- Those that a call gives where it names none; outside where the batch has kept sets.
-local DEFAULT = { "token", "lse", "sequence", "count" }
-local WITH_KEPT = { "token", "lse", "sequence", "count", "outside" }
+-- Ops -------------------------------------------------------------------------------------------
 
-local DTYPES = { token = "float32", lse = "float32", sequence = "float32", count = "int64",
-                 outside = "int64", entropy = "float32", saved = "uint8" }
-local PER_ROW = { token = true, lse = true, entropy = true, saved = true }
-local SAVED = ffi.sizeof "sb_saved_row"
-local POINTERS = { float32 = "float *", int32 = "int32_t *", int64 = "int64_t *",
-                   uint8 = "sb_saved_row *" }
+--- Shapes of outputs: one element per row, and one per sequence.
+function M.per_row(call) return call.shape end
+function M.per_sequence(call) return { call.sequences } end
 
---- Options of a call, or of what else `name` is: a table with no other keys than those known.
-function M.options(name, opts, known)
-  if opts == nil then return {} end
-  if type(opts) ~= "table" then raise("%s: expected a table, got %s", name, type(opts)) end
-  for key in pairs(opts) do
-    if not known[key] then raise("%s: unknown option '%s'", name, tostring(key)) end
+--- Completes the description of an op: see above.
+function M.op(op)
+  op.takes, op.ids = op.takes or 1, op.ids or "one"
+  op.known, op.names, op.output = {}, {}, {}
+  for _, list in ipairs { op.launch or {}, op.options or {}, op.struct and { "outputs", "out" } } do
+    for _, name in ipairs(list) do op.known[name] = true end
   end
-  return opts
+  for i, output in ipairs(op.outputs or {}) do
+    local name, dtype, shape = unpack(output)
+    op.names[i] = name
+    op.output[name] = { dtype = dtype, shape = shape }
+  end
+  op.struct_t = op.struct and ffi.typeof(op.struct)
+  return op
 end
 
---- An int32, or 0 where nothing is given, which the library takes for its default.
+--- An op like another one, but for some fields.
+function M.like(op, fields)
+  local made = {}
+  for key, value in pairs(op) do made[key] = value end
+  for key, value in pairs(fields) do made[key] = value end
+  return M.op(made)
+end
+
+-- Options ---------------------------------------------------------------------------------------
+
+--- An int32, or 0, which the library takes for its default, where nothing is given.
 function M.small_integer(name, value)
   if value == nil then return 0 end
   if type(value) ~= "number" or value % 1 ~= 0 or math.abs(value) >= 2 ^ 31 then
@@ -44,98 +87,10 @@ function M.small_integer(name, value)
   return value
 end
 
--- The tensor for one output: the caller's, once it is fit to be written to, or a new one.
-local function output(name, given, shape, device, dtype)
-  if given == nil then return tensor.empty(shape, dtype, device) end
-  if not tensor.is_tensor(given) then
-    raise("out.%s: expected a tensor, got %s", name, type(given))
-  end
-  if given.dtype ~= dtype or not tensor.layout.same(given.shape, shape) then
-    raise("out.%s: %s, expected %s %s", name, tensor.describe(given), dtype,
-          tensor.layout.text(shape))
-  end
-  if given.device ~= device or not given:is_contiguous() then
-    raise("out.%s: expected a contiguous tensor on %s", name, device)
-  end
-  return given
-end
-
-local function shape_of(name, batch)
-  if not PER_ROW[name] then return { batch.sequences } end
-  if name ~= "saved" then return batch.shape end
-  local shape = {}
-  for i = 1, #batch.shape do shape[i] = batch.shape[i] end
-  shape[#shape + 1] = SAVED
-  return shape
-end
-
-local function wanted(batch, opts)
-  if opts.outputs == nil then return batch.kept and WITH_KEPT or DEFAULT end
-  if type(opts.outputs) ~= "table" then
-    raise("outputs: expected a list of names, got %s", type(opts.outputs))
-  end
-  for _, name in ipairs(opts.outputs) do
-    if not DTYPES[name] then
-      raise("outputs: unknown output '%s'; known: %s", tostring(name),
-            table.concat(M.OUTPUTS, ", "))
-    end
-  end
-  return opts.outputs
-end
-
---- The outputs that `opts` asks for, of a batch: the library's struct and the tensors by name; nil,
--- a message and a code where there is no memory for them. `opts.out` is checked here.
-function M.outputs(batch, opts)
-  if opts.out ~= nil and type(opts.out) ~= "table" then
-    raise("out: expected a table of tensors, got %s", type(opts.out))
-  end
-  local c, made = ffi.new "sb_logprob_out", {}
-  c.size = ffi.sizeof "sb_logprob_out"
-  for _, name in ipairs(wanted(batch, opts)) do
-    local shape = shape_of(name, batch)
-    local t, message, code = output(name, opts.out and opts.out[name], shape, batch.device,
-                                    DTYPES[name])
-    if not t then return nil, message, code end
-    made[name] = t
-    c[name] = ffi.cast(POINTERS[DTYPES[name]], t.ptr)
-  end
-  return c, made
-end
-
---- The table of results: the caller's `opts.out`, if there is one, with what was made in it.
-function M.results(made, opts)
-  local out = opts.out or {}
-  for name, t in pairs(made) do out[name] = t end
-  return out
-end
-
---- An address for arrays that a call asks about, but does not touch.
-M.ANYWHERE = 256
-
---- The struct alone, with addresses that nothing may be written to.
-function M.wanted_outputs(batch, opts)
-  local c = ffi.new "sb_logprob_out"
-  c.size = ffi.sizeof "sb_logprob_out"
-  for _, name in ipairs(wanted(batch, opts)) do
-    c[name] = ffi.cast(POINTERS[DTYPES[name]], M.ANYWHERE)
-  end
-  return c
-end
-
---- Tensors for the results of a call, the caller's of `opts.out` or new ones, by name: shapes and
--- dtypes by name. `c` gets their addresses. Nil, a message and a code where there is no memory.
-function M.fill(c, opts, shapes, dtypes, device)
-  if opts.out ~= nil and type(opts.out) ~= "table" then
-    raise("out: expected a table of tensors, got %s", type(opts.out))
-  end
-  local made = {}
-  for name, shape in pairs(shapes) do
-    local t, message, code = output(name, opts.out and opts.out[name], shape, device, dtypes[name])
-    if not t then return nil, message, code end
-    made[name] = t
-    c[name] = ffi.cast(POINTERS[dtypes[name]], t.ptr)
-  end
-  return made
+local function flag(name, value)
+  if value == nil or value == true then return 1 end
+  if value == false then return 0 end
+  raise("%s: expected a boolean, got %s", name, tostring(value))
 end
 
 -- Device memory of the caller's for the library to compute in.
@@ -149,23 +104,30 @@ local function check_workspace(workspace, device)
   return workspace
 end
 
-local function flag(name, value)
-  if value == nil or value == true then return 1 end
-  if value == false then return 0 end
-  raise("%s: expected a boolean, got %s", name, tostring(value))
+-- Seconds as the library's milliseconds: 0 for its default, -1 for no limit.
+local function milliseconds(what, value)
+  if value == nil then return 0 end
+  if value == math.huge then return -1 end
+  if type(value) ~= "number" or value ~= value or value <= 0 or value > 2 ^ 31 / 1000 - 1 then
+    raise("%s: timeout: expected seconds above 0, or math.huge, got %s", what, tostring(value))
+  end
+  return math.ceil(value * 1000)
 end
 
---- The options that say how to run, as the library's struct. what: the call's name.
-function M.launch(what, context, opts)
-  local launch = ffi.new "sb_launch"
-  launch.size = ffi.sizeof "sb_launch"
+--- The options that say how to run, as the library's struct. what: the call's name. settings: what
+-- they default to; the context's own where it is nil.
+function M.launch(what, context, opts, settings)
+  local launch = launch_t()
+  launch.size = ffi.sizeof(launch_t)
+  settings = settings or context
   local function option(name, default)
     return M.small_integer(name, opts[name] == nil and default or opts[name])
   end
-  launch.split = option("split", context.split)
-  launch.threads = option("threads", context.block)
-  launch.cluster = option("cluster", context.cluster)
+  launch.split = option("split", settings.split)
+  launch.threads = option("threads", settings.block)
+  launch.cluster = option("cluster", settings.cluster)
   launch.check = flag("check", opts.check)
+  launch.timeout = milliseconds(what, opts.timeout)
   if opts.stream ~= nil then
     launch.stream = devices.check_stream(what, opts.stream, context.device).handle
   end
@@ -177,49 +139,257 @@ function M.launch(what, context, opts)
   return launch
 end
 
---- After a call has been put into its stream: holds what it uses until the stream has been waited
--- for. Calls with a check have waited, but for those that never do: always. things: a list, which
--- may have holes; those of `made`, a table, are held, too.
-function M.hold(context, opts, things, made, always)
-  if context.device == "cpu" or opts.check ~= false and not always then return end
-  local at = devices.opened(context.device)
-  if not at then return end -- nothing was made there
-  at:hold(opts.stream, context)
-  if opts.workspace then at:hold(opts.stream, opts.workspace) end
-  for _, thing in pairs(things) do at:hold(opts.stream, thing) end
-  for _, thing in pairs(made) do at:hold(opts.stream, thing) end
+-- A call under way ------------------------------------------------------------------------------
+
+-- `op`; `what`, the name for messages; `context`, `device`; `opts`, the options, checked. For the
+-- outputs: `shape`, the dimensions that rows have, `sequences`, how many there are, and `kept`,
+-- whether rows have kept sets; the first batch sets them. `made`: outputs by name; `held`: a list
+-- of whatever else has to live until the stream has got past the call.
+local Call = {}
+Call.__index = Call
+
+--- Begins a call: checks the context and the options.
+function M.begin(op, what, context, opts)
+  if not class.is_context(context) then raise("%s: call it as ctx:%s(batch)", what, what) end
+  if not context.handle then raise("%s: the context is closed", what) end
+  return setmetatable({
+    op = op, what = what, context = context, device = context.device,
+    opts = misuse.options(what, opts, op.known), made = {}, held = {},
+  }, Call)
 end
 
---- The bytes of workspace that a call needs: ask makes it, with the launch options it is given.
-function M.needed(what, context, opts, ask)
-  local bytes, launch = ffi.new "uint64_t[1]", M.launch(what, context, opts)
-  launch.needed = bytes
-  local ok, message, code = status_of.check(ask(launch), context.handle)
-  if not ok then return nil, message, code end
-  return tonumber(bytes[0])
+--- Keeps something alive, which it returns, until the stream has got past the call.
+function Call:hold(thing)
+  self.held[#self.held + 1] = thing
+  return thing
 end
 
---- A batch for a call of a context, made from a table if it is none. ids: "one" a row, which is the
--- default, "several" or "any", none included.
-function M.batch(what, context, batch, ids)
-  if not batches.is_batch(batch) then batch = batches.build(batch, ids == "any") end
+-- A batch where the caller gave a table to make one from, which may be wrong: `name` says which.
+local function built(what, name, given, ids)
+  if not name then return batches.build(given, ids == "any") end
+  local ok, made = pcall(batches.build, given, ids == "any")
+  if not ok then raise("%s: %s", what, tostring(made)) end
+  return made
+end
+
+--- A batch, or the table to make one from, as the op needs it. name: what to call it in messages,
+-- where a call has several. ids: in place of the op's.
+function Call:batch(given, name, ids)
+  local what = name and ("%s: %s"):format(self.what, name) or self.what
+  ids = ids or self.op.ids
+  local batch = batches.is_batch(given) and given or built(what, name, given, ids)
   if not batch.ids and ids ~= "any" then raise("%s: the batch has no ids", what) end
   if batch.width and ids ~= "several" then
-    raise("%s: the batch's ids are %s, several a row of the logits %s: see ctx:logprob_ids", what,
-          tensor.layout.text(batch.ids.shape), tensor.layout.text(batch.logits.shape))
+    raise("%s: the batch's ids are %s, several per row of the logits %s: see ctx:logprob_ids", what,
+          layout.text(batch.ids.shape), layout.text(batch.logits.shape))
   end
-  if batch.device ~= context.device then
+  if batch.device ~= self.device then
     raise("%s: the batch is on %s, the context is on %s: batch:to \"%s\" moves it", what,
-          batch.device, context.device, context.device)
+          batch.device, self.device, self.device)
   end
-  return batch
+  if batch.held ~= batch.vocab and not self.op.shards then
+    raise("%s: the batch has the logits of ids %d to %d of %d, a shard: see ctx:partial", what,
+          batch.first, batch.first + batch.held - 1, batch.vocab)
+  end
+  if not self.shape then
+    self.shape, self.sequences, self.kept = batch.shape, batch.sequences, batch.kept ~= nil
+  end
+  return self:hold(batch)
 end
 
---- The batch, whose logits must not be a shard's.
-function M.whole(what, batch)
-  if batch.held == batch.vocab then return batch end
-  raise("%s: the batch has the logits of ids %d to %d of %d, a shard: see ctx:partial", what,
-        batch.first, batch.first + batch.held - 1, batch.vocab)
+--- Whether a tensor can be read where it is: contiguous, and at a multiple of `boundary` bytes.
+function M.is_in_place(t, boundary)
+  return t:is_contiguous() and tonumber(ffi.cast("uintptr_t", t.ptr) % boundary) == 0
+end
+
+--- A tensor as the library can read it, or a copy that is: contiguous, at a multiple of `boundary`
+-- bytes.
+function Call:in_place(name, t, boundary)
+  if M.is_in_place(t, boundary) then return self:hold(t) end
+  if self.opts.stream then
+    raise("%s: %s: strides %s, or no %d-byte boundary, need a copy: not in a stream", self.what,
+          name, layout.text(t.strides), boundary)
+  end
+  return self:hold(try(t:clone()))
+end
+
+--- An input of a dtype and, unless nil, of a shape, as the library can read it. boundary: its
+-- element's size by default.
+function Call:input(name, t, dtype, shape, boundary)
+  if not tensor.is_tensor(t) or not shape and t.dtype ~= dtype then
+    raise("%s: %s: expected a %s tensor, got %s", self.what, name, dtype, describe(t))
+  end
+  if t.dtype ~= dtype or shape and not layout.same(t.shape, shape) then
+    raise("%s: %s: %s, expected %s %s", self.what, name, describe(t), dtype, layout.text(shape))
+  end
+  if t.device ~= self.device then
+    raise("%s: %s: the tensor is on %s, the context is on %s", self.what, name, t.device,
+          self.device)
+  end
+  return self:in_place(name, t, boundary or t.itemsize)
+end
+
+-- Outputs ---------------------------------------------------------------------------------------
+
+-- The tensor for one output: the caller's, once it is fit to be written to, or a new one.
+local function output(name, given, shape, device, dtype)
+  if given == nil then return try(tensor.empty(shape, dtype, device)) end
+  if not tensor.is_tensor(given) then
+    raise("out.%s: expected a tensor, got %s", name, type(given))
+  end
+  if given.dtype ~= dtype or not layout.same(given.shape, shape) then
+    raise("out.%s: %s, expected %s %s", name, describe(given), dtype, layout.text(shape))
+  end
+  if given.device ~= device or not given:is_contiguous() then
+    raise("out.%s: expected a contiguous tensor on %s", name, device)
+  end
+  return given
+end
+
+-- The names of the outputs that are wanted.
+local function wanted(self)
+  local op, names = self.op, self.opts.outputs
+  if names == nil then return op.default and op.default(self) or op.names end
+  if type(names) ~= "table" then
+    raise("outputs: expected a list of names, got %s", type(names))
+  end
+  for _, name in ipairs(names) do
+    if not op.output[name] then
+      raise("outputs: unknown output '%s'; known: %s", tostring(name),
+            table.concat(op.names, ", "))
+    end
+  end
+  return names
+end
+
+-- The struct of outputs, empty.
+local function new_struct(op)
+  local out = op.struct_t()
+  out.size = ffi.sizeof(op.struct_t)
+  return out
+end
+
+--- The struct of the outputs that are wanted, in tensors of the caller's option `out` or new ones.
+function Call:outputs()
+  local given = self.opts.out or {}
+  if type(given) ~= "table" then raise("out: expected a table of tensors, got %s", type(given)) end
+  local out = new_struct(self.op)
+  for _, name in ipairs(wanted(self)) do
+    local its = self.op.output[name]
+    local t = output(name, given[name], its.shape(self), self.device, its.dtype)
+    self.made[name], out[name] = t, ffi.cast(void_p, t.ptr)
+  end
+  return out
+end
+
+--- The result of the call: what the op made, or the table of outputs, which is the caller's `out`
+-- if there is one.
+function Call:results()
+  if self.result ~= nil then return self.result end
+  local out = self.opts.out or {}
+  for name, t in pairs(self.made) do out[name] = t end
+  return out
+end
+
+-- Calling ---------------------------------------------------------------------------------------
+
+-- The arguments of the library's function after the context: `out` if there is one, those that the
+-- op's `arguments` returned, and the launch if the op takes one.
+local function listed(self, out, ...)
+  local list, n = { ... }, select("#", ...)
+  if out then
+    table.insert(list, 1, out)
+    n = n + 1
+  end
+  if self.op.launch then
+    n = n + 1
+    self:hold(self.opts.workspace)
+    list[n] = M.launch(self.what, self.context, self.opts, self.op.settings)
+  end
+  return list, n
+end
+
+-- Holds the call, and with it all that it uses, until its stream has been waited for. A call with a
+-- check has waited.
+local function hold(self)
+  if self.device == "cpu" or self.opts.check ~= false and not self.op.unchecked then return end
+  local at = devices.opened(self.device)
+  if at then at:hold(self.opts.stream, self) end -- nil: nothing was made there
+end
+
+local function check(self, status) try(status_of.check(status, self.context.handle)) end
+
+local function run(self, ...)
+  local list, n = listed(self, self.op.struct and self:outputs(), ...)
+  local status = C[self.op.entry](self.context.handle, unpack(list, 1, n))
+  hold(self)
+  check(self, status)
+  return self:results()
+end
+
+--- Runs an op on a context. what: the name for messages; the rest: the arguments before the
+-- options. Raises misuse, and fails as `misuse.fail` does.
+function M.run(op, what, context, opts, ...)
+  local self = M.begin(op, what, context, opts)
+  return run(self, op.arguments(self, ...))
+end
+
+local methods = setmetatable({}, { __mode = "k" })
+
+--- Whether a value is a method of contexts, made here.
+function M.is_method(value) return methods[value] == true end
+
+local function method(f)
+  local guarded = misuse.guard(f)
+  methods[guarded] = true
+  return guarded
+end
+
+--- The method of an op.
+function M.method(op)
+  return method(function(self, ...)
+    return M.run(op, op.name, self, (select(op.takes + 1, ...)), ...)
+  end)
+end
+
+--- An address for arrays that a call is not to touch, because it only says what it needs.
+M.ANYWHERE = ffi.cast(void_p, 256)
+
+-- The struct of the outputs that are wanted, without tensors for them.
+local function wanted_outputs(self)
+  local out = new_struct(self.op)
+  for _, name in ipairs(wanted(self)) do out[name] = M.ANYWHERE end
+  return out
+end
+
+local function bytes(self, ...)
+  local size = ffi.new "uint64_t[1]"
+  local list, n = listed(self, self.op.struct and wanted_outputs(self), ...)
+  list[n].needed = size
+  check(self, C[self.op.entry](self.context.handle, unpack(list, 1, n)))
+  return tonumber(size[0])
+end
+
+--- The method that gives the bytes of workspace that are enough for each one of some ops, which
+-- have a launch. name: its own name.
+function M.workspace(name, ...)
+  local ops = { ... }
+  return method(function(self, ...)
+    local most = 0
+    for _, op in ipairs(ops) do
+      local call = M.begin(op, name, self, (select(op.takes + 1, ...)))
+      most = math.max(most, bytes(call, op.arguments(call, ...)))
+    end
+    return most
+  end)
+end
+
+--- A method that is no op: f(context, ...), on an open context.
+function M.plain(name, f)
+  return method(function(self, ...)
+    M.begin({ known = {} }, name, self)
+    return f(self, ...)
+  end)
 end
 
 return M

@@ -1,17 +1,18 @@
---- Exchanging the records of shards between GPUs, with NCCL. The calls behind `ctx:comm_id`,
--- `ctx:communicator`, `ctx:exchange` and `ctx:exchange_workspace_size`.
+--- Exchanging the records of shards between GPUs, with NCCL.
 
 local ffi = require "ffi"
 local call = require "samebits.op.call"
 local lib = require "samebits.lib"
 local misuse = require "samebits.misuse"
-local shards = require "samebits.op.shards"
+local records = require "samebits.op.records"
 local status_of = require "samebits.status"
 local tensor = require "samebits.tensor"
 
-local C, raise = lib.C, misuse.raise
+local C, raise, try = lib.C, misuse.raise, misuse.try
 
 local M = {}
+
+-- Communicators ---------------------------------------------------------------------------------
 
 local ID_SIZE = ffi.sizeof "sb_comm_id"
 
@@ -41,20 +42,9 @@ Communicator.close = misuse.guard(function(self) return free("close", "sb_comm_d
 -- has failed, or an exchange has come to its timeout. Otherwise as `close`.
 Communicator.abort = misuse.guard(function(self) return free("abort", "sb_comm_abort", self) end)
 
--- Seconds as the library's milliseconds; 0 for its default, -1 for no limit.
-local function milliseconds(value)
-  if value == nil then return 0 end
-  if value == math.huge then return -1 end
-  if type(value) ~= "number" or value ~= value or value <= 0 or value > 2 ^ 31 / 1000 - 1 then
-    raise("exchange: timeout: expected seconds above 0, or math.huge, got %s", tostring(value))
-  end
-  return math.ceil(value * 1000)
-end
-
-function M.new_id(ctx)
+local function new_id(ctx)
   local id = ffi.new "sb_comm_id"
-  local ok, message, code = status_of.check(C.sb_comm_new_id(ctx.handle, id), ctx.handle)
-  if not ok then return nil, message, code end
+  try(status_of.check(C.sb_comm_new_id(ctx.handle, id), ctx.handle))
   return ffi.string(id.bytes, ID_SIZE)
 end
 
@@ -66,7 +56,7 @@ local function integer(name, value)
 end
 
 local function created(ctx, opts)
-  opts = call.options("communicator", opts, { id = true, ranks = true, rank = true })
+  opts = misuse.options("communicator", opts, { id = true, ranks = true, rank = true })
   if type(opts.id) ~= "string" or #opts.id ~= ID_SIZE then
     raise("communicator: id: expected a string of %d bytes, as ctx:comm_id gives it, got %s",
           ID_SIZE, type(opts.id) == "string" and ("one of %d"):format(#opts.id) or type(opts.id))
@@ -74,17 +64,14 @@ local function created(ctx, opts)
   local ranks, rank = integer("ranks", opts.ranks), integer("rank", opts.rank)
   local id, comm = ffi.new "sb_comm_id", ffi.new "void *[1]"
   ffi.copy(id.bytes, opts.id, ID_SIZE)
-  local ok, message, code = status_of.check(C.sb_comm_create(ctx.handle, comm, id, ranks, rank),
-                                            ctx.handle)
-  if not ok then return nil, message, code end
+  try(status_of.check(C.sb_comm_create(ctx.handle, comm, id, ranks, rank), ctx.handle))
   return { handle = comm[0], ranks = ranks, rank = rank }
 end
 
-function M.communicator(ctx, given)
-  local self, message, code
+local function communicator(ctx, given)
+  local self
   if type(given) == "table" then
-    self, message, code = created(ctx, given)
-    if not self then return nil, message, code end
+    self = created(ctx, given)
   elseif type(given) == "userdata" or
          type(given) == "cdata" and tostring(ffi.typeof(given)):find("*", 1, true) then
     self = { handle = ffi.cast("void *", given) }
@@ -96,35 +83,73 @@ function M.communicator(ctx, given)
   return setmetatable(self, Communicator)
 end
 
-local function check_communicator(what, ctx, comm)
+local function handle_of(at, comm)
   if getmetatable(comm) ~= Communicator then
-    raise("%s: expected a communicator (see ctx:communicator), got %s", what, type(comm))
+    raise("%s: expected a communicator (see ctx:communicator), got %s", at.what, type(comm))
   end
-  if not comm.handle then raise("%s: the communicator is closed", what) end
-  if comm.device ~= ctx.device then
-    raise("%s: the communicator is on %s, the context is on %s", what, comm.device, ctx.device)
+  if not comm.handle then raise("%s: the communicator is closed", at.what) end
+  if comm.device ~= at.device then
+    raise("%s: the communicator is on %s, the context is on %s", at.what, comm.device, at.device)
   end
   return comm.handle
 end
 
-function M.exchange(ctx, records, comm, opts)
-  opts = call.options("exchange", opts, { check = true, stream = true, workspace = true,
-                                          timeout = true })
-  comm = check_communicator("exchange", ctx, comm)
-  local launch = call.launch("exchange", ctx, opts)
-  launch.timeout = milliseconds(opts.timeout)
-  local ok, message, code = shards.exchange(ctx, records, comm, opts, launch)
-  if not ok then return nil, message, code end
-  return records
-end
+--- A new id for a communicator, a string of 128 bytes: made by one rank and sent to the others by
+-- any means. Nil, a message and the status' name where there is no NCCL.
+M.comm_id = call.plain("comm_id", new_id)
 
-function M.workspace_size(ctx, rows, comm)
-  comm = check_communicator("exchange_workspace_size", ctx, comm)
-  if type(rows) ~= "table" and (type(rows) ~= "number" or rows < 0 or rows % 1 ~= 0) then
-    raise("exchange_workspace_size: expected records or a number of rows, got %s",
-          tensor.describe(rows))
-  end
-  return shards.exchange_needs(ctx, "exchange_workspace_size", rows, comm)
-end
+--- A communicator of NCCL's, on the context's GPU.
+-- @param given `{ id =, ranks =, rank = }`: the id that all ranks have, how many there are, and
+-- which one this is, from 0; waits for all of them. Or a framework's ncclComm_t, a pointer, which
+-- stays its own.
+-- @return an object with `ranks` and `rank`, whose `close` frees it, or, where a rank has failed,
+-- `abort` (nothing else does); or nil, a message and the status' name
+M.communicator = call.plain("communicator", communicator)
+
+-- The op ----------------------------------------------------------------------------------------
+
+local EXCHANGE = call.op {
+  name = "exchange",
+  entry = "sb_exchange",
+  launch = { "check", "stream", "workspace", "timeout" },
+  takes = 2,
+  arguments = function(at, given, comm)
+    local handle, rows = handle_of(at, comm), records.check_writable(at, given)
+    at.result = given
+    return records.struct(given), rows, handle
+  end,
+}
+
+-- What it needs for records, or for a number of rows of the larger kind.
+local SIZE = call.like(EXCHANGE, {
+  launch = {},
+  arguments = function(at, rows, comm)
+    local handle, kind = handle_of(at, comm), records.MOMENTS
+    if type(rows) == "table" then
+      rows, kind = records.check_writable(at, rows), records.kind_of(rows)
+    elseif type(rows) ~= "number" or rows < 0 or rows % 1 ~= 0 then
+      raise("%s: expected records or a number of rows, got %s", at.what, tensor.describe(rows))
+    end
+    return records.untouched(kind), rows, handle
+  end,
+})
+
+--- Replaces a shard's records by those of the ids of all ranks together, as `merge` of all of them:
+-- between `partial` and `finish` it is all that tensor parallelism needs. Every rank calls it, with
+-- the same number of rows and the same `check`.
+-- @tparam table records this rank's, as `partial` gives them
+-- @param comm see `communicator`
+-- @tparam[opt] table opts `check`, `stream` and `workspace` (of `exchange_workspace_size` bytes),
+-- as for `logprob`. With `check` a rank whose number of rows differs is an error that names it.
+-- `timeout`: the seconds to wait for the other ranks with `check`, and for NCCL with a communicator
+-- made not to block; 600 by default, math.huge for no limit. What comes to it has failed: abort the
+-- communicator.
+-- @treturn table the same records; or nil, a message and the status' name
+M.exchange = call.method(EXCHANGE)
+
+--- The bytes of workspace that `exchange` needs for records, or a number of rows.
+-- @param records as for `exchange`, or how many rows they are of
+-- @param comm see `communicator`
+M.exchange_workspace_size = call.workspace("exchange_workspace_size", SIZE)
 
 return M

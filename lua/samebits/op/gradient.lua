@@ -1,53 +1,22 @@
---- Gradients: the call behind `ctx:backward`.
+--- The gradient of a loss with respect to the logits, from its derivatives with respect to logprobs
+-- and entropies.
 
 local ffi = require "ffi"
 local call = require "samebits.op.call"
-local lib = require "samebits.lib"
 local misuse = require "samebits.misuse"
-local status_of = require "samebits.status"
 local tensor = require "samebits.tensor"
 
-local C, raise = lib.C, misuse.raise
-local shape_text, same_shape, describe = tensor.layout.text, tensor.layout.same, tensor.describe
+local raise, describe = misuse.raise, tensor.describe
+local layout = tensor.layout
+local shape_text, appended = layout.text, layout.appended
 
 local M = {}
 
 local DTYPES = { float32 = 1, float16 = 2, bfloat16 = 3 }
-local OPTIONS = { grad = true, dtype = true, split = true, threads = true, check = true,
-                  stream = true }
 local GIVEN = { saved = true, token = true, entropy = true }
+local SAVED = ffi.sizeof "sb_saved_row"
 
-local function with_last(shape, last)
-  local out = {}
-  for i = 1, #shape do out[i] = shape[i] end
-  out[#out + 1] = last
-  return out
-end
-
--- A tensor of the context's device as the library can read it: of a dtype and a shape, contiguous.
--- Nil, a message and a code where the device fails.
-local function input(name, t, dtype, shape, ctx, stream)
-  if not tensor.is_tensor(t) then
-    raise("backward: %s: expected a tensor, got %s", name, describe(t))
-  end
-  if t.dtype ~= dtype or not same_shape(t.shape, shape) then
-    raise("backward: %s: %s, expected %s %s", name, describe(t), dtype, shape_text(shape))
-  end
-  if t.device ~= ctx.device then
-    raise("backward: %s: the tensor is on %s, the context is on %s", name, t.device, ctx.device)
-  end
-  if t:is_contiguous() and tonumber(ffi.cast("uintptr_t", t.ptr) % 8) % t.itemsize == 0 and
-     (dtype ~= "uint8" or tonumber(ffi.cast("uintptr_t", t.ptr) % 8) == 0) then
-    return t
-  end
-  if stream then
-    raise("backward: %s: strides %s, or its place, need a copy: not in a stream", name,
-          shape_text(t.strides))
-  end
-  return t:clone()
-end
-
--- The caller's tensor for the gradient: rows as the batch's, of V elements or more.
+-- The caller's tensor for the gradient: rows like the batch's, of V elements or more.
 local function check_grad(grad, batch)
   if not tensor.is_tensor(grad) then
     raise("backward: grad: expected a tensor, got %s", describe(grad))
@@ -55,10 +24,10 @@ local function check_grad(grad, batch)
   local n = grad.ndim
   local front = {}
   for i = 1, n - 1 do front[i] = grad.shape[i] end
-  if not DTYPES[grad.dtype] or n < 1 or not same_shape(front, batch.shape) or
+  if not DTYPES[grad.dtype] or n < 1 or not layout.same(front, batch.shape) or
      grad.shape[n] < batch.held then
     raise("backward: grad: %s, expected float32, float16 or bfloat16 %s, or wider rows",
-          describe(grad), shape_text(with_last(batch.shape, batch.held)))
+          describe(grad), shape_text(appended(batch.shape, batch.held)))
   end
   if grad.device ~= batch.device then
     raise("backward: grad: the tensor is on %s, the batch is on %s", grad.device, batch.device)
@@ -75,12 +44,17 @@ local function check_grad(grad, batch)
   return grad
 end
 
-local function new_grad(batch, dtype)
-  if dtype == nil then dtype = batch.logits.dtype end
+-- The tensor for the gradient: the caller's or a new one.
+local function grad_of(opts, batch)
+  if opts.grad ~= nil then
+    if opts.dtype ~= nil then raise "backward: dtype: given beside grad" end
+    return check_grad(opts.grad, batch)
+  end
+  local dtype = opts.dtype == nil and batch.logits.dtype or opts.dtype
   if not DTYPES[dtype] then
     raise("backward: dtype: expected float32, float16 or bfloat16, got %s", tostring(dtype))
   end
-  return tensor.empty(with_last(batch.shape, batch.held), dtype, batch.device)
+  return misuse.try(tensor.empty(appended(batch.shape, batch.held), dtype, batch.device))
 end
 
 -- The library's struct. In one sequence [N, V] rows are those of B = 1.
@@ -99,43 +73,46 @@ local function describe_to_c(grad, batch)
   return c
 end
 
-function M.backward(ctx, batch, given, opts)
-  opts = call.options("backward", opts, OPTIONS)
-  given = call.options("backward", given, GIVEN)
-  batch = call.batch("backward", ctx, batch)
-  if given.token == nil and given.entropy == nil then
-    raise "backward: neither token nor entropy, the derivatives of the loss, is given"
-  end
-  if opts.grad ~= nil and opts.dtype ~= nil then raise "backward: dtype: given beside grad" end
-  local held, message, code = {}
-  held.saved, message, code = input("saved", given.saved, "uint8",
-    with_last(batch.shape, ffi.sizeof "sb_saved_row"), ctx, opts.stream)
-  if not held.saved then return nil, message, code end
-  for _, name in ipairs { "token", "entropy" } do
-    if given[name] ~= nil then
-      held[name], message, code = input(name, given[name], "float32", batch.shape, ctx,
-                                        opts.stream)
-      if not held[name] then return nil, message, code end
+local BACKWARD = call.op {
+  name = "backward",
+  entry = "sb_logprob_backward",
+  launch = { "split", "threads", "check", "stream" },
+  options = { "grad", "dtype" },
+  takes = 2,
+  shards = true,
+  arguments = function(at, batch, given)
+    given = misuse.options("backward", given, GIVEN)
+    batch = at:batch(batch)
+    if given.token == nil and given.entropy == nil then
+      raise "backward: neither token nor entropy, the derivatives of the loss, is given"
     end
-  end
-  local grad = opts.grad
-  if grad ~= nil then
-    check_grad(grad, batch)
-  else
-    grad, message, code = new_grad(batch, opts.dtype)
-    if not grad then return nil, message, code end
-  end
+    local saved = at:input("saved", given.saved, "uint8", appended(batch.shape, SAVED), 8)
+    local derivatives = {}
+    for _, name in ipairs { "token", "entropy" } do
+      if given[name] ~= nil then
+        derivatives[name] = at:input(name, given[name], "float32", batch.shape)
+      end
+    end
+    at.result = grad_of(at.opts, batch)
+    local c = describe_to_c(at.result, batch)
+    c.saved = ffi.cast("const sb_saved_row *", saved.ptr)
+    for name, t in pairs(derivatives) do c[name] = ffi.cast("const float *", t.ptr) end
+    return c, batch.c
+  end,
+}
 
-  local c = describe_to_c(grad, batch)
-  c.saved = ffi.cast("const sb_saved_row *", held.saved.ptr)
-  if held.token then c.token = ffi.cast("const float *", held.token.ptr) end
-  if held.entropy then c.entropy = ffi.cast("const float *", held.entropy.ptr) end
-  local status = C.sb_logprob_backward(ctx.handle, c, batch.c, call.launch("backward", ctx, opts))
-  call.hold(ctx, opts, { batch, grad }, held)
-  local ok
-  ok, message, code = status_of.check(status, ctx.handle)
-  if not ok then return nil, message, code end
-  return grad
-end
+--- The gradient of a loss with respect to the logits, from its derivatives with respect to the
+-- outputs: one pass over the logits. Rows that are ignored, and ids whose logit is -inf, get +0.
+-- @param batch the one that was scored
+-- @tparam table given `saved`: that output of `logprob`; `token` and `entropy`, or one of them: the
+-- loss's derivatives with respect to these outputs, float32, of their shape (for `entropy` both
+-- outputs must have been asked for together)
+-- @tparam[opt] table opts `grad`: a tensor to write to, shaped like the logits or with wider rows,
+-- whose ends become +0; it may be the logits themselves; or `dtype`: of a new one, by default the
+-- logits' own ("float32", "float16" or "bfloat16", rounded once from float32); `split`, and on a
+-- GPU `check`, `stream` and `threads`, as for `logprob`
+-- @treturn tensor the gradient, which for row r of the logits stands in row r (with `shift`, too);
+-- or nil, a message and the status' name. Anything wrong with what is given is an error.
+M.backward = call.method(BACKWARD)
 
 return M

@@ -1,91 +1,101 @@
---- Several ids a row, their ranks, and the first ids of each row: the calls behind
--- `ctx:logprob_ids` and `ctx:topk`.
+--- The order of a row's ids by their logits: the logprobs and ranks of several ids per row, and the
+-- first ids of each row.
 
-local ffi = require "ffi"
 local batches = require "samebits.batch"
 local call = require "samebits.op.call"
 local constants = require "samebits.cdef"
-local lib = require "samebits.lib"
 local misuse = require "samebits.misuse"
-local status_of = require "samebits.status"
 local tensor = require "samebits.tensor"
 
-local C, raise = lib.C, misuse.raise
+local raise = misuse.raise
+local shape_text, appended = tensor.layout.text, tensor.layout.appended
 
 local M = {}
 
-local appended = tensor.layout.appended
+-- One element for each of the k ids of a row.
+local function per_id(at) return appended(at.shape, at.k) end
 
-local OPTIONS = { outputs = true, split = true, threads = true, out = true, check = true,
-                  stream = true, workspace = true, cluster = true }
+local IDS = call.op {
+  name = "logprob_ids",
+  entry = "sb_logprob_ids",
+  struct = "sb_ids_out",
+  outputs = {
+    { "logprob", "float32", per_id },
+    { "rank", "int32", per_id },
+    { "lse", "float32", call.per_row },
+  },
+  launch = call.LAUNCH,
+  ids = "several",
+  arguments = function(at, given)
+    local batch = at:batch(given)
+    if not batch.width then
+      raise("logprob_ids: ids: shape %s, expected %s", shape_text(batch.ids.shape),
+            shape_text(appended(batch.shape, "K")))
+    end
+    at.k = batch.width
+    return batch.c, at.k
+  end,
+}
 
--- The shapes of the outputs asked for, out of those there are.
-local function chosen(opts, shapes)
-  if opts.outputs == nil then return shapes end
-  if type(opts.outputs) ~= "table" then
-    raise("outputs: expected a list of names, got %s", type(opts.outputs))
-  end
-  local out = {}
-  for _, name in ipairs(opts.outputs) do
-    if not shapes[name] then raise("outputs: unknown output '%s'", tostring(name)) end
-    out[name] = shapes[name]
-  end
-  return out
-end
+local TOPK = call.op {
+  name = "topk",
+  entry = "sb_topk",
+  struct = "sb_topk_out",
+  outputs = {
+    { "ids", "int32", per_id },
+    { "logprob", "float32", per_id },
+    { "lse", "float32", call.per_row },
+  },
+  launch = call.LAUNCH,
+  takes = 2,
+  ids = "any",
+  arguments = function(at, given, k)
+    local batch = at:batch(given)
+    if type(k) ~= "number" or k % 1 ~= 0 or k < 1 or k > constants.SB_MAX_TOPK then
+      raise("topk: k: expected an integer from 1 to %d, got %s", constants.SB_MAX_TOPK,
+            tostring(k))
+    end
+    at.k = k
+    return batch.c, k
+  end,
+}
 
--- Runs what(ctx, out, batch, k, launch) of the library. kind: of the struct of its outputs.
-local function run(what, entry, kind, ctx, batch, k, opts, shapes, dtypes)
-  local c = ffi.new(kind)
-  c.size = ffi.sizeof(kind)
-  local made, message, code = call.fill(c, opts, chosen(opts, shapes), dtypes, batch.device)
-  if not made then return nil, message, code end
-  local status = C[entry](ctx.handle, c, batch.c, k, call.launch(what, ctx, opts))
-  call.hold(ctx, opts, { batch }, made)
-  local ok
-  ok, message, code = status_of.check(status, ctx.handle)
-  if not ok then return nil, message, code end
-  return call.results(made, opts)
-end
+-- What both need: topk needs the most, whatever its k, and looks at no ids.
+local SIZE = call.like(TOPK, {
+  launch = { "split", "threads", "cluster" },
+  takes = 1,
+  default = function() return {} end,
+  arguments = function(at, given)
+    local several = batches.is_batch(given) and given.width
+    return at:batch(given, nil, several and "several" or "any").c, 1
+  end,
+})
 
-local IDS_DTYPES = { logprob = "float32", rank = "int32", lse = "float32" }
+--- The logprobs of K ids per row, and their ranks: how many present ids come before each, by logit,
+-- of equal ones the lower id first.
+-- @param batch as for `logprob`, its ids [B, T, K] or [N, K]; each may be `ignore_index`
+-- @tparam[opt] table opts `outputs`: a list of "logprob", "rank", "lse" (all by default); the rest
+-- as for `logprob`
+-- @treturn table `logprob` and `rank` (int32), shaped like the ids, and `lse`, one per row. What is
+-- ignored has logprob +0 and rank -1; rows of NaN have rank -1. Or nil, a message and the status'
+-- name. Anything wrong with the batch is an error.
+M.logprob_ids = call.method(IDS)
 
-function M.logprob_ids(ctx, batch, opts)
-  opts = call.options("logprob_ids", opts, OPTIONS)
-  batch = call.whole("logprob_ids", call.batch("logprob_ids", ctx, batch, "several"))
-  if not batch.width then
-    raise("logprob_ids: ids: shape %s, expected %s", tensor.layout.text(batch.ids.shape),
-          tensor.layout.text(appended(batch.shape, "K")))
-  end
-  local shape = appended(batch.shape, batch.width)
-  return run("logprob_ids", "sb_logprob_ids", "sb_ids_out", ctx, batch, batch.width, opts,
-             { logprob = shape, rank = shape, lse = batch.shape }, IDS_DTYPES)
-end
+--- The first k ids of each row: those of the largest logits, of equal ones the lower id first.
+-- `ctx:topk(batch, 1)` is the argmax.
+-- @param batch as for `logprob`; it needs no ids
+-- @tparam number k 1 to 64
+-- @tparam[opt] table opts `outputs`: a list of "ids", "logprob", "lse" (all by default); the rest
+-- as for `logprob`
+-- @treturn table `ids` (int32) and `logprob`, [B, T, k] or [N, k], and `lse`, one per row. Where
+-- fewer ids are present: -1 and -inf; where a row is ignored: -1 and +0; rows of NaN: -1 and NaN.
+-- Or nil, a message and the status' name. Anything wrong with the batch is an error.
+M.topk = call.method(TOPK)
 
-local WORKSPACE_OPTIONS = { split = true, threads = true, cluster = true }
-
-function M.workspace_size(ctx, batch, opts)
-  opts = call.options("order_workspace_size", opts, WORKSPACE_OPTIONS)
-  local ids = batches.is_batch(batch) and batch.width and "several" or "any"
-  batch = call.whole("order_workspace_size", call.batch("order_workspace_size", ctx, batch, ids))
-  -- topk needs the most, whatever its k; no ids of the batch are looked at
-  local c = ffi.new "sb_topk_out"
-  c.size = ffi.sizeof "sb_topk_out"
-  return call.needed("order_workspace_size", ctx, opts, function(launch)
-    return C.sb_topk(ctx.handle, c, batch.c, 1, launch)
-  end)
-end
-
-local TOPK_DTYPES = { ids = "int32", logprob = "float32", lse = "float32" }
-
-function M.topk(ctx, batch, k, opts)
-  opts = call.options("topk", opts, OPTIONS)
-  batch = call.whole("topk", call.batch("topk", ctx, batch, "any"))
-  if type(k) ~= "number" or k % 1 ~= 0 or k < 1 or k > constants.SB_MAX_TOPK then
-    raise("topk: k: expected an integer from 1 to %d, got %s", constants.SB_MAX_TOPK, tostring(k))
-  end
-  local shape = appended(batch.shape, k)
-  return run("topk", "sb_topk", "sb_topk_out", ctx, batch, k, opts,
-             { ids = shape, logprob = shape, lse = batch.shape }, TOPK_DTYPES)
-end
+--- The bytes of workspace that are enough for `logprob_ids` and `topk` with a batch; 0 where they
+-- need none.
+-- @param batch as for `logprob_ids` or `topk`
+-- @tparam[opt] table opts `split`, and on a GPU `threads` and `cluster`, as for `logprob`
+M.order_workspace_size = call.workspace("order_workspace_size", SIZE)
 
 return M

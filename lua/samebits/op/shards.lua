@@ -1,284 +1,157 @@
---- Shards of the vocabulary: records of a part of every row's logits, merged and finished. The
--- calls behind `ctx:partial`, `ctx:merge` and `ctx:finish`.
---
--- Records are a table of two uint8 tensors, `states` [.., 32] and `targets` [.., 8]: what
--- sb_state_record and sb_target_record of samebits.h say, byte by byte. Those that entropy can be
--- finished from have `moments` [.., 64] for states: sb_moment_record.
+--- Shards of the vocabulary: records of a part of every row's logits, merged and finished.
 
-local ffi = require "ffi"
 local call = require "samebits.op.call"
-local lib = require "samebits.lib"
+local logprob = require "samebits.op.logprob"
 local misuse = require "samebits.misuse"
-local status_of = require "samebits.status"
+local records = require "samebits.op.records"
 local tensor = require "samebits.tensor"
 
-local C, raise = lib.C, misuse.raise
-local shape_text, same_shape = tensor.layout.text, tensor.layout.same
-local appended = tensor.layout.appended
+local raise, try = misuse.raise, misuse.try
+local layout, describe = tensor.layout, tensor.describe
 
 local M = {}
 
-local SIZES = { states = ffi.sizeof "sb_state_record", moments = ffi.sizeof "sb_moment_record",
-                targets = ffi.sizeof "sb_target_record" }
-
--- The two kinds of records: their names, the states' first, and what the library calls them.
-local PLAIN = { "states", "targets", kind = C.SB_SUMS }
-local MOMENTS = { "moments", "targets", kind = C.SB_MOMENTS }
-
-local function kind_of(records) return records.moments ~= nil and MOMENTS or PLAIN end
-
--- The library's struct of records of a kind, whose arrays are at these addresses.
-local function struct(kind, states, targets)
-  return ffi.new("sb_records", ffi.sizeof "sb_records", kind.kind, ffi.cast("void *", states),
-                 ffi.cast("sb_target_record *", targets))
-end
-
-local function struct_of(records)
-  local kind = kind_of(records)
-  return struct(kind, records[kind[1]].ptr, records.targets.ptr)
-end
-
--- New records of a kind and a shape, to be written.
-local function make(kind, shape, device)
-  local records = {}
-  for _, name in ipairs(kind) do
-    local t, message, code = tensor.empty(appended(shape, SIZES[name]), "uint8", device)
-    if not t then return nil, message, code end
-    records[name] = t
-  end
-  return records
-end
-
--- The shape in front of a record's bytes.
-local function front(t)
-  local shape = {}
-  for i = 1, t.ndim - 1 do shape[i] = t.shape[i] end
-  return shape
-end
-
--- Checks records and gives their shape. what: for messages.
-local function shape_of(what, records, device)
-  if type(records) ~= "table" or tensor.is_tensor(records) then
-    raise("%s: expected records { states, targets }, got %s", what, tensor.describe(records))
-  end
-  local kind = kind_of(records)
-  if kind == MOMENTS and records.states ~= nil then
-    raise("%s: records have states or moments, not both", what)
-  end
-  for _, name in ipairs(kind) do
-    local t = records[name]
-    if not tensor.is_tensor(t) then
-      raise("%s: %s: expected a tensor, got %s", what, name, tensor.describe(t))
+local PARTIAL = call.op {
+  name = "partial",
+  entry = "sb_partial",
+  launch = call.LAUNCH,
+  options = { "entropy" },
+  shards = true,
+  arguments = function(at, given)
+    local entropy = at.opts.entropy
+    if entropy ~= nil and type(entropy) ~= "boolean" then
+      raise("partial: entropy: expected a boolean, got %s", tostring(entropy))
     end
-    if t.dtype ~= "uint8" or t.ndim < 1 or t.shape[t.ndim] ~= SIZES[name] then
-      raise("%s: %s: %s, expected uint8 [.., %d]", what, name, tensor.describe(t), SIZES[name])
-    end
-    if t.device ~= device then
-      raise("%s: %s: the tensor is on %s, the context is on %s", what, name, t.device, device)
-    end
-  end
-  local sums = records[kind[1]]
-  local shape = front(sums)
-  if not same_shape(shape, front(records.targets)) then
-    raise("%s: %s %s and targets %s are of other rows", what, kind[1], shape_text(sums.shape),
-          shape_text(records.targets.shape))
-  end
-  return shape
-end
+    local kind = entropy and records.MOMENTS or records.SUMS
+    local batch = at:batch(given)
+    at.result = records.make(at, kind, batch.shape)
+    return records.struct(at.result), batch.c, batch.first, batch.held
+  end,
+}
 
--- The records with their bytes in order, from any 8-byte boundary: tensors of files may be
--- anywhere. Nil, a message and a code where the device fails.
-local function in_place(what, records, stream)
-  local out = {}
-  for _, name in ipairs(kind_of(records)) do
-    local t = records[name]
-    local placed = t:is_contiguous() and tonumber(ffi.cast("uintptr_t", t.ptr) % 8) == 0
-    local message, code
-    if not placed then
-      if stream then
-        raise("%s: %s: strides %s, or no 8-byte boundary, need a copy: not in a stream", what, name,
-              shape_text(t.strides))
-      end
-      t, message, code = t:clone()
-      if not t then return nil, message, code end
-    end
-    out[name] = t
-  end
-  return out
-end
-
-local function count(shape)
-  local n = 1
-  for i = 1, #shape do n = n * shape[i] end
-  return n
-end
-
--- The number of rows of records that are to be written where they are.
-local function rows_in_place(what, records, device)
-  local rows = count(shape_of(what, records, device))
-  for _, name in ipairs(kind_of(records)) do
-    local t = records[name]
-    if not t:is_contiguous() or tonumber(ffi.cast("uintptr_t", t.ptr) % 8) ~= 0 then
-      raise("%s: %s: strides %s, or no 8-byte boundary: records are replaced where they are, " ..
-            "and must be contiguous", what, name, shape_text(t.strides))
-    end
-  end
-  return rows
-end
-
---- For exchange.lua: the call on records of a device where they are, and the bytes of workspace that
--- it needs: for a number of rows of the larger kind, or for records.
-function M.exchange(ctx, records, comm, opts, launch)
-  local rows = rows_in_place("exchange", records, ctx.device)
-  local status = C.sb_exchange(ctx.handle, struct_of(records), rows, comm, launch)
-  call.hold(ctx, opts, { records[kind_of(records)[1]], records.targets }, {})
-  return status_of.check(status, ctx.handle)
-end
-
-function M.exchange_needs(ctx, what, rows, comm)
-  local kind = MOMENTS
-  if type(rows) == "table" then
-    kind, rows = kind_of(rows), rows_in_place(what, rows, ctx.device)
-  end
-  local records = struct(kind, call.ANYWHERE, call.ANYWHERE)
-  return call.needed(what, ctx, {}, function(launch)
-    return C.sb_exchange(ctx.handle, records, rows, comm, launch)
-  end)
-end
-
-local LAUNCH_OPTIONS = { split = true, threads = true, check = true, stream = true,
-                         workspace = true, cluster = true }
-
-local PARTIAL_OPTIONS, FINISH_OPTIONS = { entropy = true }, { outputs = true, out = true }
-for name in pairs(LAUNCH_OPTIONS) do
-  PARTIAL_OPTIONS[name], FINISH_OPTIONS[name] = true, true
-end
-
-function M.partial(ctx, batch, opts)
-  opts = call.options("partial", opts, PARTIAL_OPTIONS)
-  if opts.entropy ~= nil and type(opts.entropy) ~= "boolean" then
-    raise("partial: entropy: expected a boolean, got %s", tostring(opts.entropy))
-  end
-  local kind = opts.entropy and MOMENTS or PLAIN
-  batch = call.batch("partial", ctx, batch)
-  local out, message, code = make(kind, batch.shape, ctx.device)
-  if not out then return nil, message, code end
-  local status = C.sb_partial(ctx.handle, struct_of(out), batch.c, batch.first, batch.held,
-                              call.launch("partial", ctx, opts))
-  call.hold(ctx, opts, { batch }, out)
-  local ok
-  ok, message, code = status_of.check(status, ctx.handle)
-  if not ok then return nil, message, code end
-  return out
-end
-
--- A list of records as an all-gather would leave them, and their number and shape.
-local function gathered(list, device, copy_options)
+-- A list of records as an all-gather would leave them, and the shape of their rows.
+local function gathered(at, list)
   local shape, kind
-  for s, records in ipairs(list) do
+  for s, of_shard in ipairs(list) do
     local what = ("merge: shard %d"):format(s - 1)
-    local its = shape_of(what, records, device)
-    kind = kind or kind_of(records)
-    if kind ~= kind_of(records) then
-      raise("%s: records with %s, those of shard 0 have %s", what, kind_of(records)[1], kind[1])
+    local its, its_kind = records.check(what, of_shard, at.device), records.kind_of(of_shard)
+    kind, shape = kind or its_kind, shape or its
+    if its_kind ~= kind then
+      raise("%s: records with %s, those of shard 0 have %s", what, its_kind[1], kind[1])
     end
-    shape = shape or its
-    if not same_shape(its, shape) then
-      raise("%s: records of rows %s, those of shard 0 are of rows %s", what, shape_text(its),
-            shape_text(shape))
-    end
-  end
-  local together = { #list }
-  for i = 1, #shape do together[i + 1] = shape[i] end
-  local all, message, code = make(kind, together, device)
-  if not all then return nil, message, code end
-  for s, records in ipairs(list) do
-    for _, name in ipairs(kind) do
-      local ok
-      ok, message, code = all[name][s - 1]:copy_(records[name], copy_options)
-      if not ok then return nil, message, code end
+    if not layout.same(its, shape) then
+      raise("%s: records of rows %s, those of shard 0 are of rows %s", what, layout.text(its),
+            layout.text(shape))
     end
   end
-  return all, #list, shape
+  local together = { #list, unpack(shape) }
+  local all = records.make(at, kind, together)
+  local opts = at.device ~= "cpu" and at.opts.stream and { stream = at.opts.stream } or nil
+  for s, of_shard in ipairs(list) do
+    for _, name in ipairs(kind) do try(all[name][s - 1]:copy_(of_shard[name], opts)) end
+  end
+  return all, together
 end
 
-function M.merge(ctx, records, opts)
-  opts = call.options("merge", opts, { check = true, stream = true })
-  if type(records) ~= "table" or tensor.is_tensor(records) then
-    raise("merge: expected a list of records, or gathered ones, got %s", tensor.describe(records))
+-- The caller's records of all shards, given gathered or as a list.
+local function all_shards(at, given)
+  if type(given) ~= "table" or tensor.is_tensor(given) then
+    raise("merge: expected a list of records, or gathered ones, got %s", describe(given))
   end
-  local launch = call.launch("merge", ctx, opts)
-  local all, shards, shape
-  if records.states ~= nil or records.moments ~= nil or records.targets ~= nil then
-    local together = shape_of("merge", records, ctx.device)
-    if #together < 1 or together[1] < 1 then
-      local name = kind_of(records)[1]
-      raise("merge: %s %s, expected [S, .., %d] of 1 shard or more", name,
-            shape_text(records[name].shape), SIZES[name])
+  if given.states == nil and given.moments == nil and given.targets == nil then
+    if #given == 0 then raise "merge: an empty list" end
+    return gathered(at, given)
+  end
+  local together = records.check("merge", given, at.device)
+  if #together < 1 or together[1] < 1 then
+    local kind = records.kind_of(given)
+    raise("merge: %s %s, expected [S, .., %d] of 1 shard or more", kind[1],
+          layout.text(given[kind[1]].shape), records.size_of(kind))
+  end
+  return records.in_place(at, given), together
+end
+
+local MERGE = call.op {
+  name = "merge",
+  entry = "sb_merge",
+  launch = { "check", "stream" },
+  arguments = function(at, given)
+    local all, together = all_shards(at, given)
+    local shape = { unpack(together, 2) }
+    at.result = records.make(at, records.kind_of(all), shape)
+    return records.struct(at.result), records.struct(all), together[1], layout.numel(shape)
+  end,
+}
+
+local FINISH = call.like(logprob.OP, {
+  name = "finish",
+  entry = "sb_finish",
+  takes = 2,
+  shards = true,
+  arguments = function(at, given, batch)
+    batch = at:batch(batch)
+    local shape = records.check("finish", given, at.device)
+    if not layout.same(shape, batch.shape) then
+      raise("finish: records of rows %s, the batch has rows %s", layout.text(shape),
+            layout.text(batch.shape))
     end
-    local message, code
-    all, message, code = in_place("merge", records, opts.stream)
-    if not all then return nil, message, code end
-    shards, shape = together[1], {}
-    for i = 2, #together do shape[i - 1] = together[i] end
-  elseif #records == 0 then
-    raise "merge: an empty list"
-  else
-    local on_stream = ctx.device ~= "cpu" and opts.stream and { stream = opts.stream } or nil
-    all, shards, shape = gathered(records, ctx.device, on_stream)
-    if not all then return nil, shards, shape end
-  end
+    return batch.c, records.struct(records.in_place(at, given))
+  end,
+})
 
-  local kind = kind_of(all)
-  local out, message, code = make(kind, shape, ctx.device)
-  if not out then return nil, message, code end
-  local status = C.sb_merge(ctx.handle, struct_of(out), struct_of(all), shards, count(shape),
-                            launch)
-  call.hold(ctx, opts, { all[kind[1]], all.targets }, out)
-  local ok
-  ok, message, code = status_of.check(status, ctx.handle)
-  if not ok then return nil, message, code end
-  return out
-end
+-- Both as they say what they need, for records of the larger kind and whatever outputs.
+local PARTIAL_SIZE = call.like(PARTIAL, {
+  options = {},
+  arguments = function(at, given)
+    local batch = at:batch(given)
+    return records.untouched(records.MOMENTS), batch.c, batch.first, batch.held
+  end,
+})
 
-function M.finish(ctx, records, batch, opts)
-  opts = call.options("finish", opts, FINISH_OPTIONS)
-  batch = call.batch("finish", ctx, batch)
-  local shape = shape_of("finish", records, ctx.device)
-  if not same_shape(shape, batch.shape) then
-    raise("finish: records of rows %s, the batch has rows %s", shape_text(shape),
-          shape_text(batch.shape))
-  end
-  local placed, message, code = in_place("finish", records, opts.stream)
-  if not placed then return nil, message, code end
-  local c, made
-  c, made, code = call.outputs(batch, opts)
-  if not c then return nil, made, code end
-  local status = C.sb_finish(ctx.handle, c, batch.c, struct_of(placed),
-                             call.launch("finish", ctx, opts))
-  call.hold(ctx, opts, { batch, placed[kind_of(placed)[1]], placed.targets }, made)
-  local ok
-  ok, message, code = status_of.check(status, ctx.handle)
-  if not ok then return nil, message, code end
-  return call.results(made, opts)
-end
+local FINISH_SIZE = call.like(FINISH, {
+  takes = 1,
+  default = function() return { "sequence" } end,
+  arguments = function(at, given)
+    return at:batch(given).c, records.untouched(records.MOMENTS)
+  end,
+})
 
--- Enough for records of either kind, whatever outputs they are finished to.
-function M.workspace_size(ctx, batch, opts)
-  opts = call.options("shard_workspace_size", opts, LAUNCH_OPTIONS)
-  batch = call.batch("shard_workspace_size", ctx, batch)
-  local records = struct(MOMENTS, call.ANYWHERE, call.ANYWHERE)
-  local partial, message, code = call.needed("shard_workspace_size", ctx, opts, function(launch)
-    return C.sb_partial(ctx.handle, records, batch.c, batch.first, batch.held, launch)
-  end)
-  if not partial then return nil, message, code end
-  local c = call.wanted_outputs(batch, { outputs = { "sequence" } })
-  local finish
-  finish, message, code = call.needed("shard_workspace_size", ctx, opts, function(launch)
-    return C.sb_finish(ctx.handle, c, batch.c, records, launch)
-  end)
-  if not finish then return nil, message, code end
-  return math.max(partial, finish)
-end
+--- The records of a batch's logits where they are a shard of the vocabulary: the ids `first` and on
+-- of `vocab` (see `samebits.batch`). Each process or GPU that holds a shard makes such records;
+-- exchanged, merged and finished they give the bits that `logprob` gives for whole rows.
+-- @param batch as for `logprob`
+-- @tparam[opt] table opts `entropy`: true for records that `finish` can give entropy from; `split`,
+-- and on a GPU `check`, `stream`, `workspace`, `threads`, as for `logprob`
+-- @treturn table `states` [.., 32] and `targets` [.., 8], uint8, in front the shape of the ids: 40
+-- bytes per row, the same on every machine, which may be sent, saved and loaded. With `entropy`
+-- `moments` [.., 64] instead of the states. Or nil, a message and the status' name. Anything wrong
+-- with the batch is an error.
+M.partial = call.method(PARTIAL)
+
+--- Merges the records of shards, in any order or tree: the result is a record of their ids
+-- together.
+-- @tparam table records a list of records of the same rows; or as an all-gather leaves them,
+-- `states` [S, .., 32] (or `moments` [S, .., 64]) and `targets` [S, .., 8]. On the context's
+-- device.
+-- @tparam[opt] table opts on a GPU `check` and `stream`, as for `logprob`
+-- @treturn table new records; or nil, a message and the status' name. A record that no shard gives,
+-- or of another temperature than the first shard's, is an error that names the row and the shard,
+-- both counted from 0.
+M.merge = call.method(MERGE)
+
+--- From the records of whole rows to the results of `logprob`: the same bits.
+-- @tparam table records the merged ones
+-- @param batch the batch of any one of the shards; its logits are not read. (One with logits of no
+-- ids, [.., 0], and a `vocab` will do.)
+-- @tparam[opt] table opts as for `logprob`
+-- @treturn table as `logprob`; or nil, a message and the status' name. Records that do not fit the
+-- batch, and an id that does not lie in exactly one of the merged shards, are errors.
+M.finish = call.method(FINISH)
+
+--- The bytes of workspace that are enough for `partial` and `finish` with a batch; 0 where they
+-- need none.
+-- @param batch as for `partial` or `finish`
+-- @tparam[opt] table opts the options of a launch, as for `logprob`
+M.shard_workspace_size = call.workspace("shard_workspace_size", PARTIAL_SIZE, FINISH_SIZE)
 
 return M

@@ -1,11 +1,11 @@
---- What is typed at the prompt, as a function: an expression whose values are shown, or statements.
+--- Compiles typed text to a function: an expression whose values are shown, or statements.
 --
 -- Locals of the outermost block outlive their chunk: compiled behind the statements, a call takes
 -- their values, so that a script can be pasted line by line.
 
 local M = {}
 
--- What the keeping call is named inside a chunk; no name of the user's can be it by accident.
+-- The name of the keeping call inside a chunk, which no user's name is by accident.
 local KEEP = "__samebits_keep"
 
 -- Text only: LuaJIT runs no checks on bytecode.
@@ -38,7 +38,7 @@ end
 -- lines may make it right.
 function M.compile(text, name)
   local blank, asked = text:match "^(%s*)=(.*)$"
-  -- What is put before it must not move the lines that messages count.
+  -- Text before it must not move the lines that messages count.
   local before, expression = asked and blank or "", asked or text
   local values, why = compiled(("%sreturn %s"):format(before, expression), name)
   if values then

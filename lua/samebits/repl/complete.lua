@@ -1,4 +1,4 @@
---- What a word at the prompt may become: names, and the fields and methods of what stands before a
+--- Completes a word at the prompt: to names, and to the fields and methods of the value before a
 -- dot or a colon.
 --
 -- Nothing that a user wrote is called for it: fields are followed through tables, the views of
@@ -37,7 +37,7 @@ local function each(value, visit)
   end
 end
 
--- What value.key is, without calling anything of a user's.
+-- value.key, without calling any code of the user's.
 local function field(value, key)
   if type(key) == "number" then
     if tensor.is_tensor(value) then
@@ -60,7 +60,7 @@ local function field(value, key)
   return found
 end
 
---- What "a.b[0].c" stands for: true and its value; nil where it is no such chain.
+--- The value of a chain like "a.b[0].c": true and the value; nil if the text is no such chain.
 -- @tparam string text
 -- @tparam function get a name's value
 local function follow(text, get)
@@ -97,7 +97,7 @@ end
 
 local function add(found, seen, name, start)
   if seen[name] or name:sub(1, #start) ~= start or not name:find "^[%a_][%w_]*$" then return end
-  -- What begins with two underscores is nobody's business until asked for.
+  -- Names that begin with two underscores are offered only when asked for.
   if name:find "^__" and not start:find "^_" then return end
   seen[name] = true
   found[#found + 1] = name

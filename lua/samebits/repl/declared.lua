@@ -1,5 +1,5 @@
---- What LuaJIT does not tell about C declarations: the members of the library's structs and the
--- names of its functions, from the declarations' text.
+--- The members of the library's structs and the names of its functions, which LuaJIT cannot list,
+-- read from the text of the declarations.
 
 local ffi = require "ffi"
 

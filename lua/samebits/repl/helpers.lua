@@ -6,6 +6,7 @@
 local bits = require "samebits.bits"
 local complete = require "samebits.repl.complete"
 local context = require "samebits.context"
+local drift = require "samebits.drift"
 local formats = require "samebits.io.formats"
 local manual = require "samebits.repl.manual"
 local posix = require "samebits.io.posix"
@@ -55,8 +56,8 @@ meanwhile is better copied. Tab completes paths inside quotes.
   > d = load "dump.safetensors"
   > d.logits:slice(0, 0, 2)]] },
   { "logprob", "logprob{ logits =, ids = }", "logprobs of token ids, on the best backend", [[
-logprob(batch)         out.token and out.lse, a number a row; out.sequence and out.count, one a
-logprob(batch, opts)   sequence
+logprob(batch)         out.token and out.lse, one number per row; out.sequence and out.count, one
+logprob(batch, opts)   per sequence
 logprob(d)             of all that a file holds, if its tensors are called logits, ids, mask, ...
 
 batch: what samebits.batch makes, or its table: logits [B, T, V] or [N, V]; ids; and, as needed,
@@ -121,7 +122,7 @@ local function overview()
   return table.concat(lines, "\n") .. "\n\n" .. KEYS
 end
 
--- What there is to say of a value: nil for nil.
+-- The help on a value; nil for nil.
 local function about(value, name, width)
   if value == nil then return nil end
   if type(value) == "function" then
@@ -133,7 +134,7 @@ local function about(value, name, width)
   return methods and pretty.text(value) .. "\n\n" .. methods or pretty.text(value)
 end
 
--- What there is to say of a name that nothing at the prompt has; else an error that names others.
+-- The help on a name that has no value at the prompt; else an error that suggests other names.
 local function search(name, width)
   if sources.is_public(name) then return manual.of_module(name, width) end
   local text, near = manual.search(name)
@@ -175,13 +176,12 @@ function M.make(get)
     end
     local same, report = calm(bits.same_bits, a, b)
     if same then return 0 end
-    -- What differs in dtype or shape has no distance, nor have NaNs.
+    -- Tensors of different dtypes or shapes have no distance, nor have NaNs.
     return report.max_ulps, report
   end
 
   function helpers.drift(...)
-    local drift = require("samebits").drift or module("samebits.drift", "drift").drift
-    return must(calm(drift, ...))
+    return must(calm(drift.drift, ...))
   end
 
   function helpers.show(...)

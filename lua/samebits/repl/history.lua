@@ -1,4 +1,4 @@
---- What was typed in earlier sessions: a file with a line for each.
+--- The lines typed in earlier sessions, in a file.
 --
 -- Lines are added as they come, in one write each, so that sessions side by side and those that end
 -- badly lose none.
@@ -30,7 +30,7 @@ local function make_folders(path)
   end
 end
 
---- The lines, oldest first; or nil and why there are none to be had. No file is no line.
+--- The lines, oldest first; none if there is no file. Nil and a message if it cannot be read.
 function M.load(path)
   local kind = posix.kind_of_path(path)
   if not kind then return {} end

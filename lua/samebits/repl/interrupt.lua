@@ -27,7 +27,7 @@ local SIGINT = 2
 local SA_RESETHAND = ffi.cast("int", 0x80000000)
 local INSTRUCTIONS = 10000   -- between two looks: well below a millisecond
 
---- What a statement that was interrupted fails with.
+--- The error of a statement that was interrupted.
 M.MESSAGE = "interrupted"
 
 local once = ffi.new "samebits_sigaction"

@@ -1,5 +1,5 @@
---- What `help` says of what is not the prompt's own: functions, modules and objects of the library,
--- from the comments in its sources.
+--- What `help` says about functions, modules and objects of the library, from the comments in its
+-- sources.
 
 local misuse = require "samebits.misuse"
 local sources = require "samebits.repl.sources"
@@ -27,7 +27,7 @@ local function readable(line)
   return line
 end
 
--- A comment as text: parameters and results as a list, and nothing of what is for LDoc alone.
+-- A comment as text: parameters and results as a list, without LDoc's marks.
 local function text_of(doc)
   local out, inside = {}, false
   for _, line in ipairs(doc) do
@@ -97,7 +97,7 @@ local function each(visit)
   end
 end
 
--- The public name of a function, and what the sources tell of it; nil where it has none.
+-- The public name of a function, and its description in the sources; nil if it has no such name.
 local function public(f)
   local name, found
   each(function(full, member)
@@ -122,8 +122,8 @@ local function of_definition(f, name)
   return head_of(f, name or own or "function") .. "\n\n" .. text_of(comment)
 end
 
---- The documentation of a function of Lua's, or nil where its source has none. name: what it was
--- called when it was asked for; its public name by default.
+--- The documentation of a Lua function, or nil if its source has none. name: the name under which
+-- the user asked for it; its public name by default.
 function M.of(f, name)
   local called, member
   if not name then called, member = public(f) end
@@ -185,7 +185,7 @@ function M.module_of(value)
   end
 end
 
---- What a public module is, and what it returns.
+--- The description of a public module and of what it returns.
 function M.of_module(name, width)
   local members, example = sources.members(name), nil
   for _, member in ipairs(members) do example = example or member.parameters and member.name end

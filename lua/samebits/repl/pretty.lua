@@ -49,7 +49,7 @@ local function status(v)
                                 ffi.string(lib.C.sb_status_text(v)))
 end
 
--- Of a function, where it is defined.
+-- A function, and where it is defined.
 local function described(f)
   local info = debug.getinfo(misuse.unguarded(f), "S")
   if info.what == "C" then return "function: built in" end
@@ -164,8 +164,7 @@ local function of_cdata(v, path, depth)
   return tostring(v)
 end
 
--- What an object says of itself, or false where it has no words: `whole` asks reports for all of
--- their text.
+-- An object's own text, or false if it has none: `whole` asks reports for all of it.
 local function own_words(v, whole)
   local metatable = debug.getmetatable(v)
   if type(metatable) ~= "table" then return false end

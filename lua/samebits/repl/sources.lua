@@ -1,9 +1,9 @@
---- What the sources say of the public names: doc comments (`---`), read from the Lua files that are
--- loaded. `help` at the prompt shows it, and tools/docs makes pages of it.
+--- The documentation of the public names: doc comments (`---`), read from the Lua files that are
+-- loaded. `help` at the prompt shows them, and tools/docs makes pages of them.
 --
--- Public are the modules whose head comment has an @module, what they return, and the classes
--- below. A definition counts as documented by the comment right before it, or, where a module
--- passes on what another one defines, by the comment there.
+-- The modules whose head comment has an @module, the values that they return, and the classes below
+-- are public. The comment right before a definition documents it; where a module or a class passes
+-- on a function of another module, the comment there does.
 
 local M = {}
 
@@ -64,6 +64,15 @@ local function parameters(lines, at, method)
   return "(" .. list .. ")"
 end
 
+--- The parameters that a comment describes, as "(a, b)"; nil if it describes none.
+function M.told_parameters(doc)
+  local told = {}
+  for _, line in ipairs(doc or {}) do
+    told[#told + 1] = line:match "^@param%S* ([%w_]+)" or line:match "^@tparam%S* %S+ ([%w_]+)"
+  end
+  return told[1] and "(" .. table.concat(told, ", ") .. ")" or nil
+end
+
 local function escaped(name) return (name:gsub("%p", "%%%0")) end
 
 -- Where a name is defined in a module: { doc, parameters }, or nil. owner: "M", or a class.
@@ -77,8 +86,12 @@ local function definition(module, owner, name)
   for at, line in ipairs(lines) do
     for _, pattern in ipairs(patterns) do
       if line:find(pattern) then
-        return { doc = M.comment_before(lines, at),
-                 parameters = parameters(lines, at, owner ~= "M") }
+        local found = { doc = M.comment_before(lines, at),
+                        parameters = parameters(lines, at, owner ~= "M") }
+        if line:find "= call%.%l+%(" then -- a method made of an op's table
+          found.parameters = M.told_parameters(found.doc) or "()"
+        end
+        return found
       end
     end
   end
@@ -101,8 +114,8 @@ function M.is_public(module)
   return false
 end
 
--- The definition of a function that a module or class only passes on: in the module that has a
--- comment before it; nil where none has.
+-- The definition of a function that a module or a class only passes on: the one with a comment
+-- before it; nil if there is none.
 local function origin(value, but)
   local first
   for module, exports in pairs(package.loaded) do
@@ -120,8 +133,8 @@ local function origin(value, but)
   return first
 end
 
---- What a public module returns: a sorted list of { name, doc, parameters, value }; doc is a list
--- of lines, nil where it is missing.
+--- The values that a public module returns: a sorted list of { name, doc, parameters, value }. doc
+-- is a list of lines, nil if it is missing.
 function M.members(module)
   local members = {}
   for name, value in pairs(require(module)) do
@@ -146,7 +159,8 @@ function M.methods(class)
   local list = {}
   for name, value in pairs(methods_of(class)) do
     if not name:find "^__" then
-      local found = definition(class.module, class.owner or class.name, name) or {}
+      local found = definition(class.module, class.owner or class.name, name)
+      found = found and found.doc and found or origin(value) or found or {}
       list[#list + 1] = { name = name, doc = found.doc, value = value,
                           parameters = found.parameters or "(...)" }
     end

@@ -1,13 +1,12 @@
 --- One element in memory: reading, writing, and its bits as hex digits.
 --
--- Why floats are looked at as integers first: LuaJIT keeps other types in the payloads of NaNs, and
--- does not canonicalise a NaN that it loads through the FFI. Loading the float ffffffff gives a
--- value whose type() is "nil". So a NaN never goes through a Lua value as it stands in memory.
+-- Floats are read as integers first, because LuaJIT encodes other types in the payloads of NaNs and
+-- does not canonicalise a NaN that it loads through the FFI: loading the float ffffffff gives a
+-- value whose type() is "nil". So no NaN may become a Lua value as it stands in memory.
 --
--- And why what is written here is copied before it is read as words at a place that only a loop
--- knows: compiled, LuaJIT takes accesses of different types for accesses to different memory,
--- unless both are at known places of one object (a union's fields are), and may read the words
--- first.
+-- A float that was just written is copied before a loop reads it as words at a variable offset: the
+-- JIT compiler assumes that accesses of different types do not alias, unless both are at constant
+-- offsets of one object (as a union's fields are), and may read the words before it writes.
 
 local ffi = require "ffi"
 local bit = require "bit"
@@ -66,7 +65,7 @@ M.read = {
   bool = function(p, k) return cast(uint8_p, p)[k] ~= 0 end,
 }
 
---- hex[size](pointer, k): the bits of element k, 2 digits a byte.
+--- hex[size](pointer, k): the bits of element k, 2 digits per byte.
 M.hex = {
   [1] = function(p, k) return tohex(cast(uint8_p, p)[k], 2) end,
   [2] = function(p, k) return tohex(cast(uint16_p, p)[k], 4) end,

@@ -1,6 +1,6 @@
 --- Shapes and strides, without any data.
 --
--- Both are lists, one entry a dimension; strides are in elements. Dimensions and indices are
+-- Both are lists, one entry per dimension; strides are in elements. Dimensions and indices are
 -- counted from 0 in every message.
 
 local M = {}
@@ -28,7 +28,7 @@ function M.same(a, b)
   return true
 end
 
---- A copy of a shape with one more dimension behind the others.
+--- A copy of a shape with one more dimension at the end.
 function M.appended(shape, size)
   local out = {}
   for d = 1, #shape do out[d] = shape[d] end
@@ -193,7 +193,7 @@ function M.reshaped(shape, strides, wanted)
       d = d - 1
     end
   end
-  -- What is left has size 1.
+  -- The remaining dimensions have size 1.
   while d >= 1 do
     out[d] = d < #wanted and out[d + 1] * wanted[d + 1] or 1
     d = d - 1

@@ -1,5 +1,5 @@
---- What tostring gives for a tensor: a head line and the values, shortened in the middle where they
--- are many.
+--- A tensor as text, for tostring: a head line and the values, of which it leaves out the middle if
+-- they are many.
 
 local element = require "samebits.tensor.element"
 local layout = require "samebits.tensor.layout"

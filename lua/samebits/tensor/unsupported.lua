@@ -1,5 +1,5 @@
---- What stands for a tensor of a file whose dtype is not supported: who uses it is told so, and who
--- does not may use the rest of the file.
+--- Stands for a tensor of a file whose dtype is not supported: using it is an error, while the rest
+-- of the file stays usable.
 
 local misuse = require "samebits.misuse"
 

@@ -58,7 +58,7 @@ end
 
 --- A page.
 -- @tparam string title plain text
--- @tparam boolean is_good whether the title tells of something good
+-- @tparam boolean is_good whether the title is good news
 -- @tparam table parts lines of HTML
 -- @tparam table made `version` and `numerics` of the library
 function M.format(title, is_good, parts, made)

@@ -1,12 +1,12 @@
---- Text of others (names of files and tensors, messages that quote them) made fit to be shown.
+--- Makes foreign text (names of files and tensors, messages that quote them) safe to show.
 --
--- What would do anything but show itself is written as an escape: control characters and bytes that
--- are not UTF-8 as \x1b (\n, \r and \t have their own), the controls of U+0080 to U+009F and the
--- marks that end a line or turn its direction as \u{202e}. All else stays as it is, backslashes,
--- too, so that escaping twice does no harm. What comes out is UTF-8.
+-- Characters that would do anything but show themselves become escapes: control characters and
+-- bytes that are not UTF-8 as \x1b (\n, \r and \t have their own), the controls of U+0080 to U+009F
+-- and the marks that end a line or turn its direction as \u{202e}. Everything else stays as it is,
+-- even backslashes, so that escaping twice does no harm. The result is UTF-8.
 --
--- Everything that is shown goes through here on its way out: the command line, the prompt, reports
--- as text, as JSON and as a page, plots, and what public functions raise or return as a message.
+-- Everything that is shown passes through here: the command line, the prompt, reports as text, as
+-- JSON and as a page, plots, and the messages that public functions raise or return.
 
 local utf8 = require "samebits.text.utf8"
 
@@ -30,7 +30,7 @@ local CHARACTERS = {
   "\239\191[\190\191]",
 }
 
--- Bytes that are not UTF-8 as escapes behind `mark`; all else as it is.
+-- Writes bytes that are not UTF-8 as escapes that begin with `mark`; everything else stays.
 local function as_utf8(text, mark)
   local bad = utf8.invalid(text)
   if not bad then return text end

@@ -123,9 +123,9 @@ local function logits_of(case, sequences, list, time, opts)
   })
 end
 
--- What is per row ---------------------------------------------------------------------------------
+-- Per-row values ----------------------------------------------------------------------------------
 
--- Ids that are none.
+-- Values that are no ids.
 local function bad_id(random, V) return random:pick { V, -7, V + 5, 2147483646 } end
 
 local POINTERS = { int64 = "int64_t *", int32 = "int32_t *", uint8 = "uint8_t *",
@@ -187,7 +187,7 @@ local function per_row(case, sequences, flat, spec, opts)
   end
 end
 
--- What has to come out ----------------------------------------------------------------------------
+-- Expected results --------------------------------------------------------------------------------
 
 -- Per sequence of the batch: { count = active tokens }, with `whole`, the sequence whose active
 -- tokens they are, each of them once.

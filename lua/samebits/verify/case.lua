@@ -16,7 +16,7 @@ M.FIELDS = {
                               "wide", "real" } }, -- of logits
   { name = "dtype", values = { "float32", "bfloat16", "float16" } },
   { name = "container", values = { "same", "float32", "bfloat16", "float16" } },
-  { name = "tau", values = { 1, 2, 0.5, 0.7, 1024, 2 ^ -10, "own" } }, -- own: one a token
+  { name = "tau", values = { 1, 2, 0.5, 0.7, 1024, 2 ^ -10, "own" } }, -- own: one per token
   { name = "held", values = { "number", "row" } },  -- how one temperature is handed over
   { name = "off", values = { "none", "some" } },    -- tokens that are not active
   { name = "masked", values = { "none", "some" } }, -- tokens masked by the transform alone
@@ -63,7 +63,7 @@ function M.list_text(list)
   return table.concat(copy, ",")
 end
 
--- The numbers that a text says; nil where it says none such.
+-- The numbers in a text; nil if they are not such numbers.
 function M.list_of(text, unit)
   local list = {}
   if text == NONE then return list end

@@ -23,7 +23,7 @@ end
 
 local held = ffi.new "int64_t[1]"
 
--- What can be asked of one encoding of a dtype.
+-- Predicates on an encoding of a dtype.
 local function value_of(name, word)
   ffi.cast(element.word[dtype.of[name].size], held)[0] = word
   return element.read[name](held, 0)
@@ -84,7 +84,7 @@ local function compare(found, what, t, want, where, nans_alike, differs)
   end
 end
 
--- Tokens and lses, one a row.
+-- Tokens and lses, one per row.
 local function compare_rows(found, call, number, out, entry)
   local rows, odd = call.rows, {}
   local function row_at(i)
@@ -113,7 +113,7 @@ local function compare_rows(found, call, number, out, entry)
   end
 end
 
--- What is one a sequence.
+-- Results with one value per sequence.
 local function compare_sums(found, call, number, out, entry)
   local sums = call.sums
   local function sum_at(i) return { call = number, b = i, s = sums[i + 1].whole } end

@@ -1,6 +1,6 @@
---- What can be verified: the library's logprobs on each backend, the control group's, and a
--- function of the caller's own. A path scores what it is given where it computes, and hands results
--- back in memory.
+--- The paths that can be verified: the library's logprobs on each backend, the control group's, and
+-- a function of the caller's. A path scores a batch where it computes, and returns the results in
+-- memory.
 
 local batches = require "samebits.batch"
 local context = require "samebits.context"
@@ -50,7 +50,7 @@ function M.conventional(ctx)
   return self
 end
 
--- A function's result as a tensor in memory, one number a row.
+-- A function's result as a tensor in memory, one number per row.
 local function token_of(result, batch)
   if type(result) == "table" and not tensor.is_tensor(result) and result.token ~= nil then
     result = result.token
@@ -64,7 +64,7 @@ local function token_of(result, batch)
     error(("the function gave %s, expected logprobs: a tensor or a table"):format(type(result)), 0)
   end
   if not tensor.layout.same(result.shape, batch.shape) then
-    error(("the function gave %s, expected %s, one a row"):format(tensor.describe(result),
+    error(("the function gave %s, expected %s, one per row"):format(tensor.describe(result),
           tensor.layout.text(batch.shape)), 0)
   end
   return assert(result:to "cpu"):contiguous()

@@ -1,4 +1,4 @@
---- What a verification found: for programs, and as a table for people.
+--- The result of a verification: for programs, and as a table for people.
 
 local file = require "samebits.io.file"
 local misuse = require "samebits.misuse"

@@ -34,7 +34,7 @@ local function active_sequences(batch)
   return list, active, flags
 end
 
--- So many of a list, drawn, in their order.
+-- n elements drawn from a list, in their order.
 local function some(random, list, n)
   local left, taken, out = #list, 0, {}
   for _, entry in ipairs(list) do
@@ -60,12 +60,12 @@ local function rows_in(list)
   return n
 end
 
--- What to take: the whole batch where it has at most `most` rows.
+-- The rows to take: the whole batch if it has at most `most` rows.
 local function chosen(random, list, most)
   local longest = 0
   for _, entry in ipairs(list) do longest = math.max(longest, entry.past - entry.first) end
   if rows_in(list) <= most then return list, true end
-  -- Two at least: a sequence alone is otherwise all there is.
+  -- Two at least, so that no sequence is alone.
   local n = math.max(2, math.min(SEQUENCES, math.floor(most / math.min(longest, ROWS))))
   n = math.min(n, #list, most)
   local length, out = math.floor(most / n), {}
@@ -127,7 +127,7 @@ local function copied(batch, entry, active)
   return made
 end
 
--- Each row's likeliest id, where a batch says none; that of the poisoned is 0.
+-- Each row's likeliest id, for a batch without ids; 0 for poisoned rows.
 local function choose_ids(sequences)
   local ctx = assert(context.open "cpu")
   for s = 0, #sequences do
@@ -141,7 +141,7 @@ end
 
 local function check(batch)
   if batch.width then
-    raise("verify: the batch's ids are %s: expected one id a row",
+    raise("verify: the batch's ids are %s: expected one id per row",
           tensor.layout.text(batch.ids.shape))
   end
   if batch.held ~= batch.vocab then

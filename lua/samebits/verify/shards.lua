@@ -3,7 +3,7 @@
 
 local M = {}
 
---- A copy of a batch's description with the logits of the ids from first to past - 1 alone.
+--- A copy of a batch's description with the logits of only the ids from first to past - 1.
 function M.shard(spec, first, past)
   local copy = {}
   for key, value in pairs(spec) do copy[key] = value end
@@ -49,7 +49,7 @@ function M.merged_randomly(random, at, list)
   return left[1]
 end
 
---- What a variant finishes records to, in memory. The batch has no logits.
+--- The results, in memory, of finishing records on a variant. The batch has no logits.
 function M.finished(at, records, spec, opts)
   local out = assert(at.context():finish(M.placed(at, records),
                                          at.batch(M.shard(spec, 0, 0)), opts))

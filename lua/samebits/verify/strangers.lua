@@ -1,5 +1,5 @@
---- Sequences that are put beside those of a batch: what they hold must not reach their neighbours.
--- What they give themselves is not looked at.
+--- Sequences that are put beside those of a batch: their contents must not reach their neighbours.
+-- Their own results are ignored.
 
 local ffi = require "ffi"
 local tensor = require "samebits.tensor"

@@ -1,4 +1,4 @@
---- What must not reach a bit: each transform takes a case's sequences apart and lays them out anew.
+--- Changes that must not reach a bit: each transform lays the sequences of a case out anew.
 --
 -- `draws` names the fields that a transform draws beyond the common ones; `calls(case, sequences)`
 -- lists the calls that have to give back what each sequence gives alone. Optional:

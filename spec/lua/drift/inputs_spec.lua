@@ -158,7 +158,7 @@ describe("drift, inputs that differ:", function()
                    { logprobs = truth, temperature = samebits.tensor { 0.5, 1, 0.75 } })
     local input = tells(report, "temperature", 8, "sequence 2, position 0: 1 in A, 0.75 in B.")
     assert.equal(16, input.first.row)
-    -- 0.7 and its fp32 are one temperature, as a number and one a sequence.
+    -- 0.7 and its fp32 are one temperature, as a number and as one per sequence.
     assert.is_true(drift({ logprobs = truth, temperature = 0.7 },
                          { logprobs = truth, temperature = { 0.7, 0.7, 0.7 } }).equal)
     -- What one side alone gives is nothing to compare.

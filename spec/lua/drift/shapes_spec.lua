@@ -100,7 +100,7 @@ describe("drift, Hugging Face's layout:", function()
     equal(T - 1, { logits = one, ids = list }, values[0])
   end)
 
-  it("temperatures, one a token, of either length", function()
+  it("temperatures, one per token, of either length", function()
     local taus = plant.each(samebits.zeros { B, T }, function(i) return 0.5 + i % 5 / 4 end)
     local warm = cut(plant.logprobs { logits = logits, ids = ids, shift = true,
                                       temperature = taus })

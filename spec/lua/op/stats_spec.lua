@@ -72,7 +72,7 @@ describe("statistics from Lua", function()
     local half = x:to "float16"
     says(misuse(function() ctx:compare(x) end), "other: expected a float32 tensor, got nil")
     says(misuse(function() ctx:compare(half, y) end), "compare: sampled", "float16 [3, 5]")
-    says(misuse(function() ctx:compare(x, y[0]) end), "other: shape [5], expected [3, 5]")
+    says(misuse(function() ctx:compare(x, y[0]) end), "other: float32 [5], expected float32 [3, 5]")
     says(misuse(function() ctx:compare(x, y, { mask = x }) end), "unknown option 'mask'")
     says(misuse(function() ctx:compare(x, y, { outputs = { "k4" } }) end), "unknown output 'k4'",
          "ratio, k1, k2, k3")
@@ -81,7 +81,8 @@ describe("statistics from Lua", function()
     says(misuse(function() ctx:sums { 1, 2 } end), "sums: values: expected a float32 tensor")
     says(misuse(function() ctx:sums(values({ 2, 2, 2 }, 1)) end),
          "[2, 2, 2], expected [B, T] or [N]")
-    says(misuse(function() ctx:sums(x, { minus = y[0] }) end), "minus: shape [5], expected [3, 5]")
+    says(misuse(function() ctx:sums(x, { minus = y[0] }) end),
+         "minus: float32 [5], expected float32 [3, 5]")
     says(misuse(function() ctx:sums(x, { mask = { 1, 2 } }) end), "mask has 2 entries, expected 3")
     says(misuse(function() ctx:sums(x, { per = "token" }) end), "per: expected")
     says(misuse(function() ctx:sums(x, { cu_seqlens = { 0, 15 } }) end), "packed values are [N]")

@@ -381,7 +381,7 @@ describe("verify", function()
     end
     says(words { ids = { { 1, 2, 3, 4 }, { 5, 6, 37, 99 }, { 36, 0, 9, 9 } } }, "row 6", "37")
     says(words { mask = samebits.zeros({ 3, 4 }, "bool") }, "no active tokens")
-    says(words { ids = samebits.zeros({ 3, 4, 2 }, "int32") }, "[3, 4, 2]", "one id a row")
+    says(words { ids = samebits.zeros({ 3, 4, 2 }, "int32") }, "[3, 4, 2]", "one id per row")
     says(words { vocab = 64 }, "a shard")
     says(words { temperature = 5000 }, "temperature")
     says(words({}, { seeds = 1 }), "unknown option 'seeds'")
