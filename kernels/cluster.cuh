@@ -1,7 +1,8 @@
-/* cluster.cuh - thread block clusters, of compute capability 9.0: blocks that can reach each
- * other's shared memory. Their barrier, and the sending of a state to the first block.
+/* cluster.cuh - thread block clusters (compute capability 9.0), whose blocks can reach each other's
+ * shared memory: their barrier, and sending a state to the first block.
  *
- * cluster_arrive and cluster_wait are the two halves of a barrier of all the cluster's threads. */
+ * cluster_arrive and cluster_wait are the two halves of a barrier over all threads of the
+ * cluster. */
 #pragma once
 
 #include "../src/det/accumulator.h"
@@ -15,8 +16,8 @@ SB_DET void cluster_arrive()
 }
 SB_DET void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" : : : "memory"); }
 
-/* Sets up a barrier in the first block's shared memory which counts the bytes that other blocks
- * send there. */
+/* Sets up a barrier in the first block's shared memory. It counts the bytes that other blocks send
+ * there. */
 SB_DET void expect_bytes(uint64_t *barrier, uint32_t bytes)
 {
     uint32_t here = (uint32_t)__cvta_generic_to_shared(barrier);
@@ -40,8 +41,8 @@ SB_DET void wait_for_bytes(uint64_t *barrier)
                      : "memory");
 }
 
-/* Sends a state to the same place in the shared memory of the cluster's first block, and its number
- * of bytes to that block's barrier. By one warp. */
+/* Sends a state to the same place in the shared memory of the cluster's first block, and counts its
+ * bytes at that block's barrier. Called by one warp. */
 SB_DET void send_state(sb_state *shared, uint64_t *barrier, const sb_state &s)
 {
     const int half = threadIdx.x % WARP;

@@ -1,34 +1,36 @@
-/* conventional.cu - the control group: token logprobs as frameworks compute them, in sums whose
- * order follows from the launch. src/samebits_conventional.h says what is modelled.
+/* conventional.cu - the control group: token logprobs as frameworks compute them, with sums whose
+ * order depends on the launch. src/samebits_conventional.h describes the model.
  *
  *   y_i = x_i / tau,  m = max y_i,  s = sum expf(y_i - m),  token = y_id - m - logf(s)
  *
- * The only kernels that may call expf and logf. No atomics: the same launch gives the same bits.
+ * Only these kernels may call expf and logf. There are no atomics, so the same launch gives the
+ * same bits.
  *
- * The reduction. A piece is read twice. Its threads take the 16-byte vectors from the first aligned
- * address on, blockDim apart, each adding up its own; what stands before and behind them, a logit a
- * thread:
+ * The reduction. A piece is read twice, once for the maximum and once for the sum. From the first
+ * aligned address on, each thread takes every blockDim-th 16-byte vector and adds up its own
+ * logits. The logits before and behind the vectors are taken one per thread:
  *
  *     vectors -> thread's sum -> warp (shuffles) -> block (shared) -> [pieces] -> finish
  *
  * Launches (src/cuda/args.h; piece counts 16 logits):
  *
  *     conventional_<dtype>     grid work * split, blocks of a multiple of 32 threads up to 512.
- *                              split 1: finishes rows itself. Else writes partials [work][split]
- *                              into states.
- *     conventional_finish      a warp an item; grid covers work * 32 threads.
- *     conventional_sums        a warp a sequence; grid covers batch * 32 threads. */
+ *                              With split 1 it finishes rows itself; otherwise it writes partials
+ *                              [work][split] into states.
+ *     conventional_finish      one warp per item; the grid covers work * 32 threads.
+ *     conventional_sums        one warp per sequence; the grid covers batch * 32 threads. */
 #include "load.cuh"
 #include "row.cuh"
 
 #define INFINITE __int_as_float(0x7f800000)
 
-/* sum: of expf(y - reference(max)) over a part of a row. */
+/* The maximum of a part of a row, and the sum of expf(y - reference(max)) over it. */
 struct partial {
     float max, sum;
 };
 
-/* Where all is -inf there is nothing to subtract, and the sum is 0. */
+/* The value to subtract. If every logit is -inf it is 0: -inf - -inf would be NaN; the sum is then
+ * 0. */
 SB_DET float reference(float max) { return max == -INFINITE ? 0.0f : max; }
 
 template <int DTYPE> SB_DET float value(uint32_t bits)
@@ -60,12 +62,12 @@ template <class OP> SB_DET float warp_fold(float x)
     return x;
 }
 
-/* All threads get the result. shared has room for a value a warp. */
+/* All threads get the result. shared has room for one value per warp. */
 template <class OP> SB_DET float block_fold(float x, float none, float *shared)
 {
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
     x = warp_fold<OP>(x);
-    __syncthreads(); /* what stood in shared was read */
+    __syncthreads(); /* the previous values in shared were read */
     if (lane == 0) shared[warp] = x;
     __syncthreads(); /* every warp's value is in shared */
     return warp_fold<OP>(lane < warps ? shared[lane] : none);
@@ -73,7 +75,7 @@ template <class OP> SB_DET float block_fold(float x, float none, float *shared)
 
 /* ---- a piece of a row --------------------------------------------------------------------- */
 
-/* Calls f with each of the calling thread's logits among n, in its order. */
+/* Calls f with each of the calling thread's logits, out of n, in the thread's order. */
 template <int DTYPE, class F> SB_DET void each_logit(const char *logits, int64_t n, F f)
 {
     constexpr int SIZE = size_of<DTYPE>(), WIDTH = 16 / SIZE;
@@ -94,7 +96,7 @@ template <int DTYPE, class F> SB_DET void each_logit(const char *logits, int64_t
         f(logit_at<DTYPE>(logits, i));
 }
 
-/* By a block: the maximum, then the sum. All threads get it. */
+/* Called by a whole block: takes the maximum, then the sum. All threads get both. */
 template <int DTYPE> SB_DET partial reduce(const char *logits, int64_t n, float tau, float *shared)
 {
     partial p;
@@ -116,7 +118,8 @@ SB_DET void finish_row(const sb_cuda_args &in, int64_t row, const row_of_call &r
     if (in.lse) ((float *)in.lse)[row] = reference(all.max) + log_sum;
 }
 
-/* Writes and reports what a row without a sum gets. */
+/* Writes the outputs of a row that has no sum (ignored: 0; refused: NaN), and reports a refused
+ * one. */
 SB_DET void refuse_row(const sb_cuda_args &in, int64_t row, const row_of_call &r)
 {
     if (!r.logits) {
@@ -161,7 +164,7 @@ KERNEL(f32, SB_CUDA_F32)
 KERNEL(f16, SB_CUDA_F16)
 KERNEL(bf16, SB_CUDA_BF16)
 
-/* Merges the pieces of a row and finishes it: a warp a row. */
+/* Merges the pieces of a row and finishes it, one warp per row. */
 extern "C" __global__ void __launch_bounds__(256)
     conventional_finish(const __grid_constant__ sb_cuda_args in)
 {
@@ -176,14 +179,14 @@ extern "C" __global__ void __launch_bounds__(256)
 
     for (int p = lane; p < in.split; p += WARP) all.max = larger(pieces[p].max, all.max);
     all.max = warp_fold<most>(all.max);
-    for (int p = lane; p < in.split; p += WARP) /* one of -inf alone adds its 0, or its NaN */
+    for (int p = lane; p < in.split; p += WARP) /* a piece of -inf alone adds its 0 or NaN */
         all.sum += pieces[p].max == -INFINITE ? pieces[p].sum
                                               : pieces[p].sum * expf(pieces[p].max - all.max);
     all.sum = warp_fold<add>(all.sum);
     if (lane == 0) finish_row(in, row, r, all);
 }
 
-/* Sums a sequence's tokens, and counts its active ones: a warp a sequence. */
+/* Sums a sequence's tokens and counts the active ones, one warp per sequence. */
 extern "C" __global__ void __launch_bounds__(256)
     conventional_sums(const __grid_constant__ sb_cuda_args in)
 {

@@ -1,5 +1,6 @@
-/* device.cuh - what the kernels ask of a GPU beyond the language: the width of a warp, loads,
- * copies to shared memory, maxima that keep NaN, launches. In PTX here; in hip.cuh for HIP. */
+/* device.cuh - the GPU features that the kernels use beyond the language: the width of a warp,
+ * dependent launches, maxima that keep NaN, conversions, loads and copies to shared memory. This
+ * file has them in PTX, hip.cuh has them for HIP. Both must give the same values. */
 #pragma once
 
 #if defined(__HIPCC__)
@@ -15,8 +16,8 @@
 
 /* ---- launches ----------------------------------------------------------------------------- */
 
-/* Programmatic dependent launch: logprob_finish may be set up while the blocks before it still
- * run; it waits for their stores. */
+/* Programmatic dependent launch: a kernel such as logprob_finish may be set up while the blocks of
+ * the kernel before it still run. It then waits for their stores. */
 SB_DET void begin_dependents()
 {
 #if __CUDA_ARCH__ >= 900
@@ -33,7 +34,7 @@ SB_DET void wait_for_primary()
 
 /* ---- numbers ------------------------------------------------------------------------------ */
 
-/* NaN if one of the two is. */
+/* The larger of the two; NaN if either is NaN. */
 SB_DET float max_nan(float a, float b)
 {
     float m;
@@ -63,7 +64,7 @@ SB_DET uint32_t half_of_sign(uint32_t b)
     return half;
 }
 
-/* One of two fp16 in a word, exactly. */
+/* One of the two fp16 numbers in a word, converted exactly. */
 SB_DET float float_of_low_half(uint32_t w)
 {
     float f;
@@ -82,7 +83,7 @@ SB_DET float float_of_high_half(uint32_t w)
     return f;
 }
 
-/* Two numbers, rounded to nearest even, a in the lower half. Neither is NaN. */
+/* Two numbers, each rounded to nearest even; a goes to the lower half. Neither may be NaN. */
 SB_DET uint32_t pair_of_f16(float a, float b)
 {
     uint32_t pair;
@@ -101,7 +102,7 @@ SB_DET uint32_t pair_of_bf16(float a, float b)
 
 SB_DET void prefetch(const char *p) { asm volatile("prefetch.global.L2 [%0];" : : "l"(p)); }
 
-/* 16 bytes that no one writes, through L1. */
+/* Loads 16 bytes through L1. Nothing may write them while the kernel runs. */
 SB_DET uint4 load16(const char *p)
 {
     uint4 v;
@@ -119,7 +120,7 @@ SB_DET void store16(char *p, uint4 v)
                  : "memory");
 }
 
-/* 16 bytes that this thread may write later. */
+/* Loads 16 bytes that this thread may write later. */
 SB_DET uint4 load16_mutable(const char *p)
 {
     uint4 v;
@@ -147,8 +148,8 @@ SB_DET uint4 load16_shared(shared_address from)
     return v;
 }
 
-/* A thread's copies to shared memory, while other work goes on: it begins some, ends the group,
- * and waits until no more than a number of groups are under way. */
+/* Asynchronous copies to shared memory, by one thread: it begins some copies, ends the group, does
+ * other work, and waits until at most GROUPS groups are still under way. */
 SB_DET void copy16(shared_address to, const char *from)
 {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" : : "r"(to), "l"(from) : "memory");

@@ -1,10 +1,10 @@
-/* finish.cuh - the end of a row: from its sum and its target's logit to logprob and lse, and from
- * its moments to the entropy, in fp64. */
+/* finish.cuh - the end of a row, in fp64: the sum and the target's logit become logprob and lse,
+ * and the moments become the entropy. One warp finishes a row; its lane 0 writes. */
 #pragma once
 
 #include "row.cuh"
 
-/* Writes the outputs from the two logarithms, by one thread. */
+/* Writes the outputs from the two logarithms. Called by one thread. */
 SB_DET void write_finished(const sb_cuda_args &in, int64_t r, bool nan, bool absent, sb_lg target,
                            sb_lg sum, const sb_row &row)
 {
@@ -17,8 +17,8 @@ SB_DET void write_finished(const sb_cuda_args &in, int64_t r, bool nan, bool abs
         ((sb_saved *)in.saved)[r] = nan ? sb_saved_of(SB_SAVED_NAN, &row) : sb_saved_sum(sum, &row);
 }
 
-/* Finishes a row, by the first two lanes of a warp: lane 0 takes the sum's logarithm and lane 1 the
- * target's at the same time; lane 0 writes. x: the target's logit. */
+/* Finishes a row. Called by a whole warp: lane 0 takes the logarithm of the sum while lane 1 takes
+ * that of the target's term, and lane 0 writes. x is the target's logit. */
 SB_DET void finish_row(const sb_cuda_args &in, int64_t r, const sb_state &s, float x,
                        const sb_row &row)
 {
@@ -38,8 +38,8 @@ SB_DET void finish_row(const sb_cuda_args &in, int64_t r, const sb_state &s, flo
     write_finished(in, r, nan, absent, target, mine, row);
 }
 
-/* The same from a row's moments: the first lane also writes the entropy, if it is wanted, and the
- * saved row with it. */
+/* The same from a row's moments. If the entropy is wanted, lane 0 also writes it, and the saved row
+ * that goes with it. */
 SB_DET void finish_row(const sb_cuda_args &in, int64_t r, const sb_moments &m, float x,
                        const sb_row &row)
 {

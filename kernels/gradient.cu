@@ -2,29 +2,31 @@
  *
  *   grad[r, i] of src/det/gradient.h, from logit i of row r and the row's saved 32 bytes
  *
- * Shapes: logits as logprob.cu takes them, grad [rows, width] at its own strides; upstream
+ * Shapes: logits as logprob.cu takes them; grad [rows, width] with strides of its own; upstream
  * derivatives and saved rows [rows]; everything else in src/cuda/args.h. Nothing is reduced: every
- * element is read once, written once, and seen by no other. grad may be the logits.
+ * element is read once and written once, and enters no other element. grad may be the same array as
+ * the logits.
  *
  *     gradient_<from>_<to>_<loss>    grid rows * pieces, blocks of a multiple of 32 threads up to
  *                                   512. A block's groups of 8 elements lie on 16-byte boundaries
- *                                   of both arrays where they have these in common. */
+ *                                   of both arrays, if the arrays have such boundaries in common.
+ */
 #include "../src/det/gradient.h"
 #include "load.cuh"
 #include "row.cuh"
 
 #define GROUP 8 /* elements that a thread loads and stores at once */
-#define AHEAD 4 /* groups that it loads before it stores the first */
+#define AHEAD 4 /* groups that a thread loads before it stores the first */
 
-/* What a block's row comes to. */
+/* How a row's gradient is made: all zero, all NaN, or by the formula. */
 typedef enum gradient_kind { GRADIENT_ZERO, GRADIENT_NAN, GRADIENT_FORMULA } gradient_kind;
 
 struct gradient_block {
     sb_gradient_row g;
     const char *logits;
     char *grad;
-    int64_t row;    /* where its result stands */
-    int64_t target; /* among the logits held here; -1: not in this block's piece, or no such loss */
+    int64_t row;    /* whose id, kept set and saved record are used */
+    int64_t target; /* among the logits held here; -1: not in this piece, or no token loss */
     float own;      /* the target's gradient */
     gradient_kind kind;
 };
@@ -43,7 +45,7 @@ template <int DTYPE> SB_DET void store_one(char *grad, int64_t i, float x)
     else ((uint16_t *)grad)[i] = (uint16_t)encoded<DTYPE>(x);
 }
 
-/* Two to nearest even, a below b. Not of NaN. */
+/* Two numbers, each rounded to nearest even; a goes to the lower half. Neither may be NaN. */
 template <int DTYPE> SB_DET uint32_t pair_of(float a, float b)
 {
     return DTYPE == SB_CUDA_F16 ? pair_of_f16(a, b) : pair_of_bf16(a, b);
@@ -53,7 +55,7 @@ template <int DTYPE> struct group_words {
     uint4 part[DTYPE == SB_CUDA_F32 ? 2 : 1];
 };
 
-/* grad may be the logits: not through the read-only path. */
+/* Not through the read-only path, because grad may be the same array as the logits. */
 template <int DTYPE> SB_DET void load_group(group_words<DTYPE> &x, const char *p)
 {
 #pragma unroll
@@ -72,7 +74,7 @@ template <int DTYPE> SB_DET void group_values(float v[GROUP], const group_words<
     for (int i = 0; i < GROUP; i++) v[i] = unpack<DTYPE>(words, i);
 }
 
-/* plain: no value is NaN. */
+/* plain: no value is NaN, so the values need no check. */
 template <int DTYPE, bool plain> SB_DET void store_group(char *p, const float v[GROUP])
 {
     uint32_t w[GROUP];
@@ -92,8 +94,8 @@ template <int DTYPE, bool plain> SB_DET void store_group(char *p, const float v[
 
 /* ---- rows --------------------------------------------------------------------------------- */
 
-/* By one thread: what row source of the logits comes to, and its constants. reports: of a row's
- * blocks one does. */
+/* Sets the kind and the constants of the row that row source of the logits scores. Called by one
+ * thread. reports: this block reports bad values; one block per row does. */
 template <int DTYPE, int OF>
 SB_DET void set_gradient_block(const sb_cuda_gradient_args &a, gradient_block *b, int64_t source,
                                int64_t first, int64_t last, bool reports)
@@ -141,8 +143,8 @@ SB_DET void set_gradient_block(const sb_cuda_gradient_args &a, gradient_block *b
     b->own = sb_gradient_at_target(x, &b->g, &saved, &constants, r.tau, up, OF);
 }
 
-/* Elements before the first one that lies on a 16-byte boundary of both arrays, modulo GROUP;
- * false: there is none. */
+/* Sets *before to the number of elements, modulo GROUP, in front of the first one that lies on a
+ * 16-byte boundary of both arrays. Returns false if there is no such element. */
 template <int FROM, int TO> SB_DET bool common_boundary(const char *logits, char *grad, int *before)
 {
     constexpr int FROM_STEP = 16 / size_of<FROM>(), TO_STEP = 16 / size_of<TO>();
@@ -152,7 +154,7 @@ template <int FROM, int TO> SB_DET bool common_boundary(const char *logits, char
     return *before % FROM_STEP == from && *before % TO_STEP == to;
 }
 
-/* One element, anywhere. */
+/* Writes one element, at any address. */
 template <int FROM, int TO, int OF>
 SB_DET void gradient_one(const sb_cuda_gradient_args &a, const gradient_block &b,
                          const sb_gradient_row &g, int64_t i, int64_t held)
@@ -163,8 +165,9 @@ SB_DET void gradient_one(const sb_cuda_gradient_args &a, const gradient_block &b
     store_one<TO>(b.grad, i, x);
 }
 
-/* Groups of a piece, elements first .. last - 1 of a row, that lie on 16-byte boundaries and hold
- * logits alone: the first begins at start. None where the arrays have no boundary in common. */
+/* The groups of a piece (elements first .. last - 1 of a row) that lie on 16-byte boundaries and
+ * hold nothing but logits. The first one begins at start. There are none if the two arrays have no
+ * boundary in common. */
 struct group_span {
     int64_t start, count;
 };
@@ -180,7 +183,7 @@ SB_DET group_span groups_of(const char *logits, char *grad, int64_t first, int64
     return s;
 }
 
-/* The groups from k on that a thread takes at once. */
+/* Loads the groups that a thread takes in one trip: k and every blockDim-th after it. */
 template <int FROM>
 SB_DET void load_groups(group_words<FROM> x[AHEAD], const char *logits, const group_span &s,
                         int64_t k)
@@ -206,8 +209,8 @@ SB_DET void gradient_group(char *grad, float v[GROUP], const sb_gradient_row &g)
     }
 }
 
-/* Elements first .. last - 1 of a row. x: what load_groups gave of s for the thread's first trip,
- * if fetched. */
+/* Writes elements first .. last - 1 of a row. If fetched, x holds the groups of s that load_groups
+ * loaded for the thread's first trip. */
 template <int FROM, int TO, int OF>
 SB_DET void gradient_piece(const sb_cuda_gradient_args &a, const gradient_block &b, int64_t first,
                            int64_t last, group_span s, group_words<FROM> x[AHEAD], bool fetched)
@@ -229,7 +232,7 @@ SB_DET void gradient_piece(const sb_cuda_gradient_args &a, const gradient_block 
             if ((uint64_t)(b.target - element) < GROUP) store_one<TO>(b.grad, b.target, b.own);
         }
     }
-    if (s.count > 0) { /* the rest: what stands before and behind them */
+    if (s.count > 0) { /* the elements before and behind the groups */
         for (i = first + threadIdx.x; i < s.start; i += blockDim.x)
             gradient_one<FROM, TO, OF>(a, b, g, i, held);
         i = s.start + s.count * GROUP;
@@ -237,7 +240,7 @@ SB_DET void gradient_piece(const sb_cuda_gradient_args &a, const gradient_block 
     for (i += threadIdx.x; i < last; i += blockDim.x) gradient_one<FROM, TO, OF>(a, b, g, i, held);
 }
 
-/* A row that is all zero or NaN. */
+/* Writes a piece of a row whose gradient is all zero or all NaN. */
 template <int TO>
 SB_DET void fill_piece(const gradient_block &b, int64_t first, int64_t last, int64_t held)
 {
@@ -256,7 +259,7 @@ SB_DET void fill_piece(const gradient_block &b, int64_t first, int64_t last, int
         store_one<TO>(b.grad, i, i < held ? x : 0.0f);
 }
 
-/* Whether it takes no more than the id to see that a row's logits may be read. */
+/* Whether the id alone shows that a row's logits may be read. */
 SB_DET bool may_fetch(const sb_cuda_gradient_args &a, int64_t row)
 {
     if (!a.simple) return false;
@@ -264,8 +267,9 @@ SB_DET bool may_fetch(const sb_cuda_gradient_args &a, int64_t row)
     return id != a.in.ignore_index && (uint64_t)id < (uint64_t)a.in.vocab;
 }
 
-/* Rows from the last to the first: what the forward pass read last may still be in L2. Logits are
- * on their way while one thread works on the row's constants. */
+/* Rows are taken from the last to the first, because the forward pass read the last ones last and
+ * they may still be in L2. The logits are on their way while one thread works on the row's
+ * constants. */
 template <int FROM, int TO, int OF> SB_DET void gradient_rows(const sb_cuda_gradient_args &a)
 {
     __shared__ gradient_block b;
@@ -276,7 +280,7 @@ template <int FROM, int TO, int OF> SB_DET void gradient_rows(const sb_cuda_grad
     group_span s = { first, 0 };
     group_words<FROM> x[AHEAD];
     if (threadIdx.x == 0) set_gradient_block<FROM, OF>(a, &b, source, first, last, piece == 0);
-    __syncwarp(); /* the first warp's groups come late, and take no registers from the constants */
+    __syncwarp(); /* the first warp loads later, so the constants have its registers */
     if (fetched) {
         const char *logits = (const char *)a.in.logits + source * a.in.row_stride * size_of<FROM>();
         char *grad = (char *)a.grad + source * a.row_stride * size_of<TO>();

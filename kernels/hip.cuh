@@ -1,7 +1,7 @@
-/* hip.cuh - device.cuh for HIP: CUDA's names for what a warp does together, and the rest in plain
- * C++. A warp is AMD's wavefront, of 32 or 64 lanes; no result shows which.
+/* hip.cuh - device.cuh for HIP: CUDA's names for the exchanges of a warp, and the rest in plain
+ * C++. A warp here is AMD's wavefront, of 32 or 64 lanes; the width changes no result.
  *
- * Compile with -ffp-contract=off: HIP's default fuses. */
+ * Compile with -ffp-contract=off, because HIP fuses multiplications and additions by default. */
 #pragma once
 
 #include <hip/hip_runtime.h>
@@ -10,7 +10,7 @@
 #include "../src/det/convert.h"
 #include "../src/det/float.h"
 
-/* -DWARP=64 for a wavefront of 64 where 32 is usual (-mwavefrontsize64). */
+/* Give -DWARP=64 together with -mwavefrontsize64, on GPUs whose usual wavefront has 32 lanes. */
 #if !defined(WARP)
 #if defined(__GFX9__) || !defined(__HIP_DEVICE_COMPILE__)
 #define WARP 64
@@ -22,7 +22,7 @@
 static_assert(WARP == __AMDGCN_WAVEFRONT_SIZE, "WARP is not the width of a wavefront");
 #endif
 
-#define FULL 0 /* no lane is named: all take part */
+#define FULL 0 /* unused: all lanes always take part */
 
 #if !defined(__grid_constant__)
 #define __grid_constant__
@@ -45,7 +45,7 @@ SB_DET uint32_t warp_reduce_max(uint32_t x)
     return x;
 }
 
-/* What lanes wrote before it, the warp's others see after it. */
+/* After the barrier, each lane sees what the other lanes of its warp wrote before it. */
 SB_DET void warp_barrier()
 {
     __builtin_amdgcn_fence(__ATOMIC_RELEASE, "wavefront");
@@ -66,14 +66,15 @@ SB_DET void warp_barrier()
 
 /* ---- launches ----------------------------------------------------------------------------- */
 
-/* A stream's kernels run one after the other. */
+/* Nothing to do: without dependent launches, a stream's kernels run one after the other. */
 SB_DET void begin_dependents() {}
 SB_DET void wait_for_primary() {}
 
 /* ---- numbers ------------------------------------------------------------------------------ */
 
-/* NaN if one of the two is, and always the same NaN, as PTX has it: the hot loop looks at the
- * encoding of what becomes of it, and one of ffffffff would pass for a leaf's place. */
+/* The larger of the two; NaN if either is NaN, and always the same NaN, as in PTX. The hot loop
+ * computes a leaf's place from the encoding of this maximum, and a NaN of ffffffff would pass for a
+ * place. */
 SB_DET float max_nan(float a, float b)
 {
     if (sb_is_nan(a) || sb_is_nan(b)) return sb_float(SB_NAN_BITS);
@@ -134,7 +135,7 @@ SB_DET shared_address address_of(const void *shared) { return (uint64_t)shared; 
 
 SB_DET uint4 load16_shared(shared_address from) { return *(const uint4 *)from; }
 
-/* A copy is there when it has begun: nothing is left to wait for. */
+/* These copies are complete when they return, so there is nothing to wait for. */
 SB_DET void copy16(shared_address to, const char *from) { *(uint4 *)to = *(const uint4 *)from; }
 SB_DET void copy16_past_l1(shared_address to, const char *from) { copy16(to, from); }
 SB_DET void copy4(shared_address to, const char *from)

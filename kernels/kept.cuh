@@ -1,20 +1,21 @@
-/* kept.cuh - rows whose kept sets leave ids out: their leaves, one by one through det/leaf.h. A
- * leaf of which nothing is kept is not read. */
+/* kept.cuh - the leaves of rows with kept sets, one by one through det/leaf.h. An id outside its
+ * row's kept set counts as absent, and a leaf without any kept id is not read. */
 #pragma once
 
 #include "load.cuh"
 #include "merge.cuh"
 #include "target.cuh"
 
-/* The bits of row's kept set for a leaf, which is counted in the whole row. */
+/* The 16 bits of row's kept set for a leaf. Leaves are counted from the start of the whole row. */
 SB_DET uint32_t kept_bits(const sb_cuda_args &in, int64_t row, int64_t leaf)
 {
     if (!in.kept) return 0xffffu;
     return ((const uint32_t *)in.kept)[row * in.kept_stride + leaf / 2] >> (leaf % 2 * 16) & 0xffff;
 }
 
-/* Reads the logits of leaf k of a part as fp32, absent where they are not kept. before: leaves of
- * the row in front of those that the call holds. False: none is kept, and y is not written. */
+/* Reads the logits of leaf k of a part as fp32; logits that are not kept become absent. before is
+ * the number of the row's leaves in front of those that the call holds. Returns false if no id is
+ * kept; y is then not written. */
 template <int DTYPE>
 SB_DET bool read_kept(float y[SB_LEAF], const sb_cuda_args &in, int64_t row,
                       const part_of_row &part, int64_t before, int k)
@@ -33,7 +34,7 @@ SB_DET bool read_kept(float y[SB_LEAF], const sb_cuda_args &in, int64_t row,
     return true;
 }
 
-/* Adds a leaf of any kind. */
+/* Adds a leaf of any kind to s: ordinary, wide, poisoned or absent. */
 SB_DET void add_any(sb_state *s, const float y[SB_LEAF], const sb_row &row)
 {
     sb_leaf leaf;
@@ -54,7 +55,7 @@ SB_DET void add_any(sb_moments *m, const float y[SB_LEAF], const sb_row &row)
     }
 }
 
-/* Adds a thread's leaves of a part to s. */
+/* Adds the calling thread's leaves of a part to s. */
 template <int DTYPE, class STATE>
 SB_DET void add_kept(STATE *s, const sb_cuda_args &in, int64_t number, const part_of_row &part,
                      int64_t before, const sb_row &row)

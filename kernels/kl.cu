@@ -1,4 +1,4 @@
-/* kl.cu - the divergence of the same rows of two batches, in one pass over both.
+/* kl.cu - the divergence between corresponding rows of two batches, in one pass over both.
  *
  *   token[r] = KL(p || q) = sum_i p_i (ln p_i - ln q_i), of src/det/kl.h
  *
@@ -31,7 +31,7 @@ SB_DET void warp_merge(sb_divergence *s)
     s->outside = __reduce_max_sync(FULL, s->outside);
 }
 
-/* The rows of p and of q that a block compares. */
+/* The two rows, of p and of q, that a block compares. */
 struct row_pair {
     any_row p, q;
 };
@@ -41,7 +41,7 @@ SB_DET const sb_row &constants_in(const row_pair &mine) { return mine.p.row; }
 
 /* ---- leaves ------------------------------------------------------------------------------- */
 
-/* Any pair of leaves. Apart, so that its registers are not the loop's. */
+/* Adds any pair of leaves. A function of its own, so that it takes no registers from the loop. */
 template <int P, int Q>
 static __device__ __noinline__ void add_any_pair(sb_divergence *s, const leaf_words<P> *p,
                                                  const leaf_words<Q> *q, const sb_row *row_p,
@@ -53,7 +53,7 @@ static __device__ __noinline__ void add_any_pair(sb_divergence *s, const leaf_wo
     sb_kl_add_leaves(s, xp, xq, row_p, row_q);
 }
 
-/* What a leaf that is not wide is taken relative to, by its largest logit m and z0. */
+/* The scale of a leaf that is not wide, from its largest logit m and z0. */
 SB_DET sb_leaf_scale narrow_scale(float m, float z0, const sb_row &row)
 {
     sb_leaf_scale scale;
@@ -63,7 +63,7 @@ SB_DET sb_leaf_scale narrow_scale(float m, float z0, const sb_row &row)
     return scale;
 }
 
-/* A pair of which neither is wide, poisoned or absent; others go the way above. */
+/* Adds a pair of leaves. If either is wide, poisoned or absent, add_any_pair takes the pair. */
 template <int P, int Q>
 SB_DET void add_pair(sb_divergence *s, const leaf_words<P> &p, const leaf_words<Q> &q,
                      const sb_row &row_p, const sb_row &row_q)
@@ -112,7 +112,8 @@ SB_DET void add_pairs(sb_divergence *s, const part_of_row &p, const part_of_row 
     }
 }
 
-/* Of rows with kept sets. Apart, so that its registers are not the others'. */
+/* add_pairs for rows with kept sets. A function of its own, so that other rows' code keeps its
+ * registers. */
 template <int P, int Q>
 static __device__ __noinline__ void add_kept_pairs(sb_divergence *s, const sb_cuda_kl_args *a,
                                                    int64_t number, part_of_row p, part_of_row q,
@@ -129,8 +130,8 @@ static __device__ __noinline__ void add_kept_pairs(sb_divergence *s, const sb_cu
 
 /* ---- rows --------------------------------------------------------------------------------- */
 
-/* Sets both rows, by one thread. p decides which rows are active; only q's temperature is
- * checked. */
+/* Sets both rows. Called by one thread. p alone decides which rows are active; of q, only the
+ * temperature is checked. */
 SB_DET void set_row_pair(const sb_cuda_kl_args &a, row_pair *mine, int64_t item, bool writes)
 {
     set_any_row(a.in, &mine->p, item, writes);

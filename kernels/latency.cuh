@@ -1,10 +1,10 @@
-/* latency.cuh - logprob of few rows, where a call is a chain of latencies: the kernels
+/* latency.cuh - logprobs of few rows, where a call's time is a chain of latencies: the kernels
  * logprob_<dtype>_latency and logprob_<dtype>_cluster of logprob.cu.
  *
- * A block's last warp, the row warp, looks after the row: its id, its target and in the end the
- * finish. The others, the leaf warps, sum a piece of the row. They start before the id is known,
- * with several leaves per thread on their way at once; the sum of a row that turns out to be
- * ignored or refused is thrown away. */
+ * A block's last warp, the row warp, handles the row itself: its id, its target's logit and, at the
+ * end, the finish. The other warps, the leaf warps, sum a piece of the row, with several leaves per
+ * thread in flight at once. In an eager call they start before the id is known; if the row turns
+ * out to be ignored or refused, its sum is thrown away. */
 #pragma once
 
 #include "cluster.cuh"
@@ -21,9 +21,9 @@ template <int DTYPE> struct ring_of {
     static constexpr int SLOTS = SB_CUDA_RING / SB_CUDA_LANE_BYTES(SIZE);
 };
 
-/* Begins to copy a slot's 16-byte chunks, which lie side by side as in device memory, from the
- * address of a chunk on. The lanes take turns at the chunks before end; of the chunk that end lies
- * in, they copy the logits before it. */
+/* Begins to copy a slot's 16-byte chunks from the aligned address from on. Chunks lie side by side,
+ * as in device memory, and neighbouring lanes copy neighbouring chunks. Nothing from end on is
+ * read: of the chunk that end lies in, only the logits before end are copied. */
 template <int DTYPE> SB_DET void fetch_slot(char *slot, const char *from, const char *end)
 {
     constexpr int SIZE = ring_of<DTYPE>::SIZE, CHUNKS = ring_of<DTYPE>::SLOT / 16;
@@ -54,8 +54,7 @@ template <int DTYPE, int SHIFT> SB_DET void load_shared(leaf_words<DTYPE> &x, co
     take_words<DTYPE, SHIFT>(x, raw);
 }
 
-/* Loads a leaf, the first logit of which lies shift bytes into chunk. Ids from present on are
- * absent. */
+/* Loads a leaf whose first logit lies shift bytes into chunk. Ids from present on are absent. */
 template <int DTYPE>
 SB_DET void load_fetched(leaf_words<DTYPE> &x, const uint4 *chunk, uint32_t shift, int64_t present)
 {
@@ -68,7 +67,7 @@ SB_DET void load_fetched(leaf_words<DTYPE> &x, const uint4 *chunk, uint32_t shif
 SB_DET int leaf_threads() { return (int)blockDim.x - WARP; }
 SB_DET bool in_row_warp() { return (int)threadIdx.x >= leaf_threads(); }
 
-/* Sums a part of a row into the states of the leaf warps' threads. By the leaf warps. */
+/* Sums a part of a row into the states of the leaf warps' threads. Called by the leaf warps. */
 template <int DTYPE>
 SB_DET void sum_leaves(thread_state *t, const part_of_row &part, const sb_row &row)
 {
@@ -119,8 +118,8 @@ SB_DET void sum_leaves(thread_state *t, const part_of_row &part, const sb_row &r
 
 /* ---- the row warp ----------------------------------------------------------------------- */
 
-/* Sets the row that the block's threads find in shared memory. By the row warp; the block waits for
- * it unless the call is eager. */
+/* Sets the row in shared memory, for all of the block's threads. Called by the row warp; the other
+ * warps wait for it unless the call is eager. */
 SB_DET void find_row(const sb_cuda_args &in, block_row *mine, int64_t item, bool writes)
 {
     if (threadIdx.x % WARP == 0) set_block_row(in, mine, item, writes);
@@ -150,7 +149,7 @@ template <int DTYPE> SB_DET void logprob_latency(const sb_cuda_args &in)
     part_of_row part = part_for(in, item, piece);
     sb_row row = in.row;
     float x = 0;
-    bool unread = false; /* mine.done, where leaf warps may look at mine */
+    bool unread = false; /* mine.done; false in eager calls: leaf warps may not read it there */
     thread_state t;
 
     wait_for_primary();
@@ -181,8 +180,8 @@ template <int DTYPE> SB_DET void logprob_latency(const sb_cuda_args &in)
 #define MAX_CLUSTER 16
 #define MAX_LEAF_WARPS 31
 
-/* Finishes rows in the same launch: a row's pieces are the blocks of a cluster. The leaf warps send
- * their states to the first block, whose row warp merges and finishes. */
+/* Finishes rows in the same launch: each block of a cluster sums one piece of the row. The leaf
+ * warps send their states to the first block, whose row warp merges them and finishes the row. */
 template <int DTYPE> SB_DET void logprob_cluster(const sb_cuda_args &in)
 {
 #if __CUDA_ARCH__ >= 900
@@ -196,7 +195,7 @@ template <int DTYPE> SB_DET void logprob_cluster(const sb_cuda_args &in)
 
     if (piece == 0 && (int)threadIdx.x == leaf_threads())
         expect_bytes(&arrived, in.split * warps * (uint32_t)sizeof(sb_state));
-    cluster_arrive(); /* the first block's shared memory may be written once all have started */
+    cluster_arrive(); /* nothing is sent to the first block before all blocks have started */
     wait_for_primary();
     if (in_row_warp() && (piece == 0 || !in.eager)) find_row(in, &mine, item, piece == 0);
     if (!in.eager) {
@@ -225,9 +224,9 @@ template <int DTYPE> SB_DET void logprob_cluster(const sb_cuda_args &in)
     sb_mantissa part_of_log = { 0, 0 };
     sb_lg target, sum;
     sb_state s;
+    /* Both logarithms use the same code. The target's is taken while the leaves are summed, so that
+     * the instructions are in the cache when the sum's is due. */
     if (!absent) part_of_log = sb_target_mantissa(x, &mine.row);
-        /* One text for both logarithms: the first, taken while leaves are summed, brings the
-     * instructions near. */
 #pragma unroll 1
     for (int pass = 0;; pass++) {
         if (pass == 1) {

@@ -1,16 +1,16 @@
-/* leaf.cuh - det/leaf.h and det/accumulator.h in the form of the hot loop, and the loop: a
- * thread's part of a row into its state.
+/* leaf.cuh - the hot loop, which sums a thread's part of a row into the thread's state. It repeats
+ * det/leaf.h and det/accumulator.h in another form, in registers, without changing a rounding.
  *
- * The hot loop keeps a leaf's place in the window as the encoding of z0 = fma(m, c, 1.5 * 2^24),
- * which is 4bc00000 + A / 2: one subtraction tells digit and shift. Terms are computed 2^24 times
- * as large, so that the tree's sum is M itself. Neither changes a rounding. What is not ordinary
- * (a wide leaf, NaN, +inf) is left for a second loop through det/leaf.h. */
+ * A leaf's place in the window is kept as the encoding of z0 = fma(m, c, 1.5 * 2^24), which is
+ * 4bc00000 + A / 2, so one subtraction gives digit and shift. Terms are computed 2^24 times as
+ * large, so the tree's sum is M itself. Leaves that are not ordinary (wide ones, and those with NaN
+ * or +inf) are left for a second loop, which goes through det/leaf.h. */
 #pragma once
 
 #include "load.cuh"
 #include "merge.cuh"
 
-/* The largest logit; NaN if any is. */
+/* The largest logit of a leaf; NaN if any of them is NaN. */
 template <int DTYPE> SB_DET float leaf_max(const leaf_words<DTYPE> &x)
 {
     if (DTYPE == SB_CUDA_F32) {
@@ -32,7 +32,7 @@ template <int DTYPE> SB_DET float leaf_max(const leaf_words<DTYPE> &x)
 #define Z_ZERO 0x4bc00000u
 SB_DET bool is_narrow(uint32_t z0) { return z0 - (Z_ZERO - 2047u) < 4095u; }
 
-/* What the hot loop needs of a row's constants. */
+/* The row constants that the hot loop needs. */
 struct leaf_row {
     float c, k64;
 };
@@ -44,11 +44,11 @@ SB_DET uint32_t leaf_sum(leaf_words<DTYPE> &x, float m, float z0, const leaf_row
     /* SB_INT_MAGIC - A + 24, exactly: terms come out 2^24 times as large */
     const float magic = (SB_INT_MAGIC + 24.0f + SB_EVEN_MAGIC) - z0;
     const uint32_t least = sb_bits32(m - row.k64);
-    const uint32_t floor = least + half_of_sign(least); /* its upper half is sb_bf16_floor's */
+    const uint32_t floor = least + half_of_sign(least); /* the upper half equals sb_bf16_floor's */
     const float thr = sb_float(floor & 0xffff0000u);
     float v[16];
 
-    if (DTYPE == SB_CUDA_BF16) { /* thr is a bf16: pairs are clamped as they lie */
+    if (DTYPE == SB_CUDA_BF16) { /* thr is a bf16, so pairs are clamped without unpacking */
         const uint32_t pair = __byte_perm(floor, 0, 0x3232);
 #pragma unroll
         for (int i = 0; i < 8; i++) x.w[i] = max_nan_pair_bf16(x.w[i], pair);
@@ -62,18 +62,18 @@ SB_DET uint32_t leaf_sum(leaf_words<DTYPE> &x, float m, float z0, const leaf_row
     return (uint32_t)sb_leaf_tree(v);
 }
 
-/* A thread's sum. base: the encoding of z0 at the start of digit J, so that one subtraction gives
- * a leaf's place; NO_BASE while no leaf may go by it: nothing yet, or a window that touches wide
- * leaves' octaves. */
+/* A thread's sum. base is the encoding of z0 at the start of digit J, so that one subtraction gives
+ * a leaf's place. It is NO_BASE while that way is closed: before the first leaf, and while the
+ * window reaches into the octaves of wide leaves. */
 struct thread_state {
     uint32_t base;
     sb_state s;
 };
 
 #define DIGIT 16u           /* steps of z0's encoding in a digit: A / 2 */
-#define NO_BASE 0x00400000u /* of a subnormal: z0 is 0 or, m * c having 48 bits, at least 2^-24 */
+#define NO_BASE 0x00400000u /* a subnormal: z0 is 0 or, as m * c has 48 bits, at least 2^-24 */
 
-/* Moves the window up to the digit of z, if that is above it. */
+/* Moves the window up to the digit of z, if that digit is above J. */
 SB_DET void rise_to(thread_state *t, uint32_t z)
 {
     uint32_t j = ((z - Z_ZERO) * 2u + SB_BIAS) >> 5;
@@ -82,8 +82,9 @@ SB_DET void rise_to(thread_state *t, uint32_t z)
     t->base = j > SB_BIAS / 32 - 127 ? Z_ZERO + (j - SB_BIAS / 32) * DIGIT : NO_BASE;
 }
 
-/* A leaf that is not in digits J - 1 and J: m, its largest logit; z, the encoding of z0; M, unless
- * it is wide. left: set if it must go through the second loop. */
+/* Adds a leaf that is not in digits J - 1 and J. m is its largest logit, z the encoding of z0, and
+ * M its sum, meaningless if the leaf is wide. Sets *left if the leaf must go through the second
+ * loop. */
 SB_DET void add_other(thread_state *t, float m, uint32_t z, uint32_t M, bool *left)
 {
     sb_leaf leaf;
@@ -97,15 +98,15 @@ SB_DET void add_other(thread_state *t, float m, uint32_t z, uint32_t M, bool *le
     sb_state_add(&t->s, &leaf);
 }
 
-/* One leaf into a thread's state. */
+/* Adds one leaf to a thread's state. */
 template <int DTYPE>
 SB_DET void add_leaf(thread_state *t, leaf_words<DTYPE> &x, const leaf_row &row, bool *left)
 {
     const float m = leaf_max<DTYPE>(x);
     const float z0 = sb_fma32(m, row.c, SB_EVEN_MAGIC);
     const uint32_t z = sb_bits32(z0), u = z - t->base;
-    const uint32_t M = leaf_sum<DTYPE>(x, m, z0, row); /* of a wide leaf: anything */
-    /* shifts are taken modulo 32, of which 2 * base is a multiple */
+    const uint32_t M = leaf_sum<DTYPE>(x, m, z0, row); /* meaningless if the leaf is wide */
+    /* shifts are taken modulo 32; 2 * base is a multiple of 32, so it need not be subtracted */
     const uint32_t lo = __funnelshift_l(0, M, 2 * z), hi = __funnelshift_l(M, 0, 2 * z);
     if (u < DIGIT) { /* digit J */
         t->s.l[1] += lo;
@@ -118,8 +119,8 @@ SB_DET void add_leaf(thread_state *t, leaf_words<DTYPE> &x, const leaf_row &row,
     }
 }
 
-/* The second loop: what the first one left, through det/leaf.h. Apart, so that its registers are
- * not the first one's. */
+/* The second loop: adds the leaves that the first loop left, through det/leaf.h. A function of its
+ * own, so that it takes no registers from the first loop. */
 template <int DTYPE>
 static __device__ __noinline__ void add_left(sb_state *s, part_of_row part, float c, float k64,
                                              float lim, int step)
@@ -142,16 +143,16 @@ static __device__ __noinline__ void add_left(sb_state *s, part_of_row part, floa
     }
 }
 
-/* The first loop. True: it left something. */
+/* The first loop. Returns whether it left a leaf for the second one. */
 template <int DTYPE, int SHIFT>
 SB_DET bool add_leaves(thread_state *t, const part_of_row &part, const leaf_row &row)
 {
     constexpr int BYTES = SB_LEAF * size_of<DTYPE>();
     constexpr int SIZE = BYTES / SB_LEAF;
-    /* whole leaves: all ids present, and with SHIFT also the rest of the last chunk */
+    /* leaves with all ids present and, if SHIFT is not 0, the rest of the last chunk, too */
     const int whole = (int)((part.vocab - (SHIFT ? (16 - SHIFT) / SIZE : 0)) / SB_LEAF);
-    /* a trip that all the block's threads make over whole leaves goes through the hot loop, the
-     * rest through one that looks at ids */
+    /* trips in which all of the block's threads have whole leaves go through the hot loop, the
+     * others through a loop that checks ids */
     const int end = part.last < whole ? part.last : whole;
     const int hot = end - (int)blockDim.x + (int)threadIdx.x + 1;
     int k = part.first + threadIdx.x;
@@ -177,8 +178,8 @@ SB_DET bool add_leaves(thread_state *t, const part_of_row &part, const leaf_row 
             slot = both - slot;
         }
     }
-    /* These loads are waited for: the next trip's are on their way to L2 meanwhile. fp32 gets
-     * slower by it. */
+    /* These loads are not staged, so the thread waits for them. Meanwhile the next trip's leaves
+     * are prefetched to L2. This makes fp32 slower. */
     constexpr bool AHEAD = DTYPE != SB_CUDA_F32 && SHIFT != 0;
     for (; !STAGED && k < hot; k += blockDim.x, p += blockDim.x * BYTES) {
         if (AHEAD && k + (int)blockDim.x < part.last) prefetch(p + blockDim.x * BYTES);
@@ -200,7 +201,7 @@ SB_DET bool add_row(thread_state *t, const part_of_row &part, const leaf_row &ro
     });
 }
 
-/* A thread's leaves of a part, by both loops. */
+/* Sums the calling thread's leaves of a part, by both loops. */
 template <int DTYPE>
 SB_DET void sum_part(thread_state *t, const part_of_row &part, const sb_row &row)
 {

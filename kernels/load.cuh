@@ -1,5 +1,5 @@
-/* load.cuh - the 16 logits of a leaf out of device memory: aligned or not, through registers or by
- * way of shared memory, whole or the row's ragged end.
+/* load.cuh - loads the 16 logits of a leaf from device memory: aligned or not, into registers or by
+ * way of shared memory, whole leaves and the row's ragged end.
  *
  * Invariant: nothing behind a row's last logit is read. */
 #pragma once
@@ -9,8 +9,8 @@
 /* Bytes of a logit. */
 template <int DTYPE> SB_DET constexpr int size_of() { return DTYPE == SB_CUDA_F32 ? 4 : 2; }
 
-/* Calls f with shift, an address modulo 16, as a constant<SHIFT>: code for each alignment is
- * compiled apart, and a row's threads all take the same. */
+/* Calls f with shift, an address modulo 16, as a constant<SHIFT>. Each alignment has compiled code
+ * of its own; all threads of a row take the same branch. */
 template <int N> struct constant {
     static constexpr int value = N;
 };
@@ -53,23 +53,24 @@ template <> struct leaf_words<SB_CUDA_BF16> {
 
 template <int DTYPE> SB_DET constexpr int words_of() { return DTYPE == SB_CUDA_F32 ? 16 : 8; }
 
-/* Logit i, as fp32. */
+/* Logit i of a leaf, as fp32. */
 template <int DTYPE> SB_DET float unpack(const leaf_words<DTYPE> &x, int i)
 {
     if (DTYPE == SB_CUDA_F32) return sb_float(x.w[i]);
     uint32_t w = x.w[i / 2];
-    /* not shifted: ptxas makes IMADs of some shifts, and their pipe is busy (docs/kernels.md) */
+    /* PRMT, not a shift: ptxas turns some shifts into IMADs, whose pipe is busy
+     * (docs/kernels.md) */
     if (DTYPE == SB_CUDA_BF16) return sb_float(i & 1 ? w & 0xffff0000u : __byte_perm(w, 0, 0x1044));
     return i & 1 ? float_of_high_half(w) : float_of_low_half(w);
 }
 
-/* An absent logit, as it is stored. */
+/* The encoding of an absent logit in the container. */
 template <int DTYPE> SB_DET uint32_t absent_word()
 {
     return DTYPE == SB_CUDA_F32 ? SB_ABSENT_BITS : DTYPE == SB_CUDA_F16 ? 0xfc00u : 0xff80u;
 }
 
-/* The words of a leaf out of the chunks that hold it. */
+/* Extracts the words of a leaf from the chunks that hold it. */
 template <int DTYPE, int SHIFT> SB_DET void take_words(leaf_words<DTYPE> &x, const uint32_t *raw)
 {
 #pragma unroll
@@ -81,9 +82,9 @@ template <int DTYPE, int SHIFT> SB_DET void take_words(leaf_words<DTYPE> &x, con
 
 /* ---- loads -------------------------------------------------------------------------------- */
 
-/* The 16 logits at p, through L1: a lane's two loads share a 32-byte sector, and unaligned leaves
- * share chunks. SHIFT is p's distance in bytes from the 16-byte boundary below it; every chunk that
- * is read holds at least one of the logits. */
+/* Loads the 16 logits at p, through L1, because a lane's two loads share a 32-byte sector and
+ * unaligned leaves share chunks. SHIFT is the distance of p, in bytes, from the 16-byte boundary
+ * below it. Every chunk that is read holds at least one of the logits. */
 template <int DTYPE, int SHIFT> SB_DET void load_leaf(leaf_words<DTYPE> &x, const char *p)
 {
     constexpr int WORDS = words_of<DTYPE>();
@@ -120,7 +121,7 @@ template <int DTYPE> SB_DET void keep_present(leaf_words<DTYPE> &x, int64_t n)
     }
 }
 
-/* The leaf at p of which only the first n logits exist. */
+/* Loads the leaf at p, of which only the first n logits exist. */
 template <int DTYPE> SB_DET void load_part(leaf_words<DTYPE> &x, const char *p, int64_t n)
 {
     if (DTYPE == SB_CUDA_F32) {
@@ -138,10 +139,10 @@ template <int DTYPE> SB_DET void load_part(leaf_words<DTYPE> &x, const char *p, 
     }
 }
 
-/* The leaf at p, of whose row n logits are left. */
+/* Loads the leaf at p. From p on, n logits of the row are left. */
 template <int DTYPE, int SHIFT> SB_DET void load_at(leaf_words<DTYPE> &x, const char *p, int64_t n)
 {
-    constexpr int BEHIND = SHIFT ? (16 - SHIFT) / size_of<DTYPE>() : 0; /* read with the leaf */
+    constexpr int BEHIND = SHIFT ? (16 - SHIFT) / size_of<DTYPE>() : 0; /* read beside it */
     if (n >= SB_LEAF + BEHIND) load_leaf<DTYPE, SHIFT>(x, p);
     else load_part<DTYPE>(x, p, n);
 }
@@ -156,11 +157,11 @@ template <int DTYPE> SB_DET float load_one(const char *logits, int64_t id)
 
 /* ---- staging ------------------------------------------------------------------------------
  *
- * A thread's next leaf is on its way to shared memory while the thread works on the one before;
- * each thread has two slots of its own. A warp's 16-byte chunks lie side by side, first those that
- * begin a leaf, so that its accesses meet no bank twice. Only aligned 16-bit logits are staged:
- * with more chunks per leaf, L1 becomes the limit, through which the two halves of a 32-byte sector
- * are read (measured). */
+ * A thread's next leaf is on its way to shared memory while the thread works on the current one;
+ * each thread has two slots of its own. A warp's 16-byte chunks lie side by side, with the first
+ * chunks of all leaves in front, so that accesses have no bank conflicts. Only aligned 16-bit
+ * logits are staged: with more chunks per leaf, L1 becomes the limit, because both halves of each
+ * 32-byte sector are read through it (measured). */
 extern __shared__ uint4 staging[];
 
 template <int BYTES> SB_DET shared_address staging_slot()
@@ -168,7 +169,7 @@ template <int BYTES> SB_DET shared_address staging_slot()
     return address_of(staging) + threadIdx.x / WARP * (2 * WARP * BYTES) + threadIdx.x % WARP * 16;
 }
 
-/* Begins to copy the leaf at p, 16-byte aligned. */
+/* Begins to copy the leaf at p, which is 16-byte aligned. */
 template <int BYTES> SB_DET void fetch_leaf(shared_address slot, const char *p)
 {
 #pragma unroll

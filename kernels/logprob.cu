@@ -5,25 +5,26 @@
  * Shapes: logits [B, T, V] or [N, V], fp32, fp16 or bf16, any alignment; everything else in
  * src/cuda/args.h.
  *
- * The reduction. A thread takes every blockDim-th leaf (16 ids) of its piece of a row into a state
- * of exact integers; states merge by integer sums:
+ * The reduction. A thread adds every blockDim-th leaf (16 ids) of its piece of a row to a state of
+ * exact integers. States merge by integer sums:
  *
  *     leaves -> thread's state -> warp (redux) -> block (shared) -> [pieces] -> finish
  *
- * No order shows in the result, so the launch is free:
+ * The result does not depend on any order, so every launch gives the same bits:
  *
- *     logprob_<dtype>            blocks of a multiple of WARP threads, to 512: one block for each
- *                                of the first in.whole rows, which it finishes itself, then
- *                                in.split blocks for each other row: these write states
- *                                [row][piece] and targets [row], for logprob_finish.
- *     logprob_<dtype>_latency    the same, in.whole 0, with one warp more than sum leaves;
- *                                latency.cuh.
+ *     logprob_<dtype>            blocks of a multiple of WARP threads, up to 512. Each of the first
+ *                                in.whole rows has one block, which finishes the row itself. Each
+ *                                other row has in.split blocks; they write states [row][piece] and
+ *                                targets [row] for logprob_finish.
+ *     logprob_<dtype>_latency    the same with in.whole 0, and with one warp that sums no leaves:
+ *                                see latency.cuh.
  *     logprob_<dtype>_cluster    the same in clusters of in.split blocks, 2 .. 16, which finish
- *                                rows themselves. Compute capability 9.0.
+ *                                their rows themselves. Compute capability 9.0.
  *     logprob_<dtype>_kept       rows with kept sets: piece.cuh, always with logprob_finish.
  *     logprob_finish             one warp per item; the grid covers WARP threads per item.
- *     entropy_<dtype>            with the entropy, and kept sets if there are any: piece.cuh.
- *     entropy_finish             one warp per item, as logprob_finish.
+ *     entropy_<dtype>            logprob, lse and entropy, with kept sets if there are any:
+ *                                piece.cuh.
+ *     entropy_finish             one warp per item, like logprob_finish.
  *     sequence_sums              one warp per sequence; the grid covers batch * WARP threads. */
 #include "finish.cuh"
 #include "kept.cuh"
@@ -34,14 +35,14 @@
 
 /* ---- many rows ---------------------------------------------------------------------------- */
 
-/* A block's part of the work: a whole row, or a piece of one. In shared memory, so that no thread
- * holds it in registers through the hot loop. */
+/* A block's part of the work: a whole row, or a piece of one. It is kept in shared memory, so that
+ * no thread holds it in registers through the hot loop. */
 struct block_part {
     int64_t place; /* of the piece, in in.states; -1: a whole row */
     int first, last;
 };
 
-/* Sets the row and the part of it that a block takes. By one thread. */
+/* Sets the row and the part of it that a block takes. Called by one thread. */
 SB_DET void set_block_part(const sb_cuda_args &in, block_row *mine, block_part *part)
 {
     const uint32_t whole = (uint32_t)in.whole, split = in.split, j = blockIdx.x - whole;
@@ -65,7 +66,7 @@ template <int DTYPE> SB_DET void logprob_block(const sb_cuda_args &in)
     __shared__ block_row mine;
     __shared__ block_part piece;
     __shared__ sb_state shared[32];
-    __shared__ uint32_t word; /* that holds the target's logit */
+    __shared__ uint32_t word; /* holds the target's logit */
     part_of_row part;
     thread_state t;
 
@@ -105,7 +106,7 @@ template <int DTYPE> SB_DET void logprob_block(const sb_cuda_args &in)
     }
 }
 
-/* 40 registers: 48 warps a multiprocessor. */
+/* 40 registers allow 48 warps per multiprocessor. */
 #define KERNELS(name, DTYPE)                                                                       \
     extern "C" __global__ void __launch_bounds__(512, 3)                                           \
         logprob_##name(const __grid_constant__ sb_cuda_args in)                                    \
@@ -219,7 +220,7 @@ extern "C" __global__ void __launch_bounds__(256)
     finish_row(in, number, s, target.x, row);
 }
 
-/* The same with the entropy. */
+/* The same for entropy_<dtype>. */
 extern "C" __global__ void __launch_bounds__(256)
     entropy_finish(const __grid_constant__ sb_cuda_args in)
 {
@@ -237,7 +238,8 @@ extern "C" __global__ void __launch_bounds__(256)
 
 /* ---- sequences ---------------------------------------------------------------------------- */
 
-/* Sums a sequence's tokens exactly, and counts its active ones. */
+/* Sums a sequence's tokens exactly, and counts the active ones and those outside their kept
+ * sets. */
 extern "C" __global__ void __launch_bounds__(256)
     sequence_sums(const __grid_constant__ sb_cuda_args in)
 {

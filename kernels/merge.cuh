@@ -1,14 +1,17 @@
-/* merge.cuh - states of any kind merge by integer sums: in a warp, in a block, over a row's pieces.
+/* merge.cuh - merges states of any kind by integer sums: in a warp, in a block, over a row's
+ * pieces.
  *
  * A state is a row's sum (sb_state), the sum with its moments (sb_moments), or a divergence
- * (sb_divergence, in kl.cu). Each kind is a policy of three overloads:
+ * (sb_divergence, in kl.cu). Each kind is a policy of four overloads:
  *
- *     make_none(s)          the state of no leaf and of no row: its c is 0
- *     sum_in(s)             the sum that carries the row's c and its window J
- *     merge_into(s, from)   merges one more state
- *     warp_merge(s)         merges those of a warp's lanes; every lane gets the result, and c stays
+ *     make_none(s)          sets s to the state without leaves and without a row: its c is 0
+ *     sum_in(s)             the part of s that holds the row's c and the window J
+ *     merge_into(s, from)   merges one more state into s
+ *     warp_merge(s)         merges the states of a warp's lanes; every lane gets the result and
+ *                           keeps its c
  *
- * and the templates below do the rest. No order shows in a result (docs/numerics.md, P2). */
+ * The templates below do the rest. No result depends on the order of merging (docs/numerics.md,
+ * P2). */
 #pragma once
 
 #include "../src/det/accumulator.h"
@@ -68,7 +71,7 @@ SB_DET void warp_merge(sb_moments *m)
 /* ---- blocks and pieces -------------------------------------------------------------------- */
 
 /* Merges count states in shared memory; all lanes of the calling warp get the result. count is at
- * most WARP, but for sums. */
+ * most WARP, except in the overload for sb_state. */
 template <class STATE> SB_DET void merge_shared(STATE *s, const STATE *shared, int count)
 {
     const int lane = threadIdx.x % WARP;
@@ -77,7 +80,8 @@ template <class STATE> SB_DET void merge_shared(STATE *s, const STATE *shared, i
     warp_merge(s);
 }
 
-/* A sum raises each state to the largest J as it is read, which takes fewer instructions. */
+/* The overload for sums, for any count. It finds the largest J first and raises each state as it is
+ * read, which takes fewer instructions. */
 SB_DET void merge_shared(sb_state *s, const sb_state *shared, int count)
 {
     uint32_t J = SB_J_EMPTY;
@@ -105,7 +109,8 @@ template <class STATE> SB_DET void block_merge(STATE *s, STATE *shared)
     if (warp == 0) merge_shared(s, shared, warps);
 }
 
-/* Merges the states of a row's pieces, by one warp; every lane gets the result, c is 0. */
+/* Merges the states of a row's pieces. Called by one warp; every lane gets the result, whose c is
+ * 0. */
 template <class STATE> SB_DET void merge_pieces(STATE *s, const STATE *pieces, int split)
 {
     make_none(s);

@@ -1,12 +1,12 @@
-/* moments.cuh - leaves with their moments: a thread's part of a row into its sb_moments. Its
- * operations are those of det/moments.h; only leaves that are neither wide nor poisoned go through
- * the loop. */
+/* moments.cuh - sums a thread's part of a row, with the moments for the entropy, into the thread's
+ * sb_moments. The operations are those of det/moments.h. The loop handles leaves that are neither
+ * wide nor poisoned; the others go through det/moments.h itself. */
 #pragma once
 
 #include "kept.cuh"
 #include "leaf.cuh"
 
-/* Adds any leaf. Apart, so that its registers are not the loop's. */
+/* Adds any leaf. A function of its own, so that it takes no registers from the loop. */
 template <int DTYPE>
 static __device__ __noinline__ void add_any_words(sb_moments *m, const leaf_words<DTYPE> *x,
                                                   float c, float k64, float lim)
@@ -61,7 +61,8 @@ SB_DET void add_moment_leaves(sb_moments *m, const part_of_row &part, const sb_r
     });
 }
 
-/* The leaves of a row with a kept set. Apart, so that its registers are not the others'. */
+/* Adds the leaves of a row with a kept set. A function of its own, so that other rows' code keeps
+ * its registers. */
 template <int DTYPE>
 static __device__ __noinline__ void add_kept_moments(sb_moments *m, const sb_cuda_args *in,
                                                      int64_t number, part_of_row part,
@@ -70,7 +71,8 @@ static __device__ __noinline__ void add_kept_moments(sb_moments *m, const sb_cud
     add_kept<DTYPE>(m, *in, number, part, before, row);
 }
 
-/* A thread's leaves of a part, with or without a kept set. before: as for read_kept. */
+/* Sums the calling thread's leaves of a part, with or without a kept set. before: as for
+ * read_kept. */
 template <int DTYPE>
 SB_DET void sum_moments(sb_moments *m, const sb_cuda_args &in, const block_row &mine,
                         const part_of_row &part, int64_t before)

@@ -1,21 +1,23 @@
 /* order.cu - logprobs and ranks of several ids per row, and the first k ids of each row.
  *
- *   place(x, id): det/order.h; the first k are the k largest, a rank counts the larger ones
+ *   det/order.h gives each (logit, id) a place. The first k ids are those with the k largest
+ *   places; the rank of an id is the number of larger places.
  *
  * Shapes: ids [rows][width]; lists [work][split][SB_CUDA_LIST]; everything else in src/cuda/args.h.
  *
- * The reduction of the sum is that of logprob_<dtype>_kept. Beside its leaves a warp keeps the
- * largest places that it has met, in order, two per lane; it goes through a leaf again where the
- * leaf's largest logit may be one of them:
+ * The sum is reduced as in logprob_<dtype>_kept. Besides, each warp keeps the largest places that
+ * it has met, in order, two per lane. It goes through a leaf a second time if the leaf's largest
+ * logit may be among them:
  *
  *     leaves -> warp's list -> block's (shared) -> [pieces] -> topk_finish
  *
- *     ids_<dtype>        grid work * split, blocks of a multiple of 32 threads up to 512: states
- *                        and what became of each row.
- *     ids_finish         one warp per item: logprobs and lse; the ranks of rows that have none.
- *     ids_ranks_<dtype>  after it: one block for each id of each item.
- *     topk_<dtype>       as ids_<dtype>, and the lists.
- *     topk_finish        one warp per item. */
+ *     ids_<dtype>        grid work * split, blocks of a multiple of 32 threads up to 512: writes
+ *                        the states, and the fate of each row (ROW_* in row.cuh).
+ *     ids_finish         one warp per item: writes logprobs and lse, and rank -1 for ids without a
+ *                        rank.
+ *     ids_ranks_<dtype>  after ids_finish; one block for each id of each item: counts the ranks.
+ *     topk_<dtype>       like ids_<dtype>; also writes the lists.
+ *     topk_finish        one warp per item: merges states and lists, and writes the outputs. */
 #include "../src/det/order.h"
 #include "finish.cuh"
 #include "kept.cuh"
@@ -24,8 +26,8 @@
 
 /* ---- lists -------------------------------------------------------------------------------- */
 
-/* Places in order, over a warp: a lane holds numbers lane and lane + WARP. The first SB_CUDA_LIST
- * are stored. */
+/* A list of places, the largest first, spread over a warp: each lane holds entries lane and lane +
+ * WARP. Only the first SB_CUDA_LIST entries are stored. */
 struct place_list {
     uint64_t low, high;
 };
@@ -35,7 +37,7 @@ SB_DET uint64_t place_number(const place_list &l, int i)
     return __shfl_sync(FULL, i < WARP ? l.low : l.high, i % WARP);
 }
 
-/* By a warp; place is the same in all lanes. */
+/* Inserts a place. Called by a whole warp; place is the same in all lanes. */
 SB_DET void insert_place(place_list *l, uint64_t place)
 {
     const int lane = threadIdx.x % WARP;
@@ -48,7 +50,7 @@ SB_DET void insert_place(place_list *l, uint64_t place)
     if (lane + WARP >= before) l->high = lane + WARP == before ? place : high;
 }
 
-/* Adds another list's first k, as they lie in memory. */
+/* Inserts the first k places of another list, which lies in memory. */
 SB_DET void insert_list(place_list *l, const uint64_t *other, int k)
 {
     for (int i = 0; i < k; i++) {
@@ -58,13 +60,14 @@ SB_DET void insert_list(place_list *l, const uint64_t *other, int k)
     }
 }
 
-/* A warp's leaves into its list. first: the first id of the lane's leaf; has: it has one. */
+/* Inserts the places of a warp's leaves into its list. has: the lane has a leaf; first: the leaf's
+ * first id. */
 SB_DET void insert_leaves(place_list *l, const float y[SB_LEAF], uint32_t first, bool has, int k)
 {
     uint64_t least = place_number(*l, k - 1);
     float m = sb_float(SB_ABSENT_BITS);
 #pragma unroll
-    for (int i = 0; i < SB_LEAF; i++) m = fmaxf(m, y[i]); /* NaN is left out: the row is NaN */
+    for (int i = 0; i < SB_LEAF; i++) m = fmaxf(m, y[i]); /* drops NaN: such a row is NaN anyway */
     uint64_t leaves = __ballot_sync(FULL, has && !sb_is_absent(m) && sb_place_of(m, first) > least);
     while (leaves) {
         const int lane = __ffsll((long long)leaves) - 1;
@@ -120,7 +123,8 @@ template <int DTYPE, bool TOPK> SB_DET void order_block(const sb_cuda_order_args
 
     const part_of_row part = piece_of_row(in, mine.logits, in.vocab, piece);
     sb_state_init(&s, mine.row.c);
-    for (int at = part.first + warp * WARP; at < part.last; at += blockDim.x) { /* by warps */
+    /* each warp takes WARP leaves per trip, one per lane */
+    for (int at = part.first + warp * WARP; at < part.last; at += blockDim.x) {
         const int leaf = at + lane;
         float y[SB_LEAF];
         const bool has = leaf < part.last && read_kept<DTYPE>(y, in, mine.number, part, 0, leaf);
@@ -133,7 +137,7 @@ template <int DTYPE, bool TOPK> SB_DET void order_block(const sb_cuda_order_args
         insert_leaves(&best, y, (uint32_t)leaf * SB_LEAF, has, k);
     }
     if (TOPK) store_list(lists + warp * SB_CUDA_LIST, best);
-    block_merge(&s, shared); /* its barrier: every warp's list is in lists, too */
+    block_merge(&s, shared); /* after its barrier every warp's list is in lists, too */
     if (threadIdx.x == 0) ((sb_state *)in.states)[blockIdx.x] = s;
     if constexpr (TOPK) {
         if (warp != 0) return;
@@ -145,7 +149,7 @@ template <int DTYPE, bool TOPK> SB_DET void order_block(const sb_cuda_order_args
 
 /* ---- several ids -------------------------------------------------------------------------- */
 
-/* How many ids of a leaf come before an id whose logit is x. first: the leaf's first id. */
+/* The number of ids of a leaf that come before id, whose logit is x. first: the leaf's first id. */
 SB_DET int32_t count_before(const float y[SB_LEAF], int64_t first, int64_t id, float x)
 {
     int32_t count = 0;
@@ -169,7 +173,7 @@ template <int DTYPE> SB_DET void count_ranks(const sb_cuda_order_args &a)
     part_of_row part = piece_of_row(in, logits_of(in, row), in.vocab, 0);
     const float x = kept_logit<DTYPE>(in, row, part.logits, id);
     int32_t count = 0;
-    part.last = leaves_in(in.vocab); /* not only the piece */
+    part.last = leaves_in(in.vocab); /* the whole row, not only piece 0 */
     for (int leaf = threadIdx.x; leaf < part.last; leaf += blockDim.x) {
         float y[SB_LEAF];
         if (read_kept<DTYPE>(y, in, row, part, 0, leaf))
@@ -183,7 +187,8 @@ template <int DTYPE> SB_DET void count_ranks(const sb_cuda_order_args &a)
     if (lane == 0) ((int32_t *)a.integers)[at] = count;
 }
 
-/* A row's logprobs and lse; and its ranks, where it has none: the others are counted next. */
+/* Writes a row's logprobs and lse, and rank -1 for ids that have no rank. ids_ranks_<dtype> counts
+ * the other ranks next. */
 extern "C" __global__ void __launch_bounds__(256)
     ids_finish(const __grid_constant__ sb_cuda_order_args a)
 {

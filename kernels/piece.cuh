@@ -1,20 +1,21 @@
-/* piece.cuh - the shape that most kernels share: one block sums one piece of a row, and finishes
- * the row itself where a row is one piece.
+/* piece.cuh - the form that most kernels share: one block sums one piece of a row. If the row is a
+ * single piece, the block also finishes it.
  *
  *     leaves -> thread's state -> warp -> block -> [work][split] states -> a kernel that finishes
  *
  * An operation is a policy OP:
  *
- *     args, state, row        the kernel's argument; a state of merge.cuh; block_row or any_row
- *     FINISHES                whether its block finishes a row of one piece; else every piece's
- *                             state goes to in.states, if there is only one
- *     find(a, &mine, item, writes)    by one thread: the row; writes: it also reports
+ *     args, state, row        types: the kernel's argument; a state of merge.cuh; the row that a
+ *                             block works on, such as block_row or any_row
+ *     FINISHES                whether the block finishes a row of one piece. If not, the state of
+ *                             every piece goes to in.states, even if there is only one piece
+ *     find(a, &mine, item, writes)    by one thread: sets the row; writes: it also reports
  *     done(mine)              whether nothing is left to sum
  *     skip(a, mine, item)     by one thread, for piece 0 of a row that is done
- *     held(a)                 how many ids the call holds
- *     sum(&s, a, mine, part)  by every thread: its leaves of the part, into s
- *     beside(a, mine, item)   by one thread, for piece 0: what goes with the states
- *     finish(a, mine, s)      by warp 0, all of whose lanes have the row's state
+ *     held(a)                 the number of ids that the call holds
+ *     sum(&s, a, mine, part)  by every thread: sums the thread's leaves of the part into s
+ *     beside(a, mine, item)   by one thread, for piece 0: writes the outputs beside the states
+ *     finish(a, mine, s)      by warp 0, all lanes of which have the row's state
  *
  * Launch: grid work * split, blocks of a multiple of WARP threads up to 512. */
 #pragma once
@@ -32,7 +33,7 @@ SB_DET const char *logits_in(const any_row &mine) { return mine.logits; }
 SB_DET const sb_row &constants_in(const block_row &mine) { return mine.row; }
 SB_DET const sb_row &constants_in(const any_row &mine) { return mine.row; }
 
-#define PIECE_WARPS 16 /* the most that a block has */
+#define PIECE_WARPS 16 /* the largest number of warps in a block */
 
 template <class OP> SB_DET void piece_block(const typename OP::args &a)
 {
@@ -62,7 +63,7 @@ template <class OP> SB_DET void piece_block(const typename OP::args &a)
     else if (threadIdx.x == 0) ((state *)in.states)[blockIdx.x] = s;
 }
 
-/* The pieces' states of a work item, for the kernel that finishes it. */
+/* The states of a work item's pieces, for the kernel that finishes the row. */
 template <class STATE> SB_DET const STATE *pieces_of(const sb_cuda_args &in, int64_t item)
 {
     return (const STATE *)in.states + item * in.split;

@@ -1,5 +1,5 @@
-/* records.cuh - records of shards of the vocabulary, with moments (STATE is sb_moments) or without
- * (sb_state): what a row without one gets, targets, merging, and what is refused. */
+/* records.cuh - records of vocabulary shards, with moments (STATE is sb_moments) or without
+ * (sb_state): records of rows that have no sum, target records, merging, and refusals. */
 #pragma once
 
 #include "../src/det/record.h"
@@ -25,7 +25,7 @@ SB_DET sb_fault finish_fault(const sb_moments &m, const sb_target &t, const sb_r
     return sb_moments_finish_fault(&m, &t, &row);
 }
 
-/* A record that every later call refuses, for a row that was refused. */
+/* The record of a row that was refused. Every later call refuses it, because of its J. */
 template <class STATE> SB_DET STATE refused_state()
 {
     STATE s;
@@ -42,7 +42,7 @@ SB_DET void write_records(const sb_cuda_shard_args &a, int64_t row, const STATE 
     ((sb_target *)a.targets)[row] = t;
 }
 
-/* Writes the records of a row that is ignored, or was refused and reported. */
+/* Writes the records of a row that is ignored, or that was refused and has been reported. */
 template <class STATE> SB_DET void write_done(const sb_cuda_shard_args &a, int64_t item)
 {
     sb_target none = { 0, 0 };
@@ -55,7 +55,8 @@ template <class STATE> SB_DET void write_done(const sb_cuda_shard_args &a, int64
     write_records(a, row, s, none);
 }
 
-/* The bits of a logit as fp32. No converting instruction makes them: it would change a NaN's. */
+/* The bits of a logit as fp32. They are made without conversion instructions, which would change
+ * the payload of a NaN. */
 template <int DTYPE> SB_DET uint32_t logit_bits(const char *logits, int64_t i)
 {
     if (DTYPE == SB_CUDA_F32) return ((const uint32_t *)logits)[i];
@@ -96,15 +97,15 @@ template <class STATE> SB_DET void merge_records(const sb_cuda_shard_args &a)
     }
     if (fault != SB_RECORD_FINE) {
         report(a.in, SB_BAD_RECORD + fault, row);
-        if (a.keep) return; /* for the host to look at */
+        if (a.keep) return; /* the host will look at the records */
         s = refused_state<STATE>();
         t.x = t.owners = 0;
     }
     write_records(a, row, s, t);
 }
 
-/* Whether a row's records are at fault, so that it is not to be finished. writes: this thread
- * writes the outputs and reports. */
+/* Whether a row's records are at fault, so that the row must not be finished. writes: this thread
+ * writes the outputs of such a row and reports it. */
 SB_DET bool refused_at_finish(const sb_cuda_args &in, int64_t row, sb_fault fault, bool writes)
 {
     if (fault == SB_RECORD_FINE) return false;

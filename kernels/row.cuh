@@ -1,9 +1,9 @@
-/* row.cuh - which row a block or a warp works on: whether it is active, where its logits lie, what
- * its constants are, and which piece of it a block takes.
+/* row.cuh - finds the row that a block or a warp works on: whether the row is active, where its
+ * logits lie, its constants, and the piece of it that a block takes.
  *
- * Every kernel decides this here, in the order of precedence that samebits.h states, so that all
- * operations agree about which rows are ignored and which are refused. A bad value is reported by
- * one thread, and nothing here waits. */
+ * Every kernel uses the functions of this file, which follow the order of precedence that
+ * samebits.h states. So all operations agree about which rows are ignored and which are refused.
+ * One thread reports a bad value; nothing here waits. */
 #pragma once
 
 #include <stdint.h>
@@ -40,8 +40,8 @@ SB_DET bool starts_sequence(const sb_cuda_args &in, int64_t row)
     return int_at(in.cu_seqlens, in.cu_seqlens_dtype, sequence_of(in, row)) == row;
 }
 
-/* The rows of sequence b, half open. False: its cu_seqlens are not as they must be, and the
- * sequence counts as empty. */
+/* The rows of sequence b, first .. last - 1. Returns false if its cu_seqlens are invalid; the
+ * sequence then counts as empty. */
 SB_DET bool extent_of(const sb_cuda_args &in, int64_t b, int64_t *first, int64_t *last)
 {
     bool well;
@@ -73,11 +73,11 @@ SB_DET int64_t row_at(const sb_cuda_args &in, int64_t item)
     return more + i / each + i % each * 8;
 }
 
-/* The work item of a kernel that gives one warp to each. */
+/* The work item of a warp, in kernels that give one warp to each item. */
 SB_DET int64_t warp_item() { return (blockIdx.x * (int64_t)blockDim.x + threadIdx.x) / WARP; }
 
-/* Whether entry i of the row list rises strictly and stays inside the batch. An entry that does not
- * is reported, and its row is left alone. */
+/* Whether entry i of the row list is inside the batch and larger than the entry before it. The
+ * caller reports an entry that is not, and leaves its row alone. */
 SB_DET bool listed_well(const sb_cuda_args &in, int64_t i)
 {
     const int64_t *list = (const int64_t *)in.row_list;
@@ -98,7 +98,7 @@ SB_DET bool is_listed(const sb_cuda_args &in, int64_t row)
     return low < in.row_count && list[low] == row;
 }
 
-/* Tells the host about a bad value. The report is written by one store of 8 bytes, so it is whole
+/* Tells the host about a bad value. The report is a single store of 8 bytes, so it is consistent
  * whichever thread writes last. */
 SB_DET void report(const sb_cuda_args &in, int64_t kind, int64_t index)
 {
@@ -111,7 +111,7 @@ struct row_of_call {
     const char *logits; /* null: the row is ignored */
     int64_t id;
     float tau;
-    bool bad; /* its id or temperature: the row is reported and becomes NaN */
+    bool bad; /* the id or the temperature is bad: the row is reported and becomes NaN */
 };
 
 SB_DET bool is_active(const sb_cuda_args &in, int64_t row, int64_t id)
@@ -170,19 +170,20 @@ SB_DET void write_row(const sb_cuda_args &in, int64_t r, float x)
     if (in.saved) ((sb_saved *)in.saved)[r] = sb_saved_none();
 }
 
-/* A row as one thread finds it. done: nothing is left to sum. */
+/* A row as one thread finds it. done: nothing is to be summed. */
 struct visit {
     row_of_call r;
     int64_t number;
     bool done;
 };
 
-/* writes: this thread also writes the outputs of a row that is done, and reports it. */
+/* Finds the row of a work item. writes: this thread also writes the outputs of a row that is done,
+ * and reports it if it is bad. */
 SB_DET visit visit_row(const sb_cuda_args &in, int64_t item, bool writes)
 {
     visit v;
     v.done = true;
-    if (in.simple) { /* the common case is short; a row that is not active takes the long way */
+    if (in.simple) { /* a short way for the common case; a row that is not active goes on below */
         v.number = row_at(in, item);
         v.r.id = int_at(in.ids, in.ids_dtype, v.number);
         v.r.logits = (const char *)in.logits + v.number * in.row_stride * in.itemsize;
@@ -212,8 +213,8 @@ SB_DET visit visit_row(const sb_cuda_args &in, int64_t item, bool writes)
 
 /* ---- a block's row ------------------------------------------------------------------------ */
 
-/* What a block's first thread finds out about its row, for all of them. It is kept in shared
- * memory, so that no thread holds it in registers through the hot loop. */
+/* A block's row. One thread finds it for the whole block. It is kept in shared memory, so that no
+ * thread holds it in registers through the hot loop. */
 struct block_row {
     sb_row row;
     const char *logits;
@@ -221,7 +222,7 @@ struct block_row {
     int done;
 };
 
-/* By one thread. writes: as for visit_row. */
+/* Sets a block's row. Called by one thread. writes: as for visit_row. */
 SB_DET void set_block_row(const sb_cuda_args &in, block_row *mine, int64_t item, bool writes)
 {
     visit v = visit_row(in, item, writes);
@@ -235,7 +236,7 @@ SB_DET void set_block_row(const sb_cuda_args &in, block_row *mine, int64_t item,
 
 /* ---- a block's row in calls with any number of ids ---------------------------------------- */
 
-/* What became of such a row; sb_cuda_target.active holds it between kernels. */
+/* The fate of such a row. Between kernels, sb_cuda_target.active holds it. */
 #define ROW_IGNORED 0
 #define ROW_ACTIVE 1
 #define ROW_REFUSED 2 /* reported, and NaN */
@@ -249,7 +250,7 @@ struct any_row {
     int32_t fate;
 };
 
-/* Whether any of row's ids is not ignored. *bad: whether one of them is out of range. */
+/* Whether any of the row's ids is not ignored. Sets *bad if one of these is out of range. */
 SB_DET bool has_ids(const sb_cuda_args &in, int64_t row, bool *bad)
 {
     bool any = in.width == 0;
@@ -263,7 +264,7 @@ SB_DET bool has_ids(const sb_cuda_args &in, int64_t row, bool *bad)
     return any;
 }
 
-/* By one thread. writes: this thread also reports. */
+/* Sets a block's row. Called by one thread. writes: this thread also reports a bad row. */
 SB_DET void set_any_row(const sb_cuda_args &in, any_row *mine, int64_t item, bool writes)
 {
     bool bad;
@@ -300,14 +301,14 @@ SB_DET float nan_or_nothing(int32_t fate)
 /* A block's part of a row: its leaves first .. last - 1. A thread takes leaf first + threadIdx.x
  * and every blockDim.x-th after it. */
 struct part_of_row {
-    const char *logits; /* of the ids that the call holds */
-    int64_t vocab;      /* their number; at most 2^20, so that leaves fit 32 bits */
+    const char *logits; /* of the first id that the call holds */
+    int64_t vocab;      /* the number of ids held; at most 2^20, so leaf numbers fit 32 bits */
     int32_t first, last;
 };
 
 SB_DET int leaves_in(int64_t vocab) { return (int)((vocab + SB_LEAF - 1) / SB_LEAF); }
 
-/* Piece number piece of a row of held logits. */
+/* Piece number piece of a row, of which the call holds held logits. */
 SB_DET part_of_row piece_of_row(const sb_cuda_args &in, const char *logits, int64_t held, int piece)
 {
     part_of_row part;

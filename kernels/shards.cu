@@ -1,21 +1,22 @@
-/* shards.cu - records of a shard of the vocabulary, their merge, and the finish of whole rows, with
- * moments for the entropy or without.
+/* shards.cu - makes the records of a shard of the vocabulary, merges the records of several shards,
+ * and finishes whole rows; with moments for the entropy, or without.
  *
- *   states[r], targets[r]: what docs/numerics.md, section "Shards and state bytes", says of row r
+ *   states[r], targets[r]: the records of row r, as defined in docs/numerics.md, section "Shards
+ *   and state bytes"
  *
- * Shapes: logits [B, T, n] or [N, n], as logprob.cu takes them; records [rows], those to merge
- * [shards][rows]; everything else in src/cuda/args.h.
+ * Shapes: logits [B, T, n] or [N, n], as logprob.cu takes them; records [rows], or [shards][rows]
+ * for those to be merged; everything else in src/cuda/args.h.
  *
- * The reduction is logprob.cu's, and ends before its finish:
+ * The reduction is that of logprob.cu without the finish:
  *
  *     leaves -> thread's state -> warp -> block -> [pieces: partial_merge] -> record
  *     records of shards -> one thread per row -> record -> finish
  *
- * The names with _moments are those of records with moments:
+ * Kernels for records with moments have _moments in their names:
  *
  *     partial_<dtype>, partial_<dtype>_kept, partial_<dtype>_moments
- *                              piece.cuh: the records, or a row's pieces and its target. The last
- *                              one takes kept sets, too.
+ *                              piece.cuh: writes the records, or a row's pieces and its target
+ *                              record. The last of the three also takes kept sets.
  *     partial_merge[_moments]  one warp per item; the grid covers work * 32 threads.
  *     shards_merge[_moments]   one thread per row.
  *     shards_finish[_moments]  one warp per item; the grid covers work * 32 threads. */
@@ -80,7 +81,7 @@ template <int DTYPE, class STATE, int KIND> struct shard_rows {
     }
 };
 
-/* partial_<dtype> as logprob_<dtype>: 40 registers, 48 warps per multiprocessor. */
+/* partial_<dtype> has the bounds of logprob_<dtype>: 40 registers, 48 warps per multiprocessor. */
 #define PARTIAL(name, DTYPE)                                                                       \
     extern "C" __global__ void __launch_bounds__(512, 3)                                           \
         partial_##name(const __grid_constant__ sb_cuda_shard_args a)                               \

@@ -1,18 +1,18 @@
-/* stats.cu - ratios and KL estimates of tokens, exact sums and means of sequences.
+/* stats.cu - ratios and KL estimates of tokens; exact sums and means of sequences.
  *
  *   compare_tokens      ratio[i] = e^d, k1 = -d, k2 = d^2 / 2, k3 = e^d - 1 - d,
  *                       d = other[i] - sampled[i]
- *   reduce_sequences    sum[b], mean[b], e^mean[b] and count[b] of values (- minus)
+ *   reduce_sequences    sum[b], mean[b], e^mean[b] and count[b] of values, or of values - minus
  *
- * Shapes: tokens [count]; values, minus and mask [B, T] or packed [N]. src/cuda/args.h has the
- * arguments, src/det/ratio.h and src/det/digits.h the arithmetic.
+ * Shapes: tokens [count]; values, minus and mask [B, T], or [N] if packed. The arguments are in
+ * src/cuda/args.h, the arithmetic in src/det/ratio.h and src/det/digits.h.
  *
- * The reduction is of integers, ten digits and flags:
+ * The reduction works on integers, ten digits and flags, so its order cannot matter:
  *
  *     values -> thread's digits -> warp (shuffles) -> block (shared memory) -> one thread rounds
  *
- *     compare_tokens      blocks of 256; threads stride over the tokens.
- *     reduce_sequences    a block of 512 a sequence. */
+ *     compare_tokens      blocks of 256 threads, which stride over the tokens.
+ *     reduce_sequences    one block of 512 threads per sequence. */
 #include "../src/det/digits.h"
 #include "../src/det/ratio.h"
 #include "row.cuh"
@@ -40,7 +40,7 @@ extern "C" __global__ void __launch_bounds__(COMPARE_BLOCK)
     }
 }
 
-/* Merges the digits of a warp's lanes, and adds up count; all lanes get the result. */
+/* Merges the digits of a warp's lanes and adds up their counts; all lanes get both results. */
 SB_DET void warp_merge_digits(sb_digits *s, int64_t *count)
 {
     for (int step = WARP / 2; step > 0; step /= 2) {

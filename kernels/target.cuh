@@ -1,16 +1,17 @@
-/* target.cuh - the logit of a row's target, or of any of its ids, read by whoever owns it. */
+/* target.cuh - reads the logit of a row's target, or of any id of the row, and passes targets from
+ * one kernel to the next. The block whose part holds the target's leaf reads its logit. */
 #pragma once
 
 #include "load.cuh"
 
-/* The logit of an id as its row sees it: absent outside the row's kept set. */
+/* The logit of an id; absent if the id is outside the row's kept set. */
 template <int DTYPE>
 SB_DET float kept_logit(const sb_cuda_args &in, int64_t row, const char *logits, int64_t id)
 {
     return is_kept(in, row, id) ? load_one<DTYPE>(logits, id) : sb_float(SB_ABSENT_BITS);
 }
 
-/* The same in a kernel that serves all dtypes. */
+/* The same for a kernel that serves all dtypes. */
 SB_DET float logit_of_id(const sb_cuda_args &in, int64_t row, const char *logits, int64_t id)
 {
     return in.logits_dtype == SB_CUDA_F32   ? kept_logit<SB_CUDA_F32>(in, row, logits, id)
@@ -27,7 +28,7 @@ SB_DET bool owns_target(const block_row &mine, const part_of_row &part)
 /* ---- fetched while other work goes on ----------------------------------------------------- */
 
 /* Begins to copy the aligned 32-bit word that holds the logit at p to shared memory. alone: the
- * word's other half is not this row's, and is not read. */
+ * other half of the word does not belong to this row, and must not be read. */
 SB_DET void fetch_word(uint32_t *shared, const char *p, bool alone)
 {
     if (alone) {
@@ -46,7 +47,7 @@ template <int DTYPE> SB_DET void fetch_target(uint32_t *word, const block_row &m
     fetch_word(word, p, SIZE == 2 && (other < 0 || other >= vocab));
 }
 
-/* The logit at p, out of the word that fetch_target copied. */
+/* The logit at p, from the word that fetch_target copied. */
 template <int DTYPE> SB_DET float word_value(uint32_t word, const char *p)
 {
     leaf_words<DTYPE> x;
@@ -56,8 +57,8 @@ template <int DTYPE> SB_DET float word_value(uint32_t word, const char *p)
 
 /* ---- between kernels ---------------------------------------------------------------------- */
 
-/* Leaves a row's target for the kernel that finishes it. active: whether there is anything to
- * finish, or what became of the row. */
+/* Stores a row's target for the kernel that finishes the row. active: whether there is anything to
+ * finish or, in order.cu, the row's fate. */
 SB_DET void write_target(const sb_cuda_args &in, int64_t item, float x, int32_t active)
 {
     sb_cuda_target target = { x, active };
