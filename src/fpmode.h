@@ -1,7 +1,7 @@
-/* fpmode.h - the floating-point mode the contract needs: round to nearest, no flush to zero, no
- * traps. Frameworks change it for their threads, so every call sets it and puts the caller's back
- * (entry.c). Threads of ours have it from sb_open, which starts them: a thread begins with the mode
- * of the one that creates it. */
+/* fpmode.h - the floating-point mode that the contract needs: round to nearest, no flush to zero,
+ * no traps. Frameworks change the mode of their threads, so every call sets it and restores the
+ * caller's mode at the end (entry.c). The library's own threads have it from the start: a thread
+ * inherits the mode of the thread that creates it, and sb_open creates them. */
 #ifndef SB_FPMODE_H
 #define SB_FPMODE_H
 
@@ -15,7 +15,7 @@ typedef uint32_t sb_fpmode;
 static inline sb_fpmode sb_fpmode_enter(void)
 {
     sb_fpmode before = _mm_getcsr();
-    _mm_setcsr(0x1f80); /* every exception masked, nearest even, FTZ and DAZ off */
+    _mm_setcsr(0x1f80); /* all exceptions masked, round to nearest even, FTZ and DAZ off */
     return before;
 }
 

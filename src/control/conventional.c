@@ -1,8 +1,8 @@
-/* conventional.c - the control group: sb_conventional_logprob, and its arithmetic on the cpu, as
- * samebits_conventional.h describes it.
+/* conventional.c - the control group: sb_conventional_logprob, and its arithmetic on the cpu, which
+ * samebits_conventional.h describes.
  *
- * The only C file that may call expf and logf, and whose sums are rounded in an order that the
- * launch decides. */
+ * This is the only C file that may call expf and logf, and the only one whose sums are rounded in
+ * an order that depends on the launch. */
 #include "samebits_conventional.h"
 
 #include <inttypes.h>
@@ -15,9 +15,9 @@
 #include "api/run.h"
 #include "control/conventional.h"
 
-#define GRAIN_LOGITS 32768 /* a call with less is one thread's work */
+#define GRAIN_LOGITS 32768 /* a call with fewer runs on one thread */
 #define PIECE_LOGITS 1024  /* a piece of a row is at least this long, unless split says otherwise */
-#define LANES 32           /* four vectors of eight, as a loop unrolled four times keeps them */
+#define LANES 32           /* four vectors of eight floats, like a loop unrolled four times */
 #define VECTOR_BYTES 32
 
 static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
@@ -46,12 +46,12 @@ sb_status sb_conventional_logprob(sb_context *ctx, const sb_logprob_out *out, co
 
 /* ---- a row -------------------------------------------------------------------------------- */
 
-/* sum: of expf(y - reference(max)) over a part of a row. */
+/* max is the largest y in a part of a row, sum the sum of expf(y - reference(max)) over it. */
 typedef struct partial {
     float max, sum;
 } partial;
 
-/* Where all is -inf there is nothing to subtract, and the sum is 0. */
+/* The value to subtract before expf. If every y is -inf, it is 0, so that the sum is 0. */
 static float reference(float max) { return max == -INFINITY ? 0.0f : max; }
 
 static float larger(float a, float b) { return a > b ? a : b; }
@@ -61,7 +61,8 @@ static float scaled(const sb_call *call, const char *logits, int64_t i, float ta
     return sb_logit_at(logits, call->in.logits_dtype, i) / tau;
 }
 
-/* The first of the logits first .. last - 1 at a vector's alignment; first, where none can be. */
+/* The index of the first logit in first .. last - 1 that is aligned to a vector, or last if there
+ * is none; first if the row's address makes alignment impossible. */
 static int64_t first_aligned(const char *logits, int64_t itemsize, int64_t first, int64_t last)
 {
     uintptr_t address = (uintptr_t)logits + (uintptr_t)(first * itemsize);
@@ -69,8 +70,8 @@ static int64_t first_aligned(const char *logits, int64_t itemsize, int64_t first
     return bytes % itemsize != 0 ? first : i < last ? i : last;
 }
 
-/* Logits first .. last - 1 of the row that is scored as row: the maximum, then the sum. Lanes run
- * from the first aligned address on; what stands before and behind them is added one by one. */
+/* Reduces logits first .. last - 1 of a row: first the maximum, then the sum. Lanes start at the
+ * first aligned address; the logits before and after them are added one by one. */
 static partial reduce(const sb_call *call, int64_t row, int64_t first, int64_t last)
 {
     const char *logits = sb_logits_of(call, row);
@@ -93,7 +94,7 @@ static partial merge(const partial *pieces, int64_t count)
 {
     partial all = { -INFINITY, 0.0f };
     for (int64_t i = 0; i < count; i++) all.max = larger(pieces[i].max, all.max);
-    for (int64_t i = 0; i < count; i++) /* a piece of -inf alone adds its 0, or its NaN */
+    for (int64_t i = 0; i < count; i++) /* if max is -inf, sum is 0 or NaN and needs no scaling */
         all.sum += pieces[i].max == -INFINITY ? pieces[i].sum
                                               : pieces[i].sum * expf(pieces[i].max - all.max);
     return all;
@@ -105,10 +106,10 @@ typedef struct job {
     const sb_call *call;
     int64_t *active; /* rows to compute */
     int64_t actives;
-    int64_t split;      /* pieces a row */
-    int64_t piece;      /* logits a piece */
+    int64_t split;      /* pieces per row */
+    int64_t piece;      /* logits per piece */
     partial *pieces;    /* [actives][split] */
-    float *token, *lse; /* null where not wanted */
+    float *token, *lse; /* null if not wanted */
 } job;
 
 static void run_piece(void *shared, int64_t item)
@@ -134,7 +135,7 @@ static void finish_conventional(void *shared, int64_t i)
     }
 }
 
-/* Whole rows where there is one for every thread; else each is cut up among the threads. */
+/* Chooses whole rows if there is one for every thread; otherwise divides each row among threads. */
 static void plan_conventional(job *j, int32_t threads)
 {
     int64_t vocab = j->call->in.vocab, split = j->call->launch.split;
@@ -151,7 +152,7 @@ static void plan_conventional(job *j, int32_t threads)
     j->piece = (vocab + split - 1) / split;
 }
 
-/* Rows that are not active stay 0. */
+/* Computes the results of all active rows; those of other rows are 0. */
 static void run(job *j, sb_pool *pool)
 {
     int alone = j->actives * j->call->in.vocab < GRAIN_LOGITS;
@@ -163,7 +164,7 @@ static void run(job *j, sb_pool *pool)
     sb_pool_run(pool, alone, finish_conventional, j, j->actives);
 }
 
-/* active is in rising order. */
+/* Adds up each sequence in order of position. j->active is in ascending order. */
 static void sum_sequences(const sb_logprob_out *out, const job *j)
 {
     int64_t i = 0;
@@ -177,7 +178,7 @@ static void sum_sequences(const sb_logprob_out *out, const job *j)
     }
 }
 
-/* count items of a size; never null for want of items. */
+/* Memory for count items of a size, or null if there is none; count may be 0. */
 static void *room(int64_t count, size_t size)
 {
     size_t bytes;
@@ -190,7 +191,7 @@ static sb_status no_memory(sb_message *why, const char *what, int64_t count)
     return sb_fail(why, SB_ERR_MEMORY, "no memory for %" PRId64 " %s", count, what);
 }
 
-/* j's arrays are freed by the caller, whatever comes back. */
+/* Performs every step that can fail. The caller frees the arrays of j, also after an error. */
 static sb_status prepare(job *j, int32_t threads, sb_message *why, const sb_logprob_out *out,
                          float **tokens)
 {
@@ -215,7 +216,7 @@ sb_status sb_conventional_cpu(sb_pool *pool, sb_message *why, const sb_logprob_c
     const sb_logprob_out *out = &logprob->out;
     const sb_call *call = &logprob->call;
     job j = { .call = call, .lse = out->lse };
-    float *tokens = NULL; /* where sums are wanted, but no tokens */
+    float *tokens = NULL; /* allocated if sums are wanted, but no tokens */
     sb_status status = prepare(&j, sb_pool_threads(pool), why, out, &tokens);
     if (status == SB_OK) {
         j.token = out->token ? out->token : tokens;

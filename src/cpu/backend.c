@@ -1,5 +1,5 @@
-/* backend.c - the CPU backend: its table, and how it is opened: which instruction set, how many
- * threads. A forked child goes on with the calling thread alone. */
+/* backend.c - the CPU backend: its table, and how it is opened: it chooses the instruction set and
+ * the number of threads. A forked child goes on with the calling thread alone. */
 #define _GNU_SOURCE
 #include <sched.h>
 #include <stdlib.h>
@@ -81,7 +81,8 @@ static void close_cpu(sb_context *ctx)
     free(c);
 }
 
-/* Memory that another thread may have been replacing at fork() stays where it is, unused. */
+/* torn: at fork() another thread may have been replacing the scratch memory. The child then
+ * neither uses nor frees it. */
 static void inherit_cpu(sb_context *ctx, int torn)
 {
     static const sb_cpu_scratch none;

@@ -8,7 +8,7 @@
 #include "cpu/isa.h"
 #include "cpu/pool.h"
 
-/* Memory that lasts from call to call and only grows. */
+/* A buffer that is kept between calls and only grows. */
 typedef struct sb_cpu_scratch {
     void *data;
     size_t size;
@@ -16,7 +16,7 @@ typedef struct sb_cpu_scratch {
 
 typedef struct sb_cpu {
     const sb_isa *isa;
-    int32_t threads; /* as opened: a forked child's pool has fewer */
+    int32_t threads; /* as opened; the pool of a forked child has fewer */
     sb_pool *pool;
     sb_cpu_scratch rows;   /* int64 [active] the rows to compute */
     sb_cpu_scratch states; /* sb_state or sb_moments [active][split] */
@@ -25,49 +25,54 @@ typedef struct sb_cpu {
     sb_cpu_scratch parts;  /* what a second pass finds in [active][split] pieces */
 } sb_cpu;
 
-/* count items of a size, or null. */
+/* Returns memory for count items of size bytes, or null if there is none. A later call with the
+ * same scratch may free it. */
 void *sb_cpu_room(sb_cpu_scratch *s, int64_t count, size_t size);
 
-/* The rows of a call. The caller sets what stands before the blank line. */
+/* The rows of a call. The caller sets the members before the blank line;
+ * sb_cpu_job_prepare sets the rest. */
 typedef struct sb_cpu_job {
     const sb_call *call;
-    /* Whether rows are summed with their moments: states are then those of sb_moments. */
+    /* Whether rows are reduced with their moments; each state is then an sb_moments. */
     int moments;
-    /* What becomes of a row's state. On any thread, in the contract's floating-point mode. */
+    /* Called once for each active row, with its complete state. Runs on any thread, in the
+     * contract's floating-point mode. */
     void (*finish)(const struct sb_cpu_job *job, int64_t row, const sb_state *state,
                    const sb_row *constants);
-    void *to; /* for finish: where results go */
+    void *to; /* for finish: where the results go */
 
     const sb_cpu *cpu;
     sb_reduce reduce;
     sb_reduce_moments reduce_moments;
     int64_t itemsize;
-    const int64_t *active; /* rows to compute, rising */
+    const int64_t *active; /* rows to compute, in ascending order */
     int64_t actives;
-    int64_t split; /* pieces a row */
-    int64_t piece; /* logits a piece, a multiple of 16 */
-    int64_t chunk; /* rows handed out at once, where split is 1 */
-    void *states;  /* sb_state or sb_moments [actives][split], where split is not 1 */
+    int64_t split; /* pieces per row */
+    int64_t piece; /* logits per piece, a multiple of 16 */
+    int64_t chunk; /* rows per work item if split is 1 */
+    void *states;  /* sb_state or sb_moments [actives][split] if split is not 1 */
 } sb_cpu_job;
 
-/* Everything that can fail: checks each active row, lists them, and decides how to cut them up. */
+/* Performs every step that can fail: checks and lists the active rows, decides how to divide them,
+ * and reserves memory. */
 sb_status sb_cpu_job_prepare(sb_context *ctx, sb_cpu_job *job);
 
-/* The logits of n ids of a row, from number first of those that the call holds, a multiple of 16,
- * as fp32; -inf where the row does not keep them. Those are not read. */
+/* Writes n logits of a row to x as fp32. first is relative to the first id that the call holds,
+ * and is a multiple of 16. An id that the row does not keep becomes -inf; its logit is not used. */
 void sb_cpu_read(const sb_call *call, int64_t row, int64_t first, int64_t n, float *x);
 
-#define SB_CPU_BUFFER 1024 /* logits read at once, on the stack: a multiple of 16 */
+#define SB_CPU_BUFFER 1024 /* logits in one buffer on the stack: a multiple of 16 */
 
 /* Computes the state of every active row and hands it to finish. */
 void sb_cpu_job_run(sb_cpu *c, const sb_cpu_job *job);
 
-/* Writes a row's saved record. moments: state is the first part of an sb_moments. */
+/* Writes the saved record of a row. moments: whether state is the first member of an
+ * sb_moments. */
 void sb_cpu_save(sb_saved_row *to, int64_t row, const sb_state *state, int moments,
                  const sb_row *constants);
 
-/* tokens [rows], or null where out wants no sums; active is rising, and a row that is not active
- * adds nothing. */
+/* Writes the sums and counts of each sequence. tokens is [rows], or null if out wants no sums.
+ * active is in ascending order; a row that is not active adds nothing. */
 void sb_cpu_sum_sequences(const sb_logprob_out *out, const sb_call *call, const float *tokens,
                           const int64_t *active, int64_t actives);
 

@@ -1,23 +1,23 @@
-/* gradient.c - gradients on the CPU: rows of logits, or pieces of them, each on its
- * own. */
+/* gradient.c - gradients on the CPU. The work items are rows of logits, or pieces of rows; each is
+ * computed independently of the others. */
 #include <inttypes.h>
 
 #include "cpu/cpu.h"
 #include "det/convert.h"
 #include "det/gradient.h"
 
-#define PIECE_LOGITS 32768 /* logits handed out at once; fewer run unthreaded */
+#define PIECE_LOGITS 32768 /* logits per work item; a call with fewer runs on one thread */
 
 typedef struct gradient_job {
     const sb_call *call;
     const sb_gradient *to;
     sb_spread gradient;
-    const uint8_t *active; /* [rows] of logits: whether a result stands for them */
-    int64_t pieces, piece; /* a row, and elements of grad */
+    const uint8_t *active; /* [rows of logits]: whether the row scores an active token */
+    int64_t pieces, piece; /* pieces per row, and elements of grad per piece */
     int of;                /* SB_OF_* */
 } gradient_job;
 
-/* Saved rows of the caller's lie anywhere: a mapped file aligns nothing. */
+/* Copies a saved row. The caller's saved rows may be unaligned, for example in a mapped file. */
 static sb_saved saved_at(const sb_gradient *to, int64_t row)
 {
     sb_saved saved;
@@ -25,7 +25,7 @@ static sb_saved saved_at(const sb_gradient *to, int64_t row)
     return saved;
 }
 
-/* Element i of grad's row that belongs to the logits of row. */
+/* The address of element i in the row of grad that belongs to this row of logits. */
 static char *grad_at(const gradient_job *j, int64_t row, int64_t i)
 {
     const sb_batch *in = &j->call->in;
@@ -43,8 +43,8 @@ static void store(char *to, int32_t dtype, float x)
     else memcpy(to, &half, 2);
 }
 
-/* Of a row with a kept set: its logits as fp32, -inf where they are not kept, a buffer at a time.
- */
+/* The same for a row with a kept set. Converts one buffer of logits at a time to fp32, with -inf
+ * for ids that are not kept. */
 static void spread_kept(const gradient_job *j, int64_t row, const sb_gradient_row *g, int64_t first,
                         int64_t last, char *grad)
 {
@@ -57,7 +57,8 @@ static void spread_kept(const gradient_job *j, int64_t row, const sb_gradient_ro
     }
 }
 
-/* Elements first .. last - 1 of an active row that is not NaN. row: where its result stands. */
+/* Writes elements first .. last - 1 of an active row that is not NaN. row is the row of the result,
+ * which is call->in.shift after the row of the logits. */
 static void spread(const gradient_job *j, int64_t row, const sb_saved *saved, int64_t first,
                    int64_t last)
 {
@@ -74,7 +75,7 @@ static void spread(const gradient_job *j, int64_t row, const sb_saved *saved, in
     char *grad = grad_at(j, row - call->in.shift, 0);
     const int owner = to->token && target >= first && target < last;
     float own = 0.0f;
-    if (owner) { /* before grad, which may be the logits, is written */
+    if (owner) { /* computed before grad is written, since grad may be the logits */
         float x = sb_logit_at(logits, dtype, target);
         if (!sb_is_kept(call, row, target + call->first)) x = sb_float(SB_ABSENT_BITS);
         own = sb_gradient_at_target(x, &g, saved, &constants, tau, up, j->of);
@@ -93,7 +94,7 @@ static void run_piece(void *shared, int64_t item)
     const int64_t source = item / j->pieces, row = source + j->call->in.shift;
     const int64_t first = item % j->pieces * j->piece;
     const int64_t end = first + j->piece < to->width ? first + j->piece : to->width;
-    int64_t held = j->call->held < end ? j->call->held : end; /* what lies behind is padding */
+    int64_t held = j->call->held < end ? j->call->held : end; /* the rest is padding */
     if (held < first || !j->active[source]) held = first;
     if (held > first) {
         const sb_saved saved = saved_at(to, row);
@@ -106,7 +107,7 @@ static void run_piece(void *shared, int64_t item)
         memset(grad_at(j, source, held), 0, (size_t)((end - held) * sb_itemsize(to->dtype)));
 }
 
-/* Of rows of at least one element. */
+/* Divides each row into pieces. Requires: width >= 1. */
 static void plan_gradient(gradient_job *j)
 {
     int64_t width = j->to->width, split = j->call->launch.split;
@@ -132,7 +133,7 @@ sb_status sb_cpu_backward(sb_context *ctx, const void *checked)
     status = sb_list_active(call, list, &actives, &ctx->error);
     if (status == SB_OK) status = sb_check_saved(call, gradient, list, actives, &ctx->error);
     if (status != SB_OK) return status;
-    if (gradient->width == 0) return SB_OK; /* an empty shard: nothing is written */
+    if (gradient->width == 0) return SB_OK; /* an empty shard has nothing to write */
 
     /* Nothing fails from here on. */
     memset(active, 0, (size_t)call->rows);

@@ -6,28 +6,31 @@
 
 #include "det/accumulator.h"
 
-/* Adds the leaves of n >= 1 logits to state. The first logit's id is a multiple of 16; where n is
- * not, the row ends here. logits need no alignment. Runs in the contract's floating-point mode. */
+/* Adds the leaves of n >= 1 logits to state. The id of the first logit is a multiple of 16; if n is
+ * not a multiple of 16, the row ends after them. logits need no alignment. Runs in the contract's
+ * floating-point mode. */
 typedef void (*sb_reduce)(sb_state *state, const void *logits, int64_t n, const sb_row *row);
 
-/* The same with moments. */
+/* The same, with moments. */
 typedef struct sb_moments sb_moments;
 typedef void (*sb_reduce_moments)(sb_moments *m, const void *logits, int64_t n, const sb_row *row);
 
-/* The gradient at n logits, as fp32, fp16 or bf16 (an sb_dtype) each; grad may be logits. of:
- * SB_OF_* of det/gradient.h. In the contract's floating-point mode. */
+/* Writes the gradient at n logits. Each of grad and logits is fp32, fp16 or bf16 (an sb_dtype);
+ * grad may be the same memory as logits. of is a combination of SB_OF_* from det/gradient.h. Runs
+ * in the contract's floating-point mode. */
 typedef struct sb_gradient_row sb_gradient_row;
 typedef void (*sb_spread)(void *grad, int32_t grad_dtype, const void *logits, int32_t logits_dtype,
                           int64_t n, const sb_gradient_row *g, int of);
 
-/* Adds the leaves of n >= 1 logits of two rows, as fp32; ids and mode as above. */
+/* Adds the leaves of n >= 1 fp32 logits of two rows. The conditions on ids and mode are those of
+ * sb_reduce. */
 typedef struct sb_divergence sb_divergence;
 typedef void (*sb_reduce_kl)(sb_divergence *s, const float *p, const float *q, int64_t n,
                              const sb_row *row_p, const sb_row *row_q);
 
 typedef struct sb_isa {
     const char *name;
-    int (*available)(void); /* on this processor, in this build */
+    int (*available)(void); /* whether this processor and this build have it */
     sb_reduce f32, f16, bf16;
     sb_reduce_moments moments_f32, moments_f16, moments_bf16;
     sb_spread gradient;

@@ -1,4 +1,4 @@
-/* isa_avx2.c - 8 leaves at a time, with AVX2, FMA and F16C. */
+/* isa_avx2.c - the avx2 path: 8 leaves at a time, with AVX2, FMA and F16C. */
 #include "cpu/isa.h"
 
 #if defined(__x86_64__)
@@ -15,7 +15,7 @@
 
 static int available(void)
 {
-    unsigned a, b, c, d; /* clang's __builtin_cpu_supports does not know f16c */
+    unsigned a, b, c, d; /* cpuid: __builtin_cpu_supports of clang does not know f16c */
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
            __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }

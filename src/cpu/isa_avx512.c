@@ -1,4 +1,4 @@
-/* isa_avx512.c - 16 leaves at a time, a leaf a vector, with AVX-512F. */
+/* isa_avx512.c - the avx512 path: 16 leaves at a time, one vector per leaf, with AVX-512F. */
 #include "cpu/isa.h"
 
 #if defined(__x86_64__)

@@ -1,5 +1,5 @@
-/* isa_scalar.c - the contract as it is written, one leaf at a time: the path for processors that
- * have nothing better, and what the other paths are compared with. */
+/* isa_scalar.c - the scalar path: the contract as it is written, one leaf at a time. It serves
+ * processors without AVX2, and it is the reference that the other paths are compared with. */
 #include <string.h>
 
 #include "cpu/isa.h"
@@ -27,7 +27,7 @@ static float load_bf16(const void *logits, int64_t i) { return sb_from_bf16(load
 
 typedef float (*scalar_load)(const void *logits, int64_t i);
 
-/* A leaf's logits; where the row ends, absent ones. */
+/* Loads the logits of a leaf. Past the end of the row, they are absent (-inf). */
 static inline void load_leaf(float x[SB_LEAF], const void *logits, int64_t first, int64_t n,
                              scalar_load load)
 {

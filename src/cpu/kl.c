@@ -1,5 +1,5 @@
-/* kl.c - divergences on the CPU: pairs of rows, or pieces of them, as work for its
- * threads. */
+/* kl.c - divergences on the CPU. The work items are pairs of rows, or pieces of pairs; merging is
+ * exact, so the division into pieces does not affect the bits. */
 #include <inttypes.h>
 
 #include "api/kl.h"
@@ -7,20 +7,20 @@
 #include "det/kl.h"
 
 #define PIECE_LOGITS 4096  /* a piece of a row is at least this long, unless split says otherwise */
-#define ALONE_LOGITS 16384 /* fewer run unthreaded */
+#define ALONE_LOGITS 16384 /* a call with at most this many runs on one thread */
 
 typedef struct kl_job {
     const sb_kl_call *call;
     sb_reduce_kl reduce;
     float *tokens;
-    const int64_t *active; /* rows to compute, rising */
+    const int64_t *active; /* rows to compute, in ascending order */
     int64_t actives;
-    int64_t split;         /* pieces a row */
-    int64_t piece;         /* logits a piece, a multiple of 16 */
-    sb_divergence *states; /* [actives][split], where split is not 1 */
+    int64_t split;         /* pieces per row */
+    int64_t piece;         /* logits per piece, a multiple of 16 */
+    sb_divergence *states; /* [actives][split] if split is not 1 */
 } kl_job;
 
-/* Piece number piece of an active row. In the contract's floating-point mode. */
+/* Reduces one piece of an active row. Runs in the contract's floating-point mode. */
 static sb_divergence reduce_piece(const kl_job *j, int64_t row, int64_t piece)
 {
     const sb_call *p = &j->call->p, *q = &j->call->q;
@@ -60,7 +60,7 @@ static void merge_row(void *shared, int64_t i)
     j->tokens[j->active[i]] = sb_kl_finish(&s);
 }
 
-/* Whole rows when there are plenty, pieces when there are few. */
+/* Chooses whole rows when there are plenty of them, and pieces of rows when there are few. */
 static void plan_kl(kl_job *j, int32_t threads)
 {
     const int64_t held = j->call->p.held, leaves = (held + SB_LEAF - 1) / SB_LEAF;
@@ -75,7 +75,7 @@ static void plan_kl(kl_job *j, int32_t threads)
     j->piece = (leaves + j->split - 1) / j->split * SB_LEAF;
 }
 
-/* Everything that can fail. */
+/* Performs every step that can fail. */
 static sb_status prepare(sb_context *ctx, kl_job *j)
 {
     sb_cpu *c = ctx->state;

@@ -1,4 +1,5 @@
-/* pool.c - see pool.h. */
+/* pool.c - the thread pool of pool.h: one round per job, in which every thread takes items from a
+ * shared counter until none is left. */
 #define _POSIX_C_SOURCE 200809L
 #include "cpu/pool.h"
 
@@ -9,17 +10,17 @@
 
 struct sb_pool {
     pthread_mutex_t lock;
-    pthread_cond_t work; /* a new round, or quit */
-    pthread_cond_t done; /* busy reached 0 */
-    uint64_t round;      /* counts jobs */
-    int32_t busy;        /* workers still in this round */
+    pthread_cond_t work; /* signals a new round, or quit */
+    pthread_cond_t done; /* signals that busy has reached 0 */
+    uint64_t round;      /* number of jobs so far that woke the workers */
+    int32_t busy;        /* workers that have not finished this round */
     int quit;
     sb_job job;
     void *shared;
     int64_t items;
     _Atomic int64_t next;
-    int32_t workers; /* started threads */
-    int inherited;   /* they, and what the locks say of them, are a parent process's */
+    int32_t workers; /* threads that were started */
+    int inherited;   /* the threads and the state of the locks belong to a parent process */
     pthread_t *threads;
 };
 
@@ -50,7 +51,7 @@ static void *worker(void *arg)
     return NULL;
 }
 
-/* Signals are the host program's: workers take none. */
+/* Starts a worker with all signals blocked: they are for the host program's own threads. */
 static int start_worker(sb_pool *pool)
 {
     sigset_t all, before;
@@ -64,7 +65,7 @@ static int start_worker(sb_pool *pool)
     return 1;
 }
 
-/* A system may refuse locks, too. */
+/* The system may refuse to create a lock; returns 0 then, and leaves nothing behind. */
 static int init_locks(sb_pool *pool)
 {
     if (pthread_mutex_init(&pool->lock, NULL) != 0) return 0;
@@ -123,7 +124,7 @@ void sb_pool_destroy(sb_pool *pool)
 
 int32_t sb_pool_threads(const sb_pool *pool) { return pool->workers + 1; }
 
-/* Nothing can be asked of the locks: one that a thread of the parent held at fork() stays held. */
+/* The child must not touch the locks: one that a thread of the parent held at fork() stays held. */
 void sb_pool_inherit(sb_pool *pool)
 {
     pool->inherited = 1;

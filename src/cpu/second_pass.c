@@ -1,6 +1,6 @@
-/* second_pass.c - two passes over the rows of a call: first their states, as for a logprob, then
- * their logits again, in pieces, for what depends on more than the sum. order.c says what is found
- * in a piece, and what becomes of a row. */
+/* second_pass.c - operations that depend on more than a row's sum. They first compute the states of
+ * all rows, as for a logprob, then read the logits a second time, in pieces. order.c says what is
+ * found in a piece, and what becomes of a row. */
 #include <inttypes.h>
 
 #include "cpu/cpu.h"

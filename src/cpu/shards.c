@@ -1,14 +1,15 @@
-/* shards.c - shards of the vocabulary on the CPU: records are written, merged and
- * finished. */
+/* shards.c - shards of the vocabulary on the CPU: writes the records of a shard, merges records,
+ * and finishes merged records to results. */
 #include <inttypes.h>
 
 #include "cpu/cpu.h"
 #include "det/finish.h"
 #include "det/record.h"
 
-#define CHUNK_ROWS 64 /* rows finished at once; fewer run unthreaded */
+#define CHUNK_ROWS 64 /* rows per work item of finish; a call with no more runs on one thread */
 
-/* A row's records, copied: the caller's lie anywhere. Without moments only m.sum counts. */
+/* A copy of a row's records, since those of the caller may be unaligned. Without moments, only
+ * m.sum is set. */
 typedef struct record {
     sb_moments m;
     sb_target t;
@@ -23,7 +24,7 @@ static record get(const sb_records *records, int64_t i)
     return r;
 }
 
-/* state: an sb_state, or an sb_moments where the records have them. */
+/* state points to an sb_state, or to an sb_moments if the records have moments. */
 static void put(const sb_records *records, int64_t i, const void *state, const sb_target *target)
 {
     const int64_t size = (int64_t)sb_state_size(records);
@@ -84,7 +85,7 @@ typedef struct finish_job {
     const sb_records *records;
     const int64_t *active;
     int64_t actives;
-    float *token, *lse, *entropy; /* may be null */
+    float *token, *lse, *entropy; /* each may be null */
     sb_saved_row *saved;
 } finish_job;
 
@@ -113,7 +114,7 @@ sb_status sb_cpu_finish(sb_context *ctx, const void *checked)
     const sb_records *records = &finish->from;
     sb_cpu *c = ctx->state;
     finish_job j = { call, records, NULL, 0, out->token, out->lse, out->entropy, out->saved };
-    sb_cpu_job rows = { .call = call }; /* of no logits: only to list the active ones */
+    sb_cpu_job rows = { .call = call }; /* only lists the active rows; the call has no logits */
     sb_status status = sb_cpu_job_prepare(ctx, &rows);
     if (status != SB_OK) return status;
     j.active = rows.active;

@@ -1,5 +1,5 @@
-/* simd_avx2.h - the vector operations that vector_block.h is written in: 8 lanes, with AVX2, FMA
- * and F16C. From here to the end of the file that includes it, functions are compiled for these
+/* simd_avx2.h - the vector operations that vector_block.h uses, for 8 lanes with AVX2, FMA and
+ * F16C. All functions from here to the end of the including file are compiled for these
  * instructions. */
 #ifndef SB_SIMD_AVX2_H
 #define SB_SIMD_AVX2_H
@@ -63,7 +63,7 @@ static inline vq vi_high_half(vi x)
     return _mm256_cvtepi32_epi64(_mm256_extracti128_si256(x, 1));
 }
 
-/* Tests: bit k is lane k. */
+/* Tests return a mask in which bit k is the result for lane k. */
 static inline uint32_t mask_of(vf x) { return (uint32_t)_mm256_movemask_ps(x); }
 static inline uint32_t vf_unordered(vf x, vf y)
 {
@@ -71,7 +71,7 @@ static inline uint32_t vf_unordered(vf x, vf y)
 }
 static inline uint32_t vf_equal(vf x, vf y) { return mask_of(_mm256_cmp_ps(x, y, _CMP_EQ_OQ)); }
 
-/* |x| not below y; NaN and inf are not. */
+/* Whether |x| is not below y: true for NaN and inf. */
 static inline uint32_t vf_not_below(vf x, vf y)
 {
     vf size = _mm256_andnot_ps(vf_splat(-0.0f), x);
@@ -137,8 +137,9 @@ static inline vf vf_load_bf16(const void *logits, int64_t i)
     return vi_as_vf(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_u16(logits, i)), 16));
 }
 
-/* The steps of a fold: from two vectors of trees to one, at twice the trees a vector. The order of
- * the leaves going in (0 4, 1 5, ...) makes the lanes come out in order. */
+/* The steps of a fold. Each step combines two vectors of partial trees into one vector that holds
+ * twice as many trees. The leaves enter in the order 0 4, 1 5, ... so that lane k of the final
+ * vector belongs to leaf k. */
 #define FOLD4(op, x, y) op(_mm256_permute2f128_ps(x, y, 0x20), _mm256_permute2f128_ps(x, y, 0x31))
 #define PD _mm256_castps_pd
 #define FOLD2(op, x, y)                                                                            \

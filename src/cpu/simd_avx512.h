@@ -1,6 +1,5 @@
-/* simd_avx512.h - the vector operations that vector_block.h is written in: 16 lanes, with AVX-512F.
- * From here to the end of the file that includes it, functions are compiled for these
- * instructions. */
+/* simd_avx512.h - the vector operations that vector_block.h uses, for 16 lanes with AVX-512F. All
+ * functions from here to the end of the including file are compiled for these instructions. */
 #ifndef SB_SIMD_AVX512_H
 #define SB_SIMD_AVX512_H
 
@@ -64,11 +63,11 @@ static inline vq vi_high_half(vi x)
     return _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(x, 1));
 }
 
-/* Tests: bit k is lane k. */
+/* Tests return a mask in which bit k is the result for lane k. */
 static inline uint32_t vf_unordered(vf x, vf y) { return _mm512_cmp_ps_mask(x, y, _CMP_UNORD_Q); }
 static inline uint32_t vf_equal(vf x, vf y) { return _mm512_cmp_ps_mask(x, y, _CMP_EQ_OQ); }
 
-/* |x| not below y; NaN and inf are not. */
+/* Whether |x| is not below y: true for NaN and inf. */
 static inline uint32_t vf_not_below(vf x, vf y)
 {
     return _mm512_cmp_ps_mask(_mm512_abs_ps(x), y, _CMP_NLT_UQ);
@@ -118,8 +117,9 @@ static inline vf vf_load_bf16(const void *logits, int64_t i)
     return vi_as_vf(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_u16(logits, i)), 16));
 }
 
-/* The steps of a fold: from two vectors of trees to one, at twice the trees a vector. The order of
- * the leaves going in (0 4 8 12, 1 5 9 13, ...) makes the lanes come out in order. */
+/* The steps of a fold. Each step combines two vectors of partial trees into one vector that holds
+ * twice as many trees. The leaves enter in the order 0 4 8 12, 1 5 9 13, ... so that lane k of the
+ * final vector belongs to leaf k. */
 #define FOLD8(op, x, y) op(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee))
 #define FOLD4(op, x, y) op(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd))
 #define PD _mm512_castps_pd

@@ -1,11 +1,11 @@
-/* stats.c - statistics of tokens on the CPU: tokens, and sequences, as work for its
- * threads. */
+/* stats.c - statistics of tokens on the CPU. The work items are chunks of tokens for comparisons,
+ * and sequences for sums. */
 #include "cpu/cpu.h"
 #include "det/digits.h"
 #include "det/ratio.h"
 
-#define CHUNK_TOKENS 4096  /* compared at once; fewer run unthreaded */
-#define ALONE_TOKENS 16384 /* fewer are summed unthreaded */
+#define CHUNK_TOKENS 4096  /* tokens per comparison item; a call with no more runs on one thread */
+#define ALONE_TOKENS 16384 /* sums of at most this many tokens run on one thread */
 
 static void put(float *to, int64_t i, float x)
 {
@@ -44,7 +44,7 @@ static sb_extent extent_of(const sb_sums_call *call, int64_t b)
     if (in->cu_seqlens) {
         e.first = sb_int_at(in->cu_seqlens, in->cu_seqlens_dtype, b);
         e.last = sb_int_at(in->cu_seqlens, in->cu_seqlens_dtype, b + 1);
-    } else { /* time is of this layout only: anything in the other */
+    } else { /* time has a meaning in this layout only; a packed call may hold any value there */
         e.first = b * in->time;
         e.last = e.first + in->time;
     }

@@ -1,36 +1,37 @@
-/* vector_block.h - the leaf and the accumulator over W leaves at once, W the lanes of a vector of
- * floats. With vector_moments.h and vector_rows.h it is the path of an instruction set.
+/* vector_block.h - the leaf and the accumulator for W leaves at once, where W is the number of
+ * lanes in a vector of floats. Together with vector_moments.h and vector_rows.h it makes up the
+ * path of an instruction set.
  *
- * Included by cpu_avx2.c and cpu_avx512.c after they define, for their instruction set:
+ * isa_avx2.c and isa_avx512.c include it after they define, for their instruction set:
  *
  *   W                      lanes: 8 or 16
  *   vf, vi, vq             vectors of W floats, W int32 and W / 2 int64
- *   HALVES                 vectors of a leaf: 16 / W
- *   vf_*, vi_*, vq_*       one instruction each, as named
- *   vf_load_f32/f16/bf16   W logits from anywhere, as fp32
- *   fold_max, fold_add     of W vectors, one for each leaf, one vector whose lane k is leaf k's
- *                          halving tree: lane i with lane i + W/2, then + W/4 ... + 1
+ *   HALVES                 vectors per leaf: 16 / W
+ *   vf_*, vi_*, vq_*       operations on them, most of them a single instruction
+ *   vf_load_f32/f16/bf16   loads W logits, at any alignment, as fp32
+ *   fold_max, fold_add     reduces W vectors, one for each leaf, to one vector whose lane k is the
+ *                          halving tree of leaf k: lane i with lane i + W/2, then + W/4 ... + 1
  *
- * Each lane computes what det/leaf.h computes, operation for operation. What a vector can't do in
- * the same way (wide leaves) goes to det/leaf.h itself. The sum is exact integers, so that lanes
- * may add up on their own and meet at the end.
+ * Each lane computes exactly the operations of det/leaf.h, in the same order. Wide leaves, for
+ * which vectors can't do that, are passed to det/leaf.h itself. The sum consists of exact integers,
+ * so lanes may accumulate separately and be added at the end.
  *
- * A block is W leaves, 16 W logits. Two passes over it: the leaves' maxima, folded into one
- * vector, so that A and thr are computed for W leaves at once; then the terms, folded into one
- * vector of sums. */
+ * A block is W leaves, which is 16 W logits, and takes two passes. The first folds the maxima of
+ * the leaves into one vector, so that A and thr are computed for W leaves at once. The second folds
+ * the terms into one vector of sums. */
 
 #define BLOCK (SB_LEAF * W)
 
 typedef struct block_state {
-    sb_state *state;     /* J, and the digits that were flushed */
-    sb_moments *moments; /* the same with its moments, where they are asked for, or null */
+    sb_state *state;     /* J, and the digits flushed so far */
+    sb_moments *moments; /* the sb_moments that contains state, or null without moments */
     const sb_row *row;
-    vq l[3]; /* lanes' digits of the same window */
-    vq g[3]; /* their moments about BACK octaves below the state's reference */
-    vf best; /* the largest logits */
+    vq l[3]; /* the lanes' digits, in the same window as state */
+    vq g[3]; /* the lanes' moments, about a point BACK octaves below the state's reference */
+    vf best; /* the largest logits of the lanes */
 } block_state;
 
-#define BACK 64 /* a leaf that adds to the window is never further below the reference */
+#define BACK 64 /* a leaf that adds to the window is at most this far below the reference */
 
 static inline uint64_t sum_of_lanes(vq v)
 {
@@ -60,9 +61,9 @@ static inline void rise_to(block_state *b, uint32_t J)
     else sb_state_rise(b->state, J);
 }
 
-/* Adds M[k] * 2^(a[k] - ...) for half of the lanes. With d = a - 32 (J - 1), digit k of M << d is
- * bits 32 (k + 1) - d and up of M << 32: shifts of 64 and more, negative ones taken as unsigned
- * among them, give the 0 that such digits hold. */
+/* Adds M[k] * 2^(a[k] - ...) for half of the lanes. With d = a - 32 (J - 1), digit k of M << d
+ * starts at bit 32 (k + 1) - d of M << 32. A shift count of 64 or more, or a negative one, which
+ * the instruction takes as a large unsigned number, gives 0; that is the value of such a digit. */
 static inline void add_digits(block_state *b, vq M, vq first)
 {
     vq top = vq_shl32(M), mask = vq_splat(0xffffffff), step = vq_splat(32);
@@ -72,7 +73,8 @@ static inline void add_digits(block_state *b, vq M, vq first)
     }
 }
 
-/* Wide leaves, one by one. m: the leaves' largest logits; logits: the block's, as fp32. */
+/* Adds wide leaves one by one. m holds the largest logit of each leaf, logits the block's logits as
+ * fp32, and bit k of wide is set if leaf k is wide. */
 static inline void add_wide(block_state *b, const float *m, uint32_t wide, const void *logits)
 {
     flush(b);
@@ -82,7 +84,8 @@ static inline void add_wide(block_state *b, const float *m, uint32_t wide, const
         sb_moment_leaf with;
         float A;
         if (!(wide >> k & 1)) continue;
-        /* A leaf that starts 3 digits below the window adds nothing: finfo.min used as a mask. */
+        /* A leaf that starts 3 or more digits below J adds nothing. Skipping it here makes rows
+         * that are masked with finfo.min fast. */
         A = sb_leaf_octave(sb_clamp(m[k], b->row->lim), b->row->c);
         if (((uint32_t)((int32_t)A + SB_BIAS) >> 5) + 2 < b->state->J) continue;
         memcpy(x, (const char *)logits + sizeof x * (size_t)k, sizeof x);
@@ -97,17 +100,18 @@ static inline void add_wide(block_state *b, const float *m, uint32_t wide, const
 
 typedef vf (*vector_load)(const void *logits, int64_t i);
 
-/* What the first pass over a block leaves for the second. */
+/* The results of the first pass over a block, which the second pass needs. */
 typedef struct block_head {
     float thr[W] __attribute__((aligned(64)));   /* of each leaf */
     float magic[W] __attribute__((aligned(64))); /* SB_INT_MAGIC - A */
     vf A;
-    uint32_t absent; /* leaves that add nothing in the second pass, a bit each */
-    int checked;     /* no logit is NaN; else the second pass is to see */
-    float x[BLOCK] __attribute__((aligned(64))); /* the logits as fp32, where they were not */
+    uint32_t absent; /* one bit for each leaf that adds nothing in the second pass */
+    int checked;     /* no logit is NaN; if 0, the second pass has to detect NaN */
+    float x[BLOCK] __attribute__((aligned(64))); /* 16-bit logits, converted to fp32 */
 } block_head;
 
-/* A vector of logits; kept for the second pass if that saves converting them again. */
+/* Loads a vector of logits. Stores 16-bit logits as fp32 for the second pass, so that they are
+ * converted only once. */
 static inline __attribute__((always_inline)) vf load_keep(block_head *head, const void *logits,
                                                           int i, vector_load load)
 {
@@ -124,11 +128,12 @@ static inline int has_nan(const float *x)
     return nan != 0;
 }
 
-/* First pass: the maxima, and from them what a leaf's terms need. Adds the wide leaves itself.
- * False: the block holds a NaN or +inf.
+/* The first pass: computes the maxima, and from them the values that the terms of each leaf need.
+ * Adds wide leaves to the state at once. Returns 0 if it finds a NaN or +inf in the block.
  *
- * Vector max loses NaN. In 16-bit logits a NaN is left to the second pass: its lowest 9 bits as
- * fp32 are 0, so that scaling does not touch it and the leaf's sum is NaN. */
+ * A vector max can lose a NaN. For fp32 logits this pass tests for NaN; for 16-bit logits it leaves
+ * the test to the second pass. The lowest 9 bits of such a NaN are 0 as fp32, so scaling does not
+ * change it and the sum of its leaf is NaN. */
 static inline __attribute__((always_inline)) int read_head(block_state *b, block_head *head,
                                                            const void *logits, vector_load load,
                                                            int moments)
@@ -175,10 +180,10 @@ static inline __attribute__((always_inline)) int read_head(block_state *b, block
     return 1;
 }
 
-/* W logits of a leaf, clamped; NaN stays. */
+/* W logits of a leaf, raised to at least thr; a NaN stays NaN. */
 static inline vf clamped(const void *x, int i, vf thr) { return vf_max(thr, vf_load_f32(x, i)); }
 
-/* Their terms. */
+/* The terms of W logits, as sb_leaf_term. */
 static inline __attribute__((always_inline)) vf terms_of(vf y, vf c, vf magic)
 {
     vf z = vf_fma(y, c, magic);
@@ -187,7 +192,8 @@ static inline __attribute__((always_inline)) vf terms_of(vf y, vf c, vf magic)
     return vi_as_vf(vi_add(vf_as_vi(p), vi_shl23(vf_as_vi(z))));
 }
 
-/* Leaf k's terms, lanes i and i + W added where a leaf has more than W: its tree's first step. */
+/* The terms of leaf k. If a leaf takes two vectors, terms i and i + W are already added, which is
+ * the first step of its tree. */
 static inline __attribute__((always_inline)) vf leaf_terms(const block_head *head, const void *x,
                                                            int k, vf c)
 {
@@ -200,7 +206,8 @@ static inline __attribute__((always_inline)) vf leaf_terms(const block_head *hea
 #endif
 }
 
-/* Leaves' sums as integers, and their places: 0 where a leaf adds nothing. */
+/* The sums of the leaves as integers (M), and below it their positions (a); both are 0 where a leaf
+ * adds nothing. */
 static inline vi integers_of(const block_head *head, vf s)
 {
     return vi_zero_where(vf_to_vi(vf_mul(s, vf_splat(0x1p+24f))), head->absent);
@@ -211,15 +218,15 @@ static inline vi places_of(const block_head *head)
     return vi_zero_where(vi_add(vf_to_vi(head->A), vi_splat(SB_BIAS)), head->absent);
 }
 
-/* Moves the window up to where all leaves fit. */
+/* Moves the window up until all leaves at positions a fit in it. */
 static inline void rise_over(block_state *b, vi a)
 {
     if (vi_not_below(a, vi_splat((int32_t)(32 * (b->state->J + 1)))))
         rise_to(b, (uint32_t)vi_largest(a) >> 5);
 }
 
-/* Second pass: the terms, their trees, and the sums into the window. x: the logits as fp32. False:
- * one is NaN. */
+/* The second pass: computes the terms and their trees, and adds the sums to the window. x holds the
+ * logits as fp32. Returns 0 if one of them is NaN. */
 static inline __attribute__((always_inline)) int add_terms(block_state *b, const block_head *head,
                                                            const void *x)
 {

@@ -1,6 +1,6 @@
-/* vector_gradient.h - the gradient of some of a row's logits, by the text of det/gradient.h. Each
- * instruction set includes it, and so has it compiled for its own: the loops are for the compiler
- * to make vectors of. */
+/* vector_gradient.h - the gradient at some of a row's logits, with the arithmetic of
+ * det/gradient.h. Each instruction-set file includes it and so compiles it for its own
+ * instructions; the loops are written for the compiler to vectorise. */
 #ifndef SB_CPU_GRADIENT_H
 #define SB_CPU_GRADIENT_H
 
@@ -10,7 +10,7 @@
 #include "det/gradient.h"
 #include "samebits.h"
 
-#define GRADIENT_BLOCK 256 /* read before any of it is written: grad may be the logits */
+#define GRADIENT_BLOCK 256 /* logits read before any is written, since grad may be the logits */
 
 static inline __attribute__((always_inline)) void gradient_block(float *out, const float *x,
                                                                  const sb_gradient_row *row, int of)

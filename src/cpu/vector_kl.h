@@ -1,6 +1,6 @@
-/* vector_kl.h - the leaves of two rows into the state of their divergence, one pair at a time, by
- * the text of det/kl.h. Each instruction set includes it, and so has it compiled for its own: what
- * the compiler makes vectors of is the loop over a leaf. */
+/* vector_kl.h - adds the leaves of two rows to the state of their divergence, one pair at a time,
+ * with the arithmetic of det/kl.h. Each instruction-set file includes it and so compiles it for its
+ * own instructions; the compiler vectorises the loop over a leaf. */
 #ifndef SB_CPU_KL_H
 #define SB_CPU_KL_H
 

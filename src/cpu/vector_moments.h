@@ -1,7 +1,7 @@
-/* vector_moments.h - the second pass over a block with its leaves' moments: lanes compute what
- * det/moments.h computes. */
+/* vector_moments.h - the second pass over a block when moments are wanted, too. Each lane computes
+ * exactly the operations of det/moments.h. */
 
-/* A leaf's terms, and these times their distances from A in octaves; as leaf_terms. */
+/* As leaf_terms; *h receives the terms multiplied by their distances from A in octaves. */
 static inline __attribute__((always_inline)) vf leaf_moments(const block_head *head, const void *x,
                                                              int k, vf c, vf *h)
 {
@@ -20,9 +20,10 @@ static inline __attribute__((always_inline)) vf leaf_moments(const block_head *h
 #endif
 }
 
-/* The digits of w = M << (a & 31) and of q = U << (a & 31) are 32 bits each, the upper one of q
- * signed; a leaf of digit j adds the lower to digit j of the window and the upper to digit j + 1.
- * The window has risen over a. Which 64-bit lane takes a leaf has no effect. */
+/* w = M << (a & 31) and q = U << (a & 31) each consist of two 32-bit digits; the upper digit of q
+ * is signed. A leaf that starts in digit j adds its lower digits to digit j of the window and its
+ * upper ones to digit j + 1. Requires: rise_over was called with a. The choice of the 64-bit lane
+ * that receives a leaf has no effect on the sum. */
 static inline void add_moments(block_state *b, vi M, vi U, vi a)
 {
     const int32_t J = (int32_t)b->state->J;
@@ -30,7 +31,7 @@ static inline void add_moments(block_state *b, vi M, vi U, vi a)
     const vi j = vi_shr(a, vi_splat(5));
     const vi lo = vi_shl(M, up), hi = vi_shr(M, down); /* a shift by 32 gives 0 */
     const vi qlo = vi_shl(U, up), qhi = vi_sar(U, down);
-    /* Above the lanes' reference: not negative where the window has a digit of the leaf's. */
+    /* The height above the lanes' reference; not negative if the window has a digit of the leaf. */
     const vi e = vi_add(vi_sub(a, vi_splat(32 * J)), vi_splat(BACK));
     const vq low = vq_splat(0xffffffff);
 
@@ -46,7 +47,7 @@ static inline void add_moments(block_state *b, vi M, vi U, vi a)
     }
 }
 
-/* As add_terms. */
+/* As add_terms, with moments. */
 static inline __attribute__((always_inline)) int add_terms_and_moments(block_state *b,
                                                                        const block_head *head,
                                                                        const void *x)
@@ -65,7 +66,7 @@ static inline __attribute__((always_inline)) int add_terms_and_moments(block_sta
     return 1;
 }
 
-/* The largest logit so far, from the blocks' maxima; -inf: none. */
+/* Adds the largest logit of all blocks to the moments. A lane that has met none holds -inf. */
 static inline void take_best(block_state *b)
 {
     float best[W];

@@ -1,6 +1,8 @@
-/* vector_rows.h - a row, or a part of one, by the blocks of vector_block.h and vector_moments.h. */
+/* vector_rows.h - reduces a row, or a part of one, with the blocks of vector_block.h and
+ * vector_moments.h: the functions that isa.h asks for. */
 
-/* The first pass runs a block ahead, so that the processor always has independent work at hand. */
+/* Adds whole blocks. The first pass runs one block ahead of the second, so that the processor
+ * always has independent work. Returns 0 if a logit is NaN or +inf. */
 static inline __attribute__((always_inline)) int add_blocks(block_state *b, const void *logits,
                                                             int64_t blocks, vector_load load,
                                                             int itemsize, int moments)

@@ -1,10 +1,10 @@
 /* accumulator.h - the sum of leaves as exact integers, in a window of three 32-bit digits.
  *
- * Digit j weighs 2^(32 j - 24 - 2^22). The window is the largest digit that any leaf started in
- * (J) and its two neighbours; what falls below it is dropped, each digit by itself. Every digit
- * still in the window has received all of its contributions whatever the order, and the l are
- * never carried into each other, so adding leaves and merging states is associative and
- * commutative, byte for byte (docs/numerics.md, section "Proofs"). */
+ * Digit j weighs 2^(32 j - 24 - 2^22). The window consists of J, the largest digit that any leaf
+ * started in, and its two neighbours. Digits below the window are dropped, each independently of
+ * the others. Every digit still in the window has received all of its contributions, whatever the
+ * order, and the sums l are never carried into each other. Adding leaves and merging states is
+ * therefore associative and commutative, byte for byte (docs/numerics.md, section "Proofs"). */
 #ifndef SB_DET_ACCUMULATOR_H
 #define SB_DET_ACCUMULATOR_H
 
@@ -15,8 +15,8 @@
 #define SB_J_EMPTY 0u
 #define SB_J_POISON 0x7fffffffu
 
-/* 32 bytes, little-endian, the same everywhere: this is the record that vocabulary shards
- * exchange. */
+/* The record that vocabulary shards exchange: 32 bytes, little-endian, the same on every
+ * machine. */
 typedef struct sb_state {
     uint32_t J;    /* 65536 .. 196608, SB_J_EMPTY or SB_J_POISON */
     uint32_t c;    /* the bits of the row's c */
@@ -30,7 +30,7 @@ SB_DET void sb_state_init(sb_state *s, float c)
     s->l[0] = s->l[1] = s->l[2] = 0;
 }
 
-/* Moves the window up to J, which is not below s->J. */
+/* Moves the window up to J. Requires: J >= s->J. */
 SB_DET void sb_state_rise(sb_state *s, uint32_t J)
 {
     uint32_t rise = J - s->J;
@@ -65,8 +65,8 @@ SB_DET void sb_state_add(sb_state *s, const sb_leaf *leaf)
     }
 }
 
-/* into += from. Empty and poisoned states need no case of their own: 0 is the least J, poison the
- * largest, and a rise of 3 or more zeroes the digits. */
+/* into += from. Empty and poisoned states need no special case: an empty state has the smallest J,
+ * a poisoned one the largest, and a rise of 3 or more zeroes the digits. */
 SB_DET void sb_state_merge(sb_state *into, const sb_state *from)
 {
     sb_state f = *from;

@@ -1,23 +1,24 @@
-/* digits.h - the exact sum of any fp32 values, rounded once: docs/numerics.md, section "Sums", the
- * ten-digit form.
+/* digits.h - the exact sum of any fp32 values, rounded once. It is the ten-digit form of
+ * docs/numerics.md, section "Sums".
  *
- * A value adds less than 2^32 in magnitude to two digits, so 2^30 values keep every digit below
- * 2^62, and the sum below 2^158: 307 of the 320 bits. Integers do not mind the order. */
+ * A value adds less than 2^32 in magnitude to each of two digits, so 2^30 values keep every digit
+ * below 2^62, and the sum below 2^158, which takes 307 of the 320 bits. The sum is made of
+ * integers, so it does not depend on the order of the values. */
 #ifndef SB_DET_DIGITS_H
 #define SB_DET_DIGITS_H
 
 #include "float.h"
 
 #define SB_DIGITS 10
-#define SB_DIGITS_MAX 1073741824 /* values that a sum has room for: 2^30 */
+#define SB_DIGITS_MAX 1073741824 /* the number of values that a sum has room for: 2^30 */
 
-/* What of these a sum has met. */
+/* Bits of `seen`: which special values were added to a sum. */
 #define SB_SEEN_NAN 1u
 #define SB_SEEN_PLUS_INF 2u
 #define SB_SEEN_MINUS_INF 4u
 
 typedef struct sb_digits {
-    int64_t d[SB_DIGITS]; /* digit k weighs 2^(32 k - 149); the last one gets carries only */
+    int64_t d[SB_DIGITS]; /* digit k weighs 2^(32 k - 149); the last receives only carries */
     uint32_t seen;
 } sb_digits;
 
@@ -47,8 +48,8 @@ SB_DET void sb_digits_add(sb_digits *s, float x)
     s->d[k + 1] += minus ? -high : high;
 }
 
-/* Adds the real number x - y; nothing where their bits are equal, infinities too. Counts as two
- * values. */
+/* Adds the real number x - y, or nothing if x and y have equal bits, even if they are infinite.
+ * Counts as two values. */
 SB_DET void sb_digits_add_difference(sb_digits *s, float x, float y)
 {
     if (sb_is_nan(x) || sb_is_nan(y)) {
@@ -65,7 +66,7 @@ SB_DET void sb_digits_merge(sb_digits *s, const sb_digits *other)
     s->seen |= other->seen;
 }
 
-/* The magnitude of the finite sum in 32-bit digits; returns its sign. */
+/* Writes the magnitude of the finite sum as 32-bit digits, and returns whether it is negative. */
 SB_DET int sb_digits_magnitude(const sb_digits *s, uint32_t m[SB_DIGITS])
 {
     int64_t carry = 0;
@@ -85,7 +86,8 @@ SB_DET int sb_digits_magnitude(const sb_digits *s, uint32_t m[SB_DIGITS])
     return (int)flip;
 }
 
-/* The finite sum rounded once to so many bits, at most 53, to nearest even; +0 where it is zero. */
+/* The finite sum, rounded once to `precision` bits, at most 53, to nearest even; a zero sum gives
+ * +0. */
 SB_DET double sb_digits_round(const sb_digits *s, int32_t precision)
 {
     uint32_t m[SB_DIGITS], half = 0, sticky = 0;
@@ -115,7 +117,7 @@ SB_DET double sb_digits_round(const sb_digits *s, int32_t precision)
     return minus ? -value : value;
 }
 
-/* What a sum with NaN or infinities is; 0 where it has none. */
+/* The bits of a sum that contains NaN or infinities; 0 if it contains none. */
 SB_DET uint32_t sb_digits_special(const sb_digits *s)
 {
     const uint32_t both = SB_SEEN_PLUS_INF | SB_SEEN_MINUS_INF;
@@ -135,7 +137,7 @@ SB_DET float sb_digits_sum(const sb_digits *s)
     return (float)sum; /* exact */
 }
 
-/* The mean before its last rounding, of a sum of count terms; +0 of none. */
+/* The mean of a sum of count terms, in fp64, before its last rounding; +0 if count is 0. */
 SB_DET double sb_digits_mean(const sb_digits *s, int64_t count)
 {
     const uint32_t special = sb_digits_special(s);
@@ -144,7 +146,7 @@ SB_DET double sb_digits_mean(const sb_digits *s, int64_t count)
     return sb_digits_round(s, 53) / (double)count;
 }
 
-/* A mean as fp32: NaN in one encoding, no -0. */
+/* A mean rounded to fp32. Every NaN has the same encoding, and -0 becomes +0. */
 SB_DET float sb_mean32(double mean)
 {
     const float x = (float)mean;

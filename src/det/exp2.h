@@ -1,11 +1,12 @@
 /* exp2.h - 2^r for r in [-1/2, 1/2], in fp32.
  *
- * A polynomial of degree 6 in Horner form, each step one fused multiply-add, the constant term
- * exactly 1 (so 2^0 is exactly 1). Relative error at most 9.2e-9 in exact arithmetic and 7.4e-8 as
- * computed; the result lies in [0.70710, 1.41422]. Not monotone in its last bit.
+ * A polynomial of degree 6 in Horner form. Each step is one fused multiply-add, and the constant
+ * term is exactly 1, so 2^0 is exactly 1. The relative error is at most 9.2e-9 in exact arithmetic
+ * and 7.4e-8 as computed; the result lies in [0.70710, 1.41422]. It is not monotone in its last
+ * bit.
  *
- * The text stands once, over any type T that has fma(T, T, T) and a way to make a T of a constant:
- * float here, vectors of floats in the instruction-set paths. */
+ * The polynomial is written once, as a macro for any type T that has fma(T, T, T) and a way to make
+ * a T from a constant: float here, vectors of floats in the instruction-set paths. */
 #ifndef SB_DET_EXP2_H
 #define SB_DET_EXP2_H
 

@@ -1,7 +1,9 @@
-/* finish.h - from a row's sum and its target's logit to logprob and lse: once per row, in fp64.
+/* finish.h - computes the logprob and the lse from a row's sum and its target's logit, once per
+ * row, in fp64.
  *
- * The target's term is taken through the same exp2 and log2 as the sum that contains it, so what is
- * common cancels exactly: a token that stands alone gets 0, and no logprob is above 0. */
+ * The term of the target passes through the same exp2 and log2 as the sum that contains it, so
+ * common parts cancel exactly: a token that is alone in its row gets 0, and no logprob is above
+ * 0. */
 #ifndef SB_DET_FINISH_H
 #define SB_DET_FINISH_H
 
@@ -17,7 +19,7 @@ SB_DET int32_t sb_top128(sb_u128 t)
     return high ? 64 + sb_top64(high) : sb_top64((uint64_t)t);
 }
 
-/* NaN rows: poisoned, or nothing present. */
+/* Whether the row's results are NaN: it is poisoned, or no id is present. */
 SB_DET int sb_state_is_nan(const sb_state *s) { return s->J == SB_J_EMPTY || s->J == SB_J_POISON; }
 
 /* A positive number (1 + m / 2^52) * 2^e, ready for sb_log2_parts. */
@@ -26,7 +28,7 @@ typedef struct sb_mantissa {
     int32_t e;
 } sb_mantissa;
 
-/* The sum, its 53 highest bits. Requires: not sb_state_is_nan(s). */
+/* The 53 highest bits of the sum. Requires: not sb_state_is_nan(s). */
 SB_DET sb_mantissa sb_sum_mantissa(const sb_state *s)
 {
     sb_u128 t = (sb_u128)s->l[0] + ((sb_u128)s->l[1] << 32) + ((sb_u128)s->l[2] << 64);
@@ -38,7 +40,7 @@ SB_DET sb_mantissa sb_sum_mantissa(const sb_state *s)
     return sum;
 }
 
-/* The target's term. Requires: x finite. */
+/* The term of a target whose logit is x. Requires: x is finite. */
 SB_DET sb_mantissa sb_target_mantissa(float x, const sb_row *row)
 {
     float y = sb_clamp(x, row->lim);
@@ -51,14 +53,14 @@ SB_DET sb_mantissa sb_target_mantissa(float x, const sb_row *row)
     return target;
 }
 
-/* Whether a logit's term exceeds a sum: never that of a row with this logit, cut as it is
- * (docs/numerics.md, proof P3). */
+/* Whether the term of a logit exceeds a sum. It never exceeds the sum of a row that contains the
+ * logit, even though that sum is cut to 53 bits (docs/numerics.md, proof P3). */
 SB_DET int sb_exceeds(sb_mantissa term, sb_mantissa sum)
 {
     return term.e != sum.e ? term.e > sum.e : term.m > sum.m;
 }
 
-/* From the logarithms of the target's term and of the sum. */
+/* The logprob, from the logarithms of the target's term and of the sum. */
 SB_DET float sb_logprob_of(sb_lg target, sb_lg sum, const sb_row *row)
 {
     return (float)(row->kappa * ((double)(target.e - sum.e) + (target.f - sum.f)));
@@ -69,7 +71,7 @@ SB_DET float sb_lse_of(sb_lg sum, const sb_row *row)
     return (float)(row->kappa * ((double)sum.e + sum.f));
 }
 
-/* The sum's logarithm. Requires: not sb_state_is_nan(s). */
+/* The logarithm of the sum. Requires: not sb_state_is_nan(s). */
 SB_DET sb_lg sb_sum_log(const sb_state *s)
 {
     sb_mantissa sum = sb_sum_mantissa(s);

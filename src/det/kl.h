@@ -1,10 +1,12 @@
-/* kl.h - the divergence KL(p || q) of two rows' distributions, sum_i p_i (ln p_i - ln q_i), from
- * one pass over both: the states of p and q, and beside them the sum of p's terms times their
- * distance in octaves from q's, in digits that go with p's window.
+/* kl.h - the divergence KL(p || q) of the distributions of two rows, sum_i p_i (ln p_i - ln q_i),
+ * from one pass over both rows. The pass computes the states of p and q, and a third sum: the terms
+ * of p, each multiplied by its distance in octaves from q's term. The digits of the third sum move
+ * with the window of p.
  *
- * A leaf adds R = (M_p (A_p - A_q) + U) * 2^(a_p & 31), U = sum of v_i (t^p_i - A_p - t^q_i + A_q)
- * in steps of 2^-24: |R| < 2^84, three digits. So one digit more than p's window has is kept, and
- * merging is as associative and commutative as without (docs/numerics.md, section "Divergence"). */
+ * A leaf adds R = (M_p (A_p - A_q) + U) * 2^(a_p & 31), where U = sum of
+ * v_i (t^p_i - A_p - t^q_i + A_q) in steps of 2^-24. |R| < 2^84 takes three digits, so the third
+ * sum has one digit more than the window of p. Merging remains associative and commutative
+ * (docs/numerics.md, section "Divergence"). */
 #ifndef SB_DET_KL_H
 #define SB_DET_KL_H
 
@@ -16,8 +18,8 @@
 /* 104 bytes. */
 typedef struct sb_divergence {
     sb_state p, q;
-    int64_t x[SB_KL_DIGITS]; /* digits J - 1 .. J + 2 of p's J: below 2^48 up to V = 2^20 */
-    uint32_t outside;        /* an id is present in p and absent in q */
+    int64_t x[SB_KL_DIGITS]; /* digits J - 1 .. J + 2, for the J of p; below 2^48 for V <= 2^20 */
+    uint32_t outside;        /* whether an id is present in p and absent in q */
     uint32_t reserved;       /* 0 */
 } sb_divergence;
 
@@ -27,7 +29,8 @@ typedef struct sb_kl_leaf {
     uint32_t outside;
 } sb_kl_leaf;
 
-/* u * 2^24 to the nearest integer, |u| < 2^28: from 2^24 on a float is an integer by itself. */
+/* u * 2^24, rounded to the nearest integer, for |u| < 2^28. A float of 2^24 or more is already an
+ * integer. */
 SB_DET int64_t sb_kl_integer(float u)
 {
 #if defined(__CUDACC__)
@@ -37,22 +40,22 @@ SB_DET int64_t sb_kl_integer(float u)
 #endif
 }
 
-/* The terms of two leaves of which neither is absent or poisoned. This loop is over all 16, so that
- * compilers can make vectors of it. */
+/* The terms of two leaves. Requires: neither leaf is absent or poisoned. The loop always covers all
+ * 16 ids, so that compilers can vectorise it. */
 SB_DET void sb_kl_terms(sb_kl_leaf *to, const float xp[SB_LEAF], const float xq[SB_LEAF],
                         sb_leaf_scale p, sb_leaf_scale q, const sb_row *row_p, const sb_row *row_q)
 {
     const float magic_p = SB_INT_MAGIC - p.A, magic_q = SB_INT_MAGIC - q.A;
-    /* where it is not wide, nothing is clamped to lim */
+    /* a leaf that is not wide is not clamped to lim */
     const float high_p = p.wide ? row_p->lim : sb_float(SB_INF_BITS);
     float v[SB_LEAF], w[SB_LEAF], h[SB_LEAF];
     uint32_t outside = 0;
     int i;
     for (i = 0; i < SB_LEAF; i++) {
         const uint32_t p_absent = sb_is_absent(xp[i]), q_absent = sb_is_absent(xq[i]);
-        const float clamped = sb_clamp(xq[i], row_q->lim); /* not at thr: q's term counts there */
+        const float clamped = sb_clamp(xq[i], row_q->lim); /* not raised to q.thr */
         float yp = p_absent ? p.thr : sb_clamp(xp[i], high_p);
-        /* in a narrow leaf what the clamp moves lies below thr */
+        /* in a leaf that is not wide, a logit that the clamp changes lies below thr */
         float yq = q_absent ? q.thr : clamped, distance;
         yp = yp > p.thr ? yp : p.thr;
         yq = yq > q.thr ? yq : q.thr;
@@ -79,7 +82,7 @@ SB_DET void sb_kl_init(sb_divergence *s, float c_p, float c_q)
     s->outside = s->reserved = 0;
 }
 
-/* Moves p's window up to J. */
+/* Moves the window of p, and the digits x with it, up to J. Requires: J >= s->p.J. */
 SB_DET void sb_kl_rise(sb_divergence *s, uint32_t J)
 {
     const uint32_t rise = J - s->p.J;
@@ -121,7 +124,7 @@ SB_DET void sb_kl_add(sb_divergence *s, const sb_kl_leaf *leaf)
     }
 }
 
-/* A leaf's largest logit; 1 in *poison where it has a NaN or +inf. */
+/* The largest logit of a leaf. *poison becomes 1 if the leaf contains a NaN or +inf, else 0. */
 SB_DET float sb_kl_largest(const float x[SB_LEAF], int *poison)
 {
     float m = sb_float(SB_ABSENT_BITS);
@@ -134,7 +137,7 @@ SB_DET float sb_kl_largest(const float x[SB_LEAF], int *poison)
     return m;
 }
 
-/* A leaf of p by itself: of q nothing is present there. */
+/* Adds a leaf of p whose ids are all absent in q. */
 SB_DET void sb_kl_add_outside(sb_divergence *s, const float xp[SB_LEAF], const sb_row *row_p)
 {
     sb_leaf leaf;
@@ -146,7 +149,7 @@ SB_DET void sb_kl_add_outside(sb_divergence *s, const float xp[SB_LEAF], const s
     s->outside = 1;
 }
 
-/* Adds the same leaf of both rows; -inf: absent. */
+/* Adds the same leaf of both rows. A logit of -inf means that the id is absent. */
 SB_DET void sb_kl_add_leaves(sb_divergence *s, const float xp[SB_LEAF], const float xq[SB_LEAF],
                              const sb_row *row_p, const sb_row *row_q)
 {
@@ -154,7 +157,7 @@ SB_DET void sb_kl_add_leaves(sb_divergence *s, const float xp[SB_LEAF], const fl
     const float p = sb_kl_largest(xp, &p_poison), q = sb_kl_largest(xq, &q_poison);
     if (p_poison) sb_kl_rise(s, SB_J_POISON);
     if (q_poison) sb_state_poison(&s->q);
-    if (p_poison || q_poison) return; /* the result is NaN, whatever else there is */
+    if (p_poison || q_poison) return; /* the result is NaN, whatever the other leaves are */
     if (sb_is_absent(p)) {
         sb_leaf leaf;
         if (sb_leaf_of(&leaf, xq, row_q) == SB_LEAF_PRESENT) sb_state_add(&s->q, &leaf);
@@ -168,7 +171,7 @@ SB_DET void sb_kl_add_leaves(sb_divergence *s, const float xp[SB_LEAF], const fl
     }
 }
 
-/* into += from; as sb_state_merge. */
+/* into += from, as in sb_state_merge. */
 SB_DET void sb_kl_merge(sb_divergence *into, const sb_divergence *from)
 {
     sb_divergence f = *from;
@@ -182,7 +185,7 @@ SB_DET void sb_kl_merge(sb_divergence *into, const sb_divergence *from)
     into->outside |= f.outside;
 }
 
-/* The sum of the digits, cut to 53 bits, over p's sum, cut likewise: in units that cancel. */
+/* The sum of the digits x divided by the sum of p, each cut to 53 bits. Their units cancel. */
 SB_DET double sb_kl_mean(const sb_divergence *s)
 {
     const uint64_t *l = s->p.l;
@@ -202,7 +205,7 @@ SB_DET double sb_kl_mean(const sb_divergence *s)
     while (last > 2 && m[last] == 0) last--;
     high = (sb_u128)m[last] << 64 | (sb_u128)m[last - 1] << 32 | m[last - 2];
     if (high == 0) return 0.0;
-    top = sb_top128(high); /* 64 or more where digits lie below: none of the 53 bits is there */
+    top = sb_top128(high); /* >= 64 if digits below are ignored: they hold none of the 53 bits */
     mx = (uint64_t)(top > 52 ? high >> (top - 52) : high << (52 - top));
     mean = sb_double_of(mx & 0x000fffffffffffffu, top + 32 * (last - 2)) /
            sb_double_of(mt & 0x000fffffffffffffu, top_t);

@@ -1,7 +1,9 @@
-/* leaf.h - the leaf: 16 logits with consecutive ids, the first a multiple of 16, become one number
- * M * 2^(A - 24), M an integer. docs/numerics.md, section "Leaf", proves the bounds quoted here.
+/* leaf.h - the leaf: 16 logits with consecutive ids, the first of which is a multiple of 16, become
+ * one number M * 2^(A - 24), where M is an integer. docs/numerics.md, section "Leaf", proves the
+ * bounds quoted here.
  *
- * Inside a leaf the order of operations is fixed; above it everything is exact (accumulator.h). */
+ * Inside a leaf, the order of operations is fixed. Above the leaf, everything is exact
+ * (accumulator.h). */
 #ifndef SB_DET_LEAF_H
 #define SB_DET_LEAF_H
 
@@ -15,9 +17,9 @@
 #define SB_WIDE 4096.0f          /* a leaf is wide unless |A| is below this */
 
 typedef enum sb_leaf_kind {
-    SB_LEAF_ABSENT, /* no logit above -inf: contributes nothing */
+    SB_LEAF_ABSENT, /* no logit is above -inf; the leaf adds nothing */
     SB_LEAF_PRESENT,
-    SB_LEAF_POISON /* a NaN or +inf: so is the row */
+    SB_LEAF_POISON /* contains a NaN or +inf, which poisons the row */
 } sb_leaf_kind;
 
 typedef struct sb_leaf {
@@ -27,7 +29,7 @@ typedef struct sb_leaf {
 
 SB_DET float sb_clamp(float x, float lim) { return x > lim ? lim : x < -lim ? -lim : x; }
 
-/* A of a leaf whose largest logit is m, as a float; NaN or inf where m is. */
+/* A, as a float, of a leaf whose largest logit is m; NaN or inf if m is. */
 SB_DET float sb_leaf_octave(float m, float c)
 {
     return sb_fma32(m, c, SB_EVEN_MAGIC) - SB_EVEN_MAGIC;
@@ -42,7 +44,7 @@ SB_DET float sb_bf16_floor(float x)
     return sb_float((b + (b >> 31) * 0xffffu) & 0xffff0000u);
 }
 
-/* The term of one logit, 2^(y * c) scaled by 2^-A: magic is SB_INT_MAGIC - A. */
+/* The term of one logit: 2^(y * c), scaled by 2^-A. magic is SB_INT_MAGIC - A. */
 SB_DET float sb_leaf_term(float y, float c, float magic)
 {
     float z = sb_fma32(y, c, magic);
@@ -51,8 +53,8 @@ SB_DET float sb_leaf_term(float y, float c, float magic)
     return sb_float(sb_bits32(sb_exp2(r)) + (sb_bits32(z) << 23));
 }
 
-/* The halving tree: v[i] with v[i + 8], then + 4, + 2, + 1. Written out, so that every compiler
- * keeps v in registers. */
+/* The halving tree: adds v[i] and v[i + 8], then those 4, 2 and 1 apart. It is written out so that
+ * every compiler keeps v in registers. */
 SB_DET float sb_leaf_tree(float v[SB_LEAF])
 {
     float a = (v[0] + v[8]) + (v[4] + v[12]), b = (v[2] + v[10]) + (v[6] + v[14]);
@@ -60,13 +62,14 @@ SB_DET float sb_leaf_tree(float v[SB_LEAF])
     return (a + b) + (c + d);
 }
 
-/* What a leaf's terms are taken relative to. */
+/* The reference points of a leaf: the octave A, and the logit thr that smaller logits are raised
+ * to. */
 typedef struct sb_leaf_scale {
     float A, thr;
     int wide;
 } sb_leaf_scale;
 
-/* m: the leaf's largest logit, finite. */
+/* m is the largest logit of the leaf. Requires: m is finite. */
 SB_DET sb_leaf_scale sb_leaf_scale_of(float m, const sb_row *row)
 {
     sb_leaf_scale scale;
@@ -77,12 +80,13 @@ SB_DET sb_leaf_scale sb_leaf_scale_of(float m, const sb_row *row)
         scale.A = sb_leaf_octave(m, row->c);
     }
     scale.thr = m - row->k64;
-    if (!scale.wide) /* in a wide leaf it would take n - A out of range */
+    if (!scale.wide) /* rounding down in a wide leaf would take n - A out of range */
         scale.thr = sb_bf16_floor(scale.thr);
     return scale;
 }
 
-/* x[i] is the logit of the leaf's id i as fp32; -inf: absent. leaf is written where present. */
+/* x[i] is the logit of the i-th id of the leaf, as fp32; -inf means absent. Writes *leaf only if it
+ * returns SB_LEAF_PRESENT. */
 SB_DET sb_leaf_kind sb_leaf_of(sb_leaf *leaf, const float x[SB_LEAF], const sb_row *row)
 {
     float v[SB_LEAF];

@@ -1,9 +1,9 @@
-/* log2.h - log2 of a positive double as an integer and a fraction, in fp64.
+/* log2.h - the log2 of a positive double, as an integer and a fraction, in fp64.
  *
- * u = 2^e * g with g in (0.7071, 1.4142]; f = (g - 1) / (g + 1); log2(g) = f * q(f^2), q the odd
- * series 2 / ln 2 * sum f^(2k) / (2k + 1) cut after k = 10. The fraction is a rounded value of its
- * own: differences of two logarithms subtract integers and fractions apart, so what is common to
- * both cancels exactly. */
+ * u = 2^e * g with g in (0.7071, 1.4142]. With f = (g - 1) / (g + 1), log2(g) = f * q(f^2), where q
+ * is the odd series 2 / ln 2 * sum f^(2k) / (2k + 1), cut after k = 10. The fraction is rounded
+ * separately from the integer. The difference of two logarithms subtracts integers and fractions
+ * separately, so a part that is common to both cancels exactly. */
 #ifndef SB_DET_LOG2_H
 #define SB_DET_LOG2_H
 
@@ -11,11 +11,11 @@
 
 typedef struct sb_lg {
     int32_t e; /* the integer part */
-    double g;  /* the mantissa, after the halving */
+    double g;  /* the mantissa, halved if it was above sqrt(2) */
     double f;  /* log2(g), in about [-1/2, 1/2] */
 } sb_lg;
 
-/* lg of the double (1 + m / 2^52) * 2^e, given m < 2^52 and e. */
+/* The lg of the double (1 + m / 2^52) * 2^e. Requires: m < 2^52. */
 SB_DET sb_lg sb_log2_parts(uint64_t m, int32_t e)
 {
     sb_lg lg;
@@ -43,7 +43,7 @@ SB_DET sb_lg sb_log2_parts(uint64_t m, int32_t e)
     return lg;
 }
 
-/* lg of a positive normal double. */
+/* The lg of a positive normal double. */
 SB_DET sb_lg sb_log2(double u)
 {
     uint64_t b = sb_bits64(u);

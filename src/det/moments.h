@@ -1,24 +1,26 @@
-/* moments.h - what entropy needs beside the sum: the sum of the terms times their distance in
- * octaves, and the largest logit, in the same window of exact integers.
+/* moments.h - the two quantities that the entropy needs in addition to the sum: the moment, which
+ * is the sum of the terms, each multiplied by its distance in octaves, and the largest logit. The
+ * moment is kept as exact integers, in the same window as the sum.
  *
- * A leaf adds U = sum of v_i * (t_i - A), in steps of 2^-24. With it the g hold, digit by digit,
- * the moment of the terms about t = 32 J - 2^22. Moving that reference when J rises is exact and
- * linear in the digits that stay, so merging is as associative and commutative as without
- * (docs/numerics.md, section "Entropy"). */
+ * A leaf adds U = sum of v_i * (t_i - A), in steps of 2^-24. Together with the leaf's position, U
+ * gives the moment of the terms about the reference t = 32 J - 2^22, which the g hold digit by
+ * digit. Moving that reference when J rises is exact, and linear in the digits that remain, so
+ * merging stays associative and commutative (docs/numerics.md, section "Entropy"). */
 #ifndef SB_DET_MOMENTS_H
 #define SB_DET_MOMENTS_H
 
 #include "finish.h"
 #include "order.h"
 
-/* ln 2, rounded. Not kappa, which would put c's rounding into a uniform row's entropy. */
+/* ln 2, rounded. kappa in its place would put the rounding of c into the entropy of a uniform
+ * row. */
 #define SB_LN2 0x1.62e42fefa39efp-1
 
 /* 64 bytes. */
 typedef struct sb_moments {
     sb_state sum;
     int64_t g[3];      /* |g| < 2^63 for up to 2^28 logits */
-    uint32_t best;     /* the largest logit's order key; 0: none is present */
+    uint32_t best;     /* the order key of the largest logit; 0 if no id is present */
     uint32_t reserved; /* 0 */
 } sb_moments;
 
@@ -28,14 +30,14 @@ typedef struct sb_moment_leaf {
     uint32_t best;
 } sb_moment_leaf;
 
-#define SB_KEY_ABSENT 0x007fffffu /* sb_order_key of -inf: finite logits have more */
+#define SB_KEY_ABSENT 0x007fffffu /* sb_order_key of -inf; every finite logit has a larger key */
 
 SB_DET float sb_of_order_key(uint32_t key)
 {
     return sb_float(key >> 31 ? key & 0x7fffffffu : ~key);
 }
 
-/* u * 2^24 to the nearest integer, |u| <= 32. */
+/* u * 2^24, rounded to the nearest integer, for |u| <= 32. */
 SB_DET int32_t sb_moment_integer(float u)
 {
 #if defined(__CUDACC__)
@@ -45,14 +47,14 @@ SB_DET int32_t sb_moment_integer(float u)
 #endif
 }
 
-/* The terms of a leaf whose largest logit has this key. This loop and the next are over all 16, so
- * that compilers can make vectors of them. */
+/* The terms of a leaf whose largest logit has the order key best. This loop and the next one always
+ * cover all 16 ids, so that compilers can vectorise them. */
 SB_DET void sb_moment_terms(sb_moment_leaf *to, const float x[SB_LEAF], uint32_t best,
                             const sb_row *row)
 {
     const sb_leaf_scale scale = sb_leaf_scale_of(sb_of_order_key(best), row);
     const float A = scale.A, thr = scale.thr, magic = SB_INT_MAGIC - A;
-    /* where it is not wide, nothing is clamped to lim */
+    /* a leaf that is not wide is not clamped to lim */
     const float high = scale.wide ? row->lim : sb_float(SB_INF_BITS);
     float v[SB_LEAF], h[SB_LEAF];
     int i;
@@ -68,7 +70,7 @@ SB_DET void sb_moment_terms(sb_moment_leaf *to, const float x[SB_LEAF], uint32_t
     to->best = best;
 }
 
-/* As sb_leaf_of, and U. */
+/* As sb_leaf_of, with U and the largest logit. */
 SB_DET sb_leaf_kind sb_moment_leaf_of(sb_moment_leaf *to, const float x[SB_LEAF], const sb_row *row)
 {
     uint32_t best = 0;
@@ -91,10 +93,12 @@ SB_DET void sb_moments_init(sb_moments *m, float c)
     m->best = m->reserved = 0;
 }
 
-/* Modulo 2^64: records from elsewhere may be no sums. */
+/* a + b modulo 2^64. Overflow must be defined, since a record from another process may hold
+ * anything. */
 SB_DET int64_t sb_wrapped_sum(int64_t a, int64_t b) { return (int64_t)((uint64_t)a + (uint64_t)b); }
 
-/* Moves window and reference up to J. Where digits stay, 32 * rise is 32 or 64. */
+/* Moves the window and the reference up to J. Digits remain only if the rise is 1 or 2; the
+ * reference then moves by 32 or 64 octaves. */
 SB_DET void sb_moments_rise(sb_moments *m, uint32_t J)
 {
     uint32_t rise = J - m->sum.J;
@@ -151,7 +155,7 @@ SB_DET void sb_moments_add(sb_moments *m, const sb_moment_leaf *leaf)
     }
 }
 
-/* into += from; as sb_state_merge. */
+/* into += from, as in sb_state_merge. */
 SB_DET void sb_moments_merge(sb_moments *into, const sb_moments *from)
 {
     sb_moments f = *from;
@@ -166,7 +170,8 @@ SB_DET void sb_moments_merge(sb_moments *into, const sb_moments *from)
     into->best = J == SB_J_POISON ? 0 : into->best > f.best ? into->best : f.best;
 }
 
-/* The best token alone in a leaf: its term as the sum holds it, and its moment by term. */
+/* The id with the largest logit, alone in a leaf: the logarithm of its term, in the form that the
+ * sum holds, and its moment divided by its term. */
 typedef struct sb_alone {
     sb_lg lg;
     double q;
@@ -192,11 +197,11 @@ SB_DET sb_alone sb_alone_of(const sb_moments *m, const sb_row *row)
     alone.lg = sb_log2_parts(((uint64_t)leaf.leaf.M << (52 - top)) & 0x000fffffffffffffu,
                              leaf.leaf.A - 24 + top);
     moment = (int64_t)leaf.leaf.M * (leaf.leaf.A + SB_BIAS - 32 * (int64_t)m->sum.J) + leaf.U;
-    alone.q = (double)moment / (double)leaf.leaf.M; /* both exact: below 2^36 */
+    alone.q = (double)moment / (double)leaf.leaf.M; /* both are exact, q is below 2^36 */
     return alone;
 }
 
-/* The mean of t over the row's distribution, about the reference. */
+/* The mean of t over the row's distribution, relative to the reference. */
 SB_DET double sb_mean_moment(const sb_moments *m)
 {
     const uint64_t *l = m->sum.l;
@@ -217,7 +222,8 @@ SB_DET double sb_mean_moment(const sb_moments *m)
     return negative ? -q : q;
 }
 
-/* The entropy in octaves, not negative, from the sum's logarithm. Requires: not sb_state_is_nan. */
+/* The entropy in octaves, at least 0. sum is the logarithm of the row's sum. Requires: not
+ * sb_state_is_nan. */
 SB_DET double sb_entropy_octaves(const sb_moments *m, sb_lg sum, const sb_row *row)
 {
     sb_alone alone = sb_alone_of(m, row);

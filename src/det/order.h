@@ -1,17 +1,17 @@
-/* order.h - the order of a row's ids: by logit as a real number (-0 equals 0), the largest first;
- * of equal ones the lower id first.
+/* order.h - the order of a row's ids: the largest logit first, compared as real numbers (-0 equals
+ * 0); among equal logits, the lower id first.
  *
- * A place is one 64-bit integer, larger where the id comes earlier, so that the first k of any sets
- * of ids are the k largest places of all: the order in which they are met cannot matter
- * (docs/numerics.md, section "Order of ids"). */
+ * A place is one 64-bit integer that is larger the earlier the id comes. The first k ids of any
+ * sets are those with the k largest places of all the sets, so the order in which ids are processed
+ * cannot matter (docs/numerics.md, section "Order of ids"). */
 #ifndef SB_DET_ORDER_H
 #define SB_DET_ORDER_H
 
 #include "float.h"
 
-#define SB_NO_PLACE 0 /* below that of every id, absent ones included */
+#define SB_NO_PLACE 0 /* below the place of every id, even an absent one */
 
-/* Rises with x; equal for both zeros. Requires: not NaN. */
+/* A key that rises with x and is the same for both zeros. Requires: x is not NaN. */
 SB_DET uint32_t sb_order_key(float x)
 {
     uint32_t b = sb_bits32(x);

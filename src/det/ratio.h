@@ -1,9 +1,9 @@
-/* ratio.h - of two logprobs of a token: the importance ratio e^d and the KL estimators, in fp64,
- * rounded to fp32 once. docs/numerics.md, section "Ratios".
+/* ratio.h - the importance ratio e^d and the KL estimators of two logprobs of a token, computed in
+ * fp64 and rounded once to fp32. See docs/numerics.md, section "Ratios".
  *
- * e^d = 2^n * (1 + r + f), r in [-0.347, 0.347], f = e^r - 1 - r by its series to r^14: its first
- * term left out is below 2e-19. Where n is 0, e^d - 1 - d is f itself, so that it keeps its
- * relative accuracy down to the smallest d. */
+ * e^d = 2^n * (1 + r + f), where r is in [-0.347, 0.347] and f = e^r - 1 - r is computed by its
+ * series up to r^14; the first omitted term is below 2e-19. If n is 0, then e^d - 1 - d is f
+ * itself, so it keeps its relative accuracy down to the smallest d. */
 #ifndef SB_DET_RATIO_H
 #define SB_DET_RATIO_H
 
@@ -18,11 +18,11 @@ SB_DET sb_growth sb_growth_of(double d)
 {
     sb_growth g;
     double z, n, r, q, f;
-    if (d >= 89.0) { /* past the largest fp32; +inf */
+    if (d >= 89.0) { /* beyond the largest fp32, or +inf */
         g.e = g.rest = sb_double(0x7ff0000000000000u);
         return g;
     }
-    if (d <= -104.0) { /* e^d is below half the least fp32, and nothing beside 1 + d; -inf */
+    if (d <= -104.0) { /* e^d is below half the least fp32, and negligible beside 1 + d; or -inf */
         g.e = 0.0;
         g.rest = -1.0 - d;
         return g;
@@ -62,12 +62,13 @@ typedef struct sb_comparison {
     float ratio, k1, k2, k3;
 } sb_comparison;
 
-/* sampled: the logprob of a token by the policy that it was drawn from; other: by the other one. */
+/* sampled is the logprob of a token under the policy that it was drawn from, other its logprob
+ * under the other policy. */
 SB_DET sb_comparison sb_compare_of(float sampled, float other)
 {
     sb_comparison c;
     sb_growth g;
-    double d = 0.0; /* equal bits, infinities too */
+    double d = 0.0; /* if the bits are equal, even if both are infinite */
     if (sb_is_nan(sampled) || sb_is_nan(other)) {
         c.ratio = c.k1 = c.k2 = c.k3 = sb_float(SB_NAN_BITS);
         return c;

@@ -1,29 +1,29 @@
-/* record.h - what is checked in a state or target record that comes from elsewhere: a merge and a
- * finish of anything else would give a number that means nothing.
+/* record.h - the checks on state and target records that come from outside the library. Merging or
+ * finishing a record that fails them would give a meaningless number.
  *
- * docs/numerics.md, section "Shards and state bytes". */
+ * See docs/numerics.md, section "Shards and state bytes". */
 #ifndef SB_DET_RECORD_H
 #define SB_DET_RECORD_H
 
 #include "moments.h"
 
-/* sb_target_record, as the arithmetic sees it. */
+/* The layout of the public sb_target_record. */
 typedef struct sb_target {
     uint32_t x, owners;
 } sb_target;
 
 typedef enum sb_fault {
     SB_RECORD_FINE,
-    SB_FAULT_WINDOW,  /* J is none of a state */
-    SB_FAULT_DIGITS,  /* an empty or poisoned state with digits */
-    SB_FAULT_MOMENTS, /* moments or a largest logit that no leaves give */
-    SB_FAULT_SUM,     /* digits that no leaves sum up to: T would be 0, or outgrow 128 bits */
-    SB_FAULT_C,       /* another c than the row's */
-    SB_FAULT_LOGIT,   /* a target record without an owner that holds a logit */
-    SB_FAULT_OWNERS,  /* a whole row's target with no owner or with several */
-    SB_FAULT_TARGET,  /* a target's logit that this state does not contain */
-    SB_FAULT_SAVED,   /* a saved row of an ignored row, or none that a forward pass gives */
-    SB_FAULT_ENTROPY  /* a saved row without entropy, whose gradient is asked for */
+    SB_FAULT_WINDOW,  /* no state has this J */
+    SB_FAULT_DIGITS,  /* an empty or poisoned state has digits that are not 0 */
+    SB_FAULT_MOMENTS, /* no leaves give these moments or this largest logit */
+    SB_FAULT_SUM,     /* no leaves add up to these digits: T would be 0, or exceed 128 bits */
+    SB_FAULT_C,       /* c differs from that of the row */
+    SB_FAULT_LOGIT,   /* a target record has no owner, but holds a logit */
+    SB_FAULT_OWNERS,  /* the target record of a whole row has no owner, or several */
+    SB_FAULT_TARGET,  /* the state does not contain the target's logit */
+    SB_FAULT_SAVED,   /* the saved row is of an ignored row, or no forward pass gives it */
+    SB_FAULT_ENTROPY  /* a gradient of the entropy needs the entropy, which the saved row lacks */
 } sb_fault;
 
 #define SB_J_FIRST 65536u
@@ -38,8 +38,8 @@ SB_DET sb_fault sb_state_fault(const sb_state *s)
     return SB_RECORD_FINE;
 }
 
-/* Leaves give |g| below 2^55; a sum of accepted ones stays in 64 bits up to 8 shards, and wraps
- * around from there on. A finite logit's key is in [00800000, ff7fffff]. */
+/* Leaves give |g| below 2^55. The sum of the accepted g of up to 8 shards fits in 64 bits; beyond
+ * that it wraps around. The order key of a finite logit is in [00800000, ff7fffff]. */
 SB_DET sb_fault sb_moments_fault(const sb_moments *m)
 {
     const int64_t most = (int64_t)1 << 60;
@@ -54,7 +54,7 @@ SB_DET sb_fault sb_moments_fault(const sb_moments *m)
     return m->reserved == 0 ? SB_RECORD_FINE : SB_FAULT_MOMENTS;
 }
 
-/* A record to be merged with one whose c has these bits. */
+/* Checks a record that is to be merged with one whose c has these bits. */
 SB_DET sb_fault sb_merge_fault(const sb_state *s, const sb_target *t, uint32_t c)
 {
     sb_fault fault = sb_state_fault(s);
@@ -63,14 +63,14 @@ SB_DET sb_fault sb_merge_fault(const sb_state *s, const sb_target *t, uint32_t c
     return t->owners == 0 && t->x != 0 ? SB_FAULT_LOGIT : SB_RECORD_FINE;
 }
 
-/* Whether x, which is finite, is too large to be among the logits of this state. */
+/* Whether x is too large to be among the logits of this state. Requires: x is finite. */
 SB_DET int sb_state_lacks(const sb_state *s, float x, const sb_row *row)
 {
     if (sb_state_is_nan(s)) return s->J == SB_J_EMPTY;
     return sb_exceeds(sb_target_mantissa(x, row), sb_sum_mantissa(s));
 }
 
-/* The records of an active row. */
+/* Checks the records of an active row that is to be finished. */
 SB_DET sb_fault sb_finish_fault(const sb_state *s, const sb_target *t, const sb_row *row)
 {
     sb_fault fault = sb_merge_fault(s, t, sb_bits32(row->c));
@@ -89,7 +89,8 @@ SB_DET sb_fault sb_moments_merge_fault(const sb_moments *m, const sb_target *t, 
     return fault == SB_RECORD_FINE ? sb_merge_fault(&m->sum, t, c) : fault;
 }
 
-/* The largest logit is in the sum, and the target's is not above it. */
+/* The same with moments. Also checks that the sum can contain the largest logit, and that the
+ * target's logit is not above it. */
 SB_DET sb_fault sb_moments_finish_fault(const sb_moments *m, const sb_target *t, const sb_row *row)
 {
     sb_fault fault = sb_moments_fault(m);

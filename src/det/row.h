@@ -1,4 +1,4 @@
-/* row.h - the constants a row gets from its temperature. */
+/* row.h - the constants of a row, all of which follow from its temperature. */
 #ifndef SB_DET_ROW_H
 #define SB_DET_ROW_H
 
@@ -8,13 +8,13 @@
 #define SB_TEMPERATURE_MAX 0x1p+10f
 
 typedef struct sb_row {
-    float c;      /* log2(e) / tau, rounded: t = x * c is the logit in octaves */
-    float k64;    /* 64 octaves, in logits */
-    float lim;    /* 2^21 octaves, in logits, cut to bf16: where logits saturate */
-    double kappa; /* octaves back to nats, with c's rounding undone */
+    float c;      /* log2(e) / tau, rounded: t = x * c is the logit x in octaves */
+    float k64;    /* 64 octaves, in units of logits */
+    float lim;    /* 2^21 octaves, in units of logits, cut to bf16; larger logits saturate */
+    double kappa; /* converts octaves to nats, and undoes the rounding of c */
 } sb_row;
 
-/* tau is in [SB_TEMPERATURE_MIN, SB_TEMPERATURE_MAX]: false for NaN, too. */
+/* Whether tau is in [SB_TEMPERATURE_MIN, SB_TEMPERATURE_MAX]; NaN is not. */
 SB_DET int sb_temperature_ok(float tau)
 {
     return tau >= SB_TEMPERATURE_MIN && tau <= SB_TEMPERATURE_MAX;

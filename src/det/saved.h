@@ -1,6 +1,7 @@
-/* saved.h - what the forward pass leaves of a row for its gradient: 32 bytes, the same everywhere.
+/* saved.h - the record of a row that the forward pass saves for the gradient: 32 bytes, the same on
+ * every machine.
  *
- * docs/numerics.md, section "Gradients". */
+ * See docs/numerics.md, section "Gradients". */
 #ifndef SB_DET_SAVED_H
 #define SB_DET_SAVED_H
 
@@ -10,20 +11,20 @@
 typedef enum sb_saved_kind {
     SB_SAVED_IGNORED,
     SB_SAVED_SUM,
-    SB_SAVED_ENTROPY, /* best and h2, too */
-    SB_SAVED_NAN      /* poisoned or empty */
+    SB_SAVED_ENTROPY, /* best and h2 are set, too */
+    SB_SAVED_NAN      /* the row is poisoned or empty */
 } sb_saved_kind;
 
 typedef struct sb_saved {
     uint32_t kind; /* an sb_saved_kind */
     uint32_t c;    /* the bits of the row's c */
-    int32_t e;     /* eS and the mantissa that lg took: the sum is g * 2^e */
-    uint32_t best; /* the largest logit's bits */
+    int32_t e;     /* eS; with g, the mantissa that lg used, the sum is g * 2^e */
+    uint32_t best; /* the bits of the largest logit */
     double g;
     double h2; /* the entropy in octaves */
 } sb_saved;
 
-/* All zero. */
+/* The record of an ignored row: all zero. */
 SB_DET sb_saved sb_saved_none(void)
 {
     sb_saved saved;
@@ -60,7 +61,7 @@ SB_DET sb_saved sb_saved_moments(const sb_moments *m, sb_lg sum, const sb_row *r
     return saved;
 }
 
-/* From a row's state alone. */
+/* The record of a row without moments. */
 SB_DET sb_saved sb_finish_saved(const sb_state *s, const sb_row *row)
 {
     sb_mantissa sum;
@@ -77,7 +78,7 @@ SB_DET sb_saved sb_finish_saved_moments(const sb_moments *m, const sb_row *row)
     return sb_saved_moments(m, sb_log2_parts(sum.m, sum.e), row);
 }
 
-/* Whether the term of x, which is finite, exceeds the sum that is saved. */
+/* Whether the term of x exceeds the saved sum. Requires: x is finite. */
 SB_DET int sb_saved_lacks(const sb_saved *s, float x, const sb_row *row)
 {
     const sb_mantissa m = sb_target_mantissa(x, row);
@@ -85,7 +86,8 @@ SB_DET int sb_saved_lacks(const sb_saved *s, float x, const sb_row *row)
     return term.e != s->e ? term.e > s->e : term.g > s->g;
 }
 
-/* Of an active row; entropy: its gradient is asked for. */
+/* Checks the saved record of an active row. entropy: whether the gradient of the entropy is
+ * wanted. */
 SB_DET sb_fault sb_saved_fault(const sb_saved *s, const sb_row *row, int entropy)
 {
     if (s->kind == SB_SAVED_IGNORED || s->kind > SB_SAVED_NAN) return SB_FAULT_SAVED;

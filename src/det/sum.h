@@ -1,18 +1,18 @@
 /* sum.h - the exact sum of a sequence's logprobs, rounded once.
  *
- * A finite logprob is 0 or a negative fp32 of magnitude in [2^-54, 2^22): a multiple of 2^-77.
- * 2^24 of them fit a signed 128-bit integer in steps of 2^-80, so the order of adding cannot
- * matter. */
+ * A finite logprob is 0, or a negative fp32 with a magnitude in [2^-54, 2^22), which is a multiple
+ * of 2^-77. The sum of 2^24 of them fits in a signed 128-bit integer in steps of 2^-80. It is
+ * exact, so the order of the additions cannot matter. */
 #ifndef SB_DET_SUM_H
 #define SB_DET_SUM_H
 
 #include "finish.h"
 
-#define SB_SUM_MAX 16777216 /* terms a sum has room for: 2^24 */
+#define SB_SUM_MAX 16777216 /* the number of terms that a sum has room for: 2^24 */
 
 typedef struct sb_sum {
     sb_u128 magnitude; /* of the sum, which is not positive, in steps of 2^-80 */
-    int32_t nan, inf;  /* seen */
+    int32_t nan, inf;  /* whether a NaN or an infinity was added */
 } sb_sum;
 
 SB_DET void sb_sum_init(sb_sum *s)
@@ -21,7 +21,7 @@ SB_DET void sb_sum_init(sb_sum *s)
     s->nan = s->inf = 0;
 }
 
-/* lp: a token logprob: 0, negative, -inf or NaN. */
+/* lp is a token logprob: 0, negative, -inf or NaN. */
 SB_DET void sb_sum_add(sb_sum *s, float lp)
 {
     uint32_t b = sb_bits32(lp) & 0x7fffffffu;
@@ -37,7 +37,7 @@ SB_DET float sb_sum_round(const sb_sum *s)
     if (s->nan) return sb_float(SB_NAN_BITS);
     if (s->inf) return sb_float(SB_ABSENT_BITS);
     if (s->magnitude == 0) return 0.0f;
-    cut = sb_top128(s->magnitude) - 23; /* positive: the sum is at least 2^-54 */
+    cut = sb_top128(s->magnitude) - 23; /* positive, because the sum is at least 2^-54 */
     q = (uint32_t)(s->magnitude >> cut);
     if (s->magnitude >> (cut - 1) & 1) {
         sb_u128 below = s->magnitude & (((sb_u128)1 << (cut - 1)) - 1);
