@@ -1,6 +1,6 @@
--- premake5.lua - options, workspace, projects, actions, from top to bottom.
--- The makefiles it generates are committed: `make -C build` needs no Premake. After a change here,
--- or a file added or removed: `premake5 gmake`.
+-- premake5.lua - describes the build, from top to bottom: options, workspace, projects, actions.
+-- The generated makefiles are committed, so `make -C build` needs no Premake. Run `premake5 gmake`
+-- after a change here, and after adding or removing a source file.
 
 newoption {
   trigger = 'cuda', value = 'MODE', default = 'auto',
@@ -22,8 +22,9 @@ workspace 'samebits'
   cdialect 'C11'
   warnings 'Extra'
   fatalwarnings { 'All' }
-  -- The contract spells out every rounding: the compiler may not fuse or reorder any, whatever
-  -- CFLAGS asks for. These come behind it; what they do not undo, src/det/float.h refuses.
+  -- The contract specifies every rounding, so the compiler must not fuse or reorder operations. The
+  -- options here come after those of CFLAGS and override them; src/det/float.h refuses the options
+  -- that they cannot override.
   buildoptions {
     '-fno-fast-math', '-fno-unsafe-math-optimizations', '-fno-associative-math',
     '-fno-reciprocal-math', '-fno-finite-math-only', '-fsigned-zeros', '-fno-rounding-math',
@@ -51,8 +52,8 @@ workspace 'samebits'
     linkoptions { '--coverage' }
   filter {}
 
--- The file, and so its soname, ends in the ABI's number; what programs are linked with, and Lua
--- loads, is a link to it.
+-- The name of the file, and with it the soname, ends in the number of the ABI. Programs link with,
+-- and Lua loads, a symbolic link to it.
 local ABI = io.readfile('src/samebits.h'):match('\n#define SB_ABI (%d+)\n')
 
 project 'samebits'
@@ -70,7 +71,7 @@ project 'samebits'
   postbuildmessage 'libsamebits.so is a link to %{cfg.buildtarget.name}'
   postbuildcommands { 'ln -sf %{cfg.buildtarget.name} %{cfg.buildcfg}/libsamebits.so' }
 
-  -- Each kernel is compiled to a fatbin and embedded; without nvcc the embedded file is empty.
+  -- Each kernel is compiled to a fatbin and embedded. Without nvcc, the embedded file is empty.
   files { 'kernels/**.cu' }
   filter 'files:kernels/**.cu'
     buildmessage 'kernel %{file.name}'
@@ -85,7 +86,8 @@ project 'samebits'
     buildoutputs { '%{cfg.objdir}/%{file.basename}.cu.o' }
   filter {}
 
--- Checks that want C: exhaustive float tests, the accumulator, the ABI. Run by tools/test.
+-- The checks that are written in C: exhaustive float tests, the accumulator, the ABI and so on.
+-- tools/test runs them.
 project 'spec'
   kind 'ConsoleApp'
   targetname 'samebits-spec'
@@ -95,12 +97,13 @@ project 'spec'
   files { 'spec/c/*.c', 'spec/c/*.h' }
   files { 'spec/fuzz/*.c', 'spec/fuzz/*.h' }
   removefiles { 'spec/fuzz/entry.c', 'spec/fuzz/no_kernels.c', 'spec/fuzz/reader.c' }
-  files { 'src/cpu/isa_*.c', 'src/cuda/plan.c' } -- not exported
+  files { 'src/cpu/isa_*.c', 'src/cuda/plan.c' } -- the library does not export these
   buildoptions { '-pthread' }
   linkoptions { '-pthread', "-Wl,-rpath,'$$ORIGIN'" }
   links { 'samebits', 'm' }
 
--- The library with every request to the system wrapped, so that each can be made to fail.
+-- The library with all its requests to the system wrapped, so that each of them can be made to
+-- fail.
 project 'faults'
   kind 'ConsoleApp'
   targetname 'samebits-faults'
@@ -118,7 +121,7 @@ project 'faults'
     linkoptions { '-Wl,--wrap=' .. name }
   end
   links { 'm', 'dl' }
-  filter 'files:spec/fakes/*.c' -- what the fakes take is not the library's
+  filter 'files:spec/fakes/*.c' -- do not count the fakes' allocations
     defines { 'malloc=__real_malloc', 'calloc=__real_calloc', 'free=__real_free' }
   filter {}
 

@@ -1,12 +1,16 @@
 #!/usr/bin/env luajit
--- accuracy.lua: measures docs/accuracy.md's tables and writes them between the file's marks.
+-- accuracy.lua - measures the tables of docs/accuracy.md and writes them between the marks in that
+-- file.
 --
 --     luajit tools/accuracy.lua [--times N] [--vocab V] [--out FILE] [--worst]
 --
--- --times: how many times as many rows as the specs take (4). --vocab: this vocabulary alone.
--- --out: the file that holds the marks (docs/accuracy.md). --worst: the table of the worst rows
--- found alone, which has marks of its own. PYTHON names an interpreter with PyTorch; without one
--- its columns are left out. Takes about a minute.
+--   --times   measures N times as many rows as the specs do (default: 4)
+--   --vocab   measures this vocabulary only
+--   --out     the file that holds the marks (default: docs/accuracy.md)
+--   --worst   writes only the table of the worst rows found, which has marks of its own
+--
+-- PYTHON names an interpreter with PyTorch; without one, the PyTorch columns are omitted. Takes
+-- about a minute.
 
 local root = (arg[0]:match("^(.*)/[^/]*$") or ".") .. "/.."
 package.path = ("%s/?.lua;%s/lua/?.lua;%s"):format(root, root, package.path)
@@ -63,7 +67,7 @@ local function write(path, text)
   assert(os.rename(path .. ".tmp", path))
 end
 
--- Scientific numbers without the padding: 1.2e-7.
+-- A number in scientific notation without a padded exponent: 1.2e-7.
 local function short(v)
   if v == 0 then return "0" end
   return (("%.1e"):format(v):gsub("e([+-])0*", "e%1"):gsub("e%+", "e"))
@@ -80,7 +84,8 @@ local function machine()
                            ok and "glibc " .. libc or "another libc than glibc")
 end
 
--- The errors of all cells in groups: one per cell, one per dtype and distribution, one per dtype.
+-- The errors of all cells, in groups: one group per cell, one per dtype and distribution, and one
+-- per dtype.
 local function measure(cells, paths, ctx, run)
   local groups = comparison.groups(paths)
   local function pooled(cell, all)
@@ -111,14 +116,14 @@ local function measure(cells, paths, ctx, run)
   return groups, pooled
 end
 
--- The names as the tables have them.
+-- The names that the tables use.
 local TITLES = {
   [OURS] = "samebits", sequential = "fp32, sequential", lanes = "fp32, 1024 lanes",
   pairwise = "fp32, pairwise",
   [torch.PATHS[1]] = "PyTorch log_softmax", [torch.PATHS[2]] = "PyTorch logsumexp",
 }
 
--- A text with what stands between two marks replaced.
+-- The text with the part between two marks replaced.
 local function replaced(path, text, name, lines)
   local before, after = ("<!-- %s: begin -->\n"):format(name), ("<!-- %s: end -->\n"):format(name)
   local first, last = text:find(before, 1, true), text:find(after, 1, true)
@@ -187,7 +192,7 @@ local function full(lines, cells, groups, dtype, paths)
   end
 end
 
--- The rows with the largest errors that are known.
+-- The table of the rows with the largest known errors.
 local function worst_rows(ctx)
   local at = {
     context = function() return ctx end,
@@ -212,7 +217,7 @@ if given["--worst"] then
   write(path, replaced(path, text, "worst", worst_rows(ctx)))
   return
 end
-replaced(path, text, "measured", {}) -- before what takes a minute
+replaced(path, text, "measured", {}) -- fails early if the marks are missing
 
 local run, why = torch.start()
 if not run then io.stderr:write("accuracy: ", why, "; its columns are left out\n") end

@@ -1,12 +1,13 @@
---- The public names and what the sources say of them: from doc comments in Lua (as `help` at the
--- prompt reads them) and the comment before a declaration in a header. tools/docs makes pages of
--- it, spec/project/documented_spec.lua compares it with what is there. It runs in the root folder.
+--- Collects the public names and their documentation from the sources: the doc comments of the Lua
+-- modules (as `help` at the prompt reads them), and the comments before the declarations in a
+-- header. tools/docs turns them into pages, and spec/project/documented_spec.lua compares them with
+-- the actual names. Must run in the root folder.
 
 local sources = require "samebits.repl.sources"
 
 local M = {}
 
---- Of the Lua modules: see samebits.repl.sources.
+--- The same for the Lua modules: see samebits.repl.sources.
 M.CLASSES, M.head, M.members, M.methods = sources.CLASSES, sources.head, sources.members,
                                           sources.methods
 M.told_parameters = sources.told_parameters
@@ -30,9 +31,10 @@ function M.modules()
   return names
 end
 
---- What a header declares: { head, items }. An item: text, the declarations as they stand; doc, the
--- comment before them, nil where it is missing; names, of its functions, types, enumerators and
--- macros. A comment that stands alone is an item without names.
+--- The declarations of a header: { head, items }. An item has these fields: text, the declarations
+-- as written; doc, the comment before them, or nil if there is none; names, the names of its
+-- functions, types, enumerators and macros. A comment without declarations is an item that has no
+-- names.
 function M.header(path)
   local text = read(path)
   local head, rest = text:match "^/%*(.-)%*/\n(.*)$"

@@ -1,5 +1,5 @@
--- asan_init.lua - for LUA_INIT, see tools/asan: the sanitizers are preloaded into LuaJIT; its
--- children, compilers and gnuplot, go without.
+-- asan_init.lua - runs first in each LuaJIT, through LUA_INIT (see tools/asan). The sanitizers are
+-- preloaded into LuaJIT; this keeps them out of its child processes, such as compilers and gnuplot.
 if jit then
   local ffi = require "ffi"
   ffi.cdef "int samebits_asan_unsetenv(const char *name) __asm__(\"unsetenv\");"

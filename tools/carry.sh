@@ -1,11 +1,13 @@
 #!/bin/sh
-# carry.sh FOLDER - collects LuaJIT, busted and the Lua modules that the specs need from Debian
-# packages into FOLDER, installing nothing, for a machine that has no package registry at hand:
+# carry.sh FOLDER - unpacks LuaJIT, busted and the Lua modules that the specs need from Debian
+# packages into FOLDER, without installing anything. The folder can then be carried to a machine
+# that has no access to a package registry:
 #
 #     FOLDER/luaenv luajit FOLDER/usr/bin/busted spec/lua/bits_spec.lua
 #
-# luaenv runs a command with the folder's LuaJIT and modules first. The folder may be moved; of its
-# host it needs sh, libc (2.34 or later), libm and libgcc_s. Needs apt-get and dpkg here.
+# luaenv runs a command with the LuaJIT and the modules of the folder first in its paths. The folder
+# may be moved. The target machine must have sh, libc (2.34 or later), libm and libgcc_s; the
+# machine that runs carry.sh must have apt-get and dpkg.
 set -eu
 [ $# -eq 1 ] || {
   echo "usage: $0 FOLDER" >&2
@@ -20,7 +22,7 @@ out=$1
 packages="luajit libluajit-5.1-2 libluajit-5.1-common lua-busted lua-cliargs lua-dkjson lua-luassert
   lua-say lua-mediator lua-penlight lua-filesystem lua-system lua-term lua-lpeg lua-argparse"
 
-# Beside its place until it is whole.
+# Builds the folder under a temporary name beside its final one until it is complete.
 mkdir -p "$(dirname "$out")"
 made=$(mktemp -d "$(dirname "$out")/.carry.XXXXXX")
 trap 'rm -rf "$made"' EXIT

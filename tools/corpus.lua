@@ -1,17 +1,18 @@
--- corpus.lua - the fuzzers' inputs, kept as text: spec/fuzz/corpus/TARGET.txt holds one input per
--- line, its name (ten hex digits) and its bytes in hex, sorted by name.
+-- corpus.lua - manages the inputs of the fuzzers, which are kept as text. Each line of
+-- spec/fuzz/corpus/TARGET.txt holds one input: its name (ten hex digits) and its bytes in hex. The
+-- lines are sorted by name.
 --
 --   luajit tools/corpus.lua unpack TARGET FOLDER    writes each input to a file of its own
---   luajit tools/corpus.lua add TARGET FILE ...     adds files' bytes, each under a hash of them
+--   luajit tools/corpus.lua add TARGET FILE ...     adds the bytes of each file, named by a hash
 --
--- A module, too: `require "tools.corpus"`.
+-- It can also be used as a module: `require "tools.corpus"`.
 
 local M = {}
 
---- The file of a target's inputs.
+--- The path of the file that holds the inputs of a target.
 function M.path(target) return ("spec/fuzz/corpus/%s.txt"):format(target) end
 
---- A target's inputs in order, each { name =, bytes = }.
+--- The inputs of a target in order, each { name =, bytes = }.
 function M.read(target)
   local list = {}
   for line in assert(io.lines(M.path(target))) do
@@ -35,7 +36,7 @@ local function write(target, list)
   assert(file:close())
 end
 
--- 40 bits of two FNV-1a hashes: names, not secrets.
+-- 40 bits of two FNV-1a hashes, which are good enough for names.
 local function name_of(bytes)
   local bit = require "bit"
   local a, b = 0x811c9dc5, 0x01000193

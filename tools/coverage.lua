@@ -1,11 +1,11 @@
--- coverage.lua - says how many lines of the library ran.
+-- coverage.lua - reports how many lines of the library ran.
 --
---   luajit tools/coverage.lua c              what runs of build/coverage left, read with gcov
---   luajit tools/coverage.lua lua FOLDER     what coverage_hook.lua left in FOLDER
+--   luajit tools/coverage.lua c              from the counts that runs of build/coverage left
+--   luajit tools/coverage.lua lua FOLDER     from the files that coverage_hook.lua left in FOLDER
 --
--- A source compiled into several programs counts as one: a line ran if it did in any of them.
+-- A source that is compiled into several programs counts once: a line ran if it did in any of them.
 
--- ran[file][line] = how often, for each line that has code.
+-- ran[file][line] is how often the line ran, for each line that has code.
 local ran = {}
 
 local function add(file, line, count)
@@ -13,8 +13,8 @@ local function add(file, line, count)
   ran[file][line] = (ran[file][line] or 0) + count
 end
 
--- gcov's text: "   12*:   34:source", "#####" or "=====" for never, "-" for no code; the name of
--- the file in line 0.
+-- Reads the text output of gcov. Its lines look like "   12*:   34:source", with "#####" or "====="
+-- for a line that never ran and "-" for one without code; line 0 holds the name of the file.
 local function read_gcov()
   local pipe = assert(io.popen("cd build && find obj/*coverage -name '*.gcda' | " ..
                                "xargs gcov --stdout 2>/dev/null"))
@@ -30,7 +30,7 @@ local function read_gcov()
   pipe:close()
 end
 
--- Lines with code of a Lua file: those of the instructions of each of its functions.
+-- The lines of a Lua file that have code: those of the instructions of all its functions.
 local function add_code_lines(file)
   local util = require "jit.util"
   local function visit(f)

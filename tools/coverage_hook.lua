@@ -1,17 +1,18 @@
--- coverage_hook.lua - for LUA_INIT=@tools/coverage_hook.lua: notes which lines of lua/ run, and
--- leaves them in a file of its own in the folder COVERAGE_DIR when the process ends. The JIT is off
--- meanwhile: compiled code calls no hooks.
+-- coverage_hook.lua - loaded through LUA_INIT=@tools/coverage_hook.lua. Records which lines of lua/
+-- run and, when the process ends, writes them to a file of its own in the folder COVERAGE_DIR.
+-- Turns the JIT off, since compiled code calls no hooks.
 
 local folder = os.getenv "COVERAGE_DIR"
-if not folder or not jit then return end  -- no LuaJIT: a tool that is written in Lua
+if not folder or not jit then return end  -- plain Lua: some other tool
 
 jit.off()
 local seen = {}       -- lines by source
-local lines_of = setmetatable({}, { __mode = "k" })  -- the same tables by function
+local lines_of = setmetatable({}, { __mode = "k" })  -- the tables of `seen`, by function
 local getinfo = debug.getinfo
 
--- Every line is too slow where loops are long: after the first lines only bursts are looked at. A
--- line that runs once, late, between two bursts is missed, and the figure is a little low.
+-- A hook on every line would make long loops too slow, so after the first lines only bursts are
+-- recorded. A line that runs just once, late and between two bursts, is missed, which makes the
+-- figure slightly too low.
 local FIRST, BURST, PAUSE = 200000, 500, 20000  -- lines, lines, instructions
 local left = FIRST
 
@@ -49,7 +50,7 @@ local function leave()
   seen = {}
 end
 
--- A process ends by os.exit, or by running out of code.
+-- A process ends by os.exit or by reaching the end of its code.
 local exit = os.exit
 os.exit = function(...)  -- luacheck: ignore 122
   leave()

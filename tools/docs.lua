@@ -1,4 +1,4 @@
---- Writes what tools/docs makes pages of, into the folder given:
+--- Writes the sources from which tools/docs makes its pages to the given folder:
 --
 --     lua/*.lua       the public names, each with its comment, as plain definitions for LDoc
 --     samebits.h.html the C API, and that of the control group
@@ -17,8 +17,8 @@ local function escaped(text)
   return (text:gsub("&", "&amp;"):gsub("<", "&lt;"):gsub(">", "&gt;"))
 end
 
--- A comment's description in HTML, which LDoc passes on: paragraphs, lists of "* item", and what is
--- indented by four columns as it stands.
+-- The description of a comment as HTML, which LDoc passes on: paragraphs, lists of "* item", and
+-- verbatim text, which is indented by four columns.
 local function described(doc)
   local lines, inside = {}, nil
   local function go_to(kind)
@@ -41,7 +41,7 @@ local function described(doc)
       go_to "pre"
       lines[#lines + 1] = escaped(line:sub(5))
     elseif line == "" then
-      -- What is indented may hold empty lines.
+      -- Verbatim text may contain empty lines.
       if not (inside == "pre" and (doc[i + 1] or ""):find "^    ") then go_to(nil) end
       lines[#lines + 1] = inside and "" or "<p>"
     else
@@ -76,7 +76,7 @@ for _, module in ipairs(api.modules()) do
   local parts = { comment(head), "local M = {}\n", definitions("M.", api.members(module)) }
   if module == "samebits" then
     for _, class in ipairs(api.CLASSES) do
-      -- Its module's head comment says what it is; Stream and Event share one with others.
+      -- The head comment of its module describes it. Stream and Event share a module with others.
       local about = class.module ~= "samebits.device" and api.head(class.module) or
                     { ("`ctx:%s()`."):format(class.name:lower()) }
       about[#about + 1] = "@type " .. class.name
@@ -88,7 +88,7 @@ for _, module in ipairs(api.modules()) do
   write("lua/" .. module .. ".lua", table.concat(parts, "\n"))
 end
 
--- Names of the API become links to where they are declared.
+-- Turns names of the API into links to their declarations.
 local function linked(text, known)
   return (escaped(text):gsub("%f[%w_][sS][bB]_[%w_]+", function(name)
     return known[name] and ('<a href="#%s">%s</a>'):format(known[name], name)

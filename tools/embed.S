@@ -1,4 +1,5 @@
-/* embed.S - a file as data: NAME is its bytes' symbol, NAME_size (uint64_t) their number. */
+/* embed.S - embeds the file FILE as data. The symbol NAME stands for its bytes, and NAME_size, a
+ * uint64_t, for their number. */
 #define JOIN(a, b) a##b
 #define SIZE(a) JOIN(a, _size)
         .section .rodata

@@ -1,11 +1,11 @@
 #!/usr/bin/env luajit
--- gen_cdef.lua: writes lua/samebits/cdef.lua from src/samebits.h.
+-- gen_cdef.lua - writes lua/samebits/cdef.lua from src/samebits.h.
 --
 --     luajit tools/gen_cdef.lua            write the file
 --     luajit tools/gen_cdef.lua --check    write nothing; exit 1 if the file would change
 --
--- The declarations are what stands between the header's two "ffi" marks, without comments and
--- without SB_API; the constants are the few macros that Lua needs.
+-- The declarations are the text between the two "ffi" marks of the header, without comments and
+-- without SB_API. The constants are the few macros that Lua needs.
 
 local CONSTANTS = { "SB_VERSION", "SB_ABI", "SB_NUMERICS", "SB_MAX_VOCAB", "SB_MAX_TOPK",
                     "SB_IGNORE_INDEX" }

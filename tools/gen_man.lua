@@ -1,7 +1,8 @@
---- Generates docs/samebits.1, the manual page of the command line, from what `samebits help` says.
+--- Generates docs/samebits.1, the manual page of the command line, from the output of
+-- `samebits help`.
 --
---     luajit tools/gen_man.lua            writes it
---     luajit tools/gen_man.lua --check    exits 1 if it is stale
+--     luajit tools/gen_man.lua            writes the page
+--     luajit tools/gen_man.lua --check    writes nothing; exits with 1 if the page would change
 
 local root = arg[0]:match "^(.*)/tools/[^/]*$" or "."
 local PAGE = root .. "/docs/samebits.1"
@@ -38,7 +39,7 @@ The header samebits.h is the manual of the C library. README.md and docs/numeric
 every operation, are installed in share/doc/samebits.
 ]]
 
--- What a help command prints.
+-- The output of a help command.
 local function help(topic)
   local pipe = io.popen(("'%s/bin/samebits' help %s 2>&1"):format(root:gsub("'", "'\\''"), topic))
   local text = pipe:read "*a"
@@ -50,7 +51,7 @@ local function help(topic)
   return text
 end
 
--- Text as it stands.
+-- Text that is shown verbatim.
 local function verbatim(text)
   text = text:gsub("\\", "\\e"):gsub("-", "\\-"):gsub("\n([.'])", "\n\\&%1")
   return ".nf\n" .. text .. ".fi\n"

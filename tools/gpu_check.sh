@@ -1,19 +1,19 @@
 #!/bin/sh
-# gpu_check.sh [--luaenv DIR] [--results DIR] [--budget SECONDS] [STEP ...] - everything that needs
-# a GPU, from a clean tree, and a dated record of it in bench/results/.
+# gpu_check.sh [--luaenv DIR] [--results DIR] [--budget SECONDS] [STEP ...] - runs every check that
+# needs a GPU, from a clean tree, and writes a dated record of the results to bench/results/.
 #
 #   build       make -C build CUDA=yes
 #   suite       every spec, with SB_REQUIRE=cuda
 #   memcheck, racecheck, initcheck      compute-sanitizer on bench/gpu_short.py
-#   exact       memcheck on specs whose arrays end with the logits; PyTorch rounds its own up
-#   repeats     1000 repeats, the same bits
+#   exact       memcheck on specs whose allocations end with the logits (PyTorch rounds sizes up)
+#   repeats     1000 repeats, which must give the same bits
 #   streams     12 streams at once
 #   bench       bench/gpu.py, with a record of its own
 #
-# Without STEP: all of them. Needs nvcc, make, a C compiler, Python 3 (PYTHON names another) with
-# PyTorch for the last step, and LuaJIT with busted for the suite; --luaenv names a folder that
-# holds these two, and a program luaenv that runs a command with them. The exit status is 0 if all
-# passed.
+# Without STEP, runs all of them. Needs nvcc, make, a C compiler, Python 3 (PYTHON names another
+# interpreter) with PyTorch for the last step, and LuaJIT with busted for the suite. --luaenv names
+# a folder that contains the latter two and a program luaenv that runs a command with them. The exit
+# status is 0 if all steps passed.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
@@ -35,12 +35,12 @@ if [ -z "$gpu" ]; then
   exit 1
 fi
 driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1)
-# "NVIDIA H100 80GB HBM3": h100
+# Turns "NVIDIA H100 80GB HBM3" into h100.
 short=$(printf %s "$gpu" | tr '[:upper:] ' '[:lower:]\n' | grep -m 1 '[0-9]' || echo gpu)
 mkdir -p "$results" || exit 1
 day=$(date +%Y-%m-%d) today=$day number=2
 while [ -e "$results/check-$short-$today.md" ] || [ -e "$results/gpu-$short-$today.md" ]; do
-  today=$day-$number number=$((number + 1)) # an earlier record of the day stays
+  today=$day-$number number=$((number + 1)) # keeps earlier records of the same day
 done
 record=$results/check-$short-$today.md logs=$(mktemp -d) || exit 1
 trap 'rm -rf "$logs"' EXIT
@@ -95,7 +95,7 @@ for s in $steps; do
   step "$s" > "$logs/$s" 2>&1
   status=$?
   took=$(($(date +%s) - began))
-  # The sanitizer's summary stands after the program's own last line.
+  # The summary of the sanitizer follows the last line of the program itself.
   last=$(grep -v '^[[:space:]]*$' "$logs/$s" | tail -n 1 | tr '|' '/' | cut -c 1-120)
   if [ $status -eq 0 ]; then result=passed; tail -n 4 "$logs/$s"
   else

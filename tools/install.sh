@@ -1,5 +1,5 @@
-# install.sh - sourced: install_packages PACKAGE... installs what a Debian lacks, as root or through
-# sudo. Nothing is done that is done already. On failure it returns 1 and says why in $why.
+# install.sh - to be sourced. install_packages PACKAGE... installs those packages that a Debian
+# system lacks, as root or through sudo. On failure it returns 1, with the reason in $why.
 why=
 
 install_packages() {

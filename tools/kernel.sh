@@ -1,8 +1,8 @@
 #!/bin/sh
 # kernel.sh IN.cu OUT.o [--cuda=auto|yes|no] [--arch=80,90] - compiles a kernel file to a fatbin
-# (machine code for each SM, and PTX for later ones) and wraps it in an object file as
-# sb_fatbin_NAME; without nvcc the embedded file is empty. The environment, or make's command line,
-# may set NVCC, NVCC_APPEND_FLAGS, CUDA, CUDA_ARCH, CC.
+# (machine code for each SM, and PTX for later ones) and wraps it in an object file under the symbol
+# sb_fatbin_NAME. Without nvcc, the embedded file is empty. The environment, or the command line of
+# make, may set NVCC, NVCC_APPEND_FLAGS, CUDA, CUDA_ARCH and CC.
 set -eu
 in=$1 out=$2
 shift 2
@@ -28,14 +28,15 @@ if [ "$mode" != no ]; then
 fi
 
 if [ -n "$nvcc" ]; then
-  # The kernels know two instruction sets, 80 and 90: later SMs are compiled from the PTX of these,
-  # which takes less than half the time.
+  # The kernels distinguish two instruction sets, 80 and 90. Code for later SMs is compiled from the
+  # PTX of these, which takes less than half the time.
   gen= of=
   for a in $(printf %s "$arch" | tr ',' ' '); do
     if [ "$a" -ge 90 ]; then of=90; else of=80; fi
     gen="$gen -gencode arch=compute_$of,code=sm_$a"
   done
-  # The contract spells out every rounding: what NVCC_APPEND_FLAGS asks for is put before these.
+  # The contract specifies every rounding, so these options come after those of NVCC_APPEND_FLAGS
+  # and override them.
   exact='--fmad=false --ftz=false --prec-div=true --prec-sqrt=true'
   flags=${NVCC_APPEND_FLAGS:-}
   # shellcheck disable=SC2086

@@ -1,11 +1,12 @@
--- lint_floats.lua - says where floating-point arithmetic stands that the contract does not know.
+-- lint_floats.lua - finds floating-point arithmetic that the contract does not cover.
 --
 --   luajit tools/lint_floats.lua [FILE ...]   default: every C and CUDA source, and the build files
 --
--- Refused everywhere: fast-math options and pragmas, approximate device functions, atomics on
--- floats, libm and libdevice exp, log and pow. Float arithmetic belongs in src/det and the vector
--- text that mirrors it; elsewhere a float may be stored, compared and passed on. The control group
--- (samebits_conventional.h) is the exception: its two files may call expf and logf, no more.
+-- It refuses the following everywhere: fast-math options and pragmas, approximate device functions,
+-- atomics on floats, and exp, log and pow of libm and libdevice. Float arithmetic belongs in
+-- src/det and in the vector code that mirrors it; other code may only store, compare and pass on
+-- floats. The control group (samebits_conventional.h) is an exception: its two files may call expf
+-- and logf, but nothing else.
 
 local refused = {
   { '%-ffast%-math', 'fast math' }, { '%-Ofast', 'fast math' }, { 'use_fast_math', 'fast math' },
@@ -27,7 +28,7 @@ local refused = {
 
 local control_group = { ['src/control/conventional.c'] = true, ['kernels/conventional.cu'] = true }
 
--- Comments may name what is refused.
+-- Comments may mention refused names.
 local function without_comments(text)
   text = text:gsub('/%*.-%*/', function(c) return (c:gsub('[^\n]', ' ')) end)
   return (text:gsub('//[^\n]*', ''))
@@ -78,7 +79,7 @@ local function lint_files(names)
   return found
 end
 
--- Loaded by a spec, it is a module; run, a program.
+-- A spec loads this file as a module; otherwise it runs as a program.
 if ... == 'tools.lint_floats' then
   return { lint = lint, lint_files = lint_files, default_files = default_files }
 end

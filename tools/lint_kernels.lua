@@ -1,25 +1,25 @@
--- lint_kernels.lua - says where a compiled kernel does what the contract does not know.
+-- lint_kernels.lua - finds instructions in compiled kernels that the contract does not allow.
 --
 --   luajit tools/lint_kernels.lua [FILE.cu ...]   default: kernels/*.cu
 --
 -- Needs nvcc (NVCC, PATH, CUDA_HOME or /usr/local/cuda). Compiles with the options that
--- tools/kernel.sh gives, and reads the PTX; where nvdisasm is (NVDISASM, PATH, or beside nvcc), the
--- machine code, too. What the library's text hides is seen here: what a header inlines, what an
--- option turns on, what ptxas makes of it. A log of libdevice is not, being plain fma once inlined:
--- lint_floats.lua refuses its name in the sources. The control group's kernels may hold what expf
--- compiles to, and nothing else of what is refused.
+-- tools/kernel.sh uses and reads the PTX; if it finds nvdisasm (NVDISASM, PATH, or beside nvcc), it
+-- also reads the machine code. It thereby sees the effects of inlined headers, of options and of
+-- ptxas, which the sources do not show. It cannot see a log of libdevice, which consists of plain
+-- fma once inlined; lint_floats.lua refuses its name in the sources. The kernels of the control
+-- group may contain the instructions of expf, and no others of those that are refused.
 
 local archs = { '80', '90' }
 
--- Options of nvcc, each with a space around it.
+-- Options of nvcc, in a text that has a space before and after each option.
 local refused_options = {
   { ' %-%-?use_fast_math ', 'fast math' }, { ' %-%-?fmad[= ]true ', 'contraction' },
   { ' %-%-?ftz[= ]true ', 'flush to zero' }, { ' %-%-?prec%-div[= ]false ', 'inexact division' },
   { ' %-%-?prec%-sqrt[= ]false ', 'an inexact square root' },
 }
-local needed_options = { '--fmad=false' } -- else nvcc makes a product and a sum one fma
+local needed_options = { '--fmad=false' } -- without it, nvcc fuses products and sums
 
--- Opcodes of PTX. What has `but` is let be where that pattern fits.
+-- Opcodes of PTX. An instruction that also matches a pattern of `but` is allowed.
 local refused_ptx = {
   { '^atom%.', 'an atomic' }, { '^red%.', 'an atomic' }, { '^multimem%.', 'an atomic' },
   { '^cp%.reduce%.', 'an atomic' }, { '^suatom', 'an atomic' }, { '^sured', 'an atomic' },
@@ -32,7 +32,7 @@ local refused_ptx = {
   { '%.sat%.', 'saturation' },
   { '^%l+%..*%f[%w]b?f16', 'arithmetic on halves',
     but = { '^cvt%.', '^m[axin]+%.', '^setp?%.', '^neg%.', '^abs%.', '^mov%.', '^ld', '^st' } },
-  -- An instruction that names no rounding may be fused with its neighbour by ptxas.
+  -- ptxas may fuse an instruction that names no rounding with its neighbour.
   { '^mad%..*f%d%d', 'an fma under another name' },
   { '^add%..*f%d%d', 'no .rn', but = { '^add%.rn%.f%d%d' } },
   { '^sub%..*f%d%d', 'no .rn', but = { '^sub%.rn%.f%d%d' } },
@@ -40,34 +40,35 @@ local refused_ptx = {
   { '^fma%..*f%d%d', 'no .rn', but = { '^fma%.rn%.f%d%d' } },
   { '^div%..*f%d%d', 'no .rn', but = { '^div%.rn%.f%d%d' } },
   { '^rcp%..*f%d%d', 'no .rn', but = { '^rcp%.rn%.f%d%d' } },
-  { '^sqrt%.', 'a square root' }, -- IEEE ones, too: the contract has none
-  { '^cvt%.r[mpzas][%.%a]*%.f', 'no .rn', but = { '^cvt%.r%ai%.' } }, -- .rzi: to an integer
+  { '^sqrt%.', 'a square root' }, -- the contract has none, not even IEEE's
+  { '^cvt%.r[mpzas][%.%a]*%.f', 'no .rn', but = { '^cvt%.r%ai%.' } }, -- .rzi rounds to an integer
 }
 
--- Instructions of the machine, operands included.
+-- Machine instructions, including their operands.
 local refused_sass = {
   { '^ATOM', 'an atomic' }, { '^RED[%. ]', 'an atomic' }, { '^RED[GAS]', 'an atomic' },
   { '^SUATOM', 'an atomic' }, { '^SURED', 'an atomic' }, { '^U%u*RED[%u%.]', 'an atomic',
-    but = { '^UREDUX' } }, -- REDUX: a warp's integer sum or maximum
+    but = { '^UREDUX' } }, -- REDUX is an integer sum or maximum of a warp
   { '^MUFU', 'an approximate instruction', but = { '^MUFU%.RCP ', '^MUFU%.RCP64H ' } }, -- counted
-  -- F2I.FTZ ends ptxas's division of integers: what it converts is never subnormal.
+  -- F2I.FTZ ends ptxas's division of integers; the value that it converts is never subnormal.
   { '%.FTZ', 'flush to zero', but = { '^F2I%.' } },
   { '^[FD]%u%u%u%.[%w%.]*R[MPZ][%. ]', 'another rounding' },
   { '%.SAT', 'saturation' },
   { '^%u*MMA[%. ]', 'a tensor core' },
   { '^CALL%.ABS', 'a function of others' },
-  -- -0 + x widens a half to fp32; -0 * 0 + a constant is how a constant is moved.
+  -- -0 + x converts a half to fp32; -0 * 0 + a constant loads that constant.
   { '^H[AMF]%u%u%d?%d?', 'arithmetic on halves',
     but = { '^HADD2%.F32 %S+ %-RZ, R%S+ $', '^HFMA2[%.MA]* %S+ %-RZ, RZ, ', '^HMNMX2' } },
 }
 
--- An expf of libdevice, for the control group alone.
+-- The instructions of libdevice's expf, which only the control group may use.
 local control_group = { ['kernels/conventional.cu'] = true }
 local expf_ptx = { '^ex2%.approx%.ftz%.f32$', '^cvt%.sat%.f32%.f32$', '^fma%.rm%.f32$' }
 local expf_sass = { '^MUFU%.EX2 ', '^FFMA%.SAT ', '^FFMA%.RM ' }
 
--- ptxas's own routines. Those of IEEE division, reciprocal and square root hold what is refused
--- elsewhere, and round to nearest in the end; the others are of integers, or wake a warp.
+-- The routines that ptxas adds. Those for IEEE division, reciprocal and square root contain
+-- instructions that are refused elsewhere, but their results are rounded to nearest; the others
+-- work on integers or synchronise a warp.
 local routines = {
   '__cuda_sm%w+_%w+_rn_', '__cuda_sm%w+_div_[su]%d+', '__cuda_sm%w+_rem_[su]%d+',
   '__cuda_reduxsync_[su]32_', '__cuda_sm70_votesync_', '__cuda_sm70_shflsync_',
@@ -87,7 +88,7 @@ local function refusal(text, rules)
   end
 end
 
--- Collects findings of one file, each with the function it stands in.
+-- Collects the findings in one file, each with the function that contains it.
 local function collector(name)
   local found = {}
   return found, function(number, reason, text, where)
@@ -96,7 +97,7 @@ local function collector(name)
   end
 end
 
---- What a list of nvcc's options has that it must not have, or lacks.
+--- The refused options that a list of nvcc options contains, and the needed ones that it lacks.
 local function lint_options(name, options)
   local found, text = {}, ' ' .. table.concat(options, ' ') .. ' '
   for _, rule in ipairs(refused_options) do
@@ -111,7 +112,7 @@ local function lint_options(name, options)
   return found
 end
 
---- What stands in PTX that must not. control: it is the control group's.
+--- The refused instructions in PTX. control: whether the PTX belongs to the control group.
 local function lint_ptx(name, text, control)
   local found, add = collector(name)
   text = text:gsub('/%*.-%*/', function(c) return (c:gsub('[^\n]', ' ')) end)
@@ -124,7 +125,7 @@ local function lint_ptx(name, text, control)
       local here = head:match('%.entry%s+([%w_$]+)') or head:match('%.func%s+([%w_$]+)')
       if head:find('%.extern') then others[here] = true else where = here or where end
     end
-    local called = line:match('^%s*([%w_$]+),%s*$') -- a call's second line
+    local called = line:match('^%s*([%w_$]+),%s*$') -- the second line of a call
     if called and others[called] then add(number, 'a function of others', called, where) end
     for statement in line:gmatch('[^;{}]+') do
       local opcode = statement:gsub('^%s*[%w_$]+:%s', ''):gsub('^%s*@!?%%?[%w_]+', '')
@@ -144,8 +145,9 @@ local function lint_sass(name, text, control)
   local labels = {}
   for label in text:gmatch('\n([%w_$.]+):') do labels[label] = true end
   local number, where, routine = 0, 'no function', false
-  -- The seeds of divisions, and what shows that there is one: FCHK asks whether fp32's division
-  -- needs its routine, fp64's calls it, and an integer's first rounds its divisor up.
+  -- Counts the seeds of divisions and the divisions themselves, which must agree. The signs of a
+  -- division: FCHK, which tests whether an fp32 division needs its routine; the call of the routine
+  -- for fp64; and, for integers, the conversion that rounds the divisor up.
   local seeds, divisions, seeds64, divisions64, start
   local function finish()
     if seeds and not routine then
@@ -195,7 +197,7 @@ end
 
 local function quoted(word) return "'" .. word:gsub("'", "'\\''") .. "'" end
 
--- Whether a shell command succeeds, and what it prints.
+-- Runs a shell command. Returns whether it succeeds, and its output.
 local function run(command)
   local pipe = assert(io.popen('{ ' .. command .. '\n} 2>&1; echo "exit $?"'))
   local text = pipe:read('*a')
@@ -221,12 +223,12 @@ end
 
 local function cuda_home() return os.getenv('CUDA_HOME') or '/usr/local/cuda' end
 
---- nvcc as tools/kernel.sh finds it, or nil.
+--- The nvcc that tools/kernel.sh finds, or nil.
 local function nvcc()
   return first_program { os.getenv('NVCC') or '', 'nvcc', cuda_home() .. '/bin/nvcc' }
 end
 
---- nvdisasm, or nil.
+--- The path of nvdisasm, or nil.
 local function nvdisasm()
   local beside = (nvcc() or ''):match('^(.*)/')
   return first_program { os.getenv('NVDISASM') or '', 'nvdisasm',
@@ -237,8 +239,8 @@ local with_value = { ['-gencode'] = true, ['-o'] = true, ['-MF'] = true, ['-MT']
                      ['--threads'] = true }
 local of_the_output = { ['-fatbin'] = true, ['-MMD'] = true, ['-MP'] = true }
 
---- nvcc's options in tools/kernel.sh, less those that say what to write for whom: the script is run
--- with a compiler that notes how it was called.
+--- The options that tools/kernel.sh passes to nvcc, without those for the output and the targets.
+-- Runs the script with a fake compiler that records its arguments.
 local function options(folder)
   local noted, program = folder .. '/options', folder .. '/noting'
   local file = assert(io.open(program, 'w'))
@@ -256,7 +258,7 @@ local function options(folder)
   return list
 end
 
---- Compiles source for every one of archs, at once. A list of { arch, name, ptx = text, control }.
+--- Compiles source for all archs at once. Returns a list of { arch, name, ptx = text, control }.
 local function compile(folder, source, list, only)
   local commands, results, words = {}, {}, {}
   local base = source:match('([^/]+)%.cu$')
@@ -276,7 +278,7 @@ local function compile(folder, source, list, only)
   return results
 end
 
---- The machine code that ptxas makes of compile's results: sets name_sass and sass.
+--- Adds the machine code that ptxas makes of the results of compile: sets name_sass and sass.
 local function assemble(folder, results)
   local commands = {}
   for _, result in ipairs(results) do
@@ -302,7 +304,7 @@ local function default_files()
   return names
 end
 
--- Loaded by a spec, it is a module; run, a program.
+-- A spec loads this file as a module; otherwise it runs as a program.
 if ... == 'tools.lint_kernels' then
   return { lint_options = lint_options, lint_ptx = lint_ptx, lint_sass = lint_sass, nvcc = nvcc,
            nvdisasm = nvdisasm, options = options, compile = compile, assemble = assemble,

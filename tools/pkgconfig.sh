@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# What lies under the prefix is given from it, so that pkg-config can move it.
+# Folders under the prefix are given relative to it, so that pkg-config can relocate them.
 from_prefix() {
   case $1 in
   "$PREFIX"/*) printf '${prefix}%s' "${1#"$PREFIX"}" ;;

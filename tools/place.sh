@@ -2,10 +2,11 @@
 # place.sh install|rock|uninstall - puts the library, the Lua modules, the command line and the docs
 # into the folders that the environment names, and takes them away again; see the Makefile.
 #
-# What install makes it first notes in LUADIR/samebits/installed, without DESTDIR: "f PATH" for a
-# file or a link, "d PATH" for a folder that was not there, parents before what is in them.
-# uninstall removes what stands there and nothing else; a folder goes if it is empty. install begins
-# with the same, so that no module of an older release stays. LuaRocks (rock) keeps its own list.
+# install keeps a record in LUADIR/samebits/installed, and adds a line before it creates anything.
+# Paths are without DESTDIR: "f PATH" stands for a file or a link, "d PATH" for a folder that did
+# not exist; a folder precedes its contents. uninstall removes exactly the recorded paths, and
+# folders only if they are empty. install starts by doing the same, so that no module of an older
+# release remains. LuaRocks (rock) keeps its own list.
 set -eu
 cd "$(dirname "$0")/.."
 umask 022
@@ -13,7 +14,7 @@ abi=$(sed -n 's/^#define SB_ABI //p' src/samebits.h)
 modules=$LUADIR/samebits
 record=$DESTDIR$modules/installed
 
-# samebits.pc and the record keep paths; the record has one a line.
+# samebits.pc and the record store absolute paths, the record one per line.
 absolute() {
   for p in "${DESTDIR:-/}" "$PREFIX" "$LIBDIR" "$INCLUDEDIR" "$LUADIR" "$BINDIR" "$MANDIR" \
     "$DOCDIR" "$PKGCONFIGDIR"; do
@@ -70,7 +71,7 @@ place_docs() {
   for f in README.md CHANGELOG.md LICENSE docs/*.md; do file 644 "$f" "$DOCDIR/$f"; done
 }
 
-# From the last line of the record to its first, which are the record itself and its folders.
+# Goes from the last line of the record to the first lines, which name the record and its folders.
 remove() {
   tac "$record" | while IFS= read -r line; do
     path=$DESTDIR${line#? }
@@ -81,8 +82,8 @@ remove() {
   done
 }
 
-# A new record: of folders that an earlier install made and others use now, of the record's own
-# that are missing, and of itself.
+# Starts a new record. Its first lines are the folders that an earlier install made and that others
+# now use ($1), then the missing folders above the record, then the record itself.
 begin() {
   began=''
   add() { began="$1
@@ -112,7 +113,7 @@ install)
 }"
   place_library
   place_modules
-  # Leads the modules to the library, wherever LIBDIR is.
+  # Through this link the modules find the library, wherever LIBDIR is.
   link "$DESTDIR$LIBDIR/libsamebits.so" "$modules/libsamebits.so" -r
   place_docs
   echo "installed: $DESTDIR$BINDIR/samebits, $DESTDIR$LIBDIR/libsamebits.so and so on"

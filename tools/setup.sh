@@ -1,5 +1,6 @@
-# setup.sh - sourced by the tools that need a build: goes to the checkout, installs what a fresh
-# Debian lacks (as root, or through sudo) and builds. Nothing is done that is done already.
+# setup.sh - sourced by the tools that need a build. Changes to the checkout, installs the packages
+# that a fresh Debian lacks (as root, or through sudo) and builds. Repeats nothing that is already
+# done.
 set -eu
 cd "$(dirname "$0")/.."
 . tools/install.sh
@@ -10,7 +11,7 @@ if command -v dpkg-query >/dev/null 2>&1; then
     exit 1
   }
 else
-  # Without dpkg only the programs can be looked for.
+  # Without dpkg, only the programs themselves can be checked for.
   for p in cc make luajit busted; do
     command -v $p >/dev/null 2>&1 || {
       echo "setup: please install $p (with LuaJIT: busted, dkjson, argparse)" >&2
@@ -19,9 +20,9 @@ else
   done
 fi
 
-# Machine code of the two instruction sets that the kernels know, and PTX for later GPUs: a third of
-# the time of a plain make, which compiles for every SM. Projects share sources, so that make names
-# files twice: what it says is shown only where something is wrong.
+# Compiles machine code only for the two instruction sets that the kernels distinguish, and PTX for
+# later GPUs. That takes a third of the time of a plain make, which compiles for every SM. Projects
+# share sources, so make names some files twice; its output is shown only if the build fails.
 echo 'building; build/make.log tells how far it is' >&2
 CUDA_ARCH=${CUDA_ARCH:-80,90} make -s -C build -j"$(nproc 2>/dev/null || echo 1)" \
   >build/make.log 2>&1 || {

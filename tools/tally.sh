@@ -1,8 +1,8 @@
-# tally.sh - sourced by tools that are made of checks: runs and counts them.
+# tally.sh - sourced by tools that consist of checks; runs and counts the checks.
 #
-#   check NAME COMMAND...    a line; where the command fails, its output as well
-#   skip NAME REASON         a line
-#   tally                    the last line, "N passed, N failed, N skipped"; fails if any failed
+#   check NAME COMMAND...    prints one line and, if the command fails, its output
+#   skip NAME REASON         prints one line
+#   tally                    prints "N passed, N failed, N skipped" and fails if any check failed
 passed=0 failed=0 skipped=0
 
 check() {

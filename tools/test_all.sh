@@ -1,7 +1,7 @@
-# test_all.sh - sourced by tools/test --all: the specs with more random cases, then again with
-# sanitizers, valgrind, fuzzers and so on, installing what these need. A line a step, with its
-# counts; what a step has to say of itself, and what it skips, below. Outputs are in build/all. The
-# last line adds up; a step that fails without counting is one failure.
+# test_all.sh - sourced by tools/test --all. Runs the specs with more random cases, then sanitizers,
+# valgrind, fuzzers and so on, and installs what these need. Prints one line per step with its
+# counts, followed by the step's notes and skipped checks; the full outputs are in build/all. The
+# last line gives the totals. A step that fails without counts adds one failure.
 logs=build/all
 mkdir -p $logs
 passed=0 failed=0 skipped=0
@@ -23,7 +23,7 @@ step() {
   if [ $(($2 + more)) -gt 0 ]; then tail -n 60 "$logs/$name.log"; fi
 }
 
-# The checks that are one command each.
+# Checks that consist of one command each.
 small() (
   . tools/tally.sh
   check 'allocation failures, counted' build/release/samebits-faults
@@ -33,7 +33,7 @@ small() (
   tally
 )
 
-# The compilers are for specs of options and of musl; without them these are pending.
+# The specs of compiler options and of musl need these packages, and are pending without them.
 specs() {
   install_packages clang musl-tools || echo "note $why"
   SB_CASES=${SB_CASES:-40} luajit "$(command -v busted)"

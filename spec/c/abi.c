@@ -1,5 +1,5 @@
-/* abi.c - the layout of the public structs, on which bindings in other languages rely. A change
- * here is a change of SB_ABI. */
+/* abi.c - checks the layout of the public structs, on which bindings in other languages rely. A
+ * change here requires a change of SB_ABI. */
 #include "samebits.h"
 
 #define AT(type, field, offset)                                                                    \

@@ -1,5 +1,5 @@
-/* accumulator.c - the state is a function of the set of leaves: order, trees and splits do not
- * show. */
+/* accumulator.c - checks that a state depends only on the set of leaves, and not on their order,
+ * the tree of merges or the split into parts. */
 #include "det/accumulator.h"
 
 #include <stdio.h>
@@ -10,7 +10,8 @@
 
 #define MOST 400
 
-/* Leaves whose octaves spread over about 2^spread, so that the window moves rarely or often. */
+/* Leaves whose octaves are spread over about 2^spread, so that the window moves rarely (small
+ * spread) or often (large spread). */
 static int make_leaves(sb_leaf *leaf, uint64_t *seed)
 {
     int n = (int)(next_random(seed) % MOST), spread = (int)(next_random(seed) % 22);
@@ -35,7 +36,7 @@ static void shuffle(sb_leaf *leaf, int n, uint64_t *seed)
     }
 }
 
-/* Leaves in order, into one state. */
+/* Adds the leaves in order to one state. */
 static sb_state in_order(const sb_leaf *leaf, int n, int poisoned)
 {
     sb_state s;
@@ -45,8 +46,8 @@ static sb_state in_order(const sb_leaf *leaf, int n, int poisoned)
     return s;
 }
 
-/* Leaves cut at random places, states merged as a random tree; poison, if any, enters in one
- * part. */
+/* Cuts the leaves into parts at random places and merges the states of the parts as a random tree.
+ * Poison, if any, enters in one part. */
 static sb_state in_tree(const sb_leaf *leaf, int n, int poisoned, uint64_t *seed)
 {
     sb_state left, right;
@@ -83,8 +84,9 @@ int check_accumulator_order(void)
     return wrong == 0 && sizeof(sb_state) == 32;
 }
 
-/* By definition: J is the largest digit any leaf starts in, and every digit of the window is the
- * sum of all low halves that start in it and all high halves that start one below. */
+/* The state by its definition: J is the largest digit that any leaf starts in, and every digit of
+ * the window is the sum of all low halves that start in it and all high halves that start one digit
+ * below it. */
 static sb_state by_definition(const sb_leaf *leaf, int n)
 {
     sb_state s;
@@ -117,7 +119,7 @@ int check_accumulator_window(void)
     return wrong == 0;
 }
 
-/* A logprob: 0, or of any magnitude in [2^-54, 2^22). */
+/* A random logprob: 0, or negative with a magnitude in [2^-54, 2^22). */
 static float make_logprob(uint64_t *seed)
 {
     uint64_t z = next_random(seed);
@@ -125,7 +127,8 @@ static float make_logprob(uint64_t *seed)
     return sb_float(0x80000000u | (uint32_t)(73 + (z >> 8) % 76) << 23 | (uint32_t)(z >> 41));
 }
 
-/* The same sum in steps of 2^-80 as 13 decimal-free 16-bit digits, carried at once. */
+/* The same sum in steps of 2^-80, as 13 binary 16-bit digits that are carried after every
+ * addition. */
 static float sum_by_digits(const float *lp, int n)
 {
     uint32_t digit[16] = { 0 };
@@ -165,7 +168,7 @@ int check_sum_order(void)
         int n = (int)(next_random(&seed) % 64);
         sb_sum up, down;
         for (int i = 0; i < n; i++) lp[i] = make_logprob(&seed);
-        /* half a unit in the last place, exactly: the tie */
+        /* exactly half a unit in the last place, which makes a tie */
         if (n > 1 && round % 4 == 0) {
             lp[0] = -sb_float(100u << 23 | (uint32_t)(next_random(&seed) >> 41));
             lp[1] = -sb_float(76u << 23);

@@ -1,5 +1,5 @@
-/* busy.c - what a context does while a call of it is under way: refuses every other, and closes
- * when that one has ended. */
+/* busy.c - checks that a context refuses every other call while one is under way, and that sb_close
+ * waits until that call has ended. */
 #include "each_call.h"
 #include "spec.h"
 #include "stalled.h"
@@ -29,7 +29,7 @@ static int says_busy(const sb_context *ctx)
                   "time") == 0;
 }
 
-/* Prints the functions that were refused, for spec/api/entry_spec.lua. */
+/* Prints the names of the refused functions, which spec/api/entry_spec.lua reads. */
 int check_busy(void)
 {
     float want[SCORE_FLOATS], got[SCORE_FLOATS];
@@ -50,7 +50,7 @@ int check_busy(void)
     wrong += strcmp(sb_context_backend(ctx), "cpu") != 0 || sb_context_threads(ctx) != 3;
     status = unstall(got);
     wrong += status != SB_OK || memcmp(want, got, sizeof got) != 0;
-    wrong += !says_busy(ctx); /* whose call was refused does not see the other's error */
+    wrong += !says_busy(ctx); /* a refused caller must not see the error of the other call */
     wrong += !score(ctx, got, 1) || sb_last_error(ctx)[0] != '\0';
     wrong += memcmp(want, got, sizeof got) != 0;
     sb_close(ctx);
@@ -58,7 +58,7 @@ int check_busy(void)
     return wrong == 0;
 }
 
-/* Threads of this process; 0 where that cannot be read. */
+/* The number of threads of this process; 0 if it cannot be read. */
 static int count_threads(void)
 {
     DIR *tasks = opendir("/proc/self/task");
@@ -70,7 +70,7 @@ static int count_threads(void)
     return count;
 }
 
-/* A thread that was waited for is seen for a moment more. */
+/* Allows for a delay: a thread remains visible for a moment after it was joined. */
 static int falls_to(int threads)
 {
     const struct timespec moment = { 0, 1000 * 1000 };
@@ -78,15 +78,15 @@ static int falls_to(int threads)
     return count_threads() == threads;
 }
 
-/* The call that is under way ends as it would have, and then the context is gone, its threads
- * too. */
+/* Checks that the call under way ends as usual, and that the context and its threads are gone
+ * afterwards. */
 int check_close_in_use(void)
 {
     float want[SCORE_FLOATS], got[SCORE_FLOATS];
     sb_context *ctx = score_open(2);
     sb_status status;
     int before, gone;
-    sb_close(ctx); /* what runs the program may start a thread of its own beside the first one */
+    sb_close(ctx); /* valgrind or a sanitizer may start a thread of its own with the first one */
     before = count_threads();
     ctx = score_open(3);
     if (!ctx || !expected(want) || !stall(ctx)) return 0;

@@ -1,5 +1,5 @@
-/* calls.c - what only a C caller can do to the library: another floating-point mode, many
- * threads. */
+/* calls.c - conditions that only a C caller can create: other floating-point modes, several calling
+ * threads, signals and limits on threads. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <signal.h>
@@ -28,7 +28,7 @@ int check_fpmode(void)
     for (int i = 0; i < 12; i++) {
         sb_fpmode before = _mm_getcsr();
         _mm_setcsr(modes[i % 4]);
-        ctx = score_open(1 + i / 4); /* its threads get the mode, too */
+        ctx = score_open(1 + i / 4); /* the threads of the context start in this mode, too */
         for (int split = 1; ctx && split <= 5; split += 4) {
             memset(got, 0, sizeof got);
             wrong += !score(ctx, got, split);
@@ -90,7 +90,7 @@ int check_contexts(void)
     return wrong == 0;
 }
 
-/* One context, in one thread's hands after the other's. */
+/* One context, used by one thread after another. */
 typedef struct shared_context {
     sb_context *ctx;
     pthread_mutex_t lock;
@@ -139,8 +139,8 @@ static void take_signal(int number)
     signals_taken++;
 }
 
-/* A signal that every thread but the library's blocks stays pending; and opening leaves the
- * caller's mask as it was. */
+/* A signal that all threads except those of the library block stays pending: the library's threads
+ * block it as well. Opening a context leaves the caller's signal mask unchanged. */
 int check_signals(void)
 {
     float out[SCORE_FLOATS];
@@ -175,7 +175,7 @@ int check_signals(void)
     return early == 0 && late == 1 && same;
 }
 
-/* Bytes of address space in use; 0 where that cannot be read. */
+/* The bytes of address space in use; 0 if that cannot be read. */
 static long address_space(void)
 {
     long pages = 0;
@@ -186,7 +186,8 @@ static long address_space(void)
     return pages * sysconf(_SC_PAGESIZE);
 }
 
-/* Threads that the system refuses: an error, and nothing left behind that the next open minds. */
+/* If the system refuses to start threads, opening returns an error and leaves nothing behind that
+ * would disturb the next open. */
 int check_refused_threads(void)
 {
     sb_open_options options = SB_OPEN_OPTIONS_INIT;

@@ -1,5 +1,5 @@
-/* cancel.c - threads that are cancelled (pthread_cancel) while the library works for them: what was
- * begun is done, then the thread ends, and the context serves the next call. */
+/* cancel.c - checks threads that are cancelled (pthread_cancel) during a call: the call completes,
+ * then the thread ends, and the context serves the next call. */
 #include "score.h"
 #include "spec.h"
 
@@ -12,11 +12,11 @@ static float want[SCORE_FLOATS];
 typedef struct caller {
     sb_context *ctx;
     float out[SCORE_FLOATS];
-    int opened, after; /* whether it came so far */
+    int opened, after; /* whether the thread reached these points */
 } caller;
 
-/* A thread's cancellation is pending until it comes to a place where it may be cancelled: one is in
- * waiting for the context's threads, which sb_close and sb_logprob do. */
+/* The cancellation of a thread stays pending until the thread reaches a cancellation point. One
+ * such point is the wait for the context's threads in sb_close and sb_logprob. */
 static void *be_cancelled(void *arg)
 {
     caller *c = arg;
@@ -28,7 +28,7 @@ static void *be_cancelled(void *arg)
     return NULL;
 }
 
-/* A thread that has cancellation disabled sees nothing of it. */
+/* A thread that has disabled cancellation is not affected. */
 static void *be_spared(void *arg)
 {
     caller *c = arg;

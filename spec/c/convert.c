@@ -1,4 +1,4 @@
-/* convert.c - every binary16, by its definition. */
+/* convert.c - checks the conversion of every binary16 against the definition of the format. */
 #include "det/convert.h"
 
 #include <math.h>

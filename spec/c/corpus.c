@@ -1,5 +1,6 @@
-/* corpus.c - what fuzzing found worth keeping, once more, without a fuzzer. A property that does
- * not hold aborts. tools/corpus.lua says how the inputs are kept. */
+/* corpus.c - runs the inputs that the fuzzers kept through the fuzz targets, without a fuzzer. A
+ * property that does not hold aborts the program. tools/corpus.lua describes how the inputs are
+ * stored. */
 #include <stdio.h>
 #include <string.h>
 
@@ -10,7 +11,7 @@ enum { MAX_INPUT = 4096, MAX_LINE = 2 * MAX_INPUT + 64 };
 
 typedef int target(const uint8_t *data, size_t size);
 
-/* The bytes that hex digits stand for, up to the first that is none. */
+/* Decodes hex digits to bytes, up to the first character that is not a hex digit. */
 static size_t bytes_of(uint8_t data[MAX_INPUT], const char *hex)
 {
     size_t size = 0;
@@ -32,7 +33,7 @@ static int replay(const char *name, target *try)
     while (file && fgets(line, sizeof line, file)) {
         const char *hex = strchr(line, ' ');
         if (!hex) break;
-        printf("%s: %.*s\n", path, (int)(hex - line), line); /* the last line where it aborts */
+        printf("%s: %.*s\n", path, (int)(hex - line), line); /* the last line at an abort */
         fflush(stdout);
         try(data, bytes_of(data, hex + 1));
         inputs++;

@@ -1,6 +1,6 @@
-/* each_call.h - every public function that takes a context to work with, called with zeros for the
- * rest: for checks of what holds before arguments are looked at. spec/api/entry_spec.lua compares
- * the list with the headers. */
+/* each_call.h - calls every public function that works on a context, with zeros for all other
+ * arguments. It serves checks of properties that hold before any argument is examined.
+ * spec/api/entry_spec.lua compares the list with the headers. */
 #ifndef SB_SPEC_EACH_CALL_H
 #define SB_SPEC_EACH_CALL_H
 

@@ -1,23 +1,23 @@
-/* exp2.c - the exp2 polynomial at every fp32 that it is ever given: all of [-1/2, 1/2]. */
+/* exp2.c - checks the exp2 polynomial at every fp32 that it can be given: all of [-1/2, 1/2]. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #if defined(__x86_64__) && !defined(__clang__)
-#pragma GCC target("avx2,fma") /* speed: the same operations, vectorised */
+#pragma GCC target("avx2,fma") /* for speed only: the same operations, vectorised */
 #endif
 
 #include "det/exp2.h"
 #include "spec.h"
 
-#define TINY_BITS 0x32000000u /* 2^-27: below, only 1 is right */
+#define TINY_BITS 0x32000000u /* 2^-27; below it, 1 is the only correct result */
 #define HALF_BITS 0x3f000000u /* the encodings of [0, 1/2] are 0 .. this */
 #define PARTS 126
-#define STEP (HALF_BITS / PARTS) /* divides evenly; the last part takes 1/2 itself, too */
+#define STEP (HALF_BITS / PARTS) /* divides evenly; the last part also takes 1/2 itself */
 #define CHUNK 4096
 
-/* 2^r by the Taylor series of exp(r ln 2) up to degree 13, in fp64: the first term left out is
- * below 2e-18, the roundings below 1e-15. */
+/* 2^r by the Taylor series of exp(r ln 2) up to degree 13, in fp64. The first omitted term is below
+ * 2e-18, the rounding errors are below 1e-15. */
 static double reference(double r)
 {
     static const double inverse[] = { 1.0,
@@ -40,13 +40,14 @@ static double reference(double r)
 }
 
 typedef struct worst {
-    double error; /* largest relative */
+    double error; /* the largest relative error */
     float least, most;
-    int64_t misrounded, far; /* not the nearest fp32; more than one ulp from it */
+    int64_t misrounded, far; /* results that are not the nearest fp32; more than an ulp from it */
 } worst;
 
-/* How many of the results at r and -r are not exactly 1, for n encodings from b of tiny r. Four
- * fifths of all encodings are, and 2^r is within 2^-27 of 1 there: no reference is needed. */
+/* Counts the results at r and -r that are not exactly 1, for the n encodings of tiny r that start
+ * at b. Four fifths of all encodings are tiny. There, 2^r is within 2^-27 of 1, so no reference is
+ * needed. */
 static int64_t not_one(uint32_t b, int n)
 {
     int32_t wrong = 0;
@@ -116,7 +117,7 @@ typedef struct same {
     int (*isa)(float *, const float *, int64_t);
     int lacking;
     int64_t different;
-    uint32_t first; /* encoding of an r where they differ */
+    uint32_t first; /* the encoding of an r at which they differ */
 } same;
 
 static void compare(void *arg, int part)
@@ -133,7 +134,7 @@ static void compare(void *arg, int part)
                 s->lacking = 1;
                 return;
             }
-            different = 0; /* without a branch, so that it is made of vectors */
+            different = 0; /* without a branch, so that the loop is vectorised */
             for (int i = 0; i < n; i++) different += sb_bits32(p[i]) != sb_bits32(sb_exp2(r[i]));
             if (different == 0) continue;
             s->different += different;

@@ -1,4 +1,4 @@
-/* exp2_avx2.c - the polynomial as the avx2 path computes it. */
+/* exp2_avx2.c - evaluates the exp2 polynomial with the vector operations of the avx2 path. */
 #include "cpu/isa.h"
 #include "spec.h"
 

@@ -1,4 +1,4 @@
-/* exp2_avx512.c - the polynomial as the avx512 path computes it. */
+/* exp2_avx512.c - evaluates the exp2 polynomial with the vector operations of the avx512 path. */
 #include "cpu/isa.h"
 #include "spec.h"
 

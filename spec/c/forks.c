@@ -1,5 +1,5 @@
-/* forks.c - contexts in forked children: a child has none of their threads, and its copy of a lock
- * may be held by a thread that it does not have. */
+/* forks.c - checks contexts in forked children. A child has none of the context's threads, and its
+ * copy of a lock may be held by a thread that it does not have. */
 #include "spec.h"
 #include "stalled.h"
 
@@ -12,10 +12,10 @@
 
 static float want[SCORE_FLOATS];
 
-/* What a child does; whether all was as it has to be. */
+/* The work of a child; returns whether everything was as expected. */
 typedef int (*life)(sb_context *ctx);
 
-/* A child that hangs is killed: nothing in it takes this long. */
+/* A child that takes this long has hung, and is killed. */
 static int child_lives(sb_context *ctx, life live)
 {
     int status = 0;
@@ -86,7 +86,7 @@ static void *press(void *ctx)
     return NULL;
 }
 
-/* Whoever comes first takes it over from the parent. */
+/* The first thread of the child to use the context takes it over from the parent. */
 static int has_threads(sb_context *ctx)
 {
     pthread_t thread[2];
@@ -107,7 +107,7 @@ static int failed(int threads, const char *what, const char *when)
     return 0;
 }
 
-/* Forked between calls, then while one is under way in another thread. */
+/* Forks between calls, and then while a call is under way in another thread. */
 static int check_kinds(const kind *kinds, int count, int threads)
 {
     float got[SCORE_FLOATS];
@@ -156,7 +156,7 @@ int check_forks(void)
     return check_all(kinds, sizeof kinds / sizeof *kinds);
 }
 
-/* Apart, for ThreadSanitizer cannot follow threads that a forked child starts. */
+/* A check of its own, because ThreadSanitizer cannot follow threads that a forked child starts. */
 int check_fork_threads(void)
 {
     static const kind kinds[] = {

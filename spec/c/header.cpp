@@ -1,4 +1,5 @@
-// header.cpp - the public headers are C++, too: with their initialisers, and without a warning.
+// header.cpp - checks that the public headers and their initialisers compile as C++ without
+// warnings.
 #include "samebits.h"
 #include "samebits_conventional.h"
 

@@ -1,6 +1,6 @@
-/* isas.c - the vector paths against the scalar one, on states: rows that are ordinary, and rows
- * that take every way out of the ordinary (absent and wide leaves, poison, a moving window, ragged
- * ends). */
+/* isas.c - compares the states of the vector paths with those of the scalar path, on ordinary rows
+ * and on rows that reach every special case (absent and wide leaves, poison, a moving window,
+ * ragged ends). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,8 +12,9 @@
 
 #define MOST 5000
 
-/* Containers of the same values: the encodings' upper half as bf16, and as fp16 what that is when
- * read as fp16. m: what the logits are added to; the scalar path's result comes back in it. */
+/* Compares all dtypes. The upper half of each fp32 encoding serves as a bf16 logit, and the same 16
+ * bits, read as fp16, serve as an fp16 logit. m is the state that the logits are added to; it
+ * receives the result of the scalar path. */
 static int compare(sb_moments *m, const sb_isa *isa, const unsigned char *data, int64_t n,
                    const sb_row *row, int dtype)
 {
@@ -46,7 +47,7 @@ int check_isas_leaves(void)
         sb_row row = sb_row_of(taus[next_random(&seed) % 7]);
         sb_moments start, state;
         sb_moments_init(&start, row.c);
-        if (round % 3 == 2) sb_moments_merge(&start, &last); /* the row goes on, or is poison */
+        if (round % 3 == 2) sb_moments_merge(&start, &last); /* a begun row, or poison */
         for (int64_t i = 0; i < n; i++) {
             float x = make_logit(&seed, kind);
             uint16_t half = (uint16_t)(sb_bits32(x) >> 16);

@@ -1,13 +1,14 @@
-/* log2.c - lg against long double. As a target's term it is given 2^r, an fp32: every mantissa is
- * tried. As a sum it is given mantissas of 53 bits: a sample, dense at both ends of the range. */
+/* log2.c - compares lg with log2 in long double. For the term of a target, lg receives an fp32,
+ * 2^r, and every mantissa is tried. For a sum, it receives a mantissa of 53 bits, and a sample is
+ * tried that is dense at both ends of the range. */
 #include <math.h>
 #include <stdio.h>
 
 #include "det/log2.h"
 #include "spec.h"
 
-/* The distance of lg's fraction from log2 of the mantissa it stands for; 1 if that mantissa, the
- * integer part and u do not belong together. */
+/* The distance of lg's fraction from log2 of its mantissa; 1 if that mantissa and the integer part
+ * do not make up u. */
 static double error_at(double u)
 {
     sb_lg lg = sb_log2(u);
@@ -29,7 +30,7 @@ int check_log2_mantissas(void)
 {
     double worst = 0, at = 0;
     for (uint32_t m = 0; m < 1u << 23; m++) {
-        /* below and above 1, as 2^r is */
+        /* below 1 and above it, since 2^r can be either */
         for (uint32_t e = 126; e <= 127; e++) {
             double u = (double)sb_float(e << 23 | m), error = error_at(u);
             if (error > worst) worst = error, at = u;

@@ -1,5 +1,5 @@
-/* logits.h - logits for the C checks: rows that are ordinary, and rows that take every way out of
- * the ordinary (absent and wide leaves, ties, poison, a window that moves). */
+/* logits.h - random logits for the C checks: ordinary rows, and rows that reach every special case
+ * (absent and wide leaves, ties, poison, a window that moves). */
 #ifndef SB_LOGITS_H
 #define SB_LOGITS_H
 
@@ -10,7 +10,7 @@ enum { LOGIT_KINDS = 13 };
 
 static inline float uniform(uint64_t *seed) { return (float)(next_random(seed) >> 40) * 0x1p-24f; }
 
-/* kind: one a row, below LOGIT_KINDS. */
+/* kind is below LOGIT_KINDS, and the same for all logits of a row. */
 static inline float make_logit(uint64_t *seed, int kind)
 {
     float u = uniform(seed) + uniform(seed) + uniform(seed) + uniform(seed) - 2.0f;

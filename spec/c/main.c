@@ -1,4 +1,4 @@
-/* main.c - `samebits-spec NAME` runs one check, `samebits-spec` lists their names. */
+/* main.c - `samebits-spec NAME` runs one check; `samebits-spec` lists the names of all checks. */
 #include "spec.h"
 
 #include <pthread.h>

@@ -1,5 +1,5 @@
-/* plan.c - every launch that the CUDA backend may choose covers every leaf, or every element of a
- * gradient, once, within what its kernels and a GPU take. */
+/* plan.c - checks that every launch that the CUDA backend may choose covers every leaf, or every
+ * element of a gradient, exactly once, within the limits of its kernels and of a GPU. */
 #include "../../src/cuda/plan.h"
 
 #include <stdio.h>
@@ -12,7 +12,7 @@ static int covers(const sb_cuda_plan *p, int64_t leaves)
 {
     if (p->split < 1 || p->whole < 0 || p->whole > p->work) return 0;
     if (p->whole == p->work) return 1;
-    return p->piece > 0 && p->piece * p->split >= leaves; /* kernels cut the last piece off */
+    return p->piece > 0 && p->piece * p->split >= leaves; /* kernels shorten the last piece */
 }
 
 static int launches(const sb_cuda_plan *p, int32_t dtype, int clusters)
@@ -26,11 +26,12 @@ static int launches(const sb_cuda_plan *p, int32_t dtype, int clusters)
     if (!row_warp && p->eager) return 0;
     if (sb_cuda_blocks(p) != p->whole + (p->work - p->whole) * p->split) return 0;
     if (p->states != (uint64_t)(cut_rows * p->split * 32)) return 0;
-    /* a stream kernel's dynamic shared memory is what any kernel may have */
+    /* a stream kernel's dynamic shared memory stays below the limit for any kernel */
     return sb_cuda_shared(p, dtype) <= (!row_warp ? 47u * 1024 : (uint32_t)SB_CUDA_MAX_SHARED);
 }
 
-/* Pieces of a gradient's rows: all of width, none of them empty but that of an empty row. */
+/* Checks that the pieces of a gradient's rows cover the whole width, and that none is empty except
+ * the one of an empty row. */
 static int64_t wrong_pieces(int64_t *plans)
 {
     static const int64_t widths[] = { 0, 1, 7, 8, 9, 1024, 4096, 4097, 50257, 151936, 1 << 20 };

@@ -1,5 +1,6 @@
-/* records.c - records of whole rows with any logit as their target's: those of real rows are all
- * finished, whichever id is the target, and no record is finished to a logprob above 0. */
+/* records.c - finishes records of whole rows with various logits as the target's. Records of real
+ * rows must be accepted, whichever id is the target, and no accepted record may give a logprob
+ * above 0. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,7 +11,7 @@
 
 enum { VOCAB = 400, FORGED = 48, ROUNDS = 13 * 120 };
 
-/* A row, and its records, once for each target. */
+/* A row and its records, one for each target. */
 typedef struct row {
     float tau, logits[VOCAB];
     int64_t vocab;
@@ -21,7 +22,7 @@ typedef struct row {
 
 static int finish(sb_context *ctx, row *r, int64_t count, int moments, float *token)
 {
-    static const int32_t ids[VOCAB]; /* the first: records say where the target was */
+    static const int32_t ids[VOCAB]; /* id 0 everywhere; finish takes the target from the records */
     sb_records records = SB_RECORDS_INIT;
     sb_batch batch = SB_BATCH_INIT;
     sb_logprob_out out = SB_LOGPROB_OUT_INIT;
@@ -57,7 +58,7 @@ static int make_records(sb_context *ctx, row *r)
     return 1;
 }
 
-/* A logit a few encodings or a few octaves above the largest one, or any finite number. */
+/* A logit that is a few encodings or a few octaves above the largest one, or any finite number. */
 static float forged_logit(uint64_t *seed, const row *r)
 {
     const float most = sb_float(0x7f7fffffu);

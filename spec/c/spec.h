@@ -1,6 +1,7 @@
-/* spec.h - what the C checks share. Each check is a function that prints what it saw on one line
- * and returns whether it holds, or NOT_HERE where it printed why it cannot be made; main.c lists
- * them, and spec/numerics/c_spec.lua runs them one by one. */
+/* spec.h - the declarations that the C checks share. Each check is a function that prints its
+ * findings on one line and returns whether the check holds. If it cannot be made on this machine,
+ * it prints the reason and returns NOT_HERE. main.c lists the checks, and spec/numerics/c_spec.lua
+ * runs them one by one. */
 #ifndef SB_SPEC_H
 #define SB_SPEC_H
 
@@ -8,8 +9,8 @@
 
 enum { NOT_HERE = 2 };
 
-/* AddressSanitizer loses track of the stack of a cancelled thread, and its allocator of locks that
- * another thread holds at fork(). */
+/* AddressSanitizer loses track of the stack of a cancelled thread, and its allocator loses track of
+ * locks that another thread holds at fork(). */
 #if defined(__SANITIZE_ADDRESS__)
 enum { UNDER_ASAN = 1 };
 #else
@@ -39,10 +40,10 @@ int check_forks(void);
 int check_fork_threads(void);
 int check_traps(void);
 int check_cancel(void);
-int check_corpus(void);  /* in spec/fuzz/corpus */
-int check_vectors(void); /* in the folder SB_VECTORS, else spec/vectors */
+int check_corpus(void);  /* reads spec/fuzz/corpus */
+int check_vectors(void); /* reads the folder SB_VECTORS, by default spec/vectors */
 
-/* A sequence of numbers that is the same on every machine (splitmix64). */
+/* Random numbers that are the same on every machine (splitmix64). */
 static inline uint64_t next_random(uint64_t *seed)
 {
     uint64_t z = *seed += 0x9e3779b97f4a7c15u;
@@ -54,7 +55,8 @@ static inline uint64_t next_random(uint64_t *seed)
 /* Runs part(arg, 0 .. parts - 1), two at a time. */
 void in_parallel(void (*part)(void *arg, int index), void *arg, int parts);
 
-/* p[i] = the polynomial at r[i], by each instruction set; 0 where this machine lacks it. */
+/* p[i] = the polynomial at r[i], computed by one instruction set; returns 0 if this machine lacks
+ * it. */
 int exp2_avx2(float *p, const float *r, int64_t n);
 int exp2_avx512(float *p, const float *r, int64_t n);
 

@@ -1,6 +1,6 @@
-/* stalled.c - see stalled.h. Reading the ids raises SIGSEGV, in whose handler the thread waits: a
- * signal that a thread raises itself comes at that very instruction, so that the handler may do
- * what the thread may. */
+/* stalled.c - see stalled.h. Reading the ids raises SIGSEGV, and the thread waits in the handler. A
+ * signal that a thread causes itself is delivered at exactly that instruction, so the handler may
+ * do everything that the thread may do there. */
 #define _GNU_SOURCE
 #include "stalled.h"
 

@@ -1,6 +1,6 @@
-/* traps.c - a caller that has unmasked floating-point exceptions, as numerical hosts do to find
- * their mistakes: no call may raise one, whatever numbers it is given, and all must give the bits
- * that they give to others. */
+/* traps.c - checks a caller that has unmasked floating-point exceptions, as numerical programs do
+ * to find their mistakes. No call may raise an exception, whatever numbers it is given, and every
+ * call must give the same bits as for any other caller. */
 #include "fpmode.h"
 #include "samebits.h"
 #include "samebits_conventional.h"
@@ -17,7 +17,7 @@ static float logits[ROWS * VOCAB], tokens[ROWS];
 static const int32_t ids[ROWS] = { 3, 5, 7, 11, 13, 17 };
 static const int32_t several[ROWS * K] = { 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 17, 18 };
 
-/* All that the calls below write. */
+/* All results of the calls below. */
 typedef struct results {
     sb_status status[CALLS];
     float token[ROWS], lse[ROWS], entropy[ROWS], sequence[1], means[2];
@@ -37,7 +37,7 @@ typedef struct results {
 
 static results masked, unmasked;
 
-/* By its bits: a signalling NaN that is passed as a float may not stay one. */
+/* Stores a float by its bits, since a signalling NaN may become quiet when passed as a float. */
 static void put(float *to, uint32_t bits) { memcpy(to, &bits, sizeof bits); }
 
 static void make_rows(void)
@@ -161,7 +161,7 @@ static void statistics(sb_context *ctx, results *r, sb_status **status)
     *(*status)++ = sb_sums(ctx, &sums, &values, NULL);
 }
 
-/* What is wrong with them is found by comparing floats. */
+/* Calls with bad arguments, which the library detects by comparing floats. */
 static void bad_temperatures(sb_context *ctx, results *r, sb_status **status)
 {
     const uint32_t bits[] = { 0x7f800001, 0x7fc00000, 0x00000001, 0x7f800000 };
@@ -183,7 +183,7 @@ static void bad_temperatures(sb_context *ctx, results *r, sb_status **status)
     *(*status)++ = sb_logprob(ctx, &out, &batch, NULL);
 }
 
-/* mode: the calling thread's, MXCSR. Gives back whether it still has it afterwards. */
+/* mode is the MXCSR of the calling thread. Returns whether the thread still has it afterwards. */
 static int run(results *r, uint32_t mode, int threads)
 {
     sb_open_options options = SB_OPEN_OPTIONS_INIT;
@@ -218,7 +218,7 @@ int check_traps(void)
     make_rows();
     for (int threads = 1; threads <= 3; threads += 2) {
         kept &= run(&masked, 0x1f80, threads);
-        kept &= run(&unmasked, 0x0000, threads); /* even where a result is inexact */
+        kept &= run(&unmasked, 0x0000, threads); /* traps even inexact results */
         wrong += memcmp(&masked, &unmasked, sizeof masked) != 0;
         wrong += count(&masked, SB_ERR_TEMPERATURE) != 6 || count(&masked, SB_ERR_STATE) != 2;
     }

@@ -1,6 +1,6 @@
-/* vectors.c - the golden vectors of spec/vectors that the public API can't reach: row constants,
- * exp2, lg, leaves, merges, sums, and the states of every literal row by each isa. Format: its
- * README.md. */
+/* vectors.c - checks the golden vectors of spec/vectors that the public API can't reach: row
+ * constants, exp2, lg, leaves, merges, sums, and the states of every literal row by each isa.
+ * spec/vectors/README.md defines the format. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +12,7 @@
 
 enum { WORDS = 128, LEAVES = 512, TREES = 16, LOGITS = 8192 };
 
-/* One line, cut at its spaces. */
+/* One line, split at its spaces. */
 typedef struct line {
     FILE *file;
     const char *name;
@@ -49,7 +49,7 @@ static void judge(tally *t, const line *l, int right)
     if (!right && t->wrong++ == 0) printf("%s:%d is first; ", l->name, l->number);
 }
 
-/* The record's bytes, in order. */
+/* Whether a record has the bytes that hex spells, in order. */
 static int same_bytes(const void *record, size_t size, const char *hex)
 {
     const unsigned char *bytes = record;
@@ -101,7 +101,8 @@ static sb_state plain_state(float c, const sb_leaf *leaf, int n)
     return s;
 }
 
-/* A postfix tree: words are leaves, "empty", "poison" and "+". */
+/* Evaluates a tree of merges in postfix notation. Its words are leaves, "empty", "poison" and
+ * "+". */
 static sb_state tree_state(float c, const sb_leaf *leaf, char **word, int words)
 {
     static sb_state stack[WORDS];
@@ -164,7 +165,7 @@ static void row_case(line *l, tally *t)
     static const sb_isa *isas[] = { &sb_isa_scalar, &sb_isa_avx2, &sb_isa_avx512 };
     static unsigned char data[4 * LOGITS];
     sb_row row = sb_row_of(1.0f);
-    int n = 0, itemsize = 4, bf16 = 0, generated = 0; /* which are left to the public API */
+    int n = 0, itemsize = 4, bf16 = 0, generated = 0; /* the public API's case */
     while (next_line(l) && !is(l, "end")) {
         if (is(l, "dtype")) {
             itemsize = strcmp(l->word[1], "f32") == 0 ? 4 : 2;

@@ -1,4 +1,5 @@
--- docs/accuracy.md and the tool that measures it: a row for every cell, and none out of bounds.
+-- Checks docs/accuracy.md and the tool that measures it: the page has a row for every cell, and
+-- every row is within the bounds.
 
 local bounds = require "spec.support.bounds"
 local read = require("spec.support.files").read
@@ -6,7 +7,7 @@ local temporary = require "spec.support.temporary"
 local tolerance = require "spec.support.tolerance"
 local worst = require "spec.support.worst"
 
--- The rows of the tables of single cells: by dtype, vocabulary and distribution, our largest
+-- The rows of the tables of single cells: maps dtype, vocabulary and distribution to our largest
 -- absolute error.
 local function rows_of(text)
   local rows, dtype = {}, nil
@@ -33,7 +34,7 @@ describe("docs/accuracy.md", function()
       if not largest then
         missing[#missing + 1] = cell.name
       else
-        -- No logprob of the cells exceeds 1024 in magnitude; the others not 64.
+        -- No logprob of these cells exceeds 1024 in magnitude, and none of the others exceeds 64.
         local half_ulp = cell.distribution.tau == 0.02 and 6.2e-5 or 1.95e-6
         assert(largest <= bounds.LOGPROB + bounds.SLOPE * math.log(cell.vocab) + half_ulp,
                ("%s: %g"):format(cell.name, largest))

@@ -1,20 +1,21 @@
--- The stated bounds over dtypes, vocabularies and kinds of logits, against fp64: every result, and
--- tighter ones for the median and 99 of 100. On every backend and instruction set.
+-- Checks the stated bounds against fp64, over dtypes, vocabularies and kinds of logits, on every
+-- backend and instruction set. Every result must be within them; tighter bounds hold for the median
+-- and for 99 of 100 results.
 
 local backends = require "spec.support.backends"
 local bounds = require "spec.support.bounds"
 local judge = require "spec.support.judge"
 local tolerance = require "spec.support.tolerance"
 
--- What is left of an error without its known part (the slope times the entropy) and half an ulp
--- has a standard deviation of at most 6e-8: a leaf's with a term's. 2.58 and 0.67 of them hold
--- 99 % and 50 % of normal numbers.
+-- An error less its known part (the slope times the entropy) and half an ulp has a standard
+-- deviation of at most 6e-8, that of a leaf's error and a term's error together. 99 % and 50 % of
+-- normally distributed numbers lie within 2.58 and 0.67 standard deviations.
 local P99, P50 = 1.6e-7, 4.1e-8
 
--- The likeliest id, two sampled ones and an arbitrary one.
+-- Targets to check: the likeliest id, two sampled ids and an arbitrary one.
 local SOME = { 1, 2, 9, tolerance.TARGETS }
 
--- What is known about a cell, once for all variants.
+-- The true values of a cell, computed once for all variants.
 local truths = {}
 local function truth_of(cell, t)
   truths[cell.name] = truths[cell.name] or tolerance.truth(cell, t)

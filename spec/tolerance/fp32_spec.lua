@@ -1,8 +1,10 @@
--- Closer to the truth than what it replaces: log_softmax in fp32 with a sequential sum, one of 1024
--- lanes as in a GPU's thread block, and a tree of pairs, which no framework's sum beats.
+-- Checks that our results are closer to the truth than those of log_softmax in fp32, with each of
+-- three sums: a sequential one, one over 1024 lanes as in a GPU's thread block, and a tree of
+-- pairs, which no framework's sum beats.
 --
--- Most of any error is the last rounding, which no fp32 result can do without; hence "beyond
--- rounding": how much further than the nearest fp32 number.
+-- Most of any error is the last rounding, which no fp32 result can avoid. An error "beyond
+-- rounding" is therefore measured: how much further from the truth a result is than the nearest
+-- fp32 number.
 
 local samebits = require "samebits"
 local comparison = require "spec.support.comparison"
@@ -11,16 +13,17 @@ local tolerance = require "spec.support.tolerance"
 
 local OURS = comparison.OURS
 
--- Groups without room for a comparison.
--- bf16 at 10000 holds multiples of 64 only: all logits of a row are equal, and all logprobs are the
--- fp32 next to -ln V or one further: one error counted hundreds of times.
+-- The groups below leave no room for a comparison.
+-- bf16 near 10000 holds only multiples of 64. All logits of a row are then equal, and all logprobs
+-- are the fp32 nearest to -ln V or its neighbour: a single error, counted hundreds of times.
 local function one_value(cell)
   return cell.dtype == "bfloat16" and cell.distribution.name:find "^offset" ~= nil
 end
--- With few values in 16 bits (fp16 at 10000 holds multiples of 8) x - m is exact and a tree's sum
--- of many equal terms nearly so: pairs and lanes err by little but the rounding. We err by the
--- slope's share of the entropy, b = 1.34e-8 ln V at most. Of results with spacing u, b / u are
--- rounded the other way, and are then b further off on average: b^2 / u, 2.9e-8 at V = 2^18.
+-- If the logits have few values in 16 bits (fp16 near 10000 holds only multiples of 8), x - m is
+-- exact, and so, nearly, is a tree's sum of many equal terms: pairs and lanes have hardly any error
+-- beyond the rounding. Our error is the slope's share of the entropy, b = 1.34e-8 ln V at most. Of
+-- the results, whose spacing is u, a share of b / u is rounded the other way, and is then off by b
+-- more on average. That makes b^2 / u, which is 2.9e-8 at V = 2^18.
 local FEW_VALUES = 3e-8
 local function near_exact(cell)
   local name = cell.distribution.name
@@ -46,7 +49,7 @@ describe("closer to the truth than log_softmax in fp32:", function()
     end
   end)
 
-  -- check(what, ours, theirs, path) for each path, in each group that key(cell) names.
+  -- Calls check(what, ours, theirs, path) for each path, in each group that key(cell) names.
   local function compare(key, paths, check)
     local seen, wrong, number = {}, {}, 0
     for _, cell in ipairs(cells) do
@@ -92,7 +95,7 @@ describe("closer to the truth than log_softmax in fp32:", function()
   end)
 
   it("the mean and the largest of every cell, beside a sequential sum", function()
-    -- Dominated rows have hardly a sum.
+    -- In dominated rows one term makes up nearly the whole sum.
     local function key(cell)
       return not one_value(cell) and cell.distribution.name ~= "dominated" and cell.name or nil
     end

@@ -1,5 +1,5 @@
--- The measuring rods themselves: the fp64 oracle against 80 digits, and the fp32 paths where it is
--- plain what they must give.
+-- Checks the references that other specs measure with: the fp64 oracle against values of 80 digits,
+-- and the fp32 paths on inputs whose results are known.
 
 local ffi = require "ffi"
 local selftest = require "samebits.selftest"
@@ -15,7 +15,8 @@ local function row_of(values)
 end
 
 describe("the fp64 oracle", function()
-  -- exp and log1p within an ulp, u and m / tau rounded: see the bound in spec/support/oracle.lua.
+  -- exp and log1p err by at most an ulp, and u and m / tau are rounded: see the bound in
+  -- spec/support/oracle.lua.
   local function limit(magnitude) return 1e-14 + 2 ^ -51 * magnitude end
 
   for file, at_least in pairs { ["rows.txt"] = 300, ["generated.txt"] = 500 } do
@@ -58,7 +59,8 @@ end)
 
 describe("the fp32 paths", function()
   it("add as they say", function()
-    -- 1 and 2047 times half a spacing of 1: one after the other, each is lost to an even 1.
+    -- The terms are 1 and 2047 times half the spacing at 1. In a sequential sum, each of the latter
+    -- is a tie that rounds back to the even 1.
     local n = 2048
     local function sum(how)
       local e = ffi.new("float[?]", n)
@@ -66,9 +68,9 @@ describe("the fp32 paths", function()
       return fp32_softmax.sums[how](e, n)
     end
     assert.equal(1, sum "sequential")
-    -- Lane 0 loses its second number, the other 1023 keep both of theirs.
+    -- Lane 0 loses its second number; the other 1023 lanes keep both of theirs.
     assert.equal(1 + 1023 * 2 ^ -23, sum "lanes")
-    -- The pair of 1 and 2^-24 loses the latter, and all other pairs are exact.
+    -- The pair of 1 and 2^-24 loses the latter; all other pairs are exact.
     assert.equal(1 + 1023 * 2 ^ -23, sum "pairwise")
     local e = row_of { 1, 2, 3, 4, 5 }
     assert.equal(15, fp32_softmax.sums.pairwise(e, 5))

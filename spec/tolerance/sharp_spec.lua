@@ -1,5 +1,6 @@
--- Rows in which one source of error stands alone, and lse is near 0, where the last rounding hides
--- nothing: bounds so narrow that one wrong last bit of a coefficient, a leaf or a sum shows.
+-- Checks rows that isolate one source of error and whose lse is near 0, so that the last rounding
+-- hides nothing. The bounds are narrow enough to reveal a single wrong last bit in a coefficient, a
+-- leaf or a sum.
 
 local ffi = require "ffi"
 local samebits = require "samebits"
@@ -11,16 +12,16 @@ local oracle = require "spec.support.oracle"
 
 local LN2 = math.log(2)
 
--- Zero as target in each of n rows.
+-- The target id 0 for each of n rows.
 local function zeros(n)
   local ids = {}
   for r = 1, n do ids[r] = 0 end
   return ids
 end
 
--- Rows of 16 or more, each of 2^k equal logits spread over 2^16 values of a step around -k ln 2,
--- which takes r through all of [-1/2, 1/2]. Sums of 2^k equal terms are exact: what is left is the
--- error of one term, line 3.
+-- Rows of 2^k equal logits each, at least 16. From row to row the logit moves in equal steps around
+-- -k ln 2, so that r takes values throughout [-1/2, 1/2]. A sum of 2^k equal terms is exact, so
+-- only the error of one term remains (line 3).
 local function equal_rows(k, rows)
   local V = 2 ^ k
   local t = samebits.zeros({ rows, V }, "float32")
@@ -33,8 +34,9 @@ local function equal_rows(k, rows)
   return t, exact
 end
 
--- Rows whose mass is spread over many leaves, at a temperature, moved so that lse is about 0. Each
--- has its truth and the share of each leaf in its mass, squared and added up.
+-- Rows whose mass is spread over many leaves, at a given temperature, shifted so that lse is about
+-- 0. For each row, also gives the true lse, and the sum of the squares of the leaves' shares in the
+-- mass.
 local NORMAL = { draw = function(bits) return logits.distributions[2].draw(bits) / 3 end }
 
 local function spread_rows(V, rows, tau)
@@ -75,7 +77,7 @@ backends.each(function(at)
         local judged = judge()
         local t, exact = equal_rows(k, rows)
         local out = at.score { logits = t, ids = zeros(rows) }
-        -- c turns x into octaves; its slope is that of the entropy, k ln 2, and nothing else.
+        -- c converts x to octaves. Its rounding shows only as the slope times the entropy, k ln 2.
         local known = bounds.slope(1) * k * LN2
         for r = 0, rows - 1 do
           local lse = out.lse[r]

@@ -1,5 +1,5 @@
--- Closer to the truth than PyTorch's own fp32 path on the CPU, where there is a Python with PyTorch
--- (PYTHON names the interpreter).
+-- Checks that our results are closer to the truth than those of PyTorch's own fp32 path on the CPU.
+-- Needs a Python with PyTorch (PYTHON names the interpreter).
 
 local samebits = require "samebits"
 local comparison = require "spec.support.comparison"
@@ -66,7 +66,8 @@ describe("beside PyTorch:", function()
       end
     end)
 
-    -- Or the comparison is of different things. lse of logits near 10000 has a spacing of 9.8e-4.
+    -- Otherwise the comparison would be meaningless. The lse of logits near 10000 has a spacing of
+    -- 9.8e-4.
     it(("%s, %s: PyTorch computes the same quantity"):format(version, dtype), function()
       local of = groups.at(dtype)
       for _, path in ipairs(torch.PATHS) do

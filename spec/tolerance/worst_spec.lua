@@ -1,5 +1,6 @@
--- The stated bounds where errors are largest: on rows that were searched for, on every backend and
--- instruction set. And what the documents state: the bounds of spec/support/bounds.lua.
+-- Checks the stated bounds on rows that were found by searching for the largest errors, on every
+-- backend and instruction set. Also checks that the documents state the bounds of
+-- spec/support/bounds.lua.
 
 local backends = require "spec.support.backends"
 local bounds = require "spec.support.bounds"
@@ -22,13 +23,13 @@ backends.each(function(at)
   end)
 end)
 
--- As documents write it: 4.1e-7, 1.442e6.
+-- A number as the documents write it: 4.1e-7, 1.442e6.
 local function written(v)
   return (("%.4g"):format(v):gsub("e([+-])0", "e%1"):gsub("e%+", "e"))
 end
 
--- What holds for every row of up to VOCABULARY ids: an entropy; elements of gradients, by the
--- inequalities that docs/numerics.md gives for p |X|, p H and p |ln p|.
+-- The bounds that hold for every row of up to VOCABULARY ids: on an entropy, and on elements of
+-- gradients, by the inequalities that docs/numerics.md gives for p |X|, p H and p |ln p|.
 local function for_every_row()
   local variance = bounds.variance(bounds.VOCABULARY)
   local sd, token = math.sqrt(variance), 0
