@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""The CPU backend beside PyTorch: one process, the same logits, the same number of threads.
+"""Measures the CPU backend and PyTorch in one process, on the same logits and number of threads.
 
     python3 bench/cpu.py [--out bench/results/cpu-DATE.md] [--threads 1,2] [--rows 64]
 
-Needs PyTorch and build/release/libsamebits.so. Each figure is the best of several calls, taken in
-turns (ours, theirs, ours, ...), so that a busy moment hits both. Bits are compared in the same run:
-every isa, dtype container and thread count must agree.
+Needs PyTorch and build/release/libsamebits.so. Each figure is the best of several calls. The calls
+alternate (ours, theirs, ours, ...), so that a busy moment affects both. The same run also compares
+bits: every isa, dtype and thread count must agree.
 """
 import argparse
 import datetime
@@ -89,7 +89,7 @@ def main():
                         print(f"{isa}: {why}")
                         continue
                     ctx.logprob(logits, ids, token=token)
-                    # the values are exact in bf16, and in fp16 but for the smallest
+                    # the values are exact in bf16, and all but the smallest in fp16
                     bits = token.view(torch.int32).tolist()
                     key = (vocab, name == "fp16")
                     if seen.setdefault(key, bits) != bits:

@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
-"""The CUDA backend beside a read-only floor and PyTorch, in one run on one GPU.
+"""Measures the CUDA backend, a read-only floor and PyTorch, in one run on one GPU.
 
     python3 bench/gpu.py [--out bench/results/gpu-h100-DATE.md] [--budget 300] [--quick]
 
-Needs PyTorch, nvcc and build/release/libsamebits.so. Liger is a peer where it can be imported.
+Needs PyTorch, nvcc and build/release/libsamebits.so. Liger is a peer if it can be imported.
 
-How it is measured. Every call reads logits that are not in L2: buffers rotate, so that at least
-twice L2 is touched between two uses of one. Up to 512 rows, a CUDA graph of many such calls is
-replayed and its time divided by them, so that launches do not show; above, an event stands before
-and after each call. At least 30 replays (or calls) go before the first that counts. The floor is
-the best of several kernels that read the same bytes and do nothing else. The floor and samebits are
-measured in turns, three times each: the figure is the median of all samples, and the spread how far
-the three medians lie apart. The bits of some rows are compared with the cpu backend's, and their
-values with fp64; all rows' bits are compared between the timed call and one that waits.
+Method. Every call reads logits that are not in L2: the buffers rotate, so at least twice the size
+of L2 is touched between two uses of a buffer. Up to 512 rows, a CUDA graph of many such calls is
+replayed and its time divided by their number, so that the cost of launches does not show. Above
+that, events before and after each call time it. At least 30 replays (or calls) precede the first
+one that counts. The floor is the best of several kernels that read the same bytes and do nothing
+else. The floor and samebits are measured alternately, three times each. The figure is the median of
+all samples, and the spread is the distance between the smallest and the largest of the three
+medians. The bits of some rows are compared with those of the cpu backend, and their values with
+fp64. The bits of all rows are compared between the timed call and one that waits.
 """
 import argparse
 import ctypes
@@ -31,11 +32,11 @@ import torch
 from samebits_ctypes import Context, Unavailable, lib
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-BIG, ODD = 151936, 50257 # an aligned vocabulary, and one whose rows lie anywhere
-GRAPH_ROWS = 512         # above, calls are timed by events
+BIG, ODD = 151936, 50257 # an aligned vocabulary, and one with unaligned rows
+GRAPH_ROWS = 512         # up to here graphs are timed, above it single calls
 WARM = 30                # replays or calls before the first that counts
 
-# Shapes, the most telling first.
+# Shapes, the most informative first.
 SHAPES = (
     [("bf16", BIG, n) for n in (4096, 16384, 1, 8, 64, 512)]
     + [("bf16", ODD, n) for n in (4096, 1, 8, 64, 512)]
@@ -43,7 +44,7 @@ SHAPES = (
     + [(d, v, n) for d in ("fp32", "fp16") for v in (BIG, ODD)
        for n in (1, 8, 64, 512, 4096, 16384) if (v, n) != (BIG, 4096)])
 
-# What the project wants to reach: a ratio to the floor, or microseconds.
+# The goals of the project: a ratio to the floor, or microseconds.
 GOALS = {
     "H100": {
         ("bf16", BIG, 4096): (1.05, "x"), ("bf16", BIG, 16384): (1.035, "x"),
@@ -100,7 +101,7 @@ FLOOR_KERNELS = [(1, 256), (2, 256), (2, 512), (4, 256), (4, 512)] # 16-byte loa
 
 
 def build(source):
-    """A library of CUDA source, for this GPU."""
+    """Compiles CUDA source for this GPU and loads it as a library."""
     nvcc = (os.environ.get("NVCC") or shutil.which("nvcc")
             or os.path.join(os.environ.get("CUDA_HOME", "/usr/local/cuda"), "bin", "nvcc"))
     major, minor = torch.cuda.get_device_capability()
@@ -151,17 +152,18 @@ def stream():
 
 
 class Graph:
-    """Replays of a graph of calls in turn, at_least so many. calls: functions of nothing."""
+    """Times replays of a graph that makes all calls in turn, at_least that many. calls is a list of
+    functions without arguments."""
 
     def __init__(self, calls, at_least=64):
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side): # what is made at first use must not be made in the capture
+        with torch.cuda.stream(side): # objects created at first use must exist before the capture
             calls[0]()
             calls[-1]()
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
-        # Short graphs are mostly gaps between graphs.
+        # With short graphs, the gaps between them would dominate the time.
         self.calls = calls * math.ceil(at_least / len(calls))
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
@@ -174,7 +176,7 @@ class Graph:
 
 
 class Events:
-    """One call at a time."""
+    """Times one call at a time."""
 
     def __init__(self, calls):
         self.calls, self.per = calls, 1
@@ -184,7 +186,7 @@ class Events:
 
 
 def sample(timed, seconds, warm=WARM):
-    """Microseconds a call, one a sample, for about so many seconds."""
+    """Samples for about that many seconds; each sample is the microseconds per call."""
     timed.run(0)
     torch.cuda.synchronize()
     start = time.perf_counter()
@@ -203,7 +205,8 @@ def sample(timed, seconds, warm=WARM):
 
 
 def in_turns(timed, seconds, rounds=3):
-    """For each of several: the median of all samples, and its rounds' medians' spread, in %."""
+    """Gives, for each of several, the median of all samples and the spread of the medians of its
+    rounds in %."""
     samples = [[] for _ in timed]
     for _ in range(rounds):
         for i, one in enumerate(timed):
@@ -219,7 +222,7 @@ def in_turns(timed, seconds, rounds=3):
 # ---- one shape ----------------------------------------------------------------------------------
 
 class Shape:
-    """Rotating views of one pool of normal logits (sigma 3), and ids."""
+    """Ids, and buffers of normal logits (sigma 3) that rotate within one pool of memory."""
 
     pools = {}
 
@@ -228,9 +231,9 @@ class Shape:
         itemsize = DTYPES[dtype].itemsize
         self.bytes = rows * vocab * itemsize
         l2 = torch.cuda.get_device_properties(0).L2_cache_size
-        # one that is many times L2 has thrown its own beginning out when it is read again
+        # a buffer of many times the size of L2 evicts its own beginning before it is read again
         self.count = 1 if self.bytes >= 8 * l2 else 1 + math.ceil(2 * l2 / self.bytes)
-        step = math.ceil(rows * vocab / 128) * 128 # elements: buffers start on 256 bytes
+        step = math.ceil(rows * vocab / 128) * 128 # in elements; buffers start at 256 bytes
         self.pool = self.take(dtype, step * self.count)
         self.logits = [self.pool[i * step:i * step + rows * vocab].view(rows, vocab)
                        for i in range(self.count)]
@@ -270,18 +273,19 @@ class Shape:
         for x, ids in zip(self.logits, self.ids):
             call = ctx.prepare(x, ids, token=self.token, **forced)
             size = call.workspace_size()
-            if size: # calls follow each other in one stream, yet each has its own
+            if size: # calls run one by one in a stream, but each has its own
                 call.use_workspace(torch.empty(size, dtype=torch.uint8, device="cuda"), size)
             calls.append(lambda call=call: call(stream()))
         return self.timed(calls)
 
     def some_rows(self, count):
-        """Up to count rows of the first buffer, spread over it."""
+        """Up to count rows, spread over the first buffer."""
         step = max(1, (self.rows - 1) // max(1, count - 1))
         return torch.arange(self.rows - 1, -1, -step, device="cuda")[:count].flip(0)
 
     def check(self, ctx, cpu, forced):
-        """Rows compared with the cpu backend, how many differ, and the error against fp64."""
+        """Returns the number of rows compared with the cpu backend, how many of them differ, and
+        the error against fp64."""
         x, ids = self.logits[0], self.ids[0]
         lse = torch.full_like(self.token, float("nan"))
         self.token.fill_(float("nan"))
@@ -294,7 +298,8 @@ class Shape:
         return len(rows), int(unlike.sum()), self.error(self.token)
 
     def check_timed(self, timed, ctx, forced):
-        """How many rows of the last buffer the timed call gives otherwise than one that waits."""
+        """Counts the rows of the last buffer that differ between the timed call and one that
+        waits."""
         self.token.fill_(float("nan"))
         timed.run(len(timed.calls) - 1)
         token = torch.full_like(self.token, float("nan"))
@@ -303,7 +308,7 @@ class Shape:
         return int((bits(self.token) != bits(token)).sum())
 
     def exact(self):
-        """fp64 logprobs of some rows of the first buffer."""
+        """The fp64 logprobs of some rows of the first buffer."""
         rows = self.some_rows(16)
         y = self.logits[0][rows].double()
         exact = torch.log_softmax(y, -1).gather(-1, self.ids[0][rows][:, None])[:, 0]
@@ -315,7 +320,7 @@ class Shape:
 
 
 def measure(shape, floor, never, ctx, cpu, args):
-    """The floor, samebits and its bits: a dict."""
+    """Measures the floor and samebits, and checks its bits. Returns a dict."""
     forced = {"split": args.split, "threads": args.threads, "cluster": args.cluster}
     rows, unlike, error = shape.check(ctx, cpu, forced)
     seconds = 0.01 if args.quick else 0.04
@@ -347,7 +352,7 @@ def measure_peer(shape, name, peer, result, args, graphs=True):
         result["peers"][name] = (us, "" if isinstance(timed, Graph) else "e")
     except torch.cuda.OutOfMemoryError:
         result["notes"].append(f"{name}: out of memory")
-    except Exception as why: # a peer that fails is a line in the table, not the end of the run
+    except Exception as why: # a failing peer must not end the run; the table shows it
         result["notes"].append(f"{name}: {type(why).__name__}: {str(why).splitlines()[0][:120]}")
     timed = token = None
     torch.cuda.synchronize()
@@ -368,7 +373,8 @@ def goal_cell(goals, key, us, floor):
 
 
 def report(meta, results):
-    """Markdown lines. results: { (dtype, V, N): what measure gave, with peers }, in order."""
+    """The report as lines of Markdown. results is { (dtype, V, N): the dict of measure, with
+    peers }, in order."""
     goals = next((g for name, g in GOALS.items() if name in meta["gpu"]), {})
     lines = [f"# GPU: samebits, {meta['gpu']}, {meta['date']}", ""]
     lines += [f"- {name}: {text}" for name, text in meta.items() if name not in ("gpu", "date")]
@@ -485,7 +491,7 @@ def main():
                                       ("logsumexp", gather_logsumexp, True)]
     liger_peer, why = (None, None) if args.no_peers else liger()
     if liger_peer:
-        peers.append(("Liger", liger_peer, False)) # it waits for the device now and then
+        peers.append(("Liger", liger_peer, False)) # it sometimes waits for the device
     elif why:
         meta["Liger"] = f"left out, {why}"
     for key in list(results):
@@ -495,7 +501,7 @@ def main():
         for name, peer, graphs in peers:
             if left() > 10:
                 measure_peer(shape, name, peer, results[key], args, graphs)
-    # Compiling takes seconds a shape: last, and only where a goal stands.
+    # Compiling takes seconds per shape, so it comes last, and only for shapes with a goal.
     for key in [k for k in results if k in GOALS["H100"]]:
         if left() < 40 or not peers or args.quick:
             break

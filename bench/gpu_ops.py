@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Entropy, gradients, several ids and top-k on the CUDA backend, beside PyTorch and Liger.
+"""Measures entropy, gradients, several ids and top-k on the CUDA backend, PyTorch and Liger.
 
     python3 bench/gpu_ops.py [--out bench/results/ops-h100-DATE.md] [--rows 4096] [--vocab 151936]
 
-Needs what bench/gpu.py needs, and times as it does: one run, events around each call, logits many
-times larger than L2, at least 30 calls before the first that counts, the median of three rounds
-taken in turns. The floor of a call that only reads is bench/gpu.py's; that of one that writes a
-gradient is the best of PyTorch's device copy of the same bytes and a copy kernel. Memory: what a
-call takes beside its inputs and outputs, workspace for samebits and the allocator's peak for
-others. Some rows' bits are compared with the cpu backend's.
+Has the same requirements and timing method as bench/gpu.py: one run, events around each call,
+logits many times larger than L2, at least 30 calls before the first that counts, and the median of
+three alternating rounds. For a call that only reads, the floor is that of bench/gpu.py; for a call
+that writes a gradient, it is the best of a copy kernel and PyTorch's device copy of the same bytes.
+Memory is the amount that a call needs in addition to its inputs and outputs: the workspace for
+samebits, the peak of the allocator for others. The bits of some rows are compared with those of the
+cpu backend.
 """
 import argparse
 import ctypes
@@ -49,7 +50,7 @@ extern "C" int copy_kernel(void *to, const void *from, size_t bytes, int unroll,
                        : launch<4>(to, from, bytes, threads, s);
 }
 """
-COPIES = [(2, 128), (2, 512), (4, 128), (4, 256)] # 16-byte elements a thread, threads
+COPIES = [(2, 128), (2, 512), (4, 128), (4, 256)] # 16-byte elements per thread, threads
 
 
 def build_copy():
@@ -62,13 +63,13 @@ def build_copy():
 # ---- peers --------------------------------------------------------------------------------------
 
 def entropy_of_softmax(x):
-    """As RL trainers have it: lse - sum(p * logits), in fp32."""
+    """As RL trainers compute it: lse - sum(p * logits), in fp32."""
     y = x.float()
     return y.logsumexp(-1) - (torch.softmax(y, -1) * y).sum(-1)
 
 
 def entropy_by_chunks(x, rows=256):
-    """The same, some rows at a time, for its memory."""
+    """The same, a few rows at a time to save memory."""
     return torch.cat([entropy_of_softmax(part) for part in x.split(rows)])
 
 
@@ -86,7 +87,7 @@ def topk_gather(x, k):
 
 
 def topk_gather_lean(x, k):
-    """Without an fp32 copy of the logits: PyTorch's logsumexp rounds to their dtype."""
+    """Without an fp32 copy of the logits. PyTorch's logsumexp then rounds to their dtype."""
     top = x.topk(k, -1)
     return top.indices, top.values.float() - x.logsumexp(-1, keepdim=True).float()
 
@@ -127,7 +128,7 @@ class Bench:
         return self.best([lambda u=u, t=t: call(u, t) for u, t in gpu.FLOOR_KERNELS])
 
     def best_copy(self, to, x):
-        """Reads the logits, writes as many bytes as to has: to and x of one dtype."""
+        """Reads the logits and writes as many bytes as `to` holds. to and x have the same dtype."""
         size = x.numel() * x.element_size()
 
         def call(u, t):
@@ -140,7 +141,7 @@ class Bench:
         return calls[quick.index(min(quick))]
 
     def add(self, what, dtype, floor, ours, memory, peers, bits):
-        """A line: floor and ours are timed in turns, then the peers."""
+        """Measures one line of the table: the floor and ours alternately, then the peers."""
         timed = [gpu.Events([c]) for c in ([floor] if floor else []) + [ours]]
         measured = gpu.in_turns(timed, self.seconds)
         us, spread = measured[-1]
@@ -157,7 +158,7 @@ class Bench:
                 peak = torch.cuda.max_memory_allocated() - before
                 peer_us = statistics.median(gpu.sample(gpu.Events([peer]), self.seconds, 5))
                 line["peers"][name] = (peer_us, peak)
-            except Exception as why: # a peer that fails is a note, not the end of the run
+            except Exception as why: # a failing peer must not end the run; it becomes a note
                 said = str(why).splitlines()[0][:100] if str(why) else ""
                 self.notes.append(f"{what}, {dtype}: {name}: {type(why).__name__}: {said}")
         self.results.append(line)
@@ -170,7 +171,7 @@ class Bench:
         return torch.linspace(0, self.rows - 1, 4, device="cuda").long()
 
     def same(self, pairs):
-        """pairs: (what the GPU gave for some rows, what the cpu backend gives)."""
+        """pairs: (results of the GPU for some rows, results of the cpu backend)."""
         for mine, theirs in pairs:
             a, b = mine.cpu().contiguous(), theirs.contiguous()
             if not torch.equal(a.view(torch.uint8), b.view(torch.uint8)):
@@ -232,7 +233,7 @@ class Bench:
             self.notes.append(f"Liger: left out, {why}")
         self.add("forward + gradient", dtype, None, there_and_back, size, peers, bits)
 
-        # In place: the logits are gone after a call, so what is timed runs on its own gradients.
+        # In place: a call overwrites the logits, so later timed calls run on their own gradients.
         in_place = forward.backward(x, saved, token=upstream)
 
         def in_place_both():

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Short calls of the CUDA backend, compared bit for bit with the cpu's: for compute-sanitizer.
+"""Makes short calls to the CUDA backend, for compute-sanitizer, and compares them bit for bit with
+the cpu backend.
 
     python3 bench/gpu_short.py [--repeats N] [--streams N] [--exact] [--backend cuda]
 
-Plain Python, no PyTorch. By itself: every dtype, id dtype, layout and kind of row at the edges of
-shapes, cut and launched in several ways. --repeats: one batch so many times, in changing ways.
---streams: so many streams at once. The last line is a digest of the shapes' results, the same on
-any GPU.
+Plain Python, without PyTorch. Without options, it runs every dtype, id dtype, layout and kind of
+row at shapes on the edges, divided and launched in several ways. --repeats runs one batch N times,
+in changing ways. --streams uses N streams at once. The last line is a digest of the results, which
+is the same on any GPU.
 """
 import argparse
 import array
@@ -22,11 +23,12 @@ INF, NAN = float("inf"), float("nan")
 
 
 class Array:
-    """Elements in a context's memory, as a tensor would show itself.
+    """Elements in the memory of a context, with the interface of a tensor.
 
-    Kernels read logits in aligned chunks of 16 bytes, each of which holds one at least. What else
-    is in a first or last chunk is never used, and a GPU's allocations are whole chunks; but
-    compute-sanitizer counts bytes, so that chunk is made whole and written. exact leaves it so.
+    Kernels read logits in aligned chunks of 16 bytes, each of which holds at least one logit. The
+    other bytes of a first or last chunk are never used, and the GPU allocates whole chunks. But
+    compute-sanitizer counts bytes, so the last chunk is completed and written here, unless exact is
+    set.
     """
 
     exact = False
@@ -70,11 +72,11 @@ def encode(values, dtype):
     if dtype == "float16":
         return struct.pack(f"<{len(values)}e", *values)
     words = array.array("I", array.array("f", values).tobytes())
-    return array.array("H", [w >> 16 for w in words]).tobytes() # exact: see logits()
+    return array.array("H", [w >> 16 for w in words]).tobytes() # exact, see logits()
 
 
 def logits(seed, rows, vocab):
-    """Values that fp16 and bf16 hold exactly, with what rows can hold at worst."""
+    """Values that fp16 and bf16 hold exactly, including the worst that rows can contain."""
     source = random.Random(seed)
     values = [source.randint(-128, 127) / 8 for _ in range(rows * vocab)]
     for r in range(rows):
@@ -147,12 +149,12 @@ class Case:
         self.ctx, self.arguments = ctx, {**arguments, **self.outputs}
 
     def call(self, split=0, threads=0, cluster=0, workspace=True, check=0):
-        """A Call, with a workspace of its own, or with what the stream's order gives."""
+        """A Call with a workspace of its own, or with one allocated in the order of the stream."""
         call = self.ctx.prepare(split=split, threads=threads, cluster=cluster, check=check,
                                 **self.arguments)
         size = call.workspace_size()
         if workspace and size:
-            # not initialised: a kernel that reads what none wrote shows under initcheck
+            # not initialised, so that initcheck finds kernels that read unwritten memory
             scratch = Array(self.ctx, "uint8", b"", 1, size)
             self.arrays.append(scratch)
             call.launch.workspace, call.launch.workspace_size = scratch.base.value, size
@@ -227,7 +229,7 @@ def streams(ctx, cpu, count, rounds=50):
     for _ in range(rounds):
         for case, _ in cases:
             case.poison()
-        for _ in range(4): # several in flight in each stream
+        for _ in range(4): # several calls in flight in each stream
             for call, handle in zip(calls, handles):
                 call(handle)
         for handle in handles:

@@ -1,11 +1,11 @@
-"""The C API for Python: structs as in src/samebits.h, and a Context around them.
+"""The C API for Python: the structs of src/samebits.h, and a Context that uses them.
 
     from samebits_ctypes import Context
     ctx = Context("cuda")
     ctx.logprob(logits=tensor, ids=ids, token=token, stream=stream)
 
-Arguments are tensors of PyTorch, or any object with data_ptr(); nothing else is needed. Every call
-keeps what it points at alive; a call that is put into a CUDA graph must be kept by its caller.
+Arguments are PyTorch tensors or any other objects with data_ptr(). Every call keeps the memory that
+it points to alive; the caller must keep a call that is captured into a CUDA graph.
 """
 import ctypes
 import os
@@ -49,7 +49,7 @@ class Gradient(ctypes.Structure):
 
 
 class First(ctypes.Structure):
-    """sb_ids_out and sb_topk_out: three places after the head."""
+    """sb_ids_out and sb_topk_out: three pointers after the head."""
     _fields_ = [
         ("size", ctypes.c_uint32), ("reserved", ctypes.c_uint32), ("a", ctypes.c_void_p),
         ("b", ctypes.c_void_p), ("lse", ctypes.c_void_p)]
@@ -88,7 +88,7 @@ lib = _load()
 
 
 class Unavailable(RuntimeError):
-    """A backend that cannot be opened here; the text says why."""
+    """Raised if a backend cannot be opened here; the message says why."""
 
 
 def _address(array):
@@ -100,9 +100,10 @@ def _dtype(array):
 
 
 class Call:
-    """One sb_logprob, its structs made; call it, with a stream, as often as wanted.
+    """One sb_logprob with its structs filled in. It can be called, with a stream, any number of
+    times.
 
-    backward, ids and topk make other calls of the same batch and launch."""
+    backward, ids and topk make other calls with the same batch and launch."""
 
     def __init__(self, ctx, batch, out, launch, keep):
         self.ctx, self.batch, self.out, self.launch, self.keep = ctx, batch, out, launch, keep
@@ -120,7 +121,8 @@ class Call:
         self.ctx.must(lib.sb_logprob(self.ctx.handle, *self.pointers))
 
     def backward(self, grad, saved, token=None, entropy=None):
-        """A function of a stream: the gradient, from tensors as sb_gradient has them."""
+        """Returns a function of a stream that computes the gradient, from the tensors of an
+        sb_gradient."""
         gradient = Gradient(size=ctypes.sizeof(Gradient), dtype=_dtype(grad), grad=_address(grad),
                             saved=_address(saved), token=_address(token),
                             entropy=_address(entropy))
@@ -149,7 +151,7 @@ class Call:
         return size.value
 
     def _other(self, function, out, keep, *k):
-        def call(stream=None, keep=keep): # keep: alive as long as the function
+        def call(stream=None, keep=keep): # keep lives as long as the function
             self.launch.stream = stream
             self.ctx.must(function(self.ctx.handle, ctypes.addressof(out), self.pointers[1], *k,
                                    self.pointers[2]))
@@ -178,7 +180,7 @@ class Context:
                 temperatures=None, row_list=None, cu_seqlens=None, shape=None, shift=0,
                 temperature=1.0, row_stride=0, split=0, threads=0, cluster=0, check=0,
                 entropy=None, saved=None):
-        """A Call. logits: [N, V] tensor; or shape says (N, V), or (B, T, V)."""
+        """Makes a Call. logits is an [N, V] tensor; otherwise shape gives (N, V) or (B, T, V)."""
         *rows, vocab = shape or logits.shape
         batch = Batch(
             size=ctypes.sizeof(Batch), logits_dtype=_dtype(logits), logits=_address(logits),

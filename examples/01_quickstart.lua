@@ -1,11 +1,12 @@
 #!/usr/bin/env luajit
--- Logprobs of a real model's tokens, then one sequence's bits in four different batches.
+-- Computes the logprobs of a real model's tokens, then shows the bits of one sequence in four
+-- different batches.
 --
 --     luajit examples/01_quickstart.lua [FILE.safetensors [FOLDER]]
 --
--- FILE holds logits [B, T, V], the ids [B, T] that they score, and a mask [B, T] that is 1 on the
--- tokens of each completion: logits[b, t] score ids[b, t]. FOLDER gets a CSV of the tokens, and a
--- plot of their logprobs by position.
+-- FILE holds logits [B, T, V], ids [B, T] and a mask [B, T] that is 1 on the tokens of each
+-- completion; logits[b, t] score ids[b, t]. The example writes a CSV of the tokens and a plot of
+-- their logprobs by position to FOLDER.
 
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 package.path = here .. "/../lua/?.lua;" .. here .. "/support/?.lua;" .. package.path
@@ -18,7 +19,8 @@ local ctx   = assert(samebits.open())
 local data  = assert(samebits.load(arg[1] or here .. "/../spec/vectors/smollm2.safetensors"))
 local batch = samebits.batch { logits = data.logits, ids = data.ids, mask = data.mask,
                                temperature = 1.0 }
--- On a GPU the batch has to be there; results stay there, and are copied as they are looked at.
+-- On a GPU, the batch must be in the GPU's memory. The results stay there, and are copied when they
+-- are read.
 local out   = assert(ctx:logprob(batch:to(ctx.device)))
                                               -- out.token [B, T], out.sequence [B], out.lse [B, T]
 
@@ -47,7 +49,7 @@ for b = 0, B - 1 do
   print()
 end
 
--- The same sequence in other company. Each entry is cut to its own length first.
+-- The same sequence together with others. Each sequence is first cut to its own length.
 local ragged = {}
 for b = 0, B - 1 do
   local length = 0
@@ -85,7 +87,7 @@ for _, entry in ipairs(batches) do
   print(("%-42s %16.9g %10s  %s .. %s"):format(name, sum[0], sum:bits()[1], tokens:bits()[1],
                                                tokens:bits()[tokens:len()]))
 
-  -- What it is all about: not close, the same.
+  -- The point of the library: the bits are not merely close, but the same.
   assert(samebits.same_bits(tokens, out.token[0]:slice(0, 0, tokens:len())))
   assert(samebits.same_bits(sum, out.sequence:slice(0, 0, 1)))
 end

@@ -1,11 +1,11 @@
 #!/usr/bin/env luajit
--- A trainer scores four completions in one batch. A rollout engine scored them token by token, as
--- it decoded; others score them one by one, packed, or in a batch that is padded to another length.
--- The logits are the same to the last bit, a real model's. Are the logprobs?
+-- A trainer scores four completions in one batch. A rollout engine scored them token by token while
+-- it decoded. Others score them one by one, packed, or in a batch that is padded to another length.
+-- The logits come from a real model and are the same to the last bit. Are the logprobs?
 --
 --     luajit examples/02_batch_invariance.lua [FOLDER]
 --
--- FOLDER gets a CSV of every token in every batching, and plots.
+-- The example writes a CSV of every token in every batching, and plots, to FOLDER.
 
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 package.path = here .. "/../lua/?.lua;" .. here .. "/support/?.lua;" .. package.path
@@ -14,12 +14,12 @@ local samebits = require "samebits"
 local conventional = require "samebits.conventional"
 local results = require "results".folder(arg[1])
 
--- The conventional path's bits depend on the number of threads; so let it be the same everywhere.
+-- The bits of the conventional path depend on the number of threads, so it is fixed here.
 local ctx  = assert(samebits.open("cpu", { threads = 8 }))
 local data = assert(samebits.load(here .. "/../spec/vectors/smollm2.safetensors"))
 local B, T = data.ids.shape[1], data.ids.shape[2]
 
--- The completions, each cut to its own length.
+-- The completions, each of them cut to its own length.
 local sequences = {}
 for b = 0, B - 1 do
   local length = 0
@@ -28,8 +28,8 @@ for b = 0, B - 1 do
                        ids = data.ids[b]:slice(0, 0, length) }
 end
 
--- A batching is a list of batches. Each comes with a function from a sequence and a position to the
--- row that holds them.
+-- A batching is a list of batches. Each batch has a function that maps a sequence and a position to
+-- the row that scores it.
 local function whole(spec)
   local batch = samebits.batch_from(spec)
   return { batch, function(b, t)
@@ -67,7 +67,7 @@ local batchings = {
   { "packed end to end", { whole { sequences = sequences, layout = "packed" } } },
 }
 
--- Scores a batching: logprobs [B, T], 0 where there is no token.
+-- Scores a batching. Returns logprobs [B, T], with 0 where there is no token.
 local function score(logprob, batching)
   local tokens = samebits.zeros { B, T }
   for _, entry in ipairs(batching) do
@@ -112,7 +112,7 @@ for i, batching in ipairs(batchings) do
   end
 end
 
--- What that does to a trainer that takes the rollout's logprobs as they came: ratios.
+-- The effect on a trainer that uses the logprobs of the rollout: ratios that differ from 1.
 local out = assert(ctx:compare(scored[2].control, scored[1].control))
 local contract = assert(ctx:compare(scored[2].contract, scored[1].contract))
 local worst, worst_contract = 0, 0

@@ -1,15 +1,16 @@
 #!/usr/bin/env luajit
--- GRPO on a small policy, twice: with samebits' logprobs, and with conventional ones.
+-- GRPO on a small policy, run twice: with the logprobs of samebits, and with conventional ones.
 --
 -- A rollout decodes 32 completions position by position and keeps their logprobs; the trainer
--- scores the same tokens in micro-batches of whole sequences. Before the first update the policy is
--- the same, and its logits are, to the last bit: all ratios should be 1 and the KL 0. Then: what
--- the size of a micro-batch does to the weights, and whether a run that was stopped goes on as if
--- it had not been.
+-- scores the same tokens in micro-batches of whole sequences. Before the first update, the policy
+-- and its logits are the same, to the last bit, so all ratios should be 1 and the KL 0. The example
+-- then shows the effect of the micro-batch size on the weights, and whether a run that was stopped
+-- and resumed gives the same result as one that was not.
 --
 --     luajit examples/03_grpo.lua [FOLDER [STEPS [SEEDS]]]
 --
--- FOLDER gets the curves as CSV and plots, and a checkpoint. The algorithm is in support/grpo.lua.
+-- The example writes the curves as CSV and plots, and a checkpoint, to FOLDER. The algorithm is in
+-- support/grpo.lua.
 
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 package.path = here .. "/../lua/?.lua;" .. here .. "/support/?.lua;" .. package.path
@@ -40,7 +41,7 @@ local HEAD = [[
                      | tokens unequal   |ratio - 1| <=           KL (k3) |    KL (k3)  clipped]]
 local LINE = "%11d %8.3f | %14d %16.3g %17.3g | %10.3g %8.3f"
 
--- Each path with some seeds; the first seed's run is looked at, and saved half way.
+-- Runs each path with several seeds. The run of the first seed is examined, and saved halfway.
 local half, checkpoint = math.ceil(STEPS / 2), results:path "checkpoint.safetensors"
 local rows, curves, firsts = {}, { reward = {}, ratio = {}, kl = {} }, {}
 for _, path in ipairs(PATHS) do
@@ -71,7 +72,7 @@ local function compare(what, path, a, b)
   print(("%-28s %-14s %4d of %d weights differ"):format(what, path, unequal, weights))
 end
 
--- The same seed in other micro-batches; and one that was stopped half way, and goes on.
+-- The same seed with other micro-batches, and a run that resumes from halfway.
 print(("\nafter %d steps:"):format(STEPS))
 for _, path in ipairs(PATHS) do
   local other = grpo.new(ctx, { seed = 1, logprob = path.logprob, micro = 16 })

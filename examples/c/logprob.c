@@ -1,5 +1,5 @@
-/* logprob.c - scores one sequence alone and inside a larger batch, on the best backend here, and
- * shows that the bits are the same; then what an importance ratio makes of them.
+/* logprob.c - scores one sequence alone and in a larger batch, on the best backend available, and
+ * shows that the bits are the same. Then computes importance ratios from the two results.
  *
  *     make -C examples/c && examples/c/logprob [BACKEND]
  */
@@ -12,7 +12,7 @@
 
 enum { B = 3, T = 4, V = 1000 };
 
-/* Numbers that any machine repeats. */
+/* Random numbers that are the same on every machine. */
 static void fill(float *logits, int32_t *ids)
 {
     uint32_t state = 1;
@@ -23,7 +23,7 @@ static void fill(float *logits, int32_t *ids)
     for (int i = 0; i < B * T; i++) ids[i] = i * 83 % V;
 }
 
-/* Arrays where the backend computes: sb_memory_alloc gives ordinary memory on the cpu. */
+/* Arrays in the memory of the backend. On the cpu, sb_memory_alloc returns ordinary memory. */
 static void *on_device(sb_context *ctx, const void *from, size_t bytes)
 {
     void *data = NULL;
@@ -33,7 +33,7 @@ static void *on_device(sb_context *ctx, const void *from, size_t bytes)
     return NULL;
 }
 
-/* Scores sequences first .. first + count - 1; token is host memory [count * T]. */
+/* Scores sequences first .. first + count - 1. token is host memory [count * T]. */
 static sb_status score(sb_context *ctx, const float *logits, const int32_t *ids, int first,
                        int count, float *token)
 {
@@ -52,7 +52,7 @@ static sb_status score(sb_context *ctx, const float *logits, const int32_t *ids,
     batch.vocab = V;
     batch.temperature = 0.7f;
     out.token = there[2];
-    launch.check = 1; /* wait, and fail here where an id is bad */
+    launch.check = 1; /* waits for the results, and fails here if an id is bad */
     if (status == SB_OK) status = sb_logprob(ctx, &out, &batch, &launch);
     if (status == SB_OK) status = sb_memory_copy(ctx, token, there[2], sizeof *token * rows, NULL);
     if (status == SB_OK) status = sb_stream_wait(ctx, NULL);
@@ -60,7 +60,7 @@ static sb_status score(sb_context *ctx, const float *logits, const int32_t *ids,
     return status;
 }
 
-/* Ratios of two sets of logprobs; by the cpu, whose arrays are ordinary memory. */
+/* Computes the ratios of two sets of logprobs on the cpu, whose arrays are ordinary memory. */
 static sb_status ratios(const float *sampled, const float *other, float *ratio, char why[256])
 {
     sb_compare_out out = SB_COMPARE_OUT_INIT;

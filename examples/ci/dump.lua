@@ -1,5 +1,6 @@
--- What the specs score: logits that were dumped once, with ids and mask. Dump your own from a
--- trainer or a rollout engine (safetensors.torch.save_file { logits, ids, mask }) and name it here.
+-- Names the data that the specs score: logits that were dumped once, with ids and mask. Dump your
+-- own from a trainer or a rollout engine (safetensors.torch.save_file { logits, ids, mask }) and
+-- name that file here.
 
 local samebits = require "samebits"
 

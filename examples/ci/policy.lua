@@ -1,16 +1,17 @@
--- The code under test: how this project scores what its policy sampled. Yours takes this place.
+-- The code under test: this project's scoring of the tokens that its policy sampled. Put your own
+-- code in its place.
 
 local ffi = require "ffi"
 local samebits = require "samebits"
 
 local M = {}
 
---- Logprobs of a batch at the temperature that they were sampled with, by samebits.
+--- The logprobs of a batch, at the temperature that it was sampled with, by samebits.
 function M.logprobs(batch)
   return assert(samebits.logprob(batch)).token
 end
 
--- A row's logprob in plain Lua, its logits summed in order.
+-- The logprob of a row in plain Lua, which adds up its logits in order.
 local function score(row, V, id, tau)
   local most, sum = -math.huge, 0
   for i = 0, V - 1 do most = math.max(most, row[i]) end
@@ -29,13 +30,13 @@ local function each_row(batch, f)
   return out
 end
 
---- The same in plain Lua: other bits than samebits', but none that depend on the batch.
+--- The same in plain Lua. The bits differ from those of samebits, but do not depend on the batch.
 function M.plain(batch)
   return each_row(batch, function(row, V, id) return score(row, V, id, batch.temperature) end)
 end
 
---- A mistake that is easily made: logits centred by the mean of the whole batch, "for stability".
--- In exact arithmetic it cancels; in floats each batch has its own rounding.
+--- An easy mistake: centring the logits by the mean of the whole batch, "for stability". In exact
+-- arithmetic the mean cancels; in floats, each batch is rounded differently.
 function M.centred(batch)
   local sum, n = 0, 0
   each_row(batch, function(row, V)

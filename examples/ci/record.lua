@@ -1,5 +1,5 @@
--- luajit record.lua > new.lua: records the logprobs of today, for recorded.lua. Run it when they
--- are meant to change, and see in the difference which ones did.
+-- luajit record.lua > new.lua: records the present logprobs for recorded.lua. Run it when they are
+-- meant to change; the diff shows which ones did.
 
 package.path = "./?.lua;../../lua/?.lua;" .. package.path
 

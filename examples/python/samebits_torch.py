@@ -1,16 +1,18 @@
-"""samebits under PyTorch: selected logprobs as an autograd function, by ctypes, nothing to build.
+"""samebits for PyTorch: selected logprobs as an autograd function. It uses ctypes, so there is
+nothing to build.
 
     from samebits_torch import selected_logprobs, check
     logprobs = selected_logprobs(logits, ids, temperature=0.7)    # fp32, shaped like ids
     logprobs.sum().backward()
     check(logits.device)                                          # on a GPU: were all ids good?
 
-logits: fp32, fp16 or bf16 [.., V] on the CPU or a CUDA device; ids: int32 or int64 [..]. An id of
--100 is ignored: logprob 0, gradient 0, its logits not read. On a GPU the call goes into PyTorch's
-current stream and does not wait; a row with a bad id becomes NaN, and check() raises.
+logits are fp32, fp16 or bf16 [.., V] on the CPU or a CUDA device; ids are int32 or int64 [..]. An
+id of -100 is ignored: its logprob and gradient are 0, and its logits are not read. On a GPU, the
+call is queued in PyTorch's current stream and does not wait. A row with a bad id becomes NaN, and
+check() raises an error.
 
-The backward pass is the library's where it has one (sb_logprob_backward); otherwise PyTorch's
-softmax, whose bits are PyTorch's.
+The backward pass is the library's sb_logprob_backward if the library has it. Otherwise it uses
+PyTorch's softmax, whose bits are not those of the contract.
 
 SAMEBITS_LIB names the library; by default it is build/release/libsamebits.so of this checkout.
 """
@@ -76,7 +78,7 @@ class Gradient(Struct):
                 ("entropy", pointer), ("first", i64), ("held", i64)]
 
 
-SAVED_BYTES = 32  # of an sb_saved_row
+SAVED_BYTES = 32  # the size of an sb_saved_row
 
 contexts = {}
 
@@ -104,12 +106,13 @@ def stream_of(device):
 
 
 def check(device):
-    """Waits for the current stream, and raises if a call there met a bad id."""
+    """Waits for the current stream, and raises an error if one of its calls met a bad id."""
     must(lib.sb_check(context(device), stream_of(device)), context(device))
 
 
 def batch_of(logits, ids, temperature):
-    """logits [N, V], ids [N]: rows of one sequence, since only tokens are asked for."""
+    """A batch of logits [N, V] and ids [N]. Treats all rows as one sequence, since only tokens are
+    asked for."""
     return Batch(logits=logits.data_ptr(), logits_dtype=DTYPES[logits.dtype], batch=1,
                  time=logits.shape[0], vocab=logits.shape[1], row_stride=logits.stride(0),
                  ids=ids.data_ptr(), ids_dtype=DTYPES[ids.dtype], ignore_index=IGNORE_INDEX,

@@ -2,11 +2,11 @@
 
     python3 examples/python/trainer.py [cpu | cuda]
 
-The rollout decodes token by token, [B, V] logits at a time; the trainer scores the same tokens in
-micro-batches of whole, padded sequences in another order. The policy looks its logits up in a
-table, so that they are the same numbers in both: what is left to differ is the logprob, and here it
-does not. (With a network the logits themselves may differ between the two shapes: that, no logprob
-can mend, and then the ratios say so.)
+The rollout decodes token by token, with logits [B, V]; the trainer scores the same tokens in
+micro-batches of whole, padded sequences, in another order. The policy looks up its logits in a
+table, so both use the same numbers; only the logprobs could differ, and here they do not. (With a
+network, the logits themselves may differ between the two shapes. No logprob function can repair
+that, and the ratios then show it.)
 """
 import sys
 
@@ -22,7 +22,7 @@ def bits(x):
 
 
 def rollout(table, lengths):
-    """ids [B, T + 1], from a first one on, and the logprobs [B, T] that sampling saw."""
+    """Returns ids [B, T + 1], which start with a given one, and the logprobs [B, T] of sampling."""
     ids = torch.full((B, T + 1), IGNORE_INDEX, device=table.device)
     ids[:, 0] = torch.arange(B, device=table.device)
     logprobs = torch.zeros(B, T, device=table.device)
@@ -41,7 +41,7 @@ def fp32_log_softmax(logits, ids):
 
 
 def score(table, ids, rows, logprobs_of):
-    """Logprobs [len(rows), T] of some sequences, as a trainer's micro-batch."""
+    """The logprobs [len(rows), T] of some sequences, scored as a trainer's micro-batch."""
     given, targets = ids[rows, :-1].clamp(min=0), ids[rows, 1:]
     return logprobs_of(table[given], targets)
 

@@ -1,6 +1,6 @@
--- Group-relative policy optimisation of the policy in policy.lua: the rollout decodes position by
--- position, all sequences at a time; the trainer scores whole sequences, some at a time. Both score
--- by the same function, ctx.logprob or another of its form.
+-- Group-relative policy optimisation of the policy in policy.lua. The rollout decodes all sequences
+-- together, position by position; the trainer scores whole sequences, a few at a time. Both score
+-- with the same function, ctx.logprob or another one with its interface.
 
 local ffi = require "ffi"
 local samebits = require "samebits"
@@ -8,12 +8,12 @@ local policies = require "policy"
 local random = require "random"
 
 local M = {
-  VOCAB = 131,     -- odd, as 50257 is: rows begin at all places of a cache line
+  VOCAB = 131,     -- odd, like 50257, so that rows begin anywhere in a cache line
   PROMPTS = 4,     -- prompt p asks for tokens with id % PROMPTS == p
   GROUP = 8,       -- completions of each prompt
   TIME = 7,        -- tokens of each completion
-  UPDATES = 2,     -- of the weights, from each rollout: on its own policy first, then off it
-  CLIP = 0.2,      -- ratios beyond 1 +- CLIP get no gradient that takes them further
+  UPDATES = 2,     -- updates per rollout: the first on-policy, the others off-policy
+  CLIP = 0.2,      -- no gradient moves a ratio beyond 1 +- CLIP any further
   RATE = 0.03,
   START = 0,       -- the token before the first
 }
@@ -24,7 +24,8 @@ local function floats(t) return ffi.cast("float *", t.ptr) end
 local Run = {}
 Run.__index = Run
 
--- options: `seed`; `logprob`, which scores; `micro`, the sequences in a batch of the trainer's.
+-- options: `seed`; `logprob`, the function that scores; `micro`, the number of sequences in a
+-- batch of the trainer.
 function M.new(ctx, options)
   return setmetatable({
     ctx = ctx, logprob = options.logprob, micro = options.micro, steps = 0,
@@ -36,7 +37,7 @@ end
 
 local function prompt_of(b) return math.floor(b / M.GROUP) end
 
--- An id, drawn with the probabilities that a row of logits stands for.
+-- Draws an id with the probabilities that a row of logits gives.
 local function draw(logits, uniform)
   local most, sum = -math.huge, 0
   for v = 0, V - 1 do most = math.max(most, logits[v]) end
@@ -49,7 +50,7 @@ local function draw(logits, uniform)
   return V - 1
 end
 
--- Completions: ids and logprobs [B, T], and the rewards, a list.
+-- Samples completions. Returns ids and logprobs [B, T], and a list of rewards.
 function Run:rollout()
   local ids, logprobs = samebits.zeros({ B, T }, "int32"), samebits.zeros { B, T }
   local rewards, contexts = {}, {}
@@ -69,7 +70,7 @@ function Run:rollout()
   return ids, logprobs, rewards
 end
 
--- How much better than its group each completion is, in standard deviations.
+-- The advantage of each completion over its group, in standard deviations.
 local function advantages(rewards)
   local out = {}
   for first = 1, B, M.GROUP do
@@ -93,7 +94,7 @@ local function contexts_of(ids, first, past)
   return list
 end
 
--- Adds the gradient of a micro-batch, sequences first .. past - 1, and notes what it met.
+-- Adds the gradient of a micro-batch, sequences first .. past - 1, and records its statistics.
 function Run:accumulate(first, past, ids, rollout, advantage, notes)
   local contexts = contexts_of(ids, first, past)
   local batch = samebits.batch {
@@ -119,14 +120,14 @@ function Run:accumulate(first, past, ids, rollout, advantage, notes)
     end
   end
   local saved = assert(self.ctx:logprob(batch, { outputs = { "saved" } })).saved
-  -- In place: the logits are not needed any more.
+  -- In place, since the logits are no longer needed.
   self.policy:backward(contexts, assert(self.ctx:backward(batch,
     { saved = saved, token = by_token }, { grad = batch.logits })))
 end
 
--- A rollout and the updates from it. What was met: the mean `reward`; and of each update in
--- `updates` `unequal`, tokens whose logprobs differ from the rollout's, `ratio`, the largest
--- |ratio - 1|, `kl`, the mean k3, and `clipped`, a share.
+-- Performs a rollout and the updates from it. Returns the mean `reward` and, for each update in
+-- `updates`: `unequal`, the number of tokens whose logprobs differ from the rollout's; `ratio`, the
+-- largest |ratio - 1|; `kl`, the mean k3; and `clipped`, the share of clipped tokens.
 function Run:step()
   local ids, rollout, rewards = self:rollout()
   local advantage, notes = advantages(rewards), { reward = 0, updates = {} }
@@ -143,7 +144,7 @@ function Run:step()
   return notes
 end
 
--- All that the next step depends on, as a .safetensors file.
+-- Saves everything that the next step depends on as a .safetensors file.
 function Run:save(path)
   local tensors = self.policy:state()
   tensors.sampler = samebits.tensor({ self.sampler.state }, { dtype = "int32" })
@@ -152,7 +153,7 @@ function Run:save(path)
     numerics = tostring(samebits.numerics) }))
 end
 
--- Goes on where a run was saved.
+-- Resumes from a saved run.
 function M.resume(ctx, path, options)
   local run, saved = M.new(ctx, options), assert(samebits.load(path))
   if saved.metadata.numerics ~= tostring(samebits.numerics) then
@@ -165,7 +166,7 @@ function M.resume(ctx, path, options)
   return run
 end
 
--- How many weights of two runs differ, and how many there are.
+-- Returns the number of weights that differ between two runs, and the number of all weights.
 function M.unequal_weights(a, b)
   local count, total = 0, 0
   for name, t in pairs(a.policy.weights) do

@@ -1,6 +1,6 @@
--- A policy small enough for plain Lua: the logits of a token are E h, with h = P[prompt] + C[the
--- token before]. One sum, in one order, makes each logit, whatever batch it is for: what a batch
--- can change is only what comes after the logits.
+-- A policy that is small enough for plain Lua: the logits of a token are E h, with h = P[prompt] +
+-- C[the token before]. Each logit is one sum in a fixed order, whatever the batch. A batch can
+-- therefore affect only the operations after the logits.
 
 local ffi = require "ffi"
 local samebits = require "samebits"
@@ -11,8 +11,8 @@ local BETA1, BETA2, EPSILON = 0.9, 0.99, 1e-8    -- Adam
 
 local function floats(t) return ffi.cast("float *", t.ptr) end
 
--- Zeros [shape] at a multiple of 64 bytes. Where logits lie decides how conventional kernels sum
--- them; so the experiment is the same each time.
+-- Zeros [shape], aligned to 64 bytes. Conventional kernels sum logits in an order that depends on
+-- their address; a fixed alignment makes the experiment repeatable.
 local function aligned(shape)
   local n = 1
   for _, size in ipairs(shape) do n = n * size end
@@ -48,7 +48,7 @@ local function hidden(self, h, prompt, before)
   for k = 0, WIDTH - 1 do h[k] = P[k] + C[k] end
 end
 
--- Logits for rows of { prompt, token before }, into a tensor [.., V] of as many rows.
+-- Writes the logits for rows of { prompt, token before } to a tensor [.., V] with as many rows.
 function Policy:logits(contexts, out)
   local h, E, to = ffi.new("double[?]", WIDTH), floats(self.weights.E), floats(out)
   for row, context in ipairs(contexts) do
@@ -63,7 +63,7 @@ function Policy:logits(contexts, out)
   return out
 end
 
--- Adds the gradient by the weights to what is there, from that by the logits of the same rows.
+-- Adds to the gradients of the weights, computed from the gradients of the logits of the same rows.
 function Policy:backward(contexts, by_logits)
   local h, by_h = ffi.new("double[?]", WIDTH), ffi.new("double[?]", WIDTH)
   local E, dE, from = floats(self.weights.E), floats(self.grads.E), floats(by_logits)
@@ -87,7 +87,7 @@ function Policy:backward(contexts, by_logits)
   end
 end
 
--- One step of Adam down the gradient, which is 0 afterwards.
+-- Takes one step of Adam down the gradient, and sets the gradient to 0.
 function Policy:update(rate)
   self.updates = self.updates + 1
   local correct1, correct2 = 1 - BETA1 ^ self.updates, 1 - BETA2 ^ self.updates
@@ -103,7 +103,7 @@ function Policy:update(rate)
   end
 end
 
--- What a checkpoint holds, besides what the trainer adds.
+-- The contents of a checkpoint, to which the trainer adds its own.
 function Policy:state()
   local tensors = {}
   for _, kind in ipairs { "weights", "mean", "square" } do

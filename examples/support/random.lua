@@ -5,18 +5,18 @@ local bit = require "bit"
 local Random = {}
 Random.__index = Random
 
--- state: an int32 but 0.
+-- state is any int32 except 0.
 local function from_state(state) return setmetatable({ state = state }, Random) end
 
 local function new(seed)
-  -- Spread, so that small seeds do not begin alike.
+  -- Spreads the seeds, so that small ones do not start with similar numbers.
   local state = bit.bxor(bit.tobit(seed * 0x9e3779b1 % 2 ^ 32), 0x5bd1e995)
   local random = from_state(state == 0 and 1 or state)
   for _ = 1, 8 do random:uniform() end
   return random
 end
 
--- In [0, 1).
+-- A uniform number in [0, 1).
 function Random:uniform()
   local x = self.state
   x = bit.bxor(x, bit.lshift(x, 13))
@@ -26,7 +26,7 @@ function Random:uniform()
   return x % 2 ^ 32 / 2 ^ 32
 end
 
--- Normal, near enough: the sum of twelve uniform ones.
+-- An approximately normal number: the sum of twelve uniform ones.
 function Random:normal()
   local sum = -6
   for _ = 1, 12 do sum = sum + self:uniform() end

@@ -1,6 +1,6 @@
--- Where an experiment leaves what it measured: tables as CSV, and plots where gnuplot is installed.
+-- Stores the measurements of an experiment: tables as CSV, and plots if gnuplot is installed.
 --
---     local results = require "results".folder(arg[1])   -- or a new one if none is given
+--     local results = require "results".folder(arg[1])   -- a new temporary folder if arg[1] is nil
 --     results:csv("curve.csv", { "step", "reward" }, rows)
 --     results:plot("curve.svg", "training", { curves = { ... } })
 
@@ -25,12 +25,12 @@ end
 
 function Results:path(name) return self.name .. "/" .. name end
 
--- Numbers with as many digits as they need to be read back the same.
+-- Writes a number with enough digits to read the same value back.
 local function cell(value)
   return type(value) == "number" and ("%.17g"):format(value) or tostring(value)
 end
 
--- rows: lists, in the order of the names.
+-- Each of rows is a list of values, in the order of the names.
 function Results:csv(name, names, rows)
   local lines = { table.concat(names, ",") }
   for _, row in ipairs(rows) do
@@ -44,7 +44,7 @@ function Results:csv(name, names, rows)
   print("wrote " .. self:path(name))
 end
 
--- kind: a function of samebits.plot.
+-- kind names a function of samebits.plot.
 function Results:plot(name, kind, spec)
   spec.out = self:path(name)
   local path, why = plot[kind](spec)

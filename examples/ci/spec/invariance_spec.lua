@@ -1,10 +1,10 @@
--- Do logprobs keep their bits when the batch around them changes?
+-- Checks that logprobs keep their bits when the batch around them changes.
 
 require "samebits.luassert"
 local dump = require "dump"
 local policy = require "policy"
 
--- Plain Lua takes its time; some rows will do.
+-- Plain Lua is slow, so a few rows must do.
 local FEW = { rows = 12, rounds = 1 }
 
 describe("logprobs", function()

@@ -1,5 +1,5 @@
--- Are they the logprobs that were recorded, to the last bit? A new machine, compiler or release of
--- samebits gives the same ones, as long as its numerics version is the same.
+-- Checks that the logprobs are the recorded ones, to the last bit. A new machine, compiler or
+-- release of samebits gives the same ones as long as its numerics version is the same.
 
 require "samebits.luassert"
 local samebits = require "samebits"
