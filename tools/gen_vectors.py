@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Writes spec/vectors/*.txt: golden bits of the contract, by tools/reference.py.
+"""Writes spec/vectors/*.txt: golden bits of the contract, computed by tools/reference.py.
 
     python3 tools/gen_vectors.py [--out DIR]     writes the files (default: spec/vectors)
     python3 tools/gen_vectors.py --check         says which files would change; writes nothing
 
-spec/vectors/README.md defines the format. The output is the same every time: all randomness is
-splitmix64, and no libm function is called. Beside the golden bits stand true values, computed by
-mpmath (pip install mpmath) from the logits as real numbers; every row is checked against the stated
-accuracy while it is written, and the largest error is printed.
+spec/vectors/README.md defines the format. The output is the same every time: all random numbers
+come from splitmix64, and no libm function is called. Beside the golden bits, the files hold true
+values, which mpmath (pip install mpmath) computes from the logits as real numbers. Every row is
+checked against the stated accuracy as it is written, and the largest error is printed.
 """
 import math
 import multiprocessing
@@ -59,7 +59,8 @@ FORMAT = {"f32": (24, -126, 127), "bf16": (8, -126, 127), "f16": (11, -14, 15)}
 
 
 def encode(n, q, dtype):
-    """The encoding of n * 2^q, cut towards zero; beyond the finite range: the last finite one."""
+    """The encoding of n * 2^q, cut towards zero. Numbers beyond the finite range become the largest
+    finite one."""
     if n == 0:
         return 0
     precision, emin, emax = FORMAT[dtype]
@@ -155,7 +156,7 @@ def exact(x):
 
 
 class Truth:
-    """A row's lse, entropy, variance of ln p, and ln p in real arithmetic; no use where a logit
+    """A row's lse, entropy, variance of ln p, and ln p in real arithmetic. Not usable if a logit
     saturates."""
 
     def __init__(self, row, k):
@@ -163,7 +164,7 @@ class Truth:
         present = Counter(x for x in row if x != -INF)
         saturated = [x for x in present if abs(x) > k.lim]
         self.known = abs(self.m) <= k.lim and (
-            not saturated or (self.m + k.lim) / k.tau > 400.0)      # they weigh nothing, then
+            not saturated or (self.m + k.lim) / k.tau > 400.0)      # then they have no weight
         if not self.known:
             return
         total = moment = square = mpmath.mpf(0)
@@ -190,7 +191,7 @@ def ulp32(x):
 
 
 class Accuracy:
-    """|error| <= BOUND + 2^-24 * entropy + half an output ulp, checked on every row."""
+    """Checks |error| <= BOUND + 2^-24 * entropy + half an output ulp on every row."""
 
     BOUND = {"logprob": 4.1e-7, "lse": 3.3e-7}
 
@@ -267,9 +268,9 @@ def exp2_file():
     draws = SplitMix64(102)
     rs = [0, 1, 0x80000001, 0x00800000, 0x33800000, 0xB3800000, 0x3F000000, 0xBF000000, 0x3EFFFFFF,
           0xBEFFFFFF, 0x3E800000, 0xBE800000, 0x34000000, 0xB4000000]
-    for _ in range(1200):                               # even over the interval
+    for _ in range(1200):                               # uniform over the interval
         rs.append(encode(draws.below(2 ** 25 + 1) - 2 ** 24, -25, "f32"))
-    for _ in range(300):                                # even over the exponents
+    for _ in range(300):                                # uniform over the exponents
         rs.append((draws.below(2) << 31) | draws.below(0x3F000000))
     rs += EXP2_TELLING
     for r in rs:
@@ -278,8 +279,8 @@ def exp2_file():
     return out
 
 
-# Where a coefficient of r^6, r^5 or r^4 that is wrong by one ulp changes the last bit of p. Rare:
-# found by trying up to a million random r.
+# Values of r for which an error of one ulp in the coefficient of r^6, r^5 or r^4 changes the last
+# bit of p. They are rare, and were found by trying up to a million random r.
 EXP2_TELLING = [0xBEF529C2, 0xBEFF5FC2, 0xBEF13CA8, 0xBEF4768B, 0xBEFB2263, 0xBEF66E3A,
                 0xBEFFE3F1, 0xBEF903CF, 0x3EF38C88, 0x3EFD4655, 0x3EF81D7A,
                 0x3EEA1406, 0xBEFAFDD5, 0xBE9526BF, 0x3EDB46B1, 0x3EA47098, 0x3EC5997F]
@@ -322,8 +323,8 @@ def lg_file():
     return out
 
 
-# K1 .. K5 one unit up, one unit down: a u whose F changes. The rarest took 5e8 draws to find; the
-# terms above K5 show even less.
+# For each of K1 .. K5, raised and lowered by one unit: a u for which F changes. The rarest took 5e8
+# draws to find. The terms above K5 have even less effect.
 TELLING = (
     (1, "0x1.66a8b0019939cp+0", "0x1.67597673ea266p+0"),
     (2, "0x1.6c33e5f2c604cp+0", "0x1.6aabe93bebb03p+0"),
@@ -380,7 +381,7 @@ def leaf_file():
             xs = [thr - 1, thr, thr + 1, raw - 1, raw, raw + 1, thr + 0x8000, raw & 0xFFFF0000]
             xs = [x for x in xs if ref.from_bits32(x) <= m]
             add(tau, ([ref.bits32(m)] + xs + [absent] * 16)[:16])
-    for tau in TAUS[:4]:                                # t beside a half: which way is n?
+    for tau in TAUS[:4]:                                # t next to a half, which decides n
         k = ref.Constants(ref.from_bits32(tau))
         for count in (1, 1, 1, 1, 4, 4, 16, 16):
             n = 2 * (draws.below(2 ** 12) - 2 ** 11) + 1
@@ -395,7 +396,7 @@ def leaf_file():
 
 
 def near(n, q, k):
-    """The fp32 encoding of about n * 2^q / c: a logit, from a place on the t axis."""
+    """The fp32 encoding of about n * 2^q / c: the logit at a position on the t axis."""
     return encode_float(ref.to32(math.ldexp(n, q) / k.c), "f32")
 
 
@@ -406,7 +407,7 @@ def merge_file():
     draws = SplitMix64(105)
 
     def random_tree(items):
-        """Postfix: an item pushes a state, + merges the two states on top."""
+        """Postfix notation: an item pushes a state, and + merges the two states on top."""
         items, words, depth = list(items), [], 0
         while items or depth > 1:
             if items and (depth < 2 or draws.below(2)):
@@ -544,14 +545,14 @@ def sums_file():
 # --- Rows ---------------------------------------------------------------------------------------
 
 class RowFile(File):
-    """Rows are computed when all are known, by as many processes as there are processors."""
+    """Collects rows, then computes them all in as many processes as there are processors."""
 
     def __init__(self, name, about, accuracy):
         super().__init__(name, about)
         self.accuracy, self.draws, self.cases = accuracy, SplitMix64(107), []
 
     def case(self, name, dtype, tau, row, ids=None, vocab=None):
-        """row: encodings, or a Recipe (then with vocab)."""
+        """row is a list of encodings, or a Recipe, which needs vocab."""
         n = vocab if isinstance(row, Recipe) else len(row)
         drawn = (self.draws.below(n), self.draws.below(n)) if ids is None else None
         self.cases.append((name, dtype, tau, row, n, ids, drawn))
@@ -567,7 +568,7 @@ class RowFile(File):
 
 
 def row_lines(case):
-    """A case's name, lines, and what is to be checked of its accuracy."""
+    """The name and the lines of a case, and the accuracy checks that it needs."""
     name, dtype, tau, row, n, ids, drawn = case
     out, checks = File(name, ""), []
     out.lines = []
@@ -603,7 +604,8 @@ def row_lines(case):
 
 
 def choose(values, drawn):
-    """The largest, the smallest present, an absent one, the ends, and two more."""
+    """Targets: the largest logit, the smallest present one, an absent one, both ends, and two
+    more."""
     n = len(values)
     finite = [i for i in range(n) if not ref.is_poison(values[i]) and values[i] != -INF]
     ids = {0, n - 1} | set(drawn)
@@ -617,7 +619,7 @@ def edge_rows(accuracy):
     out = RowFile("rows", "literal rows: edge cases", accuracy)
     draws = SplitMix64(108)
 
-    # The rows that random ones do not replace: each catches one mistake in the leaf.
+    # Random rows cannot replace these: each of them catches one mistake in the leaf.
     for m, low, why in ((-1, -INF, "absent taken as 0"), (-1, -90, "clamped taken as 0"),
                         (4015, -INF, "thr not rounded to bf16"),
                         (-4017, -INF, "thr rounded towards zero"),
@@ -696,7 +698,7 @@ def special_values(out, dtype):
 
 
 def limits(out, tau, draws):
-    """Around wide leaves, saturation and thr: literal places where one ulp decides."""
+    """Literal rows around wide leaves, saturation and thr, at points where one ulp decides."""
     k = ref.Constants(ref.from_bits32(tau))
     lim = ref.bits32(k.lim)
     sign, absent = 0x80000000, ABSENT["f32"]
@@ -711,7 +713,7 @@ def limits(out, tau, draws):
             row = [near(t, 0, k), near(t - 24, 0, k), absent, near(t - 48, 0, k),
                    near(2 * t - 129, -1, k), near(t - 64, 0, k), near(t - 97, 0, k)]
             out.case("largest at t = %d" % t, "f32", tau, row, [0, 1, 6])
-    for _ in range(4):                                  # a target to either side of thr
+    for _ in range(4):                                  # a target on either side of thr
         m = ref.from_bits32(near(draws.below(2 ** 23) - 2 ** 22, -10, k))
         thr = ref.bits32(ref.threshold(m, False, k))
         out.case("around thr", "f32", tau,
@@ -719,10 +721,10 @@ def limits(out, tau, draws):
 
 
 def sticky(out):
-    """The largest m, m - 24 (half an ulp of it), m - 48 (half an ulp of that) and the rest at thr,
-    in t: the ties go up only if what stands at thr weighs more than 2^-72, so the last bit of M
-    tells how thr was rounded. m - 64 is a bf16 or just beside one. c is a power of two, so that t
-    is exact.
+    """In units of t: the largest m, m - 24 (half an ulp of it), m - 48 (half an ulp of that), and
+    the rest at thr. The ties round up only if the logits at thr weigh more than 2^-72, so the last
+    bit of M shows how thr was rounded. m - 64 is a bf16 or next to one. c is a power of two, so
+    that t is exact.
     """
     places = [-1, -2, -63, -64, -66, 62, 63, 64, 65, 66, 70, 318, 319, 320, 322, 578, 1087, 1088,
               1090, 2110, 2112, 2114, 3134, 3136, 3138, 4078, 4092, 4094, -190, -192, -194, -448,
@@ -738,7 +740,7 @@ def sticky(out):
 
 
 def halves(out, draws):
-    """t within an ulp of a half: rounding x c before it is added would take the other n."""
+    """t within an ulp of a half: rounding x c before the addition would give another n."""
     for tau in TAUS:
         k = ref.Constants(ref.from_bits32(tau))
         for _ in range(10):
@@ -749,7 +751,7 @@ def halves(out, draws):
 
 
 def near_certain(out):
-    """A lead of n nats, in the same leaf and in another: relative accuracy near 0."""
+    """A lead of n nats, in the same leaf and in another one: tests relative accuracy near 0."""
     for n in (5, 9, 12, 16, 17, 20, 26, 30, 34, 37, 38, 45):
         for gap in (0, 16, 100):
             row = [n] + [0] * gap + [-1, -2, 0]
@@ -798,8 +800,8 @@ def generated_rows(accuracy):
             if vocab <= 100:
                 case("bits", dtype, tau, vocab, "bits", 1)
 
-    # Digit boundaries: leaf maxima a multiple of 32 apart in t, so that the window moves by 1, 2,
-    # 3 or more, upwards and downwards, with A to either side of the boundary.
+    # Digit boundaries: the maxima of leaves are a multiple of 32 apart in t, so that the window
+    # moves by 1, 2, 3 or more, upwards and downwards, with A on either side of the boundary.
     for vocab in (33, 100, 1025):
         for dtype in ("f32", "bf16"):
             for rise in (2, 30, 31, 32, 33, 34, 62, 64, 66, 96, 97, 128):
@@ -807,7 +809,7 @@ def generated_rows(accuracy):
                     step = direction * rise * 2048
                     case("digits %+d" % (direction * rise), dtype, TAU_C1, vocab, "flat", -11,
                          -(step * (vocab // 32)) - 2048 - draws.below(4096), step)
-    for vocab in (100, 1023):                           # across the border of wide leaves
+    for vocab in (100, 1023):                           # across the boundary of wide leaves
         for tau in TAUS:
             k = ref.Constants(ref.from_bits32(tau))
             for t in (4096, -4096, 2 ** 21, -2 ** 21):
@@ -887,7 +889,7 @@ def batches_file():
 
     def poison_inactive(logits, ids, masks, temperatures):
         for r, m in enumerate(masks):
-            if not m:                                   # none of this may be looked at
+            if not m:                                   # none of this may be read
                 logits[r] = [NAN["f32"]] * len(logits[r])
                 ids[r] = draws.pick((-7, 1000000, ids[r]))
                 if temperatures:
@@ -979,7 +981,8 @@ def shards_file():
         out.add("end")
 
     def largest_target(state, row, k):
-        """Neighbours: a logit that may be a target's beside the state, and one that may not."""
+        """Two neighbouring logits: one that the state accepts as the target's, one that it
+        refuses."""
         def encoding(key):
             return ref.bits32(ref.of_order_key(key))
         low, high = ref.order_key(max(row)), ref.order_key(3e38)
@@ -999,7 +1002,7 @@ def shards_file():
         return sorted(16 * draws.below(vocab // 16 + 1) for _ in range(shards - 1))
 
     def targets_of(bounds, vocab):
-        """One in each shard, at its ends."""
+        """Targets at the ends of each shard."""
         ends = {bound for bound in bounds if bound < vocab} | {bound - 1 for bound in bounds}
         return sorted(i for i in ends | {draws.below(vocab)} if i >= 0)
 
@@ -1065,7 +1068,7 @@ def order_file():
         out.add("end")
 
     def words(vocab, odds):
-        """About one id in odds is kept; bits past the vocabulary are anything."""
+        """Keeps about one id in odds; the bits past the vocabulary are random."""
         bits = [draws.below(odds) == 0 for _ in range((vocab + 31) // 32 * 32)]
         return [sum(bit << i for i, bit in enumerate(bits[w:w + 32]))
                 for w in range(0, len(bits), 32)]
@@ -1111,7 +1114,8 @@ def float_bits(x):
 
 
 def check_ulp(name, got, true):
-    """got is fp32, true an mpf: within 0.5001 ulp of the truth's binade (or of the subnormals)."""
+    """Checks that got, an fp32, is within 0.5001 ulp of true, an mpf. The ulp is that of the binade
+    of true, or of the subnormals."""
     if abs(true) >= mpmath.mpf(2) ** 128 * (1 - mpmath.mpf(2) ** -25):
         wrong = abs(got) != INF
     else:
@@ -1145,8 +1149,8 @@ def compare_file():
     for a in special:
         for b in special:
             case(a, b)
-    # Both sides of every edge: the ends of the range, where n moves, where a result turns
-    # subnormal, overflows or vanishes.
+    # Both sides of every edge: the ends of the range, the points where n changes, and those where a
+    # result becomes subnormal, overflows or vanishes.
     for edge in (89.0, -104.0, 88.72283, -87.33654, -103.27893, -103.97208, 0.34657359, -0.34657359,
                  1.0397208, -1.0397208):
         b = float_bits(edge)
@@ -1219,7 +1223,7 @@ def means_file():
     case("a tie and the least", [one, 0x33800000, least])
     case("a tie less the least", [one | 1, 0x33800000, least | minus_of])
     case("a tie at 53 bits", [one, 0x25000000, 0x4B800000])
-    # R of 53 bits, divided by 4, is just above a tie of fp32; R of 54 bits would be, too.
+    # R with 53 bits, divided by 4, is just above a tie of fp32; so would R with 54 bits be.
     case("a mean of 53 bits", [0x40800000, 0x34800000, 0x26800000, 0])
     case("a mean of 54 bits", [0x40800000, 0x34800000, 0x26000000, 0])
     case("NaN", [one, 0xFFC00001, one])
@@ -1263,7 +1267,7 @@ def means_file():
 # --- Entropy ------------------------------------------------------------------------------------
 
 def entropy_bound(truth):
-    """Of the error beyond half an ulp."""
+    """The bound of the error beyond half an ulp."""
     variance = float(truth.variance)
     return 1.34e-6 + 3.23e-7 * math.sqrt(variance) + 2.0 ** -24 * variance
 
@@ -1399,7 +1403,7 @@ def gradient_file():
                 for _ in range(draws.below(1 + vocab // 8)):
                     row[draws.below(vocab)] = draws.pick((a, a, low))
                 both("gauss", dtype, tau, row, draws.below(vocab))
-        for lead in (12, 30, 70, 84, 86, 88, 100):          # down to terms that count as 0
+        for lead in (12, 30, 70, 84, 86, 88, 100):          # includes terms that count as 0
             row = Recipe("gauss", draws.next(), -16, 0, 0).row(40, dtype)
             row[7] = encode_float(float(lead), dtype)
             both("lead of %d" % lead, dtype, TAUS[0], row, draws.pick((7, 8)))
@@ -1421,8 +1425,8 @@ def gradient_file():
 # --- Divergence ---------------------------------------------------------------------------------
 
 def true_kl(p, q, kp, kq):
-    """KL(p || q) in real arithmetic, and the bound of its error beyond half an ulp; None where a
-    logit saturates."""
+    """KL(p || q) in real arithmetic, and the bound of its error beyond half an ulp; None if a logit
+    saturates."""
     if any(x != -INF and abs(x) > k.lim for row, k in ((p, kp), (q, kq)) for x in row):
         return None
     (wp, lp), (wq, lq) = ((w, mpmath.log(mpmath.fsum(w))) for w in (
@@ -1452,8 +1456,8 @@ def kl_file():
         return s
 
     def state_of(p, q, kp, kq):
-        """By leaves from the first to the last; the other way round and in pairs, it is the same.
-        """
+        """Adds leaves from the first to the last, and checks that the reverse order and pairs give
+        the same."""
         leaves = [ref.row_divergence(p[i:i + 16], q[i:i + 16], kp, kq)
                   for i in range(0, len(p), 16)]
         n = len(leaves)
@@ -1538,10 +1542,10 @@ def kl_file():
             row, tau = gauss(dtype, vocab), draws.pick(TAUS)
             case("the same", row, row, dtype, None, tau)
             case("the same at another temperature", row, row, dtype, None, TAUS[0], TAUS[1])
-        for bit in (0, 3, 6):                   # close to each other
+        for bit in (0, 3, 6):                   # p and q close to each other
             row = gauss(dtype, 70)
             case("close", row, [b ^ (draws.below(2) << bit) for b in row], dtype)
-        row = gauss(dtype, 40)                  # equal, though what lies below thr is counted
+        row = gauss(dtype, 40)                  # equal, though logits below thr count
         row[5] = row[20] = low
         case("the same, with lowest", row, row, dtype)
     for step in (0, 31, 32, 34, 64, 66, 96, 98, 128, 130, 160, 400, 5000):
@@ -1563,10 +1567,10 @@ def kl_file():
     for tau in (0x3A800000, 0x44800000):
         for q_tau in (TAUS[0], 0x3A800000, 0x44800000):
             case("extreme temperatures", gauss("f32", 50), gauss("f32", 50), tau=tau, q_tau=q_tau)
-    # U is 0 by a tie: what an id that is absent in p would add would make it 1.
+    # U is 0 by a tie; the addend of an id that is absent in p would make it 1.
     case("a tie beside an absent id", encodings([0.0, -INF], "f32"),
          encodings([-2.0 ** -25, -2.0 ** 20], "f32"), tau=TAU_C1)
-    # Three digits below p's first leaf, of which only the third digit of R is in the window.
+    # A leaf three digits below the first one of p; only the third digit of its R is in the window.
     for low in (-66.0, -80.0, -96.0):
         case("R's third digit alone", *(encodings([0.0] + [-INF] * 15 + [x], "f32")
                                         for x in (low, low - 2.0 ** 20)), tau=TAU_C1)
@@ -1580,7 +1584,7 @@ def kl_file():
 
 # --- Main ---------------------------------------------------------------------------------------
 
-# The contract's own special rows: m, the rest, logprob of id 0, lse (tau 0x1.715476p+0).
+# The special rows of the contract: m, the rest, logprob of id 0, lse (tau 0x1.715476p+0).
 KNOWN = ((-1, -INF, 0xB3FFFFFF, 0xBF317216), (-1, -90, 0xB3FFFFFF, 0xBF317216),
          (4015, -INF, 0x00000000, 0x452DEFC7), (-4017, -INF, 0x00000000, 0xC52E05F5),
          (4095, -INF, 0xB3FFFFFF, 0x45316701), (-4097, -INF, 0xB3FFFFFF, 0xC5317D2F))
