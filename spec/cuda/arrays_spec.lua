@@ -122,7 +122,7 @@ describe("arrays on a GPU:", function()
         local other = name == "states" and "targets" or "states"
         local given = { [name] = ending(all[name], device, 8),
                         [other] = assert(all[other]:to(device)) }
-        says(misuse(function() ctx:merge(given) end), ("from_%s ("):format(name), "is too short")
+        says(misuse(function() ctx:merge(given) end), ("from.%s ("):format(name), "is too short")
         given[name] = ending(all[name], device)
         assert(ctx:merge(given))
       end

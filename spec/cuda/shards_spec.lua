@@ -75,8 +75,9 @@ describe("shards on a GPU,", function()
       local batch = whole_batch()
       local there = assert(samebits.zeros({ R * 40 + 8 }, "uint8", device))
       local function partial(states, targets)
-        return C.sb_partial(ctx.handle, ffi.cast("sb_state_record *", states),
-                            ffi.cast("sb_target_record *", targets), batch.c, 0, 0, nil)
+        local records = ffi.new("sb_records", ffi.sizeof "sb_records", C.SB_SUMS, states,
+                                ffi.cast("sb_target_record *", targets))
+        return C.sb_partial(ctx.handle, records, batch.c, 0, 0, nil)
       end
       assert.equal(1, tonumber(partial(there.ptr + 4, there.ptr)))
       says(ffi.string(C.sb_last_error(ctx.handle)), "states (", "not aligned to 8 bytes")
@@ -234,20 +235,20 @@ describe("shards on a GPU,", function()
       finish:batch(whole)
       local c = finish:outputs()
       local function records_of(s)
-        return ffi.cast("sb_state_record *", held.states.ptr) + s * R,
-               ffi.cast("sb_target_record *", held.targets.ptr) + s * R
+        return ffi.new("sb_records", ffi.sizeof "sb_records", C.SB_SUMS,
+                       ffi.cast("sb_state_record *", held.states.ptr) + s * R,
+                       ffi.cast("sb_target_record *", held.targets.ptr) + s * R)
       end
       local function does(status)
         assert(status == 0, ffi.string(C.sb_last_error(ctx.handle)))
       end
       local graph = graphs.capture(device, stream, function()
         for s, batch in ipairs(parts) do
-          local states, targets = records_of(s - 1)
-          does(C.sb_partial(ctx.handle, states, targets, batch.c, batch.first, batch.held, launch))
+          does(C.sb_partial(ctx.handle, records_of(s - 1), batch.c, batch.first, batch.held,
+                            launch))
         end
-        local states, targets = records_of(0)
-        does(C.sb_merge(ctx.handle, states, targets, states, targets, 2, R, launch))
-        does(C.sb_finish(ctx.handle, c, whole.c, states, targets, launch))
+        does(C.sb_merge(ctx.handle, records_of(0), records_of(0), 2, R, launch))
+        does(C.sb_finish(ctx.handle, c, whole.c, records_of(0), launch))
       end)
       return graph, finish:results(), { parts, whole, held, launch }
     end

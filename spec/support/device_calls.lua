@@ -80,7 +80,7 @@ local function moments(ctx, spec)
   local batch = placed(ctx, spec)
   local rows, V = batch.shape[1], batch.vocab
   local job = { batch = batch, inputs = {
-    moments = samebits.zeros({ rows, 64 }, "uint8", ctx.device),
+    states = samebits.zeros({ rows, 64 }, "uint8", ctx.device),
     targets = samebits.zeros({ rows, 8 }, "uint8", ctx.device) } }
   local function does(status) return assert(status_of.check(status, ctx.handle)) end
   job.run = misuse.guard(function(opts)
@@ -90,7 +90,7 @@ local function moments(ctx, spec)
     call:batch(batch)
     local c = call:outputs()
     local records = ffi.new("sb_records", ffi.sizeof "sb_records", C.SB_MOMENTS,
-                            job.inputs.moments.ptr,
+                            job.inputs.states.ptr,
                             ffi.cast("sb_target_record *", job.inputs.targets.ptr))
     does(C.sb_partial(ctx.handle, records, batch.c, 0, V, launch))
     does(C.sb_merge(ctx.handle, records, records, 1, rows, launch))

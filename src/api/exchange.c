@@ -1,4 +1,5 @@
-/* exchange.c - sb_exchange and communicators: checks, then the backend. */
+/* exchange.c - sb_exchange and communicators: checks, then the backend. That the backend has none
+ * is said first, whatever the arguments. */
 #include <inttypes.h>
 
 #include "api/call.h"

@@ -1,4 +1,5 @@
-/* gradient.c - sb_logprob_backward: checks, then the backend. */
+/* gradient.c - sb_logprob_backward: checks, then the backend. No two rows of grad overlap, and grad
+ * is the logits themselves only where each element takes its own logit's place. */
 #include <inttypes.h>
 
 #include "api/call.h"

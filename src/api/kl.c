@@ -1,4 +1,5 @@
-/* kl.c - sb_kl: checks, then the backend. */
+/* kl.c - sb_kl: checks, then the backend. Each failure says which batch is at fault, p or q; rows
+ * of both stand side by side. */
 #include "api/kl.h"
 
 #include <inttypes.h>

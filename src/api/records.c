@@ -17,23 +17,17 @@ typedef struct place {
 
 #define NO_SHARD (-1)
 
-/* A row's records; without moments only m.sum is set. */
-typedef struct record {
-    sb_moments m;
-    sb_target t;
-} record;
-
-static record record_at(const sb_records *records, int64_t i)
+sb_record sb_record_at(const sb_records *records, int64_t i)
 {
     const int64_t size = (int64_t)sb_state_size(records);
-    record r;
+    sb_record r;
     memcpy(&r.m, (const char *)records->states + i * size, (size_t)size);
     memcpy(&r.t, (const char *)records->targets + i * (int64_t)sizeof r.t, sizeof r.t);
     return r;
 }
 
 /* c: the bits that s.c should have; id: the row's, where fault is about its target. */
-static sb_status name_fault(sb_fault fault, place at, const record *r, uint32_t c, int64_t id,
+static sb_status name_fault(sb_fault fault, place at, const sb_record *r, uint32_t c, int64_t id,
                             sb_message *why)
 {
     const sb_state *s = &r->m.sum;
@@ -102,9 +96,9 @@ sb_status sb_check_records(const sb_records *records, int64_t rows, const char *
 sb_status sb_check_merge(const sb_merge_call *call, sb_message *why)
 {
     for (int64_t row = 0; row < call->rows; row++) {
-        uint32_t c = record_at(&call->from, row).m.sum.c;
+        uint32_t c = sb_record_at(&call->from, row).m.sum.c;
         for (int64_t shard = 0; shard < call->shards; shard++) {
-            record r = record_at(&call->from, shard * call->rows + row);
+            sb_record r = sb_record_at(&call->from, shard * call->rows + row);
             sb_fault fault = sb_has_moments(&call->from) ? sb_moments_merge_fault(&r.m, &r.t, c)
                                                          : sb_merge_fault(&r.m.sum, &r.t, c);
             place at = { row, shard };
@@ -121,7 +115,7 @@ sb_status sb_check_finish(const sb_call *call, const sb_records *records, const 
     for (int64_t i = 0; i < actives && status == SB_OK; i++) {
         place at = { active[i], NO_SHARD };
         sb_row row = sb_row_of(sb_temperature_at(call, at.row));
-        record r = record_at(records, at.row);
+        sb_record r = sb_record_at(records, at.row);
         sb_fault fault = sb_has_moments(records) ? sb_moments_finish_fault(&r.m, &r.t, &row)
                                                  : sb_finish_fault(&r.m.sum, &r.t, &row);
         if (fault != SB_RECORD_FINE)

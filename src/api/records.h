@@ -4,6 +4,8 @@
 #define SB_API_RECORDS_H
 
 #include "backend.h"
+#include "det/moments.h"
+#include "det/record.h"
 
 /* Whether states are sb_moment_records. */
 static inline int sb_has_moments(const sb_records *records) { return records->kind == SB_MOMENTS; }
@@ -13,6 +15,13 @@ static inline size_t sb_state_size(const sb_records *records)
 {
     return sb_has_moments(records) ? sizeof(sb_moment_record) : sizeof(sb_state_record);
 }
+
+/* A row's records, copied out of the caller's arrays. Without moments only m.sum is set. */
+typedef struct sb_record {
+    sb_moments m;
+    sb_target t;
+} sb_record;
+sb_record sb_record_at(const sb_records *records, int64_t i);
 
 /* Checks the struct, and, where there are rows, that both arrays are there. from: "" or "from.",
  * what their names begin with in messages. */

@@ -1,4 +1,5 @@
-/* shards.c - sb_partial, sb_merge and sb_finish: checks, then the backend. */
+/* shards.c - sb_partial, sb_merge and sb_finish: checks, then the backend. What records hold is
+ * checked by the backend, which can read them: see records.h. */
 #include <inttypes.h>
 
 #include "api/call.h"

@@ -73,9 +73,8 @@ static sb_status launch_kernels(sb_context *ctx, const sb_logprob_call *logprob,
     const sb_conventional_kernels *k = &c->conventional;
     const sb_logprob_out *out = &logprob->out;
     const sb_call *call = &logprob->call;
-    const CUfunction kernel = call->in.logits_dtype == SB_F32   ? k->conventional_f32
-                              : call->in.logits_dtype == SB_F16 ? k->conventional_f16
-                                                                : k->conventional_bf16;
+    const CUfunction kernel = sb_cuda_for_dtype(call->in.logits_dtype, k->conventional_f32,
+                                                k->conventional_f16, k->conventional_bf16);
     const sb_cuda_grid grid = { .blocks = p->work * p->split, .threads = p->threads };
     CUstream stream = call->launch.stream;
     sb_cuda_args a = sb_cuda_args_of(c, out, call, p, scratch);

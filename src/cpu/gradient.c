@@ -1,5 +1,5 @@
-/* gradient.c - gradients on the CPU. The work items are rows of logits, or pieces of rows; each is
- * computed independently of the others. */
+/* gradient.c - gradients on the CPU. The work items are rows of logits, or pieces of rows: each
+ * element comes from its own logit and its row's saved record alone. */
 #include <inttypes.h>
 
 #include "cpu/cpu.h"

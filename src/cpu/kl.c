@@ -1,5 +1,6 @@
 /* kl.c - divergences on the CPU. The work items are pairs of rows, or pieces of pairs; merging is
- * exact, so the division into pieces does not affect the bits. */
+ * exact, so the division into pieces does not affect the bits. The sums per sequence are those of
+ * stats.c. */
 #include <inttypes.h>
 
 #include "api/kl.h"

@@ -1,5 +1,6 @@
 /* shards.c - shards of the vocabulary on the CPU: writes the records of a shard, merges records,
- * and finishes merged records to results. */
+ * and finishes merged records to results. All input was checked before, so that a bad record leaves
+ * every output as it was. */
 #include <inttypes.h>
 
 #include "cpu/cpu.h"
@@ -7,22 +8,6 @@
 #include "det/record.h"
 
 #define CHUNK_ROWS 64 /* rows per work item of finish; a call with no more runs on one thread */
-
-/* A copy of a row's records, since those of the caller may be unaligned. Without moments, only
- * m.sum is set. */
-typedef struct record {
-    sb_moments m;
-    sb_target t;
-} record;
-
-static record get(const sb_records *records, int64_t i)
-{
-    const int64_t size = (int64_t)sb_state_size(records);
-    record r;
-    memcpy(&r.m, (const char *)records->states + i * size, (size_t)size);
-    memcpy(&r.t, (const char *)records->targets + i * (int64_t)sizeof r.t, sizeof r.t);
-    return r;
-}
 
 /* state points to an sb_state, or to an sb_moments if the records have moments. */
 static void put(const sb_records *records, int64_t i, const void *state, const sb_target *target)
@@ -68,9 +53,9 @@ sb_status sb_cpu_merge(sb_context *ctx, const void *checked)
     sb_status status = sb_check_merge(call, &ctx->error);
     if (status != SB_OK) return status;
     for (int64_t row = 0; row < call->rows; row++) {
-        record into = get(&call->from, row);
+        sb_record into = sb_record_at(&call->from, row);
         for (int64_t shard = 1; shard < call->shards; shard++) {
-            record from = get(&call->from, shard * call->rows + row);
+            sb_record from = sb_record_at(&call->from, shard * call->rows + row);
             if (sb_has_moments(&call->from)) sb_moments_merge(&into.m, &from.m);
             else sb_state_merge(&into.m.sum, &from.m.sum);
             sb_target_merge(&into.t, &from.t);
@@ -97,7 +82,7 @@ static void finish_rows(void *shared, int64_t item)
     for (int64_t i = first; i < last; i++) {
         int64_t row = j->active[i];
         sb_row constants = sb_row_of(sb_temperature_at(j->call, row));
-        record r = get(j->records, row);
+        sb_record r = sb_record_at(j->records, row);
         const sb_state *state = &r.m.sum;
         if (j->token) j->token[row] = sb_finish_logprob(state, sb_float(r.t.x), &constants);
         if (j->lse) j->lse[row] = sb_finish_lse(state, &constants);

@@ -1,5 +1,5 @@
 /* stats.c - statistics of tokens on the CPU. The work items are chunks of tokens for comparisons,
- * and sequences for sums. */
+ * and sequences for sums. kl.c uses sb_cpu_sums, too. */
 #include "cpu/cpu.h"
 #include "det/digits.h"
 #include "det/ratio.h"

@@ -61,6 +61,13 @@ typedef struct sb_cuda_grid {
                         itself */
 } sb_cuda_grid;
 
+/* The one of three kernels that takes logits of a dtype. */
+static inline CUfunction sb_cuda_for_dtype(int32_t dtype, CUfunction f32, CUfunction f16,
+                                           CUfunction bf16)
+{
+    return dtype == SB_F32 ? f32 : dtype == SB_F16 ? f16 : bf16;
+}
+
 /* One warp per item, eight per block. */
 static inline sb_cuda_grid sb_cuda_warps_for(int64_t items)
 {

@@ -9,9 +9,9 @@ static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
 static CUfunction kernel_for(const sb_cuda_kl_kernels *k, int32_t p, int32_t q)
 {
     switch (p) {
-    case SB_F32: return q == SB_F32 ? k->kl_f32_f32 : q == SB_F16 ? k->kl_f32_f16 : k->kl_f32_bf16;
-    case SB_F16: return q == SB_F32 ? k->kl_f16_f32 : q == SB_F16 ? k->kl_f16_f16 : k->kl_f16_bf16;
-    default: return q == SB_F32 ? k->kl_bf16_f32 : q == SB_F16 ? k->kl_bf16_f16 : k->kl_bf16_bf16;
+    case SB_F32: return sb_cuda_for_dtype(q, k->kl_f32_f32, k->kl_f32_f16, k->kl_f32_bf16);
+    case SB_F16: return sb_cuda_for_dtype(q, k->kl_f16_f32, k->kl_f16_f16, k->kl_f16_bf16);
+    default: return sb_cuda_for_dtype(q, k->kl_bf16_f32, k->kl_bf16_f16, k->kl_bf16_bf16);
     }
 }
 

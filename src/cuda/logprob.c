@@ -31,15 +31,19 @@ static sb_cuda_plan plan_sums(const sb_cuda *c, const sb_logprob_call *logprob)
 
 static CUfunction kernel_for(const sb_cuda_logprob_kernels *k, int32_t dtype, sb_cuda_kind kind)
 {
-    const CUfunction kernels[4][3] = {
-        [SB_CUDA_STREAM] = { k->logprob_f32, k->logprob_f16, k->logprob_bf16 },
-        [SB_CUDA_LATENCY] = { k->logprob_f32_latency, k->logprob_f16_latency,
-                              k->logprob_bf16_latency },
-        [SB_CUDA_CLUSTER] = { k->logprob_f32_cluster, k->logprob_f16_cluster,
-                              k->logprob_bf16_cluster },
-        [SB_CUDA_KEPT] = { k->logprob_f32_kept, k->logprob_f16_kept, k->logprob_bf16_kept },
-    };
-    return kernels[kind][dtype == SB_F32 ? 0 : dtype == SB_F16 ? 1 : 2];
+    switch (kind) {
+    case SB_CUDA_KEPT:
+        return sb_cuda_for_dtype(dtype, k->logprob_f32_kept, k->logprob_f16_kept,
+                                 k->logprob_bf16_kept);
+    case SB_CUDA_CLUSTER:
+        return sb_cuda_for_dtype(dtype, k->logprob_f32_cluster, k->logprob_f16_cluster,
+                                 k->logprob_bf16_cluster);
+    case SB_CUDA_LATENCY:
+        return sb_cuda_for_dtype(dtype, k->logprob_f32_latency, k->logprob_f16_latency,
+                                 k->logprob_bf16_latency);
+    default: /* SB_CUDA_STREAM */
+        return sb_cuda_for_dtype(dtype, k->logprob_f32, k->logprob_f16, k->logprob_bf16);
+    }
 }
 
 static sb_status launch_sums(sb_context *ctx, const sb_logprob_call *logprob, const sb_cuda_plan *p,
@@ -112,10 +116,8 @@ static sb_status launch_entropy(sb_context *ctx, const sb_logprob_call *logprob,
     const sb_cuda_logprob_kernels *k = &((const sb_cuda *)ctx->state)->logprob;
     const sb_logprob_out *out = &logprob->out;
     const sb_call *call = &logprob->call;
-    const int32_t dtype = call->in.logits_dtype;
-    const CUfunction kernel = dtype == SB_F32   ? k->entropy_f32
-                              : dtype == SB_F16 ? k->entropy_f16
-                                                : k->entropy_bf16;
+    const CUfunction kernel = sb_cuda_for_dtype(call->in.logits_dtype, k->entropy_f32,
+                                                k->entropy_f16, k->entropy_bf16);
     CUstream stream = call->launch.stream;
     sb_status status = sb_cuda_clear_unlisted(ctx, call, &p->a);
     if (status == SB_OK) status = sb_cuda_launch(ctx, kernel, p->grid, &p->a, stream);

@@ -71,28 +71,25 @@ static sb_status clear_unlisted(sb_context *ctx, const order_call *o, const sb_c
     return status;
 }
 
-#define OF_DTYPE(kernels, dtype, name)                                                             \
-    ((dtype) == SB_F32   ? (kernels)->name##_f32                                                   \
-     : (dtype) == SB_F16 ? (kernels)->name##_f16                                                   \
-                         : (kernels)->name##_bf16)
-
 static sb_status launch_kernels(sb_context *ctx, const order_call *o, sb_cuda_grid grid,
                                 sb_cuda_order_args *a)
 {
-    const sb_cuda_order_kernels *kernels = &((const sb_cuda *)ctx->state)->order;
+    const sb_cuda_order_kernels *k = &((const sb_cuda *)ctx->state)->order;
     const int32_t dtype = o->call->in.logits_dtype;
+    const CUfunction pieces = o->topk
+                                  ? sb_cuda_for_dtype(dtype, k->topk_f32, k->topk_f16, k->topk_bf16)
+                                  : sb_cuda_for_dtype(dtype, k->ids_f32, k->ids_f16, k->ids_bf16);
+    const CUfunction rank = sb_cuda_for_dtype(dtype, k->ids_ranks_f32, k->ids_ranks_f16,
+                                              k->ids_ranks_bf16);
     CUstream stream = o->call->launch.stream;
     sb_cuda_grid ranks = { .blocks = a->in.work * o->columns, .threads = 256 };
     sb_status status = clear_unlisted(ctx, o, a);
+    if (status == SB_OK) status = sb_cuda_launch(ctx, pieces, grid, &a->in, stream);
     if (status == SB_OK)
-        status = sb_cuda_launch(
-            ctx, o->topk ? OF_DTYPE(kernels, dtype, topk) : OF_DTYPE(kernels, dtype, ids), grid,
-            &a->in, stream);
-    if (status == SB_OK)
-        status = sb_cuda_launch(ctx, o->topk ? kernels->topk_finish : kernels->ids_finish,
+        status = sb_cuda_launch(ctx, o->topk ? k->topk_finish : k->ids_finish,
                                 sb_cuda_warps_for(a->in.work), &a->in, stream);
     if (status == SB_OK && !o->topk && o->integers)
-        status = sb_cuda_launch(ctx, OF_DTYPE(kernels, dtype, ids_ranks), ranks, &a->in, stream);
+        status = sb_cuda_launch(ctx, rank, ranks, &a->in, stream);
     return status;
 }
 

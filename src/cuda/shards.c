@@ -29,18 +29,16 @@ static uint64_t pieces_size(const sb_cuda_args *in, const sb_records *to)
     return in->split > 1 ? (uint64_t)in->work * (uint64_t)in->split * sb_state_size(to) : 0;
 }
 
-static CUfunction partial_for(sb_context *ctx, const sb_batch *in, int moments)
+static CUfunction partial_for(const sb_cuda_shards_kernels *k, const sb_partial_call *p)
 {
-    const sb_cuda_shards_kernels *kernels = &((const sb_cuda *)ctx->state)->shards;
-    if (moments)
-        return in->logits_dtype == SB_F32   ? kernels->partial_f32_moments
-               : in->logits_dtype == SB_F16 ? kernels->partial_f16_moments
-                                            : kernels->partial_bf16_moments;
-    switch (in->logits_dtype) {
-    case SB_F32: return in->kept ? kernels->partial_f32_kept : kernels->partial_f32;
-    case SB_F16: return in->kept ? kernels->partial_f16_kept : kernels->partial_f16;
-    default: return in->kept ? kernels->partial_bf16_kept : kernels->partial_bf16;
-    }
+    const int32_t dtype = p->call.in.logits_dtype;
+    if (sb_has_moments(&p->to)) /* with kept sets, too */
+        return sb_cuda_for_dtype(dtype, k->partial_f32_moments, k->partial_f16_moments,
+                                 k->partial_bf16_moments);
+    if (p->call.in.kept)
+        return sb_cuda_for_dtype(dtype, k->partial_f32_kept, k->partial_f16_kept,
+                                 k->partial_bf16_kept);
+    return sb_cuda_for_dtype(dtype, k->partial_f32, k->partial_f16, k->partial_bf16);
 }
 
 static sb_status run_partial(sb_context *ctx, const sb_partial_call *p, sb_cuda_grid grid,
@@ -48,8 +46,8 @@ static sb_status run_partial(sb_context *ctx, const sb_partial_call *p, sb_cuda_
 {
     const sb_cuda *c = ctx->state;
     const sb_call *call = &p->call;
-    const int moments = sb_has_moments(&p->to);
-    const CUfunction merge = moments ? c->shards.partial_merge_moments : c->shards.partial_merge;
+    const CUfunction merge = sb_has_moments(&p->to) ? c->shards.partial_merge_moments
+                                                    : c->shards.partial_merge;
     CUstream stream = call->launch.stream;
     uint64_t rows = (uint64_t)call->rows;
     sb_status status = SB_OK;
@@ -59,7 +57,7 @@ static sb_status run_partial(sb_context *ctx, const sb_partial_call *p, sb_cuda_
             status = sb_cuda_clear(ctx, a->targets, rows * sizeof(sb_target_record), stream);
     }
     if (status == SB_OK)
-        status = sb_cuda_launch(ctx, partial_for(ctx, &call->in, moments), grid, &a->in, stream);
+        status = sb_cuda_launch(ctx, partial_for(&c->shards, p), grid, &a->in, stream);
     if (status == SB_OK && a->in.split > 1)
         status = sb_cuda_launch(ctx, merge, sb_cuda_warps_for(a->in.work), &a->in, stream);
     return status;
