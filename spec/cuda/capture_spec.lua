@@ -1,4 +1,4 @@
--- While a stream is captured into a graph: the collector may run, memory, streams, events and
+-- While a stream is captured into a graph: the collector may run, memory, streams and
 -- contexts come and go, and the capture is whole; the thread's mode is as it was.
 
 local ffi = require "ffi"
@@ -45,7 +45,6 @@ describe("while a GPU's stream is captured,", function()
       memory = function() return samebits.zeros({ 1000 }, "float32", device) end,
       ["page-locked memory"] = function() return samebits.pinned({ 1000 }, "float32", device) end,
       streams = function() return ctx:stream() end,
-      events = function() return ctx:event() end,
       contexts = function() return samebits.open(device) end,
       ["contexts of the control group"] = function()
         local own = assert(samebits.open(device))
@@ -64,13 +63,12 @@ describe("while a GPU's stream is captured,", function()
       end)
     end
 
-    it("memory, streams, events and contexts are made", function()
+    it("memory, streams and contexts are made", function()
       captured(function()
         local t = assert(samebits.empty({ 1000 }, "float32", device))
         assert.is_true(t.ptr ~= ffi.cast("uint8_t *", nil))
         assert(samebits.pinned({ 1000 }, "float32", device))
         assert(ctx:stream())
-        assert(ctx:event())
         assert(samebits.open(device)):close()
       end)
     end)
@@ -92,13 +90,11 @@ describe("while a GPU's stream is captured,", function()
       graphs.destroy(device, handle)
     end)
 
-    it("another stream and its events are waited for", function()
-      local other, events = assert(ctx:stream()), {}
-      for i = 1, 2 do events[i] = assert(assert(ctx:event()):record(other)) end
+    it("another stream is waited for", function()
+      local other = assert(ctx:stream())
       captured(function()
         assert(other:wait())
         assert.is_true(ctx:check(other))
-        assert.is_true(ctx:elapsed(events[1], events[2]) >= 0)
       end)
     end)
   end)

@@ -21,7 +21,7 @@
 -- * `shards`: whether the logits may be those of a shard of the vocabulary;
 -- * `arguments(call, ...)`: checks what the caller gave, and returns what the library's function
 --   takes between the outputs and the launch. `call` is the call under way, see below; what
---   `call.result` is set to is returned instead of the outputs;
+--   `call.result` is set to is returned instead of the outputs (and is held: `call:hold`);
 -- * `unchecked`: true where the library's function never waits, not even with a check.
 --
 -- Methods are made of ops by `call.method` and `call.workspace`. samebits.context takes them over,
@@ -309,12 +309,15 @@ local function listed(self, out, ...)
   return list, n
 end
 
--- Holds the call, and with it all that it uses, until its stream has been waited for. A call with a
+-- Holds all that the call uses until its stream has been waited for, each thing once. A call with a
 -- check has waited.
 local function hold(self)
   if self.device == "cpu" or self.opts.check ~= false and not self.op.unchecked then return end
-  local at = devices.opened(self.device)
-  if at then at:hold(self.opts.stream, self) end -- nil: nothing was made there
+  local at, stream = devices.opened(self.device), self.opts.stream
+  if not at then return end -- nothing was made there
+  at:hold(stream, self.context)
+  for _, thing in ipairs(self.held) do at:hold(stream, thing) end
+  for _, thing in pairs(self.made) do at:hold(stream, thing) end
 end
 
 local function check(self, status) try(status_of.check(status, self.context.handle)) end

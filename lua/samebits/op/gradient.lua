@@ -93,7 +93,7 @@ local BACKWARD = call.op {
         derivatives[name] = at:input(name, given[name], "float32", batch.shape)
       end
     end
-    at.result = grad_of(at.opts, batch)
+    at.result = at:hold(grad_of(at.opts, batch))
     local c = describe_to_c(at.result, batch)
     c.saved = ffi.cast("const sb_saved_row *", saved.ptr)
     for name, t in pairs(derivatives) do c[name] = ffi.cast("const float *", t.ptr) end
