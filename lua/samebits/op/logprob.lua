@@ -39,8 +39,8 @@ M.OP = call.op {
 -- and `workspace` are given. What the call uses is held until the stream has been waited for: by
 -- `ctx:check`, by the stream's `wait`, or, for the default stream, by anything that copies without
 -- one. When 10,000 things are held, and when memory is out, the streams are waited for. A CUDA
--- graph that captured a call holds nothing: keep the batch (made before), the results, the workspace
--- and the context as long as the graph.
+-- graph that captured a call holds nothing: keep the batch (made before), the results, the
+-- workspace and the context as long as the graph.
 -- @param batch a batch, or the table to make one from
 -- @tparam[opt] table opts `outputs`: a list of "token", "lse", "sequence", "count" (these four by
 -- default), "outside" (by default with kept sets), "entropy", in nats, which costs more, and
