@@ -1,5 +1,5 @@
 -- closing.lua SEED - a Lua state that ends while calls and copies are under way, with contexts,
--- streams, events, memory and tables of arrays that it made in an order of the seed's. LuaJIT runs
+-- streams, memory and tables of arrays that it made in an order of the seed's. LuaJIT runs
 -- the finalizers of all of them in an order of its own: the driver, whose streams run late, ends
 -- the process where one of them takes away what another one, or work in a stream, still uses.
 
@@ -38,7 +38,6 @@ end
 local makers = {
   function() return context() end,
   function() return context():stream() end,
-  function() return context():event() end,
   function() return samebits.pinned({ 1000 }, "int32", "cuda") end,
   function() -- a copy in a stream
     local stream = context():stream()
