@@ -3,7 +3,7 @@
  *
  * A public function of src/api checks its arguments, fills in the operation's sb_*_call and hands
  * it to sb_run (api/run.h), which finds the operation in the backend's table. A new operation adds
- * an sb_op, its struct, its name in api/run.c, and a slot in each backend that has it. */
+ * its struct and a line to the list of operations: docs/adding-an-op.md. */
 #ifndef SB_BACKEND_H
 #define SB_BACKEND_H
 
@@ -109,21 +109,35 @@ typedef struct sb_sums_call {
 
 /* ---- a backend ------------------------------------------------------------------------------ */
 
+/* The operations that every backend has: the number's name; the name in sb_cpu_kl and its like;
+ * SCRATCH if it takes a workspace on a device, else NONE; and what "the ... backend has no" says of
+ * a backend that lacks it. The numbers, the functions' declarations and the tables of the backends
+ * here come from the two lists. */
+#define SB_OPERATIONS(X)                                                                           \
+    X(LOGPROB, logprob, SCRATCH, "logprob")                                                        \
+    X(IDS, ids, SCRATCH, "logprobs of several ids")                                                \
+    X(TOPK, topk, SCRATCH, "top-k")                                                                \
+    X(BACKWARD, backward, NONE, "gradient")                                                        \
+    X(KL, kl, SCRATCH, "divergence of two batches")                                                \
+    X(PARTIAL, partial, SCRATCH, "shards")                                                         \
+    X(MERGE, merge, NONE, "shards")                                                                \
+    X(FINISH, finish, SCRATCH, "shards")                                                           \
+    X(COMPARE, compare, NONE, "statistics")                                                        \
+    X(SUMS, sums, NONE, "statistics")
+
+/* Those of devices alone. */
+#define SB_DEVICE_OPERATIONS(X)                                                                    \
+    X(EXCHANGE, exchange, SCRATCH,                                                                 \
+      "exchange of records: NCCL is between GPUs; gather them by other means and call sb_merge")
+
+#define SB_ALL_OPERATIONS(X) SB_OPERATIONS(X) SB_DEVICE_OPERATIONS(X)
+
+#define SB_OP_NUMBER(NUMBER, name, scratch, what) SB_OP_##NUMBER,
 typedef enum sb_op {
-    SB_OP_LOGPROB,
-    SB_OP_IDS,
-    SB_OP_TOPK,
-    SB_OP_BACKWARD,
-    SB_OP_KL,
-    SB_OP_PARTIAL,
-    SB_OP_MERGE,
-    SB_OP_FINISH,
-    SB_OP_EXCHANGE,
-    SB_OP_COMPARE,
-    SB_OP_SUMS,
     SB_OP_CONVENTIONAL, /* the control group's logprob: sb_conventional_logprob alone runs it */
-    SB_OPS
+    SB_ALL_OPERATIONS(SB_OP_NUMBER) SB_OPS
 } sb_op;
+#undef SB_OP_NUMBER
 
 /* call is the operation's struct, of no rows too. Both report failures with sb_fail. */
 typedef struct sb_op_slot {

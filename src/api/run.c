@@ -5,21 +5,9 @@
 #include "api/run.h"
 
 /* What the backend has not, in "the cpu backend has no ...". */
-static const char *const names[SB_OPS] = {
-    [SB_OP_LOGPROB] = "logprob",
-    [SB_OP_IDS] = "logprobs of several ids",
-    [SB_OP_TOPK] = "top-k",
-    [SB_OP_BACKWARD] = "gradient",
-    [SB_OP_KL] = "divergence of two batches",
-    [SB_OP_PARTIAL] = "shards",
-    [SB_OP_MERGE] = "shards",
-    [SB_OP_FINISH] = "shards",
-    [SB_OP_EXCHANGE] = "exchange of records: NCCL is between GPUs; gather them by other means and "
-                       "call sb_merge",
-    [SB_OP_COMPARE] = "statistics",
-    [SB_OP_SUMS] = "statistics",
-    [SB_OP_CONVENTIONAL] = "conventional logprob",
-};
+#define NAME(NUMBER, name, scratch, what) [SB_OP_##NUMBER] = what,
+static const char *const names[SB_OPS] = { [SB_OP_CONVENTIONAL] = "conventional logprob",
+                                           SB_ALL_OPERATIONS(NAME) };
 
 sb_status sb_check_op(sb_context *ctx, sb_op op)
 {

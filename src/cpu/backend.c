@@ -100,6 +100,8 @@ static sb_status conventional(sb_context *ctx, const void *call)
     return sb_conventional_cpu(((sb_cpu *)ctx->state)->pool, &ctx->error, call);
 }
 
+#define SLOT(NUMBER, name, scratch, what) [SB_OP_##NUMBER] = { sb_cpu_##name, NULL },
+
 const sb_backend sb_backend_cpu = {
     .name = "cpu",
     .probe = probe,
@@ -109,17 +111,5 @@ const sb_backend sb_backend_cpu = {
     .isa = isa_of,
     .threads = threads_of,
     .kept_sets = 1,
-    .ops = {
-        [SB_OP_LOGPROB] = { sb_cpu_logprob, NULL },
-        [SB_OP_IDS] = { sb_cpu_ids, NULL },
-        [SB_OP_TOPK] = { sb_cpu_topk, NULL },
-        [SB_OP_BACKWARD] = { sb_cpu_backward, NULL },
-        [SB_OP_KL] = { sb_cpu_kl, NULL },
-        [SB_OP_PARTIAL] = { sb_cpu_partial, NULL },
-        [SB_OP_MERGE] = { sb_cpu_merge, NULL },
-        [SB_OP_FINISH] = { sb_cpu_finish, NULL },
-        [SB_OP_COMPARE] = { sb_cpu_compare, NULL },
-        [SB_OP_SUMS] = { sb_cpu_sums, NULL },
-        [SB_OP_CONVENTIONAL] = { conventional, NULL },
-    },
+    .ops = { [SB_OP_CONVENTIONAL] = { conventional, NULL }, SB_OPERATIONS(SLOT) },
 };

@@ -98,16 +98,10 @@ typedef struct sb_cpu_second_pass {
 sb_status sb_cpu_second_pass_prepare(sb_context *ctx, sb_cpu_second_pass *pass);
 void sb_cpu_second_pass_run(sb_cpu *c, const sb_cpu_second_pass *pass);
 
-/* The operations, as backend.h states them: each takes its own struct. */
-sb_status sb_cpu_logprob(sb_context *ctx, const void *call);
-sb_status sb_cpu_ids(sb_context *ctx, const void *call);
-sb_status sb_cpu_topk(sb_context *ctx, const void *call);
-sb_status sb_cpu_backward(sb_context *ctx, const void *call);
-sb_status sb_cpu_kl(sb_context *ctx, const void *call);
-sb_status sb_cpu_partial(sb_context *ctx, const void *call);
-sb_status sb_cpu_merge(sb_context *ctx, const void *call);
-sb_status sb_cpu_finish(sb_context *ctx, const void *call);
-sb_status sb_cpu_compare(sb_context *ctx, const void *call);
-sb_status sb_cpu_sums(sb_context *ctx, const void *call);
+/* sb_cpu_logprob and so on: the operations, as sb_op_slot has them. */
+#define SB_CPU_OPERATION(NUMBER, name, scratch, what)                                              \
+    sb_status sb_cpu_##name(sb_context *ctx, const void *call);
+SB_OPERATIONS(SB_CPU_OPERATION)
+#undef SB_CPU_OPERATION
 
 #endif

@@ -179,6 +179,11 @@ static const sb_comms comms = {
     .abort = sb_cuda_comm_abort,
 };
 
+#define SLOT(NUMBER, name, scratch, what)                                                          \
+    [SB_OP_##NUMBER] = { sb_cuda_##name, SLOT_##scratch(sb_cuda_##name##_workspace) },
+#define SLOT_SCRATCH(workspace) workspace
+#define SLOT_NONE(workspace) NULL
+
 const sb_backend sb_backend_cuda = {
     .name = "cuda",
     .kept_sets = 1,
@@ -192,20 +197,7 @@ const sb_backend sb_backend_cuda = {
     .threads = threads_of,
     .enter = enter,
     .leave = leave,
-    .ops = {
-        [SB_OP_LOGPROB] = { sb_cuda_logprob, sb_cuda_logprob_workspace },
-        [SB_OP_IDS] = { sb_cuda_ids, sb_cuda_ids_workspace },
-        [SB_OP_TOPK] = { sb_cuda_topk, sb_cuda_topk_workspace },
-        [SB_OP_BACKWARD] = { sb_cuda_backward, NULL },
-        [SB_OP_KL] = { sb_cuda_kl, sb_cuda_kl_workspace },
-        [SB_OP_PARTIAL] = { sb_cuda_partial, sb_cuda_partial_workspace },
-        [SB_OP_MERGE] = { sb_cuda_merge, NULL },
-        [SB_OP_FINISH] = { sb_cuda_finish, sb_cuda_finish_workspace },
-        [SB_OP_EXCHANGE] = { sb_cuda_exchange, sb_cuda_exchange_workspace },
-        [SB_OP_COMPARE] = { sb_cuda_compare, NULL },
-        [SB_OP_SUMS] = { sb_cuda_sums, NULL },
-        [SB_OP_CONVENTIONAL] = { sb_conventional_cuda, NULL },
-    },
+    .ops = { [SB_OP_CONVENTIONAL] = { sb_conventional_cuda, NULL }, SB_ALL_OPERATIONS(SLOT) },
     .device = &device,
     .comms = &comms,
 };

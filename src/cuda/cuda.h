@@ -138,45 +138,29 @@ sb_status sb_cuda_stream_create(sb_context *ctx, void **stream);
 sb_status sb_cuda_stream_destroy(sb_context *ctx, void *stream);
 sb_status sb_cuda_stream_wait(sb_context *ctx, void *stream);
 
-/* ---- operations: as sb_op_slot has them --------------------------------------------------- */
+/* ---- operations --------------------------------------------------------------------------- */
 
-/* logprob.c. prepare: when the kernels are loaded. */
+/* sb_cuda_logprob, sb_cuda_logprob_workspace and so on: as sb_op_slot has them. */
+#define SB_CUDA_OPERATION(NUMBER, name, scratch, what)                                             \
+    sb_status sb_cuda_##name(sb_context *ctx, const void *call);                                   \
+    SB_CUDA_WORKSPACE_##scratch(                                                                   \
+        sb_status sb_cuda_##name##_workspace(sb_context *ctx, const void *call, uint64_t *bytes);)
+#define SB_CUDA_WORKSPACE_SCRATCH(declared) declared
+#define SB_CUDA_WORKSPACE_NONE(declared)
+SB_ALL_OPERATIONS(SB_CUDA_OPERATION)
+#undef SB_CUDA_OPERATION
+
+/* logprob.c: when the kernels are loaded. */
 sb_status sb_cuda_logprob_prepare(const sb_cuda *c, sb_message *why);
-sb_status sb_cuda_logprob(sb_context *ctx, const void *call);
-sb_status sb_cuda_logprob_workspace(sb_context *ctx, const void *call, uint64_t *bytes);
 
-/* order.c. */
-sb_status sb_cuda_ids(sb_context *ctx, const void *call);
-sb_status sb_cuda_ids_workspace(sb_context *ctx, const void *call, uint64_t *bytes);
-sb_status sb_cuda_topk(sb_context *ctx, const void *call);
-sb_status sb_cuda_topk_workspace(sb_context *ctx, const void *call, uint64_t *bytes);
-
-/* gradient.c. */
-sb_status sb_cuda_backward(sb_context *ctx, const void *call);
-
-/* kl.c. */
-sb_status sb_cuda_kl(sb_context *ctx, const void *call);
-sb_status sb_cuda_kl_workspace(sb_context *ctx, const void *call, uint64_t *bytes);
-
-/* shards.c. */
-sb_status sb_cuda_partial(sb_context *ctx, const void *call);
-sb_status sb_cuda_partial_workspace(sb_context *ctx, const void *call, uint64_t *bytes);
-sb_status sb_cuda_merge(sb_context *ctx, const void *call);
-sb_status sb_cuda_finish(sb_context *ctx, const void *call);
-sb_status sb_cuda_finish_workspace(sb_context *ctx, const void *call, uint64_t *bytes);
-
-/* exchange.c, and its communicators as sb_comms has them. */
-sb_status sb_cuda_exchange(sb_context *ctx, const void *call);
-sb_status sb_cuda_exchange_workspace(sb_context *ctx, const void *call, uint64_t *bytes);
+/* exchange.c: communicators, as sb_comms has them. */
 sb_status sb_cuda_comm_new_id(sb_context *ctx, sb_comm_id *id);
 sb_status sb_cuda_comm_create(sb_context *ctx, void **comm, const sb_comm_id *id, int32_t ranks,
                               int32_t rank);
 sb_status sb_cuda_comm_destroy(sb_context *ctx, void *comm);
 sb_status sb_cuda_comm_abort(sb_context *ctx, void *comm);
 
-/* stats.c. launch_sums: the kernel alone, for arguments that were checked. */
-sb_status sb_cuda_compare(sb_context *ctx, const void *call);
-sb_status sb_cuda_sums(sb_context *ctx, const void *call);
+/* stats.c: the kernel of sb_cuda_sums alone, for arguments that were checked. */
 sb_status sb_cuda_launch_sums(sb_context *ctx, const sb_sums_call *call);
 
 #endif
