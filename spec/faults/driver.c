@@ -61,7 +61,7 @@ static const struct request {
     CUresult refusal; /* CUDA_SUCCESS: none */
 } requests[] = {
     { "cuGetErrorName", 0, CUDA_SUCCESS },
-    { "cuDeviceGetName", 0, CUDA_SUCCESS }, /* only told of */
+    { "cuDeviceGetName", 0, CUDA_SUCCESS },                   /* only told of */
     { "cuThreadExchangeStreamCaptureMode", 0, CUDA_SUCCESS }, /* fails for no mode that there is */
     { "cuDevicePrimaryCtxRetain", 1, CUDA_ERROR_OUT_OF_MEMORY },
     { "cuDevicePrimaryCtxRelease_v2", -1, CUDA_SUCCESS },

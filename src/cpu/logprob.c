@@ -46,7 +46,7 @@ void sb_cpu_save(sb_saved_row *to, int64_t row, const sb_state *state, int momen
 }
 
 static void finish_logprob(const sb_cpu_job *j, int64_t row, const sb_state *state,
-                       const sb_row *constants)
+                           const sb_row *constants)
 {
     const results *to = j->to;
     int64_t id = sb_int_at(j->call->in.ids, j->call->in.ids_dtype, row);

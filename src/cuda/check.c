@@ -17,8 +17,8 @@ sb_status sb_cuda_begin(sb_context *ctx, const sb_launch *launch)
     sb_cuda *c = ctx->state;
     uint64_t capture;
     int captured;
-    sb_status status =
-        sb_cuda_find_capture(&c->driver, launch->stream, &captured, &capture, &ctx->error);
+    sb_status status = sb_cuda_find_capture(&c->driver, launch->stream, &captured, &capture,
+                                            &ctx->error);
     if (status != SB_OK) return status;
     if (captured && launch->check)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,

@@ -7,7 +7,7 @@
 
 typedef enum sb_cuda_kind {
     SB_CUDA_STREAM,  /* logprob_<dtype>: a block a row; the last rows, or all, in pieces */
-    SB_CUDA_LATENCY,     /* logprob_<dtype>_latency: pieces, their logits fetched all at once */
+    SB_CUDA_LATENCY, /* logprob_<dtype>_latency: pieces, their logits fetched all at once */
     SB_CUDA_CLUSTER, /* logprob_<dtype>_cluster: the same, a row's pieces a cluster */
     SB_CUDA_KEPT     /* logprob_<dtype>_kept: every row in pieces, if only one */
 } sb_cuda_kind;
