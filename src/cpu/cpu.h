@@ -66,10 +66,21 @@ void sb_cpu_read(const sb_call *call, int64_t row, int64_t first, int64_t n, flo
 /* Computes the state of every active row and hands it to finish. */
 void sb_cpu_job_run(sb_cpu *c, const sb_cpu_job *job);
 
-/* Writes the saved record of a row. moments: whether state is the first member of an
- * sb_moments. */
-void sb_cpu_save(sb_saved_row *to, int64_t row, const sb_state *state, int moments,
-                 const sb_row *constants);
+/* Where the results of rows go; null: not wanted. */
+typedef struct sb_cpu_results {
+    float *token, *lse, *entropy;
+    sb_saved_row *saved;
+} sb_cpu_results;
+
+/* Sets *to from out, with scratch for the tokens if only their sums are wanted, and clears what out
+ * wants. Call it once nothing else can fail. */
+sb_status sb_cpu_results_prepare(sb_context *ctx, sb_cpu_results *to, const sb_logprob_out *out,
+                                 int64_t rows);
+
+/* Writes the results of a row. target is the logit of its id. state is the first member of an
+ * sb_moments if entropy is wanted. */
+void sb_cpu_results_write(const sb_cpu_results *to, int64_t row, const sb_state *state,
+                          float target, const sb_row *constants);
 
 /* Writes the sums and counts of each sequence. tokens is [rows], or null if out wants no sums.
  * active is in ascending order; a row that is not active adds nothing. */

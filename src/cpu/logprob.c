@@ -1,5 +1,5 @@
-/* logprob.c - logprobs on the CPU: from each row's state to its results, and their sums by
- * sequence. shards.c finishes with the same sums and saved rows. */
+/* logprob.c - logprobs on the CPU: from each row's state to its results, and their sums per
+ * sequence. shards.c finishes merged records with the same functions. */
 #include <inttypes.h>
 
 #include "cpu/cpu.h"
@@ -31,32 +31,46 @@ void sb_cpu_sum_sequences(const sb_logprob_out *out, const sb_call *call, const 
     }
 }
 
-/* Where a row's results go; null: not wanted. */
-typedef struct results {
-    float *token, *lse, *entropy;
-    sb_saved_row *saved;
-} results;
+sb_status sb_cpu_results_prepare(sb_context *ctx, sb_cpu_results *to, const sb_logprob_out *out,
+                                 int64_t rows)
+{
+    sb_cpu *c = ctx->state;
+    *to = (sb_cpu_results){ out->token, out->lse, out->entropy, out->saved };
+    if (!to->token && out->sequence) {
+        to->token = sb_cpu_room(&c->tokens, rows, sizeof *to->token);
+        if (!to->token)
+            return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory for %" PRId64 " token logprobs",
+                           rows);
+    }
+    if (out->token) memset(out->token, 0, (size_t)rows * sizeof *out->token);
+    if (out->lse) memset(out->lse, 0, (size_t)rows * sizeof *out->lse);
+    if (out->entropy) memset(out->entropy, 0, (size_t)rows * sizeof *out->entropy);
+    if (out->saved) memset(out->saved, 0, (size_t)rows * sizeof *out->saved);
+    return SB_OK;
+}
 
-void sb_cpu_save(sb_saved_row *to, int64_t row, const sb_state *state, int moments,
+static void save(const sb_cpu_results *to, int64_t row, const sb_state *state,
                  const sb_row *constants)
 {
-    sb_saved saved = moments ? sb_finish_saved_moments((const sb_moments *)state, constants)
-                             : sb_finish_saved(state, constants);
-    memcpy((char *)to + row * (int64_t)sizeof saved, &saved, sizeof saved);
+    sb_saved saved = to->entropy ? sb_finish_saved_moments((const sb_moments *)state, constants)
+                                 : sb_finish_saved(state, constants);
+    memcpy((char *)to->saved + row * (int64_t)sizeof saved, &saved, sizeof saved);
+}
+
+void sb_cpu_results_write(const sb_cpu_results *to, int64_t row, const sb_state *state,
+                          float target, const sb_row *constants)
+{
+    if (to->token) to->token[row] = sb_finish_logprob(state, target, constants);
+    if (to->lse) to->lse[row] = sb_finish_lse(state, constants);
+    if (to->entropy) to->entropy[row] = sb_finish_entropy((const sb_moments *)state, constants);
+    if (to->saved) save(to, row, state, constants);
 }
 
 static void finish_logprob(const sb_cpu_job *j, int64_t row, const sb_state *state,
                            const sb_row *constants)
 {
-    const results *to = j->to;
-    int64_t id = sb_int_at(j->call->in.ids, j->call->in.ids_dtype, row);
-    if (to->token) {
-        to->token[row] = sb_finish_logprob(state, sb_target_logit(j->call, row, id), constants);
-    }
-    if (to->lse) to->lse[row] = sb_finish_lse(state, constants);
-    if (to->entropy) /* moments were asked for: state is the first part of them */
-        to->entropy[row] = sb_finish_entropy((const sb_moments *)state, constants);
-    if (to->saved) sb_cpu_save(to->saved, row, state, j->moments, constants);
+    const int64_t id = sb_int_at(j->call->in.ids, j->call->in.ids_dtype, row);
+    sb_cpu_results_write(j->to, row, state, sb_target_logit(j->call, row, id), constants);
 }
 
 sb_status sb_cpu_logprob(sb_context *ctx, const void *checked)
@@ -64,26 +78,14 @@ sb_status sb_cpu_logprob(sb_context *ctx, const void *checked)
     const sb_logprob_call *logprob = checked;
     const sb_logprob_out *out = &logprob->out;
     const sb_call *call = &logprob->call;
-    sb_cpu *c = ctx->state;
-    results to = { out->token, out->lse, out->entropy, out->saved };
+    sb_cpu_results to;
     sb_cpu_job j = {
         .call = call, .moments = out->entropy != NULL, .finish = finish_logprob, .to = &to
     };
     sb_status status = sb_cpu_job_prepare(ctx, &j);
+    if (status == SB_OK) status = sb_cpu_results_prepare(ctx, &to, out, call->rows);
     if (status != SB_OK) return status;
-    if (!to.token && out->sequence) {
-        to.token = sb_cpu_room(&c->tokens, call->rows, sizeof *to.token);
-        if (!to.token)
-            return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory for %" PRId64 " token logprobs",
-                           call->rows);
-    }
-
-    /* Nothing fails from here on. */
-    if (out->token) memset(out->token, 0, (size_t)call->rows * sizeof *out->token);
-    if (out->lse) memset(out->lse, 0, (size_t)call->rows * sizeof *out->lse);
-    if (out->entropy) memset(out->entropy, 0, (size_t)call->rows * sizeof *out->entropy);
-    if (out->saved) memset(out->saved, 0, (size_t)call->rows * sizeof *out->saved);
-    if (to.token || to.lse || to.entropy || to.saved) sb_cpu_job_run(c, &j);
+    if (to.token || to.lse || to.entropy || to.saved) sb_cpu_job_run(ctx->state, &j);
     sb_cpu_sum_sequences(out, call, to.token, j.active, j.actives);
     return SB_OK;
 }

@@ -70,8 +70,7 @@ typedef struct finish_job {
     const sb_records *records;
     const int64_t *active;
     int64_t actives;
-    float *token, *lse, *entropy; /* each may be null */
-    sb_saved_row *saved;
+    sb_cpu_results to;
 } finish_job;
 
 static void finish_rows(void *shared, int64_t item)
@@ -83,11 +82,7 @@ static void finish_rows(void *shared, int64_t item)
         int64_t row = j->active[i];
         sb_row constants = sb_row_of(sb_temperature_at(j->call, row));
         sb_record r = sb_record_at(j->records, row);
-        const sb_state *state = &r.m.sum;
-        if (j->token) j->token[row] = sb_finish_logprob(state, sb_float(r.t.x), &constants);
-        if (j->lse) j->lse[row] = sb_finish_lse(state, &constants);
-        if (j->entropy) j->entropy[row] = sb_finish_entropy(&r.m, &constants);
-        if (j->saved) sb_cpu_save(j->saved, row, state, j->entropy != NULL, &constants);
+        sb_cpu_results_write(&j->to, row, &r.m.sum, sb_float(r.t.x), &constants);
     }
 }
 
@@ -98,28 +93,17 @@ sb_status sb_cpu_finish(sb_context *ctx, const void *checked)
     const sb_call *call = &finish->call;
     const sb_records *records = &finish->from;
     sb_cpu *c = ctx->state;
-    finish_job j = { call, records, NULL, 0, out->token, out->lse, out->entropy, out->saved };
+    finish_job j = { .call = call, .records = records };
     sb_cpu_job rows = { .call = call }; /* only lists the active rows; the call has no logits */
     sb_status status = sb_cpu_job_prepare(ctx, &rows);
     if (status != SB_OK) return status;
     j.active = rows.active;
     j.actives = rows.actives;
     status = sb_check_finish(call, records, j.active, j.actives, &ctx->error);
+    if (status == SB_OK) status = sb_cpu_results_prepare(ctx, &j.to, out, call->rows);
     if (status != SB_OK) return status;
-    if (!j.token && out->sequence) {
-        j.token = sb_cpu_room(&c->tokens, call->rows, sizeof *j.token);
-        if (!j.token)
-            return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory for %" PRId64 " token logprobs",
-                           call->rows);
-    }
-
-    /* Nothing fails from here on. */
-    if (out->token) memset(out->token, 0, (size_t)call->rows * sizeof *out->token);
-    if (out->lse) memset(out->lse, 0, (size_t)call->rows * sizeof *out->lse);
-    if (out->entropy) memset(out->entropy, 0, (size_t)call->rows * sizeof *out->entropy);
-    if (out->saved) memset(out->saved, 0, (size_t)call->rows * sizeof *out->saved);
     sb_pool_run(c->pool, j.actives <= CHUNK_ROWS, finish_rows, &j,
                 (j.actives + CHUNK_ROWS - 1) / CHUNK_ROWS);
-    sb_cpu_sum_sequences(out, call, j.token, j.active, j.actives);
+    sb_cpu_sum_sequences(out, call, j.to.token, j.active, j.actives);
     return SB_OK;
 }
