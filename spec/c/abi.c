@@ -74,6 +74,28 @@ AT(sb_gradient, first, 64);
 AT(sb_gradient, held, 72);
 _Static_assert(sizeof(sb_gradient) == 80, "sb_gradient");
 
+AT(sb_compare_out, ratio, 8);
+AT(sb_compare_out, k1, 16);
+AT(sb_compare_out, k2, 24);
+AT(sb_compare_out, k3, 32);
+_Static_assert(sizeof(sb_compare_out) == 40, "sb_compare_out");
+
+AT(sb_values, cu_seqlens_dtype, 4);
+AT(sb_values, values, 8);
+AT(sb_values, minus, 16);
+AT(sb_values, mask, 24);
+AT(sb_values, batch, 32);
+AT(sb_values, time, 40);
+AT(sb_values, rows, 48);
+AT(sb_values, cu_seqlens, 56);
+_Static_assert(sizeof(sb_values) == 64, "sb_values");
+
+AT(sb_sums_out, sum, 8);
+AT(sb_sums_out, mean, 16);
+AT(sb_sums_out, exp_mean, 24);
+AT(sb_sums_out, count, 32);
+_Static_assert(sizeof(sb_sums_out) == 40, "sb_sums_out");
+
 AT(sb_kl_out, token, 8);
 AT(sb_kl_out, sequence, 16);
 _Static_assert(sizeof(sb_kl_out) == 24, "sb_kl_out");

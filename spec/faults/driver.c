@@ -9,7 +9,7 @@
 #include "inject.h"
 
 /* The embedded kernels, of which the library looks only at the size. */
-#define DEFINE(name)                                                                               \
+#define DEFINE(name, LIST)                                                                         \
     const unsigned char sb_fatbin_##name[4] = { 1 };                                               \
     const uint64_t sb_fatbin_##name##_size = 4;
 EMBEDDED(DEFINE)
@@ -28,7 +28,7 @@ const fake_gpu gpu = { "stand-in", 1, 9, 0, 132, 2 };
 int gpu_loads(const void *image)
 {
     int known = 0;
-#define IS_IMAGE(name) known |= image == (const void *)sb_fatbin_##name;
+#define IS_IMAGE(name, LIST) known |= image == (const void *)sb_fatbin_##name;
     EMBEDDED(IS_IMAGE)
     return known;
 }

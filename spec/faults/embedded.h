@@ -1,15 +1,11 @@
-/* embedded.h - the files of kernels/, as the library has them embedded: a new one needs its line
- * here. */
+/* embedded.h - the files of kernels/, as the library has them embedded: EMBEDDED(X), where X takes
+ * a file's name and the list of its kernels. */
 #ifndef SB_EMBEDDED_H
 #define SB_EMBEDDED_H
 
-#define EMBEDDED(X)                                                                                \
-    X(conventional)                                                                                \
-    X(gradient)                                                                                    \
-    X(kl)                                                                                          \
-    X(logprob)                                                                                     \
-    X(order)                                                                                       \
-    X(shards)                                                                                      \
-    X(stats)
+#include "control/cuda.h"
+#include "cuda/kernels.h"
+
+#define EMBEDDED(X) SB_CUDA_MODULES(X) X(conventional, SB_CONVENTIONAL_KERNELS)
 
 #endif
