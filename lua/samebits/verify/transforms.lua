@@ -161,7 +161,8 @@ M.list = {
     local calls, grid = {}, arranged(case, sequences)
     for i = 1, #grid do
       calls[i] = assemble.call(case, sequences, grid, { layout = layout_of(case) })
-      grid[#grid + 1] = table.remove(grid, 1)
+      local first = table.remove(grid, 1) -- by itself: #grid is asked for before a value is
+      grid[#grid + 1] = first
     end
     return calls
   end },

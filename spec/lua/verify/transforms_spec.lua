@@ -78,6 +78,14 @@ describe("a transform", function()
     assert.equal("00 01 01 02", tokens(calls("windows", { piece = 2 })[1]))
   end)
 
+  it("of the order has each sequence at each place", function()
+    local list = calls("places", { n = 2, layout = "packed" })
+    assert.same({ "00 01 02 10 11", "10 11 00 01 02" }, { tokens(list[1]), tokens(list[2]) })
+    list = calls("places", { n = 3, layout = "packed" })
+    assert.same({ "00 01 02 10 11 20 21 22", "10 11 20 21 22 00 01 02", "20 21 22 00 01 02 10 11" },
+                { tokens(list[1]), tokens(list[2]), tokens(list[3]) })
+  end)
+
   it("by row lists scores each row in just one of the calls", function()
     local list, seen = calls("lists", { n = 2, parts = 3, layout = "packed" }), {}
     assert.equal(3, #list)
