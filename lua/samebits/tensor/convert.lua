@@ -173,18 +173,19 @@ function M.array(target_dtype, target, source_dtype, source, n)
 end
 
 --- Stores list[1] .. list[n], Lua numbers, as elements first .. first + n - 1. Returns nothing, or
--- the index in the list of the first value that is not a number or that the dtype cannot hold.
+-- the index in the list of the first value that is not a number or that the dtype cannot hold; the
+-- values before it are stored.
 function M.list(target_dtype, target, first, list, n)
   local to = store[target_dtype]
   for start = 0, n - 1, BLOCK do
-    local count = math.min(BLOCK, n - start)
-    for i = 1, count do
-      local v = list[start + i]
-      if type(v) ~= "number" then return start + i end
-      block[i - 1] = v
+    local count, numbers = math.min(BLOCK, n - start), 0
+    while numbers < count and type(list[start + numbers + 1]) == "number" do
+      block[numbers] = list[start + numbers + 1]
+      numbers = numbers + 1
     end
-    local bad = to(target, first + start, count)
+    local bad = to(target, first + start, numbers)
     if bad then return start + bad + 1 end
+    if numbers < count then return start + numbers + 1 end
   end
 end
 

@@ -36,7 +36,7 @@ describe("nested lists", function()
   it("fill memory in index order, with and without a conversion in one go", function()
     for _, dtype in ipairs { "float32", false } do
       ffi.fill(memory, ffi.sizeof(memory), 0xff)
-      assert.same({ 2, 1, 3 }, fill({ { { 1, 2, 3 } }, { { 4LL, 5, 0.1 } } }, dtype))
+      assert.same({ 2, 1, 3 }, fill({ { { 1, 2, 3 } }, { { 4, 5LL, 0.1 } } }, dtype))
       local words = {}
       for k = 0, 6 do words[k + 1] = element.hex[4](memory, k) end
       assert.same({ "3f800000", "40000000", "40400000", "40800000", "40a00000", "3dcccccd",
