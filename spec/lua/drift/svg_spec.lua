@@ -1,0 +1,72 @@
+-- samebits.drift.svg: which marks the plots hold, where these stand, and that texts are escaped.
+
+local svg = require "samebits.drift.svg"
+
+local function count(text, pattern) return select(2, text:gsub(pattern, "")) end
+
+-- An attribute of each element of a class, as numbers.
+local function attribute(text, element, class, name)
+  local out = {}
+  for tag in text:gmatch("<" .. element .. " [^>]*>") do
+    if tag:find(('class="%s"'):format(class), 1, true) then
+      out[#out + 1] = tonumber(tag:match(" " .. name .. '="([^"]*)"'))
+    end
+  end
+  return out
+end
+
+describe("a drawing", function()
+  it("of bars has lengths in proportion, and none for a row without a count", function()
+    local text = svg.bars({ { "<b>", 2000 }, { "..." }, { "c", 1000 }, { "d", 0 } }, "A & B")
+    local lengths = attribute(text, "rect", "mark", "width")
+    assert.equal(2, #lengths)
+    assert.equal(lengths[1], 2 * lengths[2])
+    assert.matches('aria%-label="A &amp; B"', text)
+    assert.matches(">&lt;b&gt;</text>", text)
+    assert.matches('class="value">2000</text>', text)
+    assert.matches('class="faint">0</text>', text)
+    assert.matches('viewBox="0 0 640 84"', text)
+    assert.equal(7, count(text, "<text "))
+  end)
+
+  it("of a count far below the largest still shows a bar", function()
+    assert.equal(2, attribute(svg.bars({ { "a", 1e9 }, { "b", 1 } }, "t"), "rect", "mark",
+                              "width")[2])
+  end)
+
+  it("of positions has a bar up to the mean in one up to the maximum", function()
+    local text = svg.positions({
+      { first = 0, last = 3, compared = 8, different = 2, mean = 0.25, max = 1 },
+      { first = 4, last = 7, compared = 8, different = 0, mean = 0, max = 0 },
+    }, "t")
+    local most, mean = attribute(text, "rect", "soft", "height"),
+                       attribute(text, "rect", "mark", "height")
+    assert.equal(2, #most)
+    assert.near(most[1] / 4, mean[1], 0.1)
+    assert.same({ 0, 0 }, { most[2], mean[2] })
+    -- Both stand on the axis.
+    local top, middle = attribute(text, "rect", "soft", "y"), attribute(text, "rect", "mark", "y")
+    assert.near(236, top[1] + most[1], 0.11)
+    assert.near(236, middle[1] + mean[1], 0.11)
+    assert.matches("<title>positions 0 to 3: mean 0.25, largest 1; 2 of 8 tokens differ</title>",
+                   text)
+  end)
+
+  it("of ratios puts tokens by their logprob, and hollow ones at the edge", function()
+    local sample = {}
+    for i = 1, 100 do sample[i] = { i, -i / 10, -i / 10 + (i % 2 - 0.5) / 5 } end
+    sample[100][3] = 0
+    local text = svg.ratios(sample, "t")
+    assert.equal(99, #attribute(text, "circle", "dot", "cx"))
+    assert.equal(1, #attribute(text, "circle", "dot out", "cx"))
+    local x, y = attribute(text, "circle", "dot", "cx"), attribute(text, "circle", "dot", "cy")
+    assert.is_true(x[1] > x[2] and x[2] > x[99])
+    assert.is_true(y[1] < y[2]) -- the ratio of the first is the larger one
+    assert.matches(">ratio of B to A</text>", text)
+  end)
+
+  it("of ratios close to 1 tells their distance from it", function()
+    assert.matches(">ratio of B to A, less 1</text>",
+                   svg.ratios({ { 0, -1, -1 }, { 1, -2, -2 + 1e-6 } }, "t"))
+  end)
+end)
