@@ -20,7 +20,7 @@ local KEYS = {
 }
 
 -- Values for which JSON has no number become strings: "inf", "-inf", "nan".
-local function plain(value, key, list_type)
+local function plain(value, key)
   if type(value) == "number" then
     if value ~= value then return "nan" end
     if value == math.huge then return "inf" elseif value == -math.huge then return "-inf" end
@@ -28,7 +28,8 @@ local function plain(value, key, list_type)
   elseif type(value) == "table" then
     local out = {}
     for k, v in pairs(value) do out[k] = plain(v, k) end
-    if LISTS[key] or list_type then setmetatable(out, { __jsontype = "array" }) end
+    if LISTS[key] then setmetatable(out, { __jsontype = "array" })
+    elseif next(out) == nil then setmetatable(out, { __jsontype = "object" }) end
     return out
   end
   return value

@@ -9,7 +9,8 @@ local layout = tensor.layout
 local M = {}
 
 --- A tensor of memory copied to a device as it lies: the same strides, and the first element as far
--- from a multiple of 64 bytes (but for what is not a multiple of the element's size).
+-- from a multiple of 64 bytes (but for what is not a multiple of the element's size) if the device's
+-- memory starts at one. A GPU's does; the cpu's starts at a multiple of 16.
 function M.tensor(t, device)
   if device == t.device or t:numel() == 0 then return assert(t:to(device)) end
   local size = t.itemsize

@@ -23,6 +23,10 @@ describe("drift's JSON", function()
     assert.matches('"histogram":%[%]', line)
   end)
 
+  it("writes an object as one where it is empty, too", function()
+    assert.matches('"op":{}', json.format { op = {} }, 1, true)
+  end)
+
   it("writes what is not finite as strings, and leaves the report as it is", function()
     local report = { first = { a = -math.huge, b = 0 / 0, difference = math.huge, ratio = 0.5 } }
     assert.same({ a = "-inf", b = "nan", difference = "inf", ratio = 0.5 },
