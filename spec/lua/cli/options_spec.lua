@@ -70,9 +70,9 @@ describe("the options of a batch", function()
   end)
 
   it("are refused without logits, and with a temperature that is no number and no file", function()
-    local path = files:path "ids.npy"
-    assert(samebits.save(path, ids))
-    assert.matches("^no logits, .* in .*ids.npy$", ending(options.batch, {}, { path }))
+    local path = files:path "ids.safetensors"
+    assert(samebits.save(path, { ids = ids }))
+    assert.matches("^no logits, .* in .*ids.safetensors$", ending(options.batch, {}, { path }))
     assert.equal("--temperature: 'warm' is no number, and no file has that name",
                  ending(options.temperature, "--temperature", "warm"))
     assert.equal(0.25, options.temperature("--temperature", "0.25"))
