@@ -1,12 +1,12 @@
 /* samebits.h - token and sequence logprobs from logits, the same bits every time.
  *
- * This header is the manual. It is also the source of the LuaJIT declarations: tools/gen_cdef.lua
- * copies what stands between the two "ffi" marks into lua/samebits/cdef.lua.
+ * This header is the reference manual. It is also the source of the LuaJIT declarations:
+ * tools/gen_cdef.lua copies the text between the two "ffi" marks into lua/samebits/cdef.lua.
  *
- * What is promised. A token's logprob is a pure function of its row's logits (as real numbers),
- * its id and its temperature. Batch size, position, padding, masks, neighbours, the dtype that
- * holds the logits, alignment, strides, threads, instruction set and backend cannot reach a single
- * bit of it. docs/numerics.md defines every operation; SB_NUMERICS is that definition's version.
+ * The promise. A token's logprob is a pure function of its row's logits (as real numbers), its id
+ * and its temperature. Batch size, position, padding, masks, neighbours, the dtype that holds the
+ * logits, alignment, strides, threads, instruction set and backend cannot change a single bit of
+ * it. docs/numerics.md defines every operation; SB_NUMERICS is the version of that definition.
  *
  * A first call:
  *
@@ -28,24 +28,25 @@
  *     sb_close(ctx);
  *
  * Conventions. Every function that can fail returns an sb_status; SB_OK is 0. After any other
- * status no output may be relied on: arguments and ids are checked before the first output is
- * written. Structs start with their size: begin with the INIT macro. The library never prints,
- * exits or aborts, keeps no mutable state outside of contexts but a count of forks, and owns no
- * memory of the caller's.
+ * status, do not rely on any output: arguments and ids are checked before the first output is
+ * written. Structs that have an INIT macro start with their size: initialise them with the macro.
+ * The library never prints, exits or aborts. Its only mutable state outside contexts is a count of
+ * forks, and it owns none of the caller's memory.
  *
- * Threads. Distinct contexts may be used from distinct threads at once. One context serves one call
- * at a time: another one that comes meanwhile, from another thread or from a signal handler, gets
- * SB_ERR_BUSY and changes nothing, and the call under way is none the worse. (Calls of a device
- * backend return before the device is done: that is no call under way.)
+ * Threads. Different threads may use different contexts at the same time. One context serves one
+ * call at a time: a second call that arrives meanwhile, from another thread or from a signal
+ * handler, returns SB_ERR_BUSY and changes nothing, and the call under way is not affected. (A call
+ * of a device backend returns before the device is done; from then on it is not under way.)
  *
- * fork(). In a child, a cpu context that its parent opened goes on with the same bits, on the
- * calling thread alone; one that the child opens has threads. The CUDA driver does not follow: a
- * cuda context, with its memory, streams and communicators, refuses every call in the child
- * with SB_ERR_BACKEND. sb_close works on both, and the parent's contexts never notice.
+ * fork(). In a child process, a cpu context that the parent opened keeps working with the same
+ * bits, on the calling thread alone; a context that the child opens has threads. The CUDA driver
+ * does not work across fork(): a cuda context that the parent opened, with its memory, streams and
+ * communicators, refuses every call in the child with SB_ERR_BACKEND. sb_close works on both kinds,
+ * and the parent's contexts are not affected.
  *
- * The calling thread. Whatever its rounding mode, flushing of subnormals and floating-point traps
- * are: the bits are the same, nothing traps, and all is put back. A thread that is cancelled
- * (pthread_cancel) during a call finishes it and is cancelled then. */
+ * The calling thread. Its rounding mode, its flushing of subnormals and its floating-point traps
+ * have no effect: the bits are the same, nothing traps, and the call restores all three settings. A
+ * thread that is cancelled (pthread_cancel) during a call finishes the call first. */
 #ifndef SAMEBITS_H
 #define SAMEBITS_H
 
@@ -58,19 +59,19 @@
 #define SB_API
 #endif
 
-/* Three numbers. The release; the layout of the structs and calls below, checked by sb_open; and
- * the version of the arithmetic, which moves when any bit of any result may move: record it beside
- * experiments. */
+/* Three versions. SB_VERSION is the release. SB_ABI is the layout of the structs and calls below;
+ * sb_open checks it. SB_NUMERICS is the version of the arithmetic, which changes whenever any bit
+ * of any result may change: record it with your experiments. */
 #define SB_VERSION "0.1.0"
 #define SB_ABI 1
 #define SB_NUMERICS 1
 
-/* Limits, and what is taken where nothing is given. */
+/* Limits and defaults. */
 #define SB_MAX_VOCAB 1048576     /* the largest V: 2^20 */
 #define SB_MAX_TOPK 64           /* the largest k of sb_topk */
 #define SB_IGNORE_INDEX (-100)   /* the default ignore_index */
 
-/* Every status, once: name, number, what it means. */
+/* The list of all statuses: name, number, meaning. */
 #define SB_STATUSES(X)                                                                             \
     X(SB_OK, 0, "success")                                                                         \
     X(SB_ERR_ARGUMENT, 1, "a null pointer, an unknown option or a struct of the wrong size")       \
@@ -94,10 +95,10 @@ extern "C" {
 
 /* ==== simple ====
  *
- * sb_open, sb_logprob, sb_last_error and sb_close, and what they take: all that it needs to score
- * batches on the CPU or, with device pointers, on a GPU. */
+ * sb_open, sb_logprob, sb_last_error and sb_close, and the types of their arguments. These four
+ * functions suffice to score batches on the CPU or, with device pointers, on a GPU. */
 
-/* What a call comes to: SB_STATUSES says what each means. */
+/* The result of a call. SB_STATUSES has the meaning of each value. */
 typedef enum sb_status {
     SB_OK = 0,
     SB_ERR_ARGUMENT = 1,
@@ -114,8 +115,8 @@ typedef enum sb_status {
     SB_ERR_BUSY = 12
 } sb_status;
 
-/* How elements are stored: IEEE binary32 and binary16, bfloat16, two's complement integers, all
- * little-endian. 0 is no dtype. */
+/* How elements are stored: IEEE binary32 and binary16, bfloat16, and two's complement integers, all
+ * little-endian. 0 is not a dtype. */
 typedef enum sb_dtype {
     SB_F32 = 1,
     SB_F16 = 2,
@@ -124,52 +125,57 @@ typedef enum sb_dtype {
     SB_I64 = 5
 } sb_dtype;
 
-/* A backend that has been opened, with its threads and scratch memory. */
+/* An opened backend, with its threads and its scratch memory. */
 typedef struct sb_context sb_context;
 
-/* Options of sb_open. Start from SB_OPEN_OPTIONS_INIT; a zero field means the default. */
+/* Options of sb_open. Start from SB_OPEN_OPTIONS_INIT. A field that is zero means the default. */
 typedef struct sb_open_options {
     uint32_t size;          /* sizeof(sb_open_options) */
-    int32_t threads;        /* cpu: threads that work on a call, 1 .. 1024; 0: all that this
-                               process may use */
-    const char *isa;        /* "scalar", "avx2", "avx512": then "auto" means cpu, and others refuse
-                               it; null or "auto": the best one here */
+    int32_t threads;        /* cpu: the number of threads that work on a call, 1 .. 1024; 0: as
+                               many as this process may use */
+    const char *isa;        /* cpu: "scalar", "avx2" or "avx512"; null or "auto": the best one of
+                               this machine. With one of the three names, the backend "auto" means
+                               cpu, and other backends refuse the option */
 } sb_open_options;
 
-/* Opens a context. *ctx is set on success and null on failure, when why gets one line (as for
- * sb_probe). abi: SB_ABI. backend: a backend's name, or "auto": the first one available. options:
- * null for the defaults. Errors: SB_ERR_ABI, SB_ERR_BACKEND, SB_ERR_ARGUMENT, SB_ERR_MEMORY,
- * SB_ERR_SYSTEM. */
+/* Opens a context. On success *ctx is the context. On failure *ctx is null, and why receives one
+ * line that gives the reason (as for sb_probe). abi: SB_ABI. backend: the name of a backend, or
+ * "auto" for the first one that is available. options: null for the defaults.
+ *
+ * Errors: SB_ERR_ABI, SB_ERR_BACKEND, SB_ERR_ARGUMENT, SB_ERR_MEMORY, SB_ERR_SYSTEM. */
 SB_API sb_status sb_open(sb_context **ctx, uint32_t abi, const char *backend,
                          const sb_open_options *options, char *why, size_t why_size);
 
-/* What to score. Start from SB_BATCH_INIT.
+/* The rows to score. Start from SB_BATCH_INIT.
  *
- * Two layouts. Padded: B sequences of T positions, logits [B, T, V], cu_seqlens null. Packed: N
- * positions of B sequences one after the other, logits [N, V], cu_seqlens [B + 1] with
- * cu_seqlens[0] = 0, never falling, cu_seqlens[B] = N. Both number their rows (positions) from 0:
- * row b * T + t, or n.
+ * There are two layouts. Padded: B sequences of T positions each, logits [B, T, V], cu_seqlens
+ * null. Packed: N positions of B sequences, one sequence after the other, logits [N, V], cu_seqlens
+ * [B + 1] with cu_seqlens[0] = 0, no entry below the one before it, and cu_seqlens[B] = N. In both
+ * layouts a row is a position, and rows are numbered from 0: row b * T + t, or row n.
  *
- * Everything that is per row is contiguous and shares that number: ids, mask, temperatures, the
- * row list, token and lse. Only the logits are strided.
+ * All arrays with one element per row are contiguous and use these row numbers: ids, mask,
+ * temperatures, token and lse. So do the entries of the row list. Logits and kept sets have
+ * strides.
  *
- * A row is ignored where its id is ignore_index, its mask is 0, it is missing from the row list,
- * or, with shift, it is its sequence's first. Its logprob and lse are +0, its logits are not read
- * (they may be NaN, or unmapped), its id and temperature are not checked, and it counts nowhere.
- * One exception: the cuda backend fetches the logits of a call of at most 20 MiB, without mask,
- * row list, temperatures or shift, before it knows the ids (sb_launch: cluster -1 forbids it). An
- * ignored row's are thrown away unseen, but must be mapped. It reads nothing behind a row's last
- * logit. Before the first, it may read what lies in the same 16-byte chunk, and does not use it:
- * device allocations begin at such boundaries.
+ * A row is ignored if its id is ignore_index, if its mask is 0, if it is missing from the row list
+ * or, with shift, if it is the first row of its sequence. The logprob and the lse of an ignored row
+ * are +0, its logits are not read (they may be NaN, or unmapped), its id and temperature are not
+ * checked, and it contributes to no sum or count. There is one exception: in a call of at most 20
+ * MiB of logits, without mask, row list, temperatures or shift, the cuda backend fetches the logits
+ * before it knows the ids (sb_launch's cluster -1 forbids this). The logits of ignored rows are
+ * then discarded without being examined, but they must be mapped. The cuda backend reads nothing
+ * after a row's last logit. Before the first logit, it may read the rest of the same 16-byte chunk
+ * without using it; this is safe because device allocations begin at such boundaries.
  *
- * A kept set says which of a row's ids take part (what top-k or top-p sampling or a grammar left).
- * The others count as -inf, whatever their logits hold, NaN too; logprobs are those of the ids that
- * are kept, renormalised. An active target outside its kept set is no error, for sets recorded from
- * another model's logits do meet it: its logprob is -inf and sb_logprob_out.outside counts it.
+ * A kept set says which of a row's ids take part (those that top-k or top-p sampling or a grammar
+ * has left). All other ids count as -inf, whatever their logits are, NaN included. Logprobs are
+ * renormalised over the kept ids. An active target outside its kept set is not an error, because
+ * this does happen with sets that were recorded from another model's logits: its logprob is -inf,
+ * and sb_logprob_out.outside counts it.
  *
- * Precedence: ignored; then a bad id (an error); then a row that is poisoned (NaN or +inf among
- * its logits) or empty (all -inf): NaN; then a target whose logit is -inf: -inf; then the formula.
- */
+ * The first of these cases that applies decides the result: the row is ignored (+0); its id is bad
+ * (an error); it is poisoned, which means NaN or +inf among its logits, or empty, which means that
+ * all are -inf (NaN); the target's logit is -inf (-inf); otherwise the formula. */
 typedef struct sb_batch {
     uint32_t size;            /* sizeof(sb_batch) */
     int32_t logits_dtype;     /* SB_F32, SB_F16 or SB_BF16 */
@@ -178,41 +184,41 @@ typedef struct sb_batch {
     int64_t time;             /* T >= 0; padded layout only */
     int64_t rows;             /* N >= 0; packed layout only */
     int64_t vocab;            /* V, 1 .. SB_MAX_VOCAB */
-    int64_t row_stride;       /* elements from one row's logits to the next one's, >= V; 0: V */
-    int64_t batch_stride;     /* padded: elements from one sequence's logits to the next one's,
-                                 >= 0 (they may overlap); 0: T * row_stride */
+    int64_t row_stride;       /* elements from one row's logits to the next row's, >= V; 0: V */
+    int64_t batch_stride;     /* padded: elements from one sequence's logits to the next sequence's,
+                                 >= 0 (sequences may overlap); 0: T * row_stride */
     const void *cu_seqlens;   /* [B + 1], or null: padded */
     const void *ids;          /* [B, T] or [N] target ids */
     const uint8_t *mask;      /* the same shape, non-zero: active; null: all active */
-    const float *temperatures;/* the same shape, one a row; null: temperature, for every row */
-    const int64_t *row_list;  /* [row_count] rows to score, strictly rising; null: all of them */
+    const float *temperatures;/* the same shape; null: temperature holds for every row */
+    const int64_t *row_list;  /* [row_count] rows to score, strictly increasing; null: all rows */
     int64_t row_count;
-    int64_t ignore_index;     /* wins over the range check, even inside [0, V) */
+    int64_t ignore_index;     /* takes precedence over the range check, even inside [0, V) */
     int32_t cu_seqlens_dtype; /* SB_I32 or SB_I64 */
     int32_t ids_dtype;        /* SB_I32 or SB_I64 */
     float temperature;        /* divides the logits; in [2^-10, 2^10] */
-    int32_t shift;            /* 0: logits of row t score id t. 1: causal, logits of row t score id
-                                 t + 1 of the same sequence; the result stands at t + 1, beside the
-                                 id it belongs to, and a sequence's first row is ignored */
+    int32_t shift;            /* 0: the logits of row t score id t. 1: causal: the logits of row t
+                                 score id t + 1 of the same sequence. The result is then at t + 1,
+                                 as its id is, and the first row of a sequence is ignored */
     const uint32_t *kept;     /* [B, T, W] or [N, W] words, W = ceil(V / 32): the row's id i is kept
-                                 where bit i % 32 of word i / 32 is 1. null: all are */
-    int64_t kept_stride;      /* words from one row's kept set to the next one's, >= W; 0: W */
+                                 if bit i % 32 of word i / 32 is 1. null: all ids are kept */
+    int64_t kept_stride;      /* words from one row's kept set to the next row's, >= W; 0: W */
 } sb_batch;
 
-/* What a call to sb_logprob or sb_finish may leave of a row for sb_logprob_backward: 32 bytes,
- * little-endian, the same on every machine; may be stored and sent. docs/numerics.md, section
- * "Gradients". */
+/* A row's record, which sb_logprob and sb_finish can write for sb_logprob_backward: 32 bytes,
+ * little-endian, the same on every machine. It may be stored and sent. docs/numerics.md, section
+ * "Gradients", defines it. */
 typedef struct sb_saved_row {
-    uint32_t kind; /* 0: ignored; 1: e and g; 2: best and h2, too; 3: NaN */
-    uint32_t c;    /* the bits of the row constant c: from the temperature */
+    uint32_t kind; /* 0: ignored; 1: has e and g; 2: has best and h2 as well; 3: NaN */
+    uint32_t c;    /* the bits of the row constant c, which the temperature gives */
     int32_t e;     /* the sum of 2^(logit * c) is g * 2^e, g about in [0.707, 1.414] */
     uint32_t best; /* the bits of the largest logit as fp32 */
     double g;
     double h2;     /* the entropy in octaves */
 } sb_saved_row;
 
-/* Where results go. Start from SB_LOGPROB_OUT_INIT; a null pointer means: not wanted. Outputs must
- * not overlap each other or an input. */
+/* The outputs of sb_logprob. Start from SB_LOGPROB_OUT_INIT. An output whose pointer is null is not
+ * computed. Outputs must not overlap each other or an input. */
 typedef struct sb_logprob_out {
     uint32_t size;            /* sizeof(sb_logprob_out) */
     uint32_t reserved;        /* 0 */
@@ -220,134 +226,142 @@ typedef struct sb_logprob_out {
     float *lse;               /* [B, T] or [N]: ln sum_i exp(logit_i / temperature) */
     float *sequence;          /* [B]: the exact sum of the active token logprobs, rounded once */
     int64_t *count;           /* [B]: active tokens */
-    int64_t *outside;         /* [B]: active tokens whose id is outside its row's kept set */
+    int64_t *outside;         /* [B]: active tokens whose id is outside their row's kept set */
     float *entropy;           /* [B, T] or [N]: of each row's distribution, in nats; never below 0.
                                  A struct whose size ends before outside, entropy or saved is
-                                 taken, too */
-    sb_saved_row *saved;      /* [B, T] or [N]: for sb_logprob_backward; of kind 2 where entropy is
-                                 asked for as well */
+                                 accepted as well */
+    sb_saved_row *saved;      /* [B, T] or [N]: for sb_logprob_backward; of kind 2 if entropy is
+                                 requested as well */
 } sb_logprob_out;
 
-/* How to run one call; never what comes out. Start from SB_LAUNCH_INIT, or pass null. */
+/* How to run one call. No field affects the results. Start from SB_LAUNCH_INIT, or pass null. */
 typedef struct sb_launch {
     uint32_t size;            /* sizeof(sb_launch) */
-    int32_t split;            /* pieces to cut each row into, 1 .. 65536; 0: chosen */
-    int32_t threads;          /* cuda: threads a block, a multiple of 32 up to 512; 0: chosen */
-    int32_t check;            /* cuda: 1: wait for the call, and fail as the cpu does where a device
+    int32_t split;            /* pieces to cut each row into, 1 .. 65536; 0: the library chooses */
+    int32_t threads;          /* cuda: threads per block, a multiple of 32 up to 512; 0: the library
+                                 chooses */
+    int32_t check;            /* cuda: 1: wait for the call, and fail as the cpu does if a device
                                  array holds a bad id, temperature, row, cu_seqlens or record. 0:
-                                 return at once; such rows become NaN, and sb_check tells */
+                                 return at once; such rows become NaN, and sb_check reports them */
     void *stream;             /* cuda: the CUstream or cudaStream_t to run in; null: the default */
-    void *workspace;          /* cuda: device memory for scratch, 256-byte aligned, this call's own
-                                 until it is done; null: allocated and freed in stream order */
+    void *workspace;          /* cuda: device memory for scratch, aligned to 256 bytes, for this
+                                 call alone until it is done; null: the call allocates and frees it
+                                 in stream order */
     uint64_t workspace_size;  /* in bytes */
-    uint64_t *needed;         /* not null: the call only checks its arguments, and writes the bytes
-                                 of workspace that it needs here, to ordinary memory: 0 for none.
+    uint64_t *needed;         /* not null: the call only checks its arguments, and writes here, to
+                                 ordinary memory, how many bytes of workspace it needs (0: none).
                                  Nothing runs, and no array is touched */
-    int32_t cluster;          /* cuda: 1: a row's pieces, 2 .. 16, are a thread block cluster, where
-                                 the GPU has clusters; 0: chosen; -1: they are not, and no logits
-                                 are fetched before their row's id is known */
+    int32_t cluster;          /* cuda: 1: the pieces of a row, 2 .. 16, form a thread block cluster,
+                                 if the GPU has clusters; 0: the library chooses; -1: no clusters,
+                                 and no logits are fetched before the id of their row is known */
     int32_t timeout;          /* sb_exchange: milliseconds to wait for NCCL and the other ranks;
-                                 0: 600000, ten minutes; -1: without end */
+                                 0: 600000, which is ten minutes; -1: no limit */
 } sb_launch;
 
-/* The logprob of each row's id, and per sequence their exact sum.
+/* Computes the logprob of each row's id, and the exact sum of each sequence's logprobs.
  *
  *   token[r] = ln( exp(x_id / tau) / sum_i exp(x_i / tau) )
  *
- * computed as docs/numerics.md defines: |error| <= 4.1e-7 + 2^-24 * entropy + half an output ulp,
- * 3.3e-7 instead of 4.1e-7 for lse. Logits saturate where |x / tau| is above 1.44e6 (1.442e6 to
- * 1.454e6, by tau): this bound and those below hold for the saturated ones, and for V <= 2^20.
- * Exactly 0 where a token stands alone, never above 0, -inf where the target's logit is -inf, the
- * NaN 7fc00000 where the row is poisoned or empty. A sequence is NaN if any active token is NaN,
- * else -inf if any is -inf; a sequence without active tokens is +0.
+ * docs/numerics.md defines the computation. |error| <= 4.1e-7 + 2^-24 * entropy + half an output
+ * ulp, and for lse 3.3e-7 instead of 4.1e-7. Logits saturate if |x / tau| is above 1.44e6 (1.442e6
+ * to 1.454e6, depending on tau): this bound and those below hold for the saturated logits, and for
+ * V <= 2^20. A logprob is exactly 0 if its id is the only one present, never above 0, -inf if the
+ * target's logit is -inf, and the NaN 7fc00000 if the row is poisoned or empty. A sequence is NaN
+ * if any active token is NaN, otherwise -inf if any is -inf. A sequence without active tokens is
+ * +0.
  *
  *   entropy[r] = -sum_i p_i ln p_i
  *
- * takes the same pass over the logits and moves no other bit; a call that does not ask for it does
- * not pay for it. Exactly 0 where one id is present, +0 where the row is ignored, NaN as above.
- * With var the variance of ln p under p, at most (1 + ln(V) / 2)^2, and sd its root,
- * |error| <= 1.34e-6 + 3.23e-7 * sd + 2^-24 * var + half an ulp: below 7.7e-6 + half an ulp for
- * every row.
+ * The entropy is computed in the same pass over the logits and changes no bit of another output; a
+ * call that does not request it does not pay for it. It is exactly 0 if one id is present, +0 if
+ * the row is ignored, and NaN as above. With var the variance of ln p under p, at most
+ * (1 + ln(V) / 2)^2, and sd its square root,
+ * |error| <= 1.34e-6 + 3.23e-7 * sd + 2^-24 * var + half an ulp, which is below
+ * 7.7e-6 + half an ulp for every row.
  *
- * Requires: ctx open, out and batch as described at their types. Writes: the outputs asked for, all
- * of each. Errors: SB_ERR_ARGUMENT, SB_ERR_SHAPE, SB_ERR_DTYPE, SB_ERR_ID, SB_ERR_TEMPERATURE (the
- * first bad row is named), SB_ERR_MEMORY.
+ * Requires: ctx is open; out and batch are as described at their types. Writes: all elements of
+ * every requested output. Errors: SB_ERR_ARGUMENT, SB_ERR_SHAPE, SB_ERR_DTYPE, SB_ERR_ID and
+ * SB_ERR_TEMPERATURE (the message names the first bad row), SB_ERR_MEMORY.
  * Deterministic across: everything but the row's logits, id and temperature. */
 SB_API sb_status sb_logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
                             const sb_launch *launch);
 
-/* One line about this context's last failure, naming the row, id or shape; "" if its last call
- * succeeded. Valid until the context's next call. While a call is under way, and in a context that
- * has ever answered SB_ERR_BUSY to all threads but that of the last call: a line that says so. */
+/* Returns one line about this context's last failure, which names the row, id or shape; "" if the
+ * last call succeeded. The line is valid until the next call of the context. While a call is under
+ * way, the line says that instead. Once the context has returned SB_ERR_BUSY, only the thread of
+ * the last call gets its line; all other threads get a line that says so. */
 SB_API const char *sb_last_error(const sb_context *ctx);
 
-/* Frees a context; null does nothing. Its calls in streams have to be done, and graphs that hold
- * some of them to be gone. Where a call of it is under way in another thread, returns at once, and
- * that call, which ends as it would have, frees the context: no other use of it, not of
- * sb_last_error either, is allowed from then on. */
+/* Frees a context; null does nothing. Before that, the context's calls in streams must be done, and
+ * all graphs that hold such calls must be destroyed. If another thread has a call of the context
+ * under way, sb_close returns at once; that call ends as usual and then frees the context. From
+ * sb_close on, no other use of the context is allowed, sb_last_error included. */
 SB_API void sb_close(sb_context *ctx);
 
 /* ==== advanced ====
  *
- * In this order: what the library, its backends and a context are; several ids per row and ranks;
- * gradients; shards of the vocabulary, and their exchange between GPUs; ratios, sums and means of
- * tokens; divergences; device memory and streams. Each section stands alone. */
+ * In this order: queries about the library, its backends and a context; several ids per row and
+ * ranks; gradients; shards of the vocabulary, and their exchange between GPUs; ratios, sums and
+ * means of tokens; divergences; device memory and streams. Each section can be read alone. */
 
 /* ---- the library, its backends, a context ---- */
 
-/* The release, SB_ABI and SB_NUMERICS of the library itself (the macros are the header's). */
+/* The release, SB_ABI and SB_NUMERICS of the loaded library; the macros are the header's. */
 SB_API const char *sb_version(void);
 SB_API uint32_t sb_abi(void);
 SB_API uint32_t sb_numerics(void);
 
-/* "SB_ERR_ID" for SB_ERR_ID, and what it means; "unknown status" for any other number. */
+/* A status's name, such as "SB_ERR_ID", and its meaning; "unknown status" for any other number. */
 SB_API const char *sb_status_name(sb_status status);
 SB_API const char *sb_status_text(sb_status status);
 
-/* The name of backend number index, best first; null past the last. Known, not necessarily
- * available: ask sb_probe. */
+/* The name of backend number index, the best one first; null past the last. A backend in this list
+ * is not necessarily available: sb_probe tells. */
 SB_API const char *sb_backend_name(int32_t index);
 
-/* Whether a backend can be opened here. Writes at most why_size bytes into why, always terminated:
- * "" if it can, else one line that says why not. why may be null where why_size is 0. */
+/* Tells whether a backend can be opened on this machine. Writes at most why_size bytes into why,
+ * always terminated: "" if the backend can be opened, otherwise one line that gives the reason. why
+ * may be null if why_size is 0. */
 SB_API sb_status sb_probe(const char *backend, char *why, size_t why_size);
 
-/* What was opened: the backend's name ("cpu"), its instruction set ("avx2"), its threads; of null:
- * "", "" and 0. Valid until sb_close, and to be asked for from any thread, at any time. */
+/* The backend of a context: its name ("cpu"), its instruction set ("avx2") and its number of
+ * threads; for a null ctx "", "" and 0. The strings are valid until sb_close. Any thread may call
+ * these functions at any time. */
 SB_API const char *sb_context_backend(const sb_context *ctx);
 SB_API const char *sb_context_isa(const sb_context *ctx);
 SB_API int32_t sb_context_threads(const sb_context *ctx);
 
 /* ---- several ids per row, ranks, and the first ids ----
  *
- * The ids of a row are ordered by logit as a real number (-0 equals 0), the largest first; of equal
- * logits the lower id comes first. Logits are compared, not logprobs, which may round to the same
- * bits. Ids that are absent (-inf, or outside the row's kept set) come after all that are present.
- */
+ * The ids of a row are ordered by their logits as real numbers (-0 equals 0), the largest first; of
+ * two equal logits, the lower id comes first. The order compares logits rather than logprobs,
+ * because different logprobs may round to the same bits. Ids that are absent (-inf, or outside the
+ * row's kept set) come after all ids that are present. */
 
-/* Where the results of sb_logprob_ids go. Start from SB_IDS_OUT_INIT; null: not wanted. */
+/* The outputs of sb_logprob_ids. Start from SB_IDS_OUT_INIT. A null output is not computed. */
 typedef struct sb_ids_out {
     uint32_t size;            /* sizeof(sb_ids_out) */
     uint32_t reserved;        /* 0 */
-    float *logprob;           /* [B, T, K] or [N, K]: as sb_logprob's token of each id by itself */
-    int32_t *rank;            /* the same shape: present ids that come before this one */
+    float *logprob;           /* [B, T, K] or [N, K]: the token that sb_logprob gives for the id */
+    int32_t *rank;            /* the same shape: how many present ids come before this one */
     float *lse;               /* [B, T] or [N]: as sb_logprob's */
 } sb_ids_out;
 
-/* The logprobs and ranks of K ids per row, from one pass over its logits.
+/* Computes the logprobs and ranks of K ids per row, the logprobs in one pass over the logits.
  *
- * batch as for sb_logprob, but its ids are [B, T, K] or [N, K], K in [1, SB_MAX_VOCAB]; each of
- * them may be ignore_index. A row with nothing else is ignored, as one that is masked.
+ * batch is as for sb_logprob, except that ids are [B, T, K] or [N, K], with K = k in
+ * [1, SB_MAX_VOCAB]. Each id may be ignore_index. A row whose ids are all ignore_index is ignored,
+ * as a masked row is.
  *
- * An ignored row or id has logprob +0 and rank -1; a poisoned or empty row NaN and -1. The rank of
- * an absent id is the number of present ones. Ranks take a second pass over the logits, and K
- * comparisons for each of them.
+ * An ignored row or id has logprob +0 and rank -1; an id of a poisoned or empty row has NaN and -1.
+ * The rank of an absent id is the number of ids that are present. Ranks take a second pass over the
+ * logits, with K comparisons per logit.
  *
- * Errors: as sb_logprob; SB_ERR_SHAPE where k is no K. */
+ * Errors: as sb_logprob; SB_ERR_SHAPE if k is outside its range. */
 SB_API sb_status sb_logprob_ids(sb_context *ctx, const sb_ids_out *out, const sb_batch *batch,
                                 int64_t k, const sb_launch *launch);
 
-/* Where the results of sb_topk go. Start from SB_TOPK_OUT_INIT; null: not wanted. */
+/* The outputs of sb_topk. Start from SB_TOPK_OUT_INIT. A null output is not computed. */
 typedef struct sb_topk_out {
     uint32_t size;            /* sizeof(sb_topk_out) */
     uint32_t reserved;        /* 0 */
@@ -356,65 +370,70 @@ typedef struct sb_topk_out {
     float *lse;               /* [B, T] or [N]: as sb_logprob's */
 } sb_topk_out;
 
-/* The first k ids of each row, k in [1, SB_MAX_TOPK], and their logprobs; k = 1: its argmax.
+/* Finds the first k ids of each row, k in [1, SB_MAX_TOPK], and their logprobs. With k = 1 this is
+ * the argmax.
  *
- * batch as for sb_logprob. Its ids may be null: then rows are ignored for their mask, row list and
- * shift alone. Where fewer than k ids are present, the rest are id -1 with logprob -inf. An ignored
- * row has ids -1 and logprobs +0; a poisoned or empty row ids -1 and NaN.
+ * batch is as for sb_logprob, except that ids may be null: then only the mask, the row list and
+ * shift decide which rows are ignored. If fewer than k ids are present, the remaining places have
+ * id -1 and logprob -inf. An ignored row has ids -1 and logprobs +0; a poisoned or empty row has
+ * ids -1 and logprobs NaN.
  *
- * Errors: as sb_logprob; SB_ERR_SHAPE for another k. */
+ * Errors: as sb_logprob; SB_ERR_SHAPE if k is outside its range. */
 SB_API sb_status sb_topk(sb_context *ctx, const sb_topk_out *out, const sb_batch *batch, int64_t k,
                          const sb_launch *launch);
 
 /* ---- gradients ---- */
 
-/* What sb_logprob_backward reads and where it writes. Start from SB_GRADIENT_INIT. */
+/* The inputs and the output of sb_logprob_backward. Start from SB_GRADIENT_INIT. */
 typedef struct sb_gradient {
     uint32_t size;            /* sizeof(sb_gradient) */
-    int32_t dtype;            /* of grad: SB_F32, SB_F16 or SB_BF16, whatever the logits' is */
-    void *grad;               /* [B, T, width] or [N, width], as the logits lie: row r of the logits
-                                 has its gradient in row r. It may be the logits themselves, given
-                                 the same dtype and strides, and not overlap otherwise */
-    int64_t width;            /* elements of a row to write, >= V: from V on +0; 0: V */
+    int32_t dtype;            /* of grad: SB_F32, SB_F16 or SB_BF16, independent of the logits' */
+    void *grad;               /* [B, T, width] or [N, width], in the layout of the logits: row r of
+                                 grad is the gradient of row r of the logits. grad may be the
+                                 logits' own memory if dtype and strides are the same; no other
+                                 overlap is allowed */
+    int64_t width;            /* elements to write per row, >= V; those from V on are +0; 0: V */
     int64_t row_stride;       /* elements from one row to the next, >= width; 0: width */
-    int64_t batch_stride;     /* padded: from one sequence to the next; rows must not overlap; 0:
-                                 T * row_stride */
-    const sb_saved_row *saved;/* [B, T] or [N]: what the forward call left, of the same batch */
-    const float *token;       /* [B, T] or [N]: the loss's derivative by each token logprob; null:
-                                 it does not depend on them */
-    const float *entropy;     /* the same by each entropy; one of the two is not null */
-    int64_t first, held;      /* the logits are a shard's, as for sb_partial (held: n), and grad's
-                                 rows have n elements where V is said above; 0, 0: all of V. An
-                                 empty shard has held 0 and any other first: V, for one */
+    int64_t batch_stride;     /* padded: elements from one sequence to the next; rows must not
+                                 overlap; 0: T * row_stride */
+    const sb_saved_row *saved;/* [B, T] or [N]: written by the forward call for the same batch */
+    const float *token;       /* [B, T] or [N]: the derivative of the loss by each token logprob;
+                                 null: the loss does not depend on them */
+    const float *entropy;     /* likewise, by each entropy; at least one of the two is not null */
+    int64_t first, held;      /* if the logits are a shard's: first and n of sb_partial. V above is
+                                 then n. 0, 0: the logits are of all ids. An empty shard has held 0
+                                 and a first that is not 0, such as V */
 } sb_gradient;
 
-/* The gradient of a loss with respect to the logits, from its derivatives by the outputs.
+/* Computes the gradient of a loss with respect to the logits from its derivatives by the outputs.
  *
  *   grad[r, i] = token[r] / tau * ((i is the id) - p_i)  -  entropy[r] / tau * p_i (ln p_i + H)
  *
- * in one pass over the logits and without other memory: nothing is added up, each element comes
- * from its own logit and the row's 32 bytes. Rows that are ignored get +0 and their logits are not
- * read; so do absent logits (-inf) and p below 2^-125. A poisoned or empty row gets NaN: 7fc00000,
- * in bf16 7fc0, in fp16 7e00. Results are fp32, rounded once more, to nearest even, where grad is
- * bf16 or fp16. Before that, for derivatives t and e of a row, |error| <= 5.7e-7 |t| / tau and
- * 1.1e-5 |e| / tau, each and half an ulp; docs/numerics.md, section "Gradients", has the formulas,
- * and "Error of a gradient" narrower bounds.
+ * This takes one pass over the logits and no scratch memory: there are no sums, and each element
+ * depends only on its own logit and on the row's 32-byte record. Ignored rows get +0, and their
+ * logits are not read. Absent logits (-inf) and those with p below 2^-125 get +0 as well. A
+ * poisoned or empty row gets NaN: 7fc00000, in bf16 7fc0, in fp16 7e00. Results are computed in
+ * fp32; if grad is bf16 or fp16, they are rounded once more, to nearest even. Before that rounding,
+ * for derivatives t and e of a row, |error| <= 5.7e-7 |t| / tau and 1.1e-5 |e| / tau, plus half an
+ * ulp each. docs/numerics.md has the formulas in section "Gradients", and narrower bounds in "Error
+ * of a gradient".
  *
- * batch is the forward call's. With shift a result at r belongs to the logits of row r - 1: token,
- * entropy and saved stand at r, the gradient at r - 1.
+ * batch is the one of the forward call. With shift, a result at r belongs to the logits of row
+ * r - 1: token, entropy and saved are then at r, and the gradient is at r - 1.
  *
- * Writes: all of grad, V .. width included. Errors: as sb_logprob; SB_ERR_STATE names the first
- * row whose saved record no such row leaves, whose temperature is another one, or that holds no
- * entropy where its derivative is given; SB_ERR_SHAPE where rows of grad overlap.
+ * Writes: all of grad, elements V .. width - 1 included. Errors: as sb_logprob; SB_ERR_STATE, with
+ * the number of the first row whose saved record cannot come from such a row, has another
+ * temperature, or lacks the entropy although the derivative by it is given; SB_ERR_SHAPE if rows of
+ * grad overlap.
  * Deterministic across: everything but the row's logits, id, temperature and derivatives. */
 SB_API sb_status sb_logprob_backward(sb_context *ctx, const sb_gradient *gradient,
                                      const sb_batch *batch, const sb_launch *launch);
 
 /* ---- shards of the vocabulary ----
  *
- * Where each of several processes or GPUs holds the logits of some ids of every row (tensor
- * parallelism), each calls sb_partial, they exchange the records, 40 bytes per row, each calls
- * sb_merge and sb_finish, and all have the bits that sb_logprob gives for the whole rows:
+ * With tensor parallelism, each of several processes or GPUs holds the logits of some ids of every
+ * row. Each process calls sb_partial, all exchange their records, 40 bytes per row, and each calls
+ * sb_merge and sb_finish. All of them then have the bits that sb_logprob gives for the whole rows:
  *
  *     sb_records mine = SB_RECORDS_INIT, all = SB_RECORDS_INIT;
  *     mine.states  = states;              // sb_state_record [rows]
@@ -427,25 +446,25 @@ SB_API sb_status sb_logprob_backward(sb_context *ctx, const sb_gradient *gradien
  *     sb_merge(ctx, &mine, &all, shards, rows, NULL);
  *     sb_finish(ctx, &out, &batch, &mine, NULL);
  *
- * Any cut at multiples of 16, any number of shards, any order and tree of merges: the same bytes.
- * What cannot be seen in records is the caller's duty: that shards do not overlap, and that only
- * absent ids (-inf) are missing.
+ * The bytes are the same for all cuts at multiples of 16, all numbers of shards, and all orders and
+ * trees of merges. Two conditions cannot be checked from the records, and the caller has to ensure
+ * them: shards must not overlap, and only absent ids (-inf) may be missing.
  *
- * Entropy, and what sb_logprob saves beside it, needs records of kind SB_MOMENTS, 72 bytes per row;
- * all shards use the same kind.
+ * Entropy, and the saved rows of kind 2, need records of kind SB_MOMENTS, 72 bytes per row. All
+ * shards use the same kind.
  *
- * In sb_partial and sb_finish batch describes whole rows: vocab is V, ids are in [0, V), and kept
- * sets are of V bits. */
+ * In sb_partial and sb_finish, batch describes whole rows: vocab is V, ids are in [0, V), and a
+ * kept set has V bits. */
 
-/* The sum over some of a row's ids: 32 bytes, little-endian, the same on every machine; may be
- * stored and sent. docs/numerics.md, section "Shards and state bytes". */
+/* The sum over some of a row's ids: 32 bytes, little-endian, the same on every machine. It may be
+ * stored and sent. docs/numerics.md, section "Shards and state bytes", defines it. */
 typedef struct sb_state_record {
     uint32_t J;    /* 0: no id present; 0x7fffffff: poisoned; else 65536 .. 196608 */
-    uint32_t c;    /* the bits of the row constant c: from the temperature. 0: ignored */
-    uint64_t l[3]; /* digits; never carried into each other */
+    uint32_t c;    /* the bits of the row constant c, which the temperature gives. 0: ignored */
+    uint64_t l[3]; /* digits; there are no carries between them */
 } sb_state_record;
 
-/* The same with what entropy needs: 64 bytes, likewise. */
+/* The same with the moments that entropy needs: 64 bytes, otherwise as above. */
 typedef struct sb_moment_record {
     sb_state_record sum;
     int64_t g[3];        /* each digit's moment about 32 * J - 2^22 */
@@ -453,20 +472,20 @@ typedef struct sb_moment_record {
     uint32_t reserved;   /* 0 */
 } sb_moment_record;
 
-/* The target's logit, from the one shard that holds it: 8 bytes, likewise. */
+/* The target's logit, from the one shard that holds it: 8 bytes, otherwise as above. */
 typedef struct sb_target_record {
     uint32_t x;      /* the bits of the logit as fp32; 0 where owners is 0 */
-    uint32_t owners; /* shards that hold the target: 1, or 0 */
+    uint32_t owners; /* how many shards hold the target: 1 or 0 */
 } sb_target_record;
 
-/* What a row's state holds. */
+/* The type of a row's state. */
 typedef enum sb_record_kind {
-    SB_SUMS = 1,   /* an sb_state_record: what logprobs need */
-    SB_MOMENTS = 2 /* an sb_moment_record: what entropy needs, too */
+    SB_SUMS = 1,   /* sb_state_record: enough for logprobs */
+    SB_MOMENTS = 2 /* sb_moment_record: enough for entropy as well */
 } sb_record_kind;
 
-/* The records of rows: two arrays with one element per row each. Start from SB_RECORDS_INIT. A
- * call that only reads them writes to neither. */
+/* The records of several rows: two arrays with one element per row each. Start from
+ * SB_RECORDS_INIT. A call that only reads records writes to neither array. */
 typedef struct sb_records {
     uint32_t size;             /* sizeof(sb_records) */
     int32_t kind;              /* SB_SUMS or SB_MOMENTS */
@@ -474,112 +493,115 @@ typedef struct sb_records {
     sb_target_record *targets;
 } sb_records;
 
-/* The records of a shard: the ids first .. first + n - 1 of each row.
+/* Computes the records of a shard, which holds the ids first .. first + n - 1 of each row.
  *
- * batch as for sb_logprob, but logits are [.., n], row_stride is >= n, and 0 stands for n (a time
- * and a batch stride of 0 likewise). first is a multiple of 16, and so is n, unless the shard ends
- * at V; with n = 0 logits may be null and first is anything in [0, V].
+ * batch is as for sb_logprob, except that logits are [.., n] and row_stride is >= n. A row_stride
+ * of 0 means n, and a batch_stride of 0 means T * row_stride. first is a multiple of 16, and so is
+ * n, unless the shard ends at V. With n = 0, logits may be null, and first is any number in [0, V].
  *
- * Writes: records, of [rows], all of each; an ignored row's are zero. Errors: as sb_logprob, a bad
- * id included. launch: as for sb_logprob; cluster has no effect. */
+ * Writes: both arrays of records, [rows] each, completely; those of ignored rows are zero. Errors:
+ * as sb_logprob, for a bad id as well. launch is as for sb_logprob; cluster has no effect. */
 SB_API sb_status sb_partial(sb_context *ctx, const sb_records *records, const sb_batch *batch,
                             int64_t first, int64_t n, const sb_launch *launch);
 
-/* Merges records: those of [rows] from those of shards, [shards][rows], as an all-gather leaves
- * them; shards >= 1. Both are of one kind. The result is a record like any other, of the shards'
- * ids together. It may take the place of the first shard (the same states and the same targets)
- * and not overlap otherwise.
+/* Merges the records of several shards, [shards][rows] as an all-gather leaves them, into records
+ * of [rows]; shards >= 1. Both are of the same kind. The result is an ordinary record, of the ids
+ * of all these shards together. It may be written over the first shard (the same states and the
+ * same targets); no other overlap is allowed.
  *
- * Errors: SB_ERR_STATE names the row and the shard of the first record (by row, then by shard)
- * that no shard gives, or whose c is not the first shard's; nothing is written then. On a device,
- * without check, such rows get records that are refused from then on. Of launch, stream and check
- * have an effect. */
+ * Errors: SB_ERR_STATE, with the row and the shard of the first record (by row, then by shard) that
+ * no shard can give, or whose c differs from that of the first shard; nothing is written then. On a
+ * device without check, such rows get records that every later call refuses. The only fields of
+ * launch that have an effect are stream and check. */
 SB_API sb_status sb_merge(sb_context *ctx, const sb_records *records, const sb_records *from,
                           int64_t shards, int64_t rows, const sb_launch *launch);
 
-/* From the records of whole rows to what sb_logprob writes: the same outputs, the same bits.
+/* Computes the outputs of sb_logprob from the records of whole rows, with the same bits.
  *
- * batch as for sb_partial; its logits and strides are not looked at. records are of [rows]; those
- * of ignored rows are not looked at either.
+ * batch is as for sb_partial; its logits and strides are not used. records are of [rows]; those of
+ * ignored rows are not used either.
  *
- * Records of kind SB_SUMS do not hold what entropy needs: SB_ERR_ARGUMENT says so.
+ * Entropy cannot be computed from records of kind SB_SUMS: SB_ERR_ARGUMENT.
  *
- * Errors: as sb_logprob; then SB_ERR_STATE names the first row whose records no shards give, whose
- * c is not its temperature's, whose id does not lie in exactly one of the merged shards, or whose
- * state cannot hold the target's logit: what is finished is never above 0. */
+ * Errors: as sb_logprob; then SB_ERR_STATE, with the number of the first row whose records no
+ * shards can give, whose c does not match its temperature, whose id is not in exactly one of the
+ * merged shards, or whose state is too small to contain the target's logit. The last condition
+ * ensures that no logprob is above 0. */
 SB_API sb_status sb_finish(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
                            const sb_records *records, const sb_launch *launch);
 
 /* ---- exchanging records between GPUs ----
  *
- * Where the shards are on several GPUs, sb_exchange is the all-gathers and the merge in one call:
+ * If the shards are on several GPUs, sb_exchange does the all-gathers and the merge in one call:
  *
  *     sb_partial(ctx, &records, &batch, first, n, &launch);
  *     sb_exchange(ctx, &records, rows, comm, &launch);
  *     sb_finish(ctx, &out, &batch, &records, &launch);
  *
- * each of them in every rank, in the same order, as all of NCCL's collectives. All have the bits of
- * whole rows, however many ranks there are and whichever has which ids.
+ * Every rank makes each of these calls, in the same order, as for all collectives of NCCL. All
+ * ranks get the bits of whole rows, for any number of ranks and any assignment of ids to them.
  *
- * comm is an ncclComm_t: the caller's own, or from sb_comm_create. NCCL is not linked, and none of
- * it is needed to build: libnccl.so.2 is loaded by the first of these calls, from where the
- * system's loader finds it, or the file that the environment variable SAMEBITS_NCCL names. A
- * library of that name that the process has loaded before is the one that is used, which a
- * communicator of a framework's needs.
+ * comm is an ncclComm_t, either the caller's own or one from sb_comm_create. The library is not
+ * linked against NCCL, and building it does not need NCCL. The first of these calls loads
+ * libnccl.so.2 by the system's loader, or the file that the environment variable SAMEBITS_NCCL
+ * names. If the process has already loaded a library of that name, that one is used, because a
+ * communicator that a framework has created belongs to it.
  *
- * These calls are cuda's; others answer SB_ERR_BACKEND (gather by other means, then sb_merge), and
- * so does cuda where there is no NCCL. What NCCL refuses is told in its own words: SB_ERR_ARGUMENT
- * where it blames the arguments, else SB_ERR_DEVICE. */
+ * Only the cuda backend has these calls. Other backends return SB_ERR_BACKEND (gather by other
+ * means, then call sb_merge), and so does cuda if NCCL is not available. If NCCL refuses a call,
+ * the message quotes NCCL, and the status is SB_ERR_ARGUMENT if NCCL blames the arguments,
+ * otherwise SB_ERR_DEVICE. */
 
-/* What ranks that are to form a communicator share: an ncclUniqueId. */
+/* The id that all ranks of a new communicator share: an ncclUniqueId. */
 typedef struct sb_comm_id {
     char bytes[128];
 } sb_comm_id;
 
-/* A new id: made by one rank and sent to the others by any means. */
+/* Creates a new id. One rank does this and sends the id to the others by any means. */
 SB_API sb_status sb_comm_new_id(sb_context *ctx, sb_comm_id *id);
 
-/* A communicator of so many ranks, of which this is number rank, on the context's GPU. Waits until
- * all of them have called it with the same id; NCCL wants a GPU for each. *comm is null on failure.
- */
+/* Creates a communicator of as many ranks, on the context's GPU; the caller is number rank. Waits
+ * until all ranks have called it with the same id. NCCL needs a separate GPU for each rank. *comm
+ * is null on failure. */
 SB_API sb_status sb_comm_create(sb_context *ctx, void **comm, const sb_comm_id *id, int32_t ranks,
                                 int32_t rank);
 
-/* Frees one that sb_comm_create made; null does nothing. All ranks have to, and it waits for what
- * was put into streams with it. */
+/* Frees a communicator that sb_comm_create made; null does nothing. All ranks have to make this
+ * call. It waits for all work that was put into streams with the communicator. */
 SB_API sb_status sb_comm_destroy(sb_context *ctx, void *comm);
 
-/* Frees one without waiting, and ends what was put into streams with it and is not done: what is
- * left to do with a communicator when a rank has failed, or an exchange has come to its timeout.
- * Null does nothing. */
+/* Frees a communicator without waiting, and ends its unfinished work in streams; null does nothing.
+ * This is the only way to free a communicator after a rank has failed or an exchange has timed out.
+ */
 SB_API sb_status sb_comm_abort(sb_context *ctx, void *comm);
 
-/* Replaces a shard's records, of [rows], by those of the ids of all ranks together: they become
- * what sb_merge would give. In launch's stream; without check it waits for nothing
- * (but a communicator's first call, where NCCL connects, or with one made not to block, until NCCL
- * has put the work into the stream), and with a workspace it allocates nothing. It needs 40 bytes
- * per row and rank and a few more, 72 for moments.
+/* Replaces a shard's records, of [rows], by the merged records of all ranks, the ones that sb_merge
+ * would give. The work runs in launch's stream. Without check the call does not wait, with two
+ * exceptions: NCCL connects to the other ranks in the first call of a communicator, and with a
+ * non-blocking communicator the call waits until NCCL has put the work into the stream. With a
+ * workspace it allocates nothing. The workspace is 40 bytes per row and rank (72 for moments) and a
+ * few more.
  *
- * rows is the same in all ranks, and check, too: with check the ranks first compare their rows and
- * SB_NUMERICS, 16 bytes each, and wait for them. Without, NCCL may hang or mix up records whose
- * numbers differ.
+ * rows and check must be the same in all ranks. With check, the ranks first compare rows and
+ * SB_NUMERICS, 16 bytes from each rank, and wait for each other. Without check, if these differ,
+ * NCCL may hang or mix up records.
  *
- * Errors: as sb_merge, the rank being the shard; SB_ERR_ARGUMENT for a communicator of another GPU;
- * with check SB_ERR_SHAPE and SB_ERR_STATE name the first rank that differs, and nothing was
- * exchanged. After a failure of one rank alone the others wait: abort the communicator.
+ * Errors: as sb_merge, with the rank as the shard; SB_ERR_ARGUMENT for a communicator of another
+ * GPU; with check, SB_ERR_SHAPE and SB_ERR_STATE name the first rank that differs, and nothing has
+ * been exchanged. If one rank alone fails, the others keep waiting: abort the communicator.
  *
- * Timeout: with check for the other ranks, and with a communicator made not to block for NCCL, the
- * call waits as long as launch's timeout says, for all of it together. Then, and if NCCL reports an
- * error meanwhile, it is SB_ERR_DEVICE, and what it has put into the stream may stand there still:
- * abort the communicator. The timeout does not end NCCL's own waits: it connects to the other ranks
- * in the first call of a communicator that blocks. */
+ * Timeout: launch's timeout limits the total time that the call waits, with check for the other
+ * ranks, and with a non-blocking communicator for NCCL. After that time, or if NCCL reports an
+ * error meanwhile, the call returns SB_ERR_DEVICE, and its work may still be in the stream: abort
+ * the communicator. The timeout does not limit waits inside NCCL: a blocking communicator connects
+ * to the other ranks in its first call. */
 SB_API sb_status sb_exchange(sb_context *ctx, const sb_records *records, int64_t rows, void *comm,
                              const sb_launch *launch);
 
 /* ---- ratios, KL estimates, sums and means of tokens ----
  *
- * From two sets of token logprobs, of the policy that the tokens were sampled from and of another
- * one, what a PPO, GRPO or GSPO step needs:
+ * These functions compute the quantities that a PPO, GRPO or GSPO step needs from two sets of token
+ * logprobs: those of the policy that the tokens were sampled from, and those of another policy.
  *
  *     sb_compare(ctx, &each, old, now, tokens, NULL);     // each.ratio: now / old, each.k3: ..
  *
@@ -591,77 +613,83 @@ SB_API sb_status sb_exchange(sb_context *ctx, const sb_records *records, int64_t
  *     values.time   = T;
  *     sb_sums(ctx, &out, &values, NULL);                // out.exp_mean: GSPO's ratio
  *
- * Where logprobs are equal bit for bit, ratios are exactly 1 and estimates exactly 0. Sums are of
- * real numbers, rounded once: order, padding and packing cannot reach a bit. */
+ * If two logprobs are equal bit for bit, their ratio is exactly 1 and their estimates are exactly
+ * 0. Sums are exact sums of real numbers, rounded once: order, padding and packing cannot change a
+ * bit. */
 
-/* Where sb_compare writes, [count] each; a null pointer means: not wanted. Start from
- * SB_COMPARE_OUT_INIT. d = other - sampled. */
+/* The outputs of sb_compare, [count] each. Start from SB_COMPARE_OUT_INIT. A null output is not
+ * computed. Below, d = other - sampled. */
 typedef struct sb_compare_out {
     uint32_t size;            /* sizeof(sb_compare_out) */
     uint32_t reserved;        /* 0 */
     float *ratio;             /* e^d: the importance ratio */
     float *k1;                /* -d */
     float *k2;                /* d^2 / 2 */
-    float *k3;                /* e^d - 1 - d; their means estimate KL(sampled || other) */
+    float *k3;                /* e^d - 1 - d; the means of k1, k2 and k3 estimate
+                                 KL(sampled || other) */
 } sb_compare_out;
 
-/* Compares tokens one by one: sampled [count] are logprobs by the policy that the tokens were drawn
- * from, other [count] by the other one.
+/* Compares tokens one by one. sampled [count] holds the logprobs of the policy that the tokens were
+ * sampled from, other [count] those of the other policy.
  *
- * Equal bits: ratio 1, estimates +0. A NaN: all four NaN. k2 and k3 are never negative, nothing is
- * -0. |error| <= 0.5001 ulp. Outputs must not overlap each other or the inputs.
+ * If the bits are equal, the ratio is 1 and the estimates are +0. If one of the two is NaN, all
+ * four outputs are NaN. k2 and k3 are never negative, and no output is -0. |error| <= 0.5001 ulp.
+ * Outputs must not overlap each other or the inputs.
  *
- * Errors: SB_ERR_ARGUMENT, SB_ERR_SHAPE. Of launch, stream has an effect. */
+ * Errors: SB_ERR_ARGUMENT, SB_ERR_SHAPE. The only field of launch that has an effect is stream. */
 SB_API sb_status sb_compare(sb_context *ctx, const sb_compare_out *out, const float *sampled,
                             const float *other, int64_t count, const sb_launch *launch);
 
-/* What to sum: a number a token. Start from SB_VALUES_INIT. Layouts as in sb_batch: padded [B, T],
- * or packed [N] with cu_seqlens. The whole batch as one: batch = 1, time = B * T or N. */
+/* The values to sum, one per token. Start from SB_VALUES_INIT. Layouts are as in sb_batch: padded
+ * [B, T], or packed [N] with cu_seqlens. To sum the whole batch as one sequence, set batch = 1 and
+ * time = B * T or N. */
 typedef struct sb_values {
     uint32_t size;            /* sizeof(sb_values) */
     int32_t cu_seqlens_dtype; /* SB_I32 or SB_I64 */
     const float *values;      /* [B, T] or [N]: any fp32 */
-    const float *minus;       /* the same shape, or null: values - minus is summed, exactly; nothing
-                                 where the bits are equal */
+    const float *minus;       /* the same shape: the exact values - minus is summed, which is 0 if
+                                 the bits of the two are equal; null: values is summed */
     const uint8_t *mask;      /* the same shape, non-zero: active; null: all active */
     int64_t batch;            /* B >= 0 */
     int64_t time;             /* T, 0 .. 2^29; padded layout only */
     int64_t rows;             /* N >= 0; packed layout only */
-    const void *cu_seqlens;   /* [B + 1], at most 2^24 positions a sequence; or null: padded */
+    const void *cu_seqlens;   /* [B + 1], at most 2^24 positions per sequence; null: padded */
 } sb_values;
 
-/* Where sb_sums writes, [B] each; null: not wanted. Start from SB_SUMS_OUT_INIT. */
+/* The outputs of sb_sums, [B] each. Start from SB_SUMS_OUT_INIT. A null output is not computed. */
 typedef struct sb_sums_out {
     uint32_t size;            /* sizeof(sb_sums_out) */
     uint32_t reserved;        /* 0 */
     float *sum;               /* the exact sum of the active values, rounded once */
-    float *mean;              /* the sum, rounded to 53 bits, over count */
+    float *mean;              /* the sum, rounded to 53 bits, divided by count */
     float *exp_mean;          /* e^mean, from the mean before it is rounded to fp32 */
-    int64_t *count;           /* active values */
+    int64_t *count;           /* how many values are active */
 } sb_sums_out;
 
-/* Sums and means of each sequence.
+/* Computes the sum and the means of each sequence.
  *
- * A sequence is NaN if any active value is, or if both infinities occur; else the infinity that
- * occurs. Without active values: sum and mean +0, exp_mean 1. Nothing is -0. What is not active is
- * not looked at. |error| of sum: half an ulp; of mean and exp_mean: 0.5001 ulp.
+ * A sum is NaN if any active value is NaN or if both infinities occur; if one infinity occurs, the
+ * sum is that infinity. Without active values, sum and mean are +0, and exp_mean is 1. No output is
+ * -0. Values that are not active are not used. |error| is half an ulp for sum, and 0.5001 ulp for
+ * mean and exp_mean.
  *
- * Errors: SB_ERR_ARGUMENT, SB_ERR_SHAPE, SB_ERR_DTYPE. Of launch, stream and check have an effect;
- * on a device, without check, a sequence of cu_seqlens that do not rise is NaN. */
+ * Errors: SB_ERR_ARGUMENT, SB_ERR_SHAPE, SB_ERR_DTYPE. The only fields of launch that have an
+ * effect are stream and check. On a device without check, a sequence with decreasing cu_seqlens is
+ * NaN. */
 SB_API sb_status sb_sums(sb_context *ctx, const sb_sums_out *out, const sb_values *values,
                            const sb_launch *launch);
 
 /* ---- the divergence of two sets of logits ----
  *
- * Where the logits of two policies are at hand, the KL divergence of their distributions needs no
- * estimate. Row r of p is compared with row r of q:
+ * If the logits of two policies are available, the KL divergence of their distributions can be
+ * computed and need not be estimated. Row r of p is compared with row r of q:
  *
- *     sb_batch q = SB_BATCH_INIT;           // as p: vocab, and batch and time or rows
+ *     sb_batch q = SB_BATCH_INIT;           // the same vocab, and batch and time, or rows, as p
  *     q.logits = reference_logits;
- *     q.logits_dtype = SB_BF16;             // it has its own dtype, strides and temperature
+ *     q.logits_dtype = SB_BF16;             // q has its own dtype, strides and temperature
  *     sb_kl(ctx, &out, &p, &q, NULL);       // out.token: KL(p || q) of each row */
 
-/* Where sb_kl writes; null: not wanted. Start from SB_KL_OUT_INIT. */
+/* The outputs of sb_kl. Start from SB_KL_OUT_INIT. A null output is not computed. */
 typedef struct sb_kl_out {
     uint32_t size;            /* sizeof(sb_kl_out) */
     uint32_t reserved;        /* 0 */
@@ -669,96 +697,100 @@ typedef struct sb_kl_out {
     float *sequence;          /* [B]: the exact sum of the active rows' values, rounded once */
 } sb_kl_out;
 
-/* The divergence of each row of p from the same row of q.
+/* Computes the KL divergence of each row of p from the same row of q.
  *
  *   token[r] = sum_i p_i (ln p_i - ln q_i), p = softmax(x^p / tau^p), q = softmax(x^q / tau^q)
  *
- * in one pass over both. p and q have the same layout, vocab, batch, time or rows, and shift; each
- * has its own logits, dtype, strides, temperature or temperatures, and kept sets. p alone says
- * which rows are active, and where sequences begin: of q, ids, mask, row_list, ignore_index and
- * what cu_seqlens hold are not looked at. p's ids may be null, as for sb_topk.
+ * This takes one pass over both batches. p and q have the same layout, vocab, batch, time or rows,
+ * and shift. Each has its own logits, dtype, strides, temperature or temperatures, and kept sets. p
+ * alone determines which rows are active and where sequences begin: q's ids, mask, row_list and
+ * ignore_index and the contents of its cu_seqlens are not used. p's ids may be null, as for
+ * sb_topk.
  *
- * Exactly +0 where p and q have the same logits, temperature and kept set; +inf where an id is
- * present in p and absent in q; NaN (7fc00000) where a row of either is poisoned or empty; +0 in
- * ignored rows, of which neither's logits are read. A sequence is NaN if any active row is, else
- * +inf if any is; without active rows +0. With H an entropy and cov the covariance of ln p and
- * ln p - ln q under p,
+ * A row's value is exactly +0 if p and q have the same logits, temperature and kept set; +inf if an
+ * id is present in p and absent in q; NaN (7fc00000) if the row of p or of q is poisoned or empty;
+ * and +0 if the row is ignored, in which case neither batch's logits are read. A sequence is NaN if
+ * any active row is NaN, otherwise +inf if any is +inf; without active rows it is +0. With H the
+ * entropy and cov the covariance of ln p and ln p - ln q under p,
  *
  *   |error| <= 4.6e-6 + 1.31e-6 * KL + 2^-24 * (|cov| + |H(p) - H(q) + KL|) + half an ulp,
  *
- * the first term being absolute: for divergences below 1e-4, if their relative error matters, see
- * k3 of sb_compare. docs/numerics.md, "Error of a divergence".
+ * as docs/numerics.md shows in section "Error of a divergence". The first term is absolute: if the
+ * relative error of divergences below 1e-4 matters, see k3 of sb_compare.
  *
- * Errors: as sb_logprob, where the message begins with p or q, whichever is at fault;
- * SB_ERR_SHAPE and SB_ERR_ARGUMENT where they do not fit each other.
+ * Errors: as sb_logprob; the message begins with p or q, whichever is at fault. SB_ERR_SHAPE and
+ * SB_ERR_ARGUMENT if p and q do not fit each other.
  * Deterministic across: everything but both rows' logits, kept sets and temperatures. */
 SB_API sb_status sb_kl(sb_context *ctx, const sb_kl_out *out, const sb_batch *p, const sb_batch *q,
                        const sb_launch *launch);
 
 /* ---- device backends: cuda, cuda:N ----
  *
- * All pointers of sb_batch, sb_logprob_out, sb_gradient and records are then device memory of the
- * context's GPU (or pinned or managed memory), aligned to their elements. Calls are put into a
- * stream and return: results are there when the stream has got so far. A call neither waits nor,
- * with a workspace, allocates, and may be captured into a CUDA graph (check must be 0 then; the
- * context and all arrays have to live as long as the graph). The GPU's primary context is used, so
- * that a framework's pointers and streams are good here; the calling thread's current context is
- * left as it was. Calls of one context in several streams may run at the same time; each needs a
- * workspace of its own, or none.
+ * With these backends, all pointers of sb_batch, sb_logprob_out, sb_gradient and records are device
+ * memory of the context's GPU (or pinned or managed memory), aligned to their elements. A call puts
+ * its work into a stream and returns; the results are complete once the stream has done this work.
+ * A call does not wait and, with a workspace, does not allocate. It may be captured into a CUDA
+ * graph (check must be 0 then, and the context and all arrays have to live as long as the graph).
+ * The library uses the GPU's primary context, so that the pointers and streams of a framework are
+ * valid here, and leaves the calling thread's current context as it was. Calls of one context in
+ * several streams may run at the same time; each needs its own workspace, or none.
  *
- * An array whose allocation ends before the call's last row does is refused by name, also if the
- * rows at its end are ignored: logits have to reach to the end of the last row, with shift of the
- * last one that scores an id. One that is cut out of a larger allocation cannot be told apart.
+ * If the allocation of an array ends before the call's last row does, the call is refused with an
+ * error that names the array, even if the rows at its end are ignored: logits have to reach to the
+ * end of the last row or, with shift, of the last row that scores an id. For an array inside a
+ * larger allocation, the library cannot detect this.
  *
- * On cpu the calls below work, too, at once and on ordinary memory; stream is ignored. */
+ * The calls below also work on cpu: at once, on ordinary memory, and with the stream ignored. */
 
-/* Waits for a stream, and tells what calls without a check met: a bad id, temperature, row list,
+/* Waits for a stream, and reports errors of calls without check: a bad id, temperature, row list,
  * cu_seqlens or record.
  *
- * Each stream has one report, of all calls without a check in it, and each CUDA graph has one, of
- * the calls that were captured into it, whichever stream it is launched in. If several rows or
- * calls met something bad, the report names one of the rows. A call with check = 1 fails by itself
- * and names its first bad row: it is in no report, and takes none away.
+ * Each stream has one report, of all calls without check in it. Each CUDA graph has one, of the
+ * calls that were captured into it, independent of the streams that it is launched in. If several
+ * rows or calls are at fault, the report names one of the rows. A call with check = 1 fails by
+ * itself and names its first bad row; it neither adds to a report nor removes one.
  *
- * Once the stream has been waited for, sb_check fails with one report, and forgets that one alone:
+ * After the wait, sb_check fails with one report, and removes only that one. It is the first of
+ * these that there is:
  *
- *     the stream's; if it has none, a graph's;
- *     if there is none either and the stream is the default one (null), any other stream's.
+ *     the stream's own report;
+ *     a graph's;
+ *     if the stream is the default one (null), any other stream's.
  *
- * All else stays for later: repeat it until it gives SB_OK. Reports are this context's, by the
- * streams' handles. A context keeps 255 streams apart, and 255 graphs; further ones have one report
- * together, which any sb_check tells.
+ * All other reports remain: repeat the call until it returns SB_OK. Reports belong to this context
+ * and are kept by the handles of streams. A context distinguishes 255 streams and 255 graphs; all
+ * further ones share one report, which any sb_check returns.
  *
- * A stream that is being captured cannot be waited for: SB_ERR_ARGUMENT, here, by sb_stream_wait
- * and by a call with check = 1, and the capture goes on. */
+ * It is not possible to wait for a stream that is being captured: sb_check, sb_stream_wait and a
+ * call with check = 1 return SB_ERR_ARGUMENT, and the capture continues. */
 SB_API sb_status sb_check(sb_context *ctx, void *stream);
 
 /* Kinds of memory that sb_memory_alloc gives. */
 typedef enum sb_memory {
-    SB_DEVICE = 1, /* the backend's own: on the GPU; for cpu, ordinary memory */
-    SB_PINNED = 2  /* the host's, page-locked, for copies that run beside other work */
+    SB_DEVICE = 1, /* the backend's own memory: on the GPU; for cpu, ordinary memory */
+    SB_PINNED = 2  /* page-locked host memory, for copies that run at the same time as other work */
 } sb_memory;
 
-/* sb_open, sb_close and what below makes, frees or waits may also be called while a stream is
- * captured into a graph: that is no part of the graph, and the capture goes on. A copy is work in a
- * stream, as other calls are. */
+/* sb_open, sb_close and all functions below except sb_memory_copy may also be called while a stream
+ * is being captured into a graph: they do not become part of the graph, and the capture continues.
+ * A copy is work in a stream, as other calls are. */
 
-/* Memory: *data gets bytes (null for 0); free takes null. Copies go between any two of device,
- * pinned and ordinary memory, in the stream's order; between pinned and device memory without
- * waiting. */
+/* Memory. sb_memory_alloc sets *data to a block of that size (null for 0 bytes). sb_memory_free takes
+ * null. sb_memory_copy copies between any two of device, pinned and ordinary memory, in the
+ * stream's order; between pinned and device memory it does not wait. */
 SB_API sb_status sb_memory_alloc(sb_context *ctx, void **data, uint64_t bytes, sb_memory kind);
 SB_API sb_status sb_memory_free(sb_context *ctx, void *data, sb_memory kind);
 SB_API sb_status sb_memory_copy(sb_context *ctx, void *to, const void *from, uint64_t bytes,
                                 void *stream);
 
-/* Streams that do not wait for the default one, and waiting for a stream. */
+/* Creates a stream, which does not wait for the default one; destroys a stream; waits for one. */
 SB_API sb_status sb_stream_create(sb_context *ctx, void **stream);
 SB_API sb_status sb_stream_destroy(sb_context *ctx, void *stream);
 SB_API sb_status sb_stream_wait(sb_context *ctx, void *stream);
 
 /* ffi end */
 
-/* Initialisers: every struct starts from one. */
+/* Initialisers for the structs above. */
 #define SB_OPEN_OPTIONS_INIT { sizeof(sb_open_options), 0, 0 }
 #define SB_BATCH_INIT                                                                              \
     { sizeof(sb_batch), SB_F32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, SB_IGNORE_INDEX, SB_I32,    \
