@@ -1,5 +1,5 @@
-/* backend.h - the contract between the public functions and the backends: what a context holds,
- * the checked form of each operation's arguments, and what a backend implements.
+/* backend.h - the contract between the public functions and the backends: the context, the checked
+ * form of each operation's arguments, and the functions that a backend implements.
  *
  * A public function of src/api checks its arguments, fills in the operation's sb_*_call and hands
  * it to sb_run (api/run.h), which finds the operation in the backend's table. A new operation adds
@@ -12,15 +12,15 @@
 
 #include "samebits.h"
 
-/* One line for the user. */
+/* An error message for the user: one line, terminated. */
 typedef struct sb_message {
     char text[256];
 } sb_message;
 
-/* ---- what operations are given: checked arguments, with the defaults filled in -------------- */
+/* ---- arguments of operations: checked, with the defaults filled in -------------------------- */
 
-/* A batch. Per-row arrays stand as the caller gave them; ids and temperatures are for the backend
- * to check, since it can read them. */
+/* A batch. Per-row arrays are as the caller gave them. The backend checks ids and temperatures,
+ * because it can read them. */
 typedef struct sb_call {
     sb_batch in;         /* strides resolved */
     int64_t rows;        /* B * T or N */
@@ -29,7 +29,8 @@ typedef struct sb_call {
     sb_launch launch;
 } sb_call;
 
-/* SB_OP_LOGPROB and SB_OP_CONVENTIONAL. out is complete, whatever size the caller's has. */
+/* SB_OP_LOGPROB and SB_OP_CONVENTIONAL. out has all fields, even if the caller's struct is shorter.
+ */
 typedef struct sb_logprob_call {
     sb_logprob_out out;
     sb_call call;
@@ -48,7 +49,7 @@ typedef struct sb_topk_call {
     int64_t k;
 } sb_topk_call;
 
-/* SB_OP_BACKWARD. to's width and strides are filled in. */
+/* SB_OP_BACKWARD. The width and the strides of to are filled in. */
 typedef struct sb_backward_call {
     sb_gradient to;
     sb_call call;
@@ -61,7 +62,8 @@ typedef struct sb_kl_call {
     sb_call p, q; /* width: 1, or 0 where p has no ids */
 } sb_kl_call;
 
-/* SB_OP_PARTIAL. Records may lie at any alignment, in a mapped file, here and below. */
+/* SB_OP_PARTIAL. Here and below, records may have any alignment, since they may be in a mapped
+ * file. */
 typedef struct sb_partial_call {
     sb_records to;
     sb_call call;
@@ -89,7 +91,7 @@ typedef struct sb_exchange_call {
     sb_launch launch;
 } sb_exchange_call;
 
-#define SB_EXCHANGE_ROWS ((int64_t)1 << 40) /* with 2^15 ranks sizes stay below 2^64 */
+#define SB_EXCHANGE_ROWS ((int64_t)1 << 40) /* with 2^15 ranks, sizes stay below 2^64 */
 
 /* SB_OP_COMPARE. */
 typedef struct sb_compare_call {
@@ -109,10 +111,11 @@ typedef struct sb_sums_call {
 
 /* ---- a backend ------------------------------------------------------------------------------ */
 
-/* The operations that every backend has: the number's name; the name in sb_cpu_kl and its like;
- * SCRATCH if it takes a workspace on a device, else NONE; and what "the ... backend has no" says of
- * a backend that lacks it. The numbers, the functions' declarations and the tables of the backends
- * here come from the two lists. */
+/* The operations that every backend has. The columns: the name of the number; the name in functions
+ * such as sb_cpu_kl; SCRATCH if the operation takes a workspace on a device, otherwise NONE; and
+ * the end of the message "the ... backend has no ..." for a backend that lacks it. The numbers, the
+ * declarations of the functions and the tables of the backends here come from this list and the
+ * next one. */
 #define SB_OPERATIONS(X)                                                                           \
     X(LOGPROB, logprob, SCRATCH, "logprob")                                                        \
     X(IDS, ids, SCRATCH, "logprobs of several ids")                                                \
@@ -125,7 +128,7 @@ typedef struct sb_sums_call {
     X(COMPARE, compare, NONE, "statistics")                                                        \
     X(SUMS, sums, NONE, "statistics")
 
-/* Those of devices alone. */
+/* The operations that only devices have. */
 #define SB_DEVICE_OPERATIONS(X)                                                                    \
     X(EXCHANGE, exchange, SCRATCH,                                                                 \
       "exchange of records: NCCL is between GPUs; gather them by other means and call sb_merge")
@@ -134,23 +137,25 @@ typedef struct sb_sums_call {
 
 #define SB_OP_NUMBER(NUMBER, name, scratch, what) SB_OP_##NUMBER,
 typedef enum sb_op {
-    SB_OP_CONVENTIONAL, /* the control group's logprob: sb_conventional_logprob alone runs it */
+    SB_OP_CONVENTIONAL, /* the control group's logprob, for sb_conventional_logprob only */
     SB_ALL_OPERATIONS(SB_OP_NUMBER) SB_OPS
 } sb_op;
 #undef SB_OP_NUMBER
 
-/* call is the operation's struct, of no rows too. Both report failures with sb_fail. */
+/* call is the operation's struct, which may have no rows. Both functions report failures with
+ * sb_fail. */
 typedef struct sb_op_slot {
     sb_status (*run)(sb_context *ctx, const void *call); /* null: the backend lacks the operation */
     sb_status (*workspace)(sb_context *ctx, const void *call,
                            uint64_t *bytes); /* null: it needs none */
 } sb_op_slot;
 
-/* Memory, streams and reports of a backend whose arrays the host must not read; all required. The
- * functions that samebits.h has are as it states them. */
+/* Memory, streams and reports of a backend whose arrays the host must not read; all are required.
+ * samebits.h describes the functions that have a public counterpart. */
 typedef struct sb_device {
-    /* Around an operation: chooses where its kernels report bad input. begin may refuse the call;
-     * end gives back status, and keeps late reports of a call that failed out of the next one's. */
+    /* Called before and after an operation. begin chooses where its kernels report bad input, and
+     * may refuse the call. end returns status, and ensures that late reports of a failed call do
+     * not count as reports of the next call. */
     sb_status (*begin)(sb_context *ctx, const sb_launch *launch);
     sb_status (*end)(sb_context *ctx, const sb_launch *launch, sb_status status);
 
@@ -164,7 +169,7 @@ typedef struct sb_device {
     sb_status (*stream_wait)(sb_context *ctx, void *stream);
 } sb_device;
 
-/* Communicators, for SB_OP_EXCHANGE; all required, as samebits.h states them. */
+/* Communicators, for SB_OP_EXCHANGE; all are required. samebits.h describes them. */
 typedef struct sb_comms {
     sb_status (*new_id)(sb_context *ctx, sb_comm_id *id);
     sb_status (*create)(sb_context *ctx, void **comm, const sb_comm_id *id, int32_t ranks,
@@ -177,40 +182,41 @@ typedef struct sb_backend {
     const char *name;
     int kept_sets; /* calls may have kept sets */
 
-    /* Required. Whether device number device can be opened here; if not, why. */
+    /* Required. Checks whether device number device can be opened here; if not, why has the reason.
+     */
     sb_status (*probe)(int device, sb_message *why);
-    /* Required. Sets ctx->state; frees what it made on failure. */
+    /* Required. Sets ctx->state; on failure, frees everything that it allocated. */
     sb_status (*open)(sb_context *ctx, int device, const sb_open_options *options, sb_message *why);
     /* Required. Frees ctx->state. */
     void (*close)(sb_context *ctx);
-    /* Required. Once in a forked child, before its first call, close among them: lets go of what
-     * fork() does not copy, so that nothing here, close neither, comes near it again. torn: another
-     * thread was in a call at fork(), so that ctx->state may be halfway between two values. */
+    /* Required. Called once in a forked child, before its first call (close is a call). Drops
+     * everything that fork() does not copy, so that no later function, close included, uses it.
+     * torn: another thread was inside a call at fork(), so ctx->state may be half updated. */
     void (*inherit)(sb_context *ctx, int torn);
-    /* Why there are no other calls in a forked child; null: there are. */
+    /* The message that refuses all calls except close in a forked child; null: calls work there. */
     const char *lost_by_fork;
-    /* Required. What sb_context_isa and sb_context_threads report. */
+    /* Required. The results of sb_context_isa and sb_context_threads. */
     const char *(*isa)(const sb_context *ctx);
     int32_t (*threads)(const sb_context *ctx);
 
-    /* Optional, both or none: around each stay in a context, so that the slots below find the
-     * calling thread prepared, and the caller finds it as it was. */
+    /* Optional, both or none. Called at the start and the end of each public call: enter prepares
+     * the calling thread for the slots below, and leave restores it for the caller. */
     sb_status (*enter)(sb_context *ctx);
     void (*leave)(sb_context *ctx);
 
     sb_op_slot ops[SB_OPS];
     const sb_device *device; /* null: the caller's arrays are ordinary memory */
-    const sb_comms *comms;   /* null: there is no SB_OP_EXCHANGE either */
+    const sb_comms *comms;   /* null: ops has no SB_OP_EXCHANGE either */
 } sb_backend;
 
-/* What stands behind error is api/entry.c's alone. */
+/* Only api/entry.c uses the members after error. */
 struct sb_context {
     const sb_backend *backend;
     void *state;      /* the backend's own */
-    sb_message error; /* written to inside sb_enter and sb_leave only */
+    sb_message error; /* written only between sb_enter and sb_leave */
     _Atomic uint64_t gate;
-    _Atomic uintptr_t owner; /* the thread whose call was the last one */
-    atomic_int contended;    /* a call has been refused for another one */
+    _Atomic uintptr_t owner; /* the thread that made the last call */
+    atomic_int contended;    /* a call has been refused with SB_ERR_BUSY */
     int inherited;           /* opened before a fork, in use after it */
 };
 
@@ -218,7 +224,7 @@ struct sb_context {
 extern const sb_backend *const sb_backends[];
 extern const sb_backend sb_backend_cpu, sb_backend_cuda;
 
-/* api/status.c: writes the message and returns the status, for `return sb_fail(...)`. */
+/* In api/status.c. Writes the message and returns the status, for `return sb_fail(...)`. */
 #if defined(__GNUC__)
 __attribute__((format(printf, 3, 4)))
 #endif

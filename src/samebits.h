@@ -775,8 +775,8 @@ typedef enum sb_memory {
  * is being captured into a graph: they do not become part of the graph, and the capture continues.
  * A copy is work in a stream, as other calls are. */
 
-/* Memory. sb_memory_alloc sets *data to a block of that size (null for 0 bytes). sb_memory_free takes
- * null. sb_memory_copy copies between any two of device, pinned and ordinary memory, in the
+/* Memory. sb_memory_alloc sets *data to a block of that size (null for 0 bytes). sb_memory_free
+ * takes null. sb_memory_copy copies between any two of device, pinned and ordinary memory, in the
  * stream's order; between pinned and device memory it does not wait. */
 SB_API sb_status sb_memory_alloc(sb_context *ctx, void **data, uint64_t bytes, sb_memory kind);
 SB_API sb_status sb_memory_free(sb_context *ctx, void *data, sb_memory kind);

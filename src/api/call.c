@@ -1,6 +1,6 @@
-/* call.c - see call.h. The public functions check here what a call is given, as samebits.h states
- * it, before a backend sees it; a backend checks here what only it can read. Every failure names
- * the shape, the row or the id at fault. */
+/* call.c - see call.h. The public functions check a call's arguments here against samebits.h before
+ * they call a backend; a backend checks here the arrays that only it can read. Every error message
+ * names the shape, the row or the id at fault. */
 #include "api/call.h"
 
 #include <inttypes.h>
@@ -9,13 +9,13 @@
 #include "det/leaf.h"
 #include "det/sum.h"
 
-/* For messages: a NaN without its sign. */
+/* For messages: a NaN loses its sign. */
 static double printable(float x)
 {
     return sb_is_nan(x) ? (double)sb_float(SB_NAN_BITS) : (double)x;
 }
 
-/* a * b for a, b >= 0, or -1 where it passes int64. */
+/* a * b for a, b >= 0; -1 if the product exceeds int64. */
 static int64_t product(int64_t a, int64_t b)
 {
     int64_t p;
@@ -86,7 +86,7 @@ static sb_status check_row_list(const sb_call *call, sb_message *why)
     return SB_OK;
 }
 
-/* The addresses that the logits span: their number of elements, in bytes, fits int64. */
+/* Checks that the size in bytes of the memory that the logits span fits int64. */
 static sb_status check_extent(const sb_call *call, sb_message *why)
 {
     const sb_batch *in = &call->in;
@@ -105,7 +105,7 @@ static sb_status check_extent(const sb_call *call, sb_message *why)
     return SB_OK;
 }
 
-/* A shard cuts no leaf. Where an empty one begins says nothing. */
+/* A shard must not cut a leaf. The first id of an empty shard has no meaning. */
 static sb_status check_shard(const sb_call *call, sb_message *why)
 {
     int64_t first = call->first, n = call->held, vocab = call->in.vocab;
@@ -126,7 +126,7 @@ static sb_status check_shard(const sb_call *call, sb_message *why)
     return SB_OK;
 }
 
-/* Of whole rows, also where a shard of them has logits. */
+/* Kept sets are of whole rows, even if the logits are a shard's. */
 static sb_status check_kept(sb_call *call, sb_message *why)
 {
     sb_batch *in = &call->in;
@@ -223,7 +223,7 @@ sb_status sb_launch_of(sb_launch *filled, const sb_launch *launch, sb_message *w
     return sb_check_size(filled, sizeof *filled, "sb_launch", "SB_LAUNCH_INIT", why);
 }
 
-/* call->width is set. */
+/* Fills in call, except for width, which the caller has set. */
 static sb_status part_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch, int64_t first,
                               int64_t n, const sb_launch *launch)
 {
@@ -298,7 +298,7 @@ sb_status sb_check_kept_sets(sb_context *ctx, const sb_call *call, const sb_logp
                    ctx->backend->name);
 }
 
-/* Where row stands: sequence and position. */
+/* The place of a row: its sequence and position. */
 typedef struct place {
     int64_t sequence, position;
 } place;
@@ -324,7 +324,7 @@ static place place_of(const sb_call *call, int64_t row)
     return at;
 }
 
-/* An active row's ids that are not ignored. */
+/* Checks those ids of an active row that are not ignore_index. */
 static sb_status check_ids(const sb_call *call, int64_t row, sb_message *why)
 {
     for (int64_t i = 0; i < call->width; i++) {
@@ -370,7 +370,7 @@ sb_extent sb_extent_of(const sb_call *call, int64_t b)
     return e;
 }
 
-/* Whether any of row's ids is not ignore_index; a call without ids ignores no row for them. */
+/* Whether any of the row's ids is not ignore_index; always true for a call without ids. */
 static int has_ids(const sb_call *call, int64_t row)
 {
     const sb_batch *in = &call->in;

@@ -1,5 +1,5 @@
-/* call.h - a batch, from the caller's struct to a checked sb_call, and what a backend asks of one:
- * its active rows, and the elements of its arrays. */
+/* call.h - turns the caller's sb_batch into a checked sb_call, and gives backends its active rows
+ * and the elements of its arrays. */
 #ifndef SB_API_CALL_H
 #define SB_API_CALL_H
 
@@ -10,39 +10,40 @@
 
 /* ---- for the public functions --------------------------------------------------------------- */
 
-/* Checks that a struct of the caller's is there and begins with its size. type and init: its name,
- * and that of the macro that fills it in. */
+/* Checks that a struct of the caller is not null and begins with its size. type and init: the names
+ * of the struct and of its INIT macro. */
 sb_status sb_check_size(const void *argument, size_t size, const char *type, const char *init,
                         sb_message *why);
 
-/* Checks launch options, and copies them; null: the defaults. */
+/* Checks launch options and copies them; null means the defaults. */
 sb_status sb_launch_of(sb_launch *filled, const sb_launch *launch, sb_message *why);
 
-/* Checks the outputs' struct and copies it: what the caller's does not reach to is null. */
+/* Checks the struct of outputs and copies it. Fields that the caller's struct is too short for are
+ * null. */
 sb_status sb_out_of(sb_logprob_out *full, const sb_logprob_out *out, sb_message *why);
 
 /* Checks a batch and its launch options against samebits.h and fills in call. */
 sb_status sb_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch,
                      const sb_launch *launch);
 
-/* The same for a batch with width ids per row; 0: one, or none. */
+/* The same for a batch with width ids per row. width 0: one id per row, or none. */
 sb_status sb_wide_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch, int64_t width,
                           const sb_launch *launch);
 
-/* The same for a batch whose rows hold n logits, those of the ids from first on. Where n is 0, its
- * logits and strides are not looked at: call has none. */
+/* The same for a batch whose rows hold n logits, those of the ids from first on. If n is 0, the
+ * logits and strides are not used, and call has none. */
 sb_status sb_shard_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch, int64_t first,
                            int64_t n, const sb_launch *launch);
 
-/* Refuses kept sets where ctx's backend has none. out may be null. */
+/* Refuses kept sets if ctx's backend does not support them. out may be null. */
 sb_status sb_check_kept_sets(sb_context *ctx, const sb_call *call, const sb_logprob_out *out);
 
-/* For packed arrays in device memory: without sequences there must be no rows. Kernels check
- * cu_seqlens by sequence, and so see everything else. */
+/* For packed arrays in device memory: without sequences there must be no rows. Kernels check the
+ * entries of cu_seqlens for each sequence, which covers all other errors. */
 sb_status sb_check_device_packed(int64_t batch, int64_t rows, sb_message *why);
 
-/* For packed arrays in host memory: cu_seqlens [batch + 1] starts at 0, never falls, and ends at
- * rows. */
+/* For packed arrays in host memory: cu_seqlens [batch + 1] starts at 0, never decreases, and ends
+ * at rows. */
 sb_status sb_check_cu_seqlens(const void *cu_seqlens, int32_t dtype, int64_t batch, int64_t rows,
                               sb_message *why);
 
@@ -54,14 +55,14 @@ typedef struct sb_extent {
 } sb_extent;
 sb_extent sb_extent_of(const sb_call *call, int64_t b);
 
-/* Checks each active row's id and temperature and lists the active rows, rising. active (with room
- * for every row) and actives may be null. */
+/* Checks the id and temperature of each active row, and lists the active rows in increasing order.
+ * active, which has room for every row, and actives may be null. */
 sb_status sb_list_active(const sb_call *call, int64_t *active, int64_t *actives, sb_message *why);
 
-/* All checks that are left out for device memory, on host copies of a call's arrays. */
+/* All checks that calls on device memory skip, on host copies of the call's arrays. */
 sb_status sb_check_device_call(const sb_call *call, sb_message *why);
 
-/* Element i of an int32 or int64 array, wherever it lies: a mapped file aligns nothing. */
+/* Element i of an int32 or int64 array of any alignment: arrays may be in a mapped file. */
 static inline int64_t sb_int_at(const void *data, int32_t dtype, int64_t i)
 {
     if (dtype == SB_I64) {
@@ -87,10 +88,10 @@ static inline float sb_temperature_at(const sb_call *call, int64_t row)
     return call->in.temperatures ? sb_float_at(call->in.temperatures, row) : call->in.temperature;
 }
 
-/* Bytes of a logit. */
+/* Bytes per logit. */
 static inline int64_t sb_itemsize(int32_t logits_dtype) { return logits_dtype == SB_F32 ? 4 : 2; }
 
-/* Where the logits that score row lie. */
+/* The address of the logits that score row. */
 static inline const char *sb_logits_of(const sb_call *call, int64_t row)
 {
     const sb_batch *in = &call->in;
@@ -124,7 +125,8 @@ static inline float sb_logit_at(const char *logits, int32_t logits_dtype, int64_
     return logits_dtype == SB_F16 ? sb_from_f16(half) : sb_from_bf16(half);
 }
 
-/* The logit of an id that the call holds, as row sees it: -inf outside its kept set. */
+/* The logit of an id for row, -inf if the id is outside the row's kept set. The call must hold the
+ * logits of the id. */
 static inline float sb_target_logit(const sb_call *call, int64_t row, int64_t id)
 {
     if (!sb_is_kept(call, row, id)) return sb_float(SB_ABSENT_BITS);

@@ -1,5 +1,5 @@
-/* context.c - finding, opening and closing backends: the public functions that make a context, end
- * one, or ask what it is. Those that work with one enter it: see entry.h. */
+/* context.c - finding, opening and closing backends: the public functions that create, close or
+ * describe a context. Functions that do work in a context enter it first: see entry.h. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,7 +45,7 @@ static sb_status no_such_backend(const char *name, sb_message *why)
                    known);
 }
 
-/* Hands the message over to the caller's buffer. */
+/* Copies the message into the caller's buffer. */
 static sb_status answer(sb_status status, const sb_message *message, char *why, size_t why_size)
 {
     if (why && why_size) snprintf(why, why_size, "%s", status == SB_OK ? "" : message->text);
@@ -149,7 +149,7 @@ void sb_close(sb_context *ctx)
     if (ctx) sb_gate_close(ctx);
 }
 
-/* These read what never changes, so that nobody has to enter. */
+/* These functions read only members that never change, so they need not enter the context. */
 const char *sb_context_backend(const sb_context *ctx) { return ctx ? ctx->backend->name : ""; }
 const char *sb_context_isa(const sb_context *ctx) { return ctx ? ctx->backend->isa(ctx) : ""; }
 int32_t sb_context_threads(const sb_context *ctx) { return ctx ? ctx->backend->threads(ctx) : 0; }

@@ -1,17 +1,17 @@
 /* entry.c - see entry.h.
  *
- * A context's gate is one atomic word: two bits that say who is inside, and the number of forks
- * between the process that loaded the library and the one that last entered. In a forked child that
- * number is one less than the process's own, so that a call which was under way in another thread
- * of the parent does not keep the child out. fork() itself tells (pthread_atfork): asking for the
- * process id in each call would cost as much as a small call. */
+ * A context's gate is one atomic word: two bits that say whether a call is inside, and the number
+ * of forks between the process that loaded the library and the process that last entered. In a
+ * forked child that number is one less than the child's own, so a call that was under way in
+ * another thread of the parent does not keep the child out. A pthread_atfork handler counts the
+ * forks, because asking for the process id in each call would cost as much as a small call. */
 #include "api/entry.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
-/* CLOSING: a call is inside, and frees the context when it leaves. */
+/* CLOSING: a call is inside, and will free the context when it leaves. */
 enum { FREE = 0, INSIDE = 1, CLOSING = 3, WHO = 3 };
 
 static const char BUSY[] =
@@ -19,13 +19,14 @@ static const char BUSY[] =
 
 /* ---- forks -------------------------------------------------------------------------------- */
 
-/* The only state outside of contexts: written in a child before fork() returns. */
+/* The only mutable state outside contexts. The handler changes it in a child before fork() returns.
+ */
 static atomic_uint forks;
-static atomic_int watching; /* the handler is there */
+static atomic_int watching; /* the handler is installed */
 
 static void count_fork(void) { atomic_fetch_add_explicit(&forks, 1, memory_order_relaxed); }
 
-/* Two threads may both come here first: forks are counted double then, which does no harm. */
+/* Two threads may both install the handler: then forks are counted twice, which does no harm. */
 static int watch_forks(void)
 {
     if (atomic_load_explicit(&watching, memory_order_acquire)) return 1;
@@ -34,7 +35,7 @@ static int watch_forks(void)
     return 1;
 }
 
-/* The gate's word in this process. */
+/* The value of a gate in this process. */
 static uint64_t here(unsigned who)
 {
     return (uint64_t)atomic_load_explicit(&forks, memory_order_relaxed) << 2 | who;
@@ -65,8 +66,9 @@ sb_status sb_gate_open(sb_context *ctx, sb_message *why)
     return SB_OK;
 }
 
-/* Whether the context became the caller's; before: what the gate held. Where it did not and closing
- * is set, the call that is inside will free it. */
+/* Tries to take the context for the caller, and returns whether it did. *before is the previous
+ * value of the gate. If another call is inside and closing is set, that call will free the context.
+ */
 static int take(sb_context *ctx, uint64_t mine, int closing, uint64_t *before)
 {
     *before = atomic_load_explicit(&ctx->gate, memory_order_relaxed);
@@ -79,7 +81,7 @@ static int take(sb_context *ctx, uint64_t mine, int closing, uint64_t *before)
     }
 }
 
-/* In a child: as the parent left it at fork(). */
+/* Called in a child for a context in the state that it had at fork(). */
 static void inherit(sb_context *ctx, uint64_t before)
 {
     ctx->backend->inherit(ctx, (before & WHO) != FREE);
@@ -100,7 +102,7 @@ static sb_status enter_backend(sb_context *ctx)
     return backend->enter ? backend->enter(ctx) : SB_OK;
 }
 
-/* Opens the gate again, and puts the calling thread back; gives back status. */
+/* Opens the gate again, restores the calling thread, and returns status. */
 static sb_status give_back(const sb_entry *entry, sb_status status)
 {
     uint64_t gate = entry->gate;
@@ -108,7 +110,7 @@ static sb_status give_back(const sb_entry *entry, sb_status status)
                                                  memory_order_acq_rel, memory_order_acquire))
         free_context(entry->ctx); /* CLOSING */
     sb_shield_lower(&entry->shield);
-    pthread_testcancel(); /* nothing is held: a thread that only calls us can be cancelled, too */
+    pthread_testcancel(); /* for threads that call nothing else; nothing is held here */
     return status;
 }
 
@@ -150,8 +152,9 @@ void sb_gate_close(sb_context *ctx)
     sb_shield_lower(&shield);
 }
 
-/* The text may be written to whenever another thread is inside, so it is given only where none is,
- * and to threads that cannot have been refused, or whose call was the last one. */
+/* A thread that is inside may write to the text. So the text is returned only if no thread is
+ * inside, and only to the thread that made the last call or, if no call was ever refused, to any
+ * thread. */
 const char *sb_gate_error(const sb_context *ctx)
 {
     uint64_t gate = atomic_load_explicit(&ctx->gate, memory_order_acquire);

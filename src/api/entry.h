@@ -1,23 +1,23 @@
-/* entry.h - the way into a context, and out of it. Every public function that takes a context to
- * work with is one SB_INSIDE, so that in all of them:
+/* entry.h - how calls enter a context and leave it. The body of every public function that works in
+ * a context is one SB_INSIDE, which ensures that:
  *
  *   - a null context is refused;
- *   - one call at a time is inside a context: SB_ERR_BUSY for another thread, or a signal handler,
- *     that comes meanwhile; nothing of the context is touched then;
- *   - in a forked child, the backend first lets go of what fork() does not copy, once; where that
- *     is all it has, the call is refused;
+ *   - one call at a time is inside a context: another thread or a signal handler that calls
+ *     meanwhile gets SB_ERR_BUSY, and does not touch the context;
+ *   - in a forked child, the backend first drops, once, everything that fork() does not copy; a
+ *     backend that cannot work without this refuses the call;
  *   - the last error is cleared;
- *   - the backend is entered: a device is the calling thread's current one;
- *   - arithmetic, argument checks among it, runs in the contract's floating-point mode, whatever
- *     the caller's is: rounding, flushing and traps;
- *   - the calling thread is not cancelled halfway, but when it has left. */
+ *   - the backend is entered: a device becomes the calling thread's current one;
+ *   - all arithmetic, including argument checks, runs in the contract's floating-point mode
+ *     (rounding, flushing and traps), whichever mode the caller uses;
+ *   - the calling thread is not cancelled during a call, only after it. */
 #ifndef SB_ENTRY_H
 #define SB_ENTRY_H
 
 #include "backend.h"
 #include "fpmode.h"
 
-/* What a thread that works for the library is protected from, and how it was before. */
+/* The settings of a thread before it began to work for the library. */
 typedef struct sb_shield {
     sb_fpmode mode;
     int cancellation;
@@ -29,15 +29,15 @@ void sb_shield_lower(const sb_shield *shield);
 /* One call's stay in a context. */
 typedef struct sb_entry {
     sb_context *ctx;
-    uint64_t gate; /* what ctx->gate holds meanwhile */
+    uint64_t gate; /* the value of ctx->gate during the call */
     sb_shield shield;
 } sb_entry;
 
-/* SB_OK: the context is this call's until sb_leave. Any other status: it is not, and sb_leave must
- * not be called. */
+/* SB_OK: this call has the context until sb_leave. After any other status the call does not have
+ * it, and must not call sb_leave. */
 sb_status sb_enter(sb_entry *entry, sb_context *ctx);
 
-/* Gives back status. */
+/* Leaves the context; returns status. */
 sb_status sb_leave(const sb_entry *entry, sb_status status);
 
 /* The body of a public function: work is an expression of type sb_status. */
@@ -48,13 +48,13 @@ sb_status sb_leave(const sb_entry *entry, sb_status status);
         return status_ == SB_OK ? sb_leave(&entry_, work) : status_;                               \
     } while (0)
 
-/* Opens the gate of a new context. Fails where the system takes no fork handler. */
+/* Opens the gate of a new context. Fails if the system does not accept a fork handler. */
 sb_status sb_gate_open(sb_context *ctx, sb_message *why);
 
-/* Shuts it for good, and frees the context: now, or when the call inside it ends. */
+/* Closes the gate for good, and frees the context: now, or when the call that is inside ends. */
 void sb_gate_close(sb_context *ctx);
 
-/* What sb_last_error answers. */
+/* The result of sb_last_error. */
 const char *sb_gate_error(const sb_context *ctx);
 
 #endif

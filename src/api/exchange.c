@@ -1,5 +1,5 @@
-/* exchange.c - sb_exchange and communicators: checks, then the backend. That the backend has none
- * is said first, whatever the arguments. */
+/* exchange.c - sb_exchange and communicators: checks, then the backend. A backend without them says
+ * so before any check of the arguments. */
 #include <inttypes.h>
 
 #include "api/call.h"

@@ -1,5 +1,5 @@
-/* gradient.c - sb_logprob_backward: checks, then the backend. No two rows of grad overlap, and grad
- * is the logits themselves only where each element takes its own logit's place. */
+/* gradient.c - sb_logprob_backward: checks, then the backend. No two rows of grad may overlap, and
+ * grad may share the logits' memory only if each element takes the place of its own logit. */
 #include <inttypes.h>
 
 #include "api/call.h"
@@ -7,7 +7,7 @@
 #include "api/run.h"
 #include "det/saved.h"
 
-/* The public record is what the arithmetic works on. */
+/* The public record has the layout of the one that the arithmetic uses. */
 _Static_assert(sizeof(sb_saved_row) == 32 && sizeof(sb_saved) == 32, "a saved row is 32 bytes");
 _Static_assert(offsetof(sb_saved_row, kind) == offsetof(sb_saved, kind), "kind");
 _Static_assert(offsetof(sb_saved_row, c) == offsetof(sb_saved, c), "c");
@@ -21,7 +21,7 @@ static int is_float(int32_t dtype)
     return dtype == SB_F32 || dtype == SB_F16 || dtype == SB_BF16;
 }
 
-/* a * b + c for numbers that are not negative; -1 where it passes int64. */
+/* a * b + c for numbers that are not negative; -1 if the result exceeds int64. */
 static int64_t fma_extent(int64_t a, int64_t b, int64_t c)
 {
     int64_t p;
@@ -29,7 +29,7 @@ static int64_t fma_extent(int64_t a, int64_t b, int64_t c)
     return __builtin_mul_overflow(a, b, &p) || __builtin_add_overflow(p, c, &p) ? -1 : p;
 }
 
-/* Fills in grad's strides and sees that no two of its rows overlap. */
+/* Fills in grad's strides and checks that no two of its rows overlap. */
 static sb_status check_layout(sb_gradient *to, const sb_call *call, sb_message *why)
 {
     const sb_batch *in = &call->in;
@@ -50,13 +50,13 @@ static sb_status check_layout(sb_gradient *to, const sb_call *call, sb_message *
     } else {
         int64_t rows = in->time > 0 ? in->time - 1 : 0;
         int64_t sequences = in->batch > 0 ? in->batch - 1 : 0;
-        int64_t sequence = fma_extent(rows, to->row_stride, to->width); /* what one spans */
+        int64_t sequence = fma_extent(rows, to->row_stride, to->width); /* its span */
         if (to->batch_stride < 0)
             return sb_fail(why, SB_ERR_SHAPE, "grad's batch_stride is %" PRId64, to->batch_stride);
         if (to->batch_stride == 0) to->batch_stride = fma_extent(in->time, to->row_stride, 0);
         span = fma_extent(sequences, to->batch_stride, sequence);
         apart = call->rows == 0 || sequences == 0 || to->batch_stride >= sequence ||
-                /* or time comes before batch */
+                /* or positions are outside sequences in memory */
                 (to->batch_stride >= to->width &&
                  (rows == 0 ||
                   to->row_stride >= fma_extent(sequences, to->batch_stride, to->width)));
@@ -85,7 +85,7 @@ static sb_status check_gradient(sb_gradient *to, const sb_call *call, sb_message
         return sb_fail(why, SB_ERR_DTYPE, "grad's dtype is %d: it takes SB_F32, SB_F16 or SB_BF16",
                        (int)to->dtype);
     status = check_layout(to, call, why);
-    if (status != SB_OK || call->rows == 0) return status; /* of no rows pointers may be null */
+    if (status != SB_OK || call->rows == 0) return status; /* without rows, pointers may be null */
     if (!to->token && !to->entropy)
         return sb_fail(why, SB_ERR_ARGUMENT, "neither token nor entropy has an upstream gradient");
     if (!to->grad && to->width > 0) return sb_fail(why, SB_ERR_ARGUMENT, "grad is null");

@@ -1,5 +1,5 @@
-/* kl.c - sb_kl: checks, then the backend. Each failure says which batch is at fault, p or q; rows
- * of both stand side by side. */
+/* kl.c - sb_kl: checks, then the backend. Each error message says which batch is at fault, p or q.
+ * Row r of p is compared with row r of q. */
 #include "api/kl.h"
 
 #include <inttypes.h>
@@ -32,7 +32,7 @@ sb_sums_call sb_kl_sums(const sb_kl_call *call, const float *tokens)
     return sums;
 }
 
-/* That row r of the one is beside row r of the other. */
+/* Checks that p and q have the same rows. */
 static sb_status check_alike(const sb_batch *p, const sb_batch *q, sb_message *why)
 {
     const struct {

@@ -1,4 +1,4 @@
-/* memory.c - memory and streams: the backend's, or ordinary memory where it has none of its own. */
+/* memory.c - memory and streams: those of the backend, or ordinary memory if it has none. */
 #include <stdlib.h>
 #include <string.h>
 

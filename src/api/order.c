@@ -1,5 +1,5 @@
-/* order.c - sb_logprob_ids and sb_topk: checks, then the backend. Both need a row's logits in
- * order: for the ranks of given ids, and for the first ids. */
+/* order.c - sb_logprob_ids and sb_topk: checks, then the backend. Both need the order of a row's
+ * logits: one for the ranks of given ids, the other for the first ids. */
 #include <inttypes.h>
 
 #include "api/call.h"

@@ -1,6 +1,6 @@
-/* records.c - see records.h. Names the first record that is at fault, by row and then by shard, and
- * says what is wrong with it. The backends call this: the cpu's before it writes, a device's after
- * a report, on copies. */
+/* records.c - see records.h. The message names the first record that is at fault, by row and then
+ * by shard, and its fault. The backends call these checks: the cpu backend before it writes, a
+ * device backend after a report, on copies. */
 #include "api/records.h"
 
 #include <inttypes.h>
@@ -10,7 +10,7 @@
 #include "api/call.h"
 #include "det/saved.h"
 
-/* Where a record stands: its row, and its shard, or NO_SHARD. */
+/* The place of a record: its row, and its shard or NO_SHARD. */
 typedef struct place {
     int64_t row, shard;
 } place;
@@ -26,7 +26,7 @@ sb_record sb_record_at(const sb_records *records, int64_t i)
     return r;
 }
 
-/* c: the bits that s.c should have; id: the row's, where fault is about its target. */
+/* c: the bits that s.c should have. id: the row's id, if the fault concerns its target. */
 static sb_status name_fault(sb_fault fault, place at, const sb_record *r, uint32_t c, int64_t id,
                             sb_message *why)
 {
@@ -148,7 +148,7 @@ sb_status sb_check_saved(const sb_call *call, const sb_gradient *gradient, const
     return status;
 }
 
-/* The active rows, rising: to be freed; null and a status on failure. */
+/* The active rows in increasing order, which the caller frees. Null and a status on failure. */
 static int64_t *list_active(const sb_call *call, int64_t *actives, sb_status *status,
                             sb_message *why)
 {

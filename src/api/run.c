@@ -4,7 +4,7 @@
  * report bad input. */
 #include "api/run.h"
 
-/* What the backend has not, in "the cpu backend has no ...". */
+/* The end of the message "the cpu backend has no ...". */
 #define NAME(NUMBER, name, scratch, what) [SB_OP_##NUMBER] = what,
 static const char *const names[SB_OPS] = { [SB_OP_CONVENTIONAL] = "conventional logprob",
                                            SB_ALL_OPERATIONS(NAME) };

@@ -1,15 +1,15 @@
-/* run.h - from a checked call to the backend's operation. */
+/* run.h - runs the backend's operation on a checked call. */
 #ifndef SB_API_RUN_H
 #define SB_API_RUN_H
 
 #include "backend.h"
 
-/* SB_ERR_BACKEND, in words, where ctx's backend lacks the operation. */
+/* Fails with SB_ERR_BACKEND and a message if ctx's backend lacks the operation. */
 sb_status sb_check_op(sb_context *ctx, sb_op op);
 
-/* Runs an operation on its struct, whose launch options are launch; or, where launch->needed is not
- * null, writes the bytes of workspace that it needs there, and runs nothing. Inside sb_enter and
- * sb_leave only. */
+/* Runs an operation on its struct, whose launch options are launch. If launch->needed is not null,
+ * runs nothing, and writes there how many bytes of workspace the operation needs. Call this only
+ * between sb_enter and sb_leave. */
 sb_status sb_run(sb_context *ctx, sb_op op, const void *call, const sb_launch *launch);
 
 #endif

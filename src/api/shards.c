@@ -1,5 +1,5 @@
-/* shards.c - sb_partial, sb_merge and sb_finish: checks, then the backend. What records hold is
- * checked by the backend, which can read them: see records.h. */
+/* shards.c - sb_partial, sb_merge and sb_finish: checks, then the backend. The backend checks the
+ * contents of records, because it can read them: see records.h. */
 #include <inttypes.h>
 
 #include "api/call.h"
@@ -8,7 +8,7 @@
 #include "api/run.h"
 #include "det/record.h"
 
-/* The public records are what the arithmetic works on. */
+/* The public records have the layout of those that the arithmetic uses. */
 _Static_assert(sizeof(sb_state_record) == 32 && sizeof(sb_state) == 32, "a state is 32 bytes");
 _Static_assert(sizeof(sb_target_record) == 8 && sizeof(sb_target) == 8, "a target is 8 bytes");
 _Static_assert(offsetof(sb_state_record, J) == offsetof(sb_state, J), "J");

@@ -1,5 +1,5 @@
-/* stats.c - sb_compare and sb_sums: checks, then the backend. Any value is a good one: all that a
- * device has to check by itself is what cu_seqlens hold. */
+/* stats.c - sb_compare and sb_sums: checks, then the backend. Every value is valid, so the contents
+ * of cu_seqlens are all that a device has to check by itself. */
 #include <inttypes.h>
 
 #include "api/call.h"

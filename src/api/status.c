@@ -1,5 +1,5 @@
-/* status.c - what calls come to: the names and meanings of statuses, from the one list in
- * samebits.h, and the line that goes with a failure. */
+/* status.c - the names and meanings of statuses, from the list in samebits.h, and the message of a
+ * failure. */
 #include <stdarg.h>
 #include <stdio.h>
 

@@ -1,4 +1,4 @@
-/* version.c - the three numbers of the library itself. */
+/* version.c - the three versions of the library. */
 #include "samebits.h"
 
 const char *sb_version(void) { return SB_VERSION; }

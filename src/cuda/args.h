@@ -1,5 +1,5 @@
-/* args.h - what the host hands to a kernel, in one struct passed by value. Shared by
- * src/cuda and kernels/, so plain C with fixed-width fields. */
+/* args.h - the arguments of the kernels, one struct per kernel, passed by value. src/cuda and
+ * kernels/ share this file, so it is plain C with fields of fixed width. */
 #ifndef SB_CUDA_ARGS_H
 #define SB_CUDA_ARGS_H
 
@@ -7,13 +7,13 @@
 
 #include "../det/row.h"
 
-#define SB_CUDA_F32 1 /* as sb_dtype */
+#define SB_CUDA_F32 1 /* the values of sb_dtype */
 #define SB_CUDA_F16 2
 #define SB_CUDA_BF16 3
 #define SB_CUDA_I64 5
 
-/* What a kernel reports of bad input, in the top byte; below it the row, list or sequence index +
- * 1. */
+/* A kernel's report of bad input: one of these in the top byte; the bytes below hold the index of
+ * the row, list entry or sequence, plus 1. */
 #define SB_BAD_ID 1
 #define SB_BAD_TEMPERATURE 2
 #define SB_BAD_ROW_LIST 3
@@ -22,58 +22,58 @@
 #define SB_BAD_RECORD 16 /* + an sb_fault */
 #define SB_BAD_SHIFT 56
 
-/* Kernels for few rows: bytes of logits a thread has on their way, and what the slot of a warp of
- * so many lanes takes in shared memory, for logits of size bytes. */
+/* For the kernels for few rows: bytes of logits in flight per thread, and bytes of shared memory
+ * for the slot of a warp with `warp` lanes, where a logit has `size` bytes. */
 #define SB_CUDA_RING 128
 #define SB_CUDA_LANE_BYTES(size) (16 * (size))
 #define SB_CUDA_SLOT(warp, size) ((warp)*SB_CUDA_LANE_BYTES(size) + 16)
 
-/* What logprob_<dtype> leaves for logprob_finish beside the states, an item. */
+/* What logprob_<dtype> passes to logprob_finish besides the states: one element per row. */
 typedef struct sb_cuda_target {
     float x;        /* the target's logit */
-    int32_t active; /* 0: the row is done, ignored or refused */
+    int32_t active; /* 0: the row is finished, ignored or refused */
 } sb_cuda_target;
 
 typedef struct sb_cuda_args {
     uint64_t logits, cu_seqlens, ids, mask, temperatures, row_list; /* device addresses, or 0 */
     uint64_t kept;                                                  /* likewise */
     uint64_t token, lse, sequence, count, outside, entropy, saved;  /* outputs, or 0 */
-    uint64_t states;  /* sb_state [work][split], where split is not 1 */
+    uint64_t states;  /* sb_state [work][split], if split is not 1 */
     uint64_t targets; /* sb_cuda_target [work], likewise */
-    uint64_t tokens;  /* float [rows]: token, or scratch where only sums are wanted, or 0 */
-    uint64_t bad;     /* int64, in mapped host memory: report.h */
+    uint64_t tokens;  /* float [rows]: token, or scratch if only sums are requested, or 0 */
+    uint64_t bad;     /* int64, in mapped host memory: see report.h */
     int64_t work;     /* rows to visit: rows, or row_count */
     int64_t rows, batch, time, vocab;
     int64_t row_stride, batch_stride; /* in elements */
     int64_t row_count, ignore_index;
     int64_t kept_stride; /* in words */
-    int64_t width;       /* ids a row: 1, but for kernels/order.cu */
-    int64_t whole;       /* rows that a block sums and finishes; the rest are cut into pieces */
-    int64_t piece;       /* leaves a piece */
-    int64_t ahead;       /* rows whose ids are fetched early: about what runs at once; 0: none */
+    int64_t width;       /* ids per row: 1, except for kernels/order.cu */
+    int64_t whole; /* the first rows, each summed and finished by one block; others are in pieces */
+    int64_t piece; /* leaves per piece */
+    int64_t ahead; /* how many rows ahead ids are fetched: about as many as run at once; 0: none */
     int32_t split;
     int32_t cu_seqlens_dtype, ids_dtype, itemsize;
     int32_t shift;
-    int32_t flat;   /* element of row r is r * row_stride: packed, or a contiguous batch */
+    int32_t flat;   /* row r starts at element r * row_stride: packed, or a contiguous batch */
     int32_t simple; /* flat; no mask, row list, temperatures or shift */
-    int32_t eager;  /* simple, and logits are fetched before ids are known */
-    int32_t phases; /* 16-bit rows whose alignment repeats every 8: visit rows by alignment */
+    int32_t eager;  /* simple, and logits are fetched before the ids are known */
+    int32_t phases; /* 16-bit logits, and row alignment repeats every 8 rows: visit by alignment */
     int32_t logits_dtype;
     float temperature;
-    sb_row row; /* of temperature */
+    sb_row row; /* the row constants of temperature */
 } sb_cuda_args;
 
-/* kernels/shards.cu. in.vocab is that of whole rows; in.states are a row's pieces. */
+/* For kernels/shards.cu. in.vocab is the V of whole rows; in.states holds the pieces of rows. */
 typedef struct sb_cuda_shard_args {
     sb_cuda_args in;
     uint64_t states, targets;           /* sb_state, sb_target [rows] */
     uint64_t from_states, from_targets; /* merging: [shards][rows] */
     int64_t shards;
     int64_t first, held; /* the ids first .. first + held - 1 have logits */
-    int32_t keep;        /* merging: leave a row that is refused as it is */
+    int32_t keep;        /* merging: do not change a row that is refused */
 } sb_cuda_shard_args;
 
-/* kernels/order.cu: places in a list, at least SB_MAX_TOPK; two a lane of a warp. */
+/* kernels/order.cu: entries of a list, at least SB_MAX_TOPK; two per lane of a warp. */
 #define SB_CUDA_LIST 64
 
 typedef struct sb_cuda_order_args {
@@ -82,29 +82,30 @@ typedef struct sb_cuda_order_args {
     uint64_t integers, logprobs; /* int32 and float [rows][width] or [rows][k], or 0 */
     int32_t k;
 } sb_cuda_order_args;
-/* kernels/stats.cu. Of in: batch, time, rows, cu_seqlens and its dtype, mask, bad. */
+/* For kernels/stats.cu. The fields of in that are used: batch, time, rows, cu_seqlens and its
+ * dtype, mask, bad. */
 typedef struct sb_cuda_stats_args {
     sb_cuda_args in;
-    uint64_t sampled, other;             /* float [count]: what is compared */
+    uint64_t sampled, other;             /* float [count]: the logprobs to compare */
     uint64_t ratio, k1, k2, k3;          /* float [count], or 0 */
-    uint64_t values, minus;              /* float [rows], minus may be 0 */
+    uint64_t values, minus;              /* float [rows]; minus may be 0 */
     uint64_t sum, mean, exp_mean, count; /* float and int64 [batch], or 0 */
-    int64_t tokens;                      /* to compare */
+    int64_t tokens;                      /* the number of tokens to compare */
 } sb_cuda_stats_args;
-/* kernels/gradient.cu. in.vocab is that of whole rows. */
+/* For kernels/gradient.cu. in.vocab is the V of whole rows. */
 typedef struct sb_cuda_gradient_args {
     sb_cuda_args in;
-    uint64_t grad, saved, token, entropy;    /* token, entropy: upstream, or 0 */
+    uint64_t grad, saved, token, entropy;    /* token, entropy: the loss's derivatives, or 0 */
     int64_t width, row_stride, batch_stride; /* of grad, in elements */
     int64_t first, held;                     /* the ids first .. first + held - 1 have logits */
-    int64_t piece, pieces;                   /* elements a block, a multiple of 8; blocks a row */
-    int32_t grad_size;                       /* bytes of an element */
-    int32_t of;                              /* SB_OF_* */
-    int32_t simple; /* in.simple, no kept sets, and rows of grad follow each other at row_stride */
+    int64_t piece, pieces; /* elements per block, a multiple of 8; blocks per row */
+    int32_t grad_size;     /* bytes per element of grad */
+    int32_t of;            /* SB_OF_* */
+    int32_t simple;        /* in.simple, no kept sets, and row r of grad starts at r * row_stride */
 } sb_cuda_gradient_args;
 
-/* kernels/kl.cu: the two batches. Of q: logits, their layout and dtype, kept, temperatures. in's
- * states are sb_divergence [work][split]. */
+/* For kernels/kl.cu: the two batches. The fields of q that are used: logits, their layout and
+ * dtype, kept, temperatures. in.states is sb_divergence [work][split]. */
 typedef struct sb_cuda_kl_args {
     sb_cuda_args in, q;
 } sb_cuda_kl_args;

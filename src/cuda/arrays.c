@@ -34,8 +34,8 @@ uint64_t sb_cuda_span(int64_t batch, int64_t time, int64_t batch_stride, int64_t
                 sb_cuda_bytes(width, size));
 }
 
-/* To the end of the last row that may be read. With shift a sequence's last row scores no id; where
- * packed sequences end, the host does not know, but for the last one. */
+/* Bytes up to the end of the last row that may be read. With shift, the last row of a sequence
+ * scores no id. For packed sequences, the host knows only where the last sequence ends. */
 static uint64_t logits_bytes(const sb_call *call)
 {
     const sb_batch *in = &call->in;
@@ -48,9 +48,9 @@ static uint64_t logits_bytes(const sb_call *call)
 
 /* ---- checks ------------------------------------------------------------------------------- */
 
-/* What the driver knows of an address, in one query. */
+/* The driver's attributes of an address, from one query. */
 typedef struct place {
-    unsigned type; /* 0: the GPU does not reach it */
+    unsigned type; /* 0: the GPU cannot access it */
     int ordinal;
     uint64_t start; /* of the allocation, or of the range of addresses that it is mapped into */
     size_t size;    /* 0: not known */

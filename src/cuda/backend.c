@@ -1,12 +1,12 @@
 /* backend.c - the CUDA backend: its table, and how it is opened and closed. It uses the GPU's
- * primary context, which frameworks use, too; inside a call that is the calling thread's current
- * context, and before and after it whatever the thread had. */
+ * primary context, as frameworks do. During a call this is the calling thread's current context;
+ * after the call, the thread's own current context is restored. */
 #include <stdlib.h>
 
 #include "cuda/capture.h"
 #include "cuda/cuda.h"
 
-/* The kernels, as tools/kernel.sh embedded them; size 0: built without nvcc. */
+/* The kernels, embedded by tools/kernel.sh; size 0: built without nvcc. */
 extern const uint64_t sb_fatbin_logprob_size;
 #define IMAGE(file, LIST) extern const unsigned char sb_fatbin_##file[];
 SB_CUDA_MODULES(IMAGE)
@@ -142,7 +142,7 @@ static int32_t threads_of(const sb_context *ctx)
     return ((const sb_cuda *)ctx->state)->multiprocessors;
 }
 
-/* ---- a stay in a context ------------------------------------------------------------------ */
+/* ---- enter and leave ---------------------------------------------------------------------- */
 
 static sb_status enter(sb_context *ctx)
 {

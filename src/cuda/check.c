@@ -1,9 +1,9 @@
-/* check.c - checks of an operation's input: on the host before its kernels run, and from what the
- * kernels report afterwards. The words that kernels report into are report.h's.
+/* check.c - checks of an operation's input: on the host before its kernels run, and from the
+ * kernels' report afterwards. report.h has the words that kernels report into.
  *
- * With a check an operation waits for its own report, and names its first bad row as the cpu
- * backend would: by the same checks, on copies of the arrays. Without, sb_check tells later. The
- * operations' files call this; sb_run calls begin and end around each of them. */
+ * With check, an operation waits for its own report and names its first bad row as the cpu backend
+ * does: it runs the same checks on copies of the arrays. Without check, sb_check reports later. The
+ * operations' files call these functions; sb_run calls begin and end around each operation. */
 #include <stdlib.h>
 
 #include "cuda/capture.h"
@@ -11,7 +11,7 @@
 
 /* ---- which word an operation reports into ------------------------------------------------- */
 
-/* A check waits, which nothing can do under a capture. */
+/* A call with check waits, which is not possible during a capture. */
 sb_status sb_cuda_begin(sb_context *ctx, const sb_launch *launch)
 {
     sb_cuda *c = ctx->state;
@@ -30,8 +30,8 @@ sb_status sb_cuda_begin(sb_context *ctx, const sb_launch *launch)
     return SB_OK;
 }
 
-/* An operation with a check that failed may have kernels on their way. They must not report into
- * the next one's word. */
+/* A failed operation with check may still have kernels running or queued. They must not report into
+ * the word of the next operation. */
 sb_status sb_cuda_end(sb_context *ctx, const sb_launch *launch, sb_status status)
 {
     sb_cuda *c = ctx->state;

@@ -1,10 +1,10 @@
-/* cuda.h - inside the CUDA backend: its state, and what its files give each other. backend.c opens
- * it and holds its table; an operation's file checks the arrays it was given (arrays.h), plans a
- * launch (plan.h), takes scratch memory and launches kernels (launch.c), and with a check waits for
- * what they report (check.c).
+/* cuda.h - internals of the CUDA backend: its state, and the functions that its files share.
+ * backend.c opens the backend and holds its table. The file of an operation checks the call's
+ * arrays (arrays.h), plans a launch (plan.h), takes scratch memory and launches kernels (launch.c),
+ * and with check waits for their report (check.c).
  *
- * Everything here but sb_cuda_find_device runs inside sb_enter and sb_leave, with the GPU's context
- * current. */
+ * Everything here except sb_cuda_find_device runs between sb_enter and sb_leave, with the GPU's
+ * context current. */
 #ifndef SB_CUDA_H
 #define SB_CUDA_H
 
@@ -20,28 +20,28 @@
 #include "cuda/report.h"
 
 typedef struct sb_cuda {
-    int inherited; /* opened in a parent process: the driver is out of reach */
+    int inherited; /* opened in a parent process: the driver cannot be used */
     sb_cuda_driver driver;
     CUdevice device;
-    int ordinal;       /* the GPU's number, as cuDeviceGet counts */
+    int ordinal;       /* the GPU's number for cuDeviceGet */
     CUcontext context; /* the primary one */
     char isa[16];      /* "sm_90" */
     int multiprocessors;
-    int hopper;   /* compute capability 9.0: clusters, and kernels set up early */
-    int clusters; /* the most blocks of one; 0: the GPU has none */
+    int hopper;   /* compute capability 9.0: has clusters and early set-up of kernels */
+    int clusters; /* the most blocks per cluster; 0: the GPU has no clusters */
     sb_cuda_reports reports;
-    int word;     /* of reports: the one that the operation under way reports into */
-    int launched; /* whether kernels of it may be on their way */
+    int word;     /* index in reports: the word of the operation under way */
+    int launched; /* whether kernels of that operation may be running or queued */
 #define SB_CUDA_MODULE(file, LIST) sb_cuda_##file##_kernels file;
     SB_CUDA_MODULES(SB_CUDA_MODULE)
 #undef SB_CUDA_MODULE
-    sb_conventional_kernels conventional; /* loaded by the first call that asks for them */
+    sb_conventional_kernels conventional; /* loaded by the first call that needs them */
     sb_nccl nccl;                         /* likewise */
 } sb_cuda;
 
 static inline uint64_t sb_cuda_address(const void *data) { return (uint64_t)(uintptr_t)data; }
 
-/* device.c: finds a GPU that the kernels run on; isa gets its name, as "sm_90". */
+/* device.c: finds a GPU that the kernels support; isa receives its name, such as "sm_90". */
 sb_status sb_cuda_find_device(const sb_cuda_driver *driver, int ordinal, CUdevice *device,
                               char isa[16], sb_message *why);
 
@@ -57,11 +57,11 @@ typedef struct sb_cuda_grid {
     int32_t threads;
     uint32_t shared; /* bytes */
     int32_t cluster; /* blocks in one, or 0 */
-    int early;       /* the kernel may be set up while the one before it runs, and waits for it by
-                        itself */
+    int early;       /* the kernel may be set up while the one before it runs, and itself waits
+                        for that one */
 } sb_cuda_grid;
 
-/* The one of three kernels that takes logits of a dtype. */
+/* Selects the kernel for logits of a dtype. */
 static inline CUfunction sb_cuda_for_dtype(int32_t dtype, CUfunction f32, CUfunction f16,
                                            CUfunction bf16)
 {
@@ -75,17 +75,18 @@ static inline sb_cuda_grid sb_cuda_warps_for(int64_t items)
     return grid;
 }
 
-/* The arguments of a call's kernels, whose scratch holds what p says, from there on. */
+/* The arguments of a call's kernels. The call's scratch memory starts at scratch and has the layout
+ * that p describes. */
 sb_cuda_args sb_cuda_args_of(const sb_cuda *c, const sb_logprob_out *out, const sb_call *call,
                              const sb_cuda_plan *p, CUdeviceptr scratch);
 
-/* How the logits that a call holds are summed, as logprob's would be, without clusters: a's split
- * pieces per row, one block each. a has no scratch. */
+/* Plans the sums of a call's logits as for logprob, but without clusters: a->split pieces per row,
+ * one block per piece. Fills in a, except for the scratch memory. */
 sb_cuda_grid sb_cuda_plan_shard(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
                                 sb_cuda_args *a);
 
-/* a: the kernel's arguments, or what they begin with; the launch fills in where it reports. No
- * blocks: nothing is launched. */
+/* Launches a kernel. a is the kernel's arguments or their first member; the launch sets a->bad.
+ * With no blocks, nothing is launched. */
 sb_status sb_cuda_launch(sb_context *ctx, CUfunction kernel, sb_cuda_grid grid, sb_cuda_args *a,
                          CUstream stream);
 
@@ -100,7 +101,7 @@ sb_status sb_cuda_sum_sequences(sb_context *ctx, const sb_call *call, sb_cuda_ar
 
 /* ---- check.c ------------------------------------------------------------------------------ */
 
-/* As sb_device has them, around every operation. */
+/* begin, end and check of sb_device. */
 sb_status sb_cuda_begin(sb_context *ctx, const sb_launch *launch);
 sb_status sb_cuda_end(sb_context *ctx, const sb_launch *launch, sb_status status);
 sb_status sb_cuda_check(sb_context *ctx, void *stream);
@@ -108,27 +109,28 @@ sb_status sb_cuda_check(sb_context *ctx, void *stream);
 /* Checks the arrays of a call and the launch options that only this backend knows. */
 sb_status sb_cuda_check_arguments(sb_context *ctx, const sb_logprob_out *out, const sb_call *call);
 
-/* Waits for an operation with a check; *report becomes what its kernels reported, 0 where all is
- * fine. */
+/* Waits for an operation with check. *report becomes the report of its kernels, 0 if there is none.
+ */
 sb_status sb_cuda_wait_for_report(sb_context *ctx, const sb_launch *launch, int64_t *report);
 
-/* Replaces a device array, if there is one, by a copy on the heap: for naming the first bad row. On
- * failure by null. */
+/* Replaces a device array, if there is one, by a copy on the heap, in which the first bad row can
+ * be found. On failure, *array becomes null. */
 sb_status sb_cuda_fetch(sb_context *ctx, const void **array, int64_t count, size_t size,
                         CUstream stream);
 
-/* After a report: the checks that the cpu backend makes, on copies of a call's arrays, so that its
- * first bad row is named with its id. SB_OK: they find none. records: those that are finished, else
- * null; gradient likewise. */
+/* After a report: runs the cpu backend's checks on copies of a call's arrays, so that the message
+ * names the first bad row and its id. SB_OK: the checks find no bad row. records: those that
+ * sb_finish reads, otherwise null. gradient: that of sb_logprob_backward, otherwise null. */
 sb_status sb_cuda_find_first_bad(sb_context *ctx, const sb_call *call, const sb_records *records,
                                  const sb_gradient *gradient);
 
-/* All three: waits for the call, and names its first bad row; in the report's own words where the
- * host's checks do not find it, as what they look at has changed since. */
+/* Combines the three functions above: waits for the call, and names its first bad row. If the
+ * host's checks do not find the row, because the arrays have changed since, the message is the
+ * report's own. */
 sb_status sb_cuda_check_call(sb_context *ctx, const sb_call *call, const sb_records *records,
                              const sb_gradient *gradient);
 
-/* ---- memory.c: as sb_device has them ------------------------------------------------------ */
+/* ---- memory.c: functions of sb_device ----------------------------------------------------- */
 
 sb_status sb_cuda_memory_alloc(sb_context *ctx, void **data, uint64_t bytes, sb_memory kind);
 sb_status sb_cuda_memory_free(sb_context *ctx, void *data, sb_memory kind);
@@ -140,7 +142,7 @@ sb_status sb_cuda_stream_wait(sb_context *ctx, void *stream);
 
 /* ---- operations --------------------------------------------------------------------------- */
 
-/* sb_cuda_logprob, sb_cuda_logprob_workspace and so on: as sb_op_slot has them. */
+/* sb_cuda_logprob, sb_cuda_logprob_workspace and so on: the functions of sb_op_slot. */
 #define SB_CUDA_OPERATION(NUMBER, name, scratch, what)                                             \
     sb_status sb_cuda_##name(sb_context *ctx, const void *call);                                   \
     SB_CUDA_WORKSPACE_##scratch(                                                                   \
@@ -150,17 +152,17 @@ sb_status sb_cuda_stream_wait(sb_context *ctx, void *stream);
 SB_ALL_OPERATIONS(SB_CUDA_OPERATION)
 #undef SB_CUDA_OPERATION
 
-/* logprob.c: when the kernels are loaded. */
+/* logprob.c: called once the kernels are loaded. */
 sb_status sb_cuda_logprob_prepare(const sb_cuda *c, sb_message *why);
 
-/* exchange.c: communicators, as sb_comms has them. */
+/* exchange.c: communicators, the functions of sb_comms. */
 sb_status sb_cuda_comm_new_id(sb_context *ctx, sb_comm_id *id);
 sb_status sb_cuda_comm_create(sb_context *ctx, void **comm, const sb_comm_id *id, int32_t ranks,
                               int32_t rank);
 sb_status sb_cuda_comm_destroy(sb_context *ctx, void *comm);
 sb_status sb_cuda_comm_abort(sb_context *ctx, void *comm);
 
-/* stats.c: the kernel of sb_cuda_sums alone, for arguments that were checked. */
+/* stats.c: only the kernel of sb_cuda_sums; the arguments have been checked. */
 sb_status sb_cuda_launch_sums(sb_context *ctx, const sb_sums_call *call);
 
 #endif

@@ -1,5 +1,5 @@
-/* device.c - which of the driver's devices can be used: the GPU must have compute capability 8.0,
- * for which the kernels are written. Called by backend.c, to probe and to open. */
+/* device.c - which of the driver's devices can be used: the GPU must have compute capability 8.0 or
+ * later, for which the kernels are written. backend.c calls it to probe and to open. */
 #include <stdio.h>
 
 #include "cuda/cuda.h"

@@ -13,7 +13,7 @@ static int find(void *library, const char *symbol, void *field)
     return address != NULL;
 }
 
-/* For drivers that can't name even their own refusal to start. */
+/* For drivers that cannot even name the error with which they refuse to start. */
 static const char *known_name(CUresult result)
 {
     switch (result) {

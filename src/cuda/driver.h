@@ -1,5 +1,5 @@
-/* driver.h - the CUDA driver, found at run time: libcuda.so.1 by dlopen, nothing linked, no
- * CUDA header needed to build. Every symbol used is in the one list below. */
+/* driver.h - the CUDA driver, loaded at run time: libcuda.so.1 by dlopen. Nothing is linked, and
+ * building needs no CUDA header. The one list below has all symbols that are used. */
 #ifndef SB_CUDA_DRIVER_H
 #define SB_CUDA_DRIVER_H
 
@@ -42,10 +42,10 @@ enum {
     CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED = 14
 };
 
-/* The default stream's handle beside null. */
+/* The second handle of the default stream; the first one is null. */
 #define SB_CUDA_LEGACY_STREAM ((CUstream)(uintptr_t)1)
 
-/* CUlaunchAttribute and CUlaunchConfig, as far as they are used. */
+/* CUlaunchAttribute and CUlaunchConfig, with only the members that are used. */
 typedef struct CUlaunchAttribute {
     int id;
     char pad[4];
@@ -106,23 +106,24 @@ typedef struct sb_cuda_driver {
 #undef SB_CUDA_FIELD
 } sb_cuda_driver;
 
-/* Loads and initialises the driver; on failure nothing stays loaded and why says what is missing.
- */
+/* Loads and initialises the driver. On failure nothing stays loaded, and why names the missing
+ * part. */
 sb_status sb_cuda_driver_load(sb_cuda_driver *driver, sb_message *why);
 void sb_cuda_driver_unload(sb_cuda_driver *driver);
 
-/* The driver's refusal, by the function's name. */
+/* Writes a message for a driver function that failed. */
 sb_status sb_cuda_failed(sb_message *why, const sb_cuda_driver *driver, const char *what,
                          CUresult result);
 
-/* Calls a driver function; on failure returns from the enclosing function with its name. */
+/* Calls a driver function; on failure returns from the enclosing function, with a message that
+ * names the driver function. */
 #define DRIVER(why, driver, function, ...)                                                         \
     do {                                                                                           \
         CUresult result_ = (driver)->function(__VA_ARGS__);                                        \
         if (result_ != CUDA_SUCCESS) return sb_cuda_failed(why, driver, "cu" #function, result_);  \
     } while (0)
 
-/* "CUDA_ERROR_OUT_OF_MEMORY (2)", into the caller's text. */
+/* Writes an error such as "CUDA_ERROR_OUT_OF_MEMORY (2)" into the caller's text. */
 const char *sb_cuda_error(const sb_cuda_driver *driver, CUresult result, char text[64]);
 
 #endif

@@ -8,18 +8,18 @@
 
 #include "cuda/cuda.h"
 
-/* What each rank tells the others where a call checks: who gathers so many bytes from everyone has
- * to have them from everyone. */
+/* The header that ranks exchange first in a call with check: an all-gather needs the same number of
+ * bytes from every rank. */
 typedef struct header {
     int64_t rows;
     uint32_t row_bytes, numerics;
 } header;
 
-#define TIMEOUT 600000 /* milliseconds, where the call gives none */
+#define TIMEOUT 600000 /* milliseconds, if the call gives none */
 #define SHORT 1000000  /* nanoseconds of waiting without sleeping: longer than an exchange takes */
 #define NAP 100000     /* nanoseconds */
 
-/* Who takes part, and how long this rank waits. */
+/* The ranks of the communicator, and how long this rank waits. */
 typedef struct world {
     void *comm;
     int ranks, rank;
@@ -29,7 +29,8 @@ typedef struct world {
 
 static sb_nccl *nccl_of(sb_context *ctx) { return &((sb_cuda *)ctx->state)->nccl; }
 
-/* Calls a function of NCCL's; on failure returns from the enclosing function with its name. */
+/* Calls a function of NCCL; on failure returns from the enclosing function, with a message that
+ * names the NCCL function. */
 #define NCCL(ctx, comm, function, ...)                                                             \
     do {                                                                                           \
         const sb_nccl *nccl_ = nccl_of(ctx);                                                       \
@@ -47,7 +48,7 @@ static int64_t now(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* A step of waiting for something; fails when all steps together took too long. */
+/* One step of a wait; fails once all steps together have exceeded the timeout. */
 static sb_status wait_for(sb_context *ctx, const world *w, const char *what)
 {
     const struct timespec nap = { 0, NAP };
@@ -62,7 +63,8 @@ static sb_status wait_for(sb_context *ctx, const world *w, const char *what)
     return SB_OK;
 }
 
-/* What NCCL says of a communicator by itself: an error is that of the function of such a name. */
+/* Asks NCCL for a communicator's asynchronous status; an error is reported as that of the named
+ * function. */
 static sb_status ask(sb_context *ctx, const world *w, const char *function, int *goes_on)
 {
     int state = SB_NCCL_SUCCESS;
@@ -72,7 +74,7 @@ static sb_status ask(sb_context *ctx, const world *w, const char *function, int 
     return sb_nccl_failed(&ctx->error, nccl_of(ctx), w->comm, function, state);
 }
 
-/* Waits until a communicator that does not block is done with what it was last told. */
+/* Waits until a non-blocking communicator has finished its last operation. */
 static sb_status settle(sb_context *ctx, const world *w, const char *function)
 {
     int goes_on;
@@ -84,7 +86,7 @@ static sb_status settle(sb_context *ctx, const world *w, const char *function)
     return status;
 }
 
-/* Waits for the stream, where the other ranks have to do their part. */
+/* Waits for work in the stream that depends on the other ranks. */
 static sb_status wait_for_ranks(sb_context *ctx, const world *w, CUstream stream)
 {
     const sb_cuda *c = ctx->state;
@@ -99,7 +101,7 @@ static sb_status wait_for_ranks(sb_context *ctx, const world *w, CUstream stream
     return sb_cuda_failed(&ctx->error, &c->driver, "cuStreamQuery", result);
 }
 
-/* Loads NCCL and asks who takes part. */
+/* Loads NCCL and queries the communicator's ranks. */
 static sb_status world_of(sb_context *ctx, world *w, void *comm, int32_t timeout)
 {
     const sb_cuda *c = ctx->state;
@@ -122,7 +124,7 @@ static sb_status world_of(sb_context *ctx, world *w, void *comm, int32_t timeout
 
 /* ---- what is gathered --------------------------------------------------------------------- */
 
-/* The workspace: headers first, which are aligned as the records need it. */
+/* The layout of the workspace. Headers are first; their size keeps the records aligned. */
 typedef struct room {
     uint64_t headers, states, targets; /* offsets */
     uint64_t size;
@@ -139,8 +141,8 @@ static room room_of(const world *w, const sb_exchange_call *call)
     return r;
 }
 
-/* A group's end, of which a communicator that does not block says that it goes on by itself: a
- * stream may be used once all is put into it. */
+/* Ends a group. With a non-blocking communicator, NCCL may go on in the background: then this
+ * waits, because the stream may only be used once NCCL has put all of the group's work into it. */
 static sb_status end_group(sb_context *ctx, const world *w)
 {
     const sb_nccl *nccl = nccl_of(ctx);
@@ -151,7 +153,7 @@ static sb_status end_group(sb_context *ctx, const world *w)
 }
 
 typedef struct gathering {
-    uint64_t from, to, bytes; /* addresses; bytes of a rank */
+    uint64_t from, to, bytes; /* addresses; bytes per rank */
 } gathering;
 
 static sb_status add_gathering(sb_context *ctx, const world *w, const gathering *g, CUstream stream)
@@ -161,7 +163,8 @@ static sb_status add_gathering(sb_context *ctx, const world *w, const gathering 
     return SB_OK;
 }
 
-/* All-gathers as one group: one launch of NCCL's. A group that was begun is ended. */
+/* Does several all-gathers as one group, which is one launch of NCCL. A group that was begun is
+ * ended even on failure. */
 static sb_status gather(sb_context *ctx, const world *w, const gathering *list, int count,
                         CUstream stream)
 {
@@ -196,7 +199,7 @@ static sb_status compare_headers(sb_context *ctx, const world *w, const header *
     return SB_OK;
 }
 
-/* Whether all ranks exchange the same number of bytes; waits. */
+/* Checks that all ranks exchange the same number of bytes; waits for them. */
 static sb_status check_headers(sb_context *ctx, const world *w, const sb_exchange_call *call,
                                uint64_t headers)
 {
@@ -237,7 +240,7 @@ static sb_status gather_and_merge(sb_context *ctx, const world *w, const sb_exch
     if (call->launch.check) status = check_headers(ctx, w, call, scratch + r.headers);
     if (status != SB_OK || rows == 0) return status;
     status = gather(ctx, w, records, 2, call->launch.stream);
-    if (status == SB_OK && call->launch.check) /* the merge waits for the stream without a limit */
+    if (status == SB_OK && call->launch.check) /* the merge has no time limit */
         status = wait_for_ranks(ctx, w, call->launch.stream);
     return status == SB_OK ? sb_cuda_merge(ctx, &merge) : status;
 }

@@ -3,7 +3,7 @@
 #include "cuda/cuda.h"
 #include "det/gradient.h"
 
-#define BLOCK 128 /* threads, where the call does not say */
+#define BLOCK 128 /* threads, if the call does not choose */
 
 /* SB_F32, SB_F16, SB_BF16: 0, 1, 2. */
 static int place_of(int32_t dtype) { return dtype == SB_F32 ? 0 : dtype == SB_F16 ? 1 : 2; }
@@ -45,7 +45,7 @@ static sb_cuda_gradient_args args_of(sb_context *ctx, const sb_gradient *gradien
     a.saved = sb_cuda_address(gradient->saved);
     a.token = sb_cuda_address(gradient->token);
     a.entropy = sb_cuda_address(gradient->entropy);
-    if (!a.in.logits) a.in.logits = a.saved; /* an empty shard's, which are not read: not null */
+    if (!a.in.logits) a.in.logits = a.saved; /* an empty shard: not read, but must not be null */
     a.width = gradient->width;
     a.row_stride = gradient->row_stride;
     a.batch_stride = gradient->batch_stride;

@@ -38,7 +38,7 @@
     X(topk_bf16)                                                                                   \
     X(topk_finish)
 
-/* By the logits' dtype, the gradient's, and the loss, in this order. */
+/* In this order: by the dtype of the logits, the dtype of the gradient, and the loss. */
 #define SB_CUDA_GRADIENT_LOSSES(X, kernel)                                                         \
     X(kernel##_token)                                                                              \
     X(kernel##_entropy)                                                                            \
@@ -54,7 +54,7 @@
     SB_CUDA_GRADIENT_LOSSES(X, gradient_bf16_f16)                                                  \
     SB_CUDA_GRADIENT_LOSSES(X, gradient_bf16_bf16)
 
-/* Of p's dtype and q's. */
+/* By the dtypes of p and q. */
 #define SB_CUDA_KL_KERNELS(X)                                                                      \
     X(kl_f32_f32)                                                                                  \
     X(kl_f32_f16)                                                                                  \
@@ -88,7 +88,7 @@
     X(compare_tokens)                                                                              \
     X(reduce_sequences)
 
-/* Name of the file, and its list. */
+/* The name of each file, and its list. */
 #define SB_CUDA_MODULES(X)                                                                         \
     X(logprob, SB_CUDA_LOGPROB_KERNELS)                                                            \
     X(order, SB_CUDA_ORDER_KERNELS)                                                                \
@@ -107,9 +107,9 @@
     } sb_cuda_##file##_kernels;
 SB_CUDA_MODULES(SB_CUDA_KERNELS)
 
-/* Loads a file's kernels into *kernels: the body of a function that returns an sb_status. What was
- * loaded stays there on failure, also for another try. Functions are loaded now: the driver's lazy
- * loading could not happen under a graph capture. */
+/* The body of a function that loads a file's kernels into *kernels and returns an sb_status. On
+ * failure, everything loaded so far stays in *kernels, and the call may be repeated. FuncLoad loads
+ * each function now, because the driver's lazy loading is not possible during a graph capture. */
 #define SB_CUDA_LOAD_FUNCTION(name)                                                                \
     DRIVER(why, driver, ModuleGetFunction, &kernels->name, kernels->module, #name);                \
     DRIVER(why, driver, FuncLoad, kernels->name);

@@ -1,5 +1,4 @@
-/* kl.c - divergences on a GPU: the launches of kernels/kl.cu. Their sums by sequence are those of
- * stats.c. */
+/* kl.c - divergences on a GPU: the launches of kernels/kl.cu. stats.c sums them by sequence. */
 #include "api/kl.h"
 #include "cuda/cuda.h"
 #include "det/kl.h"
@@ -15,7 +14,7 @@ static CUfunction kernel_for(const sb_cuda_kl_kernels *k, int32_t p, int32_t q)
     }
 }
 
-/* Scratch, in this order: pieces, and tokens where only their sums are wanted. */
+/* Scratch, in this order: pieces, and tokens if only their sums are requested. */
 typedef struct kl_plan {
     sb_cuda_kl_args a;
     sb_cuda_grid grid;

@@ -1,6 +1,6 @@
-/* launch.c - what every operation does to get its kernels into a stream: scratch memory, the
- * arguments that kernels share, launches, and the sums of tokens by sequence. No arithmetic but the
- * row constants of a call's one temperature, which are det/row.h's.
+/* launch.c - the steps that every operation needs to put its kernels into a stream: scratch memory,
+ * the arguments that kernels share, launches, and the sums of tokens by sequence. The only
+ * arithmetic here is det/row.h's, for the row constants of a call that has one temperature.
  *
  * Nothing here waits. A launch reports bad input into the word that sb_cuda_begin chose. */
 #include <inttypes.h>

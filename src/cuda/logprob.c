@@ -1,5 +1,5 @@
-/* logprob.c - logprobs on a GPU: the launches of kernels/logprob.cu. Without entropy a plan
- * (plan.h) chooses among its kernels; with it rows are cut up evenly, as shards are. */
+/* logprob.c - logprobs on a GPU: the launches of kernels/logprob.cu. Without entropy, a plan
+ * (plan.h) chooses among them; with entropy, rows are cut into equal pieces, as for shards. */
 #include "cuda/cuda.h"
 #include "det/moments.h"
 
@@ -92,7 +92,7 @@ static sb_status run_sums(sb_context *ctx, const sb_logprob_call *logprob)
 
 /* ---- with entropy ------------------------------------------------------------------------- */
 
-/* Scratch, in this order: pieces, and tokens where only their sums are wanted. */
+/* Scratch, in this order: pieces, and tokens if only their sums are requested. */
 typedef struct entropy_plan {
     sb_cuda_args a;
     sb_cuda_grid grid;

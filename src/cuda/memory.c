@@ -1,9 +1,9 @@
-/* memory.c - the device's memory and streams, as samebits.h states them: each is one call of the
- * driver. Called by api/memory.c. */
+/* memory.c - the device's memory and streams, as samebits.h describes them. Each function is one
+ * call of the driver. api/memory.c calls them. */
 #include "cuda/capture.h"
 #include "cuda/cuda.h"
 
-/* A driver call that no capture may hold, as a whole function's body. */
+/* The body of a function that makes one driver call beside captures (capture.h). */
 #define CALL_BESIDE_CAPTURES(function, ...)                                                        \
     do {                                                                                           \
         const sb_cuda *c = ctx->state;                                                             \

@@ -26,9 +26,9 @@ static sb_status find_all(sb_nccl *nccl, const char *file, sb_message *why)
     return SB_OK;
 }
 
-/* A library of this name that the process has already, as PyTorch's, is the one that dlopen gives.
- * Its code stays when it is closed: the threads of a communicator that was never destroyed may
- * still run it. */
+/* If the process has already loaded a library of this name, such as PyTorch's, dlopen returns that
+ * one. RTLD_NODELETE keeps the code in memory after dlclose, because the threads of a communicator
+ * that was never destroyed may still run it. */
 sb_status sb_nccl_load(sb_nccl *nccl, sb_message *why)
 {
     const char *named = getenv("SAMEBITS_NCCL"), *file = named && *named ? named : NAME;

@@ -1,5 +1,5 @@
-/* nccl.h - the part of NCCL that sb_exchange uses, loaded with dlopen: nothing of it is needed to
- * build, and a GPU that exchanges nothing needs none to run. The declarations are our own. */
+/* nccl.h - the part of NCCL that sb_exchange uses, loaded with dlopen. Building does not need NCCL,
+ * and neither does running without an exchange. The declarations are our own. */
 #ifndef SB_NCCL_H
 #define SB_NCCL_H
 
@@ -13,8 +13,8 @@ enum {
     SB_NCCL_UINT8 = 1
 };
 
-/* Field, symbol in the library, result, arguments. A communicator is a void *, a stream, too; the
- * 128 bytes of an id go by value. */
+/* Field, symbol in the library, result, arguments. Communicators and streams are void *; the 128
+ * bytes of an id are passed by value. */
 #define SB_NCCL_SYMBOLS(X)                                                                         \
     X(GetErrorString, ncclGetErrorString, const char *, (int))                                     \
     X(GetLastError, ncclGetLastError, const char *, (void *))                                      \
@@ -37,12 +37,12 @@ typedef struct sb_nccl {
 #undef SB_NCCL_FIELD
 } sb_nccl;
 
-/* Loads the library unless it is loaded; on failure nothing stays loaded and why says where it was
- * looked for. */
+/* Loads the library unless it is loaded. On failure nothing stays loaded, and why says which file
+ * was tried. */
 sb_status sb_nccl_load(sb_nccl *nccl, sb_message *why);
 void sb_nccl_unload(sb_nccl *nccl);
 
-/* NCCL's refusal, by the function's name and in NCCL's words. comm may be null. */
+/* Writes a message for an NCCL function that failed, with NCCL's own text. comm may be null. */
 sb_status sb_nccl_failed(sb_message *why, const sb_nccl *nccl, void *comm, const char *what,
                          int result);
 

@@ -1,22 +1,23 @@
 /* order.c - several ids per row, and the first ids of each row, on a GPU: the launches of
- * kernels/order.cu. Both operations sum rows in pieces first and differ in what they do next. */
+ * kernels/order.cu. Both operations first sum rows in pieces; their later steps differ. */
 #include <inttypes.h>
 
 #include "cuda/cuda.h"
 #include "det/accumulator.h"
 
-/* What both operations are here. integers: ranks or ids, `columns` per row, as logprobs. */
+/* The common form of both operations. integers: ranks or ids. integers and logprobs have `columns`
+ * elements per row. */
 typedef struct order_call {
     const sb_call *call;
     int32_t *integers;
     float *logprobs, *lse;
     int64_t columns;
-    int topk; /* the first k = columns ids are wanted, not those given */
+    int topk; /* find the first k = columns ids; otherwise the batch gives the ids */
 } order_call;
 
 static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
 
-/* All but the scratch; needed gets its bytes. */
+/* Fills in a, except for the scratch memory, whose size goes to *needed. */
 static sb_cuda_grid plan_order(sb_context *ctx, const order_call *o, sb_cuda_order_args *a,
                                uint64_t *needed)
 {
@@ -55,7 +56,7 @@ static sb_status check_outputs(sb_context *ctx, const order_call *o)
     return sb_cuda_check_arrays(ctx, outputs, sizeof outputs / sizeof *outputs);
 }
 
-/* Rows that a row list leaves out: +0, and -1. */
+/* Writes +0 and -1 for rows that are not in the row list. */
 static sb_status clear_unlisted(sb_context *ctx, const order_call *o, const sb_cuda_order_args *a)
 {
     const sb_cuda *c = ctx->state;

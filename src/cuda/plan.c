@@ -7,9 +7,9 @@
 
 #define WARP 32
 #define RESIDENT 1536 /* threads of 40 registers that a multiprocessor holds */
-#define MANY 5        /* blocks a multiprocessor: from here on, rows fill the GPU by themselves */
+#define MANY 5        /* blocks per multiprocessor: from here on, whole rows fill the GPU */
 #define EAGER_BYTES (20 << 20)
-#define THREAD_ELEMENTS 32 /* of a gradient, that a thread has on their way at once */
+#define THREAD_ELEMENTS 32 /* of a gradient: elements in flight per thread */
 
 static int64_t ceil_of(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -18,7 +18,7 @@ int sb_cuda_has_phases(const sb_call *call)
     return call->in.logits_dtype != SB_F32 && call->in.row_stride % 2 != 0;
 }
 
-/* A block of at most `most` threads whose trips through a piece are as full as can be. */
+/* A block of at most `most` threads whose trips through a piece are as full as possible. */
 static int32_t even_block(int64_t piece, int32_t most)
 {
     int64_t trips = ceil_of(piece, most);
@@ -34,7 +34,8 @@ static void cut(sb_cuda_plan *p, sb_cuda_kind kind, int32_t split, int64_t leave
     p->threads = even_block(p->piece, most);
 }
 
-/* Rows that are too few to fill the GPU one block each. False: they are not. */
+/* Plans a call whose rows are too few to fill the GPU with one block per row. Returns 0 if there
+ * are enough rows. */
 static int choose_latency(sb_cuda_plan *p, int multiprocessors, int clusters, int64_t leaves)
 {
     const int is_short = leaves <= 4096;
@@ -57,7 +58,7 @@ static int choose_latency(sb_cuda_plan *p, int multiprocessors, int clusters, in
     return 1;
 }
 
-/* Blocks of whole rows; of the rows that would not fill the GPU at the end, pieces. */
+/* Plans one block per row; the last rows, which would not fill the GPU, are cut into pieces. */
 static void choose_stream(sb_cuda_plan *p, int multiprocessors, int64_t leaves, const sb_call *call)
 {
     const int32_t dtype = call->in.logits_dtype;
@@ -84,7 +85,7 @@ static void choose_stream(sb_cuda_plan *p, int multiprocessors, int64_t leaves, 
     }
 }
 
-/* As the call asks. */
+/* Applies the choices that the call makes. */
 static void force(sb_cuda_plan *p, int clusters, int64_t leaves, const sb_launch *launch)
 {
     int32_t split = launch->split > leaves ? (int32_t)leaves : launch->split;
@@ -151,7 +152,7 @@ sb_cuda_pieces sb_cuda_pieces_of(int64_t width, int32_t split, int32_t threads)
 
 int64_t sb_cuda_blocks(const sb_cuda_plan *p) { return p->whole + (p->work - p->whole) * p->split; }
 
-/* A latency or cluster kernel's last warp sums nothing. */
+/* Latency and cluster kernels have one more warp, which sums nothing. */
 int32_t sb_cuda_block(const sb_cuda_plan *p) { return p->threads + (has_row_warp(p) ? WARP : 0); }
 
 uint32_t sb_cuda_shared(const sb_cuda_plan *p, int32_t dtype)

@@ -1,50 +1,52 @@
-/* plan.h - how the CUDA backend launches a call. Bits do not depend on it; every choice is
- * about time, measured (docs/kernels.md). */
+/* plan.h - chooses how the CUDA backend launches a call. No bit depends on these choices; they only
+ * affect the time, and come from measurements (docs/kernels.md). */
 #ifndef SB_CUDA_PLAN_H
 #define SB_CUDA_PLAN_H
 
 #include "backend.h"
 
 typedef enum sb_cuda_kind {
-    SB_CUDA_STREAM,  /* logprob_<dtype>: a block a row; the last rows, or all, in pieces */
+    SB_CUDA_STREAM,  /* logprob_<dtype>: one block per row; the last rows, or all, in pieces */
     SB_CUDA_LATENCY, /* logprob_<dtype>_latency: pieces, their logits fetched all at once */
-    SB_CUDA_CLUSTER, /* logprob_<dtype>_cluster: the same, a row's pieces a cluster */
-    SB_CUDA_KEPT     /* logprob_<dtype>_kept: every row in pieces, if only one */
+    SB_CUDA_CLUSTER, /* logprob_<dtype>_cluster: the same; the pieces of a row form a cluster */
+    SB_CUDA_KEPT     /* logprob_<dtype>_kept: every row in one or more pieces */
 } sb_cuda_kind;
 
 typedef struct sb_cuda_plan {
     sb_cuda_kind kind;
     int eager;       /* logits are fetched before it is known whether their rows are active */
-    int32_t threads; /* that sum leaves, a block */
+    int32_t threads; /* that sum leaves, per block */
     int32_t split;   /* pieces of a row that is cut */
     int64_t work;    /* rows to visit */
-    int64_t whole;   /* of them, the first so many are not cut */
-    int64_t piece;   /* leaves */
+    int64_t whole;   /* how many of these, from the first on, are not cut */
+    int64_t piece;   /* leaves per piece */
     uint64_t states, targets, tokens; /* bytes of scratch, in this order */
 } sb_cuda_plan;
 
-#define SB_CUDA_MAX_BLOCK 512 /* threads that a call may ask for */
+#define SB_CUDA_MAX_BLOCK 512 /* the most threads per block that a call may request */
 
-/* multiprocessors: the GPU's; clusters: the most blocks that one holds there, 0 without. */
+/* multiprocessors: of the GPU. clusters: the most blocks per cluster; 0: the GPU has no clusters.
+ */
 sb_cuda_plan sb_cuda_plan_of(int multiprocessors, int clusters, const sb_logprob_out *out,
                              const sb_call *call);
 
 /* The same without whole rows beside cut ones. */
 void sb_cuda_plan_evenly(sb_cuda_plan *p, const sb_call *call);
 
-/* How kernels/gradient.cu cuts rows of grad: elements of a piece, a multiple of 8; pieces of a row,
- * a block each. An empty row is one piece, too: its block checks the row. */
+/* How kernels/gradient.cu cuts rows of grad: elements per piece, a multiple of 8, and pieces per
+ * row, with one block per piece. An empty row also has one piece, whose block checks the row. */
 typedef struct sb_cuda_pieces {
     int64_t piece, pieces;
 } sb_cuda_pieces;
 
-/* split: pieces that the call asks for, at most; 0: one trip of a block of so many threads each. */
+/* split: the most pieces, as the call requests; 0: pieces that a block of `threads` threads
+ * finishes in one trip. */
 sb_cuda_pieces sb_cuda_pieces_of(int64_t width, int32_t split, int32_t threads);
 
-/* Rows of 16-bit logits whose alignment repeats every 8. */
+/* Whether the logits are 16-bit and the alignment of rows repeats every 8 rows. */
 int sb_cuda_has_phases(const sb_call *call);
 
-/* Blocks of the launch, threads of a block and bytes of its dynamic shared memory. */
+/* Blocks of the launch, threads per block, and bytes of dynamic shared memory per block. */
 int64_t sb_cuda_blocks(const sb_cuda_plan *p);
 int32_t sb_cuda_block(const sb_cuda_plan *p);
 uint32_t sb_cuda_shared(const sb_cuda_plan *p, int32_t dtype);

@@ -29,7 +29,7 @@ void sb_cuda_reports_close(sb_cuda_reports *reports, const sb_cuda_driver *drive
     reports->words = NULL;
 }
 
-/* ---- whose word is whose ------------------------------------------------------------------ */
+/* ---- owners of words ---------------------------------------------------------------------- */
 
 /* The legacy default stream has two handles. */
 static uint64_t number_of(CUstream stream)
@@ -37,7 +37,7 @@ static uint64_t number_of(CUstream stream)
     return stream == SB_CUDA_LEGACY_STREAM ? 0 : (uint64_t)(uintptr_t)stream;
 }
 
-/* SB_CUDA_SHARED where it has none. */
+/* The owner's word; SB_CUDA_SHARED if it has none. */
 static int find(const sb_cuda_owners *owners, uint64_t number)
 {
     for (int i = owners->count - 1; i >= 0; i--)
@@ -76,7 +76,7 @@ int64_t sb_cuda_take_report(sb_cuda_reports *reports, int word)
     return atomic_load(at) ? atomic_exchange(at, 0) : 0;
 }
 
-/* The first that there is. */
+/* Takes the first report that these owners have. */
 static int64_t take_of_any(sb_cuda_reports *reports, const sb_cuda_owners *owners)
 {
     int64_t report = 0;

@@ -1,5 +1,5 @@
-/* shards.c - shards of the vocabulary on a GPU: the launches of kernels/shards.cu. exchange.c
- * merges by sb_cuda_merge, too. */
+/* shards.c - shards of the vocabulary on a GPU: the launches of kernels/shards.cu. exchange.c also
+ * uses sb_cuda_merge. */
 #include <stdlib.h>
 
 #include "cuda/cuda.h"
@@ -15,7 +15,7 @@ static sb_cuda_grid threads_for(int64_t items)
 
 static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
 
-/* How a shard is summed; a: all but the records and the scratch. */
+/* Plans the sums of a shard. Fills in a, except for the records and the scratch memory. */
 static sb_cuda_grid plan_partial(sb_context *ctx, const sb_call *call, sb_cuda_shard_args *a)
 {
     memset(a, 0, sizeof *a);
@@ -32,7 +32,7 @@ static uint64_t pieces_size(const sb_cuda_args *in, const sb_records *to)
 static CUfunction partial_for(const sb_cuda_shards_kernels *k, const sb_partial_call *p)
 {
     const int32_t dtype = p->call.in.logits_dtype;
-    if (sb_has_moments(&p->to)) /* with kept sets, too */
+    if (sb_has_moments(&p->to)) /* these kernels also take kept sets */
         return sb_cuda_for_dtype(dtype, k->partial_f32_moments, k->partial_f16_moments,
                                  k->partial_bf16_moments);
     if (p->call.in.kept)
@@ -78,7 +78,7 @@ sb_status sb_cuda_partial(sb_context *ctx, const void *checked)
     a.states = sb_cuda_address(p->to.states);
     a.targets = sb_cuda_address(p->to.targets);
     a.in.states = scratch;
-    if (!a.in.logits) a.in.logits = a.states; /* an empty shard's, which are not read: not null */
+    if (!a.in.logits) a.in.logits = a.states; /* an empty shard: not read, but must not be null */
     if (sb_has_moments(&p->to)) grid.shared = 0;
     status = run_partial(ctx, p, grid, &a);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
@@ -97,7 +97,7 @@ sb_status sb_cuda_partial_workspace(sb_context *ctx, const void *checked, uint64
 
 /* ---- merge -------------------------------------------------------------------------------- */
 
-/* After a report: the cpu's checks, on copies. SB_OK: they find nothing. */
+/* After a report: runs the cpu backend's checks on copies. SB_OK: they find nothing. */
 static sb_status find_first_bad(sb_context *ctx, const sb_merge_call *call)
 {
     sb_merge_call host = *call;
@@ -152,7 +152,7 @@ sb_status sb_cuda_merge(sb_context *ctx, const void *checked)
 
 /* ---- finish ------------------------------------------------------------------------------- */
 
-/* Scratch: tokens where only their sums are wanted. */
+/* The scratch memory holds tokens if only their sums are requested. */
 sb_status sb_cuda_finish_workspace(sb_context *ctx, const void *checked, uint64_t *bytes)
 {
     const sb_finish_call *f = checked;
@@ -192,7 +192,7 @@ sb_status sb_cuda_finish(sb_context *ctx, const void *checked)
     sb_cuda_plan_shard(ctx, &f->out, call, &a.in);
     a.states = sb_cuda_address(f->from.states);
     a.targets = sb_cuda_address(f->from.targets);
-    a.in.logits = a.states; /* not read, but not null */
+    a.in.logits = a.states; /* not read, but must not be null */
     if (needed) a.in.tokens = scratch;
     status = run_finish(ctx, f, &a);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);

@@ -1,12 +1,12 @@
-/* stats.c - statistics of tokens on a GPU: the launches of kernels/stats.cu. kl.c, too, sums by
- * them. */
+/* stats.c - statistics of tokens on a GPU: the launches of kernels/stats.cu. kl.c also uses them
+ * for its sums. */
 #include <stdlib.h>
 
 #include "cuda/cuda.h"
 
 #define COMPARE_BLOCK 256
 #define COMPARE_GRID 1048576 /* blocks; each goes on to further tokens */
-#define REDUCE_BLOCK 512     /* as kernels/stats.cu has it: one block per sequence */
+#define REDUCE_BLOCK 512     /* the same as in kernels/stats.cu: one block per sequence */
 
 /* ---- compare ------------------------------------------------------------------------------ */
 
@@ -39,7 +39,7 @@ sb_status sb_cuda_compare(sb_context *ctx, const void *checked)
 
 /* ---- sums --------------------------------------------------------------------------------- */
 
-/* Waits for the call and names the first bad offset: the cpu's check, on a copy. */
+/* Waits for the call and names the first bad offset, found by the cpu backend's check on a copy. */
 static sb_status check_sums(sb_context *ctx, const sb_sums_call *call)
 {
     const sb_values *in = &call->in;
