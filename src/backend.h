@@ -24,7 +24,7 @@ typedef struct sb_message {
 typedef struct sb_call {
     sb_batch in;         /* strides resolved */
     int64_t rows;        /* B * T or N */
-    int64_t width;       /* ids per row: 1, K, or 0 where there are none */
+    int64_t width;       /* ids per row: 1, K, or 0 if there are none */
     int64_t first, held; /* the ids first .. first + held - 1 have logits: a shard, or all of V */
     sb_launch launch;
 } sb_call;
@@ -42,7 +42,7 @@ typedef struct sb_ids_call {
     sb_call call;
 } sb_ids_call;
 
-/* SB_OP_TOPK. call.width is 1, or 0 where the batch has no ids. */
+/* SB_OP_TOPK. call.width is 1, or 0 if the batch has no ids. */
 typedef struct sb_topk_call {
     sb_topk_out out;
     sb_call call;
@@ -59,7 +59,7 @@ typedef struct sb_backward_call {
  * are p's. */
 typedef struct sb_kl_call {
     sb_kl_out out;
-    sb_call p, q; /* width: 1, or 0 where p has no ids */
+    sb_call p, q; /* width: 1, or 0 if p has no ids */
 } sb_kl_call;
 
 /* SB_OP_PARTIAL. Here and below, records may have any alignment, since they may be in a mapped

@@ -474,7 +474,7 @@ typedef struct sb_moment_record {
 
 /* The target's logit, from the one shard that holds it: 8 bytes, otherwise as above. */
 typedef struct sb_target_record {
-    uint32_t x;      /* the bits of the logit as fp32; 0 where owners is 0 */
+    uint32_t x;      /* the bits of the logit as fp32; 0 if owners is 0 */
     uint32_t owners; /* how many shards hold the target: 1 or 0 */
 } sb_target_record;
 

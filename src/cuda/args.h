@@ -23,7 +23,7 @@
 #define SB_BAD_SHIFT 56
 
 /* For the kernels for few rows: bytes of logits in flight per thread, and bytes of shared memory
- * for the slot of a warp with `warp` lanes, where a logit has `size` bytes. */
+ * for the slot of a warp with `warp` lanes, for logits of `size` bytes. */
 #define SB_CUDA_RING 128
 #define SB_CUDA_LANE_BYTES(size) (16 * (size))
 #define SB_CUDA_SLOT(warp, size) ((warp)*SB_CUDA_LANE_BYTES(size) + 16)
