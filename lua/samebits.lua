@@ -8,9 +8,9 @@
 --                                                -- out.token, out.lse, out.sequence, out.count
 --
 -- Rows, positions, sequences, dimensions and ids count from 0, as in dumps of numpy and torch.
--- Lists that are Lua tables, such as a shape, count from 1 as any.
+-- Lists that are Lua tables, such as a shape, count from 1, as usual in Lua.
 --
--- Misuse is an error; what the environment refuses (a file, a backend) is nil, a message and, from
+-- Misuse is an error. A failure of the environment (a file, a backend) is nil, a message and, from
 -- the library, the name of its status.
 -- @module samebits
 
@@ -27,9 +27,10 @@ local drift = require "samebits.drift"
 return {
   --- The library's release.
   version = lib.version,
-  --- The version of its arithmetic: moves when any bit may move. Record it beside experiments.
+  --- The version of its arithmetic, which changes when any bit may change. Record it with
+  -- experiments.
   numerics = lib.numerics,
-  --- The number of its ABI, which is that of its soname.
+  --- The number of its ABI, which is also the soname's.
   abi = lib.abi,
 
   open = context.open,
@@ -52,8 +53,8 @@ return {
   load = formats.load,
   save = formats.save,
 
-  --- Which changes around a token change its bits: see samebits.verify, which is loaded when this
-  -- is called, and the control group with it.
+  --- Shows which changes around a token change its bits: see samebits.verify, which is loaded,
+  -- together with the control group, when this is called.
   verify = function(...) return require("samebits.verify").verify(...) end,
 
   --- The module samebits.bits: encodings of Lua values.

@@ -1,4 +1,4 @@
---- Batches: what `ctx:logprob` scores. Everything about them is checked here, in words of the
+--- Batches: the input of `ctx:logprob`. This module checks everything about them, in terms of the
 -- caller's own arguments, except the values of ids, temperatures and offsets, which the library
 -- checks row by row.
 --
@@ -8,13 +8,13 @@
 -- * packed: logits [N, V], cu_seqlens [B + 1], and per row [N];
 -- * one sequence: logits [N, V] without cu_seqlens, and per row [N].
 --
--- A batch refers to the tensors it was made from and keeps them alive. It copies only what the
--- library cannot read in place: logits whose vocabulary dimension is not contiguous or whose rows
--- overlap, strided per-row tensors, and integers of another width.
+-- A batch refers to the tensors it was made from and keeps them alive. It copies only tensors that
+-- the library cannot read in place: logits whose vocabulary dimension is not contiguous or whose
+-- rows overlap, strided per-row tensors, and integers of another width.
 --
 -- A batch is on one device, that of its logits. Per-row values may also be given in memory or as
--- tables, and are copied to the device; those that have to be converted pass through memory. Only
--- the batch's `to` copies logits from one place to another.
+-- tables, and are copied to the device; values that must be converted pass through memory. Only the
+-- batch's `to` copies logits from one device to another.
 
 local ffi = require "ffi"
 local devices = require "samebits.device"
@@ -64,9 +64,9 @@ local function check_logits(value, is_shard)
   return value
 end
 
--- The logits as the library can read them, with row and sequence strides; a copy only where they
--- cannot be read in place. A stride of 0 means the dense one there, and is given for dimensions of
--- length 1, whose stride means nothing.
+-- The logits in a form that the library can read, with row and sequence strides; copied only if
+-- they cannot be read in place. The library takes a stride of 0 for the dense one. It is given for
+-- dimensions of length 1, whose stride has no meaning.
 local function readable(logits)
   local n, shape, strides = logits.ndim, logits.shape, logits.strides
   local vocab = shape[n]
@@ -86,11 +86,12 @@ end
 local Batch = {}
 Batch.__index = Batch
 
--- The first row of sequence b, and the one past its last.
+-- The first row of sequence b, and the row after its last.
 local function bounds_of(self)
   if self.cu_seqlens then
     local held = brought("cu_seqlens", self.cu_seqlens, "cpu")
-    -- Unchecked offsets (the library checks them) are clipped: never a row outside [0, N].
+    -- Offsets are not checked here (the library checks them), so they are clipped: never a row
+    -- outside [0, N].
     local function clip(x) return math.max(0, math.min(tonumber(x), self.rows_total)) end
     return function(b)
       local offsets = typed(held)
@@ -101,7 +102,7 @@ local function bounds_of(self)
   return function(b) return b * time, (b + 1) * time end
 end
 
--- Layout, per-row shape, sequences and offsets.
+-- Sets the layout, per-row shape, sequences and offsets.
 local function set_layout(self, logits, cu_seqlens)
   if logits.ndim == 3 then
     if cu_seqlens ~= nil then
@@ -122,8 +123,8 @@ local function set_layout(self, logits, cu_seqlens)
   self.rows_total = layout.numel(self.shape)
 end
 
--- The row list as int64, and beside it what the library gets: a null pointer means every row to
--- it, an empty list no row.
+-- Sets the row list as int64, and the pointer for the library, to which a null pointer means every
+-- row and an empty list no row.
 local function set_rows(self, rows)
   local list, n = index_list("rows", rows, "[R]", self.device)
   self.rows = list.dtype == "int64" and list or list:to "int64"
@@ -168,7 +169,7 @@ local function describe_to_c(self, row_stride, batch_stride)
   return c
 end
 
--- Which ids, out of how many, have logits here: all, unless the batch is a shard.
+-- Sets which ids, out of how many, have logits here: all, unless the batch is a shard.
 local function set_ids_held(self, spec, held)
   for _, name in ipairs { "first", "vocab" } do
     local value = spec[name]
@@ -182,8 +183,8 @@ local function set_ids_held(self, spec, held)
   self.first, self.held, self.vocab = spec.first or 0, held, spec.vocab or held
 end
 
--- How many ids per row `value` holds, if that is not one: the size of its last dimension, which the
--- rows' shape lacks.
+-- How many ids per row `value` holds, if more than one is possible: the size of its last dimension,
+-- which is additional to the rows' shape.
 local function width_of(value, row_shape)
   if tensor.is_tensor(value) then
     return value.ndim == #row_shape + 1 and value.shape[value.ndim] or nil
@@ -195,7 +196,7 @@ local function width_of(value, row_shape)
   return type(value) == "table" and #value or nil
 end
 
--- Ids: one per row, or `width` of them.
+-- Sets the ids: one per row, or `width` of them.
 local function set_ids(self, value)
   if value == nil then return end
   self.width = width_of(value, self.shape)
@@ -204,7 +205,7 @@ local function set_ids(self, value)
   self.ids = values.indices("ids", value, shape, self.device)
 end
 
--- without_ids: a batch for a call that needs none.
+-- without_ids: for a call that needs none.
 local function build(spec, without_ids)
   if type(spec) ~= "table" or tensor.is_tensor(spec) then
     raise("batch: expected a table { logits = ..., ids = ... }, got %s", describe(spec))
@@ -249,7 +250,7 @@ local function build(spec, without_ids)
   return self
 end
 
---- The first row of sequence `b` and the one past its last, both counted from 0.
+--- Returns the first row of sequence `b` and the row after its last, both counted from 0.
 function Batch:bounds(b)
   return bounds_of(self)(b)
 end
@@ -277,11 +278,11 @@ local function to(self, device, opts)
   return setmetatable(made, Batch)
 end
 
---- The batch on another device, `opts` as for a tensor's `to`; itself where it is already. Nil, a
--- message and a code where a device cannot be had, or fails.
+--- The batch on another device, with `opts` as for a tensor's `to`; the batch itself if it
+-- is already there. Returns nil, a message and a code if a device is not available or fails.
 Batch.to = misuse.guard(to)
 
---- Which rows are active: a uint8 tensor of the per-row shape in memory, 1 where a row is scored.
+--- Returns the active rows: a uint8 tensor of the per-row shape in memory, 1 where a row is scored.
 function Batch:active()
   local out = tensor.zeros(self.shape, "uint8")
   local flags = ffi.cast("uint8_t *", out.ptr)
@@ -357,40 +358,41 @@ local M = {}
 -- * `logits`: a tensor [B, T, V] or [N, V] of float32, float16 or bfloat16;
 -- * `ids`: the target ids, integers [B, T] or [N], a tensor or nested tables; for `ctx:logprob_ids`
 --   [B, T, K] or [N, K];
--- * `mask`: the same shape, bool or integers, non-zero where active; all are by default. A mask
---   that looks like ids, since it has more than two different values besides 0 and 1, is refused
---   (bytes are not examined);
--- * `kept`: which ids of each row take part, the others counting as -inf: int32 [.., W] words,
---   W = ceil(V / 32), bit i % 32 of word i / 32 being id i's; or flags [.., V], bool or integers,
---   a tensor or nested tables, which are made such words in memory; all ids are by default;
+-- * `mask`: the same shape, bool or integers, non-zero where active; by default all are active. A
+--   mask that looks like ids, because it has more than two different values besides 0 and 1, is
+--   refused (bytes are not examined);
+-- * `kept`: the ids of each row that take part; the others count as -inf. int32 [.., W] words, W =
+--   ceil(V / 32), where bit i % 32 of word i / 32 belongs to id i; or flags [.., V], bool or
+--   integers, a tensor or nested tables, which are converted to such words in memory; by default
+--   all ids take part;
 -- * `temperature`: a number, or one per row, or one per sequence [B]; 1 by default;
 -- * `cu_seqlens`: [B + 1], for packed logits;
 -- * `rows`: the rows to score, strictly rising; all by default;
 -- * `ignore_index`: the id of tokens not to score; -100 by default;
--- * `vocab` and `first` (0 by default): the logits are a shard's, of the ids from `first` on of
---   `vocab`; see `ctx:partial`;
+-- * `vocab` and `first` (0 by default): the logits are those of a shard, of the ids from `first` on
+--   out of `vocab`; see `ctx:partial`;
 -- * `shift`: 1 or true if the logits of row t score id t + 1 of the same sequence.
 --
--- The result of `load` for a .safetensors file may be given as the table: the tensors whose names
--- say what they are for, as docs/drift.md lists them, are used; tostring lists the others.
+-- The result of `load` for a .safetensors file may be given as the table. Tensors are then used by
+-- their names, which docs/drift.md lists; tostring lists the tensors that are not used.
 --
--- The batch is on the logits' device; the others may be there or in memory. For `ctx:topk` alone a
--- batch may be made without ids: `samebits.batch(spec, { ids = false })`.
+-- The batch is on the logits' device; the other tensors may be there or in memory. For `ctx:topk`
+-- alone a batch may be made without ids: `samebits.batch(spec, { ids = false })`.
 M.new = misuse.guard(function(spec, opts)
   return build(spec, type(opts) == "table" and opts.ids == false)
 end)
 
--- For code inside the library: raises what misuse.guard understands.
+-- For code inside the library: raises errors that misuse.guard handles.
 M.build = build
 
--- Methods by class: see samebits.repl.sources.
+-- Methods by class, for samebits.repl.sources.
 M.classes = { Batch = Batch }
 
 function M.is_batch(value) return getmetatable(value) == Batch end
 
 M.indices, M.index_list, M.mask_bytes = values.indices, values.index_list, values.mask_bytes
 
---- Raises misuse where a tensor in memory cannot be a mask.
+--- Raises misuse if a tensor in memory cannot be a mask.
 M.check_mask = mask_values.check
 
 M.pad, M.pack = ragged.pad, ragged.pack
@@ -398,9 +400,9 @@ M.mask_from_lengths, M.mask_from_splits = ragged.mask_from_lengths, ragged.mask_
 
 --- Builds a batch from sequences.
 -- @tparam table spec `sequences`: a list of { logits = [t, V], ids = [t], mask = [t], prompt = n },
--- the latter two optional, the first `prompt` tokens not being scored; `layout`: "right", "left"
--- (where the padding goes) or "packed"; `length`: T of a padded layout; `temperature`, `shift` and
--- `ignore_index` as for `batch`
+-- where the latter two are optional and the first `prompt` tokens are not scored; `layout`:
+-- "right", "left" (where the padding goes) or "packed"; `length`: T of a padded layout;
+-- `temperature`, `shift` and `ignore_index` as for `batch`
 M.from_sequences = misuse.guard(function(spec) return build(ragged.spec(spec)) end)
 
 return M

@@ -1,10 +1,10 @@
---- Are these the same bits? And how far apart are they?
+--- Compares bits: whether they are the same, and how far apart two values are.
 --
 -- Encodings are compared, not values: +0 and -0 differ, NaNs with equal bits do not.
 --
--- The distance of two values, in ULPs, is the number of steps between them on the line of the
--- dtype's values in order (infinities included, +0 and -0 in one place). Integers: their
--- difference. NaN has no place on the line.
+-- The distance of two values, in ULPs, is the number of steps between them on the ordered line of
+-- the dtype's values (including infinities; +0 and -0 are in one place). The distance of integers
+-- is their difference. NaN has no place on the line.
 -- @module samebits.bits
 
 local ffi = require "ffi"
@@ -19,12 +19,12 @@ int samebits_libc_memcmp(const void *, const void *, size_t) __asm__("memcmp");
 
 local M = {}
 
--- How many elements are compared at once; only blocks that differ are scanned one by one.
+-- The number of elements that are compared at once. Only blocks that differ are scanned one by one.
 local BLOCK = 4096
 
--- scan(a, b, first, n, allowed): how many of the elements differ, the first one that does, the
--- largest distance, how many of the pairs hold a NaN, and the first one with that distance. If
--- `allowed` is given, elements that are at most so far apart do not differ. -1 stands for an
+-- scan(a, b, first, n, allowed) returns how many of the elements differ, the first one that does,
+-- the largest distance, how many of the pairs hold a NaN, and the first one with that distance. If
+-- `allowed` is given, elements that are at most that far apart do not differ. -1 stands for an
 -- element that does not exist. This text becomes one compiled loop per dtype.
 local SCAN = [[
 local ffi, bit, WORD, NAN = ...
@@ -59,7 +59,7 @@ end
 return scan
 ]]
 
--- Sign and magnitude to a place on the line, for encodings of each size.
+-- Converts sign and magnitude to a place on the line, for encodings of each size.
 local FLOAT_PLACE = {
   [2] = "return w < 0x8000 and w or 0x8000 - w",
   [4] = "return w >= 0 and w or -band(w, 0x7fffffff)",
@@ -93,7 +93,7 @@ local scans = setmetatable({}, { __index = function(self, name)
   return self[name]
 end })
 
--- A distance as a Lua number where it is one exactly.
+-- A distance as a Lua number if a number holds it exactly.
 local function plain(distance)
   if type(distance) == "cdata" and distance <= 2ULL ^ 53 then return tonumber(distance) end
   return distance
@@ -107,14 +107,14 @@ end
 local Report = {}
 Report.__index = Report
 
---- One line: the report's message.
+--- Returns the report's message, one line.
 function Report:__tostring() return self.message end
 
 local function unlike(what, a, b)
   return setmetatable({ message = ("%s differ: %s and %s"):format(what, a, b) }, Report)
 end
 
--- Two tensors in memory, of one dtype and shape; or nil and a report.
+-- Checks two tensors and returns them in memory, of one dtype and shape; or nil and a report.
 local function alike(what, a, b)
   local given = { a, b }
   for i = 1, 2 do
@@ -151,7 +151,8 @@ local function pair_text(name, pair)
     element.value_text(name, pair.a), element.value_text(name, pair.b))
 end
 
--- Whether no element differs by more than `allowed`, or at all where that is nil; else a report.
+-- Whether no element differs by more than `allowed` (if it is nil, whether no element differs);
+-- otherwise also a report.
 local function compare(what, a, b, allowed)
   a, b = alike(what, a, b)
   if not a then return false, b end
@@ -189,20 +190,21 @@ local function compare(what, a, b, allowed)
   return false, setmetatable(report, Report)
 end
 
---- Whether two tensors, on any devices, have the same dtype, shape and bits. True; or false and a
--- report:
+--- Whether two tensors, on any devices, have the same dtype, shape and bits. Returns true; or false
+-- and a report:
 --
--- * `message`: all of it in one line, also what tostring(report) gives;
+-- * `message`: the whole report in one line, which tostring(report) also returns;
 -- * `count` of `total` elements differ, `nans` of them with a NaN on either side;
--- * `first`: the first one's `index` (a list), `flat` (elements before it), `a_hex` and `b_hex`,
---   `a` and `b` as `get` gives them, and `ulps`, nil where either is a NaN;
--- * `max_ulps`: the largest distance, and `worst`, the first element that is so far away, as
---   `first` is; nil if every pair has a NaN.
+-- * `first`: the first different element's `index` (a list), `flat` (the number of elements before
+--   it), `a_hex` and `b_hex`, `a` and `b` as `get` returns them, and `ulps`, nil if either is a
+--   NaN;
+-- * `max_ulps`: the largest distance, and `worst`, the first element at that distance, with the
+--   same fields as `first`; nil if every pair has a NaN.
 --
--- Distances beyond 2^53 are uint64_t. Of different dtypes or shapes only the message tells.
+-- Distances beyond 2^53 are uint64_t. If dtypes or shapes differ, the report has only the message.
 M.same_bits = misuse.guard(function(a, b) return compare("same_bits", a, b) end)
 
--- Distances of 64-bit elements are uint64_t, and so is what they are compared with.
+-- Distances of 64-bit elements are uint64_t, and so is the limit that they are compared with.
 local function allowed_of(n, size)
   if type(n) ~= "number" or not (n >= 0 and n <= 2 ^ 53) or n % 1 ~= 0 then
     misuse.raise("within_ulps: expected a number of ULPs, an integer of at least 0, got %s",
@@ -211,8 +213,8 @@ local function allowed_of(n, size)
   return size == 8 and ffi.cast("uint64_t", n) or n
 end
 
---- The same, but elements that are at most n ULPs apart do not differ (nor do NaNs of equal bits).
--- +0 and -0 are 0 ULPs apart.
+--- The same as `same_bits`, but elements that are at most n ULPs apart do not differ (nor do NaNs
+-- of equal bits). +0 and -0 are 0 ULPs apart.
 M.within_ulps = misuse.guard(function(a, b, n)
   return compare("within_ulps", a, b, allowed_of(n, tensor.is_tensor(a) and a.itemsize))
 end)
@@ -228,27 +230,29 @@ local function put(what, name, k, v)
   return description
 end
 
---- The distance of two Lua values, each rounded to the dtype ("float32") first; nil where either is
--- NaN.
+--- Returns the distance of two Lua values, each first rounded to the dtype ("float32" by default);
+-- nil if either is NaN.
 M.ulp = misuse.guard(function(a, b, name)
   name = name or "float32"
   put("ulp", name, 0, a)
   put("ulp", name, 1, b)
-  -- Copied, as in C: a compiled trace may read words before the float that was stored there.
+  -- Copied, as in C, because a compiled trace may read words before the float that was stored
+  -- there.
   ffi.copy(words.ptr, scratch.ptr, 16)
   local _, _, distance, nans = scans[name](words.ptr, words.ptr + dtype.of[name].size, 0, 1)
-  -- Two NaNs have equal bits here: every NaN is stored as the same one.
+  -- Two NaNs have equal bits here, because every NaN is stored with the same bits.
   if nans > 0 or a ~= a or b ~= b then return nil end
   return plain(distance)
 end)
 
---- The bits of a Lua value in a dtype, "float32" by default: hex(-math.log(2)) is "bf317218".
+--- Returns the bits of a Lua value in a dtype, "float32" by default: hex(-math.log(2)) is
+-- "bf317218".
 M.hex = misuse.guard(function(v, name)
   local description = put("hex", name or "float32", 0, v)
   return element.hex[description.size](scratch.ptr, 0)
 end)
 
---- The Lua value of bits.
+--- Returns the Lua value of bits.
 M.from_hex = misuse.guard(function(digits, name)
   local description, message = dtype.find(name or "float32")
   if not description then misuse.raise("from_hex: %s", message) end

@@ -3,9 +3,9 @@
 -- Each command is a module in samebits.cli:
 --
 -- * `name`, and `summary`, a line;
--- * `define(command)` adds its arguments to its argparse parser;
--- * `run(args, words)` gets argparse's result and the words behind a script, which are the script's
---   own, and returns the exit status. samebits.cli.tell says which there are, and how a command
+-- * `define(command)` adds the command's arguments to its argparse parser;
+-- * `run(args, words)` gets argparse's result and the words after a script, which belong to the
+--   script, and returns the exit status. samebits.cli.tell defines the statuses, and how a command
 --   writes and fails.
 
 local argparse = require "argparse"
@@ -48,7 +48,7 @@ local function make_parser()
     os.exit(tell.WELL, true)
   end)
 
-  -- Called with the parser of the command at fault.
+  -- Called with the parser of the command that was used wrongly.
   parser.error = function(at, message)
     io.stderr:write(at:get_usage(), "\n\nsamebits: ", printable.lines(message), "\n")
     os.exit(tell.UNUSABLE)
@@ -56,7 +56,8 @@ local function make_parser()
   return parser
 end
 
--- A negative number after an option is its value, not an option.
+-- Joins a negative number to the option before it, because it is the option's value and not an
+-- option.
 local function join_negatives(argv)
   local out = {}
   for i = 1, #argv do

@@ -1,4 +1,4 @@
---- Contexts: an opened backend. The ops, one file for each in samebits.op, give it their methods.
+--- Contexts: an opened backend. Its methods are the ops, each in a file of samebits.op.
 
 local ffi = require "ffi"
 local batches = require "samebits.batch"
@@ -13,13 +13,13 @@ local status_of = require "samebits.status"
 local C, raise = lib.C, misuse.raise
 local Context = class.Context
 
--- "8 threads" of the cpu; of a GPU that many multiprocessors.
+-- "8 threads" for the cpu; for a GPU, the number of multiprocessors.
 local function threads_text(self)
   return ("%d %s%s"):format(self.threads, self.backend == "cpu" and "thread" or "multiprocessor",
                             self.threads == 1 and "" or "s")
 end
 
---- In a line: the instruction set and the threads.
+--- Describes the context in one line: the instruction set and the threads.
 function Context:describe() return ("%s, %s"):format(self.isa, threads_text(self)) end
 
 function Context:__tostring()
@@ -27,8 +27,8 @@ function Context:__tostring()
   return ("samebits context: %s, %s"):format(self.device, self:describe())
 end
 
---- Frees the backend's threads and memory, once its calls are done. Closing again does nothing; any
--- other use is an error.
+--- Frees the backend's threads and memory, after its calls are done. Closing again does nothing;
+-- any other use of a closed context is an error.
 function Context:close()
   local handle = self.handle
   if not handle then return end
@@ -52,13 +52,13 @@ for _, op in ipairs(OPS) do
   end
 end
 
---- Waits for a stream (the default one if none is given), and raises an error if a call with
--- `check = false` in that stream has met a bad id, temperature, row list, cu_seqlens or record
--- since the stream's last check: it names one such row. Each stream has one report, and each CUDA
--- graph has one, of the calls captured into it; a check tells one of them, the stream's first, then
--- a graph's, and without a stream then any other stream's. True when there is none; or nil, a
--- message and the status' name where the device fails. Calls with a check raise their own errors,
--- and leave reports as they are.
+--- Waits for a stream (the default one if none is given), and raises an error if a call with `check
+-- = false` in that stream has met a bad id, temperature, row list, cu_seqlens or record since the
+-- stream's last check. The error names one such row. Each stream has one report, and each CUDA
+-- graph has one, for the calls captured into it. A check raises one of these reports: the stream's
+-- first, then a graph's, and, if no stream is given, then any other stream's. Returns true if there
+-- is none; or nil, a message and the status' name if the device fails. Calls with a check raise
+-- their own errors and leave reports unchanged.
 Context.check = misuse.guard(function(self, stream)
   if not self.handle then raise "check: the context is closed" end
   local handle = stream ~= nil and devices.check_stream("check", stream, self.device).handle or nil
@@ -77,10 +77,10 @@ local function on_device(name)
   end)
 end
 
---- A stream on the context's device, which does not wait for the default one: an object whose
--- `wait` waits until all work in it is done. Given a pointer (a framework's CUstream or
--- cudaStream_t), that stream, which has to live until it has been waited for here. Nil, a message
--- and a code where the device fails.
+--- A stream on the context's device, which does not wait for the default one: an object
+-- whose `wait` waits until all work in it is done. Given a pointer (a framework's CUstream or
+-- cudaStream_t), wraps that stream, which must live until it has been waited for here. Returns nil,
+-- a message and a code if the device fails.
 Context.stream = on_device "stream"
 
 local OPEN_OPTIONS = { threads = true, isa = true, split = true, block = true, cluster = true }
@@ -108,7 +108,7 @@ local function open(backend, opts)
 
   local name = ffi.string(C.sb_context_backend(handle[0]))
   local device = devices.normal(backend == "auto" and name or backend)
-  -- The closure keeps the library loaded for as long as the context may have to be freed.
+  -- The closure keeps the library loaded as long as the context may still have to be freed.
   local owned = ffi.gc(handle[0], function(p)
     devices.settle(device)
     C.sb_close(p)
@@ -129,21 +129,21 @@ local M = {}
 
 --- Opens a backend.
 -- @tparam[opt] string backend its name ("cuda:1" is the second GPU); "auto", the default, is the
--- best one here
--- @tparam[opt] table opts on the cpu `threads`: how many work on a call, and `isa`: "scalar",
--- "avx2" or "avx512"; `split`, and on a GPU `block` and `cluster`: the defaults of `ctx:logprob`'s
--- options `split`, `threads` and `cluster`. None of them can reach a bit.
+-- best one on this machine
+-- @tparam[opt] table opts on the cpu `threads`: the number of threads that work on a call, and
+-- `isa`: "scalar", "avx2" or "avx512"; `split`, and on a GPU `block` and `cluster`: the defaults of
+-- `ctx:logprob`'s options `split`, `threads` and `cluster`. None of them affects any bit.
 -- @return the context, with the fields `backend`, `device`, `isa` ("avx2", "sm_90") and `threads`
--- (of a GPU: its multiprocessors); or nil, a message and the status' name
+-- (on a GPU, its multiprocessors); or nil, a message and the status' name
 M.open = misuse.guard(open)
 
--- Methods by class: see samebits.repl.sources.
+-- Methods by class, for samebits.repl.sources.
 M.classes = { Context = Context }
 
 M.is_context = class.is_context
 
---- Every backend known, best first: a list of { name, available, why }, `why` saying why one cannot
--- be opened here.
+--- Returns every known backend, best first: a list of { name, available, why }, where `why` is the
+-- reason why a backend cannot be opened here.
 function M.backends()
   local list, why = {}, ffi.new "char[512]"
   for index = 0, math.huge do
@@ -158,7 +158,8 @@ end
 
 local defaults = {}
 
---- Scores a batch on a context of its device, which is opened at the first call and kept.
+--- Scores a batch on a context of the batch's device. The context is opened at the first call and
+-- kept.
 M.logprob = misuse.guard(function(batch, opts)
   if not batches.is_batch(batch) then batch = batches.build(batch) end
   local name = batch.device

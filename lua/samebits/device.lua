@@ -1,10 +1,11 @@
 --- Devices: the memory and the streams of a backend.
 --
--- A device is opened at its first use and stays open: its tensors and streams belong to it
--- and not to any context of the user's, which may be closed before them. On a GPU all contexts work
--- in the device's primary CUDA context, so that pointers and streams of one are good in another.
+-- A device is opened at its first use and stays open. Its tensors and streams belong to the device,
+-- not to any context of the user's, because the user may close a context before them. On a GPU all
+-- contexts work in the device's primary CUDA context, so pointers and streams of one context are
+-- valid in another.
 --
--- The library is loaded with the first device: tensors in memory do without.
+-- The library is loaded with the first device. Tensors in memory do not need it.
 
 local ffi = require "ffi"
 local misuse = require "samebits.misuse"
@@ -14,7 +15,7 @@ local bytes_p, void_p = ffi.typeof("uint8_t *"), ffi.typeof("void *")
 
 local M = {}
 
--- The library and what tells its failures, once a device is opened.
+-- The library and the modules that interpret its failures, set once a device is opened.
 local C, status_of, constants
 
 -- The kinds of memory: SB_DEVICE and SB_PINNED.
@@ -24,11 +25,12 @@ M.DEVICE, M.PINNED = 1, 2
 
 local aliases = {}
 
---- Gives a backend's device a second name. To tensors that is another device, whose memory they
--- cannot read: the specs put the cpu behind one, to go wherever a GPU's tensors go.
+--- Gives a backend's device a second name. Tensors treat the alias as another device, whose memory
+-- they cannot read. The specs use an alias of the cpu to run the code paths of a GPU's tensors.
 function M.alias(name, backend) aliases[name] = backend end
 
---- "cpu", or a backend's name and a number: "cuda" is "cuda:0". Nil for what is no such name.
+--- Returns "cpu", or a backend's name and a number: "cuda" becomes "cuda:0". Returns nil if the
+-- name is not a device's.
 function M.normal(name)
   if name == "cpu" then return name end
   if type(name) ~= "string" then return nil end
@@ -37,7 +39,7 @@ function M.normal(name)
   return backend and ("%s:%d"):format(backend, tonumber(number)) or nil
 end
 
---- What the library calls a device.
+--- The name that the library uses for a device.
 function M.backend(name) return aliases[M.normal(name)] or name end
 
 -- Devices -----------------------------------------------------------------------------------------
@@ -45,15 +47,16 @@ function M.backend(name) return aliases[M.normal(name)] or name end
 local Device = {}
 Device.__index = Device
 
--- What work in a stream uses is held until the stream has been waited for: box.held has a set for
--- each such stream, by its handle's address, 0 for the default one; box.keys lists these. So the
--- collector frees nothing that is in use. At the end of a Lua state, though, all finalizers run, in
--- no order: whoever frees something settles the streams first. (On CUDA freeing memory waits for
--- the GPU anyway.) Finalizers do not use pairs: compiled and then run in one, such a loop did not
--- end.
+-- Whatever work in a stream uses is held until someone has waited for the stream. box.held has one
+-- set per such stream, keyed by the address of the stream's handle (0 for the default stream);
+-- box.keys lists these keys. The collector therefore frees nothing that is in use. At the end of a
+-- Lua state, however, all finalizers run in no particular order, so any code that frees something
+-- settles the streams first. (On CUDA, freeing memory waits for the GPU anyway.) Finalizers do not
+-- use pairs, because such a loop never ended once it had been compiled and then run in a finalizer.
 local function key_of(handle) return handle and tonumber(ffi.cast("uintptr_t", handle)) or 0 end
 
--- So many things are held, all streams together, before they are waited for without being asked to.
+-- The number of held things, over all streams together, at which the streams are waited for
+-- unasked.
 local MANY = 10000
 
 local function set_of(box, key)
@@ -80,7 +83,7 @@ local function let_go(box, key)
   end
 end
 
--- Waits for the streams that hold something, but for those that are being captured, which refuse.
+-- Waits for the streams that hold something, except those that are being captured: they refuse it.
 local function settle(box)
   for i = #box.keys, 1, -1 do
     local key = box.keys[i]
@@ -88,9 +91,9 @@ local function settle(box)
   end
 end
 
--- The context is closed when neither the device nor anything made there is left: users are counted.
--- No finalizer may refer to the cdata that it is for, which would then never be collected: `raw` is
--- a copy of the pointer.
+-- Closes the context when neither the device nor anything made on it is left; box counts the users.
+-- A finalizer must not refer to the cdata that it finalizes, which would then never be collected,
+-- so `raw` is a copy of the pointer.
 local function release(box)
   box.users = box.users - 1
   if box.users == 0 then
@@ -109,8 +112,8 @@ end
 
 local function check(self, status) return status_of.check(status, self.box.raw) end
 
--- Lua's collector does not see how large memory on a device is: it is told to run each time this
--- much more has been handed out, and where there is none left.
+-- Lua's collector does not see how large memory on a device is. It is told to run each time this
+-- many more bytes have been handed out, and whenever the device has no memory left.
 local PERIOD = 2 ^ 30
 local since = 0
 
@@ -127,7 +130,8 @@ local function collect(box)
   collectgarbage()
 end
 
---- Memory of a kind: a uint8_t pointer, which keeps it alive; or nil, a message and a code.
+--- Allocates memory of a kind. Returns a uint8_t pointer, which keeps the memory alive; or nil, a
+-- message and a code.
 function Device:alloc(bytes, kind)
   since = since + bytes
   if since > PERIOD then
@@ -144,13 +148,13 @@ function Device:alloc(bytes, kind)
   return owned(self.box, ffi.cast(bytes_p, data[0]), FREE[kind])
 end
 
---- Puts a copy into a stream, the default one if none is given. Between any two of this device's,
--- page-locked and ordinary memory.
+--- Queues a copy in a stream, or in the default stream if none is given. The copy is between any
+-- two of this device's memory, page-locked memory and ordinary memory.
 function Device:queue(to, from, bytes, stream)
   return check(self, C.sb_memory_copy(self.box.raw, to, from, bytes, stream and stream.handle))
 end
 
---- Waits for a stream, the default one if none is given, and lets go of what it held.
+--- Waits for a stream, or for the default stream if none is given, and releases everything it held.
 function Device:wait(stream)
   local ok, message, code = check(self, C.sb_stream_wait(self.box.raw, stream and stream.handle))
   if not ok then return nil, message, code end
@@ -158,7 +162,8 @@ function Device:wait(stream)
   return true
 end
 
---- Holds what work in a stream uses, a value that is not nil, until the stream has been waited for.
+--- Holds a value that work in a stream uses until the stream has been waited for. The value is not
+-- nil.
 function Device:hold(stream, value)
   local box, key = self.box, key_of(stream and stream.handle)
   if box.held[key] and box.held[key].things[value] then return end
@@ -168,20 +173,21 @@ function Device:hold(stream, value)
   set.count, box.holds = set.count + 1, box.holds + 1
 end
 
---- Waits for the streams of a device that hold something: before what they use is given back by
--- other means. A device that was never opened has none.
+--- Waits for the streams of a device that hold something. Call it before memory that they use is
+-- given back by other means. A device that was never opened has no streams.
 function M.settle(name)
   local device = M.opened(name)
   if device then settle(device.box) end
 end
 
---- The same for finalizers of memory that is not ours, and whose freeing may not wait: what is held
--- has none run but at the end of the Lua state, before which LuaJIT turns its compiler off.
+--- The same, for finalizers of memory that this library does not own and whose freeing may not
+-- wait. Held memory is finalized only at the end of the Lua state, before which LuaJIT turns its
+-- compiler off.
 function M.settle_at_end(name)
   if not jit.status() then M.settle(name) end
 end
 
---- Copies and waits; into a stream that is given, without waiting.
+--- Copies and waits. If a stream is given, copies in that stream without waiting.
 function Device:copy(to, from, bytes, stream)
   local ok, message, code = self:queue(to, from, bytes, stream)
   if not ok or stream then return ok, message, code end
@@ -195,8 +201,8 @@ Stream.__index = Stream
 
 function Stream:__tostring() return ("samebits stream on %s"):format(self.device) end
 
---- Waits until everything that was put into the stream is done. The stream; or nil, a message and a
--- code.
+--- Waits until everything that was put into the stream is done. Returns the stream; or nil, a
+-- message and a code.
 Stream.wait = misuse.guard(function(self)
   local ok, message, code = self.owner:wait(self)
   if not ok then return nil, message, code end
@@ -209,8 +215,8 @@ local function end_stream(box, p)
   let_go(box, key_of(p))
 end
 
---- A new stream; or one of somebody else's, given its handle, which stays theirs: it has to live
--- until it has been waited for here.
+--- Returns a new stream, or wraps an existing one given its handle. A wrapped stream stays its
+-- owner's and must live until it has been waited for here.
 function Device:stream(pointer)
   local handle
   if pointer ~= nil then
@@ -236,7 +242,7 @@ function M.is_stream(value) return getmetatable(value) == Stream end
 
 local opened = {}
 
---- A device by its normal name, opened if need be; or nil, a message and a code.
+--- Returns a device by its normal name and opens it if necessary; or nil, a message and a code.
 function M.of(name)
   if opened[name] then return opened[name] end
   local lib = require "samebits.lib"
@@ -256,7 +262,7 @@ function M.of(name)
   return self
 end
 
---- A device that has been opened; nil if it has not.
+--- Returns a device that has been opened; nil if it has not.
 function M.opened(name) return opened[name] end
 
 --- Raises unless a value is a stream of the device.
@@ -270,7 +276,7 @@ function M.check_stream(what, stream, device)
   return stream
 end
 
--- Methods by class: see samebits.repl.sources.
+-- Methods by class, for samebits.repl.sources.
 M.classes = { Stream = Stream }
 
 return M

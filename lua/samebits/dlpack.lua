@@ -1,19 +1,19 @@
---- DLPack: tensors from other frameworks, and to them, without a copy.
+--- DLPack: exchanges tensors with other frameworks, in both directions, without a copy.
 --
 --     local dlpack = require "samebits.dlpack"
 --     local logits = dlpack.import(managed)     -- a DLManagedTensor *: now the tensor's
 --     local managed = dlpack.export(tensor)     -- now whoever takes it
 --
--- Ownership. `import` takes the DLManagedTensor over: its deleter is called when neither the tensor
--- nor a view of it is left. Where it is refused, with an error, it stays the caller's. `export`
--- keeps the tensor alive until the consumer calls the deleter, once; `release` calls it for a
--- managed tensor that no one took.
+-- Ownership. `import` takes ownership of the DLManagedTensor and calls its deleter when neither the
+-- tensor nor any view of it is left. If `import` refuses it with an error, the caller still owns
+-- it. `export` keeps the tensor alive until the consumer calls the deleter, once. `release` calls
+-- the deleter of a managed tensor that no consumer took.
 --
--- An exported tensor's deleter is Lua code: it has to be called on the thread that runs this Lua
+-- An exported tensor's deleter is Lua code. It must be called on the thread that runs this Lua
 -- state, while the state lives.
 --
--- The memory must be ready: a producer's stream has to have got as far before tensors on a GPU are
--- used here, and the other way round.
+-- The memory must be ready: before tensors on a GPU are used here, the producer's stream must have
+-- finished the work that writes them. The same holds for a consumer of exported tensors.
 -- @module samebits.dlpack
 
 local ffi = require "ffi"
@@ -25,7 +25,7 @@ local layout = tensor.layout
 
 local raise = misuse.raise
 
--- As dlpack.h of DLPack 1 lays them out, under names of our own.
+-- The structs of DLPack 1's dlpack.h, under names of our own.
 if not pcall(ffi.typeof, "samebits_dl_managed") then
   ffi.cdef [[
 typedef struct samebits_dl_tensor {
@@ -123,7 +123,7 @@ local function shape_of(t)
   return shape, strides
 end
 
--- A deleter may be a callback of this very Lua state, which compiled code must not call.
+-- A deleter may be a callback of this same Lua state, and compiled code must not call it.
 local function release(managed)
   if managed.deleter ~= nil then managed.deleter(managed) end
 end
@@ -144,7 +144,7 @@ local function tensor_of(managed)
   local made = tensor.tensor(data + t.byte_offset, {
     dtype = dtype, shape = shape, strides = strides, device = device, owner = owner,
   })
-  owner.managed = ffi.gc(managed, function(last) -- nothing is refused from here on
+  owner.managed = ffi.gc(managed, function(last) -- from here on nothing is refused
     devices.settle_at_end(device)
     release(last)
   end)
@@ -166,18 +166,19 @@ local function pointer(what, ctype, value)
   return managed
 end
 
---- A tensor over the memory of a DLManagedTensor, which it owns from now on.
+--- Makes a tensor over the memory of a DLManagedTensor. The tensor owns it from now on.
 -- @param value a pointer (cdata of any pointer type, or light userdata), as from a capsule
 -- "dltensor"
--- @treturn tensor on "cpu" or "cuda:N". What cannot be taken is an error that says why (the device,
--- the dtype, lanes, a byte_offset that is not a multiple of the element, shapes and strides past
+-- @treturn tensor on "cpu" or "cuda:N". A managed tensor that cannot be imported is an error that
+-- says why (the device, the dtype, lanes, a byte_offset that is not a multiple of the element,
+-- shapes and strides past the address space); the caller then still owns it.
 -- the address space), and then the caller still owns it.
 M.import = misuse.guard(function(value)
   return tensor_of(pointer("dlpack.import", managed_p, value))
 end)
 
---- As `import`, for a DLManagedTensorVersioned ("dltensor_versioned"). Read-only memory is refused:
--- tensors here can be written to.
+--- As `import`, for a DLManagedTensorVersioned ("dltensor_versioned"). Read-only memory is refused,
+-- because tensors here can be written to.
 M.import_versioned = misuse.guard(function(value)
   local managed = pointer("dlpack.import", versioned_p, value)
   if managed.major ~= MAJOR then
@@ -189,12 +190,12 @@ end)
 
 -- Export ------------------------------------------------------------------------------------------
 
--- What the consumers hold, by address.
+-- The tensors that consumers hold, by address.
 local held = {}
 
 local function key(managed) return tonumber(ffi.cast("uintptr_t", managed)) end
 
--- Made once and never freed: callbacks are few.
+-- Made once and never freed, because LuaJIT has few callbacks.
 local deleter
 
 local function device_code(t)
@@ -204,7 +205,7 @@ local function device_code(t)
   return CUDA, tonumber(number)
 end
 
---- A DLManagedTensor over a tensor's memory, for a consumer that calls its deleter once.
+--- Makes a DLManagedTensor over a tensor's memory, for a consumer that calls its deleter once.
 -- @param t a tensor on "cpu" or "cuda:N", of any strides
 -- @return a DLManagedTensor *
 M.export = misuse.guard(function(t)
@@ -228,14 +229,14 @@ M.export = misuse.guard(function(t)
   return managed
 end)
 
---- How many exported tensors consumers have not released yet.
+--- Returns how many exported tensors consumers have not released yet.
 function M.exported()
   local n = 0
   for _ in pairs(held) do n = n + 1 end
   return n
 end
 
---- Calls a managed tensor's deleter: for one that no consumer took.
+--- Calls the deleter of a managed tensor that no consumer took.
 M.release = misuse.guard(function(value)
   release(pointer("dlpack.release", managed_p, value))
 end)

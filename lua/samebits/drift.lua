@@ -1,10 +1,10 @@
---- Drift: two sets of logprobs of the same tokens, or of logits, compared bit by bit, and why they
--- differ.
+--- Drift: compares two sets of logprobs, or of logits, of the same tokens bit by bit, and explains
+-- why they differ.
 --
 --     local report = samebits.drift("rollout.safetensors", "trainer.safetensors")
 --     print(report:text())
 --
--- docs/drift.md says what may be given and what a report holds.
+-- docs/drift.md describes the inputs and the fields of a report.
 -- @module samebits.drift
 
 local ffi = require "ffi"
@@ -31,11 +31,12 @@ local OPTIONS = {
 
 local MIB = 2 ^ 20
 
---- Bytes of logits, of both sides together, that are held at a time unless `memory` says otherwise.
+--- The bytes of logits, of both sides together, that are held at a time unless `memory` says
+-- otherwise.
 local MEMORY = 256 * MIB
 local LEAST = MIB
 
--- Tokens at a time, at most.
+-- The largest number of tokens at a time.
 local CHUNK = 65536
 
 local function number(name, value, default, low, high)
@@ -46,7 +47,7 @@ local function number(name, value, default, low, high)
   return value
 end
 
--- True, false, or nil where nobody said.
+-- True, false, or nil if it was not given.
 local function shift_of(value)
   if value == nil then return nil end
   if value == false or value == 0 then return false end
@@ -78,7 +79,7 @@ local function options(meta)
   }, meta
 end
 
--- Rows at a time: as many as their logits have room for.
+-- The number of rows at a time: as many as fit into memory with their logits.
 local function chunk_rows(a, b, memory)
   local bytes = 0
   for _, side in ipairs { a, b } do
@@ -92,7 +93,7 @@ local READ = {
   int16 = "const int16_t *", int32 = "const int32_t *", int64 = "const int64_t *",
 }
 
--- f(i, x) of integers first .. first + n - 1.
+-- Calls f(i, x) for integers first .. first + n - 1.
 local function each_integer(t, first, n, f)
   local slice = t:slice(0, first, first + n):to "cpu":contiguous()
   local p = ffi.cast(READ[slice.dtype], slice.ptr)
@@ -120,7 +121,7 @@ local function active(side, first, n, opts)
   return out
 end
 
--- The logprobs of a chunk as fp32: as they are given, or the contract's.
+-- The logprobs of a chunk as fp32: the given ones, or the contract's.
 local function values(score, side, first, n, flags)
   if not side.logprobs then return score:rows(side, first, n, flags) end
   return side.logprobs:slice(0, first, first + n):to "cpu":to("float32"):contiguous()
@@ -128,7 +129,7 @@ end
 
 local function words(t) return ffi.cast("const int32_t *", t.ptr) end
 
--- How many of a side's active values fp32 cannot hold: float64's.
+-- How many of a side's active values fp32 cannot hold. Only float64 has such values.
 local function inexact(side, first, n, flags, made)
   if not side.logprobs or side.logprobs.dtype ~= "float64" then return 0 end
   local given = side.logprobs:slice(0, first, first + n):contiguous()
@@ -140,7 +141,7 @@ local function inexact(side, first, n, flags, made)
   return count
 end
 
--- The first pass: everything but causes.
+-- The first pass: everything except causes.
 local function compare(run)
   local a, b, layout, opts, score = run.a, run.b, run.layout, run.opts, run.score
   local count = tally.new(layout, opts.worst)
@@ -185,7 +186,7 @@ local function compare(run)
   run.inputs = given:finish()
 end
 
--- Tokens that differ: the worst ones and some evenly picked, the largest difference first.
+-- Tokens that differ: the worst ones and some evenly chosen, the largest difference first.
 local function probes_of(run)
   local seen, out = {}, {}
   for _, list in ipairs { run.tally.worst, run.tally.probe } do
@@ -203,8 +204,8 @@ local function probes_of(run)
   return out
 end
 
--- Temperatures, and top-k and top-p, that the tokens which differ speak for: { taus, sets } by the
--- labels of two sides: the one with the logits and the one with the values.
+-- Temperatures, and top-k and top-p, for which the tokens that differ are evidence: { taus, sets },
+-- keyed by the labels of two sides: the one with the logits and the one with the values.
 local function fit(run)
   local score, fits, probes = run.score, {}, {}
   for _, entry in ipairs(probes_of(run)) do
@@ -214,7 +215,7 @@ local function fit(run)
     { run.a, run.b }, { run.b, run.a }, { run.a, run.a }, { run.b, run.b },
   } do
     local side, target = pair[1], pair[2]
-    -- A side's own logits, if the other side has none.
+    -- A side's own logits if the other side has none.
     local only = not (run.a.logits and run.b.logits)
     if side.logits and (side ~= target or side.logprobs and only) then
       local list, field = {}, target.label:lower()
@@ -227,7 +228,8 @@ local function fit(run)
       local found = { sets = {} }
       found.taus = temperature.fit(list, function(row, try) return score:at(side, row, try) end,
                                    own, run.opts.near)
-      -- Kept sets that were given are known; a side without logprobs has the contract's.
+      -- Kept sets that were given are known. The logprobs of a side without given ones are the
+      -- contract's.
       if target.logprobs and not side.kept and not target.kept then
         local count = run.tally
         if count["certain_" .. field] == count.compared then
@@ -245,7 +247,8 @@ local function fit(run)
   return fits
 end
 
--- A function of a sequence: its first row that counts on both sides, and the one past the last.
+-- A function that returns, for a sequence, its first row that counts on both sides and the row
+-- after the last.
 local function extents(run)
   local known, low, past
   return function(sequence)
@@ -336,17 +339,17 @@ local M = {}
 --- Compares two sides, A (the policy that the tokens were sampled from) and B.
 -- @param a logprobs [B, T] or [N], or logits [B, T, V] or [N, V]: a tensor, nested lists, a
 -- DLManagedTensor *, the path of a .npy or .safetensors file (FILE:NAME names a tensor in it); or a
--- table of what is known of the side: `logprobs`, `logits`, `ids`, `mask`, `temperature`, `kept`,
--- `cu_seqlens`, `vocab`, `name`, each as here
--- @param b likewise
--- @tparam[opt] table meta what holds for both sides: the same fields; `a` and `b`: tables of fields
--- of one side, for sides that are no tables; `names`: of the two; `ignore_index` (-100); `shift`:
--- the logits of row t score id t + 1, which shapes may say as well; `near` (1e-5): nats within
--- which a token counts as nearly explained; `worst` (10): how many of the worst tokens to list;
--- `memory` (256 MiB): bytes of logits to look at together; `backend` ("cpu"), `threads`, `isa`:
--- where to compute; `progress`: a function of done, total and what is under way
--- @treturn table a report; or nil and a message where a file or a backend cannot be used. What does
--- not fit together is an error.
+-- table of the side's fields: `logprobs`, `logits`, `ids`, `mask`, `temperature`, `kept`,
+-- `cu_seqlens`, `vocab`, `name`, each in one of these forms
+-- @param b as for `a`
+-- @tparam[opt] table meta fields that apply to both sides: the same fields; `a` and `b`: tables of
+-- fields of one side, for sides that are not tables; `names`: the names of the two; `ignore_index`
+-- (-100); `shift`: whether the logits of row t score id t + 1, which shapes may also tell; `near`
+-- (1e-5): nats within which a token counts as nearly explained; `worst` (10): the number of worst
+-- tokens to list; `memory` (256 MiB): bytes of logits to hold together; `backend` ("cpu"),
+-- `threads`, `isa`: where to compute; `progress`: a function of done, total and the current step
+-- @treturn table a report; or nil and a message if a file or a backend cannot be used. Inputs that
+-- do not fit together are an error.
 M.drift = misuse.guard(drift)
 
 return M

@@ -1,14 +1,14 @@
 --- Finds and loads libsamebits.so, and refuses one that was built for another ABI.
 --
--- Looked at, in this order; the first file that exists is the one, and if it cannot be loaded that
--- is an error rather than a reason to look further:
+-- It looks in these places, in this order, and takes the first file that exists. If that file
+-- cannot be loaded, this is an error and the search does not continue.
 --
 -- 1. libsamebits.so beside the Lua modules, where `make install` leaves a link;
 -- 2. the build of the checkout that these Lua files are part of, build/release/libsamebits.so
 --    (the environment variable SB_BUILD names another configuration than release);
 -- 3. samebits/libsamebits.so on package.cpath, where LuaRocks puts it;
 -- 4. the file that the environment variable SAMEBITS_LIB names;
--- 5. the system's loader (LD_LIBRARY_PATH, ld.so.conf), asked for this ABI.
+-- 5. the system's loader (LD_LIBRARY_PATH, ld.so.conf), for this ABI.
 
 local ffi = require "ffi"
 local constants = require "samebits.cdef"
@@ -33,7 +33,8 @@ local function set(name)
   return value ~= "" and value or nil
 end
 
--- The files before the system's loader, each with what it is. A path that is not known is false.
+-- The files to try before the system's loader, each with its description. A path that is not known
+-- is false.
 local function candidates()
   local here = folder()
   local root = here:match "^(.*)/lua/samebits$" or here .. "/../.."
@@ -56,7 +57,7 @@ local function load_library()
   local looked = {}
   for _, candidate in ipairs(candidates()) do
     local path, what = candidate[1], candidate[2]
-    -- What SAMEBITS_LIB names was meant: that it does not exist is told, too.
+    -- A file named by SAMEBITS_LIB was requested, so its absence is an error, too.
     if path and (what == "SAMEBITS_LIB" or exists(path)) then return load(path) end
     looked[#looked + 1] = path and ("%s (%s)"):format(path, what) or
                           what .. (what == "SAMEBITS_LIB" and " (not set)" or "")

@@ -1,5 +1,6 @@
---- Refuses other Luas than LuaJIT with what to run instead, before a missing `ffi` would tell of
--- folders. Any Lua can read this file, and what requires it first.
+--- Refuses other Lua implementations than LuaJIT and says which to run instead. Otherwise the error
+-- would be about a missing `ffi` and the folders searched for it. Any Lua can read this file and
+-- the files that require it first.
 
 if not rawget(_G, "jit") then
   error("samebits needs LuaJIT, and this is " .. _VERSION ..

@@ -1,4 +1,4 @@
---- Assertions about bits, for busted and whatever else uses luassert.
+--- Assertions about bits, for busted and other users of luassert.
 --
 --     require "samebits.luassert"
 --
@@ -7,8 +7,9 @@
 --     assert.batch_invariant(logprobs, batch)     -- a function of batches that verify passes
 --     assert.is_not.same_bits(expected, actual)
 --
--- docs/luassert.md tells all. Values are tensors, tables of numbers, FFI arrays, single numbers, or
--- tables of encodings in hex digits. Numbers take the dtype of a tensor or array beside them.
+-- docs/luassert.md describes them fully. Values are tensors, tables of numbers, FFI arrays, single
+-- numbers, or tables of encodings in hex digits. Numbers take the dtype of the tensor or array that
+-- they are compared with.
 
 require "samebits.luajit"
 
@@ -37,7 +38,7 @@ local function register(name, check)
                     ("assertion.%s.negative"):format(name))
 end
 
--- Runs f; what is wrong with the arguments is an error at the line of the assertion.
+-- Runs f. Invalid arguments are an error at the line of the assertion.
 local function checked(name, level, f)
   local ok, a, b = pcall(f)
   if not ok then
@@ -47,7 +48,7 @@ local function checked(name, level, f)
   return a, b
 end
 
--- These texts are shown for the arguments, as they stand.
+-- These texts are shown unchanged in place of the arguments.
 local function show(arguments, ...)
   arguments.n, arguments.nofmt = select("#", ...), {}
   for i = 1, math.max(arguments.n, #arguments) do
@@ -70,7 +71,7 @@ local function need(arguments, n)
   end
 end
 
--- An assertion's own message stands before what differs.
+-- An assertion's own message comes before the description of the difference.
 local function failure(what, report)
   return printable.lines((what ~= nil and tostring(what) .. ": " or "") .. tostring(report))
 end
@@ -109,7 +110,7 @@ register("within_ulps", function(state, arguments, level)
   return near
 end)
 
--- The parts of a report that a person wants to know first.
+-- The parts of a report that a person needs first.
 local function invariance(report)
   local path, lines = report.paths[1], {}
   local function add(...) lines[#lines + 1] = string.format(...) end
@@ -123,7 +124,7 @@ local function invariance(report)
         at.position, at.id, at.text)
   end
   if path.first then place("first", path.first) end
-  -- Unless the first is as far away.
+  -- Unless the first difference is equally large.
   if path.worst and path.worst.ulps ~= path.first.ulps then place("worst", path.worst) end
   if path.error then add("it failed in %s", path.error) end
   for _, line in ipairs(report.transforms) do
@@ -143,7 +144,7 @@ register("batch_invariant", function(state, arguments, level)
       options[key] = value
     end
     options.fn = arguments[1]
-    -- Through pcall, for messages without a line of this file.
+    -- Called through pcall, so that messages do not name a line of this file.
     local ok, report, why = pcall(require("samebits.verify").verify, arguments[2], options)
     if not ok or not report then error(ok and why or report, 0) end
     return report

@@ -1,14 +1,14 @@
---- Misuse of the API, raised from any depth and reported at the line of the user who called.
+--- Misuse of the API: errors raised from any depth and reported at the line of the user's call.
 --
--- Code behind a public function calls `misuse.raise(format, ...)`, however deep it stands. The
--- public function is wrapped with `misuse.guard`, which turns what was raised into an ordinary
--- `error(message, 2)` at the caller of the public function. Called through pcall there is no such
--- line, and the message comes bare: the command line prints it as it is.
+-- Code behind a public function calls `misuse.raise(format, ...)` at any depth. The public function
+-- is wrapped with `misuse.guard`, which turns the raised value into an ordinary `error(message, 2)`
+-- at the caller of the public function. If it is called through pcall there is no such line, and
+-- the message has no position: the command line prints it unchanged.
 --
--- A refusal by the environment is no misuse: code may hand nil, a message and a code up to the
--- public function, or end it from any depth with `misuse.fail` and `misuse.try`.
+-- A refusal by the environment is not misuse. Code may return nil, a message and a code up to the
+-- public function, or end the public function from any depth with `misuse.fail` and `misuse.try`.
 --
--- All messages are made printable here, as they may quote names that hold anything.
+-- All messages are made printable here, because they may quote names that contain any bytes.
 
 local printable = require "samebits.text.printable"
 
@@ -16,14 +16,14 @@ local M = {}
 
 local Misuse = { __tostring = function(self) return self.message end }
 
---- Stops the public call that is under way.
+--- Ends the current public call with an error.
 function M.raise(format, ...)
   error(setmetatable({ message = select("#", ...) > 0 and format:format(...) or format }, Misuse),
         0)
 end
 
---- Options of a public function, or of what else `name` is: the table, or an empty one where none
--- is given. Raises misuse for other keys than those known.
+--- Checks the options of a public function, or of another thing called `name`. Returns the table,
+-- or an empty one if none is given. Raises misuse for keys other than the known ones.
 function M.options(name, opts, known)
   if opts == nil then return {} end
   if type(opts) ~= "table" then M.raise("%s: expected a table, got %s", name, type(opts)) end
@@ -36,24 +36,23 @@ end
 -- A refusal by the environment.
 local Refusal = { __tostring = function(self) return self.message end }
 
---- Ends the public call that is under way: it returns nil, the message and, if there is one, the
--- code.
+--- Ends the current public call, which returns nil, the message and, if there is one, the code.
 function M.fail(message, code)
   error(setmetatable({ message = message, codes = { code } }, Refusal), 0)
 end
 
---- The value, where there is one; else ends the public call that is under way with the message and
--- the code: for functions that return nil, a message and a code.
+--- Returns the value if there is one. Otherwise ends the current public call with the message and
+-- the code. For the results of functions that return nil, a message and a code.
 function M.try(value, message, code)
   if type(value) == "nil" then M.fail(message, code) end
   return value
 end
 
--- Reached by a tail call, so that level 2 is the caller of the guarded function.
+-- Called by a tail call, so that level 2 is the caller of the guarded function.
 local function finish(ok, ...)
   if ok then
     local first, message = ...
-    -- Not ==, which takes a NULL pointer for nil.
+    -- Tested by type, because == takes a NULL pointer for nil.
     if type(first) == "nil" and type(message) == "string" then
       return nil, printable.lines(message), select(3, ...)
     end
@@ -68,14 +67,14 @@ end
 
 local guarded = setmetatable({}, { __mode = "k" })
 
---- Wraps a public function.
+--- Wraps a public function, so that misuse is reported at its caller.
 function M.guard(f)
   local function guard(...) return finish(pcall(f, ...)) end
   guarded[guard] = f
   return guard
 end
 
---- The function inside a wrapped one; any other function itself.
+--- Returns the function inside a wrapped one; any other function itself.
 function M.unguarded(f) return guarded[f] or f end
 
 return M

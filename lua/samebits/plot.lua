@@ -6,7 +6,7 @@
 --     assert(plot.ratio_scatter { reference = sampled, out = "ratios.svg",
 --                                 series = { { name = "trainer", logprobs = out.token } } })
 --
--- `require "samebits"` does not load it, and nothing else of the library needs gnuplot.
+-- `require "samebits"` does not load it, and nothing else in the library needs gnuplot.
 -- @module samebits.plot
 
 local bits = require "samebits.bits"
@@ -18,7 +18,7 @@ local raise, check_fields = misuse.raise, drawing.check_fields
 
 local M = {}
 
---- Draws.
+--- Draws a plot.
 -- @tparam table spec
 --
 -- * `kind`: "lines", "scatter" or "histogram";
@@ -29,13 +29,13 @@ local M = {}
 -- * `out`: a path that ends in .png or .svg; without it the plot is drawn in characters;
 -- * `width`, `height`: pixels (960 x 600 by default), or columns and lines (78 x 24).
 --
--- NaN and infinities, and on a logarithmic axis what is not above 0, leave a gap; the legend says
--- how many values that were.
--- @treturn string `out`, or the plot as text; nil and a message if nothing can be drawn, without
--- gnuplot (the message says how to install it), or where it or the file fails
+-- NaN and infinities, and on a logarithmic axis values that are not above 0, leave a gap; the
+-- legend gives the number of such values.
+-- @treturn string `out`, or the plot as text; nil and a message if nothing can be drawn, if gnuplot
+-- is missing (the message says how to install it), or if gnuplot or the file fails
 M.draw = misuse.guard(drawing.draw)
 
--- What the functions below hand on to draw.
+-- The fields that the functions below pass on to draw.
 local LOOKS = { "title", "xlabel", "ylabel", "logx", "logy", "out", "width", "height" }
 
 local function drawn_as(kind, spec, defaults, series)
@@ -55,7 +55,7 @@ end
 local TOKEN_FIELDS = with_looks { reference = true, series = true, mask = true, cu_seqlens = true }
 local REPORT_FIELDS = with_looks { report = true }
 
--- What a drift report is drawn from, checked; nil where the plot is of logprobs.
+-- Checks and returns the drift report to draw from; nil if the plot is of logprobs.
 local function report_of(what, spec)
   if type(spec) ~= "table" or spec.report == nil then return nil end
   check_fields(what, spec, REPORT_FIELDS)
@@ -71,16 +71,16 @@ local function tokens(what, spec)
   return tokens_of(what, spec)
 end
 
--- How far a ratio is from 1; 0 for values that are the same, infinite ones, too.
+-- How far a ratio is from 1; 0 for equal values, including infinite ones.
 local function off_ratio(reference, value)
   return value == reference and 0 or math.exp(value - reference) - 1
 end
 
---- The largest difference from the reference at each position of a sequence, in nats.
+--- Draws the largest difference from the reference at each position of a sequence, in nats.
 -- @tparam table spec `reference`: logprobs, float32 [B, T], or [N] with `cu_seqlens` (one sequence
 -- without); `series`: a list of { name = , logprobs = }, tensors of the same shape; `mask`: the
--- same shape, non-zero where active; or `report`: what `samebits.drift` gives, alone; and what
--- `draw` takes beside kind and series
+-- same shape, non-zero where active; or `report`: the result of `samebits.drift`, alone; and the
+-- fields of `draw` except kind and series
 -- @treturn string as `draw`
 M.drift_by_position = misuse.guard(function(spec)
   local looks = { title = "drift by position", xlabel = "position",
@@ -97,7 +97,7 @@ M.drift_by_position = misuse.guard(function(spec)
     for _, token in ipairs(given.tokens) do
       local d = token.value == token.reference and 0 or math.abs(token.value - token.reference)
       local before = largest[token.position]
-      -- A NaN stays: the position is then not drawable.
+      -- A NaN is kept, which means that the position cannot be drawn.
       if before == nil or d > before or d ~= d then largest[token.position] = d end
     end
     local x, y = {}, {}
@@ -109,7 +109,8 @@ M.drift_by_position = misuse.guard(function(spec)
   return drawn_as("lines", spec, looks, series)
 end)
 
--- Bins of ULPs: 0, 1, 2, 3 to 4, 5 to 8, ...; bin b and its label, the most that it holds.
+-- Bins of ULPs: 0, 1, 2, 3 to 4, 5 to 8, ...; returns bin b and its label, the largest distance in
+-- it.
 local function bin_of(ulps)
   local bin, most = 0, 0
   while ulps > most do
@@ -123,8 +124,8 @@ local function bin_label(b)
   return b <= 10 and ("%d"):format(2 ^ (b - 1)) or ("2^%d"):format(b - 1)
 end
 
---- How many tokens are how many ULPs away from the reference: 0, 1, 2, 3 to 4, 5 to 8, and so on;
--- a bar's label is the most that it stands for.
+--- Draws how many tokens are how many ULPs away from the reference: 0, 1, 2, 3 to 4, 5 to 8, and so
+-- on. A bar's label is the largest distance that it stands for.
 -- @tparam table spec as for `drift_by_position`
 -- @treturn string as `draw`
 M.ulp_histogram = misuse.guard(function(spec)
@@ -159,7 +160,8 @@ M.ulp_histogram = misuse.guard(function(spec)
   return drawn_as("histogram", spec, looks, series)
 end)
 
---- How far importance ratios, e^(logprob - reference), are from 1, beside the reference's logprobs.
+--- Draws how far importance ratios, e^(logprob - reference), are from 1, against the reference's
+-- logprobs.
 -- @tparam table spec as for `drift_by_position`; the reference is the policy that sampled
 -- @treturn string as `draw`
 M.ratio_scatter = misuse.guard(function(spec)
@@ -186,9 +188,9 @@ end)
 
 local CURVE_FIELDS = with_looks { steps = true, curves = true }
 
---- Curves over the steps of a training run.
--- @tparam table spec `curves`: a list of { name = , y = }, a number a step; `steps`: their numbers,
--- 0, 1, ... by default; and what `draw` takes beside kind and series
+--- Draws curves over the steps of a training run.
+-- @tparam table spec `curves`: a list of { name = , y = }, one number per step; `steps`: their
+-- numbers, 0, 1, ... by default; and the fields of `draw` except kind and series
 -- @treturn string as `draw`
 M.training = misuse.guard(function(spec)
   check_fields("training", spec, CURVE_FIELDS)

@@ -1,9 +1,9 @@
 --- The prompt: `samebits repl`, and `samebits.debug()` inside a script.
 --
---     samebits.debug()                 -- opens it here, the locals of this function at hand
---     samebits.debug(ratio > 1.1)      -- only if that is so
+--     samebits.debug()                 -- opens the prompt here, with the locals of this function
+--     samebits.debug(ratio > 1.1)      -- only if the condition holds
 --
--- docs/repl.md shows it at work.
+-- docs/repl.md shows how to use it.
 -- @module samebits.repl
 
 local chunk = require "samebits.repl.chunk"
@@ -20,7 +20,7 @@ local printable = require "samebits.text.printable"
 local terminal = require "samebits.repl.terminal"
 local traceback = require "samebits.repl.traceback"
 
-local print = print   -- the prompt's own, whatever becomes of the user's
+local print = print   -- the prompt's own, even if the user replaces print
 
 local M = {}
 
@@ -33,8 +33,8 @@ end
 
 -- Names -------------------------------------------------------------------------------------------
 
--- Where names at the prompt are looked up, in this order: the prompt's own (locals, `_`, helpers
--- that were replaced); the locals and upvalues of a frame; helpers; globals.
+-- Looks names at the prompt up in this order: the prompt's own names (locals, `_`, replaced
+-- helpers); the locals and upvalues of a frame; helpers; globals.
 local function new_session(frame)
   local self = { own = {}, frame = frame }
   local globals = frame and frame:globals() or _G
@@ -66,7 +66,7 @@ local function new_session(frame)
     end,
     __newindex = function(_, name, value)
       if frame and frame:set(name, value) then return end
-      -- A helper is replaced here only: other code has a `load` of its own.
+      -- A helper is replaced only here, because other code has its own `load`.
       if special[name] ~= nil or name == "ctx" then
         rawset(env, name, value)
       else
@@ -97,12 +97,12 @@ local function keep(self, name, value) rawset(self.own, name, value) end
 
 -- Running -----------------------------------------------------------------------------------------
 
--- Calls f; its error, with the frames above f, as one text.
+-- Calls f. An error, with the frames above f, becomes one text.
 local function protected(f)
   return interrupt.call(f, function(err)
     local text = type(err) == "string" and err or pretty.text(err)
     local lines = traceback.lines(f)
-    -- A single frame is the line that was typed: the message says as much.
+    -- A single frame is the typed line, which the message names already.
     if #lines > 1 then text = text .. "\n" .. table.concat(lines, "\n") end
     return text
   end)
@@ -110,7 +110,7 @@ end
 
 local function pack(...) return { n = select("#", ...), ... } end
 
--- Runs a compiled chunk and shows its values: true, or false and what went wrong.
+-- Runs a compiled chunk and shows its values. Returns true, or false and the error.
 local function run(self, f, keeps)
   setfenv(f, self.env)
   -- Typed code is interpreted, because Ctrl-C could not be noticed inside a compiled loop.
@@ -128,14 +128,14 @@ local function run(self, f, keeps)
   return ok, message
 end
 
--- Lines from anywhere but a terminal: chunk after chunk, the first error ends it.
+-- Reads lines from anything but a terminal, chunk after chunk, until the first error.
 local function run_input(self)
   local text, first, number = nil, 1, 0
   for line in io.stdin:lines() do
     number = number + 1
     if not text then first = number end
     text = text and text .. "\n" .. line or line
-    -- So that messages count the lines of the input.
+    -- Line feeds in front, so that messages count the lines of the input.
     local f, keeps, unfinished = chunk.compile(("\n"):rep(first - 1) .. text, "=stdin")
     if f then
       local ok, message = run(self, f, keeps)
@@ -158,7 +158,7 @@ end
 
 -- The conversation --------------------------------------------------------------------------------
 
--- Keeps typed lines for the arrow keys and the next session.
+-- Keeps typed lines for the arrow keys and for the next session.
 local function new_memory(term)
   local path = history.path()
   local lines, why
@@ -193,8 +193,8 @@ local function new_memory(term)
   end
 end
 
--- Reads one chunk: its function and whether it keeps locals; false where there is nothing to run;
--- nil at the end.
+-- Reads one chunk. Returns its function and whether it keeps locals; false if there is nothing to
+-- run; nil at the end.
 local function read_chunk(self, term, remember, prompt)
   local text
   while true do
@@ -239,14 +239,15 @@ local function converse(self, prompt)
     if f then
       interrupt.rearm()
       local ok, message = run(self, f, keeps)
-      -- The terminal has shown ^C on a line that goes on; a call of C may have ended well by it.
+      -- The terminal has shown ^C without a line end. A call of a C function may have ended
+      -- normally.
       if interrupt.came() then io.stdout:write "\n" end
       if not ok then complain(message) end
     end
   end
 end
 
--- A conversation at a terminal, else the input's lines: the exit status.
+-- A conversation at a terminal; otherwise the lines of the input. Returns the exit status.
 local function talk(self, prompt, greet)
   if not posix.is_terminal(0) or not posix.is_terminal(1) then return run_input(self) end
   greet()
@@ -254,7 +255,7 @@ local function talk(self, prompt, greet)
   return 0
 end
 
--- With Ctrl-C seen to, and without what the caller's hook would do to the prompt.
+-- Calls f with Ctrl-C handled, and without the caller's hook, which would affect the prompt.
 local function attended(f, ...)
   local hook, mask, count = debug.gethook()
   debug.sethook()
@@ -270,8 +271,9 @@ end
 
 -- Scripts -----------------------------------------------------------------------------------------
 
--- Runs a script, whose outermost locals the prompt can then see, whether it ends well or not. True;
--- false after a failure, which was told; or nil and why there is no such script.
+-- Runs a script. The prompt can then see the script's outermost locals, whether the script failed
+-- or not. Returns true; false after a failure, which was reported; or nil and why there is no such
+-- script.
 local function run_script(self, path, arguments)
   local file, why = io.open(path, "rb")
   local text
@@ -319,8 +321,8 @@ end
 --- Runs the prompt.
 -- @tparam[opt] table opts `script`: the path of a script to run first, and `arguments`: a list of
 -- its arguments
--- @treturn number the exit status: 0, or 1 where the input is no terminal and a statement, or the
--- script, has failed; or nil and a message where the script cannot be read
+-- @treturn number the exit status: 0, or 1 if the input is not a terminal and a statement, or the
+-- script, has failed; or nil and a message if the script cannot be read
 function M.run(opts)
   opts = opts or {}
   local self = new_session()
@@ -336,9 +338,9 @@ function M.run(opts)
   end)
 end
 
---- Opens the prompt inside a script, with the locals and upvalues of the function that calls it:
--- they can be read and given other values. Ctrl-D goes on with the script.
--- @param[opt] condition where one is given, nothing happens unless it holds
+--- Opens the prompt inside a script, with the locals and upvalues of the function that calls it.
+-- They can be read and given other values. Ctrl-D continues the script.
+-- @param[opt] condition if given, the prompt opens only if the condition is true
 function M.debug(...)
   if select("#", ...) > 0 and not (...) then return end
   local frame = frames.at(2)

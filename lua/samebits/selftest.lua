@@ -17,7 +17,7 @@ M.FILES = { "rows.txt", "generated.txt", "batches.txt", "shards.txt", "order.txt
 
 local here = debug.getinfo(1, "S").source:match "^@(.*)/[^/]*$" or "."
 
---- Where they are: beside the Lua modules where these are installed, or in the checkout.
+--- The folder of these files: beside the installed Lua modules, or in the checkout.
 M.directory = posix.kind_of_path(here .. "/vectors") and here .. "/vectors" or
               here .. "/../../spec/vectors"
 
@@ -38,7 +38,7 @@ end
 
 local function score(ctx, batch, opts) return in_memory(ctx:logprob(batch, opts)) end
 
--- Each check returns nothing, or what differs.
+-- Each check returns nothing, or a description of the difference.
 
 -- A record's bytes, in order.
 local function bytes_of(t)
@@ -53,7 +53,8 @@ local function target_bytes(x)
   return x:gsub("(%x%x)(%x%x)(%x%x)(%x%x)", "%4%3%2%1") .. "01000000"
 end
 
--- The records of the ids first .. first + n - 1 of a row, and the batch; or nil and what differs.
+-- Checks the records of the ids first .. first + n - 1 of a row. Returns them and the batch; or nil
+-- and a description of the difference.
 local function check_records(ctx, case, id, x, part)
   local logits, why = case.logits:slice(1, part.first, part.first + part.n):to(ctx.device)
   if not logits then return nil, why end
@@ -73,7 +74,7 @@ local function check_records(ctx, case, id, x, part)
   return records, batch
 end
 
--- A row and its targets, one call each.
+-- Checks a row and its targets, one call each.
 local function check_row(ctx, case)
   if case.state then
     local whole, wrong = check_records(ctx, case, case.targets[1].id, nil,
@@ -148,8 +149,8 @@ local function check_batch(ctx, case)
   end
 end
 
--- Whole records with target's logits that the row need not hold: the largest that is finished, and
--- the next one, which is refused.
+-- Checks whole records with a target's logits that the row need not hold: the largest that can be
+-- finished, and the next one, which is refused.
 local function check_limit(ctx, case, states, batch)
   local function finish(x)
     local bytes = {}
@@ -172,7 +173,8 @@ local function check_limit(ctx, case, states, batch)
   end
 end
 
--- A row cut into shards, for each of its targets: every record, the merged ones, the results.
+-- Checks a row cut into shards, for each of its targets: every record, the merged ones, and the
+-- results.
 local function check_shards(ctx, case)
   for _, target in ipairs(case.records) do
     local list, batch = {}, nil
@@ -205,7 +207,7 @@ local function check_shards(ctx, case)
   end
 end
 
--- Several ids per row, their ranks, and the first ids; each id alone, too.
+-- Checks several ids per row, their ranks, and the first ids; also each id alone.
 local function check_order(ctx, case)
   local ids, n, k = {}, #case.entries, #case.first
   for i, entry in ipairs(case.entries) do ids[i] = entry.id end
@@ -245,7 +247,7 @@ local function check_order(ctx, case)
          differs("lse of several", case.lse, hex(out.lse, 0))
 end
 
--- The record with moments of a row in two shards, and what it is finished to.
+-- Checks the record with moments of a row in two shards, and its finished results.
 local function check_moments(ctx, case, logits, want)
   local cut, list = math.floor(case.vocab / 32) * 16, {}
   local function shard(first, past)
@@ -273,7 +275,7 @@ local function check_moments(ctx, case, logits, want)
   end
 end
 
--- A row's entropy, and that asking for it moves no other bit.
+-- Checks a row's entropy, and that requesting it changes no other bit.
 local function check_entropy(ctx, case)
   local logits, lost = case.logits:to(ctx.device)
   if not logits then return lost end
@@ -294,7 +296,7 @@ local function check_entropy(ctx, case)
   return check_moments(ctx, case, logits, out)
 end
 
--- A row's gradient, into new memory and, where that can be, into the logits' own.
+-- Checks a row's gradient, written to new memory and, if possible, to the logits' own.
 local function check_gradient(ctx, case)
   local logits, lost = case.logits:to(ctx.device)
   if not logits then return lost end
@@ -333,7 +335,7 @@ local function check_gradient(ctx, case)
   end
 end
 
--- Two rows' divergence beside rows that are ignored; as a sum alone, in pieces.
+-- Checks the divergence of two rows beside ignored rows; as a sum alone; and in pieces.
 local function check_kl(ctx, case)
   local rows = {}
   for i, of in ipairs { case, case.other } do
@@ -381,7 +383,7 @@ end
 --- Runs the check.
 -- @tparam[opt] table opts `directory` of the vectors; `files`: some of FILES; `variants`: some of
 -- `variants.list()`, by default all that can be opened; `progress`: called with the number of cases
--- done, of all, and the file's name
+-- done, the number of all cases, and the file's name
 -- @treturn table { counts = { { file, variant, cases, failed } }, missing = { { name, why } },
 -- failures = { text }, failed }; or nil and a message
 function M.run(opts)
@@ -427,10 +429,10 @@ function M.run(opts)
   return report
 end
 
--- Failures shown at most: a wrong kernel fails everywhere.
+-- The largest number of failures to show, because a wrong kernel fails everywhere.
 local SHOWN = 20
 
---- A report as text.
+--- Returns a report as text.
 function M.text(report)
   local lines = { ("%-15s %-32s %6s %7s"):format("vectors", "on", "cases", "failed") }
   for _, count in ipairs(report.counts) do

@@ -8,13 +8,13 @@ local C = lib.C
 
 local M = {}
 
--- Statuses that say the caller's arguments are wrong. The others are failures of the environment.
+-- Statuses for wrong arguments of the caller. The other statuses are failures of the environment.
 local MISUSE = {
   SB_ERR_ARGUMENT = true, SB_ERR_SHAPE = true, SB_ERR_DTYPE = true, SB_ERR_ID = true,
   SB_ERR_TEMPERATURE = true, SB_ERR_STATE = true, SB_ERR_BUSY = true,
 }
 
---- Raises misuse; returns nil, a message and the status' name for what the environment refused.
+--- Raises misuse; returns nil, a message and the status' name for a failure of the environment.
 function M.failure(status, message)
   local name = ffi.string(C.sb_status_name(status))
   if message == "" then message = ffi.string(C.sb_status_text(status)) end
@@ -22,7 +22,7 @@ function M.failure(status, message)
   return nil, message, name
 end
 
---- true, or the failure of a call of this context's.
+--- Returns true, or the failure of a call of this context's.
 function M.check(status, handle)
   if status == 0 then return true end
   return M.failure(status, ffi.string(C.sb_last_error(handle)))

@@ -1,22 +1,22 @@
 --- Tensors: a pointer, a dtype, a shape and strides.
 --
--- Fields (read them, do not write them): `dtype` ("float32", ... see tensor/dtype.lua), `shape` and
--- `strides` (lists; strides in elements), `ndim`, `itemsize`, `device` ("cpu" or "cuda:0"), `ptr`
--- (uint8_t *, the first element's address on the device) and `owner` (what keeps the memory alive:
--- hold the tensor, or its owner, as long as the pointer is used).
+-- Fields (read-only): `dtype` ("float32", ...; see tensor/dtype.lua), `shape` and `strides` (lists;
+-- strides in elements), `ndim`, `itemsize`, `device` ("cpu" or "cuda:0"), `ptr` (uint8_t *, the
+-- first element's address on the device) and `owner` (the object that keeps the memory alive: keep
+-- the tensor or its owner as long as you use the pointer).
 --
--- Dimensions and indices count from 0: `t[0]` is the first row. Views share memory: slice, select,
--- transpose, view, `t[i]`. Nothing changes a tensor but `set`, `t[i] = v`, `copy_` and writes
--- through ptr.
+-- Dimensions and indices count from 0: `t[0]` is the first row. Slice, select, transpose, view and
+-- `t[i]` give views, which share memory. Only `set`, `t[i] = v`, `copy_` and writes through ptr
+-- change a tensor.
 --
--- On a device, views are made as in memory; `get`, `t[i]`, `totable`, `bits` and tostring copy what
--- they show; another dtype, and a contiguous copy of what is not, are made in memory and copied
--- back; `set` is refused. What is copied without a stream is there on return: it waits for the
--- device's default stream (and so for all work but that in streams of their own, as `ctx:stream`
--- makes them).
+-- On a device, views work as they do in memory. `get`, `t[i]`, `totable`, `bits` and tostring copy
+-- the elements that they show. A conversion to another dtype, and a contiguous copy of a tensor
+-- that is not contiguous, are made in memory and copied back. `set` is refused. A copy made without
+-- a stream is complete on return: it waits for the device's default stream (and so for all work
+-- except that in separate streams, such as `ctx:stream` makes).
 --
--- Reading floats through a pointer, mind that LuaJIT takes some NaN encodings for values of another
--- type (see tensor/element.lua); `get`, `totable` and `bits` do not.
+-- When you read floats through a pointer, note that LuaJIT takes some NaN encodings for values of
+-- another type (see tensor/element.lua). `get`, `totable` and `bits` handle them correctly.
 
 local ffi = require "ffi"
 local convert = require "samebits.tensor.convert"
@@ -35,7 +35,7 @@ local unsupported = require "samebits.tensor.unsupported"
 local raise, text = misuse.raise, layout.text
 local bytes_p = ffi.typeof("uint8_t *")
 
--- The modules of this room that others use, too.
+-- The modules of tensor/ that other code uses, too.
 local M = {
   convert = convert, dtype = dtype, element = element, half = half, layout = layout,
   storage = storage, text = tensor_text, unsupported = unsupported,
@@ -60,19 +60,19 @@ end
 --- Whether a value is a tensor.
 function M.is_tensor(value) return getmetatable(value) == metatable end
 
---- What a value is, for messages: "float32 [2, 3]" for a tensor, else its type.
+--- Describes a value for messages: "float32 [2, 3]" for a tensor, otherwise its type.
 function M.describe(value)
   if M.is_tensor(value) then return ("%s %s"):format(value.dtype, text(value.shape)) end
   return type(value)
 end
 
--- The result of a check that gives nil and a message.
+-- Passes on the result of a check, which may be nil and a message.
 local function checked(what, value, message)
   if value == nil then raise("%s: %s", what, message) end
   return value
 end
 
--- Zeroed memory.
+-- Allocates zeroed memory.
 local function allocate(what, name, shape)
   local size = layout.numel(shape) * dtype.of[name].size
   local ptr, owner = storage.zeroed(size)
@@ -82,12 +82,13 @@ end
 
 local function bytes_of(t) return layout.numel(t.shape) * t.itemsize end
 
--- A device's failure, behind the call's name.
+-- Reports a device's failure, prefixed with the call's name.
 local function failed(what, device, message, code)
   return nil, ("%s: %s: %s"):format(what, device, message), code
 end
 
--- Uninitialised memory of a device, for a kind of tensors; nil, a message and a code without it.
+-- Allocates uninitialised memory of a device, for a kind of tensors; nil, a message and a code if
+-- that fails.
 local function allocate_on(what, device, kind, name, shape)
   local at, message, code = devices.of(device)
   if not at then return failed(what, device, message, code) end
@@ -98,7 +99,7 @@ local function allocate_on(what, device, kind, name, shape)
              kind == devices.PINNED and "cpu" or device)
 end
 
--- "cpu", or a backend's name and a number: "cuda" is "cuda:0".
+-- "cpu", or a backend's name and a number: "cuda" becomes "cuda:0".
 local function device_name(what, name)
   if name == nil then return "cpu" end
   local normal = devices.normal(name)
@@ -114,19 +115,19 @@ end
 
 local function is_contiguous(t) return layout.is_dense(t.shape, t.strides) end
 
--- In memory, contiguous: the tensor itself, or a copy.
+-- For a tensor in memory: the tensor itself if it is contiguous, otherwise a contiguous copy.
 local function dense(t, what)
   return is_contiguous(t) and t or dense_copy(t, what)
 end
 
--- What a copy in a stream reads and writes.
+-- Holds the tensors that a copy in a stream reads and writes.
 local function hold(device, stream, from, to)
   local at = devices.opened(device)
   at:hold(stream, from)
   at:hold(stream, to)
 end
 
--- To memory: a contiguous copy; nil, a message and a code where the device fails.
+-- Copies to memory: a contiguous copy; nil, a message and a code if the device fails.
 local function fetched(t, what, stream)
   local at, ok, message, code
   at, message, code = devices.of(t.device)
@@ -142,7 +143,7 @@ local function fetched(t, what, stream)
   return out
 end
 
--- From memory to a device: a contiguous copy, or the device's failure.
+-- Copies from memory to a device: a contiguous copy, or the device's failure.
 local function sent(t, what, device, stream)
   local source = dense(t, what)
   local out, ok, message, code
@@ -170,7 +171,7 @@ local function cloned(t, what)
   return out
 end
 
--- In memory, to be read at once; a device's failure is an error here.
+-- The tensor in memory, to be read at once. A device's failure is an error here.
 local function readable(t, what)
   if t.device == "cpu" then return t end
   local copy, message = fetched(t, what)
@@ -178,7 +179,7 @@ local function readable(t, what)
   return copy
 end
 
--- Memory of the caller's, which stays the caller's.
+-- A tensor over memory of the caller's, which the caller still owns.
 local function from_pointer(data, opts)
   local name = checked("tensor", dtype.find(opts.dtype)).name
   if opts.shape == nil then raise "tensor: a pointer needs a shape" end
@@ -190,7 +191,7 @@ local function from_pointer(data, opts)
   local low, high = layout.extent(shape, strides)
   local kind = tostring(ffi.typeof(data))
   if kind:find("[", 1, true) then
-    -- An array's size is known.
+    -- The size of an FFI array is known.
     local size, itemsize = ffi.sizeof(data), dtype.of[name].size
     if low < 0 or (high + 1) * itemsize > size then
       raise("tensor: %s %s with strides %s spans bytes %.17g to %.17g of an array of %.17g bytes",
@@ -214,8 +215,8 @@ local function check_options(opts)
   return opts
 end
 
--- For code inside the library: a contiguous tensor in memory that is made by make(), which gives a
--- pointer and its owner, when its elements are first asked for.
+-- For code inside the library: a contiguous tensor in memory whose elements are made when they are
+-- first asked for. make() then returns a pointer and its owner.
 function M.deferred(name, shape, make)
   local t = new(nil, name, copy_list(shape), layout.dense(shape), nil, "cpu")
   t.make = make
@@ -226,18 +227,18 @@ local function is_pointer(data)
   return type(data) == "cdata" and tostring(ffi.typeof(data)):find("[%*%[]") ~= nil
 end
 
---- A tensor from nested Lua lists (or one number), or over memory of the caller's.
+--- Makes a tensor from nested Lua lists (or one number), or over memory of the caller's.
 --
--- * Lists: the shape is theirs (`opts.shape`, where given, must have as many elements); ragged ones
---   are refused. Floats take any number and round it, integers refuse what they cannot hold, bool
---   takes booleans, 0 and 1; int64_t values are taken exactly.
--- * A pointer or FFI array: `opts.shape` and `opts.dtype` are required, nothing is copied,
+-- * Lists: the lists determine the shape (`opts.shape`, if given, must have as many elements);
+--   ragged lists are refused. Floats take any number and round it; integers refuse values that they
+--   cannot hold; bool takes booleans, 0 and 1; int64_t values are taken exactly.
+-- * A pointer or FFI array: `opts.shape` and `opts.dtype` are required and nothing is copied.
 --   `opts.strides` (in elements, any sign) are dense by default, and `opts.owner` is kept alive
 --   with the tensor.
 --
--- `opts.dtype` is "float32" by default. `opts.device` ("cpu", "cuda", "cuda:1") says where a
--- pointer points, or where the lists' tensor is to be; nil, a message and a code if that cannot be
--- had.
+-- `opts.dtype` is "float32" by default. `opts.device` ("cpu", "cuda", "cuda:1") is the device that
+-- a pointer points to, or the device to put the lists' tensor on. Returns nil, a message and a code
+-- if the device is not available.
 M.tensor = misuse.guard(function(data, opts)
   unsupported.check(data)
   opts = check_options(opts)
@@ -254,7 +255,7 @@ M.tensor = misuse.guard(function(data, opts)
     local ok, why = put(out.ptr, 0, data)
     if not ok then raise("tensor: data %s", why) end
   else
-    -- bool is stricter here than a conversion to bool is.
+    -- For bool, list elements are checked more strictly than a conversion to bool checks them.
     nested.fill(data, shape, out.ptr, "tensor", put, name ~= "bool" and name or nil)
   end
   if opts.shape ~= nil then
@@ -269,7 +270,7 @@ M.tensor = misuse.guard(function(data, opts)
   return sent(out, "tensor", device)
 end)
 
---- A tensor from nested lists of hex strings, as `bits` gives them.
+--- Makes a tensor from nested lists of hex strings, as `bits` returns them.
 M.from_bits = misuse.guard(function(data, name)
   name = checked("from_bits", dtype.find(name or "float32")).name
   local shape, size = nested.shape(data, "from_bits"), dtype.of[name].size
@@ -284,14 +285,14 @@ M.from_bits = misuse.guard(function(data, name)
   return out
 end)
 
--- The dtype's name, the shape and the device that a function was given.
+-- Checks the dtype's name, the shape and the device that a function was given.
 local function described(what, shape, name, device)
   name = checked(what, dtype.find(name or "float32")).name
   return name, checked(what, layout.shape(shape)), device_name(what, device)
 end
 
---- A tensor of zeros: its shape, its dtype ("float32") and its device ("cpu"). Nil, a message and
--- a code if the device cannot be had.
+--- Makes a tensor of zeros from its shape, its dtype ("float32" by default) and its device ("cpu"
+-- by default). Returns nil, a message and a code if the device is not available.
 M.zeros = misuse.guard(function(shape, name, device)
   name, shape, device = described("zeros", shape, name, device)
   local out = allocate("zeros", name, shape)
@@ -299,16 +300,17 @@ M.zeros = misuse.guard(function(shape, name, device)
   return sent(out, "zeros", device)
 end)
 
---- A tensor as `zeros` makes it, but to be written: what it holds until then is not promised.
+--- Makes a tensor like `zeros`, but with unspecified contents, for a caller that writes every
+-- element.
 M.empty = misuse.guard(function(shape, name, device)
   name, shape, device = described("empty", shape, name, device)
   if device == "cpu" then return allocate("empty", name, shape) end
   return allocate_on("empty", device, devices.DEVICE, name, shape)
 end)
 
---- A tensor in page-locked memory, to be written: copies between it and a device ("cuda") run
--- beside other work. On the device "cpu" it is ordinary memory. Nil, a message and a code if the
--- device cannot be had.
+--- Makes a tensor in page-locked memory with unspecified contents. Copies between it and a device
+-- ("cuda") can overlap other work. On the device "cpu" it is ordinary memory. Returns nil, a
+-- message and a code if the device is not available.
 M.pinned = misuse.guard(function(shape, name, device)
   name, shape, device = described("pinned", shape, name, device or "cuda")
   return allocate_on("pinned", device, devices.PINNED, name, shape)
@@ -323,18 +325,18 @@ function Tensor:len()
   return self.shape[1]
 end
 
---- The first element's address as a pointer of the dtype's C type (uint16_t for 16-bit floats). On
--- a device, an address there.
+--- The first element's address as a pointer of the dtype's C type (uint16_t for 16-bit floats). For
+-- a tensor on a device, this is an address on that device.
 function Tensor:pointer() return ffi.cast(element.pointer[self.dtype], self.ptr) end
 
--- What a write is refused with: nothing for elements in memory.
+-- Why a write to the tensor is refused; nil for a tensor in memory.
 local function read_only(t, what)
   if t.device == "cpu" then return nil end
   return ("%s: the elements are on %s: set them in memory and copy them there (see copy_)"):format(
     what, t.device)
 end
 
--- The offset that one index adds; nil and a message where there is no such index.
+-- The offset that one index adds; nil and a message if the index is out of range.
 local function step(t, what, dim, i)
   local size = t.shape[dim + 1]
   if type(i) ~= "number" or i % 1 ~= 0 or i < 0 or i >= size then
@@ -344,7 +346,7 @@ local function step(t, what, dim, i)
   return i * t.strides[dim + 1]
 end
 
--- The offset of an index, in elements; nil and a message where there is no such element.
+-- The offset of an index, in elements; nil and a message if there is no such element.
 local function locate(t, what, ...)
   local n = select("#", ...)
   if n ~= t.ndim then
@@ -352,7 +354,7 @@ local function locate(t, what, ...)
   end
   local offset = 0
   if n <= 3 then
-    -- Written out: LuaJIT does not compile select() with a variable.
+    -- Written out, because LuaJIT does not compile select() with a variable.
     local i, j, k = ...
     local add, message = 0, nil
     if n >= 1 then add, message = step(t, what, 0, i) end
@@ -378,8 +380,8 @@ local function locate(t, what, ...)
   return offset
 end
 
---- The element at an index, one number per dimension. It is a number; true or false for bool; an
--- int64_t for int64 values beyond 2^53 in magnitude, which a number cannot hold.
+--- Returns the element at an index, one number per dimension. The element is a number; true or
+-- false for bool; an int64_t for int64 values beyond 2^53 in magnitude, which a number cannot hold.
 function Tensor:get(...)
   local offset, message = locate(self, "get", ...)
   if not offset then error(message, 2) end
@@ -405,7 +407,7 @@ local function check_dim(t, what, dim)
   return dim + 1
 end
 
--- A view of the same memory, `offset` elements further on.
+-- A view of the same memory, starting `offset` elements later.
 local function view_at(t, offset, shape, strides)
   return new(t.ptr + offset * t.itemsize, t.dtype, shape, strides, t.owner, t.device)
 end
@@ -420,12 +422,13 @@ local function select_index(t, what, dim, i)
   return view_at(t, offset, shape, strides)
 end
 
---- The view of index i in a dimension, which disappears.
+--- Returns the view at index i of a dimension. The view lacks that dimension.
 Tensor.select = misuse.guard(function(self, dim, i)
   return select_index(self, "select", dim, i)
 end)
 
---- The view of the indices `from` to `to` - 1 of a dimension; by default all from 0, or to its end.
+--- The view of the indices `from` to `to` - 1 of a dimension. By default `from` is 0 and
+-- `to` is the dimension's size.
 Tensor.slice = misuse.guard(function(self, dim, from, to)
   local d = check_dim(self, "slice", dim)
   local size = self.shape[d]
@@ -444,7 +447,7 @@ Tensor.slice = misuse.guard(function(self, dim, from, to)
   return view_at(self, from < to and from * self.strides[d] or 0, shape, copy_list(self.strides))
 end)
 
---- The view with two dimensions exchanged (of a matrix: 0 and 1 by default).
+--- Returns the view with two dimensions exchanged (by default 0 and 1, for a matrix).
 Tensor.transpose = misuse.guard(function(self, dim0, dim1)
   if dim0 == nil and dim1 == nil and self.ndim == 2 then dim0, dim1 = 0, 1 end
   local a, b = check_dim(self, "transpose", dim0), check_dim(self, "transpose", dim1)
@@ -457,17 +460,18 @@ end)
 --- Whether the elements follow each other in memory in index order.
 function Tensor:is_contiguous() return is_contiguous(self) end
 
---- The tensor itself if it is contiguous, else a contiguous copy on the same device (made in
--- memory and copied back). Nil, a message and a code where the device fails.
+--- Returns the tensor itself if it is contiguous, otherwise a contiguous copy on the same device
+-- (made in memory and copied back). Returns nil, a message and a code if the device fails.
 Tensor.contiguous = misuse.guard(function(self)
   if is_contiguous(self) then return self end
   return cloned(self, "contiguous")
 end)
 
---- A contiguous copy on the same device; nil, a message and a code where that fails.
+--- Returns a contiguous copy on the same device; nil, a message and a code if the device fails.
 Tensor.clone = misuse.guard(function(self) return cloned(self, "clone") end)
 
--- The shape asked for, given as a list or as arguments; one size may be -1: what is left.
+-- The requested shape, given as a list or as arguments. One size may be -1, which is then computed
+-- from the others.
 local function wanted_shape(t, what, first, ...)
   local list = type(first) == "table" and copy_list(first) or { first, ... }
   local open, known = nil, 1
@@ -493,7 +497,8 @@ local function wanted_shape(t, what, first, ...)
   return shape
 end
 
---- The same elements in the same order in another shape, as a view. Refused where only a copy can.
+--- Returns a view of the same elements in the same order, in another shape. Refused where only a
+-- copy could have that shape.
 Tensor.view = misuse.guard(function(self, ...)
   local shape = wanted_shape(self, "view", ...)
   local strides = layout.reshaped(self.shape, self.strides, shape)
@@ -504,7 +509,7 @@ Tensor.view = misuse.guard(function(self, ...)
   return view_at(self, 0, shape, strides)
 end)
 
---- The same elements in another shape, as a view if possible, else as a copy.
+--- Returns the same elements in another shape, as a view if possible, otherwise as a copy.
 Tensor.reshape = misuse.guard(function(self, ...)
   local shape = wanted_shape(self, "reshape", ...)
   local strides = layout.reshaped(self.shape, self.strides, shape)
@@ -525,7 +530,7 @@ local function stream_option(what, opts, device)
   return opts.stream ~= nil and devices.check_stream(what, opts.stream, device) or nil
 end
 
--- On another device, contiguous.
+-- A contiguous copy on another device.
 local function moved(t, device, opts)
   if t.device == "cpu" then return sent(t, "to", device, stream_option("to", opts, device)) end
   local stream = stream_option("to", opts, t.device)
@@ -538,7 +543,7 @@ local function moved(t, device, opts)
   return sent(copy, "to", device)
 end
 
--- In another dtype, on the same device.
+-- A copy in another dtype, on the same device.
 local converted
 function converted(t, target)
   if t.device ~= "cpu" then
@@ -557,16 +562,18 @@ function converted(t, target)
   return out
 end
 
---- The tensor in another dtype or on another device; itself where nothing changes.
+--- The tensor in another dtype or on another device, or the tensor itself if nothing
+-- changes.
 --
--- Floats are rounded to nearest even once (subnormals kept, overflow to infinity, NaN stays NaN).
--- An integer dtype takes integers in its range, and the first other element is named in an error;
--- bool is true where an element is not zero.
+-- Floats are rounded once, to nearest even (subnormals kept, overflow to infinity, NaN stays NaN).
+-- An integer dtype takes integers in its range, and an error names the first element that is not
+-- one; bool is true where an element is not zero.
 --
--- To another device ("cpu", "cuda", "cuda:1") the copy is contiguous. `opts.stream` puts it into a
--- stream and returns at once: the result is there when the stream has got so far, and the stream
--- keeps both tensors until its `wait`. (Beside other work only between a device and page-locked
--- memory.) A device that cannot be had, or fails, is nil, a message and a code.
+-- On another device ("cpu", "cuda", "cuda:1") the copy is contiguous. With `opts.stream` the copy
+-- is put into that stream and `to` returns at once: the result is ready when the stream has reached
+-- that point, and the stream keeps both tensors until its `wait`. (Only copies between a device and
+-- page-locked memory overlap other work.) If a device is not available or fails, `to` returns nil,
+-- a message and a code.
 Tensor.to = misuse.guard(function(self, target, opts)
   if dtype.of[target] then
     if opts ~= nil then raise "to: options are for devices" end
@@ -582,9 +589,10 @@ Tensor.to = misuse.guard(function(self, target, opts)
   return moved(self, device, opts)
 end)
 
---- Copies the elements of another tensor of the same dtype and shape into this one, which has to
--- be contiguous; either may be on any device. `opts.stream` as for `to`; what is copied in a stream
--- has to be contiguous, too. The tensor; or nil, a message and a code where a device fails.
+--- Copies the elements of another tensor of the same dtype and shape into this one, which must be
+-- contiguous. Either tensor may be on any device. `opts.stream` works as for `to`; a tensor copied
+-- in a stream must be contiguous, too. Returns this tensor; or nil, a message and a code if a
+-- device fails.
 Tensor.copy_ = misuse.guard(function(self, source, opts)
   if not M.is_tensor(source) then raise("copy_: %s is no tensor", element.text(source)) end
   if source.dtype ~= self.dtype or text(source.shape) ~= text(self.shape) then
@@ -601,7 +609,7 @@ Tensor.copy_ = misuse.guard(function(self, source, opts)
   end
   local stream = stream_option("copy_", opts, device)
 
-  -- Between two devices, and from strides on one: through memory.
+  -- Copies between two devices, or from a strided tensor on a device, go through memory.
   local elsewhere = source.device ~= "cpu" and source.device ~= device
   if stream and (elsewhere or not is_contiguous(source)) then
     raise("copy_: %s on %s with strides %s is no single copy: not in a stream", text(source.shape),
@@ -625,13 +633,15 @@ Tensor.copy_ = misuse.guard(function(self, source, opts)
   return self
 end)
 
---- The elements as nested lists (of a tensor of shape []: the value), as get gives them.
+--- Returns the elements as nested lists (for a tensor of shape [], the value), each as `get`
+-- returns it.
 Tensor.totable = misuse.guard(function(self)
   local t = readable(self, "totable")
   return nested.to(t.ptr, t.shape, t.strides, element.read[t.dtype])
 end)
 
---- The encodings as nested lists of hex strings, two digits per byte, most significant first.
+--- Returns the encodings as nested lists of hex strings, two digits per byte, most significant
+-- first.
 Tensor.bits = misuse.guard(function(self)
   local t = readable(self, "bits")
   return nested.to(t.ptr, t.shape, t.strides, element.hex[t.itemsize])
@@ -648,7 +658,7 @@ local index_number = misuse.guard(function(self, i)
   return value
 end)
 
--- Makes a deferred tensor's memory: its pointer or its owner.
+-- Makes the memory of a deferred tensor: its pointer or its owner.
 local function made(self, key)
   local make = rawget(self, "make")
   if not make then return nil end
@@ -681,10 +691,10 @@ end
 
 function metatable.__tostring(self) return tensor_text.describe(self, transfer.read) end
 
---- The same in lines of `width` columns.
+--- Returns the text that tostring gives, in lines of `width` columns.
 function Tensor:text(width) return tensor_text.describe(self, transfer.read, width) end
 
--- Methods by class: see samebits.repl.sources.
+-- Methods by class, for samebits.repl.sources.
 M.classes = { Tensor = Tensor }
 
 return M

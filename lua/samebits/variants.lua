@@ -1,6 +1,6 @@
 --- Every way to run a call on this machine: each backend, on the cpu each instruction set with
--- several threads and splits, on others several geometries. All must give the same bits; selftest
--- and the specs see to it.
+-- several threads and splits, on other backends several geometries. All must give the same bits,
+-- which selftest and the specs check.
 
 local context = require "samebits.context"
 
@@ -9,14 +9,14 @@ local M = {}
 --- The instruction sets of the cpu backend.
 M.ISAS = { "scalar", "avx2", "avx512" }
 
--- One thread and no cut; and threads and pieces that nothing divides evenly.
+-- One thread and no split; and numbers of threads and pieces that divide nothing evenly.
 local SETTINGS = {
   { label = "", threads = 1, split = 1 },
   { label = ", 3 threads, split 7", threads = 3, split = 7 },
 }
 
 -- The GPU backend's own choice; one block per row; rows in pieces, finished by a second launch or
--- in a cluster, with logits fetched ahead of ids or not; the largest blocks.
+-- in a cluster, with logits fetched before ids or not; the largest blocks.
 local GEOMETRIES = {
   { label = "" },
   { label = ", split 1, 128 threads", split = 1, block = 128 },
@@ -37,8 +37,9 @@ local function variant(name, key, backend, opts)
   return { name = name, key = key, backend = backend, context = open }
 end
 
---- A list of { name, key, backend, context }. `key` is the backend's name, on the cpu the
--- instruction set's; `context()` opens it at the first call, or returns nil, a message and a code.
+--- Returns a list of { name, key, backend, context }. `key` is the backend's name, on the cpu the
+-- instruction set's. `context()` opens the context at the first call, or returns nil, a message and
+-- a code.
 function M.list()
   local list = {}
   for _, backend in ipairs(context.backends()) do
@@ -59,8 +60,8 @@ function M.list()
   return list
 end
 
---- The list, split into two: the variants that can be opened here, and one variant per key of those
--- that cannot, with `why`.
+--- Returns the list in two parts: the variants that can be opened here, and one variant per key of
+-- those that cannot, with `why`.
 function M.present()
   local present, missing, seen = {}, {}, {}
   for _, at in ipairs(M.list()) do

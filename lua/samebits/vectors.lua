@@ -1,8 +1,8 @@
 --- Reads golden vectors: the files that spec/vectors/README.md defines.
 --
--- Only what the public API can be asked is read: rows, generated rows, batches, shards, merges, the
--- order of ids, entropies, gradients, and refused temperatures. The other files hold steps inside
--- the arithmetic, which the C tests check.
+-- It reads only the parts that the public API can be checked with: rows, generated rows, batches,
+-- shards, merges, the order of ids, entropies, gradients, and refused temperatures. The other files
+-- hold steps inside the arithmetic, which the C tests check.
 
 local ffi = require "ffi"
 local bit = require "bit"
@@ -28,7 +28,7 @@ local WORDS = { [32] = "uint32_t *", [16] = "uint16_t *" }
 
 local floor, frexp, max = math.floor, math.frexp, math.max
 
--- The encoding of n * 2^q, cut towards zero. |n| < 2^52, so that doubles hold every step.
+-- The encoding of n * 2^q, rounded towards zero. |n| < 2^52, so doubles hold every step.
 local function encode(n, q, format)
   if n == 0 then return 0 end
   local sign = n < 0 and 2 ^ (format.width - 1) or 0
@@ -48,7 +48,7 @@ local function is_poison(b, format)
   return b % sign > infinity or b == infinity
 end
 
--- A stream of splitmix64: each call gives the upper and the lower 32 bits of the next draw.
+-- A stream of splitmix64. Each call returns the upper and the lower 32 bits of the next draw.
 local function splitmix64(seed)
   local state = ffi.cast("uint64_t", tonumber(seed:sub(1, 8), 16)) * 2 ^ 32 +
                 tonumber(seed:sub(9, 16), 16)
@@ -125,7 +125,7 @@ local function fp32(hex)
   return tonumber(ffi.cast("float *", word)[0])
 end
 
--- A true value: a number, or nil where the file has none.
+-- A true value: a number, or nil if the file has none.
 local function exact(word)
   return word ~= "-" and assert(tonumber(word)) or nil
 end
@@ -134,7 +134,8 @@ local function append(list, more)
   for i = 1, #more do list[#list + 1] = more[i] end
 end
 
--- Hex words into logits, from element `at` on; the next place, or nil if they do not fit.
+-- Stores hex words into logits, from element `at` on. Returns the next place, or nil if they do not
+-- fit.
 local function store(case, at, words)
   if at + #words > case.logits:numel() then return nil end
   local p = ffi.cast(WORDS[FORMATS[case.dtype].width], case.logits.ptr)
@@ -142,7 +143,7 @@ local function store(case, at, words)
   return at + #words
 end
 
--- Every key: what its line adds to the case. Returns nothing, or what is wrong.
+-- For every key: a function that adds its line to the case. It returns nothing, or an error.
 local KEYS = {}
 
 local function make_logits(case, rows)
@@ -219,7 +220,7 @@ function KEYS.state(case, text) case.state = text end
 function KEYS.kl(case, text) case.kl = text end
 function KEYS.true_kl(case, text) case.exact_kl = exact(text) end
 
--- The row that a row is compared with: keys after "q_".
+-- The row that a row is compared with, in keys that begin with "q_".
 for _, key in ipairs { "dtype", "tau", "x", "gen" } do
   KEYS["q_" .. key] = function(case, text)
     case.other = case.other or { vocab = case.vocab }
@@ -312,7 +313,7 @@ function KEYS.sequence(case, text) case.sequence = split(text) end
 function KEYS.count(case, text) case.count = numbers(text) end
 function KEYS.bad_id(case, text) case.bad_id = numbers(text) end
 
--- Lines that are cases of their own; those of other files are not read.
+-- Lines that are cases of their own. Those of other files are not read.
 local function one_line(path, at, key, value)
   if key == "refused" then
     return { name = "refused temperature " .. value, path = path, line = at, refused = fp32(value) }
@@ -323,8 +324,8 @@ end
 local BLOCKS = { rows = true, generated = true, batches = true, shards = true, merge = true,
                  order = true, entropy = true, gradient = true, kl = true }
 
---- The cases of a file. True values (`exact` of a target, `exact_lse` and `entropy` of a row) are
--- numbers where the file has them.
+--- Returns the cases of a file. True values (`exact` of a target, `exact_lse` and `entropy` of a
+-- row) are numbers if the file has them.
 -- @treturn table a list of { name, path, line, ... }, or nil and a message
 function M.read(path)
   local what = posix.kind_of_path(path)

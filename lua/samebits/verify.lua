@@ -1,7 +1,7 @@
---- Does anything around a token change its logprob's bits? Lays the sequences of a batch out anew
--- in many ways, scores each, and counts the tokens whose bits are not those of one batch of them
--- all: for the library, for the control group that stands for what frameworks do, or for a function
--- of your own.
+--- Verifies whether changes around a token change its logprob's bits. It lays the sequences of a
+-- batch out in many ways, scores each layout, and counts the tokens whose bits differ from those of
+-- one batch of all sequences: for the library, for the control group, which computes as frameworks
+-- do, or for a function of your own.
 --
 --     print(samebits.verify(batch))
 --     local report = samebits.verify(batch, { fn = my_logprobs })
@@ -33,7 +33,7 @@ local raise = misuse.raise
 local OPTIONS = { fn = true, seed = true, rows = true, rounds = true, backend = true,
                   threads = true, isa = true, transforms = true }
 
--- The names of what batches and results are compared with.
+-- The name of the reference that batches and results are compared with.
 local REFERENCE = "in one batch"
 
 -- Cases -------------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ end
 
 local LAYOUTS = { padded = "right", packed = "packed", ["one sequence"] = "single" }
 
--- A case of as many fields as can be, as simple as can be, of a batch's sequences.
+-- A case of a batch's sequences in which as many fields as possible are as simple as possible.
 local function simple(batch, sequences, n, plain)
   local case = cases.new {
     n = n, T = sequences[0].length, V = batch.vocab, dtype = batch.logits.dtype,
@@ -93,7 +93,7 @@ local function simple(batch, sequences, n, plain)
   return case
 end
 
--- Case number `round` of a transform, and its sequences; nil if there can be none.
+-- Case number `round` of a transform, and its sequences; nil if no case is possible.
 local function drawn(transform, round, sample, seed, plain)
   local random = prng.new(seed * 7919 + round * 131 + #transform.name * 17)
   local n = math.min(#sample.sequences + 1, transform.most or 64)
@@ -109,7 +109,7 @@ local function drawn(transform, round, sample, seed, plain)
   for _, name in ipairs(transform.draws or {}) do
     if not (plain and name == "layout") then case[name] = cases.draw(random, case, name) end
   end
-  -- At least once as a decoder does it: a position at a time.
+  -- At least once as a decoder works: one position at a time.
   if round == 1 and (transform.name == "steps" or transform.name == "chunks") then
     case.piece = 1
   end
@@ -133,7 +133,7 @@ end
 
 local DRAWS = 8
 
--- The case drawn, its sequences and its calls. Where everything happens to be masked, another.
+-- The case, its sequences and its calls. If everything happens to be masked, another case is drawn.
 local function prepared(transform, round, sample, opts, plain)
   local case, sequences, calls
   for again = 0, DRAWS - 1 do
@@ -147,7 +147,7 @@ end
 
 -- References --------------------------------------------------------------------------------------
 
--- From the results of an assembled call, by sequence, the encodings at each position.
+-- The encodings at each position, by sequence, from the results of an assembled call.
 local function from_call(made, out, sequences)
   local expected = {}
   for s in pairs(sequences) do expected[s] = { token = {}, lse = out.lse and {} } end
@@ -164,15 +164,15 @@ local function from_call(made, out, sequences)
   return expected
 end
 
--- A path's results; if it has none, the caller's batch is to blame, and an error says so.
+-- A path's results. If it has none, the caller's batch is wrong, which is an error.
 local function scored(path, spec)
   local ok, out = pcall(path.score, spec)
   if not ok then raise("verify: %s: %s", path.name, tostring(out)) end
   return out
 end
 
--- The given batch as a path can score it: with ids, and with only the rows of the sample. Nil if it
--- cannot.
+-- The given batch in a form that a path can score: with ids, and with only the rows of the sample.
+-- Nil if the path cannot score it.
 local function as_given(path, sample)
   local batch, rows = sample.batch, {}
   local list = not sample.whole
@@ -192,8 +192,8 @@ local function as_given(path, sample)
            shift = batch.shift, cu_seqlens = batch.cu_seqlens, rows = rows }
 end
 
--- A path's results for the given batch, picked for the sample's tokens as one batch of them would
--- give them; nil if it cannot be scored.
+-- A path's results for the given batch, selected for the sample's tokens in the form that one batch
+-- of them would give; nil if it cannot be scored.
 local function in_place(path, sample)
   local spec = as_given(path, sample)
   if not spec then return nil end
@@ -217,7 +217,7 @@ local function in_place(path, sample)
   return { made = made, out = there }
 end
 
--- The expected results: those of a path for all of the sample's sequences in one batch.
+-- The expected results: a path's results for all of the sample's sequences in one batch.
 local function reference(path, sample)
   local made = transforms.named.batch.calls(sample.case(path.plain), sample.sequences)[1]
   return from_call(made, scored(path, made.spec), sample.sequences)
@@ -225,7 +225,7 @@ end
 
 -- Running -----------------------------------------------------------------------------------------
 
--- Where in the batch that was given the first difference and the worst are.
+-- The places of the first difference and the worst in the given batch.
 local function locate(found, sequences)
   for _, at in pairs { found.first, found.worst } do
     local made = at.s and not at.sequence and sequences[at.s]
@@ -262,7 +262,7 @@ local function applies(transform, path)
   return not transform.only or transform.only(path)
 end
 
--- One transform on all paths: a line of the report, or nil if it applies to none.
+-- Runs one transform on all paths. Returns a line of the report, or nil if it applies to none.
 local function run_transform(transform, list, sample, opts)
   local line = { name = transform.name, about = transform.about, found = {} }
   local any = false
@@ -285,7 +285,7 @@ local function run_transform(transform, list, sample, opts)
   return any and line or nil
 end
 
--- The batch that was given, where it lies.
+-- Scores the given batch in its own place in memory.
 local function given(list, sample)
   local line = { name = "in place", about = "the batch where it lies, as it is", found = {} }
   for i, path in ipairs(list) do
@@ -299,7 +299,7 @@ local function given(list, sample)
   return next(line.found) and line
 end
 
--- The same batch on every instruction set and geometry of this machine, by the library.
+-- Scores the same batch by the library on every instruction set and geometry of this machine.
 local function on_variants(list, sample)
   local line = { name = "variants", about = "other instruction sets, threads and geometries",
                  found = {} }
@@ -400,14 +400,15 @@ end
 local M = {}
 
 --- Verifies a batch.
--- @param batch a batch, or the table to make one from. Without ids each row's likeliest one is
--- scored. Of a large batch some rows are taken: as many as have 2^22 logits, 8 at least.
+-- @param batch a batch, or the table to make one from. Without ids, each row's likeliest id is
+-- scored. Of a large batch, only some rows are taken: as many as have 2^22 logits, but at least 8.
 -- @tparam[opt] table options `fn`: the function to verify in place of the library and the control
--- group; `seed` (1): where choices start; `rows`: how many rows to take at most; `rounds` (2): how
--- often each transform is tried; `transforms`: a list of their names, all by default; `backend`,
--- and on the cpu `threads` and `isa`: the only one to verify, by default each that can be opened
+-- group; `seed` (1): the seed of random choices; `rows`: the largest number of rows to take;
+-- `rounds` (2): how often each transform is tried; `transforms`: a list of their names, all by
+-- default; `backend`, and on the cpu `threads` and `isa`: the only backend to verify, by default
+-- each that can be opened
 -- @treturn table a report, whose `text`, `json` and `html` are for people and programs: `ok`: no
--- bit of the library's, or of the function's, has changed; `paths`: a list of what was verified,
+-- bit of the library's, or of the function's, has changed; `paths`: a list of the verified paths,
 -- each with `name`, `kind` ("samebits", "conventional", "function"), `tokens`, `mismatches`,
 -- `max_ulps`, `first`, the first difference, and `worst`, the first that is `max_ulps` away;
 -- `transforms`: a list of { name, about, results }, the results by path; or nil and a message

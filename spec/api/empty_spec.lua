@@ -1,5 +1,5 @@
--- Nothing to do is done: no sequences, no positions, none that are active, no ids in a shard. Every
--- call succeeds, writes exactly what stands for nothing, and checks what there is to check.
+-- Empty inputs: no sequences, no positions, no active positions, no ids in a shard. Every call
+-- succeeds, writes exactly the values for an empty input, and still checks its arguments.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

@@ -1,5 +1,5 @@
--- Every public function that takes a context goes through one way in: src/api/entry.h. What is
--- behind it, spec/c/busy.c, forks.c, traps.c and cancel.c check from C.
+-- Every public function that takes a context starts with the same entry code: src/api/entry.h.
+-- spec/c/busy.c, forks.c, traps.c and cancel.c check that code from C.
 
 local read = require("spec.support.files").read
 

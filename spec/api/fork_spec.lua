@@ -1,5 +1,6 @@
--- Contexts in forked children of Lua and Python programs. What only C can do, fork while a call is
--- under way, is in spec/c/forks.c; that the CUDA driver is left alone, in spec/faults/forked.c.
+-- Contexts in forked children of Lua and Python programs. spec/c/forks.c covers the case that only
+-- C can produce, a fork while a call is under way; spec/faults/forked.c checks that the CUDA driver
+-- is left alone.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

@@ -1,4 +1,4 @@
--- The header, the library's symbols and the committed makefiles belong together.
+-- Checks that the header, the library's symbols and the committed makefiles agree.
 
 local read = require("spec.support.files").read
 

@@ -1,4 +1,4 @@
--- The same sequences in any layout and any company: padded on either side, packed, alone, in
+-- The same sequences in any layout and beside any others: padded on either side, packed, alone, in
 -- another order, in pieces, listed by row, shifted or not.
 
 local samebits = require "samebits"

@@ -1,5 +1,5 @@
--- The C interface, called as C calls it: what samebits.h says about arguments, without the Lua
--- front end, which refuses most of this earlier and in other words.
+-- The C interface, called as C calls it: the rules of samebits.h for arguments, without the Lua
+-- front end, which refuses most wrong arguments earlier and with other messages.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

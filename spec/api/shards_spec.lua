@@ -1,5 +1,5 @@
--- sb_partial, sb_merge and sb_finish, called as C calls them: what samebits.h says about their
--- arguments, and that nothing is written by a call that fails.
+-- sb_partial, sb_merge and sb_finish, called as C calls them: the rules of samebits.h for their
+-- arguments, and that a call that fails writes nothing.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

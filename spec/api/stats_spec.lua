@@ -1,5 +1,5 @@
--- sb_compare and sb_sums, called as C calls them: what samebits.h says about their arguments, and
--- that nothing is written by a call that fails.
+-- sb_compare and sb_sums, called as C calls them: the rules of samebits.h for their arguments, and
+-- that a call that fails writes nothing.
 
 local ffi = require "ffi"
 local c_calls = require "spec.support.c_calls"

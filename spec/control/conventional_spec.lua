@@ -1,5 +1,5 @@
--- The control group: right as far as fp32 goes, scoring the same rows as sb_logprob; it drifts, and
--- samebits does not on the same data; and it is reached by its own name alone.
+-- The control group: it is as accurate as fp32 permits and scores the same rows as sb_logprob; it
+-- drifts where samebits does not on the same data; and it is loaded only by its own name.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

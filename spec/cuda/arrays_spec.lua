@@ -1,5 +1,5 @@
--- How much of an array a call on a GPU needs: to the end of the last row that may be read, whatever
--- the layout, and not a byte more. (Of each call's arrays: calls_spec.lua.)
+-- How much of an array a call on a GPU needs: up to the end of the last row that may be read, in
+-- any layout, and not a byte more. (calls_spec.lua covers each call's arrays.)
 
 local ffi = require "ffi"
 local samebits = require "samebits"

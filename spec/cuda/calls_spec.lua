@@ -1,6 +1,6 @@
--- What only a GPU can show of the calls beside ctx:logprob: which pointers are refused, what is
--- reported of bad values and what becomes of their rows, workspaces, graphs; and that the context
--- is good after every error.
+-- Behaviour of the calls other than ctx:logprob that only a GPU can show: which pointers are
+-- refused, how bad values are reported and their rows filled, workspaces, graphs; and that the
+-- context is usable after every error.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

@@ -1,5 +1,5 @@
--- While a stream is captured into a graph: the collector may run, memory, streams and
--- contexts come and go, and the capture is whole; the thread's mode is as it was.
+-- While a stream is captured into a graph, the collector may run, and memory, streams and contexts
+-- may be made and freed. The capture stays complete, and the thread's mode is restored.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

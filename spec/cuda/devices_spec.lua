@@ -1,4 +1,4 @@
--- Two GPUs in one process: each computes what lies on it, and neither reaches the other's.
+-- Two GPUs in one process: each computes with the data on it, and neither touches the other's.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

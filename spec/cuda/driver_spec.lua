@@ -1,5 +1,5 @@
--- Without a CUDA driver, and with one that does not work: the same library says why, and the cpu is
--- there.
+-- Without a CUDA driver, or with one that does not work, the same library reports the reason, and
+-- the cpu backend works.
 
 local exists = require("spec.support.files").exists
 local shell = require "spec.support.shell"

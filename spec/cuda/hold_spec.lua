@@ -1,5 +1,6 @@
--- Calls without a check return before the GPU is done. What they use, also what they made of tables
--- or converted, lives until their stream has been waited for, whatever the caller lets go of.
+-- Calls without a check return before the GPU is done. Everything they use, including values that
+-- they made from tables or converted, lives until their stream has been waited for, even if the
+-- caller drops it.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

@@ -1,5 +1,6 @@
--- What only a GPU can show: which pointers it refuses, what it reports and when, that no geometry,
--- alignment or stream reaches a bit, and that the context is good after every error.
+-- Behaviour that only a GPU can show: which pointers are refused, which errors are reported and
+-- when, that no geometry, alignment or stream affects any bit, and that the context is usable after
+-- every error.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

@@ -1,5 +1,5 @@
--- What sb_check tells of calls without a check, and when: one report a stream and a graph, none of
--- which another call, another stream or another sb_check takes away.
+-- The reports of sb_check on calls without a check, and their timing: one report per stream and per
+-- graph, which no other call, stream or sb_check removes.
 
 local samebits = require "samebits"
 local backends = require "spec.support.backends"

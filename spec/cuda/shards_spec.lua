@@ -1,5 +1,5 @@
--- What only a GPU can show of shards: which pointers are refused, what kernels report of records,
--- and what becomes of the rows.
+-- Behaviour of shards that only a GPU can show: which pointers are refused, what kernels report
+-- about records, and how the rows are filled.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

@@ -1,5 +1,5 @@
--- Kept sets: what is not kept counts as -inf, bit for bit, whatever its logits hold; and a target
--- outside its kept set is counted.
+-- Kept sets: an id that is not kept counts as -inf, bit for bit, whatever its logit is; and a
+-- target outside its kept set is counted.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

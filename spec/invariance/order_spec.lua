@@ -1,5 +1,5 @@
--- Several ids a row, their ranks, and the first ids: each logprob has the bits that its id alone
--- gets, and the order is that of a plain sort, however the work is cut up.
+-- Several ids per row, their ranks, and the first ids: each logprob has the bits that its id gets
+-- alone, and the order is that of a plain sort, however the work is divided.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

@@ -1,8 +1,8 @@
--- A sequence's bits are what it gives alone on one thread of the scalar cpu path, in whatever batch
--- it is, on every backend, instruction set and geometry.
+-- A sequence's bits are those that it gives alone on one thread of the scalar cpu path, in any
+-- batch, on every backend, instruction set and geometry.
 --
--- Cases are drawn from seeds: SB_SEED (1) is where they start, SB_CASES (6) how many a transform
--- gets; SB_CASE='...', as a failure prints it, runs one case alone.
+-- Cases are drawn from seeds: SB_SEED (1) is the first seed, and SB_CASES (6) the number of cases
+-- per transform. SB_CASE='...', in the form that a failure prints, runs a single case.
 
 local backends = require "spec.support.backends"
 local budget = require "spec.support.budget"

@@ -1,5 +1,5 @@
 -- Shards of the vocabulary: any cut at multiples of 16, any number of shards, any order and tree of
--- merges, whoever computed them, give the bytes and the bits of the whole rows.
+-- merges, computed by any variant, give the bytes and the bits of the whole rows.
 
 local samebits = require "samebits"
 local backends = require "spec.support.backends"

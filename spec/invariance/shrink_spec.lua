@@ -1,5 +1,5 @@
--- The invariance suite itself: that its cases cover what it is for, that each transform does what
--- it says and finds a fault there, and that a failure is made simple and reported in full.
+-- The invariance suite itself: its cases cover its purpose, each transform works as described and
+-- finds a fault there, and a failure is simplified and reported in full.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

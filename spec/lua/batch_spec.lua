@@ -1,4 +1,5 @@
--- Batches and what builds them: what is taken, what is refused and in which words.
+-- Batches and the functions that build them: which inputs are accepted or refused, and the
+-- messages.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

@@ -1,4 +1,4 @@
--- Same bits or not, and the report where not.
+-- Whether bits are the same, and the report if they are not.
 
 local ffi = require "ffi"
 local bits = require "samebits.bits"

@@ -1,5 +1,5 @@
--- Tensors, batches and calls on devices: moving, looking, views, streams, what is refused.
--- On the cpu behind a device, and on a GPU.
+-- Tensors, batches and calls on devices: moving, reading, views, streams, and refusals. They run on
+-- the cpu behind a device, and on a GPU.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

@@ -1,4 +1,4 @@
--- samebits.luassert: what passes, what fails, and what a failure says.
+-- samebits.luassert: which values pass, which fail, and the messages of failures.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

@@ -1,5 +1,6 @@
--- Right, not only the same: results against values that were not computed by this code, within the
--- bounds that docs/numerics.md states. On every backend and instruction set.
+-- Results are accurate and not only reproducible: they are compared with values that this code did
+-- not compute, within the bounds that docs/numerics.md states, on every backend and instruction
+-- set.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

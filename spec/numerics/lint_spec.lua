@@ -1,4 +1,4 @@
--- The sources hold no arithmetic that the contract does not know.
+-- The sources contain no arithmetic outside the contract.
 
 local loaded = assert(loadfile('tools/lint_floats.lua'))('tools.lint_floats')
 

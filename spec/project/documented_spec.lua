@@ -1,4 +1,4 @@
--- Every public name is documented, and every name that the documentation tells of exists.
+-- Every public name is documented, and every name in the documentation exists.
 
 local api = dofile "tools/api.lua"
 local read = require("spec.support.files").read

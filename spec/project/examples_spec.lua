@@ -1,4 +1,4 @@
--- The examples run from any folder, and what they claim is so.
+-- The examples run from any folder, and their claims are true.
 
 local samebits = require "samebits"
 local shell = require "spec.support.shell"

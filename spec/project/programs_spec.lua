@@ -1,4 +1,4 @@
--- Programs of the tree that nothing else runs: the tools' own command lines.
+-- Programs of the tree that no other spec runs: the command lines of the tools.
 
 local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"

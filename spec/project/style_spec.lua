@@ -1,5 +1,5 @@
--- What an editor does not see to: the tree's text is ASCII, of at most 100 columns, without tabs
--- and trailing blanks.
+-- Rules that an editor does not enforce: the tree's text is ASCII, of at most 100 columns, without
+-- tabs and trailing blanks.
 
 local COLUMNS = 100
 

@@ -1,4 +1,4 @@
---- How much specs that draw cases do: SB_CASES, and where they start: SB_SEED.
+--- How many cases specs draw (SB_CASES), and their first seed (SB_SEED).
 
 local M = {}
 

@@ -1,4 +1,4 @@
---- Collects what is out of its bound, and how many values were looked at.
+--- Collects values outside of their bounds, and counts the values that were examined.
 --
 --     local judged = judge()
 --     judged.within("what it is", got, exact, limit)

@@ -1,4 +1,4 @@
---- The lines of what a program prints.
+--- The lines of a program's output.
 
 local M = {}
 

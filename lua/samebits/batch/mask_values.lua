@@ -1,6 +1,7 @@
---- Whether a tensor can be a mask. Any integer but 0 counts as active, so ids given as the mask by
--- mistake would silently make nearly every token active. Hence a tensor that looks like ids is
--- refused: a mask has few different values. Bytes are taken as they are on any device, as the C
+--- Checks whether a tensor can be a mask. Any integer except 0 counts as active, so ids given as
+-- the mask by mistake would silently make nearly every token active. A mask has few different
+-- values, so a tensor that looks like ids is refused. Byte tensors are taken unchecked on any
+-- device, as the C library takes them, because ids are wider than a byte.
 -- library takes them, because ids are wider.
 
 local ffi = require "ffi"
@@ -15,7 +16,7 @@ local POINTERS = {
   int16 = "const int16_t *", int32 = "const int32_t *", int64 = "const int64_t *",
 }
 
--- "[0][2]" of an element.
+-- The place of an element, such as "[0][2]".
 local function place(t, i)
   local at = {}
   for d = t.ndim, 1, -1 do
@@ -27,7 +28,7 @@ end
 
 local function number(x) return (tostring(x):gsub("U?LL$", "")) end
 
--- Whether integers are those of another tensor, and no flags.
+-- Whether integers equal those of another tensor and are not flags.
 local function is_copy(values, n, other)
   local kind = other and POINTERS[other.dtype]
   if not kind or other:numel() ~= n then return false end
@@ -40,8 +41,8 @@ local function is_copy(values, n, other)
   return not flags
 end
 
---- Raises misuse where a tensor in memory cannot be a mask.
--- @tparam string name what to call it
+--- Raises misuse if a tensor in memory cannot be a mask.
+-- @tparam string name the mask's name in messages
 -- @param t a tensor
 -- @param[opt] ids the ids that it masks, a tensor in memory
 function M.check(name, t, ids)

@@ -1,5 +1,5 @@
---- From sequences of different lengths to one batch: padding, packing and the masks that go with
--- them. Lists are ordinary Lua lists; sequences and positions in messages count from 0.
+--- Makes one batch from sequences of different lengths: padding, packing and the masks for both.
+-- Lists are ordinary Lua lists; sequences and positions in messages count from 0.
 
 local ffi = require "ffi"
 local tensor = require "samebits.tensor"
@@ -35,7 +35,7 @@ local function check_length(name, value)
   return value
 end
 
--- A list or a one-dimensional tensor of lengths, as a list.
+-- Lengths as a list, from a list or a one-dimensional tensor.
 local function lengths_of(name, value)
   if tensor.is_tensor(value) then
     if value.ndim ~= 1 then
@@ -54,7 +54,7 @@ local function lengths_of(name, value)
   return list
 end
 
--- The sequences as contiguous tensors of one dtype and one shape but for their lengths.
+-- The sequences as contiguous tensors of one dtype, whose shapes differ only in their lengths.
 local function sequences_of(name, list, dtype)
   if not is_list(list) then raise("%s: expected a list of sequences, got %s", name, type(list)) end
   for b = 1, #list do
@@ -108,7 +108,7 @@ local function fill(t, value)
   end
 end
 
--- Bytes of one position.
+-- The number of bytes of one position.
 local function position_bytes(t, shape)
   local n = t.itemsize
   for d = 2, #shape do n = n * shape[d] end
@@ -224,9 +224,9 @@ local FROM_FIELDS = {
 }
 local SEQUENCE_FIELDS = { logits = true, ids = true, mask = true, prompt = true }
 
--- One sequence's mask as a uint8 tensor [t]: its own mask, without the prompt, and, with shift,
+-- One sequence's mask as a uint8 tensor [t]: its own mask without the prompt and, with shift,
 -- without the first token, which no logits of its sequence score. The library ignores a padded
--- sequence's first *row*; with left padding the first token stands further on, behind logits that
+-- sequence's first *row*. With left padding the first token is in a later row, behind logits that
 -- are padding, so it has to be masked.
 local function sequence_mask(where, entry, length, shift)
   local mask = tensor.zeros({ length }, "uint8")
@@ -304,29 +304,30 @@ local M = {}
 --- Pads sequences to one length.
 -- @tparam table list of tensors [t, ...] of one dtype, or of tables of numbers
 -- @tparam[opt] table opts `side`: where the padding goes, "right" (the default) or "left"; `value`:
--- what it holds, by default -100 for int32 and int64 and else 0; `length`: T, by default that of
--- the longest sequence; `dtype`: of tables, by default int64
+-- the padding's value, by default -100 for int32 and int64 and otherwise 0; `length`: T, by default
+-- the length of the longest sequence; `dtype`: the dtype of tables, by default int64
 -- @return the tensor [B, T, ...] and the list of lengths
 M.pad = misuse.guard(pad)
 
 --- Joins sequences end to end.
 -- @tparam table list as for `pad`
--- @tparam[opt] table opts `dtype`: of tables
+-- @tparam[opt] table opts `dtype`: the dtype of tables
 -- @return the tensor [N, ...] and cu_seqlens, int64 [B + 1]
 M.pack = misuse.guard(pack)
 
---- A mask [B, T] that is 1 on each sequence's positions and 0 on padding. With a shift and left
--- padding it leaves each sequence's first token active, which `batch_from` would mask.
+--- Makes a mask [B, T] that is 1 on each sequence's positions and 0 on padding. With a shift and
+-- left padding, the mask leaves each sequence's first token active, whereas `batch_from` would mask
+-- it.
 M.mask_from_lengths = misuse.guard(mask_from_lengths)
 
---- A mask [B, T] that is 1 on completion tokens only: those past the prompt.
--- @param prompt_lengths tokens of each prompt
--- @param total_lengths tokens of each prompt and completion together
--- @tparam[opt] number time T; by default the longest sequence's
+--- Makes a mask [B, T] that is 1 only on completion tokens, the tokens after the prompt.
+-- @param prompt_lengths the number of tokens of each prompt
+-- @param total_lengths the number of tokens of each prompt and completion together
+-- @tparam[opt] number time T; by default that of the longest sequence
 -- @tparam[opt] string side where the padding is: "right" (the default) or "left"
 M.mask_from_splits = misuse.guard(mask_from_splits)
 
---- The table to make a batch from, of `samebits.batch_from`'s.
+--- Converts the table that `samebits.batch_from` takes to the table that a batch is made from.
 M.spec = from_sequences
 
 return M

@@ -1,6 +1,6 @@
 --- Turns a batch's per-row values (ids, masks, kept sets and temperatures, given as tensors or
--- nested tables) into tensors that the library can read: of its dtypes, contiguous, aligned to
--- their elements, and on the batch's device.
+-- nested tables) into tensors that the library can read: they have the library's dtypes, are
+-- contiguous and aligned to their elements, and are on the batch's device.
 
 local bit = require "bit"
 local ffi = require "ffi"
@@ -26,7 +26,7 @@ local POINTERS = {
   float32 = "const float *",
 }
 
---- A tensor on a device, or the device's failure as an error.
+--- Returns a tensor copied to a device; raises the device's failure as an error.
 function M.brought(name, t, device)
   local out, message = t:to(device)
   if not out then raise("%s: %s", name, message) end
@@ -42,7 +42,7 @@ function M.is_integer(x)
          type(x) == "number" and x % 1 == 0 and math.abs(x) < 2 ^ 63
 end
 
--- Which values a table's elements may have, and how they are stored.
+-- The values that a table's elements may have, and the form in which they are stored.
 local function to_index(x) return M.is_integer(x) and x or nil end
 local function to_flag(x)
   if type(x) == "boolean" then return x and 1 or 0 end
@@ -50,7 +50,8 @@ local function to_flag(x)
 end
 local function to_float(x) return type(x) == "number" and x or nil end
 
--- Nested tables to a tensor of a known shape; every level must have exactly the length it should.
+-- Converts nested tables to a tensor of a known shape. Every level must have exactly the expected
+-- length.
 local function from_table(name, value, shape, dtype, convert)
   local out = tensor.zeros(shape, dtype)
   local kind = dtype == "float32" and "float *" or dtype == "uint8" and "uint8_t *" or "int64_t *"
@@ -83,7 +84,7 @@ local function from_table(name, value, shape, dtype, convert)
   return out
 end
 
--- A tensor that is per row, on the batch's device or in memory.
+-- Checks a per-row tensor, which must be on the batch's device or in memory.
 local function check_tensor(name, value, wanted, device)
   if not tensor.is_tensor(value) then
     raise("%s: expected %s, got %s", name, wanted, describe(value))
@@ -99,8 +100,8 @@ local function check_shape(name, value, shape)
   end
 end
 
--- Contiguous and aligned to its elements, as the library wants whatever is per row; files may hold
--- tensors at odd offsets.
+-- Whether a tensor is contiguous and aligned to its elements, as the library requires of every
+-- per-row tensor. Tensors from files may be at odd offsets.
 local function is_in_place(t)
   return t:is_contiguous() and tonumber(ffi.cast("uintptr_t", t.ptr) % t.itemsize) == 0
 end
@@ -110,8 +111,8 @@ local function in_place(t)
   return is_in_place(t) and t or t:clone()
 end
 
--- A per-row tensor as the library can read it: as it stands if that is `ready`, else converted in
--- memory; then brought to the batch's device.
+-- Makes a per-row tensor readable for the library: unchanged if `ready` accepts it, otherwise
+-- converted in memory; then copied to the batch's device.
 local function prepared(name, value, device, ready, convert)
   if not (ready and is_in_place(value)) then
     value = in_place(convert(M.brought(name, value, "cpu")))
@@ -134,7 +135,7 @@ function M.indices(name, value, shape, device)
   return prepared(name, value, device, ready, function(t) return ready and t or t:to "int32" end)
 end
 
--- Not t:to "uint8": it would take 256 to 0, which is active here.
+-- Not t:to "uint8", which would convert 256 to 0, although 256 is active here.
 local function to_bytes(t)
   if t.itemsize == 1 then return t end
   t = in_place(t)
@@ -144,7 +145,7 @@ local function to_bytes(t)
   return out
 end
 
---- A mask as bytes, non-zero where active. ids: those that it masks.
+--- Converts a mask to bytes that are non-zero where active. ids: the ids that it masks.
 function M.mask_bytes(name, value, shape, device, ids)
   device = device or "cpu"
   if type(value) == "table" and not tensor.is_tensor(value) then
@@ -162,7 +163,8 @@ function M.mask_bytes(name, value, shape, device, ids)
   return prepared(name, value, device, value.itemsize == 1, to_bytes)
 end
 
--- Flags [.., V] in memory as words [.., W] of 32: bit i % 32 of word i / 32 is id i's.
+-- Packs flags [.., V] in memory into words [.., W] of 32 bits: bit i % 32 of word i / 32 belongs to
+-- id i.
 local function packed_flags(flags, shape, vocab)
   local words = shape[#shape]
   local out = tensor.zeros(shape, "int32")
@@ -179,7 +181,7 @@ local function packed_flags(flags, shape, vocab)
   return out
 end
 
---- Kept sets as the library reads them: words [.., W].
+--- Converts kept sets to the form that the library reads: words [.., W].
 function M.kept_words(value, row_shape, vocab, device)
   local bits, flags = appended(row_shape, math.ceil(vocab / 32)), appended(row_shape, vocab)
   if tensor.is_tensor(value) then
@@ -195,11 +197,11 @@ function M.kept_words(value, row_shape, vocab, device)
   return M.brought("kept", packed_flags(M.mask_bytes("kept", value, flags), bits, vocab), device)
 end
 
--- One value per sequence [B] to one per row. bounds(b) gives the sequence's first row and the one
--- past its last.
+-- Expands one value per sequence [B] to one per row. bounds(b) returns the sequence's first row and
+-- the row after its last.
 local function expand(values, row_shape, sequences, bounds)
   local out = tensor.zeros(row_shape, "float32")
-  -- As words: a NaN must not pass through a Lua number, where LuaJIT may misread it.
+  -- Copied as words, because LuaJIT may misread a NaN that passes through a Lua number.
   local from, to = ffi.cast("const uint32_t *", values.ptr), ffi.cast("uint32_t *", out.ptr)
   for b = 0, sequences - 1 do
     local first, past = bounds(b)
@@ -208,8 +210,8 @@ local function expand(values, row_shape, sequences, bounds)
   return out
 end
 
---- Temperatures as a number, or as fp32, one per row. bounds() returns the function that gives the
--- first row of a sequence and the one past its last.
+--- Returns temperatures as a number, or as an fp32 tensor with one per row. bounds() returns the
+-- function that gives a sequence's first row and the row after its last.
 function M.temperatures(value, device, row_shape, sequences, bounds)
   if type(value) == "number" then return value end
   local per_sequence = { sequences }
@@ -224,7 +226,7 @@ function M.temperatures(value, device, row_shape, sequences, bounds)
     raise("temperature: dtype %s, expected float32", value.dtype)
   end
   local function single(t) return t.dtype == "float32" and t or t:to "float32" end
-  -- Where both fit (N = B), one per row is meant.
+  -- Where both interpretations fit (N = B), the values are one per row.
   if same_shape(value.shape, row_shape) then
     return prepared("temperature", value, device, value.dtype == "float32", single)
   elseif same_shape(value.shape, per_sequence) then
@@ -236,7 +238,7 @@ function M.temperatures(value, device, row_shape, sequences, bounds)
         shape_text(value.shape), shape_text(row_shape), shape_text(per_sequence))
 end
 
---- A list of integers of any length: its tensor.
+--- Converts a list of integers of any length to a tensor.
 function M.index_list(name, value, wanted, device)
   local n
   if tensor.is_tensor(value) then

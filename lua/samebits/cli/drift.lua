@@ -70,13 +70,13 @@ function M.define(command)
   command:flag("--quiet", "Print nothing but errors: the exit status tells.")
 end
 
--- Columns of the terminal, 80 where nothing says.
+-- Columns of the terminal, or 80 if unknown.
 local function width(fd) return posix.columns(fd) or 80 end
 
-local PERIOD = 0.1 -- seconds between two looks of the progress bar
-local QUIET = 0.5  -- seconds before the first one
+local PERIOD = 0.1 -- seconds between two updates of the progress bar
+local QUIET = 0.5  -- seconds before the first update
 
--- A bar on stderr, if that is a terminal.
+-- A progress bar on stderr, if stderr is a terminal.
 local function progress()
   if not posix.is_terminal(2) then return nil end
   local start, last, shown = os.clock(), 0, false
@@ -95,7 +95,7 @@ local function progress()
   end
 end
 
---- Runs the command with argparse's result. The exit status.
+--- Runs the command with argparse's result. Returns the exit status.
 function M.run(args)
   local temperatures = {}
   for _, name in ipairs { "temperature", "temperature_a", "temperature_b" } do

@@ -10,7 +10,7 @@ local M = {}
 M.name = "info"
 M.summary = "Print the version, the numerics, and the backends of this machine."
 
---- It has no arguments.
+--- The command has no arguments.
 function M.define() end
 
 -- The instruction sets of the cpu: "avx2, scalar; avx512 is not: why".
@@ -30,7 +30,7 @@ local function describe_cpu()
   return text
 end
 
---- Prints what is here. The exit status.
+--- Prints the information. Returns the exit status.
 function M.run()
   local lines = {}
   local function add(...) lines[#lines + 1] = string.format(...) end

@@ -118,7 +118,7 @@ local function as_text(ctx, batch, out, told)
   return table.concat(lines, "\n") .. "\n"
 end
 
---- Runs the command with argparse's result. The exit status.
+--- Runs the command with argparse's result. Returns the exit status.
 function M.run(args)
   if #args.files == 0 and not args.logits then
     tell.misuse "give a FILE with logits and ids"

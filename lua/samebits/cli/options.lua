@@ -15,7 +15,7 @@ all names. FILE:NAME is one tensor of it, along with the file's ids, mask and
 cu_seqlens. A path that exists as it stands wins over a name after a colon.
 What an option names wins. The output tells what was used, and what was not.]]
 
---- Converters for argparse: of integers, and of any numbers, from low to high.
+--- Converters for argparse: of integers, and of any numbers, within low and high.
 function M.integer(low, high)
   return function(text)
     local n = tonumber(text)
@@ -56,15 +56,16 @@ function M.add_cpu(command)
   command:option("--isa", "cpu: scalar, avx2 or avx512."):argname "NAME"
 end
 
---- The temperature that an option gives: a number, or FILE[:NAME]; nil where it gives none.
+--- Returns the temperature that an option gives: a number, or FILE[:NAME]; nil if the option is
+-- missing.
 function M.temperature(option, text)
   if text == nil or tonumber(text) then return tonumber(text) end
   if formats.exists((formats.split_spec(text))) then return text end
   tell.fail("%s: '%s' is no number, and no file has that name", option, text)
 end
 
---- Reads the files that a command line names: the table of a batch, and what was gathered (see
--- samebits.io.fields). files: a list of FILE[:NAME].
+--- Reads the files that a command line names. Returns the table of a batch, and the gathered fields
+-- (see samebits.io.fields). files: a list of FILE[:NAME].
 function M.batch(args, files)
   local named = { logits = args.logits, ids = args.ids, mask = args.mask,
                   cu_seqlens = args.cu_seqlens, kept = args.kept }
@@ -82,15 +83,15 @@ function M.batch(args, files)
   return spec, gathered
 end
 
---- Ends the command if a gathered file has changed since it was opened: results from before and
--- after the change do not belong together. To be called once everything is computed and before
+--- Ends the command if a gathered file has changed since it was opened, because results from before
+-- and after the change do not belong together. Call it after everything is computed and before
 -- anything is written.
 function M.check_files(gathered)
   local why = gathered:changed()
   if why then tell.fail("%s", why) end
 end
 
---- The settings of a batch that come from no file: lines for `Gathered:lines`.
+--- Returns the settings of a batch that do not come from a file: lines for `Gathered:lines`.
 function M.settings(spec)
   local list = {}
   if type(spec.temperature) == "number" then

@@ -37,11 +37,11 @@ function M.split(argv)
 end
 
 -- Relative entries of package.path and package.cpath, which bin/samebits removes. Users' code at
--- the prompt may rely on them, so they come back at the end, where they cannot replace an installed
--- module.
+-- the prompt may rely on them, so they are restored at the end of the paths, where they cannot
+-- replace an installed module.
 M.relative = { path = "", cpath = "" }
 
---- Runs the command with argparse's result and the script's own words. The exit status.
+--- Runs the command with argparse's result and the script's own words. Returns the exit status.
 function M.run(args, words)
   local repl = require "samebits.repl"
   for name, entries in pairs(M.relative) do package[name] = package[name] .. ";" .. entries end

@@ -15,7 +15,7 @@ function M.define(command)
                  selftest.directory):argname "DIR":show_default(false)
 end
 
---- Runs the command with argparse's result. The exit status.
+--- Runs the command with argparse's result. Returns the exit status.
 function M.run(args)
   local progress
   if posix.is_terminal(2) then

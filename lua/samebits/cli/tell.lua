@@ -1,8 +1,9 @@
---- How commands end and what they write.
+--- How commands end and write.
 --
--- Exit status of every command: 0 is well; 1 is the answer "no" of a command that was asked
--- something (bits that differ, a vector that does not hold, a script that failed); 2 is that what
--- was given cannot be used, or that the system refused something: one line on stderr says why.
+-- Exit status of every command: 0 is success; 1 is the answer "no" of a command that checks
+-- something (bits differ, a vector does not hold, a script failed); 2 means that an argument or
+-- file cannot be used or that the system refused something, and one line on stderr gives the
+-- reason.
 
 local M = {}
 
@@ -10,24 +11,24 @@ M.WELL, M.NO, M.UNUSABLE = 0, 1, 2
 
 local Failure = {}
 
---- Ends the command with status 2 and a line.
+--- Ends the command with status 2 and a one-line message.
 function M.fail(format, ...)
   local message = select("#", ...) > 0 and format:format(...) or format
   error(setmetatable({ message = message }, Failure), 0)
 end
 
---- The same for wrong usage: the usage is shown, too.
+--- The same for wrong usage; also shows the usage.
 function M.misuse(format, ...)
   error(setmetatable({ message = format:format(...), usage = true }, Failure), 0)
 end
 
---- An error's message, and whether it is for wrong usage.
+--- Returns an error's message, and whether it is about wrong usage.
 function M.message(err)
   if getmetatable(err) == Failure then return err.message, err.usage end
   return tostring(err)
 end
 
---- f's result; any failure of it, an error or nil and a message, ends the command.
+--- Returns f's result. Any failure of f, an error or nil and a message, ends the command.
 function M.try(f, ...)
   local ok, result, message = pcall(f, ...)
   if not ok then

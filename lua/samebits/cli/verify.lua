@@ -48,7 +48,7 @@ function M.define(command)
   command:option("--html", "Write a page, too."):argname "PAGE"
 end
 
---- Runs the command with argparse's result. The exit status.
+--- Runs the command with argparse's result. Returns the exit status.
 function M.run(args)
   local spec, gathered = options.batch(args, { args.file })
   local report = tell.try(samebits.verify, spec, {

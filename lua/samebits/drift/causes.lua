@@ -1,15 +1,15 @@
---- Why tokens differ: suppositions, each computed again for every token that differs, and counted
--- by how many it explains.
+--- Why tokens differ: hypotheses. Each is computed again for every token that differs, and counted
+-- by how many tokens it explains.
 --
--- A supposition predicts one side's value. It explains a token exactly where the prediction has the
--- value's bits; nearly where it is within `near` nats and has taken away all but an eighth of the
--- difference at most. What was fitted to the data (a temperature) or could hold by chance (a
--- rounding, a move) has to explain two tokens exactly, or three and half of them all nearly, to be
--- told at all. Where logits were taken for it, only those tokens count there that it moves by more
--- than four times `near`, unless all that differ agree; for top-p, only those that one id more or
--- less would move, since in a flat distribution some set gives any value. For top-k and top-p,
--- three of them and one in sixteen of all that differ (with a temperature one in four) have to be
--- explained, unless all are.
+-- A hypothesis predicts one side's value. It explains a token exactly if the prediction has the
+-- value's bits, and nearly if it is within `near` nats and leaves at most an eighth of the
+-- difference. A hypothesis that was fitted to the data (a temperature) or could hold by chance (a
+-- rounding, a move) is reported only if it explains two tokens exactly, or three tokens and half of
+-- them all nearly. If logits were used for the fit, only tokens count that it moves by more than
+-- four times `near`, unless all tokens that differ agree. For top-p, only tokens count that one id
+-- more or less would move, since in a flat distribution some set gives any value. For top-k and
+-- top-p, three of these tokens and one in sixteen of all that differ (with a temperature, one in
+-- four) must be explained, unless all are.
 
 local ffi = require "ffi"
 local tally = require "samebits.drift.tally"
@@ -21,9 +21,9 @@ local value_of, is_nan = tally.value, tally.is_nan
 
 local M = {}
 
-local LEFT = 1 / 8 -- of the difference, for "nearly"
-local FAR = 4      -- times `near`: what another op's rounding does not do
-local MANY = 8     -- tokens, all that differ, that do not agree exactly by chance
+local LEFT = 1 / 8 -- the share of the difference that "nearly" may leave
+local FAR = 4      -- times `near`: further than another op's rounding moves a value
+local MANY = 8     -- if all tokens that differ are this many, they do not agree exactly by chance
 
 --- The possible causes, in the order in which tokens are assigned to them.
 M.ORDER = {
@@ -48,7 +48,7 @@ local function add(self, hypothesis)
   return hypothesis
 end
 
--- Suppositions about a side's settings: its logits, scored as if it had been given others.
+-- Hypotheses about a side's settings: its logits, scored as if other settings had been given.
 local function settings(self, source, other)
   local of, to = name(source), name(other)
   local all, several = {}, 0
@@ -106,10 +106,10 @@ local function fitted(self, source, target, taus)
   end
 end
 
---- For two sides. given: `scorer` computes; `near` is a number of nats; `fits`: fitted temperatures
--- (`taus`) and top-k and top-p (`sets`, of sets.lua) by the labels of the side whose logits and of
--- the side whose values they were fitted to ("AB"); `layout`; `tally`; `fetch` and `extent`: see
--- values.lua.
+--- Makes the causes for two sides. given: `scorer` computes logprobs; `near` is a number of nats;
+-- `fits`: fitted temperatures (`taus`) and top-k and top-p (`sets`, of sets.lua), keyed by the
+-- labels of the side whose logits and of the side whose values they were fitted to ("AB");
+-- `layout`; `tally`; `fetch` and `extent`: see values.lua.
 function M.new(a, b, given)
   local layout, fits = given.layout, given.fits
   local self = setmetatable({
@@ -155,7 +155,7 @@ function M.new(a, b, given)
   return self
 end
 
--- Whether two encodings are one value, or within `near` of each other.
+-- Whether two encodings are the same value, or within `near` of each other.
 local function close(self, x, y)
   if x == y then return true end
   return not is_nan(x) and not is_nan(y) and math.abs(value_of(x) - value_of(y)) <= self.near
@@ -166,7 +166,8 @@ function Causes:far(x, y)
   return math.abs(value_of(x) - value_of(y)) > FAR * self.near
 end
 
--- Notes the evidence for what was fitted to logits; that for a set is in rows.lua.
+-- Notes the evidence for a hypothesis that was fitted to logits. The evidence for a set is noted in
+-- rows.lua.
 local function told(self, hypothesis, how, got, base)
   if hypothesis.source and hypothesis.fitted and not hypothesis.set and self:far(got, base) then
     hypothesis.evidence[how] = hypothesis.evidence[how] + 1
@@ -174,10 +175,11 @@ local function told(self, hypothesis, how, got, base)
   return how
 end
 
---- Notes that a hypothesis predicts `got` for token i of the chunk, where `want` stands and `have`
--- is the other side's value (all words). What changes nothing explains nothing: `base` is what the
--- contract gives without it. A side's values from its own logits explain a difference only where
--- the other side has what the contract gives for them. Returns "exactly", "nearly" or nil.
+--- Notes that a hypothesis predicts `got` for token i of the chunk. `want` is the value there and
+-- `have` the other side's value (all words). `base` is the contract's value without the hypothesis:
+-- a hypothesis that changes nothing explains nothing. A side's values from its own logits explain a
+-- difference only if the other side has the contract's values for them. Returns "exactly", "nearly"
+-- or nil.
 function Causes:judge(hypothesis, i, got, want, have, base)
   if got == base then return end
   if hypothesis.source == hypothesis.target and hypothesis.base == hypothesis.source and
@@ -197,7 +199,8 @@ function Causes:judge(hypothesis, i, got, want, have, base)
   end
 end
 
---- Before the first chunk: tokens that differ, { row, a, b } each, evenly picked.
+--- Call before the first chunk, with a sample of the tokens that differ, { row, a, b } each, evenly
+-- chosen.
 function Causes:screen(probes)
   self.rows:screen(probes)
   self.values:screen(probes)
@@ -217,7 +220,8 @@ local function id_reader(ids)
   return function(row) return read(p, row * step) end
 end
 
--- Computes both sides' logprobs by the contract, and tells the op from the logits.
+-- Computes both sides' logprobs by the contract, and separates differences of the op from
+-- differences of the logits.
 local function judge_op(self, chunk, own)
   local flags = chunk.flag
   for _, side in ipairs { self.a, self.b } do
@@ -268,7 +272,7 @@ local function judge_op(self, chunk, own)
   end
 end
 
--- How many tokens each set of suppositions explains.
+-- How many tokens each set of hypotheses explains.
 local function collect(self, chunk)
   for i = 0, chunk.n - 1 do
     if chunk.flag[i] ~= 0 then
@@ -286,8 +290,8 @@ local function collect(self, chunk)
   end
 end
 
---- A chunk: `first`, `n`, words `a` and `b`, `flags` (uint8 [n]: tokens that differ) and `wanted`:
--- entries by row that are to know their causes.
+--- Adds a chunk: `first`, `n`, words `a` and `b`, `flags` (uint8 [n]: tokens that differ) and
+-- `wanted`: entries by row whose causes are to be found.
 function Causes:add(chunk)
   local n = chunk.n
   self.exact, self.nearly = ffi.new("double[?]", n), ffi.new("double[?]", n)
@@ -339,7 +343,7 @@ local RANK = {}
 for i, cause in ipairs(M.ORDER) do RANK[cause] = i end
 RANK.top_p = RANK.top_k -- whichever explains more
 
--- Whether a supposition explains enough to be told.
+-- Whether a hypothesis explains enough tokens to be reported.
 local function enough(self, h)
   local all = h.exactly + h.nearly
   if not h.fitted then return all > 0 end
@@ -358,7 +362,7 @@ local function enough(self, h)
   return found.exactly >= 3 and (h.temperature and 4 or 16) * all >= self.total
 end
 
--- Suppositions that may be told, in order.
+-- The hypotheses that may be reported, in order.
 local function accepted(self)
   local out = {}
   for _, h in ipairs(self.list) do
@@ -383,7 +387,7 @@ local function accepted(self)
   return out
 end
 
--- The supposition that a token is given to, and whether exactly.
+-- The hypothesis that a token is assigned to, and whether it explains the token exactly.
 local function assigned(list, exact, nearly)
   for _, fact in ipairs { false, true } do
     for _, h in ipairs(list) do
@@ -395,8 +399,8 @@ local function assigned(list, exact, nearly)
   end
 end
 
---- How many tokens each cause explains: a list of { cause, text, exactly, nearly, tokens,
--- temperature }, where `tokens` counts each token once; the number of tokens that nothing explains,
+--- Returns how many tokens each cause explains: a list of { cause, text, exactly, nearly, tokens,
+-- temperature }, where `tokens` counts each token once; the number of tokens that nothing explains;
 -- and how many of those differ by `near` or less. Entries get their `cause` and `cause_exact`.
 function Causes:finish(entries)
   local list, unexplained, small = accepted(self), 0, 0

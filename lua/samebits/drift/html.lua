@@ -1,4 +1,4 @@
---- A report as one page: its plots are in it, and it runs no script.
+--- A report as one page. Its plots are part of the page, and it runs no script.
 
 local bit = require "bit"
 local page = require "samebits.text.page"
@@ -10,7 +10,7 @@ local M = {}
 
 local escape, count, number = page.escape, words.count, words.number
 
--- An encoding as bits: sign, exponent, fraction; those that the other one has not are marked.
+-- An encoding as bits: sign, exponent, fraction. Bits that the other encoding lacks are marked.
 local function bits(hex, other)
   local word, mask = tonumber(hex, 16), bit.bxor(tonumber(hex, 16), tonumber(other, 16))
   local out = {}
@@ -106,7 +106,7 @@ local function first(add, report)
   add "</dl></section>"
 end
 
--- Buckets of tokens that differ, without the empty ones at both ends.
+-- Buckets of tokens that differ, without the empty buckets at both ends.
 local function rows_of(buckets, label)
   local low, high
   for i, bucket in ipairs(buckets) do

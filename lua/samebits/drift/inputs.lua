@@ -1,9 +1,9 @@
---- Compares the inputs that both sides gave, which say what the tokens are and how they were
--- scored: ids, masks, cu_seqlens, temperatures and kept sets. An input that only one side gave
--- holds for both and is not compared, nor are the inputs of tokens that count on neither side.
+--- Compares the inputs that both sides gave and that determine the tokens and their scoring: ids,
+-- masks, cu_seqlens, temperatures and kept sets. An input that only one side gave applies to both
+-- and is not compared; neither are the inputs of tokens that count on neither side.
 --
 -- finish() lists the fields that differ: `field`, `different` and `of` (tokens; entries of
--- cu_seqlens), and `first`: the place of the first difference, with what A and B have there.
+-- cu_seqlens), and `first`: the place of the first difference, with the values of A and B there.
 
 local ffi = require "ffi"
 local bit = require "bit"
@@ -13,13 +13,13 @@ local element = tensor.element
 
 local M = {}
 
---- The fields that are compared, in the order in which they are told.
+--- The fields that are compared, in the order in which they are reported.
 M.FIELDS = { "ids", "mask", "cu_seqlens", "temperature", "kept" }
 
 local Inputs = {}
 Inputs.__index = Inputs
 
--- An integer as a Lua number; as its digits where it is beyond 2^53.
+-- An integer as a Lua number, or as its digits if it is beyond 2^53.
 local function plain(x)
   return type(x) == "cdata" and (tostring(x):gsub("U?LL$", "")) or x
 end
@@ -49,7 +49,7 @@ local COLUMNS = {
       if type(side.temperature) == "number" then return function() return side.temperature end end
       return reader(side.temperature, first, n)
     end,
-    -- The arithmetic takes them as fp32.
+    -- The arithmetic uses them as fp32.
     same = function(x, y)
       local pair = ffi.new("float[2]", x, y)
       return pair[0] == pair[1]
@@ -57,7 +57,8 @@ local COLUMNS = {
   },
 }
 
--- One flag per id of a row's kept set, to memory: n ids, none of them past a narrower set's end.
+-- Writes one flag per id of a row's kept set to memory: n ids, none of them past the end of a
+-- narrower set.
 local function flags_of(side, row, to, n)
   local kept = side.kept:slice(0, row, row + 1):contiguous()
   local read, p, held = element.read[kept.dtype], kept.ptr, side.kept_vocab
@@ -75,7 +76,7 @@ local function flags_of(side, row, to, n)
   end
 end
 
--- The first id that only one side keeps in a row; nil where there is none.
+-- The first id that only one side keeps in a row; nil if there is none.
 local function kept_differs(self, row)
   local a, b = self.a, self.b
   local n = math.max(a.kept_vocab, b.kept_vocab)
@@ -93,10 +94,10 @@ local function place(self, row)
   return { row = row, sequence = sequence, position = position }
 end
 
--- cu_seqlens are held whole.
+-- cu_seqlens are kept whole, not by chunks.
 local function compare_offsets(self, found)
   local p, q = self.a.layout.offsets, self.b.layout.offsets
-  found.of = math.max(#p, #q) + 1 -- they count from 0
+  found.of = math.max(#p, #q) + 1 -- their indices count from 0
   for i = 0, found.of - 1 do
     if p[i] ~= q[i] then
       found.different = found.different + 1
@@ -105,7 +106,8 @@ local function compare_offsets(self, found)
   end
 end
 
---- For two sides and their layout, which says what both gave (sides.lua).
+--- Makes a comparison for two sides and their layout, which says which inputs both gave
+-- (sides.lua).
 function M.new(a, b, layout)
   local self = setmetatable({ a = a, b = b, layout = layout, found = {}, active = 0 }, Inputs)
   for _, field in ipairs(M.FIELDS) do
@@ -117,7 +119,8 @@ function M.new(a, b, layout)
   return self
 end
 
---- Rows first .. first + n - 1, and which of them count on each side (uint8 [n] each).
+--- Adds rows first .. first + n - 1, with flags for the rows that count on each side (uint8 [n]
+-- each).
 function Inputs:add(first, n, active_a, active_b)
   for i = 0, n - 1 do
     if active_a[i] ~= 0 or active_b[i] ~= 0 then self.active = self.active + 1 end
@@ -157,7 +160,7 @@ function Inputs:add(first, n, active_a, active_b)
   end
 end
 
---- The fields that differ, in the order of FIELDS.
+--- Returns the fields that differ, in the order of FIELDS.
 function Inputs:finish()
   local out = {}
   for _, field in ipairs(M.FIELDS) do

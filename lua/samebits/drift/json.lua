@@ -19,7 +19,7 @@ local KEYS = {
   "near", "notes",
 }
 
--- Values for which JSON has no number become strings: "inf", "-inf", "nan".
+-- Values that JSON cannot represent as numbers become strings: "inf", "-inf", "nan".
 local function plain(value, key)
   if type(value) == "number" then
     if value ~= value then return "nan" end

@@ -1,5 +1,5 @@
---- A row's logits in falling order: a radix sort of fp32 encodings, in about the time of reading
--- the row six times.
+--- Sorts a row's logits in falling order: a radix sort of fp32 encodings, which takes about as long
+-- as reading the row six times.
 
 local ffi = require "ffi"
 local bit = require "bit"
@@ -10,12 +10,12 @@ local M = {}
 local NONE = -0x800000 -- -inf, as an int32
 local MAGNITUDE, INFINITE = 0x7fffffff, 0x7f800000
 
--- Three digits of a key, the last first: 11, 11 and 10 bits.
+-- Three digits of a key, the lowest first: 11, 11 and 10 bits.
 local DIGITS = 2048
 local counts = ffi.new("int32_t[3][2048]")
 local room, keys, other = 0, nil, nil
 
--- One pass by a digit: bits from `low` on. Stable.
+-- One pass by the digit that starts at bit `low`. Stable.
 local function pass(from, to, n, low, count)
   local at = 0
   for d = 0, DIGITS - 1 do count[d], at = at, at + count[d] end
@@ -26,8 +26,9 @@ local function pass(from, to, n, low, count)
   end
 end
 
---- Writes the n logits at `row` (words: const int32_t *) to `to` (float [n]) in falling order, the
--- absent ones (-inf) left out, -0 as +0. How many there are; nil where one is NaN or +inf.
+--- Writes the n logits at `row` (words: const int32_t *) to `to` (float [n]) in falling order,
+-- without the absent ones (-inf), and with -0 as +0. Returns their number; nil if one is NaN or
+-- +inf.
 function M.falling(row, n, to)
   if room < n then
     room, keys, other = n, ffi.new("int32_t[?]", n), ffi.new("int32_t[?]", n)
@@ -41,7 +42,7 @@ function M.falling(row, n, to)
       local magnitude = band(w, MAGNITUDE)
       if magnitude >= INFINITE then return nil end
       if magnitude == 0 then w = 0 end
-      -- As unsigned numbers keys rise where values fall.
+      -- As unsigned numbers, keys rise where values fall.
       local key = w >= 0 and bxor(w, MAGNITUDE) or w
       keys[m] = key
       m = m + 1
@@ -56,7 +57,7 @@ function M.falling(row, n, to)
     local key = other[i]
     keys[i] = key >= 0 and bxor(key, MAGNITUDE) or key
   end
-  -- Copied: LuaJIT takes words and floats for different memory (tensor/element.lua).
+  -- Copied, because LuaJIT assumes that words and floats do not share memory (tensor/element.lua).
   ffi.copy(to, keys, 4 * m)
   return m
 end

@@ -105,7 +105,7 @@ local function logits_of(run)
   return out
 end
 
---- The report of a finished run (drift.lua).
+--- Makes the report of a finished run (drift.lua).
 function M.new(run)
   local count = run.tally
   local finite = math.max(count.finite, 1)
@@ -156,22 +156,22 @@ end
 --- The report for a terminal. opts: `width` (80 columns), `color` (false).
 function Report:text(opts) return require("samebits.drift.text").format(self, opts or {}) end
 
---- The report as one JSON object (docs/drift.md describes it). It needs dkjson. Given a path, it is
--- written there: true, or nil and a message.
+--- The report as one JSON object (docs/drift.md describes it). It needs dkjson. If a path
+-- is given, the object is written there, and the result is true, or nil and a message.
 Report.json = misuse.guard(function(self, path)
   return file.deliver("json", require("samebits.drift.json").format(self), path)
 end)
 
---- The report as a page of HTML with plots, which needs nothing else. Given a path, it is written
--- there: true, or nil and a message.
+--- The report as a page of HTML with plots, which needs no other file. If a path is given,
+-- the page is written there, and the result is true, or nil and a message.
 Report.html = misuse.guard(function(self, path)
   return file.deliver("html", require("samebits.drift.html").format(self), path)
 end)
 
---- One line.
+--- Returns the report in one line.
 function Report:__tostring() return require("samebits.drift.text").headline(self) end
 
--- Methods by class: see samebits.repl.sources.
+-- Methods by class, for samebits.repl.sources.
 M.classes = { Report = Report }
 
 return M

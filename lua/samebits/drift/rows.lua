@@ -1,9 +1,9 @@
---- Looks into the two rows of logits behind a token that differs: whether they hold the same
--- numbers, and which of their differences alone explains the token.
+--- Examines the two rows of logits behind a token that differs: whether they hold the same numbers,
+-- and which of their differences alone explains the token.
 --
--- It widens a group of rows at a time to fp32 and makes variants of them (one side's row with the
--- other's target, with the other's absent ids, within top-k or top-p, rounded to another dtype),
--- which it scores.
+-- It widens a group of rows at a time to fp32, makes variants of them (one side's row with the
+-- other's target, with the other's absent ids, within top-k or top-p, or rounded to another dtype),
+-- and scores the variants.
 
 local ffi = require "ffi"
 local scorer = require "samebits.drift.scorer"
@@ -15,7 +15,7 @@ local half = tensor.half
 
 local M = {}
 
--- Bytes for one set of widened rows; three are held.
+-- Bytes for one set of widened rows; three sets are kept.
 local ROOM = 16 * 2 ^ 20
 
 local NONE, GONE = 0xff800000, -0x800000 -- -inf, as uint32 and as int32
@@ -39,7 +39,7 @@ local ROUND = {
   end,
 }
 
--- Suppositions of top-k and top-p.
+-- Hypotheses of top-k and top-p.
 local function put_sets(put, source, target, list)
   for _, set in ipairs(list) do
     put { cause = set.p and "top_p" or "top_k", fitted = true, row = "set", set = set,
@@ -49,7 +49,8 @@ local function put_sets(put, source, target, list)
   end
 end
 
---- The suppositions about rows, added to `causes` by add(causes, hypothesis). fits: see causes.lua.
+--- Makes the hypotheses about rows, which add(causes, hypothesis) adds to `causes`. fits: see
+-- causes.lua.
 function M.new(causes, add, fits)
   local a, b = causes.a, causes.b
   local self = setmetatable({ causes = causes, list = {} }, Rows)
@@ -101,8 +102,7 @@ end
 
 local function view(t, m, vocab) return t:slice(0, 0, m * vocab):view(m, vocab) end
 
--- Per-row settings of n chosen ones of the rows at hand; taus: a temperature in the place of the
--- side's own.
+-- Per-row settings of n chosen rows of the group. taus: a temperature that replaces the side's own.
 local function gathered(side, rows, chosen, n, vocab, taus)
   local temperature, kept = taus or side.temperature, nil
   if tensor.is_tensor(temperature) then
@@ -125,9 +125,9 @@ local function gathered(side, rows, chosen, n, vocab, taus)
   return ids, temperature, kept
 end
 
--- For each row, which of the ids that both sides have columns for are absent in the other side's
--- row only: whether there are any, and whether all of them stand past the last id that the other
--- side has. One pass does it for both sides.
+-- Finds, for each row, the ids that both sides have columns for and that are absent only in the
+-- other side's row: whether there are any, and whether all of them are past the last id that the
+-- other side has. One pass does this for both sides.
 local function absences(mine, theirs, m)
   local width, other_width = mine.shape[2], theirs.shape[2]
   local vocab = math.min(width, other_width)
@@ -157,8 +157,8 @@ local function absences(mine, theirs, m)
   return out
 end
 
--- Makes a row of a supposition from both sides' (theirs: nil where the other has no logits, else
--- `shared` columns of it).
+-- Makes a hypothesis's row from both sides' rows (theirs: nil if the other side has no logits,
+-- otherwise `shared` columns of its row).
 local function make(h, row, mine, theirs, vocab, shared, id)
   ffi.copy(row, mine, vocab * 4)
   if h.row == "round" then
@@ -170,8 +170,8 @@ local function make(h, row, mine, theirs, vocab, shared, id)
   end
 end
 
--- Makes the sets of n rows, and notes what they say of the supposition: of each row, its set; and
--- what the rows give without it, where the supposition has a temperature of its own, as words.
+-- Makes the sets of n rows. Returns, for each row, its set; and, if the hypothesis has its own
+-- temperature, the values that the rows give without the set, as words.
 local function make_sets(self, h, made, n, ids, temperature, want)
   local causes, vocab, plain, out = self.causes, h.source.vocab, nil, {}
   if h.temperature then plain = causes.scorer:made(made, ids, temperature) end
@@ -183,9 +183,9 @@ local function make_sets(self, h, made, n, ids, temperature, want)
   return out, plain
 end
 
--- What a token that its set explains says about the supposition. It is evidence if the set is
--- sharp, holds more than the target, and moves the value by more than another op might. base: the
--- value from the whole vocabulary.
+-- Notes the evidence that a token explained by its set gives for the hypothesis. It is evidence if
+-- the set is sharp, holds more than the target, and moves the value by more than another op might.
+-- base: the value from the whole vocabulary.
 local function note_set(causes, h, set, how, got, base)
   if set.sharp and got ~= 0 and got ~= GONE and causes:far(got, base) then
     h.evidence[how] = h.evidence[how] + 1
@@ -198,7 +198,7 @@ local function note_set(causes, h, set, how, got, base)
   end
 end
 
--- Suppositions about a group of rows: indices into the chunk.
+-- Judges the hypotheses about a group of rows: indices into the chunk.
 local function judge_group(self, chunk, list, m)
   local causes = self.causes
   local a, b = causes.a, causes.b
@@ -242,7 +242,7 @@ local function judge_group(self, chunk, list, m)
         cut, plain = make_sets(self, h, made, n, ids, temperature, function(j)
           return values[list[chosen[j]]]
         end)
-        self.plain = plain -- while its words are read
+        self.plain = plain -- keeps it alive while its words are read
         plain = plain and ffi.cast("const int32_t *", plain.ptr)
       end
       local token = causes.scorer:made(made, ids, temperature, kept)
@@ -251,7 +251,7 @@ local function judge_group(self, chunk, list, m)
         local i = list[chosen[j]]
         local want, have = chunk.b[i], chunk.a[i]
         if h.target == a then want, have = have, want end
-        -- A value that the temperature alone gives is no evidence for a set.
+        -- A value that the temperature alone gives is not evidence for a set.
         if not h.set or cut[j] and not (plain and plain[j] == got[j]) then
           local how = causes:judge(h, i, got[j], want, have, chunk.own[h.base.label][i])
           if h.set and how then
@@ -264,8 +264,8 @@ local function judge_group(self, chunk, list, m)
   end
 end
 
--- Whether a rounding of a side's logits gives the other's value at any of the probed tokens. It
--- takes its time, and what no probe shows is not tried on all.
+-- Whether a rounding of a side's logits gives the other side's value at any of the probed tokens. A
+-- rounding is slow to try, so one that no probe supports is not tried on all tokens.
 local function screened(self, h, probes)
   local source, score, near = h.source, self.causes.scorer, self.causes.near
   local vocab = source.vocab
@@ -296,7 +296,7 @@ local function allocate(self)
   end
 end
 
---- Drops suppositions without evidence in the probed tokens (words `a` and `b` of a `row`).
+--- Drops hypotheses without evidence in the probed tokens (words `a` and `b` of a `row`).
 function Rows:screen(probes)
   if #self.list == 0 then return end
   allocate(self)
@@ -310,7 +310,7 @@ function Rows:screen(probes)
   self.list = list
 end
 
---- Sets chunk.same, and judges the suppositions for its tokens that differ.
+--- Sets chunk.same, and judges the hypotheses for the chunk's tokens that differ.
 function Rows:add(chunk)
   local a, b = self.causes.a, self.causes.b
   local both = a.logits and b.logits

@@ -1,4 +1,4 @@
---- Logprobs of a side's rows by the contract, as they stand or under a supposition: another
+--- Computes logprobs of a side's rows by the contract, as they are or under a hypothesis: another
 -- temperature, another kept set, fewer ids, other logits.
 
 local ffi = require "ffi"
@@ -17,7 +17,7 @@ local M = {}
 local Scorer = {}
 Scorer.__index = Scorer
 
---- For a context. shift: 1 where the logits of row r - 1 score id r, else 0.
+--- Makes a scorer for a context. shift: 1 if the logits of row r - 1 score id r, otherwise 0.
 function M.new(ctx, ignore_index, shift)
   return setmetatable({ ctx = ctx, ignore_index = ignore_index, shift = shift }, Scorer)
 end
@@ -28,22 +28,22 @@ local function run(self, spec)
   return misuse.try(out.token:to "cpu")
 end
 
--- Integers as the library takes them.
+-- Converts integers to a form that the library takes.
 local function indices(t)
   if t.dtype == "int32" or t.dtype == "int64" then return t end
   return t:to "int32"
 end
 
---- A side's kept sets of rows first .. past - 1, cut to a vocabulary.
+--- Returns a side's kept sets of rows first .. past - 1, cut to a vocabulary.
 function M.kept_of(side, first, past, vocab)
   local width = side.kept_is_words and math.ceil(vocab / 32) or vocab
   return side.kept:slice(0, first, past):slice(1, 0, width)
 end
 
---- The logprobs of rows first .. first + n - 1 of a side as fp32 [n], +0 where `flags` (uint8 [n])
--- is 0. suppose, in place of the side's own: `temperature` (a number, or fp32, one per row of the
--- whole), `kept` (the side whose sets are meant; false: none), `vocab` (only the ids below it),
--- `shift`.
+--- Returns the logprobs of rows first .. first + n - 1 of a side as fp32 [n], with +0 where `flags`
+-- (uint8 [n]) is 0. suppose replaces the side's own settings: `temperature` (a number, or fp32, one
+-- per row of the whole), `kept` (the side whose sets to use; false: none), `vocab` (only the ids
+-- below it), `shift`.
 function Scorer:rows(side, first, n, flags, suppose)
   suppose = suppose or {}
   local past, shift = first + n, suppose.shift or self.shift
@@ -68,30 +68,30 @@ function Scorer:rows(side, first, n, flags, suppose)
   return out
 end
 
---- The logprob of a row at a temperature, as a number.
+--- Returns the logprob of a row at a temperature, as a number.
 function Scorer:at(side, row, temperature)
   self.one = self.one or tensor.tensor({ 1 }, { dtype = "uint8" })
   return self:rows(side, row, 1, self.one, { temperature = temperature }):get(0)
 end
 
---- The logprobs of logits that the caller made up: fp32 [m, V], ids, temperatures and, unless nil,
--- kept sets of as many rows.
+--- Returns the logprobs of logits that the caller constructed: fp32 [m, V], with ids, temperatures
+-- and, unless nil, kept sets of as many rows.
 function Scorer:made(logits, ids, temperatures, kept)
   return run(self, { logits = logits, ids = ids, temperature = temperatures, kept = kept,
                      ignore_index = self.ignore_index })
 end
 
---- The address of a row's logits.
+--- Returns the address of a row's logits.
 function Scorer:pointer(side, row)
   return side.logits.ptr + (row - self.shift) * side.logits.strides[1] * side.logits.itemsize
 end
 
---- A row's first n logits as fp32, to memory.
+--- Copies a row's first n logits as fp32 to memory.
 function Scorer:copy(side, row, to, n)
   convert.array("float32", to, side.logits_dtype, self:pointer(side, row), n)
 end
 
---- Whether two sides' logits of a row are the same numbers, as far as both have ids.
+--- Whether two sides' logits of a row are the same numbers, for the ids that both have.
 function Scorer:same_logits(a, b, row)
   local n = math.min(a.vocab, b.vocab)
   local p, q = self:pointer(a, row), self:pointer(b, row)
@@ -104,7 +104,7 @@ function Scorer:same_logits(a, b, row)
   self:copy(a, row, self.left, n)
   self:copy(b, row, self.right, n)
   if ffi.C.samebits_libc_memcmp(self.left, self.right, n * 4) == 0 then return true end
-  -- +0 and -0 are one number.
+  -- +0 and -0 are the same number.
   local x, y = ffi.cast("const int32_t *", self.left), ffi.cast("const int32_t *", self.right)
   for i = 0, n - 1 do
     local u, v = x[i], y[i]
@@ -113,7 +113,7 @@ function Scorer:same_logits(a, b, row)
   return true
 end
 
---- Gives back the pages of files that rows first .. first + n - 1 of a side have taken.
+--- Gives back the pages of files that rows first .. first + n - 1 of a side occupy.
 function Scorer:forget(side, first, n)
   for field in pairs(side.mapped) do
     local from = field == "logits" and math.max(first - self.shift, 0) or first
@@ -123,14 +123,14 @@ function Scorer:forget(side, first, n)
   end
 end
 
---- Fails where a file is not what it was when it was opened: what was read of it before and what
--- would be now do not belong together.
+--- Fails if a file has changed since it was opened: data read before the change and data read after
+-- it do not belong together.
 function M.check_files(opened)
   local why = source.changed(opened)
   if why then misuse.fail(why) end
 end
 
---- Raises unless the ids of active rows are ids of the side's logits.
+--- Raises unless the ids of active rows are ids in the side's logits.
 function M.check_ids(side, first, n, flags, places)
   local ids, active = indices(side.ids:slice(0, first, first + n)):contiguous(),
                       ffi.cast("const uint8_t *", flags.ptr)

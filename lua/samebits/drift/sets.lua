@@ -1,15 +1,16 @@
---- Which top-k or top-p turns one side's logits into the other side's logprobs, if one does.
+--- Finds the top-k or top-p that turns one side's logits into the other side's logprobs, if there
+-- is one.
 --
 -- Within a kept set a token's logprob is (x - x_0) / tau - ln sum exp((x_i - x_0) / tau) over the
--- set, x_0 being the largest logit. Where the set holds the s largest logits, a value tells the
--- sum, and the sum tells s, or an interval of s. Each probed token so votes for k = s, and for the
--- p that give s: those above the softmax's sum over s - 1 ids, up to that over s. An unknown
--- temperature is voted for first, s being free. What wins is a supposition until all tokens have
--- been computed again with it (rows.lua), by the sets that `cut` makes.
+-- set, where x_0 is the largest logit. If the set holds the s largest logits, a value determines
+-- the sum, and the sum determines s, or an interval of s. Each probed token thus votes for k = s,
+-- and for the p that give s: those above the softmax's sum over s - 1 ids, up to the sum over s. An
+-- unknown temperature is voted for first, while s is free. The winner is a hypothesis until all
+-- tokens have been computed again with it (rows.lua), with the sets that `cut` makes.
 --
--- A supposition: `k` and `ties` (ids that are equal to the last of the k are kept, too); `p`, of
--- what k leaves; `p_temperature`, where the nucleus is taken at another one; `temperature`, unless
--- it is the side's own.
+-- A hypothesis has: `k` and `ties` (ids that are equal to the last of the k are kept, too); `p`,
+-- applied to the ids that k leaves; `p_temperature`, if the nucleus is taken at another
+-- temperature; `temperature`, unless it is the side's own.
 
 local ffi = require "ffi"
 local order = require "samebits.drift.order"
@@ -22,17 +23,19 @@ local exp, log, min, max = math.exp, math.log, math.min, math.max
 
 local NONE = 0xff800000 -- -inf
 
--- Probed tokens that vote, and those that vote for an unknown temperature; sets of these sizes.
+-- The number of probed tokens that vote, and of those that vote for an unknown temperature; the
+-- size up to which a set is small.
 local VOTERS, WARM_VOTERS, SMALL = 24, 12, 128
 local LARGE = { 150, 200, 250, 256, 300, 400, 500, 512, 1000, 1024, 2000, 2048, 4096, 5000 }
 
--- Voters that a temperature needs (two meet by chance), and suppositions to return.
+-- The voters that a temperature needs (two can agree by chance), and the number of hypotheses to
+-- return.
 local WARM, MANY = 3, 3
 
--- Nats that fp32's roundings may be off, relative to a value's or a logit's size.
+-- The error in nats of fp32's roundings, relative to the size of a value or a logit.
 local ROUNDING = 2 ^ -22
 
--- cum[s] is the sum over the s largest of n falling logits at a temperature. cum[n].
+-- cum[s] is the sum over the s largest of n falling logits at a temperature. The total is cum[n].
 local cum, cum_room = nil, 0
 local function accumulate(x, n, tau)
   if cum_room < n + 1 then cum, cum_room = ffi.new("double[?]", n + 1), n + 1 end
@@ -55,7 +58,7 @@ local function first_at_least(sum, low, n)
   return low
 end
 
--- The first and the last of the logits that are equal to the s-th.
+-- The first and the last of the logits that equal the s-th.
 local function tied(x, n, s)
   local first, last = s, s
   while first > 1 and x[first - 2] == x[s - 1] do first = first - 1 end
@@ -63,8 +66,8 @@ local function tied(x, n, s)
   return first, last
 end
 
--- The probes with what voting needs of their rows. A value of 0 or more tells of no set but that of
--- the target alone.
+-- The probes, with the data of their rows that voting needs. A value of 0 or more indicates only
+-- the set of the target alone.
 local function prepare(probes, copy, vocab)
   local able = {}
   for _, probe in ipairs(probes) do
@@ -88,7 +91,7 @@ local function prepare(probes, copy, vocab)
   return out
 end
 
--- The sizes of the sets that give a probe's value at a temperature; nil if none does, or all do.
+-- The sizes of the sets that give a probe's value at a temperature; nil if no size does, or all do.
 local function sizes(probe, tau, tolerance)
   local sum = exp((probe.target - probe.x[0]) / tau - probe.value)
   local total = accumulate(probe.x, probe.n, tau)
@@ -99,7 +102,7 @@ local function sizes(probe, tau, tolerance)
   return { probe = probe, low = low, high = past - 1 }
 end
 
--- Votes for k, sets being cut at k ids, or holding all that are equal to the last.
+-- Votes for k, with sets cut at k ids, or with all ids equal to the last.
 local function votes_for_k(voters, ties)
   local votes = {}
   for i, v in ipairs(voters) do
@@ -119,7 +122,7 @@ local function votes_for_k(voters, ties)
   return votes
 end
 
--- What a vote for p needs from a voter at a temperature: the sums below and up to its sizes, and
+-- The sums that a vote for p needs from a voter at a temperature: below and up to its sizes, and
 -- over the first k logits.
 local function sums(voter, tau)
   local n = voter.probe.n
@@ -131,7 +134,7 @@ local function sums(voter, tau)
            over = function(k) return k >= n and total or first[k] end }
 end
 
--- Votes for p, of what k leaves, if k is given.
+-- Votes for p, applied to the ids that k leaves if k is given.
 local function votes_for_p(voters, list, k)
   local votes = {}
   for i, v in ipairs(voters) do
@@ -154,7 +157,7 @@ local function decimals(x)
   return 10
 end
 
--- Which of two k is the likelier one to be asked for.
+-- Ranks two values of k by which one a user is more likely to request.
 local function evenness(k)
   for rank, step in ipairs { 1000, 100, 50, 10, 5, 2 } do
     if k % step == 0 then return -rank end
@@ -187,12 +190,12 @@ end
 
 local function enough(best) return best and #best.voters >= 2 end
 
--- How many numbers a supposition has.
+-- How many numbers a hypothesis has.
 local function terms(set)
   return (set.k and 1 or 0) + (set.p and 1 or 0) + (set.p_temperature or 0)
 end
 
--- The suppositions at a temperature (of rows).
+-- The hypotheses at a temperature (of rows).
 local function at(probes, tau_of, tolerance_of)
   local voters, out = {}, {}
   for _, probe in ipairs(probes) do
@@ -233,7 +236,7 @@ local function at(probes, tau_of, tolerance_of)
   return out
 end
 
--- Temperatures at which sets of some sizes, whichever, give the values.
+-- Temperatures at which sets of any sizes give the values.
 local function warm(probes, tolerance)
   local votes = {}
   for i = 1, min(#probes, WARM_VOTERS) do
@@ -263,13 +266,13 @@ local function warm(probes, tolerance)
   return found
 end
 
---- The suppositions for which tokens are evidence, most votes first.
+--- Returns the hypotheses for which tokens are evidence, most votes first.
 -- @tparam table probes a list of { row, id, value }
 -- @tparam function copy of a row and a float pointer: writes the row's logits there
--- @tparam number vocab how many
+-- @tparam number vocab the number of logits in a row
 -- @tparam function own of a row: the temperature that the side was given with
--- @tparam table taus temperatures to try besides: numbers, and tensors with one per row
--- @tparam number near the tolerance, in nats, beyond fp32's roundings
+-- @tparam table taus additional temperatures to try: numbers, and tensors with one per row
+-- @tparam number near the tolerance, in nats, in addition to fp32's roundings
 function M.fit(probes, copy, vocab, own, taus, near)
   probes = prepare(probes, copy, vocab)
   if #probes < 2 then return {} end
@@ -299,7 +302,7 @@ function M.fit(probes, copy, vocab, own, taus, near)
   end
   try(nil)
   for _, tau in ipairs(taus) do try(tau) end
-  -- A temperature next to one that was tried is that one, moved by another op's rounding.
+  -- A temperature next to one that was tried is the same one, moved by another op's rounding.
   local function tried(tau)
     local known = { own(probes[1].row), unpack(taus) }
     for _, other in ipairs(known) do
@@ -323,19 +326,19 @@ end
 
 local sorted, sorted_room = nil, 0
 
---- Makes ids that a supposition leaves out absent (-inf) in a row of logits.
--- @tparam table set the supposition
+--- Makes the ids that a hypothesis leaves out absent (-inf) in a row of logits.
+-- @tparam table set the hypothesis
 -- @param row the logits, uint32_t *
--- @tparam number vocab how many
+-- @tparam number vocab the number of logits
 -- @tparam number id the target
 -- @tparam number tau the row's temperature
--- @tparam boolean kept whether the target is kept where it is equal to the last id of the set
+-- @tparam boolean kept whether the target is kept if it equals the last id of the set
 -- @tparam number near nats
--- @treturn table `size` of the set; `tied`: whether it holds more than k ids, the last ones being
--- equal; `sharp`: whether it can tell of the supposition: it holds more than one id and not all,
--- and for p one id more or less changes the value by more than four times `near`; `low` and `high`:
--- any p above the one and up to the other gives this set. Nil, and the row as it is, where logits
--- are NaN or +inf.
+-- @treturn table `size` of the set; `tied`: whether it holds more than k ids, because the last ones
+-- are equal; `sharp`: whether it is evidence for the hypothesis: it holds more than one id and not
+-- all, and for p one id more or less changes the value by more than four times `near`; `low` and
+-- `high`: any p above `low` and up to `high` gives this set. Returns nil, and leaves the row
+-- unchanged, if logits are NaN or +inf.
 function M.cut(set, row, vocab, id, tau, kept, near)
   if sorted_room < vocab then sorted, sorted_room = ffi.new("float[?]", vocab), vocab end
   local n = order.falling(ffi.cast("const int32_t *", row), vocab, sorted)
@@ -365,7 +368,7 @@ function M.cut(set, row, vocab, id, tau, kept, near)
   if size == n then return out end
   local last = x[size - 1]
   local first = tied(x, n, size)
-  local ties = size - first + 1 -- of the logits that are equal to the last, so many are kept
+  local ties = size - first + 1 -- how many of the logits equal to the last are kept
   if values[id] == last then ties = ties - (kept and 1 or 0) end
   for i = 0, vocab - 1 do
     local v = values[i]
@@ -380,7 +383,7 @@ end
 
 local function number(x) return ("%.9g"):format(x) end
 
--- A bound of p in six decimals, rounded into the interval.
+-- A bound of p with six decimals, rounded into the interval.
 local function inward(x, up)
   return number((up and math.ceil or math.floor)(x * 1e6) / 1e6)
 end
@@ -416,10 +419,10 @@ local function describe(set)
   return table.concat(parts)
 end
 
---- Adds to a cause what its supposition is: `top_k`, `top_p`, `top_p_low` and `top_p_high` (any p
--- above the one and up to the other gives the same sets at the tokens that it explains),
--- `top_k_low` and `top_k_high` (between which the probed tokens could not tell), and the end of the
--- `text`.
+--- Adds to a cause the values of its hypothesis: `top_k`, `top_p`, `top_p_low` and `top_p_high`
+-- (any p above the first and up to the second gives the same sets at the tokens that it explains),
+-- `top_k_low` and `top_k_high` (the probed tokens cannot distinguish values between them), and the
+-- end of the `text`.
 function M.tell(cause, set)
   set.low, set.high = set.all.low, set.all.high
   cause.top_k, cause.top_p, cause.p_temperature = set.k, set.p, set.p_temperature

@@ -1,10 +1,10 @@
---- Shapes of a comparison: the layout that dumps of Hugging Face models have, and what shapes that
--- do not fit look like.
+--- Shapes of a comparison: recognizes the layout of dumps of Hugging Face models, and explains
+-- shapes that do not fit.
 --
 -- A model's logits [B, T, V] and ids [B, T] come with logprobs [B, T - 1]: the logits of position t
--- score id t + 1, and the first id has no logprob. Here a token's place is its id's. So, beside
--- logits of T, what has T - 1 gets a position 0 in front, which does not count (shift); without
--- them, ids and masks of T lose theirs.
+-- score id t + 1, and the first id has no logprob. Here a token's place is its id's. If logits have
+-- length T, tensors of length T - 1 therefore get a position 0 in front, which does not count
+-- (shift); without logits, ids and masks of length T lose their position 0.
 
 local ffi = require "ffi"
 local misuse = require "samebits.misuse"
@@ -16,14 +16,14 @@ local M = {}
 
 local ROLES = { "logprobs", "logits", "ids", "mask" }
 
--- The dimensions of tokens: { B, T } or { T }; nil where a tensor has others.
+-- The dimensions of tokens: { B, T } or { T }; nil if the tensor has other dimensions.
 local function tokens_of(role, t)
   local dims = role == "logits" and t.ndim - 1 or t.ndim
   if dims == 1 then return { t.shape[1] } end
   if dims == 2 then return { t.shape[1], t.shape[2] } end
 end
 
---- A copy with a position 0 in front of each sequence, which holds `value` (0).
+--- Returns a copy with a position 0, which holds `value` (0), in front of each sequence.
 function M.lengthened(t, value)
   local batch, n = t.ndim == 2 and t.shape[1] or 1, t.shape[t.ndim]
   local out, from = tensor.zeros({ batch, n + 1 }, t.dtype), t:contiguous()
@@ -35,19 +35,19 @@ function M.lengthened(t, value)
   return t.ndim == 2 and out or out:view(n + 1)
 end
 
---- A copy without each sequence's position 0.
+--- Returns a copy without each sequence's position 0.
 function M.shortened(t)
   return t:slice(t.ndim - 1, 1, t.shape[t.ndim]):contiguous()
 end
 
--- Whether two shapes [B, T] are each other's transposes, one perhaps a position shorter.
+-- Whether two shapes [B, T] are transposes of each other, with one possibly a position shorter.
 local function transposed(x, y)
   if #x ~= 2 or #y ~= 2 or x[1] == y[1] then return false end
   return x[1] == y[2] and math.abs(x[2] - y[1]) <= 1 or
          x[2] == y[1] and math.abs(x[1] - y[2]) <= 1
 end
 
--- Raises where two tensors look transposed beside each other.
+-- Raises if two tensors look transposed relative to each other.
 local function check_transposed(sides)
   local known = {}
   for i, fields in ipairs(sides) do
@@ -68,8 +68,8 @@ local function check_transposed(sides)
   end
 end
 
--- The lengths of all tensors of both sides, if they are two that differ by one, else nil:
--- long, short, and by role which of them it has ("logits long").
+-- The lengths of all tensors of both sides if there are two that differ by one, otherwise nil:
+-- long, short, and a set with the length of each role ("logits long").
 local function lengths(sides)
   local first, found, long, short = nil, {}, nil, nil
   for _, fields in ipairs(sides) do
@@ -95,8 +95,8 @@ local function lengths(sides)
   return long, short, has
 end
 
--- Applies f to the tensors of a length but for logits, the same ones once. The names of what it
--- was, by role, as "logprobs [3, 7]".
+-- Applies f to the tensors of a length, except logits, and once to a tensor that occurs twice.
+-- Returns the names of the changed tensors, by role, such as "logprobs [3, 7]".
 local function change(sides, length, f)
   local known, names = {}, {}
   for _, role in ipairs { "logprobs", "ids", "mask" } do
@@ -113,10 +113,9 @@ local function change(sides, length, f)
   return names
 end
 
---- Brings the tensors of two sides, tables of fields, to one length. shift: true, false, or nil
--- where nobody said. Returns whether the logits of position t are found to score id t + 1;
--- sentences that say what was done; and the length that the others had. Raises where tensors look
--- transposed.
+--- Brings the tensors of two sides, tables of fields, to one length. shift: true, false, or nil if
+-- it was not given. Returns whether the logits of position t score id t + 1; sentences that
+-- describe the changes; and the length that the others had. Raises if tensors look transposed.
 function M.align(sides, shift)
   check_transposed(sides)
   local long, short, has = lengths(sides)
@@ -124,7 +123,7 @@ function M.align(sides, shift)
   local said = shift == true
   local model = has["logits long"] and not has["logits short"]
   if has["logprobs long"] or model and not (has["logprobs short"] or has["ids short"]) then
-    -- Only who says shift says where these stand.
+    -- The position of these is known only if the caller gives shift.
     if not said or has["logits short"] then return false, {} end
   elseif model and shift == false then
     raise("logits of %d positions beside logprobs of %d: the logits of position t score id t + 1" ..
@@ -149,8 +148,8 @@ function M.align(sides, shift)
   return false, notes, long
 end
 
---- A tensor of one value per token with the length that others had, brought to the layout's:
--- position 0 gets `value`. Other tensors stay as they are.
+--- Brings a tensor of one value per token from the length that the others had to the layout's
+-- length. Position 0 gets `value`. Other tensors stay unchanged.
 function M.brought(t, layout, value)
   local shape, length = layout.shape, layout.other_length
   if not length or t.ndim ~= #shape or t.shape[t.ndim] ~= length or
@@ -160,7 +159,7 @@ function M.brought(t, layout, value)
   return length < shape[#shape] and M.lengthened(t, value) or M.shortened(t)
 end
 
---- What an unexpected shape of a field looks like: ": one less per sequence ...", or "".
+--- Returns a description of a field's unexpected shape: ": one less per sequence ...", or "".
 function M.hint(got, wanted)
   if #got == #wanted and got[#got] == wanted[#wanted] - 1 and
      (#got == 1 or got[1] == wanted[1]) then
@@ -169,7 +168,7 @@ function M.hint(got, wanted)
   return ""
 end
 
---- The error for tokens of two sides that are not the same.
+--- Returns the error for tokens of two sides that are not the same.
 function M.mismatch(a, b)
   local both = ("A has tokens %s, B has tokens %s: "):format(shape_text(a), shape_text(b))
   if #a ~= #b and (#a == 2 and a[1] == 1 and a[2] == b[1] or
@@ -185,7 +184,7 @@ function M.mismatch(a, b)
   raise("%sthe same ones are needed, in the same layout", both)
 end
 
---- Raises where a side's logits look like [B, V, T] beside its logprobs or ids.
+--- Raises if a side's logits look like [B, V, T] compared with its logprobs or ids.
 function M.check_logits(label, fields)
   local logits = fields.logits
   for _, role in ipairs { "logprobs", "ids" } do

@@ -1,5 +1,5 @@
---- The two sides of a comparison, from whatever they were given as: tensors, nested lists, results
--- of `ctx:logprob`, DLPack pointers, files; checked against each other, with rows in one dimension.
+--- Reads the two sides of a comparison from tensors, nested lists, results of `ctx:logprob`, DLPack
+-- pointers or files; checks them against each other; and puts their rows in one dimension.
 
 local ffi = require "ffi"
 local batches = require "samebits.batch"
@@ -37,21 +37,22 @@ end
 
 local function is_pointer(value) return type(value) == "cdata" or type(value) == "userdata" end
 
--- Rows are looked at in memory.
+-- Copies a tensor to memory, where rows are examined.
 local function in_memory(label, role, t)
   local copy, why = t:to "cpu"
   if not copy then misuse.fail(("%s: %s: %s"):format(label, role, why)) end
   return copy
 end
 
--- A given value; fails if its dtype is not supported.
+-- Returns a given value; fails if its dtype is not supported.
 local function usable(value, label)
   local why = tensor.unsupported.why(value)
   if why then misuse.fail(("%s: %s"):format(label, why)) end
   return value
 end
 
--- A tensor from what a field may be given as, and the file that it is from, if it is from one.
+-- Makes a tensor from any form that a field may be given in. Returns it and the file that it comes
+-- from, if any.
 local function as_tensor(label, role, value, opened)
   value = usable(value, label)
   if tensor.is_tensor(value) then return in_memory(label, role, value) end
@@ -69,8 +70,8 @@ local function as_tensor(label, role, value, opened)
   raise("%s: %s: expected a tensor, a list or a file's path, got %s", label, role, type(value))
 end
 
--- A file as a side: its fields; the tensor that is meant where no name tells what it is; and all
--- tensors of a .safetensors file by name.
+-- Reads a file as a side. Returns its fields; the requested tensor if no name tells its role; and
+-- all tensors of a .safetensors file by name.
 local function from_path(spec, opened)
   local source, why = fields_of.read(spec, ROLES, opened)
   if not source then misuse.fail(why) end
@@ -81,12 +82,13 @@ local function from_path(spec, opened)
   return source.fields, source.bare, source.tensors
 end
 
--- Whether a table is nested lists rather than a side's fields.
+-- Whether a table is nested lists and not a side's fields.
 local function is_list(value)
   return type(value) == "table" and not tensor.is_tensor(value) and value[1] ~= nil
 end
 
--- One side as given: its fields; one tensor whose role is not known yet; all of its file's tensors.
+-- Reads one side as given. Returns its fields; one tensor whose role is not known yet; and all
+-- tensors of its file.
 local function given(label, value, extra, opened)
   local fields, bare, held
   if type(value) == "string" then
@@ -100,7 +102,7 @@ local function given(label, value, extra, opened)
   elseif type(value) == "table" then
     fields = fields_of.by_role(value, label, ROLES)
     for key, field in pairs(value) do
-      -- Other tensors in a file are no mistake, nor are other outputs of ctx:logprob.
+      -- Other tensors in a file are not errors, and neither are other outputs of ctx:logprob.
       local is_beside = safetensors.is_loaded(value) and fields_of.is_held(field)
       if not (is_beside or OWN[key] or RESULTS[key] or fields_of.is_named(key, ROLES)) then
         raise("%s: unknown field '%s'", label, tostring(key))
@@ -118,7 +120,8 @@ local function given(label, value, extra, opened)
   return fields, bare, held
 end
 
--- The fields given with the logprobs or logits, and the names in the file that are not used.
+-- The fields given with the logprobs or logits, and the names of the tensors in the file that are
+-- not used.
 local function account(fields, held)
   local with, taken, unused = {}, {}, {}
   for _, role in ipairs { "ids", "mask", "cu_seqlens" } do
@@ -132,7 +135,7 @@ local function account(fields, held)
   return with, unused
 end
 
--- Tells logprobs from logits by their dimensions.
+-- Distinguishes logprobs from logits by their dimensions.
 local function place_bare(fields, bare, ids, cu_seqlens)
   local role = "logprobs"
   if bare.ndim == 3 then
@@ -156,7 +159,7 @@ local function without_last(shape)
   return out
 end
 
--- Rows in one dimension; a copy only where the strides leave no other way.
+-- Puts rows in one dimension, and copies only if the strides require it.
 local function flat(t, ...)
   local list = { ... }
   local ok, view = pcall(t.view, t, list)
@@ -164,8 +167,8 @@ local function flat(t, ...)
   return t:contiguous():view(list)
 end
 
--- Logits as rows whose elements follow each other, as they are read through pointers. Others are
--- copied whole: those of a file in Fortran order, of a transposed tensor.
+-- Returns logits as rows whose elements follow each other, because they are read through pointers.
+-- Other logits (of a file in Fortran order, of a transposed tensor) are copied whole.
 local function logit_rows(t, rows, width)
   local made = flat(t, rows, width)
   return width > 1 and made.strides[2] ~= 1 and made:contiguous() or made
@@ -182,7 +185,7 @@ local function per_row(label, role, t, shape, kinds, wanted)
   return flat(t, product(shape))
 end
 
--- A temperature for each row, where it is not one for all.
+-- A temperature for each row, unless there is one for all rows.
 local function temperature_of(label, value, layout, opened)
   if value == nil then return 1 end
   if type(value) == "number" then
@@ -223,7 +226,7 @@ local function temperature_of(label, value, layout, opened)
   return made
 end
 
--- Where a side's sequences begin and end.
+-- The rows at which a side's sequences begin and end.
 local function layout_of(label, shape, cu_seqlens)
   local layout = { shape = shape, rows = product(shape) }
   if #shape == 2 then
@@ -305,8 +308,8 @@ local function rows_of(label, fields)
   return shape
 end
 
--- A token's kept set in one row, whether as words of 32 ids, and of how many ids. Without logits
--- (vocab: nil) int32 is taken for words.
+-- Returns a token's kept set in one row, whether it consists of words of 32 ids, and of how many
+-- ids. Without logits (vocab: nil), int32 values are read as words.
 local function kept_of(label, kept, layout, vocab)
   if not vocab then
     local width = kept.shape[kept.ndim] or 1
@@ -337,8 +340,8 @@ local function vocab_of(label, value, held)
   return value
 end
 
--- Whether a tensor's elements are pages of a file: then they may be given back. Those of a copy,
--- made on the way, must not.
+-- Whether a tensor's elements are pages of a file, which may then be given back. The pages of a
+-- copy made in between must not be given back.
 local function is_mapped(opened, t)
   for _, source in ipairs(opened) do
     if source:holds(t) then return true end
@@ -346,7 +349,7 @@ local function is_mapped(opened, t)
   return false
 end
 
--- A side's per-token fields, checked against its layout. others: the other side's.
+-- Checks a side's per-token fields against its layout. others: the other side's fields.
 local function finish(side, fields, others, layout, opened)
   local label = side.label
   side.layout = layout
@@ -400,12 +403,12 @@ local function read(a, b, meta, wanted)
     local fields, bare, held = given(label, value, extra, opened)
     local from_file = type(value) == "string" or safetensors.is_loaded(value)
     for _, key in ipairs(SHARED) do
-      -- Fields given for both sides win over those of files, but not over those given for one side.
+      -- Fields given for both sides override those of files, but not those given for one side.
       local is_held = from_file and (type(value) == "string" or fields_of.is_held(fields[key]))
       local said = not is_held and fields[key] or extra and extra[key]
       if said == nil and meta[key] ~= nil then fields[key] = meta[key] end
     end
-    local named = {} -- the files that are named for one role
+    local named = {} -- the files that are given for one role
     for _, role in ipairs(ROLES) do
       if fields[role] ~= nil and not (role == "temperature" and type(fields[role]) == "number") then
         fields[role], named[#named + 1] = as_tensor(label, role, fields[role], opened)
@@ -425,21 +428,21 @@ local function read(a, b, meta, wanted)
                  source = type(value) == "string" and value or nil }
   end
 
-  -- Fields that both sides gave, unless it is the same object.
+  -- Fields that both sides gave, unless they are the same object.
   local twice = {}
   for _, key in ipairs(inputs.FIELDS) do
     local mine, other = sides[1].fields[key], sides[2].fields[key]
     twice[key] = mine ~= nil and other ~= nil and mine ~= other
   end
 
-  -- A field that one side lacks is taken from the other: the tokens are the same.
+  -- A field that one side lacks is taken from the other side, because the tokens are the same.
   for i = 1, 2 do
     local mine, other = sides[i].fields, sides[3 - i].fields
     for _, key in ipairs { "ids", "mask", "cu_seqlens" } do
       if mine[key] == nil and other[key] ~= nil then mine[key] = other[key] end
     end
   end
-  -- As they were given: a position in front would move the place that an error names.
+  -- Checked before positions are added in front, which would move the place that an error names.
   for _, side in ipairs(sides) do
     local fields = side.fields
     if fields.mask then batches.check_mask(side.label .. ": mask", fields.mask, fields.ids) end
@@ -459,11 +462,11 @@ local function read(a, b, meta, wanted)
   return sides[1], sides[2], layout, opened
 end
 
---- Both sides, each with its `layout`; A's, which is the report's: `twice` has the fields that both
--- sides gave, `notes` sentences on how shapes were read, and `shift` says whether they mean that
--- the logits of row t score id t + 1; and the files that were opened (io/source.lua). Fails where a
--- file cannot be used, and raises misuse where something does not fit together. shift: true,
--- false, or nil where nobody said.
+--- Returns both sides, each with its `layout`; the layout of A is the report's: `twice` has the
+-- fields that both sides gave, `notes` has sentences on how shapes were read, and `shift` is true
+-- if the logits of row t score id t + 1. Also returns the files that were opened (io/source.lua).
+-- Fails if a file cannot be used, and raises misuse if inputs do not fit together. shift: true,
+-- false, or nil if it was not given.
 M.read = read
 
 return M

@@ -1,11 +1,11 @@
---- Plots as SVG, to stand in a page whose style sheet colours them by class.
+--- Plots as SVG, for a page whose style sheet colours them by class.
 
 local page = require "samebits.text.page"
 local words = require "samebits.drift.words"
 
 local M = {}
 
--- Pixels of a plot; the text in it is 12 high.
+-- Pixels of a plot; its text is 12 pixels high.
 local WIDTH, HEIGHT = 640, 280
 local LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 44
 
@@ -44,13 +44,14 @@ local function ticks(low, high, n)
   return out
 end
 
--- Without what the multiplication of a step has added in the last digits.
+-- A tick's text, without the rounding errors that the multiplication of the step left in the last
+-- digits.
 local function tick_text(x)
   if math.abs(x) < 1e-12 then return "0" end
   return (("%.6g"):format(x):gsub("e([+-])0*", "e%1"))
 end
 
---- Horizontal bars: rows are { label, count }, or { label } alone.
+--- Returns horizontal bars: rows are { label, count }, or { label } alone.
 function M.bars(rows, title)
   local most, labels = 1, 0
   for _, row in ipairs(rows) do
@@ -75,7 +76,7 @@ function M.bars(rows, title)
   return plot.done()
 end
 
--- Axes with grid lines: functions from values to pixels.
+-- Axes with grid lines. Returns functions from values to pixels.
 local function axes(plot, x_low, x_high, y_low, y_high, x_label, y_label)
   local wide, high = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
   local function x_of(x) return LEFT + (x - x_low) / (x_high - x_low) * wide end
@@ -96,7 +97,7 @@ local function axes(plot, x_low, x_high, y_low, y_high, x_label, y_label)
   return x_of, y_of
 end
 
---- By position: bars from 0 to each bin's mean, a line at its largest.
+--- Returns a plot by position: bars from 0 to each bin's mean, and a line at its largest value.
 function M.positions(bins, title)
   local plot = new(WIDTH, HEIGHT, title)
   local last, top = bins[#bins].last + 1, 0
@@ -124,8 +125,8 @@ local function quantile(sorted, share)
   return sorted[math.max(1, math.min(#sorted, math.floor(share * #sorted + 0.5)))]
 end
 
---- Tokens: the logprob in A against the ratio of B to A. What lies outside of the axis stands at
--- its edge, hollow.
+--- Returns a plot of tokens: the logprob in A against the ratio of B to A. Tokens outside of the
+-- axis are drawn hollow at its edge.
 function M.ratios(sample, title)
   local plot = new(WIDTH, HEIGHT, title)
   local low, ratios = -1e-3, {}
@@ -138,7 +139,8 @@ function M.ratios(sample, title)
   table.sort(sorted)
   local furthest = math.max(quantile(sorted, 0.98), 1e-7) * 1.1
   local bottom, top = 1 - furthest, 1 + furthest
-  -- Close to 1, the axis tells the distance from it: six digits would not.
+  -- If all ratios are close to 1, the axis shows the distance from 1, because six digits are not
+  -- enough.
   local fine = furthest < 0.01
   local function y_value(ratio) return fine and ratio - 1 or ratio end
   local margin = furthest * 0.06

@@ -1,5 +1,5 @@
---- What is counted about pairs of logprobs, token by token: in rows' order, whatever the chunks, in
--- memory that does not grow with the tokens.
+--- Counts and sums over pairs of logprobs, token by token. They are made in the order of rows,
+-- however the rows are cut into chunks, and in memory that does not grow with the number of tokens.
 
 local ffi = require "ffi"
 local bit = require "bit"
@@ -10,22 +10,22 @@ local band, tohex, abs, floor = bit.band, bit.tohex, math.abs, math.floor
 
 local M = {}
 
---- The histograms' edges. Distances in ULPs: 0, then powers of two; differences in nats: 0, then
--- decades, the first one open below.
+--- The edges of the histograms. Distances in ULPs: 0, then powers of two; differences in nats: 0,
+-- then decades, with no lower bound of the first.
 M.ULP_BUCKETS, M.DECADES = 34, { -8, -7, -6, -5, -4, -3, -2, -1, 0, 1 }
 
---- Ratio bands: 1 +- each.
+--- Ratio bands: 1 +- each value.
 M.BANDS = { 0.001, 0.01, 0.1 }
 
 M.POSITION_BINS = 64
 
-local SAMPLE = 2048 -- tokens for the scatter plot, at most
-local PROBE = 32    -- differing tokens to try explanations on
+local SAMPLE = 2048 -- the largest number of tokens for the scatter plot
+local PROBE = 32    -- the number of differing tokens that explanations are tried on
 
 local NAN_ABOVE, INFINITE = 0x7f800000, 0x7f800000
 local MINUS_ZERO, MINUS_INFINITE = -0x80000000, -0x800000
 
--- The place of an encoding on the line of fp32 numbers in order.
+-- The place of an encoding on the ordered line of fp32 numbers.
 local function place(w) return w >= 0 and w or -band(w, 0x7fffffff) end
 M.place = place
 
@@ -34,20 +34,20 @@ M.is_nan = is_nan
 
 local pun = ffi.new "union { int32_t i; float f; }"
 
---- The value of an encoding; a NaN is one that LuaJIT can hold.
+--- Returns the value of an encoding. A NaN becomes one that LuaJIT can hold.
 function M.value(w)
   if is_nan(w) then return 0 / 0 end
   pun.i = w
   return pun.f
 end
 
---- The encoding of a number rounded to fp32.
+--- Returns the encoding of a number rounded to fp32.
 function M.word(v)
   pun.f = v
   return pun.i
 end
 
--- Whether a dtype holds an encoding's value.
+-- Tests of whether a dtype holds an encoding's value.
 local HOLDS = {
   bfloat16 = function(w) return band(w, 0xffff) == 0 end,
   float16 = function(w) return half.from_float16(half.to_float16(M.value(w))) == M.value(w) end,
@@ -58,7 +58,7 @@ function M.ulps(x, y)
   return abs(place(x) - place(y))
 end
 
--- log2's integer part, exactly, for 1 <= n < 2^53.
+-- The integer part of log2, exactly, for 1 <= n < 2^53.
 local function octave(n)
   local e = 0
   while n >= 65536 do n, e = n / 65536, e + 16 end
@@ -66,7 +66,7 @@ local function octave(n)
   return e
 end
 
--- Bucket 0: none; k: 2^(k-2) + 1 .. 2^(k-1).
+-- Bucket 0: no distance; bucket k: 2^(k-2) + 1 .. 2^(k-1).
 local function ulp_bucket(n)
   if n <= 1 then return n end
   return octave(n - 1) + 2
@@ -80,7 +80,7 @@ local function decade_bucket(d)
   return #M.DECADES + 1
 end
 
--- A sum that does not lose what is small (Neumaier): good to about 100 bits.
+-- A sum that keeps small terms (Neumaier), accurate to about 100 bits.
 local Sum = {}
 Sum.__index = Sum
 local function new_sum() return setmetatable({ high = 0, low = 0 }, Sum) end
@@ -95,7 +95,7 @@ function Sum:add(x)
 end
 function Sum:total() return self.high + self.low end
 
--- The k largest of what is put in, by rank and then by row: a list in order.
+-- Keeps the k largest entries, by rank and then by row, in an ordered list.
 local function put_worst(list, k, entry)
   local at = #list + 1
   while at > 1 and list[at - 1].rank < entry.rank do at = at - 1 end
@@ -107,12 +107,13 @@ end
 local Tally = {}
 Tally.__index = Tally
 
---- A tally of tokens in a layout; `worst` is how many of the worst tokens and sequences to keep.
+--- Makes a tally of the tokens in a layout; `worst` is the number of worst tokens and sequences to
+-- keep.
 function M.new(layout, worst)
   local self = {
     layout = layout, keep = worst,
     compared = 0, equal = 0, different = 0, inactive = 0, only_a = 0, only_b = 0,
-    -- All values that are zero; that are zero or -inf.
+    -- The numbers of values that are zero, and that are zero or -inf.
     zeros_a = 0, zeros_b = 0, certain_a = 0, certain_b = 0,
     nan_a = 0, nan_b = 0, zero_a = 0, zero_b = 0, positive_a = 0, positive_b = 0,
     infinite = 0, not_finite = 0,
@@ -137,14 +138,14 @@ function M.new(layout, worst)
   return setmetatable(self, Tally)
 end
 
--- Every stride-th entry of a list that grew too long.
+-- Every stride-th entry of a list that has become too long.
 local function thinned(list)
   local out = {}
   for i = 1, #list, 2 do out[#out + 1] = list[i] end
   return out
 end
 
--- A sequence's tokens are all in.
+-- Ends a sequence, after all of its tokens have been added.
 local function end_sequence(self)
   if self.sequence >= 0 and self.sequence_different > 0 then
     local total = self.sequence_sum:total()
@@ -164,7 +165,7 @@ local function begin_sequence(self, row)
   self.sequence_sum = new_sum()
 end
 
--- A token whose encodings differ.
+-- Counts a token whose encodings differ.
 local function differs(self, row, x, y, bin)
   self.different = self.different + 1
   self.sequence_different = self.sequence_different + 1
@@ -191,16 +192,16 @@ local function differs(self, row, x, y, bin)
   end
 end
 
--- Forgets the dtypes that do not hold an encoding's value.
+-- Removes the dtypes that do not hold an encoding's value.
 local function narrow(holds, w)
   for dtype, still in pairs(holds) do
     if still and not is_nan(w) and not HOLDS[dtype](w) then holds[dtype] = false end
   end
 end
 
---- Rows first .. first + n - 1: words a and b, which of them are active on each side (uint8), and
--- what ctx:compare gives of them (ratio, k1, k2, k3: floats). Sets each of `flags` to 1 where the
--- encodings of an active token differ; returns how many.
+--- Adds rows first .. first + n - 1: words a and b, flags for the rows that are active on each side
+-- (uint8), and the outputs of ctx:compare (ratio, k1, k2, k3: floats). Sets each of `flags` to 1 if
+-- the encodings of an active token differ; returns how many do.
 function Tally:add(first, n, a, b, active_a, active_b, each, flags)
   local before = self.different
   local fa, fb = ffi.cast("const float *", a), ffi.cast("const float *", b)
@@ -285,13 +286,13 @@ function Tally:add(first, n, a, b, active_a, active_b, each, flags)
   return self.different - before
 end
 
---- After the last row.
+--- Ends the tally. Call it after the last row.
 function Tally:finish()
   if self.sequence >= 0 then end_sequence(self) end
   self.ulp_counts[0] = self.equal
 end
 
---- The histogram of ULPs: { low, high, count } each, up to the last bucket with tokens.
+--- Returns the histogram of ULPs: { low, high, count } each, up to the last bucket with tokens.
 function Tally:ulps()
   local out, last = {}, 0
   for k = 0, M.ULP_BUCKETS do if self.ulp_counts[k] > 0 then last = k end end
@@ -303,7 +304,7 @@ function Tally:ulps()
   return out
 end
 
---- The histogram of |difference|, from .. below to, the same way.
+--- Returns the histogram of |difference| in the same form; a bucket is from `low` to below `high`.
 function Tally:differences()
   local out = { { low = 0, high = 0, count = self.decade_counts[0] } }
   for i = 1, #M.DECADES do
@@ -315,7 +316,8 @@ function Tally:differences()
   return out
 end
 
---- By position: { first, last, compared, different, mean, max } of each bin that holds tokens.
+--- Returns the values by position: { first, last, compared, different, mean, max } of each bin that
+-- holds tokens.
 function Tally:positions()
   local out = {}
   for bin = 0, M.POSITION_BINS - 1 do

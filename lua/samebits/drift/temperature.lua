@@ -1,9 +1,10 @@
---- Which temperature turns one side's logits into the other side's logprobs, if one does.
+--- Finds the temperature that turns one side's logits into the other side's logprobs, if there is
+-- one.
 --
--- At beta = 1 / tau a row's logprob is x * beta - ln sum exp(x_i * beta): concave in beta, so that
--- no more than two temperatures give a value, one on either side of the largest. Each probed token
--- votes with these; the winner is rounded to the shortest decimal that its voters allow. It stays a
--- supposition until all tokens have been computed again with it.
+-- At beta = 1 / tau a row's logprob is x * beta - ln sum exp(x_i * beta). This is concave in beta,
+-- so at most two temperatures give a value, one on either side of the maximum. Each probed token
+-- votes with these temperatures; the winner is rounded to the shortest decimal that its voters
+-- allow. It stays a hypothesis until all tokens have been computed again with it.
 
 local vote = require "samebits.drift.vote"
 
@@ -11,12 +12,12 @@ local M = {}
 
 local LOWEST, HIGHEST = math.log(1 / 64), math.log(64)
 local GOLDEN = (math.sqrt(5) - 1) / 2
-local STEPS = 36 -- of bisection: (ln 64 * 2) / 2^36 is below fp32's 2^-24
+local STEPS = 36 -- steps of bisection: (ln 64 * 2) / 2^36 is below fp32's 2^-24
 
--- At most so many probed tokens, and so many temperatures.
+-- The largest number of probed tokens, and of temperatures.
 local VOTERS, MANY = 12, 4
 
--- Where f, concave in exp(-t), is largest.
+-- The point where f, concave in exp(-t), is largest.
 local function peak(f)
   local low, high = LOWEST, HIGHEST
   local left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
@@ -35,7 +36,8 @@ local function peak(f)
   return (low + high) / 2
 end
 
--- Where f crosses a level between `inside`, where it is at least that, and `outside`.
+-- The point where f crosses a level, between `inside`, where f is at least the level, and
+-- `outside`.
 local function crossing(f, inside, outside, level)
   if f(outside) >= level then return outside end
   for _ = 1, STEPS do
@@ -45,8 +47,8 @@ local function crossing(f, inside, outside, level)
   return (inside + outside) / 2
 end
 
---- The intervals of temperature in which f, a row's logprob by the logarithm of the temperature, is
--- within tolerance of a value: a list of { low, high }.
+--- Returns the intervals of temperature in which f is within tolerance of a value: a list of { low,
+-- high }. f is a row's logprob as a function of the logarithm of the temperature.
 function M.intervals(f, value, tolerance)
   local top = peak(f)
   local highest, out = f(top), {}
@@ -63,9 +65,9 @@ function M.intervals(f, value, tolerance)
   return out
 end
 
---- The temperatures, most votes first, that tokens speak for: probes are { row, value } each.
--- lp(row, tau) is a row's logprob; own(row) the temperature that it was given with. A value of 0
--- has no vote: the largest logit gives it at any temperature that is low enough.
+--- Returns the temperatures that tokens vote for, most votes first. probes are { row, value } each.
+-- lp(row, tau) is a row's logprob; own(row) is the temperature that it was given with. A value of 0
+-- has no vote, because the largest logit gives it at any temperature that is low enough.
 function M.fit(probes, lp, own, tolerance)
   local votes = {}
   for _, probe in ipairs(probes) do

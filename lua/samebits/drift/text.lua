@@ -1,4 +1,4 @@
---- A report for a terminal.
+--- A report as text for a terminal.
 
 local words = require "samebits.drift.words"
 local wrap = require("samebits.text.wrap").words
@@ -9,7 +9,7 @@ local BOLD, RED, GREEN, PLAIN = "\27[1m", "\27[31m", "\27[32m", "\27[0m"
 
 local count, number = words.count, words.number
 
---- The report in one line.
+--- Returns the report in one line.
 function M.headline(report)
   local tokens = report.tokens
   local all = count(tokens.compared)
@@ -46,7 +46,8 @@ local function bars(add, rows, width)
   end
 end
 
--- Without the empty buckets at the end, and at the beginning but for the first.
+-- The buckets without the empty ones at the end, and without those at the beginning except the
+-- first.
 local function trimmed(buckets, label)
   local out, low, high = {}, nil, 1
   for i, bucket in ipairs(buckets) do
@@ -124,7 +125,7 @@ local function causes(add, report, width, bold)
   end
 end
 
--- Differences, ratios and KL estimates, of the tokens that are finite on both sides.
+-- Differences, ratios and KL estimates of the tokens that are finite on both sides.
 local function how_far(add, report, width, bold)
   add ""
   add("%s", bold "how far")

@@ -1,8 +1,9 @@
---- Suppositions about the values alone, without logits: one side is the other one rounded to
--- another container, with the sign changed, in another logarithm, as probabilities; or holds the
--- values of other tokens, a place further or from the last to the first; or nothing but zeros.
+--- Hypotheses about the values alone, without logits. One side's values are the other side's
+-- rounded to another container, with the sign changed, in another logarithm, or as probabilities;
+-- or they are the values of other tokens, a fixed number of places away or in reverse order; or
+-- they are all zeros.
 --
--- Suppositions without evidence in the probed tokens are not tried on all tokens.
+-- Hypotheses without evidence in the probed tokens are not tried on all tokens.
 
 local bit = require "bit"
 local ffi = require "ffi"
@@ -18,8 +19,9 @@ local abs, exp, log = math.abs, math.exp, math.log
 
 local INFINITE = 0x7f800000
 
--- f: one side's value of the other's. left: how far a value is from it, in nats, where that is not
--- the difference: a probability's is relative, since most are next to 0.
+-- f: one side's value as a function of the other's. left: the distance of a value from f, in nats,
+-- if it is not the difference. The distance of a probability is relative, since most are close to
+-- 0.
 local TRANSFORMS = {
   { cause = "negated", f = function(x) return -x end,
     text = "%s is %s with the sign changed: a loss, or a negative log-likelihood" },
@@ -32,11 +34,11 @@ local TRANSFORMS = {
     text = "%s is e to the %s: probabilities, without the logarithm" },
 }
 
--- Transforms to try on all tokens, at most.
+-- The largest number of transforms to try on all tokens.
 local MANY = 3
 
--- Of all tokens that differ, one in so many has to be explained by a move: values of few digits
--- meet by chance.
+-- A move must explain one in this many of all tokens that differ, because values of few digits can
+-- be equal by chance.
 local SHARE, COARSE_SHARE = 16, 4
 
 local Values = {}
@@ -49,8 +51,8 @@ local function rounded(dtype, v)
   return half.from_float16(half.to_float16(v))
 end
 
--- How a transform of the value x agrees with `want`, where `have` stands: "exactly", "nearly", nil.
--- Zeros have no sign, logarithm or base to tell.
+-- How a transform of the value x agrees with `want`, where `have` is the other side's value:
+-- "exactly", "nearly" or nil. Zeros are not evidence of a sign, a logarithm or a base.
 local function agrees(self, transform, x, want, have)
   if is_nan(x) or is_nan(want) or value_of(x) == 0 then return nil end
   local v = value_of(x)
@@ -67,7 +69,7 @@ local function whole(layout, row)
   return low, past
 end
 
--- The row that a move takes a row's value from; nil where there is none in the sequence.
+-- The row that a move takes a row's value from; nil if there is none in the sequence.
 local function moved(self, h, row)
   local low, past = whole(self.layout, row)
   if h.by then
@@ -79,12 +81,13 @@ local function moved(self, h, row)
   return from >= low and from < past and from ~= row and from or nil
 end
 
--- Whether a value can tell tokens apart.
+-- Whether a value can distinguish tokens.
 local function telling(w) return w ~= 0 and bit.band(w, 0x7fffffff) < INFINITE end
 
---- For `causes`, to which add(causes, hypothesis) adds what is supposed. given: `tally`; `layout`;
--- `fetch`, of a side, a row and a count: its values as fp32; `extent`, of a sequence: its first row
--- that counts on both sides, and the one behind the last; `left`: of the difference, for "nearly".
+--- Makes the hypotheses for `causes`, which add(causes, hypothesis) adds to it. given: `tally`;
+-- `layout`; `fetch(side, row, count)`: a side's values as fp32; `extent(sequence)`: the first row
+-- that counts on both sides, and the row after the last; `left`: the share of the difference that
+-- "nearly" may leave.
 function M.new(causes, add, given)
   local a, b, count = causes.a, causes.b, given.tally
   local self = setmetatable({
@@ -121,7 +124,7 @@ function M.new(causes, add, given)
   return self
 end
 
--- Adds the transforms that most probed tokens speak for.
+-- Adds the transforms that most probed tokens support.
 local function screen_transforms(self, probes)
   local count, found = self.causes.tally, {}
   for order, transform in ipairs(TRANSFORMS) do
@@ -132,7 +135,7 @@ local function screen_transforms(self, probes)
         local x, want = probe[pair[3]], probe[pair[4]]
         if agrees(self, transform, x, want, x) then voters = voters + 1 end
       end
-      -- Of two signs, the wrong one is above 0.
+      -- Of the two signs, the wrong one is above 0.
       local wrong = transform.cause ~= "negated" or count["positive_" .. pair[4]] > 0
       if voters > 0 and wrong then
         found[#found + 1] = { voters = voters, order = order, hypothesis = {
@@ -150,7 +153,7 @@ local function screen_transforms(self, probes)
   end
 end
 
--- Adds reversals that two probed tokens speak for: of what counts, and of whole sequences.
+-- Adds reversals that two probed tokens support: of the tokens that count, and of whole sequences.
 local function screen_reversals(self, probes)
   for _, active in ipairs { true, false } do
     local h, found = { active = active }, 0
@@ -172,15 +175,15 @@ local function screen_reversals(self, probes)
   end
 end
 
---- Before the first chunk: tokens that differ, { row, a, b } each.
+--- Call before the first chunk, with tokens that differ, { row, a, b } each.
 function Values:screen(probes)
   screen_transforms(self, probes)
   screen_reversals(self, probes)
 end
 
--- Judges the tokens of a chunk by A's values at other rows. Runs of rows that follow each other, in
--- either direction, are the chunk's own or are fetched, no more at a time than the chunk has: where
--- chunks end makes no difference.
+-- Judges the tokens of a chunk by A's values at other rows. Runs of consecutive rows, in either
+-- direction, are read from the chunk or fetched, at most as many at a time as the chunk has. The
+-- result does not depend on where chunks end.
 local function judge_move(self, h, chunk)
   local i = 0
   local function inside(row) return row >= chunk.first and row < chunk.first + chunk.n end
@@ -201,7 +204,7 @@ local function judge_move(self, h, chunk)
       end
       local low = math.min(from, from + (last - i) * step)
       local held = not inside(from) and self.fetch(self.a, low, last - i + 1)
-      self.held = held -- while its words are read
+      self.held = held -- keeps it alive while its words are read
       local got = held and ffi.cast("const int32_t *", held.ptr) or chunk.a + (low - chunk.first)
       for j = i, last do
         local want = chunk.b[j]

@@ -1,4 +1,5 @@
---- What several tokens agree on, of a number that each of them knows as intervals only.
+--- Finds the value that several tokens agree on, for a number that each of them knows only as
+-- intervals.
 
 local ffi = require "ffi"
 
@@ -6,13 +7,14 @@ local M = {}
 
 local pun = ffi.new "float[1]"
 
---- x rounded to fp32.
+--- Returns x rounded to fp32.
 function M.single(x)
   pun[0] = x
   return pun[0]
 end
 
---- The number above 0 of fewest decimals in an interval; its middle as fp32 where nine do not do.
+--- Returns the number above 0 with the fewest decimals in an interval; its middle as fp32 if nine
+-- decimals are not enough.
 function M.shortest(low, high)
   for digits = 0, 9 do
     local scale = 10 ^ digits
@@ -22,7 +24,8 @@ function M.shortest(low, high)
   return M.single((low + high) / 2)
 end
 
---- The roundest whole number in an interval that holds one: a multiple of the largest power of ten.
+--- Returns the roundest whole number in an interval that holds one: a multiple of the largest power
+-- of ten.
 function M.roundest(low, high)
   for digits = math.floor(math.log10(math.max(high, 1))), 0, -1 do
     local scale = 10 ^ digits
@@ -31,14 +34,14 @@ function M.roundest(low, high)
   end
 end
 
---- The interval with the most voters: `low` and `high`, theirs cut with each other, and `voters`,
--- indices of votes. votes: a list of lists of { low, high }. A voter has a say once. Nil without
--- votes.
+--- Returns the interval with the most voters: `low` and `high`, the intersection of their
+-- intervals, and `voters`, indices of votes. votes: a list of lists of { low, high }. A voter
+-- counts once. Returns nil if there are no votes.
 function M.winner(votes)
   local best
   for _, vote in ipairs(votes) do
     for _, candidate in ipairs(vote) do
-      -- Where most intervals meet, one of them ends.
+      -- Where most intervals overlap, one of them ends.
       local point = candidate.high
       local low, high, voters = 0, math.huge, {}
       for i, other in ipairs(votes) do

@@ -1,4 +1,4 @@
---- How numbers and tokens of a report are put, the same in the terminal and on the page.
+--- The wording of a report's numbers and tokens, the same in the terminal and on the page.
 
 local ffi = require "ffi"
 local printable = require "samebits.text.printable"
@@ -6,14 +6,14 @@ local refusal = require "samebits.io.refusal"
 
 local M = {}
 
---- 1234567 as "1 234 567"; what is no integer as it comes.
+--- Formats 1234567 as "1 234 567"; a number that is not an integer stays as it is.
 function M.count(n)
   local digits = ("%.0f"):format(n)
   if #digits <= 4 then return digits end
   return (digits:reverse():gsub("(%d%d%d)", "%1 "):reverse():gsub("^ ", ""))
 end
 
---- Three digits, or what is not finite in words.
+--- Formats a number with three digits, or a non-finite value in words.
 function M.number(x)
   if x ~= x then return "NaN" end
   if x == math.huge then return "inf" elseif x == -math.huge then return "-inf" end
@@ -21,21 +21,21 @@ function M.number(x)
   return (("%.3g"):format(x):gsub("e([+-])0*", "e%1"):gsub("e%+", "e"))
 end
 
---- Nine digits, which read back to the same fp32.
+--- Formats a number with nine digits, which read back to the same fp32.
 function M.exact(x)
   if x ~= x then return "NaN" end
   if x == math.huge then return "inf" elseif x == -math.huge then return "-inf" end
   return ("%.9g"):format(x)
 end
 
---- A ratio in few digits; near 1, how far it is from 1.
+--- Formats a ratio with few digits; near 1, as its distance from 1.
 function M.near_one(x)
   local off = x - 1
   if off == 0 or math.abs(off) >= 0.01 or x ~= x then return M.number(x) end
   return ("1 %s %s"):format(off < 0 and "-" or "+", M.number(math.abs(off)))
 end
 
---- A share in percent: 0 and 100 only where they are exact.
+--- Formats a share in percent: 0 and 100 appear only where they are exact.
 function M.percent(part, whole)
   if whole == 0 or part == 0 then return "0 %" end
   if part == whole then return "100 %" end
@@ -49,7 +49,7 @@ function M.ulps(n)
   return M.count(n) .. (n == 1 and " ULP" or " ULPs")
 end
 
---- The range of a bucket of ULPs.
+--- Returns the range of a bucket of ULPs.
 function M.ulp_range(bucket)
   if bucket.low == bucket.high then return ("%d"):format(bucket.low) end
   if bucket.high <= 4096 then return ("%d .. %d"):format(bucket.low, bucket.high) end
@@ -57,8 +57,8 @@ function M.ulp_range(bucket)
   return ("2^%d .. 2^%d"):format(octave - 1, octave)
 end
 
---- A run of two empty rows or more, of rows { label, count }, as one with the label "..." and no
--- count.
+--- Replaces a run of two or more empty rows, of rows { label, count }, by one with the label "..."
+-- and no count.
 function M.folded(rows)
   local out = {}
   for i, row in ipairs(rows) do
@@ -72,7 +72,7 @@ function M.folded(rows)
   return out
 end
 
---- The range of a bucket of differences.
+--- Returns the range of a bucket of differences.
 function M.difference_range(bucket)
   if bucket.high == 0 then return "0" end
   local function power(x)
@@ -104,7 +104,7 @@ local function shortest(x)
   end
 end
 
--- A whole number, which may be a string of digits; nil is none.
+-- A whole number, which may be a string of digits; nil means none.
 local function whole(x)
   if x == nil then return "none" end
   return type(x) == "string" and x or ("%.0f"):format(x)
@@ -115,7 +115,7 @@ local INPUTS = { ids = "ids", mask = "masks", cu_seqlens = "cu_seqlens",
 
 local function only(a) return a and "in A, not in B" or "in B, not in A" end
 
---- An input that differs, in a sentence.
+--- Returns a sentence about an input that differs.
 function M.input(input)
   local name, first = INPUTS[input.field], input.first
   if input.field == "cu_seqlens" then
@@ -136,7 +136,7 @@ function M.input(input)
     M.count(input.different), M.count(input.of), first.sequence, first.position, there)
 end
 
---- The inputs that differ, by name: "ids and masks".
+--- Returns the names of the inputs that differ: "ids and masks".
 function M.inputs(report)
   local names = {}
   for i, input in ipairs(report.inputs) do names[i] = INPUTS[input.field] end
@@ -144,7 +144,7 @@ function M.inputs(report)
   return table.concat(names, ", ", 1, #names - 1) .. " and " .. names[#names]
 end
 
---- What a side consists of, in one line.
+--- Returns one line about the contents of a side.
 function M.side(side, shape)
   local parts = {}
   local dims = table.concat(shape, ", ")
@@ -168,14 +168,14 @@ function M.side(side, shape)
   return ("%s; not used: %s"):format(text, table.concat(names, ", "))
 end
 
---- A side's name and where it is from.
+--- Returns a side's name and its source.
 function M.title(side)
   local name, source = side.name, side.source
   local title = name and source and ("%s (%s)"):format(name, source) or name or source
   return title and printable.text(title) or "side " .. side.label
 end
 
---- A sentence about the tokens that nothing explains.
+--- Returns a sentence about the tokens that nothing explains.
 function M.unexplained(report)
   local out = (report.a.logits or report.b.logits) and
               "Nothing that was tried gives these values." or
@@ -188,7 +188,7 @@ function M.unexplained(report)
                                            M.count(small), M.number(report.near))
 end
 
---- Sentences about the op and the logits: a list.
+--- Returns a list of sentences about the op and the logits.
 function M.facts(report)
   local out = {}
   local logits = report.logits

@@ -1,19 +1,21 @@
---- What the tensors of a file are for. This one module decides it, for every command, for batches
--- made from what `load` gives, and for drift.
+--- The roles of the tensors in a file. This module alone decides them, for every command, for
+-- batches made from the results of `load`, and for drift.
 --
 -- A role (logits, ids, mask, ...) is known by the names that tensors have. The rule:
 --
--- * A file that is given whole gives everything in it that has a role.
--- * Where one tensor of it is meant, by FILE:NAME or by an option such as `--ids FILE`, the tensors
---   that say which tokens it is about come along (ids, mask, cu_seqlens). Those that say how it was
---   scored (temperature, kept sets) do not.
--- * What an option names wins; then come the files; then what comes along. Two tensors for one role
---   are an error unless this order decides between them.
+-- * A file that is given whole provides every tensor in it that has a role.
+-- * If one tensor of it is requested, by FILE:NAME or by an option such as `--ids FILE`, the file
+--   also provides the tensors that say which tokens that tensor is about (ids, mask, cu_seqlens).
+--   It does not provide the tensors that say how it was scored (temperature, kept sets).
+-- * Tensors named by an option have priority, then those of files given whole, then those provided
+--   along with a requested tensor. Two tensors for one role are an error unless this order decides
+--   between them.
 --
--- A tensor of a dtype that is not supported counts like any other: it is complained of where the
--- rule has chosen it, and nowhere else.
+-- A tensor of an unsupported dtype follows the same rule. It is an error only if the rule chooses
+-- it.
 --
--- The result says what was taken from where, and what was left: callers print it.
+-- The result lists the tensors that were taken, with their sources, and those that were left;
+-- callers print it.
 
 local formats = require "samebits.io.formats"
 local misuse = require "samebits.misuse"
@@ -27,7 +29,7 @@ local layout = tensor.layout
 
 local M = {}
 
--- Our own name first, then those that trainers and rollout engines write.
+-- Our own name first, then the names that trainers and rollout engines write.
 local NAMES = {
   logprobs = { "logprobs", "token", "logprob", "log_probs", "token_logprobs", "old_log_probs",
                "rollout_log_probs", "per_token_logps", "old_per_token_logps" },
@@ -45,7 +47,7 @@ for role, names in pairs(NAMES) do
   for _, name in ipairs(names) do ROLE_OF[name] = role end
 end
 
---- The roles of a batch, in the order in which they are told of.
+--- The roles of a batch, in the order in which they are reported.
 M.BATCH = { "logits", "ids", "mask", "cu_seqlens", "temperature", "kept", "rows" }
 
 --- The roles of a side of a drift.
@@ -56,7 +58,7 @@ local BESIDE = { "ids", "mask", "cu_seqlens" }
 
 local FLOATS = { float32 = true, float16 = true, bfloat16 = true, float64 = true }
 
--- Whether a tensor without a telling name can have a role.
+-- Whether a tensor whose name tells nothing can have a role.
 local function fits(role, t)
   local is_float = FLOATS[t.dtype] == true
   local wants_float = role == "logits" or role == "logprobs" or role == "temperature"
@@ -70,17 +72,17 @@ local function is_known(role, roles)
   return false
 end
 
---- Whether a name stands for one of some roles.
+--- Whether a name stands for one of the given roles.
 function M.is_named(name, roles) return is_known(ROLE_OF[name], roles) end
 
---- Whether a value is one that a file may hold: a tensor, or what stands for one whose dtype is not
--- supported.
+--- Whether a value is one that a file may hold: a tensor, or the stand-in for a tensor of an
+-- unsupported dtype.
 function M.is_held(value) return tensor.is_tensor(value) or tensor.unsupported.why(value) ~= nil end
 
---- The entries of a table of tensors by role, of the roles listed; and the names they have there.
--- Two names of one role raise misuse.
+--- Returns the entries of a table of tensors by role, for the listed roles; and the names they have
+-- there. Two names of one role raise misuse.
 -- @tparam table from tensors by name
--- @tparam string where what to call the table in a message
+-- @tparam string where the table's name in messages
 -- @tparam table roles a list
 function M.by_role(from, where, roles)
   local found, called = {}, {}
@@ -107,14 +109,15 @@ local function names_of(tensors)
   return names
 end
 
---- Which roles a file lacks, and its names: "a.safetensors: no ids in it; it holds 'x'".
+--- Returns a message with the roles that a file lacks and its names: "a.safetensors: no ids in it;
+-- it holds 'x'".
 function M.lacking(path, what, tensors)
   local names = names_of(tensors)
   return ("%s: %s in it; it holds %s"):format(path, what,
                                               #names > 0 and refusal.list(names) or "no tensor")
 end
 
--- The only tensor of a file, where its name tells nothing; and its name.
+-- The only tensor of a file if its name tells nothing, and that name.
 local function lone(tensors)
   local name = next(tensors)
   if name == nil or next(tensors, name) ~= nil or ROLE_OF[name] then return nil end
@@ -130,14 +133,14 @@ local function without(roles, set)
   return out
 end
 
--- A file's tensor that is meant; nil and a message where it cannot be used.
+-- The requested tensor of a file; nil and a message if it cannot be used.
 local function usable(t, path)
   local why = tensor.unsupported.why(t)
   if why then return nil, ("%s: %s"):format(path, why) end
   return t
 end
 
--- What comes along with a tensor that is meant, among some roles.
+-- The roles, among the given ones, that a file provides along with a requested tensor.
 local function beside(roles, but)
   local out = {}
   for _, role in ipairs(BESIDE) do
@@ -148,25 +151,25 @@ end
 
 --- Reads FILE or FILE:NAME.
 -- @tparam string spec
--- @tparam table roles those that the file may give
+-- @tparam table roles the roles that the file may provide
 -- @tparam[opt] table opened a list that the file is added to (see source.lua)
 -- @treturn table `path`; `fields` and `names`: tensors, and their names in the file, by role;
--- `bare` and `bare_name`: the tensor that is meant where no name tells its role; `named`: whether
--- there was a NAME; `tensors`: all that the file holds, nil for a .npy file; or nil and a message
+-- `bare` and `bare_name`: the requested tensor if no name tells its role; `named`: whether there
+-- was a NAME; `tensors`: all that the file holds, nil for a .npy file; or nil and a message
 function M.read(spec, roles, opened)
   local path, name = formats.split_spec(spec)
   local loaded, why = formats.load_named(path, nil, opened)
   if not loaded then return nil, why end
   local source = { path = path, fields = {}, names = {}, named = name ~= nil }
   if tensor.is_tensor(loaded) then
-    if name then return formats.load_named(path, name) end -- which says why not
+    if name then return formats.load_named(path, name) end -- its message says why not
     source.bare = loaded
     return source
   end
   source.tensors = loaded
   if name then
     source.bare = rawget(loaded, name)
-    if not source.bare then return formats.load_named(path, name) end -- which says why not
+    if not source.bare then return formats.load_named(path, name) end -- its message says why not
     source.bare_name = name
     source.fields, source.names = M.by_role(loaded, path, beside(roles, ROLE_OF[name]))
   else
@@ -181,7 +184,7 @@ function M.read(spec, roles, opened)
   return source
 end
 
--- FILE or FILE:NAME as a tensor of a role, its name in the file, and the file as `read` gives it.
+-- FILE or FILE:NAME as a tensor of a role, its name in the file, and the file as `read` returns it.
 local function read_one(spec, role, opened)
   local source, why = M.read(spec, { role }, opened)
   if not source then return nil, why end
@@ -195,19 +198,20 @@ local function read_one(spec, role, opened)
   return nil, ("%s: say which is meant, as %s:NAME"):format(why, source.path)
 end
 
---- What comes along with a tensor of a file that is meant: tensors, and their names, by role.
--- @tparam table source what `read` gave for the file
--- @tparam table held what is not missing, by role
+--- Returns the tensors that a file provides along with a requested one: tensors, and their names,
+-- by role.
+-- @tparam table source the result of `read` for the file
+-- @tparam table held the fields that are not missing, by role
 -- @tparam[opt] table roles a list: ids, mask and cu_seqlens by default
 function M.along(source, held, roles)
   if not source.tensors then return {}, {} end
   return M.by_role(source.tensors, source.path, without(roles or BESIDE, held))
 end
 
---- Loads one tensor for a role from FILE or FILE:NAME. Without a name a .safetensors file must hold
--- one that is called as the role may be, or a single tensor whose name tells nothing and whose
+--- Loads one tensor for a role from FILE or FILE:NAME. Without a NAME, a .safetensors file must
+-- hold a tensor with one of the role's names, or a single tensor whose name tells nothing and whose
 -- dtype can be the role's. `opened` as for `read`.
--- @return a tensor, and what `read` gives for the file; or nil and a message
+-- @return a tensor, and the result of `read` for the file; or nil and a message
 function M.load_one(spec, role, opened)
   local t, name, source = read_one(spec, role, opened)
   if not t then return nil, name end -- the message
@@ -230,8 +234,8 @@ local function take(self, role, t, path, name)
   self.from[role] = { path = path, name = name }
 end
 
--- The role of a tensor that a file was given for: that of its name; else logits are floats, and ids
--- are not.
+-- The role of a tensor that a file was given for: the role of its name; otherwise floats are
+-- logits, and other dtypes are ids.
 local function bare_role(source)
   local t, role = source.bare, ROLE_OF[source.bare_name]
   if role and not is_known(role, M.BATCH) then
@@ -241,7 +245,8 @@ local function bare_role(source)
   return role or (fits("logits", t) and "logits" or "ids")
 end
 
--- All that a file gives; of FILE:NAME that tensor alone, for what comes along waits for its turn.
+-- Takes all tensors that a file provides. FILE:NAME provides only that tensor here; the tensors
+-- that it provides along with it are taken later.
 local function take_file(self, spec, named)
   local source, why = M.read(spec, without(M.BATCH, named), self.opened)
   if not source then return nil, why end
@@ -267,7 +272,8 @@ local function take_file(self, spec, named)
   return true
 end
 
--- What an option names. The logits' file is given whole by it, unless it has a NAME.
+-- Takes a tensor that an option names. The option also gives the logits' file whole, unless it has
+-- a NAME.
 local function take_named(self, spec, role)
   local t, name, source = read_one(spec, role, self.opened)
   if not t then return nil, ("%s: %s"):format(option(role), name) end
@@ -277,7 +283,7 @@ local function take_named(self, spec, role)
   return true
 end
 
--- What comes along with the tensors that were meant.
+-- Takes the tensors that files provide along with the requested ones.
 local function take_along(self, named)
   for _, source in ipairs(self.sources) do
     local held = {}
@@ -305,11 +311,11 @@ local function unused_of(self)
   return list
 end
 
---- Gathers from files what a batch is made of.
--- @tparam table files a list of FILE[:NAME]. A tensor without a telling name is the logits if it
--- holds floats, the ids if it does not.
--- @tparam table named what options name: FILE[:NAME] by role; `true` for a role that is known from
--- elsewhere, so that no file's tensor is taken for it
+--- Gathers from files the fields that a batch is made of.
+-- @tparam table files a list of FILE[:NAME]. A tensor whose name tells nothing is the logits if it
+-- holds floats, otherwise the ids.
+-- @tparam table named the tensors that options name: FILE[:NAME] by role; `true` for a role that is
+-- known from elsewhere, so that no file's tensor is taken for it
 -- @treturn table `fields`: tensors by role; `from`: { path, name } by role; `unused`: a list of
 -- lists of names, with a `path`; `opened`: the files (see source.lua); or nil and a message
 function M.gather(files, named)
@@ -330,13 +336,13 @@ function M.gather(files, named)
   return self
 end
 
---- Why what was read is no longer what the files hold, in words; nil where it is.
+--- Returns why the files no longer hold the data that was read, in words; nil if they still do.
 function Gathered:changed() return sources.changed(self.opened) end
 
-local MANY = 8 -- names of unused tensors that are told of
+local MANY = 8 -- how many names of unused tensors are listed
 
---- What was taken from where, and what was not: a list of lines. settings: { name, text } of what
--- is known from elsewhere, a list.
+--- Returns a list of lines on the tensors that were taken, with their sources, and those that were
+-- not. settings: a list of { name, text } for fields known from elsewhere.
 function Gathered:lines(settings)
   local rows, wide, wider = {}, 0, 0
   local function add(name, text, from)
@@ -366,7 +372,7 @@ function Gathered:lines(settings)
   return lines
 end
 
---- The same for programs: FILE or FILE:NAME by role, and a list of what was not used.
+--- Returns the same for programs: FILE or FILE:NAME by role, and a list of the unused tensors.
 function Gathered:places()
   local used, unused = {}, setmetatable({}, { __jsontype = "array" })
   for role, from in pairs(self.from) do used[role] = place(from.path, from.name) end
@@ -378,9 +384,10 @@ end
 
 -- Batches -----------------------------------------------------------------------------------------
 
---- A batch's table. Of what `load` gives for a .safetensors file: its tensors by role, and whatever
--- else was put into it (a number as the temperature, `shift`); beside it the names of the tensors
--- that are not used. Any other table passes as it is, since there a wrong name is a mistake.
+--- Returns a batch's table. For the result of `load` for a .safetensors file: its tensors by role,
+-- and everything else that was put into it (a number as the temperature, `shift`); also the names
+-- of the tensors that are not used. Any other table is returned unchanged, since there a wrong name
+-- is a mistake.
 function M.for_batch(spec)
   if not safetensors.is_loaded(spec) then return spec, {} end
   local made, called = M.by_role(spec, "batch: the file", M.BATCH)

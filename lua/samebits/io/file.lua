@@ -1,8 +1,9 @@
---- Writing files whole: to a temporary beside the target, then renamed over it.
+--- Writes whole files: to a temporary file in the target's folder, which is then renamed over the
+-- target.
 --
--- At any time, and after a crash, the target is what it was or what it is to be. The temporary has
--- no name until it is complete, so that nothing is left of it whatever ends the process; on file
--- systems that have no such files (NFS, FAT) it has one, and Ctrl-C removes it.
+-- At any time, and after a crash, the target has either its old or its new contents. The temporary
+-- file has no name until it is complete, so nothing is left of it however the process ends. On file
+-- systems without such files (NFS, FAT) it has a name, and Ctrl-C removes it.
 
 local bit = require "bit"
 local ffi = require "ffi"
@@ -12,9 +13,9 @@ local M = {}
 
 local counter = 0
 
--- Calls make(path) with names beside the target until one is not there yet: make's result and the
--- name; nil where it fails. The name is noted in `new` before the file can be there: an error can
--- come between any two steps (Ctrl-C is one).
+-- Calls make(path) with names in the target's folder until one does not exist yet. Returns make's
+-- result and the name; nil if it fails. The name is noted in `new` before the file can exist,
+-- because an error can occur between any two steps (Ctrl-C is one).
 local function named(new, target, make)
   for _ = 1, 100 do
     counter = counter + 1
@@ -30,7 +31,7 @@ end
 
 -- A new file's descriptor. private: nobody else may read it yet.
 local function create(new, target, folder, private)
-  -- Where /proc is missing it could not be given a name.
+  -- Without /proc the file could not be given a name.
   if posix.kind_of_path "/proc/self/fd" then
     new.fd = posix.create_unnamed(folder, private)
     if new.fd then return true end
@@ -40,22 +41,22 @@ local function create(new, target, folder, private)
   return new.fd, why
 end
 
--- Gives a new file the owner, the group and the mode of the one that it replaces, as far as the
--- system lets us. Where the group is another, it gets only what everybody has.
+-- Gives a new file the owner, group and mode of the file that it replaces, as far as the system
+-- permits. If the group differs, it gets only the permissions that everybody has.
 local function take_after(fd, old)
   local mode = old.mode
   if not posix.set_owner(fd, old.uid, old.gid) then
-    mode = mode % 512  -- no set-user-ID of another user's
+    mode = mode % 512  -- not the set-user-ID bit of another user's file
     if not posix.set_owner(fd, nil, old.gid) then
       local group, others = bit.band(mode, 56), bit.band(mode, 7)
       mode = mode - group + bit.band(group, 8 * others)
     end
   end
-  -- On FAT every file has one mode, and none can be set.
+  -- On FAT every file has the same mode, which cannot be set.
   return posix.set_mode(fd, mode) or posix.stat(fd).mode == mode
 end
 
--- All steps; what has been made is in `new`. True, or nil and a message.
+-- Performs all steps; files that exist are noted in `new`. Returns true, or nil and a message.
 local function replace(new, target, old, parts)
   local folder = target:match "^(.*/)" or "."
   local ok, why = create(new, target, folder, old ~= nil)
@@ -69,7 +70,7 @@ local function replace(new, target, old, parts)
     if not ok then return nil, posix.words() end
   end
   if old and not take_after(new.fd, old) then return nil, posix.words() end
-  -- Before it has the name: else a crash could leave an empty file there.
+  -- Synced before it gets its name; otherwise a crash could leave an empty file there.
   if not posix.sync(new.fd) then return nil, posix.words() end
   if not new.path then
     ok, why = named(new, target, function(path) return posix.link(new.fd, path) end)
@@ -77,11 +78,11 @@ local function replace(new, target, old, parts)
   end
   local fd = new.fd
   new.fd = nil
-  if not posix.close(fd) then return nil, posix.words() end  -- quota, network
+  if not posix.close(fd) then return nil, posix.words() end  -- may fail on quota or network errors
   if not posix.rename(new.path, target) then return nil, posix.words() end
   new.path = nil
   fd = posix.open_folder(folder)
-  if not fd then return true end  -- one may write to a folder without reading it
+  if not fd then return true end  -- a folder can be writable without being readable
   ok = posix.sync(fd)
   why = posix.words()
   posix.close(fd)
@@ -89,9 +90,9 @@ local function replace(new, target, old, parts)
   return true
 end
 
---- Replaces a file, or makes it, with `parts`: strings, and tables { ptr, size }. True, or nil and
--- a message; the file is then as it was. A link is followed. Only regular files are replaced; their
--- owner, group and mode stay what they are, as far as the system lets us.
+--- Replaces or makes a file with `parts`: strings, and tables { ptr, size }. Returns true, or nil
+-- and a message; the file is then unchanged. A link is followed. Only regular files are replaced;
+-- they keep their owner, group and mode, as far as the system permits.
 function M.write(path, parts)
   local target = posix.real_path(path) or path
   local old = posix.stat_path(target)
@@ -108,15 +109,15 @@ function M.write(path, parts)
   return nil, ("%s: %s"):format(path, why)
 end
 
---- A text that may be meant for a file: the text itself where there is no path; else the file is
--- written: true, or nil and a message.
+--- Delivers a text that may be for a file. Without a path, returns the text itself; otherwise
+-- writes the file and returns true, or nil and a message.
 function M.deliver(what, text, path)
   if path == nil then return text end
   M.check_path(what, path)
   return M.write(path, { text })
 end
 
---- Raises misuse where a path is no path.
+--- Raises misuse if a value is not a path.
 function M.check_path(what, path)
   local misuse = require "samebits.misuse"
   if type(path) ~= "string" then

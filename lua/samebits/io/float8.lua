@@ -1,4 +1,4 @@
---- The values of 8-bit floats as float16, which holds them all exactly.
+--- Converts 8-bit floats to float16, which holds all their values exactly.
 --
 --     F8_E4M3  sign, 4 bits of exponent (bias 7), 3 bits of mantissa: 0, +-2^-9 to +-448; no
 --              infinity; NaN where all 7 bits are set (the format that others call e4m3fn)
@@ -24,7 +24,7 @@ local function e5m2(magnitude)
   return magnitude > 0x7c and NAN or magnitude * 256
 end
 
--- float16 encodings by 8-bit encoding. NaN has no sign, as everywhere that values are converted.
+-- float16 encodings by 8-bit encoding. NaN has no sign, as in every conversion here.
 local function table_of(encode)
   local out = ffi.new "uint16_t[256]"
   for magnitude = 0, 127 do
@@ -37,7 +37,7 @@ end
 
 local TABLES = { F8_E4M3 = table_of(e4m3), F8_E5M2 = table_of(e5m2) }
 
---- Whether a safetensors dtype is one of these.
+--- Whether a safetensors dtype is one of these formats.
 function M.is(code) return TABLES[code] ~= nil end
 
 --- Writes n elements at `from` (uint8_t *) as float16 to `target`.

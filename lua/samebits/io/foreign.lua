@@ -1,11 +1,11 @@
---- Files of other programs, told by their first bytes, and what to do with them.
+--- Recognizes files of other programs by their first bytes, and advises how to use them.
 
 local M = {}
 
---- How many bytes `advice` looks at.
+--- The number of bytes that `advice` examines.
 M.BYTES = 64
 
--- The first file inside a zip archive, whose name stands 30 bytes behind its start.
+-- The first file inside a zip archive. Its name is 30 bytes after the archive's start.
 local function first_inside(bytes)
   if bytes:sub(1, 4) ~= "PK\3\4" or #bytes < 30 then return nil end
   return bytes:sub(31, 30 + bytes:byte(27) + 256 * bytes:byte(28))
@@ -16,8 +16,9 @@ local NPZ = "a .npz archive of .npy files: save each array by numpy.save, or all
 local TORCH = "a PyTorch file: save its tensors by safetensors.torch.save_file"
 local GGUF = "a GGUF file holds a model's weights: dump its logits as .npy or .safetensors"
 
---- A sentence that says what a file is and what to do about it; nil if that is not known.
--- @tparam string bytes its first `BYTES`, or all of it
+--- Returns a sentence that says which kind of file this is and how to use it; nil if that is not
+-- known.
+-- @tparam string bytes its first `BYTES` bytes, or all of it
 -- @tparam string path
 function M.advice(bytes, path)
   local inside = first_inside(bytes)

@@ -1,5 +1,5 @@
---- Loading and saving tensors, whatever the format: .npy or .safetensors, told apart by their
--- first bytes, and by the name's ending where a file is written or too short to tell.
+--- Loads and saves tensors in either format, .npy or .safetensors. The first bytes tell the format;
+-- the name's ending tells it if a file is written or is too short.
 
 local ffi = require "ffi"
 local foreign = require "samebits.io.foreign"
@@ -46,11 +46,11 @@ local function load(path, name, opts)
   return source.read(path, source.options("load", opts), read, name)
 end
 
---- Whether there is a file of this name.
+--- Whether a file of this name exists.
 local function exists(path) return posix.stat_path(path) ~= nil end
 
---- The path of FILE or FILE:NAME, and the name if there is one. A path that exists as it stands
--- wins over a name after a colon.
+--- The path of FILE or FILE:NAME, and the name if there is one. If the whole text is an existing
+-- path, it is the path, even with a colon.
 local function split_spec(spec)
   if exists(spec) then return spec end
   local file, after = spec:match "^(.+):([^:]+)$"
@@ -58,7 +58,7 @@ local function split_spec(spec)
   return spec
 end
 
---- load, for code inside the library: `opened`, if given, is a list that the file is added to (see
+--- load, for code inside the library. `opened`, if given, is a list that the file is added to (see
 -- source.lua).
 local function load_named(path, name, opened)
   return source.read(path, { opened = opened }, read, name)
@@ -87,18 +87,18 @@ local M = {}
 
 --- Loads a file.
 --
--- It is mapped, not read: pages come when they are touched, so that a large file opens at once, and
--- writing to a tensor never changes the file. As long as such tensors are used, no program may
--- shorten the file, which ends the process with SIGBUS, or write to it, which changes the tensors;
--- replacing it by renaming, as `save` does, is fine. `copy` does without all this: it reads the
--- bytes into memory, of one tensor where a name is given, and fails where the file changes
--- meanwhile.
+-- The file is mapped, not read: its pages are loaded when they are touched, so a large file opens
+-- at once, and writing to a tensor never changes the file. While such tensors are used, no program
+-- may shorten the file, which would end the process with SIGBUS, or write to it, which would change
+-- the tensors. Replacing it by renaming, as `save` does, is safe. `copy` avoids these restrictions:
+-- it reads the bytes into memory (those of one tensor if a name is given) and fails if the file
+-- changes meanwhile.
 -- @tparam string path of a regular file: a FIFO or a device is refused
 -- @tparam[opt] string name of a tensor inside a .safetensors file
--- @tparam[opt] table opts `copy` (false), whether to read and not to map the file; it may stand in
--- the place of the name
+-- @tparam[opt] table opts `copy` (false), whether to read the file instead of mapping it; opts may
+-- be given in place of the name
 -- @return a tensor (.npy, or a name was given) or a table of tensors by name; or nil and a message.
--- In a table, what stands for a tensor of a dtype that is not supported raises an error when used.
+-- In a table, the stand-in for a tensor of an unsupported dtype raises an error when it is used.
 M.load = misuse.guard(load)
 
 --- Saves a tensor as .npy or a table of tensors as .safetensors, chosen by the path's ending.

@@ -1,13 +1,13 @@
---- Reads a JSON text that nobody vouches for, strictly, and in time and memory that its length
--- bounds.
+--- Reads an untrusted JSON text, strictly, in time and memory that its length bounds.
 --
--- Refused is whatever RFC 8259 does not allow, and beyond it what the text of a safetensors header
--- has no use for and decoders disagree about: two equal keys in an object, numbers but
--- non-negative integers up to 2^53, true, false, null, escapes of half a surrogate pair, more than
--- a few levels of nesting, bytes that are not UTF-8. So are too many keys: a byte of text can cost
--- a hundred in tables.
+-- It refuses everything that RFC 8259 does not allow. It also refuses text that a safetensors
+-- header has no use for and that decoders disagree about: two equal keys in an object, numbers
+-- other than non-negative integers up to 2^53, true, false, null, escapes of half a surrogate pair,
+-- more than a few levels of nesting, and bytes that are not UTF-8. Too many keys are refused, too,
+-- because a byte of text can take a hundred bytes in tables.
 --
--- One pass over the bytes, through a pointer: loops like these are compiled, string.find is not.
+-- It makes one pass over the bytes, through a pointer, because LuaJIT compiles such loops but not
+-- string.find.
 
 local ffi = require "ffi"
 local refusal = require "samebits.io.refusal"
@@ -15,16 +15,16 @@ local utf8 = require "samebits.text.utf8"
 
 local M = {}
 
--- 2^53, up to which a number is what its digits say.
+-- 2^53, up to which a double represents an integer exactly.
 local MAX = "9007199254740992"
 
-local LIST, OBJECT = {}, {}  -- metatables that tell lists from objects
+local LIST, OBJECT = {}, {}  -- metatables that distinguish lists from objects
 
---- Whether a value is a list: its elements are value[1] and so on.
+--- Whether a value is a list. Its elements are value[1] and so on.
 function M.is_list(value) return type(value) == "table" and getmetatable(value) == LIST end
 
---- Whether a value is an object: its keys, in their order, are value[1] and so on, and what they
--- stand for is value[key].
+--- Whether a value is an object. Its keys, in their order, are value[1] and so on, and the value of
+-- a key is value[key].
 function M.is_object(value) return type(value) == "table" and getmetatable(value) == OBJECT end
 
 local byte = string.byte
@@ -60,7 +60,7 @@ end
 
 local floor = math.floor
 
--- Writes a code point as UTF-8 to out[k]: the place behind it.
+-- Writes a code point as UTF-8 to out[k]. Returns the place after it.
 local function put(out, k, code)
   if code < 0x80 then
     out[k] = code
@@ -78,8 +78,8 @@ local function put(out, k, code)
   return k + 4
 end
 
---- Reads the one value that `size` bytes at `p` hold, which start at byte `base` of their file.
--- limits: `depth`, the levels of nesting; `keys`, of all objects together; `elements` of a list.
+--- Reads the single value in `size` bytes at `p`, which start at byte `base` of their file. limits:
+-- `depth`, the levels of nesting; `keys`, of all objects together; `elements` of a list.
 function M.read(p, size, base, limits)
   local keys = 0
 
@@ -99,8 +99,8 @@ function M.read(p, size, base, limits)
     return pos
   end
 
-  -- The place of the quote that ends the string whose quote is at `start`, whether there is an
-  -- escape in it, and whether there are bytes beyond ASCII.
+  -- The place of the quote that ends the string whose opening quote is at `start`, whether the
+  -- string has an escape, and whether it has bytes beyond ASCII.
   local function string_end(start)
     local pos, escaped, wide = start + 1, false, false
     while pos < size do
@@ -109,7 +109,7 @@ function M.read(p, size, base, limits)
       if c < 32 then fail(pos, "control character %02x in a string", c) end
       if c == BACKSLASH then
         escaped = true
-        pos = pos + 1  -- whatever is behind it, a quote too, belongs to it
+        pos = pos + 1  -- the byte after it, even a quote, belongs to the escape
       elseif c >= 0x80 then
         wide = true
       end
@@ -118,7 +118,7 @@ function M.read(p, size, base, limits)
     fail(start, "this string does not end")
   end
 
-  -- The code point of the escape at pos, and the place behind it.
+  -- The code point of the escape at pos, and the place after it.
   local function unescaped(pos, past)
     local short = ESCAPES[p[pos + 1]]
     if short ~= 0 then return short, pos + 2 end
@@ -133,7 +133,7 @@ function M.read(p, size, base, limits)
     return 0x10000 + (unit - 0xd800) * 1024 + low - 0xdc00, pos + 12
   end
 
-  -- The text between two quotes with its escapes resolved. They never make it longer.
+  -- The text between two quotes with its escapes resolved. Resolving never makes it longer.
   local function resolved(from, past)
     local out, k, pos = ffi.new("uint8_t[?]", past - from), 0, from
     while pos < past do
@@ -150,7 +150,7 @@ function M.read(p, size, base, limits)
     return ffi.string(out, k)
   end
 
-  -- The string that starts at pos, and the place behind it.
+  -- The string that starts at pos, and the place after it.
   local function text(pos)
     local last, escaped, wide = string_end(pos)
     local raw = ffi.string(p + pos + 1, last - pos - 1)
@@ -161,8 +161,8 @@ function M.read(p, size, base, limits)
 
   local value
 
-  -- Calls member(pos), which gives the place behind what it read, for each member of a list or an
-  -- object. The place behind its closing bracket.
+  -- Calls member(pos) for each member of a list or an object; member returns the place after the
+  -- bytes that it read. Returns the place after the closing bracket.
   local function members(pos, close, level, member)
     if level > limits.depth then fail(pos, "more than %d levels of nesting", limits.depth) end
     pos = skip_space(pos + 1)
@@ -207,7 +207,7 @@ function M.read(p, size, base, limits)
     local past = pos
     while past < size and WORD[p[past]] ~= 0 do past = past + 1 end
     if past == pos then fail(pos, "expected a value, found %s", at(pos)) end
-    -- Leading zeros are refused, so that more than 16 digits are too many.
+    -- Leading zeros are refused, so more than 16 digits are always too many.
     local word = ffi.string(p + pos, math.min(past - pos, 100))
     if not word:find "^%d+$" or word:find "^0%d" then
       fail(pos, "%s is not a string, a list, an object or a non-negative integer",
@@ -219,7 +219,7 @@ function M.read(p, size, base, limits)
     return tonumber(word), past
   end
 
-  -- The value at pos, inside so many levels, and the place behind it.
+  -- The value at pos, inside this many levels, and the place after it.
   function value(pos, level)
     if is(pos, QUOTE) then return text(pos) end
     if is(pos, OPEN_OBJECT) then return object(pos, level + 1) end

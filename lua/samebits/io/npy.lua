@@ -1,8 +1,8 @@
---- Reading and writing .npy files (NumPy's format, versions 1.0, 2.0 and 3.0).
+--- Reads and writes .npy files (NumPy's format, versions 1.0, 2.0 and 3.0).
 --
 -- Dtypes: '<f4' '<f2' '<f8' '<i2' '<i4' '<i8' '|i1' '|u1' '|b1', and two bytes of void ('<V2') as
--- bfloat16. A file must end where its array does: bytes behind it are refused, since a header that
--- tells of a smaller array than was written looks just like that.
+-- bfloat16. A file must end where its array ends. Bytes after it are refused, since a header that
+-- describes a smaller array than was written leaves exactly such bytes.
 
 local ffi = require "ffi"
 local file = require "samebits.io.file"
@@ -16,10 +16,10 @@ local dtype, layout = tensor.dtype, tensor.layout
 
 local M = {}
 
--- numpy itself writes headers of about 128 bytes; ours are read as text, so they are bounded.
+-- numpy writes headers of about 128 bytes. Headers are read as text, so their size is bounded.
 local MAX_HEADER = 2 ^ 20
 
---- For code inside the library: the tensor in a source.
+--- For code inside the library: reads the tensor in a source.
 function M.read(from)
   local size = from.size
   if size < 10 then refusal.raise("%.17g bytes; a .npy file starts with 10 at least", size) end
@@ -63,16 +63,16 @@ function M.read(from)
   })
 end
 
---- The tensor in a file, or nil and a message. The file is mapped, not read: its pages come when
--- they are touched, and writing to the tensor never changes the file. With `{ copy = true }` it is
--- read (see samebits.load).
+--- Returns the tensor in a file, or nil and a message. The file is mapped, not read: its pages are
+-- loaded when they are touched, and writing to the tensor never changes the file. With `{ copy =
+-- true }` it is read (see samebits.load).
 M.load = misuse.guard(function(path, opts)
   file.check_path("npy.load", path)
   return source.read(path, source.options("npy.load", opts), M.read)
 end)
 
---- Writes a tensor (version 1.0, last index fastest): true, or nil and a message. The file is
--- replaced whole or not at all.
+--- Writes a tensor (version 1.0, last index fastest). Returns true, or nil and a message. The file
+-- is replaced whole or not at all.
 M.save = misuse.guard(function(path, t)
   file.check_path("npy.save", path)
   if not tensor.is_tensor(t) then misuse.raise("npy.save: %s is not a tensor", type(t)) end

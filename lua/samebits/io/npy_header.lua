@@ -1,8 +1,9 @@
---- The header of a .npy file: a Python dict of three entries, parsed as just that.
+--- The header of a .npy file: a Python dict of three entries. The parser accepts only this form.
 --
 --     {'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }
 --
--- Any order of the three, either quotes, any white space; nothing else of Python.
+-- The three entries may be in any order, with either kind of quotes and any white space. No other
+-- Python syntax is accepted.
 
 local refusal = require "samebits.io.refusal"
 
@@ -10,7 +11,7 @@ local M = {}
 
 M.MAGIC = "\147NUMPY"
 
--- numpy writes bfloat16 (of the ml_dtypes package) as two bytes without a meaning.
+-- numpy writes bfloat16 (of the ml_dtypes package) as two untyped bytes.
 local DTYPES = {
   ["<f4"] = "float32", ["<f2"] = "float16", ["<f8"] = "float64", ["<V2"] = "bfloat16",
   ["|V2"] = "bfloat16", ["<i2"] = "int16", ["<i4"] = "int32", ["<i8"] = "int64",
@@ -22,7 +23,7 @@ local DESCRS = {
 }
 local SUPPORTED = "<f4, <f2, <f8, <V2 (bfloat16), <i2, <i4, <i8, |i1, |u1, |b1"
 
--- 2^53, up to which a number is what its digits say.
+-- 2^53, up to which a double represents an integer exactly.
 local MAX = "9007199254740992"
 
 local function check_descr(text, at)
@@ -35,7 +36,7 @@ local function check_descr(text, at)
   refusal.raise("byte %d: dtype %s is not supported (%s)", at, refusal.quote(text), SUPPORTED)
 end
 
---- Parses the dict. `base` is the byte of the file that the text starts at, for messages. Gives a
+--- Parses the dict. `base` is the byte of the file that the text starts at, for messages. Returns a
 -- dtype's name, whether the first index is the fastest, and the shape; refuses everything else.
 function M.parse(text, base)
   local pos = 1
@@ -44,7 +45,7 @@ function M.parse(text, base)
     refusal.raise("byte %d: header: " .. format, base + pos - 1, ...)
   end
   local function skip_space() pos = text:find("[^ \t\r\n]", pos) or #text + 1 end
-  -- Takes a pattern's match (its capture, if it has one), or gives nil.
+  -- Returns a pattern's match (its capture, if it has one) and moves past it, or returns nil.
   local function take(pattern)
     skip_space()
     local _, last, capture = text:find("^" .. pattern, pos)
@@ -88,7 +89,7 @@ function M.parse(text, base)
       shape[#shape + 1] = tonumber(digits)
       shape.open = not take(",")
     end
-    -- (3) is a number in Python, (3,) a tuple.
+    -- In Python (3) is a number and (3,) a tuple.
     if #shape == 1 and shape.open then fail("shape: (%.17g) is not a tuple", shape[1]) end
     shape.open = nil
     return shape
@@ -115,15 +116,15 @@ function M.parse(text, base)
   return values.descr, values.fortran_order, values.shape
 end
 
---- Everything before the data of a dense array, a multiple of 64 bytes.
+--- Returns everything before the data of a dense array, a multiple of 64 bytes.
 function M.format(name, shape)
   local sizes = {}
   for d = 1, #shape do sizes[d] = ("%d"):format(shape[d]) end
   local tuple = "(" .. table.concat(sizes, ", ") .. (#shape == 1 and ",)" or ")")
   local dict = ("{'descr': '%s', 'fortran_order': False, 'shape': %s, }")
     :format(DESCRS[name], tuple)
-  -- Magic, version 1.0 and a 16-bit length stand before the dict, a newline behind it. 64
-  -- dimensions of 2^53 at most keep it far below 64 KiB.
+  -- Magic, version 1.0 and a 16-bit length come before the dict, a newline after it. At most 64
+  -- dimensions of 2^53 keep it far below 64 KiB.
   local total = math.ceil((10 + #dict + 1) / 64) * 64
   local length = total - 10
   return M.MAGIC .. "\1\0" .. string.char(length % 256, math.floor(length / 256)) .. dict ..

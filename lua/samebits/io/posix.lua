@@ -2,7 +2,7 @@
 
 local ffi = require "ffi"
 
--- Under names of our own, so that no other module's declarations of them can matter.
+-- Declared under names of our own, so that declarations in other modules cannot conflict.
 ffi.cdef [[
 int samebits_libc_open(const char *path, int flags, ...) __asm__("open");
 int samebits_libc_close(int fd) __asm__("close");
@@ -44,11 +44,11 @@ local PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_NORESERVE = 1, 2, 2, 0x4000
 local AT_FDCWD, AT_SYMLINK_FOLLOW, AT_EMPTY_PATH = -100, 0x400, 0x1000
 local STATX_BASIC_STATS = 0x7ff
 
---- The system's words for an error, by default the last one's.
+--- Returns the system's words for an error, by default the last one.
 function M.words(errno) return ffi.string(C.samebits_libc_strerror(errno or ffi.errno())) end
 
---- A file descriptor for reading, or nil. O_NONBLOCK keeps a FIFO from waiting for its other end,
--- and O_NOCTTY a terminal from becoming the process's own.
+--- Returns a file descriptor for reading, or nil. O_NONBLOCK prevents waiting for the other end of
+-- a FIFO, and O_NOCTTY prevents a terminal from becoming the process's controlling terminal.
 function M.open(path)
   local fd = C.samebits_libc_open(path, O_NONBLOCK + O_NOCTTY + O_CLOEXEC)
   return fd >= 0 and fd or nil
@@ -58,64 +58,64 @@ end
 local READ_AND_WRITE = ffi.cast("int", 438)  -- rw-rw-rw-
 local OWNER_ALONE = ffi.cast("int", 384)     -- rw-------
 
---- A file descriptor for writing a file that must not exist yet, which `private` makes its owner's
--- alone; or nil.
+--- Returns a file descriptor for writing a file that must not exist yet; nil if that fails. With
+-- `private`, only its owner has access.
 function M.create(path, private)
   local fd = C.samebits_libc_open(path, O_WRONLY + O_CREAT + O_EXCL + O_CLOEXEC,
                                   private and OWNER_ALONE or READ_AND_WRITE)
   return fd >= 0 and fd or nil
 end
 
---- The same of a file without a name, in a folder: it is gone when it is closed, if `link` has not
--- given it one. Nil on file systems that have no such files.
+--- The same for a file without a name, in a folder. It is gone when it is closed, unless `link` has
+-- given it a name. Returns nil on file systems without such files.
 function M.create_unnamed(folder, private)
   local fd = C.samebits_libc_open(folder, O_WRONLY + O_TMPFILE + O_CLOEXEC,
                                   private and OWNER_ALONE or READ_AND_WRITE)
   return fd >= 0 and fd or nil
 end
 
---- Gives a file of create_unnamed a name that must not exist yet: whether that was done.
+--- Gives a file of create_unnamed a name that must not exist yet. Returns whether that succeeded.
 function M.link(fd, path)
   return C.samebits_libc_linkat(AT_FDCWD, ("/proc/self/fd/%d"):format(fd), AT_FDCWD, path,
                                 AT_SYMLINK_FOLLOW) == 0
 end
 
---- A descriptor of a folder, or nil.
+--- Returns a descriptor of a folder, or nil.
 function M.open_folder(path)
   local fd = C.samebits_libc_open(path, O_DIRECTORY + O_CLOEXEC)
   return fd >= 0 and fd or nil
 end
 
---- Waits until what was written, or which names a folder has, would outlast a crash: whether it
--- does. What cannot be synced at all counts as if it did.
+--- Waits until a file's data, or a folder's names, would survive a crash. Returns whether they do.
+-- A descriptor that cannot be synced at all counts as success.
 function M.sync(fd) return C.samebits_libc_fsync(fd) == 0 or ffi.errno() == M.EINVAL end
 
---- Sets the lower 12 bits of a mode: whether that was done.
+--- Sets the lower 12 bits of a mode. Returns whether that succeeded.
 function M.set_mode(fd, mode) return C.samebits_libc_fchmod(fd, mode) == 0 end
 
---- Sets the owner, if not nil, and the group of a file: whether that was done.
+--- Sets the owner, if not nil, and the group of a file. Returns whether that succeeded.
 function M.set_owner(fd, uid, gid)
   return C.samebits_libc_fchown(fd, uid or 0xffffffff, gid) == 0
 end
 
---- A file descriptor for writing at the end of a file, made for its owner alone; or nil.
+--- Returns a file descriptor for appending to a file, which is made for its owner alone; or nil.
 function M.append(path)
   local fd = C.samebits_libc_open(path, O_WRONLY + O_CREAT + O_APPEND + O_NONBLOCK + O_CLOEXEC,
                                   OWNER_ALONE)
   return fd >= 0 and fd or nil
 end
 
---- Makes a folder for its owner alone: true, or nil.
+--- Makes a folder for its owner alone. Returns true, or nil.
 function M.make_folder(path) return C.samebits_libc_mkdir(path, 448) == 0 or nil end
 
 --- Whether a descriptor is a terminal.
 function M.is_terminal(fd) return C.samebits_libc_isatty(fd) == 1 end
 
 local TIOCGWINSZ = 0x5413
-local LEAST = 20 -- columns; fewer are taken for a mistake
+local LEAST = 20 -- columns; fewer are treated as a mistake
 
---- The columns of the terminal behind a descriptor, or what COLUMNS says if it is set; nil where
--- neither tells.
+--- Returns the columns of the terminal behind a descriptor, or the value of COLUMNS if it is set;
+-- nil if neither is known.
 function M.columns(fd)
   local columns = tonumber(os.getenv "COLUMNS")
   if columns and columns >= LEAST and columns < math.huge then return math.floor(columns) end
@@ -149,29 +149,29 @@ local function statx(dir, path, flags)
   }
 end
 
---- What a path names, links followed: `kind` ("file", "directory" or "other"), `size` in bytes,
--- `mode` (the lower 12 bits), `uid`, `gid`, `file` (equal for one and the same file only) and
--- `written` (when its bytes last changed); nil where that fails.
+--- Returns a description of the file at a path, with links followed: `kind` ("file", "directory" or
+-- "other"), `size` in bytes, `mode` (the lower 12 bits), `uid`, `gid`, `file` (equal only for the
+-- same file) and `written` (when its bytes last changed); nil if that fails.
 function M.stat_path(path) return statx(AT_FDCWD, path, 0) end
 
---- The same of a descriptor.
+--- The same for a descriptor.
 function M.stat(fd) return statx(fd, "", AT_EMPTY_PATH) end
 
---- A path's kind, or nil.
+--- Returns a path's kind, or nil.
 function M.kind_of_path(path)
   local found = M.stat_path(path)
   return found and found.kind
 end
 
--- The maps that exist: their sizes by their first addresses. What is not in here is not a file's
--- memory, and neither unmapped nor given back.
+-- The existing maps: their sizes by their first addresses. Memory that is not listed here is not a
+-- file's, and is neither unmapped nor given back.
 local maps = {}
 
 local function address(at) return tonumber(ffi.cast("uintptr_t", at)) end
 
---- A private map of a file: pages are read when they are touched, and copied when they are written,
--- so that nothing reaches the file. Nil where it fails. MAP_NORESERVE because a map larger than the
--- memory is fine as long as few of its pages are written.
+--- Makes a private map of a file: pages are read when they are touched, and copied when they are
+-- written, so that no write reaches the file. Returns nil if that fails. MAP_NORESERVE is used
+-- because a map may be larger than the memory as long as few of its pages are written.
 function M.map(fd, size)
   local at = C.samebits_libc_mmap(nil, size, PROT_READ + PROT_WRITE, MAP_PRIVATE + MAP_NORESERVE,
                                   fd, 0)
@@ -180,7 +180,7 @@ function M.map(fd, size)
   return at
 end
 
---- Ends a map, which `at` is the address of; an error where there is none.
+--- Ends the map at the address `at`; an error if there is none.
 function M.unmap(at)
   local size = maps[address(at)]
   if not size then error(("unmap: no map begins at %#x"):format(address(at)), 2) end
@@ -197,19 +197,19 @@ local function is_mapped(first, past)
   return false
 end
 
---- Gives the pages of a map back that lie in `size` bytes from `at`, the one `at` is in included,
--- the last one, if it goes on, not. They are read again when they are touched; what was written to
--- them is lost. A hint: it cannot fail.
+--- Gives back the pages of a map that lie in `size` bytes from `at`. The page that `at` is in is
+-- included; the last page is not if it continues past the bytes. The pages are read again when they
+-- are touched, and data written to them is lost. This is a hint and cannot fail.
 --
--- Bytes that do not all lie in one map are an error, and stay as they are: of any other memory,
--- the heap's say, the system would make zeroes.
+-- Bytes that do not all lie in one map are an error and stay unchanged, because the system would
+-- zero any other memory, such as the heap.
 function M.forget(at, size)
   local first = address(at)
   if not is_mapped(first, first + size) then
     error(("forget: %.0f bytes at %#x do not lie in the map of a file"):format(size, first), 2)
   end
   local page = tonumber(C.samebits_libc_sysconf(SC_PAGESIZE))
-  -- A map begins at a page: rounding down stays inside.
+  -- A map begins at a page, so rounding down stays inside it.
   local from = first - first % page
   local past = first + size - (first + size) % page
   if past <= from then return end
@@ -217,8 +217,8 @@ function M.forget(at, size)
                           MADV_DONTNEED)
 end
 
---- Reads up to `size` bytes from byte `first` of a file on: how many there were, less than `size`
--- only where the file ends; nil where that fails.
+--- Reads up to `size` bytes of a file from byte `first` on. Returns the number of bytes, which is
+-- less than `size` only if the file ends; nil if that fails.
 function M.read_at(fd, to, first, size)
   local p, done = ffi.cast("uint8_t *", to), 0
   while done < size do
@@ -234,7 +234,8 @@ function M.read_at(fd, to, first, size)
   return done
 end
 
---- Writes `size` bytes; true, or nil. Large ones go in pieces: a single write ends before 2 GiB.
+--- Writes `size` bytes. Returns true, or nil. Large data is written in pieces, because a single
+-- write ends before 2 GiB.
 function M.write(fd, data, size)
   local p, done = ffi.cast("const uint8_t *", data), 0
   while done < size do
@@ -252,7 +253,7 @@ function M.rename(from, to) return C.samebits_libc_rename(from, to) == 0 end
 function M.unlink(path) return C.samebits_libc_unlink(path) == 0 end
 function M.pid() return C.samebits_libc_getpid() end
 
---- Where a path leads, links followed; nil where nothing is there.
+--- Returns the path that a path leads to, with links followed; nil if nothing is there.
 function M.real_path(path)
   local out = ffi.new("char[4097]")
   if C.samebits_libc_realpath(path, out) == nil then return nil end

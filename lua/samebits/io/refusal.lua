@@ -1,4 +1,5 @@
---- Lets the readers of files refuse one from any depth, in one line that says at which byte.
+--- Lets file readers refuse a file from any call depth, with a one-line message that names the
+-- byte.
 
 local printable = require "samebits.text.printable"
 
@@ -6,12 +7,12 @@ local M = {}
 
 local Refusal = {}
 
---- Ends the reading under way.
+--- Ends the current reading.
 function M.raise(format, ...)
   error(setmetatable({ message = format:format(...) }, Refusal), 0)
 end
 
---- Runs a reader: its results, or nil and the message of a refusal, behind `name`.
+--- Runs a reader. Returns its results, or nil and the message of a refusal, prefixed with `name`.
 function M.catch(name, f, ...)
   local function finish(ok, ...)
     if ok then return ... end
@@ -22,7 +23,7 @@ function M.catch(name, f, ...)
   return finish(pcall(f, ...))
 end
 
---- Text from a file, made fit for a message: printable, not too long.
+--- Makes text from a file fit for a message: printable and not too long.
 function M.quote(text)
   if #text > 64 then text = text:sub(1, 64):gsub("[\192-\255][\128-\191]*$", "") .. "..." end
   return "'" .. printable.text(text) .. "'"
@@ -31,7 +32,7 @@ end
 -- At most this many names of a list are shown.
 local TOLD = 20
 
---- Names from a file as a list for a message, sorted, not too many.
+--- Formats names from a file as a list for a message: sorted and not too many.
 function M.list(names)
   if #names == 0 then return "none" end
   local sorted = {}

@@ -1,11 +1,11 @@
---- Reading and writing .safetensors files.
+--- Reads and writes .safetensors files.
 --
--- All rules of the format are enforced when a file is loaded, before any tensor is handed out.
+-- All rules of the format are enforced when a file is loaded, before any tensor is returned.
 -- Dtypes: F32, F16, BF16, F64, I8, U8, I16, I32, I64, BOOL; F8_E4M3 and F8_E5M2, whose values are
--- read as float16, which holds them exactly. A tensor of another dtype may be in the file: what
--- stands for it says so when it is used. Tensors may start at any byte.
+-- read as float16, which holds them exactly. The file may contain a tensor of another dtype: using
+-- its stand-in raises an error. Tensors may start at any byte.
 --
--- Writing goes through dkjson (Debian: lua-dkjson).
+-- Writing needs dkjson (Debian: lua-dkjson).
 
 local file = require "samebits.io.file"
 local float8 = require "samebits.io.float8"
@@ -23,10 +23,11 @@ local M = {}
 -- The format's bound on the header.
 local MAX_HEADER = 100000000
 
--- The key that marks what load gives, in its metatable.
+-- The key that marks the results of load, in their metatable.
 local LOADED = {}
 
--- The result of load: tensors by name. Its metatable holds the metadata, so that any name is free.
+-- The result of load: tensors by name. Its metatable holds the metadata, so that no name is
+-- reserved.
 local function new_table(metadata)
   return setmetatable({}, {
     [LOADED] = true,
@@ -45,7 +46,7 @@ local function new_table(metadata)
   })
 end
 
---- Whether a value is what `load` gave.
+--- Whether a value is a result of `load`.
 function M.is_loaded(value)
   local metatable = type(value) == "table" and getmetatable(value)
   return type(metatable) == "table" and rawget(metatable, LOADED) == true
@@ -53,7 +54,7 @@ end
 
 local SUPPORTED = "F32, F16, BF16, F64, F8_E4M3, F8_E5M2, I8, U8, I16, I32, I64, BOOL"
 
--- An entry's tensor, of the data that begins at byte `start`.
+-- The tensor of an entry, in data that begins at byte `start`.
 local function tensor_of(from, start, entry)
   local first, size = start + entry.first, entry.last - entry.first
   if entry.dtype then
@@ -63,8 +64,8 @@ local function tensor_of(from, start, entry)
     return tensor.unsupported.new(("tensor %s: dtype %s is not supported (%s)"):format(
       refusal.quote(entry.name), refusal.quote(entry.code), SUPPORTED))
   end
-  -- Converted when it is used: files of these are large.
-  local held = { from:at(first, size) }  -- the bytes, and what keeps them
+  -- Converted when it is first used, because files of these dtypes are large.
+  local held = { from:at(first, size) }  -- the bytes, and their owner
   return tensor.deferred("float16", entry.shape, function()
     local ptr, owner = storage.zeroed(2 * size)
     if not ptr then
@@ -76,7 +77,7 @@ local function tensor_of(from, start, entry)
   end)
 end
 
--- Where the data starts, what is in it, in order, and the metadata.
+-- The start of the data, its entries in order, and the metadata.
 local function contents(from)
   local size = from.size
   if size < 8 then refusal.raise("%.17g bytes; a safetensors file starts with 8 at least", size) end
@@ -95,7 +96,7 @@ local function contents(from)
   return start, list, metadata
 end
 
---- For code inside the library: what load gives of a source; of `only`, one tensor.
+--- For code inside the library: loads a source; with `only`, one tensor of it.
 function M.read(from, only)
   local start, list, metadata = contents(from)
   if only == nil then
@@ -116,12 +117,12 @@ function M.read(from, only)
   refusal.raise("no tensor called %s; it holds %s", refusal.quote(only), refusal.list(names))
 end
 
---- The tensors in a file, by name, and its metadata (strings by strings; empty if there is none);
--- or nil and a message.
+--- Returns the tensors in a file, by name, and its metadata (strings by strings; empty if there is
+-- none); or nil and a message.
 --
--- `data.metadata` is the metadata, too, unless a tensor has that name. The file is mapped, not
--- read: pages come when they are touched, and writing to a tensor never changes the file. With
--- `{ copy = true }` it is read (see samebits.load).
+-- `data.metadata` is also the metadata, unless a tensor has that name. The file is mapped, not
+-- read: its pages are loaded when they are touched, and writing to a tensor never changes the file.
+-- With `{ copy = true }` it is read (see samebits.load).
 M.load = misuse.guard(function(path, opts)
   file.check_path("safetensors.load", path)
   return source.read(path, source.options("safetensors.load", opts), M.read)
@@ -142,7 +143,8 @@ local function check_text(what, text)
   end
 end
 
--- Larger elements first: then each tensor is aligned to its elements, as the data is to 8 bytes.
+-- Places larger elements first. As the data is aligned to 8 bytes, each tensor is aligned to its
+-- elements.
 local function place(tensors)
   local list = {}
   for name, t in pairs(tensors) do
@@ -183,8 +185,8 @@ local function length_bytes(n)
   return table.concat(out)
 end
 
---- Writes tensors by name, and metadata (strings by strings, may be nil): true, or nil and a
--- message. Equal tensors give equal bytes. The file is replaced whole or not at all.
+--- Writes tensors by name, and metadata (strings by strings, may be nil). Returns true, or nil and
+-- a message. Equal tensors give equal bytes. The file is replaced whole or not at all.
 M.save = misuse.guard(function(path, tensors, metadata)
   file.check_path("safetensors.save", path)
   if type(tensors) ~= "table" or tensor.is_tensor(tensors) then

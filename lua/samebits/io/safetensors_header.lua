@@ -20,15 +20,16 @@ local DTYPES = {
 local CODES = {}
 for code, name in pairs(DTYPES) do CODES[name] = code end
 
--- Bits an element, of the format's dtypes. A file may have others, too: of these nothing is known.
+-- Bits per element of the format's dtypes. A file may have other dtypes, whose sizes are unknown.
 local BITS = {
   F8_E4M3 = 8, F8_E5M2 = 8, F8_E4M3FNUZ = 8, F8_E5M2FNUZ = 8, F8_E8M0 = 8, F6_E2M3 = 6, F6_E3M2 = 6,
   F4 = 4, U16 = 16, U32 = 32, U64 = 64, C64 = 64,
 }
 for code, name in pairs(DTYPES) do BITS[code] = 8 * dtype.of[name].size end
 
--- The header, a tensor's object, its lists. A tensor has four keys, its name among them: 2^18
--- tensors, in half a gigabyte of tables; a hundred times what large models have in a file.
+-- The levels are the header, a tensor's object and its lists. A tensor has four keys including its
+-- name, so these limits allow 2^18 tensors, which take half a gigabyte of tables; large models have
+-- a hundredth of that in a file.
 local LIMITS = { depth = 3, keys = 2 ^ 20, elements = layout.MAX_DIMS }
 
 local is_object, is_list = json_read.is_object, json_read.is_list
@@ -46,7 +47,7 @@ local function metadata_of(header)
   return metadata
 end
 
--- One tensor's entry: its dtype, shape, and where in the data it begins and ends.
+-- One tensor's entry: its dtype, shape, and the place in the data where it begins and ends.
 local function entry_of(name, entry, data_size)
   local function fail(format, ...)
     refusal.raise("tensor %s: " .. format, refusal.quote(name), ...)
@@ -94,10 +95,11 @@ local function overlap(a, b)
                 "begins at %.17g", refusal.quote(a.name), refusal.quote(b.name), a.last, b.first)
 end
 
--- The entries one after the other, from the first byte of the data to its last; refused where they
--- overlap or leave bytes out. By their first bytes, not sorted: sorting can be made to take long.
+-- The entries in order from the first byte of the data to its last; refused if they overlap or
+-- leave bytes out. They are found by their first bytes and not sorted, because input can be made to
+-- sort slowly.
 local function in_order(entries, data_size)
-  local empty, full = {}, {}  -- by first byte: lists, and the one that is not empty
+  local empty, full = {}, {}  -- by first byte; `empty` has lists
   for _, entry in ipairs(entries) do
     local first = entry.first
     if entry.last > first then
@@ -118,7 +120,7 @@ local function in_order(entries, data_size)
   end
   if #list == #entries and done == data_size then return list end
 
-  -- The first one that was not reached says what is wrong.
+  -- The first entry that was not reached shows the error.
   local reached, left = {}, nil
   for _, entry in ipairs(list) do reached[entry] = true end
   for _, entry in ipairs(entries) do
@@ -132,9 +134,9 @@ local function in_order(entries, data_size)
 end
 
 --- Parses the header: `size` bytes at `p`, from byte `base` of the file on, followed by `data_size`
--- bytes of data. Gives a list of entries (name, shape, code: the file's name of the dtype, dtype:
--- ours, nil where there is none, first, last: bytes of the data), in the order of their data, and
--- the metadata; refuses what breaks a rule of the format.
+-- bytes of data. Returns a list of entries (name, shape, code: the file's name of the dtype, dtype:
+-- ours, nil if there is none, first, last: bytes of the data), in the order of their data, and the
+-- metadata. Refuses a header that breaks a rule of the format.
 function M.parse(p, size, base, data_size)
   if size == 0 or p[0] ~= 0x7b then
     refusal.raise("byte %d: header: expected {, found %s", base,
@@ -150,8 +152,8 @@ function M.parse(p, size, base, data_size)
   return in_order(entries, data_size), metadata
 end
 
---- The JSON text for a list of entries and metadata: the entries by name, padded with spaces to a
--- multiple of 8 bytes.
+--- Returns the JSON text for a list of entries and metadata: the entries sorted by name, padded
+-- with spaces to a multiple of 8 bytes.
 function M.format(list, metadata, json)
   local parts = {}
   local keys = {}

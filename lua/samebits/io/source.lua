@@ -1,14 +1,16 @@
 --- The files that tensors are read from.
 --
--- A file is opened once, without waiting, and looked at through that descriptor alone: nothing can
--- come between a check and what it was for, and a FIFO or a device is refused, not waited for.
+-- A file is opened once, without waiting, and examined only through that descriptor. Nothing can
+-- therefore change between a check and the use that it is for, and a FIFO or a device is refused
+-- instead of waited for.
 --
--- `source:at(first, size)` gives memory with those bytes of the file. By default the file is
--- mapped: its pages are read when they are touched, and what is written there never reaches it. But
--- they are the file's own. If another program shortens it, touching a page behind its new end ends
--- the process with SIGBUS; if one writes to it, the elements change. Programs that replace files by
--- renaming, as this library does, cause neither. For others: `copy`, which reads the bytes into
--- memory at once, and `changed`, which tells afterwards.
+-- `source:at(first, size)` returns memory with those bytes of the file. By default the file is
+-- mapped: its pages are read when they are touched, and writes to them never reach the file. But
+-- they are the file's own pages. If another program shortens the file, touching a page past its new
+-- end ends the process with SIGBUS; if another program writes to it, the elements change. Programs
+-- that replace files by renaming, as this library does, cause neither. For other programs there are
+-- `copy`, which reads the bytes into memory at once, and `changed`, which detects the change
+-- afterwards.
 
 local ffi = require "ffi"
 local misuse = require "samebits.misuse"
@@ -25,7 +27,7 @@ local bytes_p = ffi.typeof("uint8_t *")
 local Source = {}
 Source.__index = Source
 
--- How a file differs from what it was; nil where it does not.
+-- How a file differs from its earlier state; nil if it does not.
 local function difference(was, is)
   if not is then return posix.words() end
   if is.file ~= was.file then return "another file has taken its place" end
@@ -33,7 +35,7 @@ local function difference(was, is)
   if is.written ~= was.written then return "it was written to" end
 end
 
--- The descriptor of a regular file and what stat says; nil and a message.
+-- The descriptor of a regular file and the result of stat; nil and a message if that fails.
 local function open(path)
   local fd = posix.open(path)
   if not fd then return nil, posix.words() end
@@ -45,7 +47,7 @@ local function open(path)
   return nil, message
 end
 
--- A map of a whole file; nil and a message.
+-- A map of a whole file; nil and a message if that fails.
 local function map(fd, size)
   if size == 0 then return ffi.new "uint8_t[1]" end  -- an empty file cannot be mapped
   local at = posix.map(fd, size)
@@ -53,8 +55,8 @@ local function map(fd, size)
   return ffi.gc(ffi.cast(bytes_p, at), posix.unmap)
 end
 
---- Bytes first .. first + size - 1, which must lie in the file: a uint8_t pointer, and what to keep
--- alive with it. Raises a refusal where they cannot be read.
+--- Returns bytes first .. first + size - 1, which must lie in the file: a uint8_t pointer, and the
+-- owner to keep alive with it. Raises a refusal if they cannot be read.
 function Source:at(first, size)
   if self.map then return ffi.cast(bytes_p, self.map) + first, self.map end
   local ptr, owner = storage.zeroed(size)
@@ -64,7 +66,7 @@ function Source:at(first, size)
   if n < size then
     refusal.raise("it was shortened to %.17g bytes while it was read", first + n)
   end
-  table.insert(self.held, owner)  -- as long as it is read: who asks may look at the bytes only
+  table.insert(self.held, owner)  -- callers may use only the bytes
   return ptr, owner
 end
 
@@ -75,16 +77,16 @@ function Source:holds(t)
   return offset >= 0 and offset < self.size
 end
 
---- Why what was read is no longer what the file holds, in words behind its path; nil where the path
--- still names the same file, of the same size, not written to since.
+--- Returns why the file no longer holds the data that was read, as words to put after its path; nil
+-- if the path still names the same file, of the same size, not written to since.
 function Source:changed()
   local why = difference(self.stat, posix.stat_path(self.path))
   if why then return ("%s: changed while it was in use: %s"):format(self.path, why) end
 end
 
---- Opens a file and runs f(source, ...): its results; or nil and a message, behind the path, where
--- the file cannot be used or f raises a refusal. opts: `copy`, to read and not to map; `opened`, a
--- list that the source is added to.
+--- Opens a file and runs f(source, ...). Returns its results; or nil and a message, prefixed with
+-- the path, if the file cannot be used or f raises a refusal. opts: `copy`, to read the file
+-- instead of mapping it; `opened`, a list that the source is added to.
 function M.read(path, opts, f, ...)
   if path == "" then return nil, "the path is empty" end
   local fd, stat = open(path)
@@ -111,7 +113,7 @@ function M.read(path, opts, f, ...)
   return finish(pcall(refusal.catch, path, f, self, ...))
 end
 
---- Why files that were read are not what they were; nil where they are.
+--- Returns why files that were read have changed; nil if they have not.
 function M.changed(opened)
   for _, source in ipairs(opened) do
     local why = source:changed()
@@ -119,7 +121,7 @@ function M.changed(opened)
   end
 end
 
---- Options of a call that reads a file, checked.
+--- Checks the options of a call that reads a file, and returns them.
 function M.options(what, opts)
   if opts == nil then return {} end
   if type(opts) ~= "table" then

@@ -1,5 +1,4 @@
---- Tensors from whatever holds numbers: tensors, tables of numbers or of hex digits, FFI arrays,
--- single numbers.
+--- Makes tensors from tensors, tables of numbers or of hex digits, FFI arrays and single numbers.
 
 local ffi = require "ffi"
 local misuse = require "samebits.misuse"
@@ -11,7 +10,7 @@ local raise = misuse.raise
 
 local M = {}
 
--- LuaJIT's names of C's element types.
+-- LuaJIT's names for C's element types.
 local DTYPES = {
   float = "float32", double = "float64", bool = "bool", char = "int8", ["signed char"] = "int8",
   ["unsigned char"] = "uint8", short = "int16", int = "int32", int64_t = "int64", long = "int64",
@@ -42,7 +41,7 @@ local function of_array(what, array)
   return dtype, shape
 end
 
--- The first thing in nested tables that is none.
+-- The first value in nested tables that is not a table.
 local function leaf(value)
   while type(value) == "table" and not tensor.is_tensor(value) do value = value[1] end
   return value
@@ -50,8 +49,8 @@ end
 
 local BY_DIGITS = { [2] = "uint8", [4] = "bfloat16", [8] = "float32", [16] = "float64" }
 
---- The dtype that a value has by itself, or nil: numbers and digits take that of what they stand
--- beside.
+--- Returns the dtype that a value has by itself, or nil: numbers and digits take the dtype of the
+-- value that they are compared with.
 local function own_dtype(what, value)
   if tensor.is_tensor(value) then return value.dtype end
   if type(value) == "cdata" and not element.is_integer_cdata(value) then
@@ -79,9 +78,9 @@ local function made(what, value, dtype)
         element.text(value))
 end
 
---- Two values as tensors that can be compared. Numbers and digits of one become the dtype of the
--- other, rounded to it, where that has one: a tensor or an FFI array; else float64, and digits the
--- float of their length.
+--- Returns two values as tensors that can be compared. Numbers and digits on one side are rounded
+-- to the dtype of the other side if that has one: a tensor or an FFI array. Otherwise numbers
+-- become float64, and digits the float of their length.
 function M.pair(a, b, name_a, name_b)
   local values, names, out = { a, b }, { name_a, name_b }, {}
   for i = 1, 2 do

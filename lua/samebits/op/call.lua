@@ -1,31 +1,32 @@
---- The one path that every op takes from a method of a context to the library: the options are
--- checked, the arguments made ready, the outputs checked or made, the launch described, the
--- library's function called, and what a stream still uses kept alive.
+--- The one path that every op takes from a context's method to the library. It checks the options,
+-- prepares the arguments, checks or makes the outputs, describes the launch, calls the library's
+-- function, and keeps everything alive that a stream still uses.
 --
 -- An op is a table, which `call.op` completes:
 --
--- * `name`: what messages call it;
+-- * `name`: the op's name in messages;
 -- * `entry`: the library's function. It is called with the context, the struct of outputs if there
---   is one, what `arguments` returns, and the launch;
+--   is one, the values that `arguments` returns, and the launch;
 -- * `struct`, `outputs`: the type of the struct of outputs, and a list of { name, dtype, shape },
---   in order; `shape(call)` gives the dimensions. The caller chooses some by the option `outputs`,
---   and may give their tensors by the option `out`. Where there is no struct the op makes what it
---   returns itself;
--- * `default(call)`: the names of the outputs where the caller chooses none; all by default;
--- * `launch`: which of the options of a launch it has; nil: it takes no launch at all;
--- * `settings`: what the options of a launch default to, in place of the context's;
+--   in order; `shape(call)` returns the dimensions. The caller chooses outputs by the option
+--   `outputs` and may give their tensors by the option `out`. An op without a struct makes its
+--   result itself;
+-- * `default(call)`: the names of the outputs if the caller chooses none; all by default;
+-- * `launch`: the names of the launch options that the op has; nil: the op takes no launch;
+-- * `settings`: the defaults of the launch options, in place of the context's;
 -- * `options`: the names of its other options;
 -- * `takes`: how many arguments come before the options; 1 by default;
--- * `ids`: how many ids per row a batch must have: "one" (the default), "several", or "any", none
---   included;
+-- * `ids`: how many ids per row a batch must have: "one" (the default), "several", or "any", which
+--   includes none;
 -- * `shards`: whether the logits may be those of a shard of the vocabulary;
--- * `arguments(call, ...)`: checks what the caller gave, and returns what the library's function
---   takes between the outputs and the launch. `call` is the call under way, see below; what
---   `call.result` is set to is returned instead of the outputs (and is held: `call:hold`);
--- * `unchecked`: true where the library's function never waits, not even with a check.
+-- * `arguments(call, ...)`: checks the caller's arguments and returns the arguments that the
+--   library's function takes between the outputs and the launch. `call` is the call under way, see
+--   below. If it sets `call.result`, that is returned instead of the outputs (and must be held:
+--   `call:hold`);
+-- * `unchecked`: true if the library's function never waits, not even with a check.
 --
--- Methods are made of ops by `call.method` and `call.workspace`. samebits.context takes them over,
--- with the comments before them for `help`.
+-- `call.method` and `call.workspace` make methods from ops. samebits.context adopts the methods,
+-- and `help` shows the comments before them.
 
 local ffi = require "ffi"
 local batches = require "samebits.batch"
@@ -48,7 +49,7 @@ M.LAUNCH = { "split", "threads", "cluster", "check", "stream", "workspace" }
 
 -- Ops -------------------------------------------------------------------------------------------
 
---- Shapes of outputs: one element per row, and one per sequence.
+--- Shapes of outputs: one element per row, or one per sequence.
 function M.per_row(call) return call.shape end
 function M.per_sequence(call) return { call.sequences } end
 
@@ -68,7 +69,7 @@ function M.op(op)
   return op
 end
 
---- An op like another one, but for some fields.
+--- Returns a copy of an op with some fields replaced.
 function M.like(op, fields)
   local made = {}
   for key, value in pairs(op) do made[key] = value end
@@ -78,7 +79,7 @@ end
 
 -- Options ---------------------------------------------------------------------------------------
 
---- An int32, or 0, which the library takes for its default, where nothing is given.
+--- Returns an int32. If no value is given, returns 0, which stands for the library's default.
 function M.small_integer(name, value)
   if value == nil then return 0 end
   if type(value) ~= "number" or value % 1 ~= 0 or math.abs(value) >= 2 ^ 31 then
@@ -93,7 +94,7 @@ local function flag(name, value)
   raise("%s: expected a boolean, got %s", name, tostring(value))
 end
 
--- Device memory of the caller's for the library to compute in.
+-- Checks the workspace: device memory of the caller's that the library computes in.
 local function check_workspace(workspace, device)
   if not tensor.is_tensor(workspace) then
     raise("workspace: expected a tensor, got %s", type(workspace))
@@ -104,7 +105,7 @@ local function check_workspace(workspace, device)
   return workspace
 end
 
--- Seconds as the library's milliseconds: 0 for its default, -1 for no limit.
+-- Converts seconds to the library's milliseconds: 0 for its default, -1 for no limit.
 local function milliseconds(what, value)
   if value == nil then return 0 end
   if value == math.huge then return -1 end
@@ -114,8 +115,8 @@ local function milliseconds(what, value)
   return math.ceil(value * 1000)
 end
 
---- The options that say how to run, as the library's struct. what: the call's name. settings: what
--- they default to; the context's own where it is nil.
+--- Returns the launch options as the library's struct. what: the call's name. settings: the
+-- defaults of the options; the context's own if nil.
 function M.launch(what, context, opts, settings)
   local launch = launch_t()
   launch.size = ffi.sizeof(launch_t)
@@ -141,10 +142,10 @@ end
 
 -- A call under way ------------------------------------------------------------------------------
 
--- `op`; `what`, the name for messages; `context`, `device`; `opts`, the options, checked. For the
--- outputs: `shape`, the dimensions that rows have, `sequences`, how many there are, and `kept`,
--- whether rows have kept sets; the first batch sets them. `made`: outputs by name; `held`: a list
--- of whatever else has to live until the stream has got past the call.
+-- Fields: `op`; `what`, the name for messages; `context`, `device`; `opts`, the checked options.
+-- For the outputs: `shape`, the dimensions of the rows, `sequences`, their number, and `kept`,
+-- whether rows have kept sets; the first batch sets these. `made`: outputs by name; `held`: a list
+-- of everything else that must live until the stream has passed the call.
 local Call = {}
 Call.__index = Call
 
@@ -158,13 +159,14 @@ function M.begin(op, what, context, opts)
   }, Call)
 end
 
---- Keeps something alive, which it returns, until the stream has got past the call.
+--- Keeps a value alive until the stream has passed the call, and returns it.
 function Call:hold(thing)
   self.held[#self.held + 1] = thing
   return thing
 end
 
--- A batch where the caller gave a table to make one from, which may be wrong: `name` says which.
+-- Makes a batch if the caller gave a table to make one from. The table may be wrong: `name`
+-- identifies it in messages.
 local function built(what, name, given, ids)
   if not name then return batches.build(given, ids == "any") end
   local ok, made = pcall(batches.build, given, ids == "any")
@@ -172,8 +174,8 @@ local function built(what, name, given, ids)
   return made
 end
 
---- A batch, or the table to make one from, as the op needs it. name: what to call it in messages,
--- where a call has several. ids: in place of the op's.
+--- Returns the batch that the op needs, from a batch or from the table to make one from. name: its
+-- name in messages, if a call has several batches. ids: replaces the op's `ids`.
 function Call:batch(given, name, ids)
   local what = name and ("%s: %s"):format(self.what, name) or self.what
   ids = ids or self.op.ids
@@ -197,13 +199,14 @@ function Call:batch(given, name, ids)
   return self:hold(batch)
 end
 
---- Whether a tensor can be read where it is: contiguous, and at a multiple of `boundary` bytes.
+--- Whether a tensor can be read in place: it is contiguous and starts at a multiple of `boundary`
+-- bytes.
 function M.is_in_place(t, boundary)
   return t:is_contiguous() and tonumber(ffi.cast("uintptr_t", t.ptr) % boundary) == 0
 end
 
---- A tensor as the library can read it, or a copy that is: contiguous, at a multiple of `boundary`
--- bytes.
+--- Returns the tensor if the library can read it in place (contiguous, at a multiple of `boundary`
+-- bytes), otherwise a copy that the library can read.
 function Call:in_place(name, t, boundary)
   if M.is_in_place(t, boundary) then return self:hold(t) end
   if self.opts.stream then
@@ -213,8 +216,8 @@ function Call:in_place(name, t, boundary)
   return self:hold(try(t:clone()))
 end
 
---- An input of a dtype and, unless nil, of a shape, as the library can read it. boundary: its
--- element's size by default.
+--- Returns an input of a given dtype and, unless nil, a given shape, in a form that the library can
+-- read. boundary: the element's size by default.
 function Call:input(name, t, dtype, shape, boundary)
   if not tensor.is_tensor(t) or not shape and t.dtype ~= dtype then
     raise("%s: %s: expected a %s tensor, got %s", self.what, name, dtype, describe(t))
@@ -231,7 +234,7 @@ end
 
 -- Outputs ---------------------------------------------------------------------------------------
 
--- The tensor for one output: the caller's, once it is fit to be written to, or a new one.
+-- The tensor for one output: the caller's, checked to be writable, or a new one.
 local function output(name, given, shape, device, dtype)
   if given == nil then return try(tensor.empty(shape, dtype, device)) end
   if not tensor.is_tensor(given) then
@@ -246,7 +249,7 @@ local function output(name, given, shape, device, dtype)
   return given
 end
 
--- The names of the outputs that are wanted.
+-- The names of the requested outputs.
 local function wanted(self)
   local op, names = self.op, self.opts.outputs
   if names == nil then return op.default and op.default(self) or op.names end
@@ -262,14 +265,15 @@ local function wanted(self)
   return names
 end
 
--- The struct of outputs, empty.
+-- An empty struct of outputs.
 local function new_struct(op)
   local out = op.struct_t()
   out.size = ffi.sizeof(op.struct_t)
   return out
 end
 
---- The struct of the outputs that are wanted, in tensors of the caller's option `out` or new ones.
+--- Returns the struct of the requested outputs, in tensors of the caller's option `out` or new
+-- ones.
 function Call:outputs()
   local given = self.opts.out or {}
   if type(given) ~= "table" then raise("out: expected a table of tensors, got %s", type(given)) end
@@ -282,8 +286,8 @@ function Call:outputs()
   return out
 end
 
---- The result of the call: what the op made, or the table of outputs, which is the caller's `out`
--- if there is one.
+--- Returns the result of the call: the op's own result, or the table of outputs, which is the
+-- caller's `out` if it gave one.
 function Call:results()
   if self.result ~= nil then return self.result end
   local out = self.opts.out or {}
@@ -293,8 +297,8 @@ end
 
 -- Calling ---------------------------------------------------------------------------------------
 
--- The arguments of the library's function after the context: `out` if there is one, those that the
--- op's `arguments` returned, and the launch if the op takes one.
+-- The arguments of the library's function after the context: `out` if there is one, the values that
+-- the op's `arguments` returned, and the launch if the op takes one.
 local function listed(self, out, ...)
   local list, n = { ... }, select("#", ...)
   if out then
@@ -309,8 +313,8 @@ local function listed(self, out, ...)
   return list, n
 end
 
--- Holds all that the call uses until its stream has been waited for, each thing once. A call with a
--- check has waited.
+-- Holds everything that the call uses until its stream has been waited for, each thing once. A call
+-- with a check has already waited.
 local function hold(self)
   if self.device == "cpu" or self.opts.check ~= false and not self.op.unchecked then return end
   local at, stream = devices.opened(self.device), self.opts.stream
@@ -331,7 +335,7 @@ local function run(self, ...)
 end
 
 --- Runs an op on a context. what: the name for messages; the rest: the arguments before the
--- options. Raises misuse, and fails as `misuse.fail` does.
+-- options. Raises misuse, and reports other failures as `misuse.fail` does.
 function M.run(op, what, context, opts, ...)
   local self = M.begin(op, what, context, opts)
   return run(self, op.arguments(self, ...))
@@ -339,7 +343,7 @@ end
 
 local methods = setmetatable({}, { __mode = "k" })
 
---- Whether a value is a method of contexts, made here.
+--- Whether a value is a context method that was made here.
 function M.is_method(value) return methods[value] == true end
 
 local function method(f)
@@ -348,17 +352,17 @@ local function method(f)
   return guarded
 end
 
---- The method of an op.
+--- Makes the method of an op.
 function M.method(op)
   return method(function(self, ...)
     return M.run(op, op.name, self, (select(op.takes + 1, ...)), ...)
   end)
 end
 
---- An address for arrays that a call is not to touch, because it only says what it needs.
+--- An address for arrays that a call does not touch, because it only returns its requirements.
 M.ANYWHERE = ffi.cast(void_p, 256)
 
--- The struct of the outputs that are wanted, without tensors for them.
+-- The struct of the requested outputs, without tensors for them.
 local function wanted_outputs(self)
   local out = new_struct(self.op)
   for _, name in ipairs(wanted(self)) do out[name] = M.ANYWHERE end
@@ -373,8 +377,8 @@ local function bytes(self, ...)
   return tonumber(size[0])
 end
 
---- The method that gives the bytes of workspace that are enough for each one of some ops, which
--- have a launch. name: its own name.
+--- Makes the method that returns a number of bytes of workspace that is enough for each of some
+-- ops. The ops must have a launch. name: the method's own name.
 function M.workspace(name, ...)
   local ops = { ... }
   return method(function(self, ...)
@@ -387,7 +391,7 @@ function M.workspace(name, ...)
   end)
 end
 
---- A method that is no op: f(context, ...), on an open context.
+--- Makes a method that is not an op: f(context, ...), on an open context.
 function M.plain(name, f)
   return method(function(self, ...)
     M.begin({ known = {} }, name, self)

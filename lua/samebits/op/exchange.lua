@@ -25,7 +25,7 @@ function Communicator:__tostring()
                                                       self.handle and "" or ", closed")
 end
 
--- Frees it by a function of the library, and only once; what: the method's name.
+-- Frees the communicator by a function of the library, only once. what: the method's name.
 local function free(what, entry, self)
   local handle = self.handle
   self.handle = nil
@@ -34,12 +34,14 @@ local function free(what, entry, self)
   return status_of.check(C[entry](self.context.handle, handle), self.context.handle)
 end
 
---- Frees it. All its ranks have to; that is why no collector does. Closing again does nothing, and
--- a framework's own is left alone. True; or nil, a message and the status' name.
+--- Frees the communicator. All its ranks must call this, which is why the collector does not free
+-- it. Closing again does nothing, and a communicator that belongs to a framework is left alone.
+-- Returns true; or nil, a message and the status' name.
 Communicator.close = misuse.guard(function(self) return free("close", "sb_comm_destroy", self) end)
 
---- Frees it without waiting for the other ranks, and ends exchanges that are under way: when a rank
--- has failed, or an exchange has come to its timeout. Otherwise as `close`.
+--- Frees the communicator without waiting for the other ranks, and ends exchanges that are under
+-- way. Use it when a rank has failed or an exchange has reached its timeout. Otherwise it works
+-- like `close`.
 Communicator.abort = misuse.guard(function(self) return free("abort", "sb_comm_abort", self) end)
 
 local function new_id(ctx)
@@ -94,16 +96,16 @@ local function handle_of(at, comm)
   return comm.handle
 end
 
---- A new id for a communicator, a string of 128 bytes: made by one rank and sent to the others by
--- any means. Nil, a message and the status' name where there is no NCCL.
+--- Makes a new id for a communicator, a string of 128 bytes. One rank makes it and sends it to the
+-- others by any means. Returns nil, a message and the status' name if there is no NCCL.
 M.comm_id = call.plain("comm_id", new_id)
 
---- A communicator of NCCL's, on the context's GPU.
--- @param given `{ id =, ranks =, rank = }`: the id that all ranks have, how many there are, and
--- which one this is, from 0; waits for all of them. Or a framework's ncclComm_t, a pointer, which
--- stays its own.
--- @return an object with `ranks` and `rank`, whose `close` frees it, or, where a rank has failed,
--- `abort` (nothing else does); or nil, a message and the status' name
+--- Makes an NCCL communicator on the context's GPU.
+-- @param given `{ id =, ranks =, rank = }`: the id that all ranks have, the number of ranks, and
+-- this rank's number, from 0; the call waits for all ranks. Or a framework's ncclComm_t, a pointer,
+-- which the framework still owns.
+-- @return an object with `ranks` and `rank`, whose `close` frees it, or `abort` if a rank has
+-- failed (nothing else frees it); or nil, a message and the status' name
 M.communicator = call.plain("communicator", communicator)
 
 -- The op ----------------------------------------------------------------------------------------
@@ -120,7 +122,8 @@ local EXCHANGE = call.op {
   end,
 }
 
--- What it needs for records, or for a number of rows of the larger kind.
+-- The op that tells the workspace of an exchange, for records or for a number of rows of the larger
+-- kind.
 local SIZE = call.like(EXCHANGE, {
   launch = {},
   arguments = function(at, rows, comm)
@@ -134,21 +137,21 @@ local SIZE = call.like(EXCHANGE, {
   end,
 })
 
---- Replaces a shard's records by those of the ids of all ranks together, as `merge` of all of them:
--- between `partial` and `finish` it is all that tensor parallelism needs. Every rank calls it, with
--- the same number of rows and the same `check`.
--- @tparam table records this rank's, as `partial` gives them
+--- Replaces a shard's records by those of the ids of all ranks together, as `merge` of all of them
+-- would give. Tensor parallelism needs nothing else between `partial` and `finish`. Every rank
+-- calls it, with the same number of rows and the same `check`.
+-- @tparam table records this rank's records, as `partial` returns them
 -- @param comm see `communicator`
 -- @tparam[opt] table opts `check`, `stream` and `workspace` (of `exchange_workspace_size` bytes),
--- as for `logprob`. With `check` a rank whose number of rows differs is an error that names it.
--- `timeout`: the seconds to wait for the other ranks with `check`, and for NCCL with a communicator
--- made not to block; 600 by default, math.huge for no limit. What comes to it has failed: abort the
--- communicator.
+-- as for `logprob`. With `check`, a different number of rows on a rank is an error that names the
+-- rank. `timeout`: the seconds to wait for the other ranks with `check`, and for NCCL with a
+-- non-blocking communicator; 600 by default, math.huge for no limit. An exchange that reaches the
+-- timeout has failed: abort the communicator.
 -- @treturn table the same records; or nil, a message and the status' name
 M.exchange = call.method(EXCHANGE)
 
---- The bytes of workspace that `exchange` needs for records, or a number of rows.
--- @param records as for `exchange`, or how many rows they are of
+--- Returns the bytes of workspace that `exchange` needs for records, or for a number of rows.
+-- @param records as for `exchange`, or their number of rows
 -- @param comm see `communicator`
 M.exchange_workspace_size = call.workspace("exchange_workspace_size", SIZE)
 

@@ -16,7 +16,7 @@ local DTYPES = { float32 = 1, float16 = 2, bfloat16 = 3 }
 local GIVEN = { saved = true, token = true, entropy = true }
 local SAVED = ffi.sizeof "sb_saved_row"
 
--- The caller's tensor for the gradient: rows like the batch's, of V elements or more.
+-- Checks the caller's tensor for the gradient: rows like the batch's, with V elements or more.
 local function check_grad(grad, batch)
   if not tensor.is_tensor(grad) then
     raise("backward: grad: expected a tensor, got %s", describe(grad))
@@ -57,18 +57,19 @@ local function grad_of(opts, batch)
   return misuse.try(tensor.empty(appended(batch.shape, batch.held), dtype, batch.device))
 end
 
--- The library's struct. In one sequence [N, V] rows are those of B = 1.
+-- The library's struct. The rows [N, V] of one sequence are described as B = 1.
 local function describe_to_c(grad, batch)
   local c, n = ffi.new "sb_gradient", grad.ndim
   c.size = ffi.sizeof "sb_gradient"
   c.dtype, c.grad, c.width = DTYPES[grad.dtype], grad.ptr, grad.shape[n]
-  -- A stride of a dimension of length 1 means nothing: the dense one, or the logits' in place.
+  -- The stride of a dimension of length 1 has no meaning. Use the dense stride, or the logits' if
+  -- in place.
   local in_place = grad.ptr == batch.logits.ptr
   if grad.shape[n - 1] > 1 then c.row_stride = grad.strides[n - 1]
   elseif in_place then c.row_stride = batch.c.row_stride end
   if n == 3 and grad.shape[1] > 1 then c.batch_stride = grad.strides[1]
   elseif in_place then c.batch_stride = batch.c.batch_stride end
-  -- First and held of 0 say all of V; an empty shard may begin anywhere.
+  -- A first and held of 0 stand for all of V. An empty shard may begin anywhere.
   c.first, c.held = batch.held > 0 and batch.first or batch.vocab, batch.held
   return c
 end
@@ -101,17 +102,18 @@ local BACKWARD = call.op {
   end,
 }
 
---- The gradient of a loss with respect to the logits, from its derivatives with respect to the
--- outputs: one pass over the logits. Rows that are ignored, and ids whose logit is -inf, get +0.
--- @param batch the one that was scored
--- @tparam table given `saved`: that output of `logprob`; `token` and `entropy`, or one of them: the
--- loss's derivatives with respect to these outputs, float32, of their shape (for `entropy` both
--- outputs must have been asked for together)
+--- Computes the gradient of a loss with respect to the logits from its derivatives with respect to
+-- the outputs, in one pass over the logits. Ignored rows, and ids whose logit is -inf, get +0.
+-- @param batch the batch that was scored
+-- @tparam table given `saved`: the output `saved` of `logprob`; `token` and `entropy`, or one of
+-- them: the loss's derivatives with respect to these outputs, float32, of their shape (for
+-- `entropy`, both outputs must have been requested together)
 -- @tparam[opt] table opts `grad`: a tensor to write to, shaped like the logits or with wider rows,
--- whose ends become +0; it may be the logits themselves; or `dtype`: of a new one, by default the
--- logits' own ("float32", "float16" or "bfloat16", rounded once from float32); `split`, and on a
--- GPU `check`, `stream` and `threads`, as for `logprob`
--- @treturn tensor the gradient, which for row r of the logits stands in row r (with `shift`, too);
+-- whose ends become +0; it may be the logits themselves; or `dtype`: the dtype of a new tensor, by
+-- default the logits' own ("float32", "float16" or "bfloat16", rounded once from float32); `split`,
+-- and on a GPU `check`, `stream` and `threads`, as for `logprob`
+-- @treturn tensor the gradient; the gradient of row r of the logits is in row r (with `shift`,
+-- too); or nil, a message and the status' name. Invalid arguments are errors.
 -- or nil, a message and the status' name. Anything wrong with what is given is an error.
 M.backward = call.method(BACKWARD)
 

@@ -9,7 +9,7 @@ local layout = tensor.layout
 
 local M = {}
 
--- q's struct. Where q is [N, V] and p packed, q is packed as p is.
+-- q's struct. If q is [N, V] and p is packed, q is packed like p.
 local function beside(p, q)
   if not (p.cu_seqlens and q.layout == "one sequence") then return q.c end
   local c = ffi.new("sb_batch", q.c)
@@ -39,20 +39,21 @@ local KL = call.op {
   end,
 }
 
---- The divergence KL(p || q) of two sets of logits, in nats: of row r of p from row r of q.
--- @param p as for `logprob`; it needs no ids. It alone says which rows are active.
--- @param q likewise, its logits shaped as p's, of any dtype, with its own `temperature` and `kept`
--- and the same `shift`. Its `ids`, `mask`, `rows` and `cu_seqlens` have no effect.
+--- Computes the divergence KL(p || q) of two sets of logits, in nats: of row r of p from row r of
+-- q.
+-- @param p as for `logprob`; it needs no ids. p alone determines which rows are active.
+-- @param q as for p, with logits of p's shape and any dtype, its own `temperature` and `kept`, and
+-- the same `shift`. Its `ids`, `mask`, `rows` and `cu_seqlens` have no effect.
 -- @tparam[opt] table opts `outputs`: a list of "token", "sequence" (both by default); `split`,
--- `out`, and on a GPU `check`, `stream`, `workspace` (`kl_workspace_size` says of how many bytes)
--- and `threads`, as for `logprob`
+-- `out`, and on a GPU `check`, `stream`, `workspace` (`kl_workspace_size` returns its bytes) and
+-- `threads`, as for `logprob`
 -- @treturn table `token`, one per row: exactly +0 where the rows are the same, +inf where an id is
 -- present in p and absent in q, NaN where a row of either is poisoned or empty, +0 where ignored;
--- and `sequence` [B], their exact sums. Or nil, a message and the status' name. Anything wrong with
--- the batches is an error.
+-- and `sequence` [B], their exact sums. Or nil, a message and the status' name. Invalid batches are
+-- errors.
 M.kl = call.method(KL)
 
---- The bytes of workspace that `kl` needs for two batches with these options; 0 where none.
+--- Returns the bytes of workspace that `kl` needs for two batches with these options; 0 if none.
 -- @param p as for `kl`
 -- @param q as for `kl`
 -- @tparam[opt] table opts as for `kl`

@@ -1,5 +1,5 @@
 --- The order of a row's ids by their logits: the logprobs and ranks of several ids per row, and the
--- first ids of each row.
+-- ids with the largest logits in each row.
 
 local batches = require "samebits.batch"
 local call = require "samebits.op.call"
@@ -60,7 +60,8 @@ local TOPK = call.op {
   end,
 }
 
--- What both need: topk needs the most, whatever its k, and looks at no ids.
+-- The workspace that is enough for both: topk needs the most, whatever its k, and does not read
+-- ids.
 local SIZE = call.like(TOPK, {
   launch = { "split", "threads", "cluster" },
   takes = 1,
@@ -71,29 +72,29 @@ local SIZE = call.like(TOPK, {
   end,
 })
 
---- The logprobs of K ids per row, and their ranks: how many present ids come before each, by logit,
--- of equal ones the lower id first.
+--- Computes the logprobs of K ids per row and their ranks. A rank counts the present ids that come
+-- before the id in order of logit, largest first; among equal logits the lower id comes first.
 -- @param batch as for `logprob`, its ids [B, T, K] or [N, K]; each may be `ignore_index`
 -- @tparam[opt] table opts `outputs`: a list of "logprob", "rank", "lse" (all by default); the rest
 -- as for `logprob`
--- @treturn table `logprob` and `rank` (int32), shaped like the ids, and `lse`, one per row. What is
--- ignored has logprob +0 and rank -1; rows of NaN have rank -1. Or nil, a message and the status'
--- name. Anything wrong with the batch is an error.
+-- @treturn table `logprob` and `rank` (int32), shaped like the ids, and `lse`, one per row. Ignored
+-- ids have logprob +0 and rank -1; rows of NaN have rank -1. Or nil, a message and the status'
+-- name. Invalid batches are errors.
 M.logprob_ids = call.method(IDS)
 
---- The first k ids of each row: those of the largest logits, of equal ones the lower id first.
--- `ctx:topk(batch, 1)` is the argmax.
+--- The first k ids of each row by logit, largest first; among equal logits the lower id comes
+-- first. `ctx:topk(batch, 1)` is the argmax.
 -- @param batch as for `logprob`; it needs no ids
 -- @tparam number k 1 to 64
 -- @tparam[opt] table opts `outputs`: a list of "ids", "logprob", "lse" (all by default); the rest
 -- as for `logprob`
--- @treturn table `ids` (int32) and `logprob`, [B, T, k] or [N, k], and `lse`, one per row. Where
--- fewer ids are present: -1 and -inf; where a row is ignored: -1 and +0; rows of NaN: -1 and NaN.
--- Or nil, a message and the status' name. Anything wrong with the batch is an error.
+-- @treturn table `ids` (int32) and `logprob`, [B, T, k] or [N, k], and `lse`, one per row. If fewer
+-- ids are present, the remaining entries are -1 and -inf; an ignored row has -1 and +0; a row of
+-- NaN has -1 and NaN. Or nil, a message and the status' name. Invalid batches are errors.
 M.topk = call.method(TOPK)
 
---- The bytes of workspace that are enough for `logprob_ids` and `topk` with a batch; 0 where they
--- need none.
+--- Returns the bytes of workspace that are enough for `logprob_ids` and `topk` with a batch; 0 if
+-- they need none.
 -- @param batch as for `logprob_ids` or `topk`
 -- @tparam[opt] table opts `split`, and on a GPU `threads` and `cluster`, as for `logprob`
 M.order_workspace_size = call.workspace("order_workspace_size", SIZE)

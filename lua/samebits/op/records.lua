@@ -1,6 +1,6 @@
---- Records of shards, as Lua holds them: a table of two uint8 tensors, `states` [.., 32] and
--- `targets` [.., 8], which are what sb_state_record and sb_target_record of samebits.h say, byte by
--- byte. Those that entropy can be finished from have `moments` [.., 64], sb_moment_record, for
+--- Records of shards in their Lua form: a table of two uint8 tensors, `states` [.., 32] and
+-- `targets` [.., 8], which match sb_state_record and sb_target_record of samebits.h byte by byte.
+-- Records that entropy can be computed from have `moments` [.., 64] (sb_moment_record) instead of
 -- states. The dimensions in front of a record's bytes are the rows' shape.
 
 local ffi = require "ffi"
@@ -20,8 +20,8 @@ local SIZES = { states = ffi.sizeof "sb_state_record", moments = ffi.sizeof "sb_
 -- The library reads records at any 8-byte boundary.
 local BOUNDARY = 8
 
---- The two kinds of records: the names of their tensors, the one that holds sums first, and the
--- library's constant.
+--- The two kinds of records: the names of their tensors, with the tensor that holds sums first, and
+-- the library's constant.
 M.SUMS = { "states", "targets", constant = C.SB_SUMS }
 M.MOMENTS = { "moments", "targets", constant = C.SB_MOMENTS }
 
@@ -31,22 +31,22 @@ function M.kind_of(records) return records.moments ~= nil and M.MOMENTS or M.SUM
 --- The bytes of the record that holds sums.
 function M.size_of(kind) return SIZES[kind[1]] end
 
--- The library's struct of records of a kind, whose arrays are at these addresses.
+-- The library's struct of records of a kind, with arrays at these addresses.
 local function struct(kind, states, targets)
   return ffi.new("sb_records", ffi.sizeof "sb_records", kind.constant, ffi.cast("void *", states),
                  ffi.cast("sb_target_record *", targets))
 end
 
---- Records as the library takes them.
+--- Converts records to the library's struct.
 function M.struct(records)
   local kind = M.kind_of(records)
   return struct(kind, records[kind[1]].ptr, records.targets.ptr)
 end
 
---- The same for records of a kind that a call is not to touch.
+--- The same, for records of a kind that a call does not touch.
 function M.untouched(kind) return struct(kind, call.ANYWHERE, call.ANYWHERE) end
 
---- New records of a kind for a call to write, of rows of a shape.
+--- Makes new records of a kind, for rows of a shape, that a call writes.
 function M.make(at, kind, shape)
   local records = {}
   for _, name in ipairs(kind) do
@@ -63,7 +63,7 @@ local function front(t)
   return shape
 end
 
---- Checks records of a device. The shape of their rows. what: for messages.
+--- Checks records on a device and returns the shape of their rows. what: for messages.
 function M.check(what, records, device)
   if type(records) ~= "table" or tensor.is_tensor(records) then
     raise("%s: expected records { states, targets }, got %s", what, describe(records))
@@ -93,7 +93,8 @@ function M.check(what, records, device)
   return shape
 end
 
---- Checked records as a call can read them: tensors of files may be anywhere.
+--- Returns checked records in a form that a call can read, because tensors from files may be at any
+-- address.
 function M.in_place(at, records)
   local out = {}
   for _, name in ipairs(M.kind_of(records)) do
@@ -102,7 +103,7 @@ function M.in_place(at, records)
   return out
 end
 
---- Checks records that a call replaces where they are. The number of their rows.
+--- Checks records that a call replaces in place and returns the number of their rows.
 function M.check_writable(at, records)
   local rows = layout.numel(M.check(at.what, records, at.device))
   for _, name in ipairs(M.kind_of(records)) do

@@ -29,7 +29,7 @@ local PARTIAL = call.op {
   end,
 }
 
--- A list of records as an all-gather would leave them, and the shape of their rows.
+-- A list of records joined as an all-gather would leave them, and the shape of their rows.
 local function gathered(at, list)
   local shape, kind
   for s, of_shard in ipairs(list) do
@@ -53,7 +53,7 @@ local function gathered(at, list)
   return all, together
 end
 
--- The caller's records of all shards, given gathered or as a list.
+-- The caller's records of all shards, given as gathered tensors or as a list.
 local function all_shards(at, given)
   if type(given) ~= "table" or tensor.is_tensor(given) then
     raise("merge: expected a list of records, or gathered ones, got %s", describe(given))
@@ -99,7 +99,7 @@ local FINISH = call.like(logprob.OP, {
   end,
 })
 
--- Both as they say what they need, for records of the larger kind and whatever outputs.
+-- The ops that tell the workspace of both, for records of the larger kind and any outputs.
 local PARTIAL_SIZE = call.like(PARTIAL, {
   options = {},
   arguments = function(at, given)
@@ -116,42 +116,43 @@ local FINISH_SIZE = call.like(FINISH, {
   end,
 })
 
---- The records of a batch's logits where they are a shard of the vocabulary: the ids `first` and on
--- of `vocab` (see `samebits.batch`). Each process or GPU that holds a shard makes such records;
--- exchanged, merged and finished they give the bits that `logprob` gives for whole rows.
+--- Makes the records of a batch whose logits are a shard of the vocabulary: the ids of `vocab` from
+-- `first` on (see `samebits.batch`). Each process or GPU that holds a shard makes such records.
+-- After they are exchanged, merged and finished, they give the bits that `logprob` gives for whole
+-- rows.
 -- @param batch as for `logprob`
--- @tparam[opt] table opts `entropy`: true for records that `finish` can give entropy from; `split`,
--- and on a GPU `check`, `stream`, `workspace`, `threads`, as for `logprob`
--- @treturn table `states` [.., 32] and `targets` [.., 8], uint8, in front the shape of the ids: 40
--- bytes per row, the same on every machine, which may be sent, saved and loaded. With `entropy`
--- `moments` [.., 64] instead of the states. Or nil, a message and the status' name. Anything wrong
--- with the batch is an error.
+-- @tparam[opt] table opts `entropy`: true for records that `finish` can compute entropy from;
+-- `split`, and on a GPU `check`, `stream`, `workspace`, `threads`, as for `logprob`
+-- @treturn table `states` [.., 32] and `targets` [.., 8], uint8, after the dimensions of the ids:
+-- 40 bytes per row, the same on every machine, which may be sent, saved and loaded. With `entropy`,
+-- `moments` [.., 64] instead of the states. Or nil, a message and the status' name. Invalid batches
+-- are errors.
 M.partial = call.method(PARTIAL)
 
---- Merges the records of shards, in any order or tree: the result is a record of their ids
+--- Merges the records of shards, in any order or tree. The result is a record of their ids
 -- together.
--- @tparam table records a list of records of the same rows; or as an all-gather leaves them,
+-- @tparam table records a list of records of the same rows; or, as an all-gather leaves them,
 -- `states` [S, .., 32] (or `moments` [S, .., 64]) and `targets` [S, .., 8]. On the context's
 -- device.
 -- @tparam[opt] table opts on a GPU `check` and `stream`, as for `logprob`
--- @treturn table new records; or nil, a message and the status' name. A record that no shard gives,
--- or of another temperature than the first shard's, is an error that names the row and the shard,
--- both counted from 0.
+-- @treturn table new records; or nil, a message and the status' name. A record that no shard can
+-- give, or that has another temperature than the first shard's, is an error that names the row and
+-- the shard, both counted from 0.
 M.merge = call.method(MERGE)
 
---- From the records of whole rows to the results of `logprob`: the same bits.
+--- Computes the results of `logprob` from the records of whole rows, with the same bits.
 -- @tparam table records the merged ones
--- @param batch the batch of any one of the shards; its logits are not read. (One with logits of no
--- ids, [.., 0], and a `vocab` will do.)
+-- @param batch the batch of any one of the shards; its logits are not read. (A batch with logits of
+-- no ids, [.., 0], and a `vocab` is enough.)
 -- @tparam[opt] table opts as for `logprob`
 -- @treturn table as `logprob`; or nil, a message and the status' name. Records that do not fit the
--- batch, and an id that does not lie in exactly one of the merged shards, are errors.
+-- batch, and an id that is not in exactly one of the merged shards, are errors.
 M.finish = call.method(FINISH)
 
---- The bytes of workspace that are enough for `partial` and `finish` with a batch; 0 where they
--- need none.
+--- Returns the bytes of workspace that are enough for `partial` and `finish` with a batch; 0 if
+-- they need none.
 -- @param batch as for `partial` or `finish`
--- @tparam[opt] table opts the options of a launch, as for `logprob`
+-- @tparam[opt] table opts the launch options, as for `logprob`
 M.shard_workspace_size = call.workspace("shard_workspace_size", PARTIAL_SIZE, FINISH_SIZE)
 
 return M

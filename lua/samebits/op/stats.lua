@@ -1,4 +1,4 @@
---- Statistics of tokens: ratios and KL estimates of two sets of logprobs, exact sums and means.
+--- Statistics of tokens: ratios and KL estimates of two sets of logprobs, and exact sums and means.
 
 local ffi = require "ffi"
 local batches = require "samebits.batch"
@@ -35,7 +35,7 @@ local COMPARE = call.op {
   end,
 }
 
--- The layout of values, into the library's struct.
+-- Writes the layout of values into the library's struct.
 local function set_layout(at, c, values)
   local shape, opts = values.shape, at.opts
   local per = opts.per or "sequence"
@@ -91,17 +91,18 @@ local SUMS = call.op {
 }
 
 --- Compares two sets of logprobs of the same tokens, one by one: with d = other - sampled,
--- importance ratios e^d and the estimators k1 = -d, k2 = d^2 / 2, k3 = e^d - 1 - d of
--- KL(sampled || other). Where the bits are equal the ratio is exactly 1 and the estimates are 0.
--- @param sampled a float32 tensor on the context's device: by the policy the tokens were drawn from
--- @param other likewise, of the same shape: by the other policy
+-- importance ratios e^d and the estimators k1 = -d, k2 = d^2 / 2, k3 = e^d - 1 - d of KL(sampled ||
+-- other). Where the bits are equal the ratio is exactly 1 and the estimates are 0.
+-- @param sampled a float32 tensor on the context's device: logprobs by the policy that the tokens
+-- were drawn from
+-- @param other a tensor like `sampled`, of the same shape: logprobs by the other policy
 -- @tparam[opt] table opts `outputs`: a list of "ratio", "k1", "k2", "k3" (all by default); `out`: a
 -- table from an earlier call; and on a GPU `stream`
 -- @treturn table the outputs, shaped as given; or nil, a message and the status' name
 M.compare = call.method(COMPARE)
 
---- Exact sums and means of one number per token, rounded once: order, padding and packing cannot
--- reach a bit.
+--- Computes exact sums and means of one number per token, rounded once. Order, padding and packing
+-- change no bit.
 -- @param values a float32 tensor on the context's device: [B, T], or [N] (one sequence, or packed)
 -- @tparam[opt] table opts `mask`: the same shape, non-zero where active; `cu_seqlens`: [B + 1], for
 -- packed values; `minus`: a tensor to subtract, exactly (with logprobs of two policies `exp_mean`

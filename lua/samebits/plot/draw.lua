@@ -1,4 +1,5 @@
---- One plot, from what plot.lua's `draw` documents: checked, turned into gnuplot's script, drawn.
+--- Makes one plot from the table that `draw` of plot.lua documents: checks it, writes gnuplot's
+-- script, and draws it.
 
 local file = require "samebits.io.file"
 local gnuplot = require "samebits.plot.gnuplot"
@@ -17,14 +18,14 @@ local FIELDS = {
 local SERIES_FIELDS = { name = true, x = true, y = true }
 local KINDS = { lines = true, histogram = true, scatter = true }
 
--- Curves of up to this many points show the points, too.
+-- Curves with up to this many points show the points, too.
 local MARKED = 60
 
 local COMMON = [[
 set encoding utf8
 set key outside below
 set grid]]
--- Width and height by default: columns and lines of a terminal, pixels of a picture.
+-- Default width and height: columns and lines of a terminal, pixels of a picture.
 local TERMINALS = {
   text = { 78, 24, line = "set terminal dumb nofeed noenhanced mono size %d,%d\nunset grid" },
   -- Not every gnuplot is built with cairo.
@@ -34,8 +35,8 @@ if (strstrt(GPVAL_TERMINALS, 'pngcairo')) { set terminal pngcairo noenhanced siz
 else { set terminal png noenhanced size w,h }]] },
   svg = { 960, 600, line = "set terminal svg noenhanced size %d,%d background 'white'" },
 }
--- What gnuplot draws the bars of the first, second, ... series with in a terminal; it forgets to
--- show it in the legend.
+-- The characters with which gnuplot draws the bars of the first, second, ... series in a terminal.
+-- gnuplot does not show them in the legend.
 local BARS = "*#$%@&="
 
 local function check_fields(what, value, known)
@@ -61,7 +62,7 @@ local function check_size(name, value, default)
   return value
 end
 
--- A list of numbers from a list or a tensor [n].
+-- Returns a list of numbers from a list or a tensor [n].
 local function numbers(what, value)
   if tensor.is_tensor(value) then
     if value.ndim ~= 1 then raise("%s: a tensor of %d dimensions, not 1", what, value.ndim) end
@@ -78,8 +79,9 @@ end
 
 local function is_finite(v) return v - v == 0 end
 
--- The points of a series that can be drawn, and how many cannot: what is not finite, and on a
--- logarithmic axis what is not above 0. Those leave a gap, and are counted in the legend.
+-- The points of a series that can be drawn, and the number of those that cannot: values that are
+-- not finite and, on a logarithmic axis, values that are not above 0. They leave a gap, and the
+-- legend gives their number.
 local function points(where, series, spec)
   check_fields(where, series, SERIES_FIELDS)
   check_text(where .. ".name", series.name)
@@ -156,7 +158,7 @@ local function script(spec, drawn, terminal)
     lines[#lines + 1] = bar_labels(spec)
   end
   local plots, in_text = {}, not spec.out
-  -- In a terminal points are letters, one a series.
+  -- In a terminal points are letters, one per series.
   local dots = in_text and "" or " pointtype 7 pointsize 0.6"
   for s, series in ipairs(drawn) do
     local mark = spec.kind == "histogram" and in_text and BARS:sub(s, s) or nil
@@ -166,7 +168,7 @@ local function script(spec, drawn, terminal)
       local columns = spec.kind == "histogram" and "2" or "1:2"
       plots[s] = ("$s%d using %s with %s %s"):format(s, columns, style, legend(series, mark))
     else
-      -- Only its line in the legend.
+      -- draws nothing, but adds the series to the legend
       plots[s] = ("NaN with lines %s"):format(legend(series, mark))
     end
   end
@@ -189,7 +191,7 @@ local function check(spec)
   end
 end
 
--- The kind of terminal for a file's name.
+-- The kind of terminal for the name of a file.
 local function terminal_of(out)
   if out == nil then return TERMINALS.text end
   file.check_path("draw", out)

@@ -1,4 +1,4 @@
---- Running gnuplot: a script's text in, what it draws out. Used by plot.lua.
+--- Runs gnuplot on the text of a script and returns the drawing. Used by plot.lua.
 
 local printable = require "samebits.text.printable"
 
@@ -7,7 +7,7 @@ local M = {}
 M.MISSING = "gnuplot is not installed, or not in PATH: install it (Debian, Ubuntu: apt-get " ..
             "install gnuplot-nox; Fedora: dnf install gnuplot; macOS: brew install gnuplot)"
 
--- LuaJIT gives what system(3) gives, or, built as Lua 5.2 wants it, true.
+-- LuaJIT returns the result of system(3) or, if built for compatibility with Lua 5.2, true.
 local function succeeds(command)
   local status = os.execute(command)
   return status == 0 or status == true
@@ -28,8 +28,8 @@ local function read_file(path)
   return text
 end
 
--- gnuplot's complaint in one line. It shows the line at fault with a mark below it, then
--- "FILE" line N: what is wrong.
+-- gnuplot's complaint in one line. gnuplot shows the wrong line with a mark below it, then "FILE"
+-- line N: and the error.
 local function complaint(text)
   local what = text:match '"[^\n]*" line %d+: ([^\n]+)' or text:match "([^\n]+)%s*$"
   return what or "it does not say why"
@@ -38,7 +38,7 @@ end
 -- script, drawing, errors: names of files that exist.
 local function run(text, script, drawing, errors)
   if not write_file(script, text) then return nil, "gnuplot: cannot write " .. script end
-  -- -d: what a user's ~/.gnuplot sets is for that user's plots.
+  -- -d ignores the user's ~/.gnuplot, which is meant for the user's own plots.
   if succeeds(("gnuplot -d '%s' >'%s' 2>'%s' </dev/null"):format(script, drawing, errors)) then
     return read_file(drawing)
   end
@@ -46,8 +46,7 @@ local function run(text, script, drawing, errors)
   return nil, "gnuplot failed: " .. complaint(read_file(errors))
 end
 
---- What a script writes to its standard output; nil and a message without gnuplot, or where it
--- fails.
+--- Returns the standard output of a script; nil and a message if gnuplot is missing or fails.
 function M.run(text)
   local files = {}
   local ok, out, message = pcall(function()
@@ -59,12 +58,13 @@ function M.run(text)
   return out, message
 end
 
---- A string of gnuplot's. Within single quotes it expands nothing. In a line, line ends are blanks.
+--- Returns a gnuplot string. gnuplot expands nothing within single quotes. The string is one line:
+-- line ends become blanks.
 function M.quote(text)
   return "'" .. printable.text((tostring(text):gsub("[\r\n\t]", " "))):gsub("'", "''") .. "'"
 end
 
---- A label of an axis's marks, which gnuplot takes for a format if there is a percent sign in it.
+--- Returns a label of an axis's marks. gnuplot would take a percent sign in it for a format.
 function M.label(text) return M.quote((tostring(text):gsub("%%", "%%%%"))) end
 
 return M

@@ -1,4 +1,4 @@
---- Logprobs as plots of tokens want them: those of a reference and of others, where active.
+--- Prepares logprobs for plots of tokens: the active tokens of a reference and of other series.
 
 local batches = require "samebits.batch"
 local misuse = require "samebits.misuse"
@@ -6,7 +6,7 @@ local tensor = require "samebits.tensor"
 
 local raise, describe = misuse.raise, tensor.describe
 
--- A tensor's elements as one list, which counts from 1.
+-- A tensor's elements as one list that counts from 1.
 local function flat(t) return t:reshape(-1):totable() end
 
 local function check_logprobs(what, t, shape)
@@ -41,8 +41,8 @@ local function positions(what, spec, shape)
   return out
 end
 
---- One entry a series: `name`, and `tokens`, the active ones in order: { position, reference, value
--- }, the latter two logprobs.
+--- One entry per series: `name`, and `tokens`, the active tokens in order: { position, reference,
+-- value }. The latter two are logprobs.
 return function(what, spec)
   check_logprobs(what .. ": reference", spec.reference)
   local shape = spec.reference.shape

@@ -1,29 +1,29 @@
 --- Compiles typed text to a function: an expression whose values are shown, or statements.
 --
--- Locals of the outermost block outlive their chunk: compiled behind the statements, a call takes
--- their values, so that a script can be pasted line by line.
+-- Locals of the outermost block outlive their chunk: a call that is compiled after the statements
+-- takes their values. A script can thus be pasted line by line.
 
 local M = {}
 
--- The name of the keeping call inside a chunk, which no user's name is by accident.
+-- The name of the keeping call inside a chunk. A user will not choose this name by accident.
 local KEEP = "__samebits_keep"
 
--- Text only: LuaJIT runs no checks on bytecode.
+-- Text only, because LuaJIT does not check bytecode.
 local function compiled(text, name) return load(text, name, "t") end
 
--- A quoted string that its line leaves open stays wrong; anything else may go on.
+-- A quoted string that its line leaves open is an error; anything else may continue on later lines.
 local function is_unfinished(message)
   return message:find "near '?<eof>'?$" ~= nil and not message:find("unfinished string", 1, true)
 end
 
--- Whether Lua stopped at the very first word: then it was no statement at all.
+-- Whether Lua stopped at the very first word, so that the text is not a statement at all.
 local function at_first_word(text, message)
   local near = message:match "unexpected symbol near '([^']*)'$"
   return near ~= nil and text:match "^%s*(.*)":sub(1, #near) == near
 end
 
---- Compiles statements: their function, and whether it keeps its locals (see `keep`); what ends in
--- a return does not. Or nil and what is wrong.
+--- Compiles statements. Returns their function, and whether it keeps its locals (see `keep`), which
+-- statements that end in a return do not. Or returns nil and the error.
 function M.compile_statements(text, name)
   local plain, message = compiled(text, name)
   if not plain then return nil, message end
@@ -31,18 +31,18 @@ function M.compile_statements(text, name)
   return keeping or plain, keeping ~= nil
 end
 
---- Compiles what was typed: an expression, whose values the function returns, or statements.
+--- Compiles typed text: an expression, whose values the function returns, or statements.
 -- @tparam string text
 -- @tparam string name the chunk's name in messages, as load takes it
--- @return its function, and whether it keeps its locals. Or nil, what is wrong, and true where more
--- lines may make it right.
+-- @return its function, and whether it keeps its locals. Or nil, the error, and true if more lines
+-- may complete the text.
 function M.compile(text, name)
   local blank, asked = text:match "^(%s*)=(.*)$"
-  -- Text before it must not move the lines that messages count.
+  -- Text in front must not change the line numbers in messages.
   local before, expression = asked and blank or "", asked or text
   local values, why = compiled(("%sreturn %s"):format(before, expression), name)
   if values then
-    -- A call would be a tail call, without a place in tracebacks, but for the function around it.
+    -- Without the function around it, a call would be a tail call, which tracebacks do not show.
     local placed = compiled(("%sreturn (function(...) return ... end)(%s)"):format(before,
                               expression), name)
     return placed or values, false
@@ -55,8 +55,8 @@ function M.compile(text, name)
   return nil, at_first_word(text, result) and why or result, unfinished
 end
 
---- The locals of a frame: `take(name, value)` for each, the inner ones last. `level` is the
--- frame's, as debug.getlocal counts it for the caller.
+--- Calls `take(name, value)` for each local of a frame, the inner ones last. `level` is the frame's
+-- level as debug.getlocal counts it for the caller.
 function M.locals(level, take)
   for slot = 1, math.huge do
     local name, value = debug.getlocal(level + 1, slot)
@@ -65,16 +65,16 @@ function M.locals(level, take)
   end
 end
 
---- Makes a chunk that keeps its locals ready to run: `take(name, value)` gets each of them when it
--- has come to its end. Gives a function to call after it, whether it came to its end or not.
+--- Prepares a chunk that keeps its locals: when the chunk has reached its end, `take(name, value)`
+-- gets each of them. Returns a function to call after the chunk, whether it reached its end or not.
 function M.keep(f, take)
   local environment = getfenv(f)
   rawset(environment, KEEP, function() M.locals(2, take) end)
   return function() rawset(environment, KEEP, nil) end
 end
 
---- A chunk of several lines as one, for the history; nil where that would be another program, as it
--- is with comments and long strings.
+--- Returns a chunk of several lines as one line, for the history; nil if that would be another
+-- program, as with comments and long strings.
 function M.one_line(text)
   if not text:find "\n" then return text end
   local joined = text:gsub("%s*\n%s*", " ")

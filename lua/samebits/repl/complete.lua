@@ -1,7 +1,8 @@
 --- Completes a word at the prompt: to names, and to the fields and methods of the value before a
 -- dot or a colon.
 --
--- Nothing that a user wrote is called for it: fields are followed through tables, the views of
+-- Completion calls no code of the user's. It follows fields only through tables, the views of
+-- tensors and the structs of the library.
 -- tensors and the structs of the library, and that is all.
 
 local declared = require "samebits.repl.declared"
@@ -11,7 +12,7 @@ local tensor = require "samebits.tensor"
 
 local M = {}
 
--- Metatables and their __index tables can make a circle.
+-- Metatables and their __index tables can form a cycle.
 local CHAIN = 20
 
 -- Calls visit(key, value) for each name of a value.
@@ -37,7 +38,7 @@ local function each(value, visit)
   end
 end
 
--- value.key, without calling any code of the user's.
+-- value.key, without a call of any code of the user's.
 local function field(value, key)
   if type(key) == "number" then
     if tensor.is_tensor(value) then
@@ -60,9 +61,9 @@ local function field(value, key)
   return found
 end
 
---- The value of a chain like "a.b[0].c": true and the value; nil if the text is no such chain.
+--- Returns true and the value of a chain such as "a.b[0].c"; nil if the text is not such a chain.
 -- @tparam string text
--- @tparam function get a name's value
+-- @tparam function get returns a name's value
 local function follow(text, get)
   local name, at = text:match "^([%a_][%w_]*)()"
   if not name or pretty.KEYWORDS[name] then return nil end
@@ -97,7 +98,7 @@ end
 
 local function add(found, seen, name, start)
   if seen[name] or name:sub(1, #start) ~= start or not name:find "^[%a_][%w_]*$" then return end
-  -- Names that begin with two underscores are offered only when asked for.
+  -- Names that begin with two underscores are offered only if the word begins with one.
   if name:find "^__" and not start:find "^_" then return end
   seen[name] = true
   found[#found + 1] = name
@@ -129,12 +130,12 @@ end
 
 M.follow = follow
 
---- The candidates for a word.
+--- Returns the candidates for a word.
 -- @tparam string before the line up to the word
 -- @tparam string word
 -- @tparam table scope `names(visit)` calls visit(name) for each name that can be used; `get(name)`
--- gives its value
--- @treturn table a sorted list of whole words; nil inside a string, where files may be meant
+-- returns its value
+-- @treturn table a sorted list of whole words; nil inside a string, which may be the name of a file
 function M.candidates(before, word, scope)
   local found, seen = {}, {}
   local quoted, ahead, start = in_string(before .. word)

@@ -5,7 +5,7 @@ local ffi = require "ffi"
 
 local M = {}
 
--- Filled at the first use: lists in the order of declaration.
+-- Lists in the order of declaration, filled at the first use.
 local structs, functions
 
 local function read()
@@ -18,7 +18,8 @@ local function read()
   for name, body in text:gmatch "typedef struct ([%w_]+) (%b{})" do
     local members = {}
     for declaration in body:gmatch "([^;{}]+);" do
-      -- One declarator each, or several after commas; arrays have their brackets behind the name.
+      -- One declarator each, or several separated by commas; arrays have their brackets after the
+      -- name.
       for part in (declaration .. ","):gmatch "([^,]*)," do
         members[#members + 1] = part:gsub("%b[]", ""):match "([%a_][%w_]*)%s*$"
       end
@@ -32,15 +33,15 @@ local function struct_of(value)
   return tostring(ffi.typeof(value)):match "struct ([%w_]+)"
 end
 
---- The members of a struct of the library's, or of what points or refers to one; nil for any other
--- cdata.
+--- Returns the members of one of the library's structs, or of a pointer or reference to one; nil
+-- for any other cdata.
 function M.members(value)
   if not structs then read() end
   local name = struct_of(value)
   return name and structs[name]
 end
 
---- The functions of the library.
+--- Returns the functions of the library.
 function M.functions()
   if not structs then read() end
   return functions

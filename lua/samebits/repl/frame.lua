@@ -1,5 +1,5 @@
---- A function that waits while the prompt is open inside it: its locals and upvalues, read and
--- written.
+--- A function that waits while the prompt is open inside it. Its locals and upvalues can be read
+-- and written.
 
 local printable = require "samebits.text.printable"
 
@@ -8,15 +8,15 @@ local M = {}
 local Frame = {}
 Frame.__index = Frame
 
--- How many levels the stack of this coroutine has, seen from the caller.
+-- The number of levels of this coroutine's stack, seen from the caller.
 local function depth()
   local level = 2
   while debug.getinfo(level, "l") do level = level + 1 end
   return level - 2
 end
 
--- The level of the frame for a function called by the methods below, two calls from here: frames
--- are told by their distance from the bottom, which stays.
+-- The level of the frame for a function called by the methods below, two calls from here. Frames
+-- are identified by their distance from the bottom of the stack, which does not change.
 local function level_of(self)
   if coroutine.running() ~= self.thread then
     error("the locals of the function that waits cannot be reached from another coroutine", 0)
@@ -24,7 +24,7 @@ local function level_of(self)
   return depth() - self.height
 end
 
---- The frame at a level, as debug.getinfo counts it for the caller.
+--- Returns the frame at a level, as debug.getinfo counts it for the caller.
 function M.at(level)
   local info = debug.getinfo(level + 1, "nSlf")
   local self = setmetatable({
@@ -43,7 +43,7 @@ function M.at(level)
   return self
 end
 
---- Whether there is such a local or upvalue, and its value.
+--- Whether a local or upvalue of this name exists, and its value.
 function Frame:get(name)
   local slot = self.slots[name]
   if slot then
@@ -58,7 +58,7 @@ function Frame:get(name)
   return false
 end
 
---- Gives a local or upvalue another value; whether there is such a one.
+--- Gives a local or upvalue another value. Returns whether it exists.
 function Frame:set(name, value)
   local slot = self.slots[name]
   if slot then
@@ -73,7 +73,7 @@ function Frame:set(name, value)
   return false
 end
 
---- The names of its locals and upvalues: two sorted lists.
+--- Returns the names of the frame's locals and upvalues: two sorted lists.
 function Frame:names()
   local lists = { {}, {} }
   for i, names in ipairs { self.slots, self.upvalues } do
@@ -83,7 +83,7 @@ function Frame:names()
   return lists[1], lists[2]
 end
 
---- The environment of its function.
+--- Returns the environment of the frame's function.
 function Frame:globals() return getfenv(self.info.func) end
 
 local AROUND = 2   -- lines of the source before and after
@@ -105,7 +105,7 @@ local function source_lines(info)
   return lines
 end
 
---- Where it is: file, line and function, and the lines of the source there.
+--- Returns the frame's place: file, line and function, and the lines of the source around it.
 function Frame:where()
   local info = self.info
   local what = info.what == "main" and "in the main chunk" or

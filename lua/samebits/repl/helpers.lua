@@ -1,7 +1,7 @@
---- The names that are at hand at the prompt, and what `help` says of them.
+--- The helpers: names that are available at the prompt, and the text of `help` for them.
 --
--- They are thin: what they do, the library does. But where a call of the library gives nil and a
--- message they raise the message, so that `d = load "typo.npy"` is no quiet nil.
+-- They are thin wrappers of the library. But if a call of the library returns nil and a message,
+-- they raise the message, so that `d = load "typo.npy"` does not silently become nil.
 
 local bits = require "samebits.bits"
 local complete = require "samebits.repl.complete"
@@ -15,9 +15,9 @@ local sources = require "samebits.repl.sources"
 local tensor = require "samebits.tensor"
 local wrap = require "samebits.text.wrap"
 
-local WRITTEN = 100   -- columns that texts are written in
+local WRITTEN = 100   -- the columns that texts are written in
 
-local print = print   -- the prompt's own, whatever becomes of the user's
+local print = print   -- the prompt's own, even if the user replaces print
 
 local M = {}
 
@@ -26,7 +26,7 @@ local function must(value, message)
   return value
 end
 
--- Calls the library from here, where a line of its caller's would tell a user nothing.
+-- Calls the library from this file, because a line of the caller would tell a user nothing.
 local function calm(f, ...)
   local function finish(ok, ...)
     if not ok then error((...), 0) end
@@ -35,7 +35,7 @@ local function calm(f, ...)
   return finish(pcall(f, ...))
 end
 
--- A module that not every installation has.
+-- Loads a module that not every installation has.
 local function module(name, what)
   local ok, found = pcall(require, name)
   if ok then return found end
@@ -43,7 +43,7 @@ local function module(name, what)
   error(("%s: %s cannot be loaded: %s"):format(what, name, (first:gsub(":$", ""))), 0)
 end
 
--- In the order in which help() lists them: name, how it is called, what it does in a line, more.
+-- In the order in which help() lists them: name, form of a call, a description of one line, more.
 local TEXTS = {
   { "load", 'load "dump.safetensors"', "tensors of a .npy or .safetensors file", [[
 load(path)         a tensor (.npy), or a table of tensors by name (.safetensors)
@@ -134,7 +134,7 @@ local function about(value, name, width)
   return methods and pretty.text(value) .. "\n\n" .. methods or pretty.text(value)
 end
 
--- The help on a name that has no value at the prompt; else an error that suggests other names.
+-- The help on a name that has no value at the prompt, or an error that suggests other names.
 local function search(name, width)
   if sources.is_public(name) then return manual.of_module(name, width) end
   local text, near = manual.search(name)
@@ -154,7 +154,7 @@ local function curve(y, i)
   return { name = ("%d"):format(i), x = x, y = y }
 end
 
---- The helpers as a table by name. `get` gives the value of a name at the prompt.
+--- Returns the helpers as a table by name. `get` returns the value of a name at the prompt.
 function M.make(get)
   local helpers = {}
 
@@ -176,7 +176,7 @@ function M.make(get)
     end
     local same, report = calm(bits.same_bits, a, b)
     if same then return 0 end
-    -- Tensors of different dtypes or shapes have no distance, nor have NaNs.
+    -- Tensors of different dtypes or shapes have no distance, and neither have NaNs.
     return report.max_ulps, report
   end
 

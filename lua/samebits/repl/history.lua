@@ -1,20 +1,20 @@
 --- The lines typed in earlier sessions, in a file.
 --
--- Lines are added as they come, in one write each, so that sessions side by side and those that end
--- badly lose none.
+-- Each line is added when it is typed, in one write, so that no line is lost by parallel sessions
+-- or by sessions that crash.
 
 local file = require "samebits.io.file"
 local posix = require "samebits.io.posix"
 
 local M = {}
 
-local KEPT = 2000   -- lines; a file of twice as many is cut to them
+local KEPT = 2000   -- lines; a file with twice as many is cut to this number
 
---- Where it is: $XDG_STATE_HOME/samebits/history, or ~/.local/state/samebits/history. Nil where
--- the environment names neither folder.
+--- Returns the path of the file: $XDG_STATE_HOME/samebits/history, or
+-- ~/.local/state/samebits/history. Returns nil if the environment names neither folder.
 function M.path()
   local state, home = os.getenv "XDG_STATE_HOME", os.getenv "HOME"
-  -- Relative paths are to be ignored, says the XDG specification.
+  -- The XDG specification requires relative paths to be ignored.
   if not (state and state:find "^/") then
     if not (home and home:find "^/") then return nil end
     state = home .. "/.local/state"
@@ -30,7 +30,8 @@ local function make_folders(path)
   end
 end
 
---- The lines, oldest first; none if there is no file. Nil and a message if it cannot be read.
+--- Returns the lines, oldest first; none if there is no file. Returns nil and a message if the file
+-- cannot be read.
 function M.load(path)
   local kind = posix.kind_of_path(path)
   if not kind then return {} end
@@ -41,7 +42,7 @@ function M.load(path)
   handle:close()
   local lines = {}
   for line in (text or ""):gmatch "[^\n]+" do
-    -- A NUL would end the line where C reads it.
+    -- C code would end the line at a NUL.
     if not line:find "%z" then lines[#lines + 1] = line end
   end
   if #lines <= KEPT then return lines end
@@ -51,7 +52,7 @@ function M.load(path)
   return recent
 end
 
---- Adds lines; true, or nil and a message.
+--- Adds lines. Returns true, or nil and a message.
 function M.append(path, lines)
   if #lines == 0 then return true end
   make_folders(path)

@@ -1,10 +1,10 @@
---- Ctrl-C while a statement runs.
+--- Handles Ctrl-C while a statement runs.
 --
--- No Lua may run inside a signal handler. So the handler is a function of libc that does nothing
--- (abs), set to be used once: the signal's disposition is back at its default afterwards, which a
--- hook that the interpreter calls every so many instructions sees. A second Ctrl-C before the first
--- one was seen (in compiled code or inside a call of C) ends the program, as it would have without
--- all this.
+-- No Lua code may run inside a signal handler. The handler is therefore a function of libc that has
+-- no effect (abs), and it is set to be used once. After the signal its disposition is back at the
+-- default, which is noticed by a hook that the interpreter calls every so many instructions. A
+-- second Ctrl-C before the first one was noticed (in compiled code or inside a call of C) ends the
+-- program, as it would have without this module.
 
 local ffi = require "ffi"
 
@@ -25,7 +25,7 @@ local M = {}
 
 local SIGINT = 2
 local SA_RESETHAND = ffi.cast("int", 0x80000000)
-local INSTRUCTIONS = 10000   -- between two looks: well below a millisecond
+local INSTRUCTIONS = 10000   -- between two checks: well below a millisecond
 
 --- The error of a statement that was interrupted.
 M.MESSAGE = "interrupted"
@@ -36,7 +36,7 @@ once.flags = SA_RESETHAND
 
 local now = ffi.new "samebits_sigaction"
 
---- Waits for Ctrl-C from here on: gives a function that puts things back as they were.
+--- Starts to watch for Ctrl-C. Returns a function that restores the previous state.
 function M.watch()
   local before = ffi.new "samebits_sigaction"
   if C.samebits_libc_sigaction(SIGINT, nil, before) ~= 0 then return function() end end
@@ -50,15 +50,15 @@ function M.came()
   return now.handler == nil
 end
 
---- Forgets the one that came.
+--- Forgets an earlier Ctrl-C.
 function M.rearm() C.samebits_libc_sigaction(SIGINT, once, nil) end
 
 local function look()
   if M.came() then error(M.MESSAGE, 0) end
 end
 
---- xpcall, of which Ctrl-C makes an error: MESSAGE, again and again until f is left. A hook that
--- was set before, such as a profiler's, is set again afterwards.
+--- Like xpcall, but Ctrl-C becomes an error: MESSAGE, again and again until f is left. A hook that
+-- was set before, such as a profiler's, is restored afterwards.
 function M.call(f, handler)
   local hook, mask, count = debug.gethook()
   local function restore()
@@ -75,7 +75,7 @@ function M.call(f, handler)
       return handler(err)
     end))
   end
-  -- The hook may find its signal when f has just returned.
+  -- The hook may notice the signal when f has just returned.
   local function result(ok, ...)
     if ok then return ... end
     restore()

@@ -1,4 +1,4 @@
---- What `help` says about functions, modules and objects of the library, from the comments in its
+--- The text of `help` about functions, modules and objects of the library, from the comments in its
 -- sources.
 
 local misuse = require "samebits.misuse"
@@ -43,7 +43,7 @@ local function text_of(doc)
   return (table.concat(out, "\n"):gsub("\n+$", ""))
 end
 
--- Some functions are local, and documented where the module gives them a name of its own.
+-- Some functions are local, and documented where the module assigns them to its own name.
 local function comment_where_given(lines, name)
   local patterns = { "=%s*misuse%.guard%(" .. name .. "%)", "^M%.[%w_]+ = " .. name .. "$" }
   for number, line in ipairs(lines) do
@@ -54,7 +54,7 @@ local function comment_where_given(lines, name)
   end
 end
 
--- A function that only loads a module and calls another one of its: that one.
+-- The function that a wrapper calls, if the wrapper only loads a module and calls a function of it.
 local function behind(definition)
   local module, name = definition:match(
     'function%(%.%.%.%) return require%("([%w_.]+)"%)%.([%w_]+)%(')
@@ -70,7 +70,7 @@ local function parameters(f)
   return names
 end
 
--- "ctx.topk" as a method is called.
+-- The name in the form of a method call, such as "ctx:topk" for "ctx.topk".
 local function as_method(name) return (name:gsub("%.([%w_]+)$", ":%1")) end
 
 -- "ctx:topk(batch, k, opts)".
@@ -83,7 +83,7 @@ local function head_of(f, name)
   return ("%s(%s)"):format(name, table.concat(names, ", "))
 end
 
--- Calls visit(full name, member) for all names that are public.
+-- Calls visit(full name, member) for all public names.
 local function each(visit)
   for _, module in ipairs { "samebits", "samebits.bits" } do
     for _, member in ipairs(sources.members(module)) do
@@ -97,7 +97,7 @@ local function each(visit)
   end
 end
 
--- The public name of a function, and its description in the sources; nil if it has no such name.
+-- The public name of a function, and its description in the sources; nil if it has no public name.
 local function public(f)
   local name, found
   each(function(full, member)
@@ -106,7 +106,7 @@ local function public(f)
   return name, found
 end
 
--- From the comment above the function itself.
+-- The documentation in the comment above the function itself.
 local function of_definition(f, name)
   local info = debug.getinfo(f, "S")
   local path = info.what == "Lua" and info.source:match "^@(.*)"
@@ -122,8 +122,8 @@ local function of_definition(f, name)
   return head_of(f, name or own or "function") .. "\n\n" .. text_of(comment)
 end
 
---- The documentation of a Lua function, or nil if its source has none. name: the name under which
--- the user asked for it; its public name by default.
+--- Returns the documentation of a Lua function, or nil if its source has none. name: the name that
+-- the user entered; the function's public name by default.
 function M.of(f, name)
   local called, member
   if not name then called, member = public(f) end
@@ -137,7 +137,7 @@ end
 
 -- Lists -------------------------------------------------------------------------------------------
 
-local WIDE = 40 -- columns that a name may take before its line
+local WIDE = 40 -- the largest number of columns of a name that has its text on the same line
 
 -- The first sentence of a comment.
 local function first_sentence(doc)
@@ -150,7 +150,7 @@ local function first_sentence(doc)
   return (text:match "^(.-[^.])%.%s" or text:gsub("[.:]$", ""))
 end
 
--- Names, each with a line: list of { name, text }.
+-- Names, each with its text: a list of { name, text }.
 local function listed(list, width)
   local column = 0
   for _, entry in ipairs(list) do
@@ -177,7 +177,7 @@ local function lines_of(entries, prefix)
   return list
 end
 
---- The name of a module that is loaded and public; nil for any other value.
+--- Returns the name of a loaded, public module; nil for any other value.
 function M.module_of(value)
   if type(value) ~= "table" then return nil end
   for name, loaded in pairs(package.loaded) do
@@ -185,7 +185,7 @@ function M.module_of(value)
   end
 end
 
---- The description of a public module and of what it returns.
+--- Returns the description of a public module and of the values that it returns.
 function M.of_module(name, width)
   local members, example = sources.members(name), nil
   for _, member in ipairs(members) do example = example or member.parameters and member.name end
@@ -193,8 +193,8 @@ function M.of_module(name, width)
     listed(lines_of(members, name .. "."), width), name, example)
 end
 
---- The methods of an object, where its class is one of the library's; else nil. called: what to
--- call it.
+--- Returns the methods of an object if its class is one of the library's; otherwise nil. called:
+-- the object's name in the text.
 function M.of_object(value, called, width)
   local class = sources.class_of(value)
   if not class then return nil end
@@ -206,7 +206,8 @@ end
 
 -- Searching ---------------------------------------------------------------------------------------
 
---- The documentation of all public functions of a name, or nil; and the names that hold this one.
+--- Returns the documentation of all public functions with a name, or nil; and the names that
+-- contain this name.
 function M.search(word)
   local found, near, seen = {}, {}, {}
   each(function(full, member)

@@ -1,6 +1,6 @@
---- How the prompt shows values: tables with their contents, as deep and as long as fits the eye;
--- objects as they describe themselves; C structs of the library by member; numbers with all the
--- digits that tell them apart.
+--- The form in which the prompt shows values: tables with their contents, limited in depth and
+-- length; objects by their own descriptions; C structs of the library by member; numbers with all
+-- the digits that distinguish them.
 
 local ffi = require "ffi"
 local declared = require "samebits.repl.declared"
@@ -21,7 +21,7 @@ local LONG = 400          -- bytes of a string inside a table
 local SHORT = 20          -- bytes of an entry that shares its line with others
 local SMALL = 6           -- elements of a tensor inside a table whose values are shown
 
---- The columns that there are.
+--- Returns the available columns.
 function M.width() return posix.columns(1) or WIDTH end
 
 local function number(v)
@@ -74,7 +74,7 @@ local function is_name(key)
   return type(key) == "string" and key:find "^[%a_][%w_]*$" ~= nil and not KEYWORDS[key]
 end
 
--- Numbers in order, then names, then all others by type.
+-- Numbers in order, then names, then all other keys by type.
 local RANKS = { number = 1, string = 2 }
 local function before(a, b)
   local rank_a, rank_b = RANKS[type(a)] or 3, RANKS[type(b)] or 3
@@ -85,7 +85,7 @@ end
 
 local inner
 
--- The entries of a table as texts; `path` holds the tables around it.
+-- The entries of a table as texts. `path` holds the enclosing tables.
 local function entries(t, path, depth)
   local out, listed, left = {}, 0, 0
   local function add(text)
@@ -114,7 +114,7 @@ local function entries(t, path, depth)
   return out
 end
 
--- As many to a line as fit.
+-- Puts as many parts on a line as fit.
 local function filled(parts, width)
   local lines, line = {}, nil
   for _, part in ipairs(parts) do
@@ -164,7 +164,7 @@ local function of_cdata(v, path, depth)
   return tostring(v)
 end
 
--- An object's own text, or false if it has none: `whole` asks reports for all of it.
+-- An object's own text, or false if it has none. `whole` requests the complete text of reports.
 local function own_words(v, whole)
   local metatable = debug.getmetatable(v)
   if type(metatable) ~= "table" then return false end
@@ -181,7 +181,7 @@ local function own_words(v, whole)
   return ("%s that cannot tell of itself: %s"):format(type(v), tostring(text))
 end
 
--- A value inside another one: on one line where it can be.
+-- A value inside another one, on one line if possible.
 function inner(v, path, depth)
   local kind = type(v)
   if kind == "number" then return number(v) end
@@ -197,8 +197,8 @@ function inner(v, path, depth)
   return tostring(v)
 end
 
---- A value as text. A string of several lines is shown as it stands, but for what is printable in
--- none.
+--- Returns a value as text. A string of several lines is shown as it is, except for characters that
+-- are not printable.
 function M.text(v)
   if type(v) == "string" and v:find "\n" then return printable.lines((v:gsub("\n$", ""))) end
   local kind = type(v)
@@ -207,7 +207,7 @@ function M.text(v)
                          inner(v, {}, 0))
 end
 
---- Several values as text: on one line where all are short.
+--- Returns several values as text, on one line if all are short.
 function M.all(n, values)
   local parts, length, lines = {}, 0, false
   for i = 1, n do

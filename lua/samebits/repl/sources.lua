@@ -1,13 +1,13 @@
---- The documentation of the public names: doc comments (`---`), read from the Lua files that are
--- loaded. `help` at the prompt shows them, and tools/docs makes pages of them.
+--- The documentation of the public names: doc comments (`---`), read from the loaded Lua files.
+-- `help` at the prompt shows them, and tools/docs makes pages of them.
 --
--- The modules whose head comment has an @module, the values that they return, and the classes below
--- are public. The comment right before a definition documents it; where a module or a class passes
--- on a function of another module, the comment there does.
+-- The public names are the modules whose head comment has an @module, the values that they return,
+-- and the classes below. The comment directly before a definition documents it. If a module or a
+-- class passes on a function of another module, the comment before the original definition is used.
 
 local M = {}
 
---- Classes: the module, the table of methods in it, and what objects are called in texts.
+--- Classes: the module, the table of methods in it, and the name of objects in texts.
 M.CLASSES = {
   { name = "Context", module = "samebits.context", called = "ctx" },
   { name = "Batch", module = "samebits.batch", called = "batch" },
@@ -17,7 +17,7 @@ M.CLASSES = {
   { name = "VerifyReport", module = "samebits.verify.report", called = "r", owner = "Report" },
 }
 
---- The lines of a file; nil where it cannot be read.
+--- Returns the lines of a file; nil if it cannot be read.
 function M.lines_of_file(path)
   local file = io.open(path, "rb")
   if not file then return nil end
@@ -27,7 +27,7 @@ function M.lines_of_file(path)
   return lines
 end
 
-local modules = {} -- lines by name: they are asked for once a member
+local modules = {} -- lines by name; cached because every member needs them
 
 local function lines_of(module)
   local path = not modules[module] and package.searchpath(module, package.path)
@@ -35,7 +35,7 @@ local function lines_of(module)
   return modules[module]
 end
 
---- The doc comment right before a line: its lines, without dashes; nil where there is none.
+--- Returns the doc comment directly before a line: its lines, without dashes; nil if there is none.
 function M.comment_before(lines, at)
   local first = at
   while first > 1 and lines[first - 1]:match "^%s*%-%-" do first = first - 1 end
@@ -46,8 +46,8 @@ function M.comment_before(lines, at)
   return doc
 end
 
--- The parameters of a definition, without self: from its own function, or from the local one that
--- it names. Nil for what is no function.
+-- The parameters of a definition, without self: from its own function, or from the local function
+-- that it names. Nil if the definition is not a function.
 local function parameters(lines, at, method)
   local line = lines[at]
   local list = line:match "function[^(]*(%b())"
@@ -64,7 +64,7 @@ local function parameters(lines, at, method)
   return "(" .. list .. ")"
 end
 
---- The parameters that a comment describes, as "(a, b)"; nil if it describes none.
+--- Returns the parameters that a comment describes, as "(a, b)"; nil if it describes none.
 function M.told_parameters(doc)
   local told = {}
   for _, line in ipairs(doc or {}) do
@@ -75,7 +75,7 @@ end
 
 local function escaped(name) return (name:gsub("%p", "%%%0")) end
 
--- Where a name is defined in a module: { doc, parameters }, or nil. owner: "M", or a class.
+-- The definition of a name in a module: { doc, parameters }, or nil. owner: "M", or a class.
 local function definition(module, owner, name)
   local lines = lines_of(module)
   local patterns = {
@@ -88,7 +88,7 @@ local function definition(module, owner, name)
       if line:find(pattern) then
         local found = { doc = M.comment_before(lines, at),
                         parameters = parameters(lines, at, owner ~= "M") }
-        if line:find "= call%.%l+%(" then -- a method made of an op's table
+        if line:find "= call%.%l+%(" then -- a method made from an op's table
           found.parameters = M.told_parameters(found.doc) or "()"
         end
         return found
@@ -97,7 +97,7 @@ local function definition(module, owner, name)
   end
 end
 
---- The head comment of a module: a list of lines.
+--- Returns the head comment of a module: a list of lines.
 function M.head(module)
   local lines = lines_of(module)
   local past = 1
@@ -114,8 +114,8 @@ function M.is_public(module)
   return false
 end
 
--- The definition of a function that a module or a class only passes on: the one with a comment
--- before it; nil if there is none.
+-- The definition of a function that a module or a class only passes on. It is the definition with a
+-- comment before it; nil if there is none.
 local function origin(value, but)
   local first
   for module, exports in pairs(package.loaded) do
@@ -133,8 +133,8 @@ local function origin(value, but)
   return first
 end
 
---- The values that a public module returns: a sorted list of { name, doc, parameters, value }. doc
--- is a list of lines, nil if it is missing.
+--- Returns the values that a public module returns: a sorted list of { name, doc, parameters, value
+-- }. doc is a list of lines, nil if it is missing.
 function M.members(module)
   local members = {}
   for name, value in pairs(require(module)) do
@@ -154,7 +154,7 @@ end
 -- The methods of a class by name.
 local function methods_of(class) return require(class.module).classes[class.owner or class.name] end
 
---- The methods of a class: a sorted list like that of members, without metamethods.
+--- Returns the methods of a class: a sorted list like that of members, without metamethods.
 function M.methods(class)
   local list = {}
   for name, value in pairs(methods_of(class)) do
@@ -169,7 +169,7 @@ function M.methods(class)
   return list
 end
 
---- The class of an object, or nil.
+--- Returns the class of an object, or nil.
 function M.class_of(object)
   local metatable = debug.getmetatable(object)
   if type(metatable) ~= "table" then return nil end

@@ -1,17 +1,17 @@
---- Reading lines: by libedit, by GNU readline, or plainly, whichever is there first.
+--- Reads lines by libedit, by GNU readline, or without editing, whichever is available first.
 --
--- The two libraries answer to the same calls. They are looked for when the first line is read, so
+-- Both libraries have the same functions. They are searched for when the first line is read, so
 -- that nothing depends on either. A terminal that cannot move its cursor (TERM=dumb) gets plain
--- lines. SAMEBITS_LINES (libedit, readline, plain) takes the choice away.
+-- lines. SAMEBITS_LINES (libedit, readline, plain) overrides the choice.
 --
--- While a library edits a line, the terminal sends no signal for Ctrl-C: it is a key like any
--- other, bound to a command that drops the line.
+-- While a library edits a line, the terminal sends no signal for Ctrl-C. Ctrl-C is then an ordinary
+-- key, bound to a command that drops the line.
 
 local ffi = require "ffi"
 local interrupt = require "samebits.repl.interrupt"
 local posix = require "samebits.io.posix"
 
--- A callback must not be reached from compiled code.
+-- Compiled code must not call a function that calls back into Lua.
 jit.off(true, true)
 
 ffi.cdef [[
@@ -50,12 +50,13 @@ extern const char *samebits_line_completer_breaks __asm__("rl_completer_word_bre
 local C = ffi.C
 local M = {}
 
-local VINTR = 0              -- its place among the terminal's characters; 0 there: none
+local VINTR = 0              -- its index among the terminal's characters; 0 there: none
 local TCSADRAIN = 1
 local CTRL_C = 3
-local HISTORY = 4000         -- lines that the library holds
+local HISTORY = 4000         -- the largest number of lines that the library holds
 
--- Few, for paths are completed, too; in code, the completer finds where a name begins.
+-- Few characters, because paths are completed, too. In code, the completer finds where a name
+-- begins.
 local BREAKS = ffi.new("char[16]", " \t\n\"'({,;=")
 local NAME = ffi.new("char[16]", "samebits")
 
@@ -66,7 +67,7 @@ Plain.__index = Plain
 
 function Plain.add() end
 
---- A line; or nil and "end" or "interrupt".
+--- Returns a line; or nil and "end" or "interrupt".
 function Plain.read(_, prompt)
   io.stdout:write(prompt)
   io.stdout:flush()
@@ -88,8 +89,8 @@ local LIBRARIES = { { "libedit.so.2", "libedit" }, { "libreadline.so.8", "readli
 local Edited = {}
 Edited.__index = Edited
 
--- The library, its name, and the callbacks that it was given; they stay for good, as does what the
--- prompt that reads now completes by.
+-- The library, its name, and the callbacks that it was given. They are kept forever, as is the
+-- completer of the prompt that is reading now.
 local library, library_name, asked_for
 local callbacks = {}
 local complete, dropped, matches
@@ -97,14 +98,15 @@ local complete, dropped, matches
 local function attempt(text, first)
   matches = nil
   local word = ffi.string(text)
-  -- The line is read from its beginning: `first` counts characters where libedit may count wide.
+  -- The line is read from its beginning, because `first` counts characters and libedit may count
+  -- wide ones.
   local line = library.samebits_line_buffer
   local before = line ~= nil and ffi.string(line):sub(1, first) or ""
   local list = complete(before, word)
-  -- 0: files may be meant. Otherwise what is found is all.
+  -- 0: names of files may be completed. Otherwise the list is complete.
   library.samebits_line_attempted_over = list and 1 or 0
   if not list or #list == 0 then return nil end
-  -- readline puts a blank back for every completion.
+  -- readline resets this to a blank for every completion.
   library.samebits_line_append_character = 0
   matches = list
   return library.samebits_line_matches(text, callbacks.generate)
@@ -136,7 +138,7 @@ local function prepare()
   for _, candidate in ipairs(LIBRARIES) do
     local ok, loaded = (wanted or candidate[2]) == candidate[2], nil
     if ok then ok, loaded = pcall(ffi.load, candidate[1]) end
-    -- A library of that name may be something else: all that is needed is asked for.
+    -- A library of that name may be another one, so all the functions that are needed are checked.
     if ok and pcall(function()
       return loaded.samebits_line_readline, loaded.samebits_line_matches,
              loaded.samebits_line_add_defun, loaded.samebits_line_attempted_over
@@ -172,7 +174,7 @@ local function without_interrupt_key(f, ...)
   return result
 end
 
---- A line; or nil and "end" or "interrupt".
+--- Returns a line; or nil and "end" or "interrupt".
 function Edited:read(prompt)
   io.stdout:flush()
   complete, dropped = self.complete, false
@@ -183,7 +185,7 @@ function Edited:read(prompt)
     C.samebits_libc_free(line)
   end
   if dropped then
-    -- readline has gone back to the first column.
+    -- readline has returned to the first column.
     io.stdout:write(library_name == "readline" and "\n" or "^C\n")
     return nil, "interrupt"
   end
@@ -191,11 +193,12 @@ function Edited:read(prompt)
   return text
 end
 
---- Adds an entry to what the arrow keys bring back.
+--- Adds an entry to the lines that the arrow keys show.
 function Edited.add(_, entry) library.samebits_line_add_history(entry) end
 
 --- Opens the terminal.
--- @tparam function completer (before, word) to a list of words, or nil where files may be meant
+-- @tparam function completer (before, word) to a list of words, or nil if names of files may be
+-- completed
 -- @return an object with `name`, `read(prompt)` and `add(entry)`
 function M.open(completer)
   local term = os.getenv "TERM"

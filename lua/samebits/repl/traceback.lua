@@ -1,4 +1,4 @@
---- Where an error came from, told to whoever typed: without what is below the prompt, and without
+--- The place of an error, for the user who typed: without the frames below the prompt, and without
 -- the frames that only pass calls on.
 
 local M = {}
@@ -22,7 +22,8 @@ end
 
 local MANY = 20   -- frames
 
---- The frames from the caller's caller down to, and without, `base`, a function, as lines.
+--- Returns the frames from the caller's caller down to `base`, a function, without `base`, as
+-- lines.
 function M.lines(base)
   local lines, left = {}, 0
   for level = 3, math.huge do
@@ -39,7 +40,7 @@ function M.lines(base)
     end
   end
   if left > 0 then lines[#lines + 1] = ("  ... (%d more)"):format(left) end
-  -- The words of errors that are raised begin with their place.
+  -- The messages of raised errors begin with their place.
   if lines[1] and lines[1]:find "^  %[C%]" then table.remove(lines, 1) end
   return lines
 end

@@ -1,13 +1,13 @@
---- Arrays of one dtype to another, value by value.
+--- Converts arrays of one dtype to another, value by value.
 --
--- A block of elements is loaded as doubles, then stored: ten loops of each sort instead of a
--- hundred pairs. Each loop is written out, because LuaJIT compiles a loop for the types it first
--- saw there.
+-- A block of elements is loaded as doubles, then stored. This takes ten loops of each kind instead
+-- of a hundred for all pairs. Each loop is written out, because LuaJIT compiles a loop for the
+-- types that it first saw there.
 --
--- Floats are rounded once, to nearest even: every source value but a large int64 is a double
--- exactly, and those are rounded to odd first (see element.int64_to_odd). NaN stays NaN (the
--- encodings are in dtype.lua), what is too large becomes infinity. To an integer dtype only
--- integers in range convert; to bool, whatever is not zero (NaN, too) becomes 1.
+-- Floats are rounded once, to nearest even. Every source value except a large int64 is exactly a
+-- double; a large int64 is rounded to odd first (see element.int64_to_odd). NaN stays NaN (the
+-- encodings are in dtype.lua), and values that are too large become infinity. To an integer dtype,
+-- only integers in range convert; to bool, everything that is not zero (NaN, too) becomes 1.
 
 local ffi = require "ffi"
 local bit = require "bit"
@@ -25,7 +25,7 @@ local pointer = element.pointer
 local int32_p, uint32_p = ffi.typeof("int32_t *"), ffi.typeof("uint32_t *")
 local block = ffi.new("double[?]", BLOCK)
 
--- load[dtype](source, first, n): elements first .. first + n - 1 to the block.
+-- load[dtype](source, first, n): loads elements first .. first + n - 1 into the block.
 local load = {
   float32 = function(source, first, n)
     local p, bits = cast(pointer.float32, source) + first, cast(int32_p, source) + first
@@ -78,14 +78,14 @@ local load = {
   end,
 }
 
--- To float64 an int64 is rounded to nearest, at once.
+-- To float64, an int64 is rounded to nearest directly.
 local function load_int64_nearest(source, first, n)
   local p = cast(pointer.int64, source) + first
   for i = 0, n - 1 do block[i] = tonumber(p[i]) end
 end
 
--- store[dtype](target, first, n): the block to elements first .. first + n - 1. Returns nothing, or
--- the first index in the block whose value has no place in the dtype.
+-- store[dtype](target, first, n): stores the block as elements first .. first + n - 1. Returns
+-- nothing, or the first index in the block whose value the dtype cannot hold.
 local store = {
   float32 = function(target, first, n)
     local p, bits = cast(pointer.float32, target) + first, cast(uint32_p, target) + first

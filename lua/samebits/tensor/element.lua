@@ -2,11 +2,13 @@
 --
 -- Floats are read as integers first, because LuaJIT encodes other types in the payloads of NaNs and
 -- does not canonicalise a NaN that it loads through the FFI: loading the float ffffffff gives a
--- value whose type() is "nil". So no NaN may become a Lua value as it stands in memory.
+-- value whose type() is "nil". A NaN must therefore never become a Lua value with the encoding that
+-- it has in memory.
 --
--- A float that was just written is copied before a loop reads it as words at a variable offset: the
+-- A float that was just written is copied before a loop reads it as words at a variable offset. The
 -- JIT compiler assumes that accesses of different types do not alias, unless both are at constant
--- offsets of one object (as a union's fields are), and may read the words before it writes.
+-- offsets of one object (as a union's fields are), and may read the words before it writes the
+-- float.
 
 local ffi = require "ffi"
 local bit = require "bit"
@@ -26,7 +28,7 @@ local int64_p = ffi.typeof("int64_t *")
 local float_p, double_p = ffi.typeof("float *"), ffi.typeof("double *")
 local cast = ffi.cast
 
---- The pointer type a dtype's elements are accessed through.
+--- The pointer type for access to a dtype's elements.
 M.pointer = {
   float32 = float_p, float16 = uint16_p, bfloat16 = uint16_p, float64 = double_p, int8 = int8_p,
   uint8 = uint8_p, int16 = int16_p, int32 = int32_p, int64 = int64_p, bool = uint8_p,
@@ -35,7 +37,7 @@ M.pointer = {
 --- The pointer type of unsigned words, by size in bytes (8: pairs of words are int64).
 M.word = { [1] = uint8_p, [2] = uint16_p, [4] = uint32_p, [8] = int64_p }
 
--- Up to here integers are Lua numbers, beyond it int64_t.
+-- Integers up to this magnitude are Lua numbers, larger ones int64_t.
 local EXACT = 2LL ^ 53
 
 --- read[dtype](pointer, k): element k as a Lua value. Booleans for bool; an int64_t for int64
@@ -90,8 +92,8 @@ function M.put_hex(size, p, k, digits)
   return true
 end
 
---- An int64_t as the number to round once more to a shorter float: exact up to 2^53, beyond that
--- rounded to odd (so that the two roundings together are one).
+--- Converts an int64_t to a number that is then rounded to a shorter float. It is exact up to 2^53
+-- and rounded to odd beyond (so that the two roundings together equal one).
 function M.int64_to_odd(v)
   if v >= -EXACT and v <= EXACT then return tonumber(v) end
   local high = bit.arshift(v, 11)
@@ -99,7 +101,7 @@ function M.int64_to_odd(v)
   return tonumber(high) * 2048
 end
 
---- A value for messages.
+--- Formats a value for messages.
 function M.text(v)
   if type(v) == "number" then
     return v ~= v and "nan" or ("%.17g"):format(v)
@@ -113,10 +115,10 @@ function M.text(v)
   return tostring(v)
 end
 
--- Dtypes whose values read back from nine digits.
+-- Dtypes whose values nine digits identify.
 local SHORT = { float32 = true, float16 = true, bfloat16 = true }
 
---- A value of a dtype for messages: other values are other texts.
+--- Formats a value of a dtype for messages. Different values have different texts.
 function M.value_text(name, v)
   return SHORT[name] and v == v and ("%.9g"):format(v) or M.text(v)
 end
@@ -144,8 +146,8 @@ local function put_float(name, p, k, v)
   return true
 end
 
---- Whether the number or 64-bit integer v is one of an integer dtype's values; else nil and why
--- not.
+--- Whether the number or 64-bit integer v is a value of an integer dtype; if not, nil and the
+-- reason.
 function M.check_integer(description, v)
   local ok
   if type(v) == "number" then
@@ -164,8 +166,8 @@ function M.check_integer(description, v)
 end
 
 --- Writes a Lua value as element k. Floats take numbers and 64-bit integers, rounded to nearest
--- even; integers take integers in range; bool takes booleans, 0 and 1. True, or nil and a reason to
--- put behind the element's name.
+-- even; integers take integers in range; bool takes booleans, 0 and 1. Returns true, or nil and a
+-- reason that a message can put after the element's name.
 function M.put(name, p, k, v)
   local description = dtype.of[name]
   local kind = description.kind
@@ -186,7 +188,7 @@ function M.put(name, p, k, v)
       if name == "float64" then
         v = tonumber(v)
       elseif ffi.istype(uint64, v) and v > 0x7fffffffffffffffULL then
-        -- Halved with a sticky last bit, it fits an int64_t.
+        -- Halved, with a sticky last bit, it fits an int64_t.
         v = M.int64_to_odd(ffi.cast(int64, bit.bor(bit.rshift(v, 1), band(v, 1ULL)))) * 2
       else
         v = M.int64_to_odd(ffi.cast(int64, v))

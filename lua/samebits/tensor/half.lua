@@ -1,7 +1,7 @@
 --- float16 and bfloat16 as 16-bit encodings, to and from Lua numbers.
 --
--- From a number: one rounding, to nearest even; subnormals are kept, what is too large becomes
--- infinity, every NaN becomes 7e00 or 7fc0. To a number: exact.
+-- From a number: one rounding, to nearest even; subnormals are kept, values that are too large
+-- become infinity, and every NaN becomes 7e00 or 7fc0. To a number: exact.
 
 local ffi = require "ffi"
 local bit = require "bit"
@@ -13,8 +13,8 @@ local M = {}
 local NAN = 0 / 0
 local pun = ffi.new("union { float f; int32_t i; }")
 
--- The encoding of v as fp32 rounded to odd: towards zero, with the last bit set where that was not
--- exact. Rounding it again to at most 22 bits gives what rounding v once gives.
+-- The encoding of v as fp32, rounded to odd: towards zero, with the last bit set if that was not
+-- exact. Rounding this again to at most 22 bits gives the same result as rounding v once.
 local function odd(v)
   pun.f = v
   local bits, nearest = pun.i, pun.f
@@ -23,7 +23,7 @@ local function odd(v)
   return bor(bits, 1)
 end
 
---- The float16 encoding (0 .. 65535) of a number.
+--- Returns the float16 encoding (0 .. 65535) of a number.
 function M.to_float16(v)
   if v ~= v then return 0x7e00 end
   local bits = odd(v)
@@ -38,7 +38,7 @@ function M.to_float16(v)
   return bor(sign, rshift(m + lshift(1, shift - 1) - 1 + band(rshift(m, shift), 1), shift))
 end
 
---- The bfloat16 encoding (0 .. 65535) of a number.
+--- Returns the bfloat16 encoding (0 .. 65535) of a number.
 function M.to_bfloat16(v)
   if v ~= v then return 0x7fc0 end
   local bits = odd(v)
@@ -49,7 +49,7 @@ end
 local unit = ffi.new("double[32]")
 for e = 0, 31 do unit[e] = 2 ^ (math.max(e, 1) - 25) end
 
---- The number a float16 encoding stands for.
+--- Returns the number that a float16 encoding stands for.
 function M.from_float16(h)
   local e, m = band(rshift(h, 10), 31), band(h, 0x3ff)
   local v
@@ -61,7 +61,7 @@ function M.from_float16(h)
   return h >= 0x8000 and -v or v
 end
 
---- The number a bfloat16 encoding stands for.
+--- Returns the number that a bfloat16 encoding stands for.
 function M.from_bfloat16(h)
   if band(h, 0x7fff) > 0x7f80 then return NAN end
   pun.i = lshift(h, 16)

@@ -1,17 +1,17 @@
---- Shapes and strides, without any data.
+--- Shapes and strides, independent of any data.
 --
--- Both are lists, one entry per dimension; strides are in elements. Dimensions and indices are
--- counted from 0 in every message.
+-- Both are lists, one entry per dimension; strides are in elements. Dimensions and indices count
+-- from 0 in every message.
 
 local M = {}
 
---- The largest number of elements or bytes that is dealt with: up to here doubles are exact.
+--- The largest number of elements or bytes that is supported: doubles are exact up to here.
 M.MAX = 2 ^ 53
 
 --- The largest number of dimensions.
 M.MAX_DIMS = 64
 
---- "[2, 3]"
+--- Formats a list, such as "[2, 3]".
 function M.text(list)
   local out = {}
   for i = 1, #list do
@@ -38,7 +38,7 @@ end
 
 local function is_integer(v) return type(v) == "number" and v % 1 == 0 end
 
---- A copy of a list of dimensions, or nil and a message.
+--- Checks and copies a list of dimensions, or returns nil and a message.
 function M.shape(list)
   if type(list) ~= "table" then return nil, "shape is " .. type(list) .. ", not a list" end
   local n = #list
@@ -50,14 +50,14 @@ function M.shape(list)
       return nil, ("shape %s: dim %d is not a size"):format(M.text(list), d - 1)
     end
     out[d] = size
-    -- Zeros are left out, so that no other dimension is too large to compute with.
+    -- Zeros count as 1, so that the product of the other dimensions is bounded, too.
     product = product * math.max(size, 1)
     if product > M.MAX then return nil, ("shape %s: too many elements"):format(M.text(list)) end
   end
   return out
 end
 
---- A copy of a list of strides for a shape, or nil and a message.
+--- Checks and copies a list of strides for a shape, or returns nil and a message.
 function M.strides(list, shape)
   if type(list) ~= "table" or #list ~= #shape then
     return nil, ("strides %s for shape %s"):format(
@@ -80,7 +80,7 @@ function M.numel(shape)
   return n
 end
 
---- The strides of a shape whose elements follow each other, the last index fastest.
+--- Returns the strides of a shape whose elements follow each other, the last index fastest.
 function M.dense(shape)
   local strides, step = {}, 1
   for d = #shape, 1, -1 do
@@ -101,7 +101,7 @@ function M.dense_fortran(shape)
 end
 
 --- Whether the elements follow each other, the last index fastest. The stride of a dimension of
--- size 1 means nothing.
+-- size 1 has no meaning.
 function M.is_dense(shape, strides)
   if M.numel(shape) == 0 then return true end
   local step = 1
@@ -112,7 +112,7 @@ function M.is_dense(shape, strides)
   return true
 end
 
---- The lowest and the highest offset, in elements, that any index reaches (0 and -1: none).
+--- Returns the lowest and the highest offset, in elements, that any index reaches (0 and -1: none).
 function M.extent(shape, strides)
   local low, high = 0, 0
   for d = 1, #shape do
@@ -139,8 +139,9 @@ local function merged(shape, strides)
   return sizes, steps, n
 end
 
---- Calls visit(offset, count, step, first) for runs of elements that cover a tensor in index order:
--- `count` elements, `step` apart, from `offset` on; `first` counts the elements before them.
+--- Calls visit(offset, count, step, first) for runs of elements that cover a tensor in index order.
+-- A run has `count` elements, `step` apart, starting at `offset`; `first` counts the elements
+-- before it.
 function M.each_run(shape, strides, visit)
   if M.numel(shape) == 0 then return end
   local sizes, steps, n = merged(shape, strides)
@@ -165,7 +166,7 @@ function M.each_run(shape, strides, visit)
   end
 end
 
---- The index (a list) of the element that `flat` others come before.
+--- Returns the index (a list) of the element at position `flat`, counted from 0 in index order.
 function M.index(flat, shape)
   local index = {}
   for d = #shape, 1, -1 do
@@ -175,8 +176,8 @@ function M.index(flat, shape)
   return index
 end
 
---- The strides that show the same elements, in the same order, as another shape of equally many;
--- nil where only a copy can.
+--- Returns the strides that show the same elements, in the same order, in another shape with
+-- equally many elements; nil if only a copy can.
 function M.reshaped(shape, strides, wanted)
   if M.numel(shape) == 0 then return M.dense(wanted) end
   local sizes, steps, n = merged(shape, strides)

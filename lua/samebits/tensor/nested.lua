@@ -1,6 +1,6 @@
---- Nested Lua lists to elements in memory and back.
+--- Converts nested Lua lists to elements in memory and back.
 --
--- A list's first element is called [0] in messages, as everywhere in this library.
+-- Messages call a list's first element [0], as everywhere in this library.
 
 local convert = require "samebits.tensor.convert"
 local element = require "samebits.tensor.element"
@@ -17,8 +17,8 @@ local function path_text(path, depth)
   return table.concat(out)
 end
 
--- A list's length. Entries that a length cannot show (behind a nil, or under a name) are refused
--- rather than dropped.
+-- The length of a list. Entries that a length does not count (after a nil, or under a name) are
+-- refused rather than dropped.
 local function length(list, what, path, depth)
   local n, count = #list, 0
   for _ in pairs(list) do count = count + 1 end
@@ -39,7 +39,7 @@ end
 -- Any table but a tensor.
 local function is_list(v) return type(v) == "table" and rawget(v, "dtype") == nil end
 
---- The shape that the first elements of nested lists show; fill checks the others.
+--- Returns the shape of nested lists, judged by their first elements; fill checks the others.
 function M.shape(data, what)
   local shape, level = {}, data
   while is_list(level) do
@@ -52,13 +52,13 @@ function M.shape(data, what)
   return shape
 end
 
---- Writes nested lists of a shape to memory with `put(pointer, k, value)`. Where `dtype` is given,
--- put is needed only for what is not a number of that dtype.
+--- Writes nested lists of a shape to memory with `put(pointer, k, value)`. If `dtype` is given, put
+-- is called only for values that are not numbers of that dtype.
 function M.fill(data, shape, target, what, put, dtype)
   local path, at, ndim = {}, 0, #shape
 
   local function leaf(list, n)
-    -- In one go as long as all are numbers; from the first other element on, one by one.
+    -- All at once as long as they are numbers; one by one from the first other element on.
     local from = dtype and (convert.list(dtype, target, at, list, n) or n + 1) or 1
     for i = from, n do
       local ok, why = put(target, at + i - 1, list[i])
@@ -93,7 +93,7 @@ function M.fill(data, shape, target, what, put, dtype)
   level(data, 1)
 end
 
---- Elements as nested lists of `read(pointer, k)`.
+--- Returns elements as nested lists of `read(pointer, k)`.
 function M.to(pointer, shape, strides, read)
   local ndim = #shape
   if ndim == 0 then return read(pointer, 0) end

@@ -1,8 +1,8 @@
---- Memory for tensors: zeroed, aligned for any dtype, freed when nothing refers to it any more.
+--- Memory for tensors: zeroed, aligned for any dtype, and freed when nothing refers to it any more.
 
 local ffi = require "ffi"
 
--- Under names of our own, so that no other module's declarations of them can matter.
+-- Declared under names of our own, so that declarations in other modules cannot conflict.
 ffi.cdef [[
 void *samebits_libc_calloc(size_t count, size_t size) __asm__("calloc");
 void samebits_libc_free(void *) __asm__("free");
@@ -10,15 +10,16 @@ void samebits_libc_free(void *) __asm__("free");
 
 local M = {}
 
--- LuaJIT's own objects are collected in time but limited in size; what calloc gives is neither, so
--- the collector is told to run each time this much more has been handed out.
+-- LuaJIT collects its own objects in time but limits their size. Memory from calloc has neither
+-- property, so the collector is told to run each time this many more bytes have been handed out.
 local SMALL = 2 ^ 20
 local PERIOD = 2 ^ 30
 local since = 0
 
 local bytes_p = ffi.typeof("uint8_t *")
 
---- `size` zeroed bytes: a uint8_t pointer and what to keep alive with it. Nil where memory is out.
+--- Allocates `size` zeroed bytes. Returns a uint8_t pointer and the owner to keep alive with it;
+-- nil if memory is out.
 function M.zeroed(size)
   if size < SMALL then
     local array = ffi.new("int64_t[?]", math.ceil(size / 8) + 1)

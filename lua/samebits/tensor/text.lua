@@ -1,13 +1,13 @@
---- A tensor as text, for tostring: a head line and the values, of which it leaves out the middle if
--- they are many.
+--- A tensor as text, for tostring: a head line and the values. If there are many values, the middle
+-- ones are left out.
 
 local element = require "samebits.tensor.element"
 local layout = require "samebits.tensor.layout"
 
 local M = {}
 
-local MANY = 120     -- from here on, in elements, dimensions are shortened
-local EDGE = 3       -- to so many values at either end
+local MANY = 120     -- dimensions are shortened from this many elements on
+local EDGE = 3       -- values shown at either end
 local WIDTH = 96     -- columns
 
 local function format_value(v)
@@ -17,7 +17,7 @@ local function format_value(v)
   return element.text(v)
 end
 
--- The indices of a dimension that are shown; false stands for the gap.
+-- The indices of a dimension that are shown; false marks the gap.
 local function shown(size, shorten)
   local out = {}
   if not shorten or size <= 2 * EDGE then
@@ -30,7 +30,7 @@ local function shown(size, shorten)
   return out
 end
 
--- A row of right-aligned cells, over several lines if need be.
+-- A row of right-aligned cells, on several lines if necessary.
 local function row(cells, width, indent, columns)
   local lines, line = {}, ""
   for i, cell in ipairs(cells) do
@@ -72,19 +72,19 @@ local function values(t, read, columns)
     if depth == t.ndim then return row(level, width, depth - 1, columns) end
     local out = {}
     for i, part in ipairs(level) do out[i] = part == "..." and part or join(part, depth + 1) end
-    -- A blank line more for every dimension but the last two, as in print-outs of matrices.
+    -- One more blank line for every dimension except the last two, as printed matrices have.
     return "[" .. table.concat(out, "," .. ("\n"):rep(t.ndim - depth) .. (" "):rep(depth)) .. "]"
   end
   return join(leaves(1, 0), 1)
 end
 
---- "tensor float32 [2, 3] cpu", alone.
+--- Returns only the head line, "tensor float32 [2, 3] cpu".
 function M.head(t)
   return ("tensor %s %s %s"):format(t.dtype, layout.text(t.shape), t.device)
 end
 
---- The head line and, where they can be read, the values: read(t, offset) gives one, or nil.
--- columns: the width of a line, 96 where it is nil.
+--- Returns the head line and, if they can be read, the values. read(t, offset) returns one value,
+-- or nil. columns: the width of a line; 96 if nil.
 function M.describe(t, read, columns)
   if layout.numel(t.shape) > 0 and read(t, 0) == nil then return M.head(t) end
   return M.head(t) .. "\n" .. values(t, read, columns or WIDTH)

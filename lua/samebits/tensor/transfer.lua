@@ -1,4 +1,4 @@
---- Elements from one place to another: within memory, and from devices.
+--- Copies elements from one place to another: within memory, and from devices.
 
 local ffi = require "ffi"
 local devices = require "samebits.device"
@@ -9,7 +9,7 @@ local M = {}
 
 local copy_run = {}
 for size, word_p in pairs(element.word) do
-  -- A loop of its own for every size, so that each is compiled for its type.
+  -- Every size has its own loop, so that each is compiled for its type.
   copy_run[size] = assert(loadstring([[
     local ffi, word_p = ...
     return function(target, source, count, step)
@@ -18,7 +18,7 @@ for size, word_p in pairs(element.word) do
     end]], "=copy_run"))(ffi, word_p)
 end
 
---- Elements of `size` bytes in memory, in index order, to `target`.
+--- Copies elements of `size` bytes in memory, in index order, to `target`.
 function M.dense(target, source, size, shape, strides)
   local run = copy_run[size]
   layout.each_run(shape, strides, function(offset, count, stride, first)
@@ -31,7 +31,7 @@ function M.dense(target, source, size, shape, strides)
   end)
 end
 
--- Run by run, waiting once.
+-- Copies run by run, and waits once.
 local function fetch_runs(at, target, t)
   local size, ok, message, code = t.itemsize, true, nil, nil
   layout.each_run(t.shape, t.strides, function(offset, count, _, first)
@@ -43,7 +43,7 @@ local function fetch_runs(at, target, t)
   return done, why, name
 end
 
--- All from the lowest element to the highest one, sorted in memory.
+-- Copies everything from the lowest element to the highest one, and sorts it in memory.
 local function fetch_extent(at, target, t, low, high)
   local size = t.itemsize
   local bytes = (high - low + 1) * size
@@ -56,8 +56,8 @@ local function fetch_extent(at, target, t, low, high)
   return true
 end
 
---- A device tensor's elements, in index order, to memory at `target`; into a stream only where they
--- are contiguous. True; or nil, a message and a code.
+--- Copies a device tensor's elements, in index order, to memory at `target`. A stream may be given
+-- only if the elements are contiguous. Returns true; or nil, a message and a code.
 function M.fetch(at, target, t, stream)
   local numel = layout.numel(t.shape)
   if numel == 0 then return true end
@@ -74,8 +74,8 @@ end
 
 local scratch = ffi.new "uint64_t[1]"
 
---- The element `offset` elements behind the first one, wherever it is. Nil, a message and a code
--- where the device fails.
+--- Reads the element at `offset`, in elements from the first one, on any device. Returns nil, a
+-- message and a code if the device fails.
 function M.read(t, offset)
   if t.device == "cpu" then return element.read[t.dtype](t.ptr, offset) end
   local at, ok, message, code

@@ -1,4 +1,4 @@
---- Reports as pages of HTML that need nothing else: the style is in them, and they run no script.
+--- Reports as pages of HTML that need no other file: the style is in them, and they run no script.
 
 local printable = require "samebits.text.printable"
 
@@ -51,12 +51,12 @@ p { margin: .3rem 0; } ul { margin: .3rem 0; padding-left: 1.2rem; }
 local MARKUP = { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;",
                  ["'"] = "&#39;" }
 
---- Text for HTML.
+--- Escapes text for HTML.
 function M.escape(text)
   return (printable.text(tostring(text)):gsub("[&<>\"']", MARKUP))
 end
 
---- A page.
+--- Returns a page.
 -- @tparam string title plain text
 -- @tparam boolean is_good whether the title is good news
 -- @tparam table parts lines of HTML

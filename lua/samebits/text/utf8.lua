@@ -1,4 +1,4 @@
---- Whether bytes are UTF-8.
+--- Checks whether bytes are UTF-8.
 
 local ffi = require "ffi"
 
@@ -6,15 +6,15 @@ local M = {}
 
 local bytes_p = ffi.typeof("const uint8_t *")
 
--- The length of the character at p[0], of which n >= 1 bytes are there; 0 where there is none: no
--- overlong forms, no surrogates, nothing past U+10FFFF.
+-- The length of the character at p[0], of which n >= 1 bytes are available; 0 if there is no valid
+-- one. Overlong forms, surrogates and characters past U+10FFFF are not valid.
 local function length(p, n)
   local lead = p[0]
   if lead < 0x80 then return 1 end
   if lead < 0xc2 or lead > 0xf4 then return 0 end
   local size = lead < 0xe0 and 2 or lead < 0xf0 and 3 or 4
   if n < size then return 0 end
-  local low, high = 0x80, 0xbf  -- what the second byte may be
+  local low, high = 0x80, 0xbf  -- the range of the second byte
   if lead == 0xe0 then low = 0xa0
   elseif lead == 0xed then high = 0x9f
   elseif lead == 0xf0 then low = 0x90
@@ -26,9 +26,9 @@ local function length(p, n)
   return size
 end
 
---- The position (from 1) of the first byte that no UTF-8 text has there; nil if there is none.
--- from: where to begin, a place between characters; 1 by default. Text is read through a pointer: a
--- loop like this one is compiled, string.find is not.
+--- Returns the position (from 1) of the first byte that is not valid UTF-8; nil if there is none.
+-- from: the position to begin at, between characters; 1 by default. Text is read through a pointer,
+-- because LuaJIT compiles such a loop but not string.find.
 function M.invalid(text, from)
   local p, n, i = ffi.cast(bytes_p, text), #text, (from or 1) - 1
   while i < n do

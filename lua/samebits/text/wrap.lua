@@ -1,12 +1,12 @@
---- Text in lines of a width.
+--- Breaks text into lines of a width.
 
 local M = {}
 
---- Words in lines of at most `width` columns, where no word is longer.
+--- Puts words in lines of at most `width` columns, unless a word is longer.
 -- @tparam string text the words
 -- @tparam number width
--- @tparam[opt] string first what stands before the first line
--- @tparam[opt] string indent what stands before the later ones
+-- @tparam[opt] string first the text before the first line
+-- @tparam[opt] string indent the text before the later ones
 function M.words(text, width, first, indent)
   local lines, line, empty = {}, first or "", true
   for word in text:gmatch "%S+" do
@@ -21,14 +21,15 @@ function M.words(text, width, first, indent)
   return table.concat(lines, "\n")
 end
 
---- A line, broken where it is too long; later ones are two columns further in.
+--- Breaks a line that is too long. The later lines are indented by two more columns.
 function M.line(line, width)
   if #line <= width then return line end
   local blank = line:match "^%s*"
   return M.words(line, width, blank, blank .. "  ")
 end
 
--- Where the last column of a line begins, behind a gap of two blanks or more; nil without one.
+-- The place where the last column of a line begins, after a gap of two blanks or more; nil if there
+-- is none.
 local function last_column(line)
   local column, at = nil, 1
   while true do
@@ -38,9 +39,9 @@ local function last_column(line)
   end
 end
 
---- A text as people write them, in lines of at most `width` columns: paragraphs and the items of
--- lists ("* item") flow; of what stands in columns the last one does; other indented lines, which
--- are code, stay. Where all lines fit it stays as it is.
+--- Formats a text in lines of at most `width` columns. Paragraphs and the items of lists ("* item")
+-- are refilled; in text with columns only the last column is; other indented lines are code and
+-- stay unchanged. If all lines fit, the text stays unchanged.
 function M.page(text, width)
   local lines, wide = {}, false
   for line in (text .. "\n"):gmatch "([^\n]*)\n" do
@@ -68,7 +69,7 @@ function M.page(text, width)
       flowing, indent = line, ""
     else
       finish()
-      -- A row of columns, or what goes on in the last one.
+      -- A row of columns, or a continuation of the last column.
       if own_column and blanks < 4 then column = own_column end
       local at = blanks > 0 and blanks == column and column or blanks < 4 and own_column
       if at and #line > width and at < width - 16 then

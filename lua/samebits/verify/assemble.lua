@@ -1,9 +1,10 @@
---- Lays sequences out in memory as a case says, and keeps account of what has to come out where.
+--- Lays sequences out in memory as a case says, and records which result is expected in which
+-- place.
 --
--- A grid is a list of sequences to be, each a list of slots: { s = 2, t = 5 } for a token of the
--- case's sequences, { s = 2, t = 5, off = true } for the same token made inactive, or false for a
--- position without a token. Every slot becomes a row; with a shift one row is put before them, and
--- each row holds the logits that the next one's id is scored by.
+-- A grid is a list of the sequences to make. Each is a list of slots: { s = 2, t = 5 } for a token
+-- of the case's sequences, { s = 2, t = 5, off = true } for the same token made inactive, or false
+-- for a position without a token. Every slot becomes a row. With a shift one row is put before
+-- them, and each row holds the logits that score the next row's id.
 
 local ffi = require "ffi"
 local prng = require "samebits.verify.prng"
@@ -20,7 +21,7 @@ end
 local NOTHING = { token = false, logits = false }
 local FIRST = { s = 0, t = 0 }
 
--- Each sequence's rows: what stands there, and whose logits.
+-- Each sequence's rows: the slot of each, and whose logits it holds.
 local function rows_of(case, slots)
   local rows = {}
   local before = case.shift == 1 and #slots > 0 and 1 or 0
@@ -36,8 +37,8 @@ local function padded(rows, time, side)
   return out
 end
 
--- The rows of each sequence, and T where all have as many. With a shift the first row, which has no
--- token, is ignored for being the first.
+-- The rows of each sequence, and T if all have the same number. With a shift the first row, which
+-- has no token, is ignored because it is the first.
 local function laid_out(case, grid, layout)
   local list, time = {}, 0
   for b, slots in ipairs(grid) do
@@ -62,7 +63,7 @@ local function encoded(number, dtype)
   return ffi.string(one.ptr, one.itemsize)
 end
 
--- Memory of all ones (NaN in every dtype), its beginning `offset` bytes past a multiple of 64.
+-- Memory of all ones (NaN in every dtype), which begins `offset` bytes past a multiple of 64.
 local function memory(bytes, offset)
   local held = tensor.zeros({ bytes + offset + 64 }, "uint8")
   ffi.fill(held.ptr, held:numel(), 0xff)
@@ -70,15 +71,15 @@ local function memory(bytes, offset)
   return held.ptr + (64 - past) % 64 + offset, held
 end
 
--- A sequence's logits in a container, made once.
+-- A sequence's logits in a container dtype, made once.
 local function logits_in(made, dtype)
   made.containers = made.containers or {}
   if not made.containers[dtype] then made.containers[dtype] = made.logits:to(dtype) end
   return made.containers[dtype]
 end
 
--- The logits as a view of memory that holds nothing else but NaN. An inactive row's are what
--- `fill` says: no call may read them.
+-- The logits as a view of memory in which all other elements are NaN. An inactive row's logits are
+-- as `fill` says, because no call may read them.
 local function logits_of(case, sequences, list, time, opts)
   local container = case.container == "same" and case.dtype or case.container
   local V, size = case.V, container == "float32" and 4 or 2
@@ -125,7 +126,7 @@ end
 
 -- Per-row values ----------------------------------------------------------------------------------
 
--- Values that are no ids.
+-- Values that are not ids.
 local function bad_id(random, V) return random:pick { V, -7, V + 5, 2147483646 } end
 
 local POINTERS = { int64 = "int64_t *", int32 = "int32_t *", uint8 = "uint8_t *",
@@ -138,8 +139,8 @@ end
 
 local ONE_NAN = 0x7fc00000
 
--- Sets ids, mask, temperature and rows of a call's spec. In a plain case what is inactive is masked
--- and else as harmless as can be: id 0, temperature 1. A row that the shift takes looks like
+-- Sets ids, mask, temperature and rows of a call's spec. In a plain case inactive rows are masked
+-- and otherwise as harmless as possible: id 0, temperature 1. A row that the shift adds looks like
 -- any other.
 local function per_row(case, sequences, flat, spec, opts)
   local random = prng.new(case.seed * 31 + #flat)
@@ -177,7 +178,7 @@ local function per_row(case, sequences, flat, spec, opts)
   else
     spec.temperature = own
   end
-  -- One of several row lists: its rows, of those that are left.
+  -- If there are several row lists: this list's rows, out of those that are left.
   if opts.rows then
     local listed = {}
     for _, row in ipairs(spec.rows or rows) do
@@ -189,8 +190,8 @@ end
 
 -- Expected results --------------------------------------------------------------------------------
 
--- Per sequence of the batch: { count = active tokens }, with `whole`, the sequence whose active
--- tokens they are, each of them once.
+-- Per sequence of the batch: { count = active tokens }, with `whole`, the sequence that has exactly
+-- these active tokens, each of them once.
 local function sums_of(sequences, list, opts)
   local sums, row = {}, 0
   for b, rows in ipairs(list) do
@@ -216,12 +217,12 @@ local function sums_of(sequences, list, opts)
   return sums
 end
 
---- A call: `spec`, what samebits.batch is made from; `rows`, by row from 1 on the token that has to
--- come out there, or false for +0; `sums`, by sequence from 1 on.
+--- Makes a call: `spec`, the table to make a batch from; `rows`, for each row from 1 on, the token
+-- whose result is expected there, or false for +0; `sums`, by sequence from 1 on.
 --
 -- opts: `layout` in place of the case's ("single" for one sequence without offsets), unless the
--- case is plain; `windows`: each sequence begins one row after the one before, in the same memory;
--- `rows`: a function that says which rows to list.
+-- case is plain; `windows`: each sequence begins one row after the previous one, in the same
+-- memory; `rows`: a function that says which rows to list.
 function M.call(case, sequences, grid, opts)
   opts = opts or {}
   local layout = case.plain and case.layout or opts.layout or case.layout

@@ -1,23 +1,23 @@
---- Cases: which sequences are scored, and how they are laid out. A case is a flat table of the
--- fields below.
+--- Cases: a case says which sequences are scored and how they are laid out. It is a flat table of
+-- the fields below.
 
 local M = {}
 
--- Field by field: `simplest`, of numbers with a `lowest`; or `values`, the simplest first; or, with
--- a `unit`, a rising list of its multiples as text: "16,48", or "none". In the order in which a
--- failing case is made simpler.
+-- A field is a number from `lowest` on; or one of `values`, the simplest first; or, with a `unit`,
+-- a rising list of its multiples as text: "16,48", or "none". The fields are in the order in which
+-- a failing case is simplified.
 M.FIELDS = {
   { name = "n", lowest = 1 },                     -- sequences
   { name = "T", lowest = 1 },                     -- tokens of the longest sequence
   { name = "V", lowest = 1 },
-  { name = "copies", lowest = 1 },                -- how often a sequence is in the batch
+  { name = "copies", lowest = 1 },                -- how many times a sequence is in the batch
   { name = "wild", values = { "none", "nan", "inf", "absent", "huge" } }, -- every other sequence
   { name = "kind", values = { "ties", "eighths", "flat", "normal3", "normal24", "peaked", "masked",
                               "wide", "real" } }, -- of logits
   { name = "dtype", values = { "float32", "bfloat16", "float16" } },
   { name = "container", values = { "same", "float32", "bfloat16", "float16" } },
   { name = "tau", values = { 1, 2, 0.5, 0.7, 1024, 2 ^ -10, "own" } }, -- own: one per token
-  { name = "held", values = { "number", "row" } },  -- how one temperature is handed over
+  { name = "held", values = { "number", "row" } },  -- the form in which one temperature is given
   { name = "off", values = { "none", "some" } },    -- tokens that are not active
   { name = "masked", values = { "none", "some" } }, -- tokens masked by the transform alone
   { name = "by", values = { "mask", "ignore", "list", "mixed" } }, -- what makes a row inactive
@@ -25,7 +25,7 @@ M.FIELDS = {
   { name = "shift", lowest = 0 },
   { name = "layout", values = { "right", "left", "interleaved", "packed" } },
   { name = "pad", lowest = 0 },                   -- positions, or empty sequences, to add
-  { name = "order", lowest = 0 },                 -- the seed of a permutation; 0: as they are
+  { name = "order", lowest = 0 },                 -- the seed of a permutation; 0: unchanged
   { name = "piece", lowest = 1 },                 -- tokens of a sequence in one call
   { name = "parts", lowest = 1 },                 -- row lists
   { name = "gap", lowest = 0 },                   -- elements between rows
@@ -35,7 +35,7 @@ M.FIELDS = {
   { name = "index", values = { "int64", "int32" } },
   { name = "ignore", values = { -100, -1, 2147483647 } },
   { name = "outputs", values = { "all", "token", "lse", "sequence", "count" } },
-  { name = "cuts", unit = 16 },                   -- ids at which shards begin, but for the first
+  { name = "cuts", unit = 16 },                   -- ids at which shards begin, except the first
   { name = "tree", lowest = 0 },                  -- the seed of a tree of merges; 0: all at once
   { name = "threads", lowest = 1 },               -- of the cpu
   { name = "split", lowest = 0 },                 -- pieces of a row; 0: chosen
@@ -63,7 +63,7 @@ function M.list_text(list)
   return table.concat(copy, ",")
 end
 
--- The numbers in a text; nil if they are not such numbers.
+-- Returns the numbers in a text; nil if they are not such numbers.
 function M.list_of(text, unit)
   local list = {}
   if text == NONE then return list end
@@ -74,8 +74,8 @@ function M.list_of(text, unit)
   return M.list_text(list) == text and list or nil
 end
 
---- The shards of a case's cuts: { first, past } each, rising from 0 to vocab. A cut beyond the
--- vocabulary makes an empty shard at its end.
+--- Returns the shards of a case's cuts: { first, past } each, rising from 0 to vocab. A cut beyond
+-- the vocabulary makes an empty shard at its end.
 function M.shards(case, vocab)
   local list, first = {}, 0
   for _, cut in ipairs(M.list_of(case.cuts, field_of.cuts.unit)) do
@@ -87,7 +87,7 @@ function M.shards(case, vocab)
   return list
 end
 
---- A case with every field as simple as can be, but for those given.
+--- Makes a case with the given fields and all other fields as simple as possible.
 function M.new(fields)
   local case = { seed = 1 }
   for _, field in ipairs(M.FIELDS) do case[field.name] = field.simplest end
@@ -97,7 +97,8 @@ end
 
 -- Drawing -----------------------------------------------------------------------------------------
 
--- How the fields that only some transforms have are drawn, where not evenly from their values.
+-- How to draw the fields that only some transforms have and that are not drawn evenly from their
+-- values.
 local DRAW = {
   pad = function(random, case) return random:integer(0, math.min(9, 1 + case.room)) end,
   order = function(random) return random:integer(1, 1e6) end,
@@ -108,7 +109,7 @@ local DRAW = {
   between = function(random) return random:pick { 0, 1, 5, 16, 1000 } end,
   offset = function(random) return random:integer(1, 63) end,
   extra = function(random) return random:pick { 1, 5, 15, 16, 47, 1000 } end,
-  -- Now and then twice at the same id, or at either end: empty shards.
+  -- Sometimes twice at the same id, or at either end: empty shards.
   cuts = function(random, case)
     local list, last = {}, math.floor((case.V + case.extra) / 16)
     for i = 1, random:pick { 1, 2, 3, 7 } do
@@ -126,7 +127,7 @@ local DRAW = {
   held = function() return "row" end,
 }
 
---- A field drawn at random; `case.room`: how many rows more a sequence may get.
+--- Draws a field at random. `case.room` is the number of additional rows that a sequence may get.
 function M.draw(random, case, name)
   local field = field_of[name]
   return DRAW[name] and DRAW[name](random, case) or random:pick(field.values)

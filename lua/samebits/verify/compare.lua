@@ -1,4 +1,5 @@
---- Compares what calls give with what is expected of each sequence, and keeps account of it.
+--- Compares the results of calls with the results expected of each sequence, and counts the
+-- differences.
 
 local ffi = require "ffi"
 local bits = require "samebits.bits"
@@ -11,11 +12,12 @@ local M = {}
 local Found = {}
 Found.__index = Found
 
---- What is found in calls: `count` differences; of `tokens` that were compared `mismatches` differ
--- in their logprob or lse; likewise of `sums`, the sequences' logprobs, `sum_mismatches`; all by at
--- most `max_ulps`, and `max_apart` as numbers (nil where there is no distance); the `first`
--- difference, and the `worst`, the first that is `max_ulps` away; or the `message` of an error.
--- reference: what is compared with, in a word or two, for messages.
+--- Makes the findings about calls: `count` differences; `mismatches` of the `tokens` that were
+-- compared differ in their logprob or lse; likewise `sum_mismatches` of the `sums`, the sequences'
+-- logprobs; they differ by at most `max_ulps`, and by `max_apart` as numbers (nil if there is no
+-- distance); the `first` difference, and the `worst`, the first that is `max_ulps` away; or the
+-- `message` of an error. reference: a word or two for messages that say what results are compared
+-- with.
 function M.new(reference)
   return setmetatable({ reference = reference, count = 0, tokens = 0, mismatches = 0, sums = 0,
                         sum_mismatches = 0 }, Found)
@@ -47,7 +49,7 @@ end
 -- A tensor's encodings, one after the other.
 local function words(t) return ffi.cast(element.word[t.itemsize], t.ptr) end
 
--- A difference is counted; the first one and the worst are remembered.
+-- Counts a difference, and remembers the first one and the worst.
 local function note(found, what, name, expected, got, place)
   found.count = found.count + 1
   local ulps, worst
@@ -70,8 +72,8 @@ local function note(found, what, name, expected, got, place)
   if worst then found.worst = place end
 end
 
--- Compares one output of one call with want(i), an encoding, from 0 on; nil: anything will do.
--- differs(i) hears of each difference.
+-- Compares one output of one call with want(i), an encoding, from 0 on; nil accepts any value.
+-- differs(i) is called for each difference.
 local function compare(found, what, t, want, where, nans_alike, differs)
   local got, name = words(t), t.dtype
   for i = 0, t:numel() - 1 do
@@ -84,7 +86,7 @@ local function compare(found, what, t, want, where, nans_alike, differs)
   end
 end
 
--- Tokens and lses, one per row.
+-- Compares logprobs of tokens and lses, one per row.
 local function compare_rows(found, call, number, out, entry)
   local rows, odd = call.rows, {}
   local function row_at(i)
@@ -113,7 +115,7 @@ local function compare_rows(found, call, number, out, entry)
   end
 end
 
--- Results with one value per sequence.
+-- Compares results with one value per sequence.
 local function compare_sums(found, call, number, out, entry)
   local sums = call.sums
   local function sum_at(i) return { call = number, b = i, s = sums[i + 1].whole } end
@@ -137,8 +139,8 @@ end
 
 --- Compares the results of one call, as `assemble.call` describes it. entry: `sequences`;
 -- `expected`: by sequence, the words of `token` and `lse` by position, and the word `sum`; a
--- sequence without is not compared; `nans_alike`: NaNs of other bits are no difference;
--- `active_only`: what is not active may be anything.
+-- sequence without an entry is not compared; `nans_alike`: NaNs of other bits are not a difference;
+-- `active_only`: inactive values may be anything.
 function M.call(found, call, number, out, entry)
   compare_rows(found, call, number, out, entry)
   if not entry.active_only then compare_sums(found, call, number, out, entry) end
@@ -149,7 +151,7 @@ local function ulps_text(ulps)
   return ("%s ULP%s"):format(element.text(ulps), ulps == 1 and "" or "s")
 end
 
---- Where the first difference is: "sequence 0, position 3, id 42".
+--- Returns the place of the first difference: "sequence 0, position 3, id 42".
 function Found:place()
   local first = self.first
   if first.row then
@@ -159,7 +161,7 @@ function Found:place()
   return first.s and ("sequence %d"):format(first.s)
 end
 
---- A difference's encodings, values and distance: of the first, or of `worst`.
+--- Returns a difference's encodings, values and distance: of the first, or of `worst`.
 function Found:bits_text(which)
   local at = which or self.first
   local text = ("%s %s, %s here"):format(at.want, self.reference, at.got)
@@ -169,7 +171,7 @@ function Found:bits_text(which)
                                        ulps_text(at.ulps))
 end
 
---- The first difference in a line.
+--- Returns the first difference in one line.
 function Found:__tostring()
   if self.message then return self.message end
   local first, place = self.first, self:place()

@@ -1,4 +1,5 @@
---- A report as a page: what was verified, the first differences, and the table of transforms.
+--- A report as a page: the paths that were verified, the first differences, and the table of
+-- transforms.
 
 local page = require "samebits.text.page"
 
@@ -33,8 +34,8 @@ local function transforms(add, report, rows)
       "Seed: %d.</small></p></section>", report.rounds, report.seed)
 end
 
---- The page. words: `title`; `head`, lines about the batch; `verdicts`, lines by path; `rows`, the
--- cells of the table.
+--- Returns the page. words: `title`; `head`, lines about the batch; `verdicts`, lines by path;
+-- `rows`, the cells of the table.
 function M.format(report, words)
   local parts = {}
   local function add(format, ...)

@@ -13,11 +13,11 @@ local KEYS = {
   "want", "got", "want_value", "got_value", "ulps", "text",
 }
 
---- One object, in a line.
+--- Returns one object, on one line.
 function M.format(report)
   local ok, json = pcall(require, "dkjson")
   if not ok then misuse.raise "json: needs the Lua module dkjson (Debian: lua-dkjson)" end
-  local fields = {} -- without the methods, which answer to names, too
+  local fields = {} -- without methods, which are also reached by name
   for name, value in pairs(report) do fields[name] = value end
   return printable.json(json.encode(fields, { keyorder = KEYS })) .. "\n"
 end

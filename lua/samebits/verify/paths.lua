@@ -1,5 +1,5 @@
 --- The paths that can be verified: the library's logprobs on each backend, the control group's, and
--- a function of the caller's. A path scores a batch where it computes, and returns the results in
+-- a function of the caller's. A path scores a batch on its own device and returns the results in
 -- memory.
 
 local batches = require "samebits.batch"
@@ -10,7 +10,7 @@ local tensor = require "samebits.tensor"
 
 local M = {}
 
--- Launch options that the control group has.
+-- The launch options of the control group.
 local CONVENTIONAL = { outputs = true, split = true, threads = true }
 
 local function in_memory(out)
@@ -26,7 +26,7 @@ local function path(kind, ctx, logprob)
   function self.batch(spec) return place.batch(ctx.device, spec, { ids = false }) end
   function self.close() ctx:close() end
   function self.score(spec, opts)
-    -- Through pcall, for messages without a line of this file.
+    -- Called through pcall, so that messages do not name a line of this file.
     local ok, out, why = pcall(logprob, ctx, place.batch(ctx.device, spec), opts)
     if not ok or not out then error(ok and why or out, 0) end
     return in_memory(out)
@@ -34,10 +34,10 @@ local function path(kind, ctx, logprob)
   return self
 end
 
---- The library on a context: the contract's bits.
+--- Makes the path of the library on a context, whose results have the contract's bits.
 function M.samebits(ctx) return path("samebits", ctx, ctx.logprob) end
 
---- The control group on a context, whose NaNs have any bits.
+--- Makes the path of the control group on a context. Its NaNs may have any bits.
 function M.conventional(ctx)
   local self = path("conventional", ctx, function(where, batch, opts)
     local made = {}
@@ -70,7 +70,8 @@ local function token_of(result, batch)
   return assert(result:to "cpu"):contiguous()
 end
 
---- The caller's function of a batch, which is ordinary: masked, and harmless where it is.
+--- Makes the path of the caller's function of a batch. The batch is ordinary: inactive rows are
+-- masked and harmless.
 function M.of_function(f)
   return {
     kind = "function", name = "the function", nans_alike = true, active_only = true, plain = true,
@@ -84,8 +85,8 @@ function M.of_function(f)
   }
 end
 
---- The paths of this machine: on each backend that can be opened, or the one named, the library
--- and the control group. Nil and a message where there is none.
+--- Returns the paths of this machine: the library and the control group on each backend that can be
+-- opened, or only on the named one. Returns nil and a message if there is none.
 function M.present(backend, opts)
   local list = {}
   local names = { backend }

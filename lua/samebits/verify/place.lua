@@ -1,4 +1,4 @@
---- Batches on a device, their logits lying there as they lie in memory.
+--- Puts batches on a device with the same memory layout of their logits.
 
 local ffi = require "ffi"
 local batches = require "samebits.batch"
@@ -8,9 +8,10 @@ local layout = tensor.layout
 
 local M = {}
 
---- A tensor of memory copied to a device as it lies: the same strides, and the first element as far
--- from a multiple of 64 bytes (but for what is not a multiple of the element's size) if the device's
--- memory starts at one. A GPU's does; the cpu's starts at a multiple of 16.
+--- Copies a tensor from memory to a device with the same layout: the same strides, and the first
+-- element at the same distance from a multiple of 64 bytes (except for a remainder that is not a
+-- multiple of the element's size) if the device's memory starts at one. A GPU's memory does; the
+-- cpu's starts at a multiple of 16.
 function M.tensor(t, device)
   if device == t.device or t:numel() == 0 then return assert(t:to(device)) end
   local size = t.itemsize
@@ -25,8 +26,8 @@ function M.tensor(t, device)
   })
 end
 
---- A batch, or the table to make one from, on a device. Logits that cannot be read in place there
--- are made contiguous first, as the message says.
+--- Puts a batch, or the table to make one from, on a device. Logits that cannot be read in place
+-- there are made contiguous first, as the message says.
 function M.batch(device, spec, opts)
   if type(spec.to) == "function" then return assert(spec:to(device)) end
   if not tensor.is_tensor(spec.logits) then

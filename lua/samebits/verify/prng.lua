@@ -1,4 +1,5 @@
---- A seeded generator, the same numbers everywhere: xorshift32 (Marsaglia), period 2^32 - 1.
+--- A seeded generator with the same numbers on every machine: xorshift32 (Marsaglia), period 2^32 -
+-- 1.
 --
 --     local random = prng.new(7)
 --     random:bits()          -- 0 .. 2^32 - 1, never 0
@@ -14,7 +15,8 @@ local Random = {}
 Random.__index = Random
 
 function M.new(seed)
-  -- Spread, so that small seeds do not begin alike; xorshift cannot leave 0.
+  -- Spread, so that small seeds do not begin alike. The state must not be 0, which xorshift cannot
+  -- leave.
   local state = bxor(bit.tobit(seed * 0x9e3779b1 % 2 ^ 32), 0x5bd1e995)
   local self = setmetatable({ state = state == 0 and 1 or state }, Random)
   for _ = 1, 8 do self:bits() end
@@ -34,10 +36,11 @@ function Random:integer(low, high)
   return low + math.floor(self:bits() / 2 ^ 32 * (high - low + 1))
 end
 
---- A number in [0, 1), of 32 random bits.
+--- Returns a number in [0, 1), of 32 random bits.
 function Random:uniform() return self:bits() / 2 ^ 32 end
 
---- A standard normal number, near enough for test data: the sum of twelve uniform ones.
+--- Returns a number from a standard normal distribution, accurate enough for test data: the sum of
+-- twelve uniform ones.
 function Random:normal()
   local sum = -6
   for _ = 1, 12 do sum = sum + self:uniform() end

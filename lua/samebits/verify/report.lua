@@ -12,11 +12,11 @@ local M = {}
 local Report = {}
 Report.__index = Report
 
-local NARROW = 12 -- columns that a last cell needs to be wrapped in
+local NARROW = 12 -- columns that the last cell needs before it is wrapped
 
 local function plural(n, word) return ("%d %s%s"):format(n, word, n == 1 and "" or "s") end
 
--- The first difference or the worst; nil where there is none.
+-- The place of the first difference or of the worst; nil if there is none.
 local function place_of(found, at)
   if not at then return nil end
   return { output = at.output, sequence = at.sequence, position = at.position, id = at.id,
@@ -31,7 +31,7 @@ local function result_of(found)
            first = place_of(found, found.first), worst = place_of(found, found.worst) }
 end
 
--- A path's results together.
+-- The combined results of a path.
 local function total(path, results)
   local sum = { name = path.name, kind = path.kind, backend = path.backend, context = path.label,
                 tokens = 0, mismatches = 0, sequences = 0, sequence_mismatches = 0,
@@ -59,7 +59,7 @@ local function total(path, results)
   return sum
 end
 
---- A report of what was run.
+--- Makes the report of a run.
 function M.new(run)
   local sample, batch = run.sample, run.batch
   local self = setmetatable({
@@ -83,7 +83,7 @@ function M.new(run)
       end
     end
     self.paths[p] = total(path, results)
-    -- The control group is there to drift.
+    -- The control group is expected to drift.
     if path.kind ~= "conventional" and not self.paths[p].ok then self.ok = false end
   end
   return self
@@ -103,7 +103,7 @@ local function head(self)
   return lines
 end
 
--- Sums or counts differ, and no token does.
+-- Whether sums or counts differ although no token does.
 local function is_sums_alone(result)
   return result and result.mismatches == 0 and result.differences > 0
 end
@@ -130,7 +130,7 @@ local function tokens_of(results)
   return "-"
 end
 
--- The cells of the table, its head first.
+-- The cells of the table; the head row comes first.
 local function rows_of(self)
   local rows = { { "transform", "tokens" } }
   for _, path in ipairs(self.paths) do table.insert(rows[1], path.name) end
@@ -144,7 +144,7 @@ local function rows_of(self)
   return rows
 end
 
--- The last cell may take several lines, if there is a width to keep to.
+-- The last cell may take several lines if the width is limited.
 local function row(widths, cells, width)
   local out, before = {}, 0
   for i = 1, #cells - 1 do
@@ -195,8 +195,8 @@ local function verdict(path)
   return lines
 end
 
---- A table of transforms, tokens and mismatches, and what it comes to. opts: `width`, the columns
--- to keep to; as wide as need be by default.
+--- Returns a table of transforms, tokens and mismatches, and the conclusion. opts: `width`, the
+-- columns of a line; by default as many as necessary.
 function Report:text(opts)
   local width = opts and opts.width
   local lines = {}
@@ -216,14 +216,14 @@ function Report:text(opts)
   return table.concat(lines, "\n") .. "\n"
 end
 
---- The report as one JSON object. It needs dkjson. Given a path, it is written there: true, or nil
--- and a message.
+--- The report as one JSON object. It needs dkjson. If a path is given, the object is
+-- written there, and the result is true, or nil and a message.
 Report.json = misuse.guard(function(self, path)
   return file.deliver("json", require("samebits.verify.json").format(self), path)
 end)
 
---- The report as a page of HTML, which needs nothing else. Given a path, it is written there: true,
--- or nil and a message.
+--- The report as a page of HTML, which needs no other file. If a path is given, the page is
+-- written there, and the result is true, or nil and a message.
 Report.html = misuse.guard(function(self, path)
   local words = { head = head(self), rows = rows_of(self), verdicts = {}, title =
                   self.ok and "verify: no bit changed" or "verify: bits changed" }
@@ -231,10 +231,10 @@ Report.html = misuse.guard(function(self, path)
   return file.deliver("html", require("samebits.verify.html").format(self, words), path)
 end)
 
---- The same as `text`, as wide as need be.
+--- Returns the same as `text`, with lines as wide as necessary.
 function Report:__tostring() return (self:text():gsub("\n$", "")) end
 
--- Methods by class: see samebits.repl.sources.
+-- Methods by class, for samebits.repl.sources.
 M.classes = { Report = Report }
 
 return M

@@ -1,4 +1,5 @@
---- The sequences of a batch that are verified: all of a small one, of a large one some rows.
+--- Chooses the sequences of a batch that are verified: all of a small batch, some rows of a large
+-- one.
 
 local ffi = require "ffi"
 local bit = require "bit"
@@ -12,14 +13,15 @@ local raise = misuse.raise
 
 local M = {}
 
---- The logits that are laid out at once, so that a verification takes seconds, not hours.
+--- The largest number of logits that are laid out at once, so that a verification takes seconds and
+-- not hours.
 M.LIMIT = 2 ^ 22
 
--- Sequences of a sample at most, and how many rows it always has.
+-- The largest number of sequences in a sample, and the number of rows that it always has.
 local SEQUENCES, ROWS = 16, 8
 
--- Each sequence's rows and its active ones: { b, first, past, active = { row, .. } }; those without
--- an active row are left out.
+-- Each sequence's rows and its active ones: { b, first, past, active = { row, .. } }. Sequences
+-- without an active row are left out.
 local function active_sequences(batch)
   local list, flags = {}, batch:active()
   local active = ffi.cast("const uint8_t *", flags.ptr)
@@ -34,7 +36,7 @@ local function active_sequences(batch)
   return list, active, flags
 end
 
--- n elements drawn from a list, in their order.
+-- n elements drawn from a list, in their original order.
 local function some(random, list, n)
   local left, taken, out = #list, 0, {}
   for _, entry in ipairs(list) do
@@ -46,7 +48,7 @@ local function some(random, list, n)
   return out
 end
 
--- A run of `length` rows of a sequence about one of its active rows.
+-- A run of `length` rows of a sequence around one of its active rows.
 local function window(random, sequence, length)
   local middle = random:pick(sequence.active)
   local first = math.min(math.max(sequence.first, middle - random:integer(0, length - 1)),
@@ -65,7 +67,7 @@ local function chosen(random, list, most)
   local longest = 0
   for _, entry in ipairs(list) do longest = math.max(longest, entry.past - entry.first) end
   if rows_in(list) <= most then return list, true end
-  -- Two at least, so that no sequence is alone.
+  -- At least two, so that no sequence is alone.
   local n = math.max(2, math.min(SEQUENCES, math.floor(most / math.min(longest, ROWS))))
   n = math.min(n, #list, most)
   local length, out = math.floor(most / n), {}
@@ -75,7 +77,7 @@ local function chosen(random, list, most)
   return out, false
 end
 
--- row -> the address of its logits.
+-- The address of each row's logits, by row.
 local function addresses(batch)
   local logits = batch.logits
   local base, size, strides = logits.ptr, logits.itemsize, logits.strides
@@ -88,7 +90,7 @@ local function addresses(batch)
   end
 end
 
--- Takes from a row what its kept set leaves out.
+-- Removes from a row the ids outside its kept set.
 local function apply_kept(batch, row, logits, at)
   local words = batch.kept.shape[batch.kept.ndim]
   local kept = ffi.cast("const uint32_t *", batch.kept.ptr) + row * words
@@ -100,7 +102,7 @@ local function apply_kept(batch, row, logits, at)
   end
 end
 
--- A copy of a run of rows, in the form that layouts take; `entry` says where it comes from.
+-- A copy of a run of rows, in the form that layouts take. `entry` says where the run comes from.
 local function copied(batch, entry, active)
   local length, size = entry.past - entry.first, batch.logits.itemsize
   local address = addresses(batch)
@@ -116,7 +118,7 @@ local function copied(batch, entry, active)
   }
   for t = 0, length - 1 do
     local row = entry.first + t
-    -- With a shift the first row has no logits of its own, and is not active.
+    -- With a shift the first row has no logits of its own and is not active.
     local from = batch.shift == 1 and math.max(row - 1, first_of_all) or row
     ffi.copy(made.logits.ptr + t * batch.vocab * size, address(from), batch.vocab * size)
     made.active[t] = active[row] ~= 0
@@ -127,7 +129,7 @@ local function copied(batch, entry, active)
   return made
 end
 
--- Each row's likeliest id, for a batch without ids; 0 for poisoned rows.
+-- Chooses each row's likeliest id, for a batch without ids; 0 for poisoned rows.
 local function choose_ids(sequences)
   local ctx = assert(context.open "cpu")
   for s = 0, #sequences do
@@ -150,9 +152,10 @@ local function check(batch)
   end
 end
 
---- Samples a batch in memory: `sequences` from 0 on, the longest first, as layouts take them, with
--- `b`, the batch's sequence, and `from`, the position there; `rows` of `total` rows that belong to
--- sequences with active tokens; `whole`: nothing is left out. most: rows at most.
+--- Samples a batch in memory. Returns `sequences` from 0 on, the longest first, in the form that
+-- layouts take, with `b`, the batch's sequence, and `from`, the position there; `rows` of `total`
+-- rows that belong to sequences with active tokens; `whole`: whether nothing is left out. most: the
+-- largest number of rows.
 function M.take(batch, seed, most)
   check(batch)
   local list, active, flags = active_sequences(batch)

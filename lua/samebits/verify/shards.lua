@@ -1,9 +1,9 @@
---- Batches cut into shards of the vocabulary, and put together again. `at` is a variant: its
--- `context()`, and `batch(spec)`, which makes a batch where it computes.
+--- Cuts batches into shards of the vocabulary and joins them again. `at` is a variant: its
+-- `context()`, and `batch(spec)`, which makes a batch on the variant's device.
 
 local M = {}
 
---- A copy of a batch's description with the logits of only the ids from first to past - 1.
+--- Returns a copy of a batch's description with only the logits of the ids from first to past - 1.
 function M.shard(spec, first, past)
   local copy = {}
   for key, value in pairs(spec) do copy[key] = value end
@@ -13,29 +13,29 @@ function M.shard(spec, first, past)
   return copy
 end
 
--- Records moved to a device.
+-- Moves records to a device.
 local function moved(records, device)
   local out = {}
   for name, t in pairs(records) do out[name] = assert(t:to(device)) end
   return out
 end
 
---- The records of the ids from first to past - 1, by a variant, in memory.
+--- Returns the records of the ids from first to past - 1, computed by a variant, in memory.
 function M.record(at, spec, first, past, opts)
   return moved(assert(at.context():partial(at.batch(M.shard(spec, first, past)), opts)), "cpu")
 end
 
---- Records on a variant's device.
+--- Returns records on a variant's device.
 function M.placed(at, records) return moved(records, at.context().device) end
 
---- Merges a list by a variant, in memory.
+--- Merges a list of records by a variant. Returns the result in memory.
 function M.merged(at, list)
   local there = {}
   for s, records in ipairs(list) do there[s] = M.placed(at, records) end
   return moved(assert(at.context():merge(there)), "cpu")
 end
 
---- Merges a list two or three at a time, in a random order and a random tree.
+--- Merges a list of records two or three at a time, in a random order and a random tree.
 function M.merged_randomly(random, at, list)
   local left = {}
   for s = 1, #list do left[s] = list[s] end
@@ -49,7 +49,7 @@ function M.merged_randomly(random, at, list)
   return left[1]
 end
 
---- The results, in memory, of finishing records on a variant. The batch has no logits.
+--- Finishes records on a variant and returns the results in memory. The batch has no logits.
 function M.finished(at, records, spec, opts)
   local out = assert(at.context():finish(M.placed(at, records),
                                          at.batch(M.shard(spec, 0, 0)), opts))

@@ -1,5 +1,5 @@
---- Sequences that are put beside those of a batch: their contents must not reach their neighbours.
--- Their own results are ignored.
+--- Strangers: sequences that are put beside those of a batch. Their contents must not affect their
+-- neighbours, and their own results are ignored.
 
 local ffi = require "ffi"
 local tensor = require "samebits.tensor"
@@ -41,7 +41,7 @@ local function stranger(case)
   return made
 end
 
---- Adds strangers to a case's sequences, as many as there are of these, but few.
+--- Adds strangers to a case's sequences: as many as there are sequences, but only a few.
 function M.add(case, sequences)
   local before = case.n
   for s = before, before + math.min(before, MOST) - 1 do

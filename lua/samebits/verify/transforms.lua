@@ -1,15 +1,17 @@
---- Changes that must not reach a bit: each transform lays the sequences of a case out anew.
+--- Changes that must not affect any bit: each transform lays the sequences of a case out in another
+-- way.
 --
--- `draws` names the fields that a transform draws beyond the common ones; `calls(case, sequences)`
--- lists the calls that have to give back what each sequence gives alone. Optional:
+-- `draws` names the fields that a transform draws in addition to the common ones; `calls(case,
+-- sequences)` lists the calls that must return the results that each sequence gives alone.
+-- Optional:
 --
 -- * `about`, for people;
--- * `plain`: its batches are such that any function of one that heeds the mask can take them;
--- * `contract`: only what keeps the contract can do it;
--- * `least`, `most`: sequences; `long`: they have several positions; `cost`: how often logits are
---   laid out;
+-- * `plain`: any function of a batch that respects the mask can take the transform's batches;
+-- * `contract`: only implementations that keep the contract support the transform;
+-- * `least`, `most`: bounds on the number of sequences; `long`: they have several positions;
+--   `cost`: how many times logits are laid out;
 -- * `settle(case, random)` sets fields that depend on each other;
--- * `only(at)`: the variants it is for;
+-- * `only(at)`: whether the transform applies to a variant;
 -- * `opts(case, at)`: options of at.score; or `score(at, call, case)`, in place of at.score.
 
 local context = require "samebits.context"
@@ -22,7 +24,7 @@ local M = {}
 
 -- Grids -------------------------------------------------------------------------------------------
 
--- A sequence's slots, of positions from .. past - 1.
+-- A sequence's slots for positions from .. past - 1.
 local function slots(sequences, s, from, past)
   local list = {}
   for t = from or 0, (past or sequences[s].length) - 1 do list[#list + 1] = { s = s, t = t } end
@@ -46,7 +48,7 @@ local function shuffled(list, seed)
   return out
 end
 
--- Positions without a token among a sequence's own.
+-- Inserts positions without a token among a sequence's own.
 local function interleaved(list, pad, seed)
   local random, out, left = prng.new(seed), {}, pad
   for _, slot in ipairs(list) do
@@ -59,7 +61,7 @@ local function interleaved(list, pad, seed)
   return out
 end
 
--- A side's padding goes beyond the longest sequence by `pad`.
+-- Extends the padding of a side by `pad` beyond the longest sequence.
 local function widened(case, sequences, layout)
   local grid, longest = whole(case, sequences), 0
   for _, list in ipairs(grid) do longest = math.max(longest, #list) end
@@ -72,7 +74,7 @@ local function widened(case, sequences, layout)
   return grid
 end
 
--- Some tokens made inactive, whole sequences among them.
+-- Makes some tokens inactive, including whole sequences.
 local function masked(grid, case)
   if case.masked == "none" then return grid end
   local random = prng.new(case.seed + 17)
@@ -87,7 +89,7 @@ local function masked(grid, case)
   return grid
 end
 
--- As the layout of a case says, which may be interleaved padding, too.
+-- Arranges sequences in the layout of a case, which may also be interleaved padding.
 local function arranged(case, sequences)
   if case.layout == "left" or case.layout == "right" then
     return widened(case, sequences, case.layout)
@@ -101,21 +103,21 @@ local function arranged(case, sequences)
   return grid
 end
 
--- Interleaved padding is all there is; what is left to pad goes to the right.
+-- Interleaved padding comes from the grid; the remaining padding goes to the right.
 local function layout_of(case) return case.layout == "interleaved" and "right" or case.layout end
 
 local function one(case, sequences, grid, opts)
   return { assemble.call(case, sequences, grid, opts) }
 end
 
--- The sequences in one batch, as the case lays them out: what a transform of the fields alone does.
+-- One batch of the sequences in the case's layout, for transforms that only change fields.
 local function batch(case, sequences)
   return one(case, sequences, arranged(case, sequences), { layout = layout_of(case) })
 end
 
 -- Scoring -----------------------------------------------------------------------------------------
 
--- On the cpu, a context of its own with as many threads.
+-- Scores on the cpu in a separate context with the case's number of threads.
 local function with_threads(at, call, case)
   local ctx = assert(context.open("cpu", { isa = at.context().isa, threads = case.threads }))
   local out = assert((at.logprob or ctx.logprob)(ctx, call.spec, { split = case.split }))
@@ -128,7 +130,7 @@ local function launch_options(case, at)
   return { split = case.split, threads = case.block, cluster = case.cluster }
 end
 
--- Cut into shards of the vocabulary, merged and finished.
+-- Scores in shards of the vocabulary, which are merged and finished.
 local function in_shards(at, call, case)
   local spec, list = call.spec, {}
   local opts = launch_options(case, at)
@@ -233,8 +235,8 @@ M.list = {
     return calls
   end },
 
-  -- Each sequence in pieces, a call each. With a shift, a piece begins one row early: with the
-  -- logits that score its first token.
+  -- Each sequence in pieces, one call per piece. With a shift, a piece begins one row early, with
+  -- the logits that score its first token.
   { name = "chunks", about = "each sequence in pieces, a call each", plain = true,
     long = true, draws = { "piece" }, most = 4, calls = function(case, sequences)
     local calls = {}
@@ -248,7 +250,7 @@ M.list = {
     return calls
   end },
 
-  -- All sequences advance together, a call a step; those that have ended are empty.
+  -- All sequences advance together, one call per step; those that have ended are empty.
   { name = "steps", about = "all sequences a few positions at a time", plain = true, long = true,
     draws = { "piece", "layout" }, calls = function(case, sequences)
     local calls = {}
@@ -262,7 +264,8 @@ M.list = {
     return calls
   end },
 
-  -- Tokens of a sequence in another order: its sum is exact, and so does not know it.
+  -- Tokens of a sequence in another order. Its sum is exact and therefore does not depend on the
+  -- order.
   { name = "reordered", about = "the tokens of a sequence in another order",
     long = true, draws = { "layout", "order" },
     calls = function(case, sequences)
@@ -274,7 +277,7 @@ M.list = {
   { name = "strides", about = "gaps between rows and sequences",
     draws = { "layout", "gap", "between" }, calls = batch },
 
-  -- Sequences that overlap in memory: each begins one row after the one before.
+  -- Sequences that overlap in memory: each begins one row after the previous one.
   { name = "windows", about = "overlapping windows of one sequence",
     long = true, draws = { "gap", "piece" }, most = 1,
     calls = function(case, sequences)
@@ -321,7 +324,7 @@ M.list = {
     cost = 2, calls = batch, score = in_shards, contract = true,
     draws = { "layout", "extra", "cuts", "tree", "split", "block", "offset", "gap" } },
 
-  -- Everything at once.
+  -- Everything together.
   { name = "everything", about = "many of these at once",
     calls = function(case, sequences)
     return one(case, sequences, shuffled(masked(arranged(case, sequences), case), case.order),

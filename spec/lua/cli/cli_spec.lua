@@ -1,4 +1,4 @@
--- bin/samebits: what it prints, where, and its exit status.
+-- bin/samebits: its output on stdout and stderr, and its exit status.
 
 local json = require "dkjson"
 local samebits = require "samebits"

@@ -1,4 +1,4 @@
--- bin/samebits drift: what it prints and writes, its exit status, and the memory it takes.
+-- bin/samebits drift: its output and files, its exit status, and its use of memory.
 
 local json = require "dkjson"
 local samebits = require "samebits"

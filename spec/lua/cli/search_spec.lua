@@ -1,5 +1,5 @@
--- bin/samebits takes no Lua module and no library from the folder that it is called in: that folder
--- may hold files of anybody's. The prompt's own code gets them, behind everything else.
+-- bin/samebits loads no Lua module and no library from the current folder, which may hold files of
+-- other people. Code at the prompt can load them, after all other places.
 
 local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"

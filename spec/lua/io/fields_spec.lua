@@ -1,4 +1,4 @@
--- What the tensors of a file are for: one rule for commands, batches and drift.
+-- The roles of the tensors in a file: one rule for commands, batches and drift.
 
 local fields = require "samebits.io.fields"
 local samebits = require "samebits"

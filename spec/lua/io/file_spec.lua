@@ -1,5 +1,5 @@
--- Writing files whole: what stays of the file that is replaced, what is left after a failure or an
--- interruption, and what a crash would leave.
+-- Writing whole files: which attributes of the replaced file are kept, what is left after a failure
+-- or an interruption, and what a crash would leave.
 
 local file = require "samebits.io.file"
 local posix = require "samebits.io.posix"

@@ -1,5 +1,5 @@
--- The path that every op takes to the library, seen with an op of this file's own: a table is all
--- that one needs.
+-- The path that every op takes to the library, tested with an op that this file defines: an op
+-- needs only a table.
 
 local samebits = require "samebits"
 local call = require "samebits.op.call"

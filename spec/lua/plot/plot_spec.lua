@@ -1,4 +1,4 @@
--- samebits.plot: what gnuplot is told, what comes back, and what is said without it.
+-- samebits.plot: the scripts for gnuplot, the results, and the message if gnuplot is missing.
 
 local plot = require "samebits.plot"
 local gnuplot = require "samebits.plot.gnuplot"
