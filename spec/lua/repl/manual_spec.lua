@@ -46,7 +46,7 @@ Does it.
     assert.is_nil(manual.module_of {})
     assert.is_nil(manual.module_of "samebits.bits")
     local text = manual.of_module("samebits.bits", 60)
-    says(text, "Are these the same bits?", "\nsamebits.bits.hex(",
+    says(text, "Compares bits: whether they are the same", "\nsamebits.bits.hex(",
          "\n\nMore of each: help \"samebits.bits.")
     assert.is_nil(text:find("@module", 1, true))
     for line in text:match("\n(samebits%.bits%..*)\n\nMore"):gmatch "[^\n]+" do

@@ -39,7 +39,7 @@ describe("sources", function()
   end)
 
   it("tell public modules by the @module in their head", function()
-    assert.equal("Are these the same bits? And how far apart are they?",
+    assert.equal("Compares bits: whether they are the same, and how far apart two values are.",
                  sources.head("samebits.bits")[1])
     assert.is_true(sources.is_public "samebits.bits")
     assert.is_false(sources.is_public "samebits.repl.sources")

@@ -154,7 +154,7 @@ describe("the width of the terminal", function()
       at.enter "samebits.tensor(t)"
       at.shows "\n%[1001, .* 1008,\n 1009, .* 1016,\n 1017,.*%]\n>\n$"
       at.enter "help(ctx.topk)"
-      at.shows "\nThe first k ids of each row: those of the\nlargest logits,.*\n>\n$"
+      at.shows "\nThe first k ids of each row by logit, largest\nfirst; among.*\n>\n$"
       at.enter "drift({ -1 }, { -2 })"
       local screen = at.shows "worst tokens\n.*\n>\n$"
       assert.is_truthy(screen:find("\n    Only logprobs were given: with the logits of\n", 1, true),
