@@ -1,10 +1,10 @@
---- Runs before the first spec file (see .busted): refuses another Lua than LuaJIT, makes busted fit
--- for FFI code, loads the library once, adds assertions, and ends the output with one line that a
--- program can read:
+--- Runs before the first spec file (see .busted): refuses any Lua but LuaJIT, adapts busted to FFI
+-- code, loads the library once, adds assertions, and ends the output with one line that a program
+-- can read:
 --
 --     12 passed, 0 failed, 3 skipped
 --
--- SB_JUNIT names a file to write as JUnit does.
+-- SB_JUNIT names a JUnit file to write.
 
 if not rawget(_G, "jit") then
   io.stderr:write("samebits needs LuaJIT, and this is ", _VERSION,
@@ -15,8 +15,8 @@ end
 local busted = require "busted"
 local ffi = require "ffi"
 
--- busted remembers what ffi.typeof gave by its first argument alone, so that typeof("$[?]", float)
--- would be given for typeof("$[?]", double), too. Only plain declarations may be remembered.
+-- busted caches the results of ffi.typeof by its first argument alone: typeof("$[?]", float) would
+-- be returned for typeof("$[?]", double), too. Only plain declarations may be cached.
 local function upvalue(f, wanted)
   for i = 1, 20 do
     local name, value = debug.getupvalue(f, i)
@@ -47,7 +47,7 @@ end
 
 local counts = { success = 0, failure = 0, error = 0, pending = 0 }
 
--- Whatever fails outside of a test: a file that does not load, a describe, a setup, a teardown.
+-- Failures outside of a test: a file that does not load, a describe, a setup, a teardown.
 local function outside(element)
   if element.descriptor ~= "it" then counts.error = counts.error + 1 end
   return nil, true
@@ -63,7 +63,7 @@ busted.subscribe({ "failure" }, outside)
 local junit = os.getenv "SB_JUNIT"
 if junit and junit ~= "" then require "spec.support.junit".start(busted, junit) end
 
--- The last thing that busted publishes, whatever its output handler.
+-- The last event that busted publishes, whatever its output handler.
 busted.subscribe({ "exit" }, function()
   io.stdout:write(("\n%d passed, %d failed, %d skipped\n"):format(
     counts.success, counts.failure + counts.error, counts.pending))

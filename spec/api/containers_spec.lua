@@ -5,12 +5,12 @@ local samebits = require "samebits"
 local backends = require "spec.support.backends"
 local hex = require "spec.support.hex"
 
--- Around a leaf, around what a vector instruction takes at once, and a few thousand.
+-- Sizes around a leaf, around the width of a vector instruction, and a few thousand.
 local SIZES = { 1, 15, 16, 17, 31, 33, 64, 1023, 1025, 4099 }
 local DTYPES = { "float32", "float16", "bfloat16" }
 
--- A copy of t whose first element stands `bytes` past a page's start, its rows `stride` apart, with
--- NaN in all that is not its own.
+-- A copy of t whose first element is `bytes` past the start of a page and whose rows are `stride`
+-- apart, with NaN in everything that is not its own.
 local function placed(t, bytes, stride)
   local rows, vocab, size = t.shape[1], t.shape[2], t.itemsize
   local total = bytes + rows * stride * size

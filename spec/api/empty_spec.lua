@@ -14,7 +14,7 @@ local V = 40
 local OUTPUTS = { "token", "lse", "sequence", "count", "outside", "entropy", "saved" }
 local SPLITS = { 0, 1, 7, 65536 }
 
--- Batches without an active row: what is said of each, its shape in front of V, and the rest.
+-- Batches without an active row: a description of each, its shape in front of V, and the rest.
 local NOTHING = {
   { "no sequences", { 0, 3 } },
   { "no positions", { 3, 0 } },
@@ -42,7 +42,7 @@ local function described(case)
   return spec
 end
 
--- That all bytes of a tensor are alike.
+-- Asserts that all bytes of a tensor are alike.
 local function assert_bytes(byte, t, what)
   t = assert(t:to "cpu")
   local want = string.char(byte):rep(t:numel() * t.itemsize)

@@ -5,7 +5,7 @@ local read = require("spec.support.files").read
 
 local BUILD = "build/" .. (os.getenv "SB_BUILD" or "release") .. "/"
 
--- The declarations of both headers: name, and the parameters' text.
+-- The declarations of both headers: the name, and the text of the parameters.
 local function declarations()
   local list = {}
   for _, name in ipairs { "src/samebits.h", "src/samebits_conventional.h" } do

@@ -1,4 +1,4 @@
--- Memory, threads, locks, libraries and the CUDA driver refuse one request after another: see
+-- Memory, threads, locks, libraries and the CUDA driver refuse requests one after another: see
 -- spec/faults/main.c. SB_BUILD names another configuration than release.
 
 local program = "./build/" .. (os.getenv "SB_BUILD" or "release") .. "/samebits-faults"

@@ -17,7 +17,8 @@ void samebits_spec_exit(int status) __asm__("_exit");
 
 local C = ffi.C
 
--- Runs life in a forked child; what it raised, or how the child died. One that hangs is killed.
+-- Runs life in a forked child. Returns "fine", the error that it raised, or how the child died. A
+-- child that hangs is killed.
 local function in_child(life)
   local path = os.tmpname()
   io.stdout:flush()

@@ -1,5 +1,5 @@
--- sb_kl, called as C calls it: the rules of samebits.h for its arguments, and that a call that
--- fails writes nothing; the errors of ctx:kl for misuse; and behaviour that only a GPU can show.
+-- sb_kl, called as C calls it: the rules of samebits.h for its arguments; a call that fails writes
+-- nothing; the errors of ctx:kl for misuse; and behaviour that only a GPU can show.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

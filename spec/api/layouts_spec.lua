@@ -1,5 +1,5 @@
--- The same sequences in any layout and beside any others: padded on either side, packed, alone, in
--- another order, in pieces, listed by row, shifted or not.
+-- The same sequences give the same bits in any layout and beside any others: padded on either side,
+-- packed, alone, in another order, in pieces, listed by row, shifted or not.
 
 local samebits = require "samebits"
 local backends = require "spec.support.backends"

@@ -17,7 +17,7 @@ local N = B * T
 local ctx = assert(open())
 local function last_error() return c_calls.last_error(ctx) end
 
--- A call that is right: batch, out and launch, and the arrays behind them. logits [B, T, V] fp32
+-- A correct call: batch, out and launch, and the arrays behind them. logits is [B, T, V] in fp32,
 -- with the rows V + 1 apart.
 local STRIDE = V + 1
 local function arrays()
@@ -59,7 +59,7 @@ local function untouched(a)
   return true
 end
 
--- Changes a right call, runs it, and compares the status, and words of the message.
+-- Changes a correct call, runs it, and compares the status and words of the message.
 local function refused(status, words, change)
   local a = arrays()
   change(a.batch, a)

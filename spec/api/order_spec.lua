@@ -1,5 +1,5 @@
--- sb_logprob_ids and sb_topk, called as C calls them: the rules of samebits.h for their arguments,
--- and that a call that fails writes nothing.
+-- sb_logprob_ids and sb_topk, called as C calls them: the rules of samebits.h for their arguments;
+-- a call that fails writes nothing.
 
 local ffi = require "ffi"
 local c_calls = require "spec.support.c_calls"

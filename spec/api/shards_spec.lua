@@ -1,5 +1,5 @@
 -- sb_partial, sb_merge and sb_finish, called as C calls them: the rules of samebits.h for their
--- arguments, and that a call that fails writes nothing.
+-- arguments; a call that fails writes nothing.
 
 local ffi = require "ffi"
 local samebits = require "samebits"
@@ -24,10 +24,10 @@ local function moments(states, targets) return records(C.SB_MOMENTS, states, tar
 
 local function bytes_of(array, n) return ffi.string(array, n or ffi.sizeof(array)) end
 
--- Those of a, or of its first shard.
+-- The records of a, or of its first shard.
 local function own(a) return sums(a.states, a.targets) end
 
--- Calls that are right. Records are [2][R]: two shards, as an all-gather leaves them.
+-- Correct calls. Records are [2][R]: two shards, as an all-gather leaves them.
 local function arrays()
   local values = hex.tensor(hex.values(R * V, 4), { R, V })
   local a = {

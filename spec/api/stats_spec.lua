@@ -1,5 +1,5 @@
--- sb_compare and sb_sums, called as C calls them: the rules of samebits.h for their arguments, and
--- that a call that fails writes nothing.
+-- sb_compare and sb_sums, called as C calls them: the rules of samebits.h for their arguments; a
+-- call that fails writes nothing.
 
 local ffi = require "ffi"
 local c_calls = require "spec.support.c_calls"
@@ -13,7 +13,7 @@ local function last_error() return c_calls.last_error(ctx) end
 
 local COMPARE, SUMS = { "ratio", "k1", "k2", "k3" }, { "sum", "mean", "exp_mean", "count" }
 
--- Calls that are right.
+-- Correct calls.
 local function arrays()
   local a = {
     x = ffi.new("float[?]", N, { -1, -2, -3, -4, -5, -6 }),

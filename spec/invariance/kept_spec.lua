@@ -1,5 +1,5 @@
--- Kept sets: an id that is not kept counts as -inf, bit for bit, whatever its logit is; and a
--- target outside its kept set is counted.
+-- Kept sets: an id that is not kept counts as -inf, bit for bit, whatever its logit is, and targets
+-- outside their kept sets are counted.
 
 local ffi = require "ffi"
 local samebits = require "samebits"
@@ -21,8 +21,8 @@ local function assert_same(want, got, what)
   end
 end
 
--- Rows of V ids: targets, some outside their sets; masks, temperatures; rows that keep nothing, and
--- rows that are poisoned where they are kept.
+-- Rows of V ids with targets (some outside their sets), masks and temperatures; some rows keep
+-- nothing, and some are poisoned where they are kept.
 local function example(random, V)
   local B, T = 3, 4
   local logits = hex.tensor(hex.values(B * T * V, random:integer(1, 2 ^ 20)), { B, T, V })

@@ -1,5 +1,5 @@
--- Several ids per row, their ranks, and the first ids: each logprob has the bits that its id gets
--- alone, and the order is that of a plain sort, however the work is divided.
+-- Several ids per row, their ranks, and the first ids: however the work is divided, each logprob
+-- has the bits that its id gets alone, and the order is that of a plain sort.
 
 local ffi = require "ffi"
 local samebits = require "samebits"
@@ -37,7 +37,7 @@ local function example(random, V)
   return { logits = logits, temperature = temperature }
 end
 
--- The present ids of each row in order, or nil where it is poisoned; and each id's place.
+-- The present ids of each row in order, or nil where it is poisoned; and the place of each id.
 local function sorted(logits)
   local V, rows, places = logits.shape[2], {}, {}
   local x = ffi.cast("const float *", logits:to("float32"):contiguous().ptr)

@@ -1,4 +1,4 @@
--- The same call again gives the same bits: later, after other calls, in a fresh context or process,
+-- A repeated call gives the same bits: later, after other calls, in a fresh context or process,
 -- beside other processes, on a busy machine, and on a GPU that has other work.
 
 local ffi = require "ffi"
@@ -20,7 +20,7 @@ local MODEL = "spec/vectors/smollm2.safetensors"
 local model = assert(samebits.load(MODEL))
 
 -- Calls of many kinds: a real model's, one of 8 leaves (of 7 pieces some are empty), and some
--- of the invariance suite's. What the first variant gives is what all have to give.
+-- of the invariance suite's. All must give the results of the first variant.
 local specs, wanted = {
   { logits = model.logits, ids = model.ids, mask = model.mask },
   { logits = hex.tensor(hex.values(6 * 120, 3), { 2, 3, 120 }),
@@ -31,7 +31,7 @@ for i = 1, 5 do
   specs[#specs + 1] = transforms.named.everything.calls(case, data.sequences(case))[1].spec
 end
 
--- Whether a call gave what it has to.
+-- Whether a call gave the expected results.
 local function expect(k, out, when)
   wanted[k] = wanted[k] or out
   for _, name in ipairs(OUTPUTS) do
@@ -119,7 +119,7 @@ end)
 
 -- Processes ---------------------------------------------------------------------------------------
 
--- What may differ from one process to the next, and does not count.
+-- Settings that may differ from one process to the next, and must not matter.
 local ENVIRONMENTS = {
   "", "MALLOC_PERTURB_=85", "MALLOC_PERTURB_=170", "LC_ALL=C", "LC_ALL=POSIX OMP_NUM_THREADS=1",
   "GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX2_Usable,-AVX2,-FMA_Usable,-FMA,-AVX512F_Usable",
@@ -148,7 +148,7 @@ describe("in other processes, the same bits", function()
     end
   end
 
-  -- One process a backend and instruction set, and each environment; then all at the same time.
+  -- One process for each backend and instruction set, and each environment; then all at once.
   local flags, seen = {}, {}
   backends.each(function(at)
     local ctx = at.context()

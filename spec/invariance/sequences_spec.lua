@@ -1,5 +1,5 @@
--- A sequence's bits are those that it gives alone on one thread of the scalar cpu path, in any
--- batch, on every backend, instruction set and geometry.
+-- A sequence has the bits that it gets alone on one thread of the scalar cpu path, in any batch, on
+-- every backend, instruction set and geometry.
 --
 -- Cases are drawn from seeds: SB_SEED (1) is the first seed, and SB_CASES (6) the number of cases
 -- per transform. SB_CASE='...', in the form that a failure prints, runs a single case.
@@ -29,7 +29,7 @@ local function one_case(text)
   if not known then error(("SB_CASE: there is no '%s' here"):format(case.on), 0) end
 end
 
--- So many failures are made simple; where everything fails, that would take long.
+-- The number of failures that are simplified; where everything fails, more would take long.
 local SHRINKS = 8
 local failures = 0
 

@@ -1,5 +1,5 @@
--- Shards of the vocabulary: any cut at multiples of 16, any number of shards, any order and tree of
--- merges, computed by any variant, give the bytes and the bits of the whole rows.
+-- Shards of the vocabulary: for any cut at multiples of 16, any number of shards, and any order and
+-- tree of merges, computed by any variant, the bytes and the bits are those of the whole rows.
 
 local samebits = require "samebits"
 local backends = require "spec.support.backends"
@@ -10,7 +10,7 @@ local shards = require "spec.support.shards"
 local SIZES = { 1, 15, 16, 17, 31, 33, 48, 255, 1023, 1025, 4099 }
 local DTYPES = { "float32", "float16", "bfloat16" }
 
--- A batch of all that a batch may have, with rows that are poisoned, empty, or partly absent.
+-- A batch with everything that a batch may have; some rows are poisoned, empty, or partly absent.
 -- Targets lie all over the vocabulary; in the last rows they are absent.
 local function example(random, vocab, layout)
   local B, T = 3, 4
@@ -47,7 +47,7 @@ local function example(random, vocab, layout)
   return spec
 end
 
--- The options of records with moments, or without.
+-- The options for records with or without moments.
 local function kind(moments)
   if not moments then return {} end
   return { partial = { entropy = true }, finish = { outputs = shards.ALL_OUTPUTS } }

@@ -153,7 +153,7 @@ describe("drawn cases", function()
   end)
 end)
 
--- Whether a row without a token, or a token, stands somewhere in a padded batch.
+-- Whether a padded batch holds a row without a token, or a token, somewhere.
 local function padded(call) return call.spec.logits.ndim == 3 end
 local function first_slot(call)
   for _, slot in ipairs(call.rows) do if slot then return slot end end
@@ -172,7 +172,7 @@ local function elements(call)
   return logits.shape[logits.ndim], logits.strides[logits.ndim - 1]
 end
 
--- By transform: what only it, or few others, bring about.
+-- For each transform, the effects that only it, or few others, bring about.
 local FEATURES = {
   alone = function(call) return not padded(call) and not call.spec.cu_seqlens end,
   batch = function(call) return #call.sums > 5 end,
@@ -236,7 +236,7 @@ describe("a fault is found by", function()
   end
 end)
 
--- A case with much in it that has nothing to do with its failing.
+-- A case with much in it that does not matter to its failure.
 local function case_of(fields)
   local case = {
     on = at.name, seed = 71, n = 5, T = 6, V = 300, kind = "peaked", dtype = "float16",

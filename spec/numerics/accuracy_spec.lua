@@ -1,6 +1,5 @@
--- Results are accurate and not only reproducible: they are compared with values that this code did
--- not compute, within the bounds that docs/numerics.md states, on every backend and instruction
--- set.
+-- Results are accurate as well as reproducible: on every backend and instruction set they agree,
+-- within the bounds that docs/numerics.md states, with values that this code did not compute.
 
 local ffi = require "ffi"
 local samebits = require "samebits"
@@ -22,8 +21,9 @@ local function cases_of(file)
   return cases[file]
 end
 
--- A real model's logits, K targets a row (the sampled id, the likeliest, three others), and as many
--- temperatures: in call k row r gets target k and temperature r + k, so that each row meets all.
+-- A real model's logits, with K targets per row (the sampled id, the likeliest, three others) and
+-- as many temperatures. In call k, row r gets target k and temperature r + k, so that each row
+-- meets all.
 local TAUS = { 1, tonumber(ffi.new("float", 0.7)), tonumber(ffi.new("float", 1.3)), 2 ^ -4, 8 }
 local K = #TAUS
 

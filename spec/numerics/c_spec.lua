@@ -1,5 +1,5 @@
--- Runs every check of build/release/samebits-spec as a spec of its own: what it prints is the
--- message. SB_BUILD names another configuration (asan).
+-- Runs every check of build/release/samebits-spec as a spec of its own, with the check's output as
+-- the message. SB_BUILD names another configuration (asan).
 
 local program = './build/' .. (os.getenv('SB_BUILD') or 'release') .. '/samebits-spec'
 

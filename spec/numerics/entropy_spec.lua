@@ -1,5 +1,5 @@
--- Entropy on every backend and instruction set: the same bits whatever the launch and the layout,
--- right against fp64, exact at the edges, and no other output moved by it.
+-- Entropy on every backend and instruction set: it has the same bits in any launch and layout,
+-- agrees with fp64, is exact at the edges, and changes no other output.
 
 local ffi = require "ffi"
 local samebits = require "samebits"
@@ -20,7 +20,7 @@ local function ids_of(rows, V)
   return list
 end
 
--- Rows of each kind with some ids absent, and what the first variant gave for them.
+-- Rows of each kind with some ids absent, and the results of the first variant for them.
 local SIZES = { { 1, 1 }, { 2, 17 }, { 3, 255 }, { 2, 1025 }, { 2, 4112 } }
 local calls
 local function all_calls()

@@ -1,6 +1,6 @@
--- Compiler options that change values: with the makefiles' command line the bits are the contract's
--- whatever CFLAGS holds, or the build is refused. Each is shown on a program of the arithmetic that
--- checks golden vectors, compiled as the makefiles compile the library.
+-- Compiler options that change values: with the makefiles' command line, either the bits are the
+-- contract's whatever CFLAGS holds, or the build is refused. Each option is tried on a program that
+-- checks golden vectors of the arithmetic, compiled as the makefiles compile the library.
 
 local jit = require 'jit'
 local shell = require 'spec.support.shell'
@@ -11,7 +11,7 @@ local NEEDS = 'samebits needs IEEE arithmetic'
 
 local COMPILERS = { 'gcc', 'clang' }
 
--- What of the options below a compiler knows, the other may not: it refuses these by itself.
+-- A compiler may not know some of the options below: it refuses these by itself.
 local FLAGS = {
   '-ffast-math', '-Ofast', '-funsafe-math-optimizations', '-fassociative-math',
   '-fassociative-math -fno-signed-zeros -fno-trapping-math', '-freciprocal-math',
@@ -27,7 +27,7 @@ if jit.arch == 'x64' then
   end
 end
 
--- Where macros tell, the sources are refused without the makefiles, too.
+-- Where macros reveal an option, the sources are refused without the makefiles, too.
 local TOLD = {
   gcc = { '-ffast-math', '-funsafe-math-optimizations', '-freciprocal-math', '-ffinite-math-only',
           '-fassociative-math -fno-signed-zeros -fno-trapping-math', '-fno-signed-zeros',

@@ -1,5 +1,5 @@
--- Gradients on every backend and instruction set: the same bits whatever the launch and the layout,
--- right against fp64, exact at the edges; what is wrong with the arguments is said.
+-- Gradients on every backend and instruction set: they have the same bits in any launch and layout,
+-- agree with fp64, and are exact at the edges; errors in the arguments are reported.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

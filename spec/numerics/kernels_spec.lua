@@ -1,11 +1,11 @@
--- What nvcc and ptxas make of the kernels holds no atomic, no approximate instruction and no other
--- rounding. tools/lint_kernels.lua lists what is refused; here it is tried on the kernels, and on
--- kernels that hold each such thing.
+-- The output of nvcc and ptxas for the kernels holds no atomic, no approximate instruction and no
+-- other rounding. tools/lint_kernels.lua lists what is refused; this spec runs it on the kernels,
+-- and on kernels that hold each such thing.
 
 local lint = assert(loadfile 'tools/lint_kernels.lua')('tools.lint_kernels')
 local temporary = require 'spec.support.temporary'
 
--- A kernel body each, with what must be said of it in PTX and in machine code; false: nothing.
+-- Kernel bodies, each with the findings expected in PTX and in machine code; false: none.
 local planted = {
   { 'atomic_unused', 'atomicAdd(u, 1u);', 'an atomic', 'an atomic' },
   { 'atomic_used', 'u[1] = atomicAdd(u, 1u);', 'an atomic', 'an atomic' },
@@ -85,7 +85,7 @@ local function says(reason, lines)
   error(('none says "%s": %s'):format(reason, table.concat(lines, '\n')), 2)
 end
 
--- The control group's kernels with something more in one of them.
+-- The control group's kernels with something added to one of them.
 local function planted_in_control(folder, flags)
   local file = assert(io.open('kernels/conventional.cu'))
   local text, n = file:read('*a'):gsub('sum = warp_fold<add>%(sum%);\n',

@@ -1,5 +1,5 @@
--- The divergence of two sets of logits on every backend and instruction set: the same bits whatever
--- the launch and the layout, right against fp64, exact at the edges.
+-- The divergence of two sets of logits on every backend and instruction set: it has the same bits
+-- in any launch and layout, agrees with fp64, and is exact at the edges.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

@@ -1,5 +1,5 @@
 -- The golden merges (spec/vectors/merge.txt) through the public API: records of single leaves, made
--- here from docs/numerics.md, put together as each tree says.
+-- here from docs/numerics.md, and merged as each tree says.
 
 local ffi = require "ffi"
 local samebits = require "samebits"
@@ -9,7 +9,7 @@ local backends = require "spec.support.backends"
 
 local BIAS = 2 ^ 22
 
--- What has the layout of sb_state_record.
+-- A type with the layout of sb_state_record.
 local function state_of(J, c, l1, l2)
   local t = samebits.zeros({ 1, 32 }, "uint8")
   local record = ffi.cast("sb_state_record *", t.ptr)

@@ -1,5 +1,5 @@
 -- Ratios, KL estimates, exact sums and means: golden vectors, values known from elsewhere, edges,
--- and what cannot reach a bit. Encodings are compared.
+-- and circumstances that cannot change a bit. Encodings are compared.
 
 local samebits = require "samebits"
 local backends = require "spec.support.backends"

@@ -1,4 +1,4 @@
--- The golden vectors through the public API, on every backend: what `samebits selftest` checks.
+-- Checks the golden vectors through the public API, on every backend, as `samebits selftest` does.
 
 local selftest = require "samebits.selftest"
 local vectors = require "samebits.vectors"

@@ -1,6 +1,7 @@
---- Specs over every way there is to run a call: each backend known, on the cpu with each
--- instruction set and several threads and splits, on a GPU in several geometries; and the cpu
--- behind a device, so that what moves batches and results is at work on every machine.
+--- Runs specs in every way that a call can run: on each known backend, on the cpu with each
+-- instruction set and several thread counts and splits, and on a GPU with several geometries. The
+-- cpu also runs behind a device, so that every machine exercises the code that moves batches and
+-- results.
 --
 --     backends.each(function(at)
 --       it("does something on " .. at.name, function()
@@ -8,11 +9,11 @@
 --       end)
 --     end)
 --
--- `at.score(batch, opts)` takes a batch in memory or the table to make one from, scores it where
--- the variant computes, and gives the results in memory. `at.context()` is the context.
+-- `at.score(batch, opts)` takes a batch in memory, or the table to make one from, scores it where
+-- the variant computes, and returns the results in memory. `at.context()` returns the context.
 --
--- What cannot be opened here becomes a pending test with the reason; if SB_REQUIRE names it, or its
--- backend (SB_REQUIRE=cuda, SB_REQUIRE=avx512,cuda), it becomes a failing one.
+-- A variant that cannot be opened here becomes a pending test with the reason. If SB_REQUIRE names
+-- the variant or its backend (SB_REQUIRE=cuda, SB_REQUIRE=avx512,cuda), the test fails instead.
 
 local busted = require "busted"
 local samebits = require "samebits"
@@ -32,7 +33,7 @@ local loopback = assert(samebits.open(M.LOOPBACK, { split = 3 }))
 present[#present + 1] = { name = "the cpu behind a device", key = "cpu", backend = "cpu",
                           context = function() return loopback end }
 
---- A tensor of memory copied to a device as it lies.
+--- Copies a tensor in memory to a device with the same layout.
 M.placed = place.tensor
 
 local batch_on = place.batch
@@ -46,8 +47,8 @@ for _, at in ipairs(present) do
     return results
   end
 
-  --- Another call of the context, `ctx:topk(batch, 5)` being at.call("topk", spec, 5); its results
-  -- in memory. Such calls may need no ids.
+  --- Makes another call of the context: at.call("topk", spec, 5) is `ctx:topk(batch, 5)` with its
+  -- results in memory. Such a call may need no ids.
   function at.call(name, spec, ...)
     local ctx = at.context()
     local out = assert(ctx[name](ctx, batch_on(ctx.device, spec, { ids = false }), ...))
@@ -80,13 +81,13 @@ local function absent(at)
   end
 end
 
---- Calls body(at) for each variant that can be opened here; inside a describe block.
+--- Calls body(at), inside a describe block, for each variant that can be opened here.
 function M.each(body)
   for _, at in ipairs(present) do body(at) end
   for _, at in ipairs(missing) do absent(at) end
 end
 
---- The same for the first variant of a backend ("cuda") alone.
+--- The same, but only for the first variant of a backend ("cuda").
 function M.with(backend, body)
   for _, at in ipairs(present) do
     if at.backend == backend then return body(at) end
@@ -96,8 +97,8 @@ function M.with(backend, body)
   end
 end
 
---- For a describe block of a variant: take(ctx, device) is called with a context of the block's
--- own, which is closed at its end.
+--- For the describe block of a variant: calls take(ctx, device) with a context that belongs to the
+-- block and is closed at its end.
 function M.own_context(at, take)
   local ctx
   busted.setup(function()
@@ -107,8 +108,8 @@ function M.own_context(at, take)
   busted.teardown(function() ctx:close() end)
 end
 
---- body(first, second), the names of two GPUs. Without these it is pending, or, with
--- SB_REQUIRE=cuda:1, a failure.
+--- Calls body(first, second) with the names of two GPUs. Without these the test is pending; with
+-- SB_REQUIRE=cuda:1 it fails.
 function M.with_two_gpus(body)
   local ctx, why = samebits.open "cuda:1"
   if not ctx then return absent { name = "a second GPU", key = "cuda:1", why = why } end
@@ -116,7 +117,7 @@ function M.with_two_gpus(body)
   return body("cuda:0", "cuda:1")
 end
 
---- The same for the devices that tensors can be moved to: body(name).
+--- Calls body(name) for each device that tensors can be moved to.
 function M.each_device(body)
   body(M.LOOPBACK)
   M.with("cuda", function(at) body(at.context().device) end)

@@ -1,8 +1,8 @@
---- The error bounds that docs/numerics.md proves, written once: specs take them from here, and
+--- The error bounds that docs/numerics.md proves, written once: the specs take them from here, and
 -- spec/tolerance/worst_spec.lua compares the documents and tools/gen_vectors.py with them.
 --
--- A bound is what an error may exceed half an ulp of the result by; each function here adds that. A
--- row's truth is oracle.row's, that of two rows oracle.divergence's.
+-- A bound limits how far an error may exceed half an ulp of the result; each function here adds the
+-- half ulp. The truth of a row comes from oracle.row, and that of two rows from oracle.divergence.
 
 local ffi = require "ffi"
 local errors = require "spec.support.errors"
@@ -23,23 +23,23 @@ M.TERM = 8.41e-8
 --- Line 12's second part, and lines 6 .. 11 where the result is small.
 M.REST = 3e-12
 
---- An entropy: what is constant, and what comes with the standard deviation of ln p.
+--- An entropy: the constant part, and the part that grows with the standard deviation of ln p.
 M.ENTROPY, M.ENTROPY_SPREAD = 1.34e-6, 3.23e-7
 
---- A divergence: what is constant, and what comes with the divergence.
+--- A divergence: the constant part, and the part that grows with the divergence.
 M.KL, M.KL_SHARE = 4.6e-6, 1.31e-6
 
 --- An element of a logprob's gradient, times its probability: the target's, and any other.
 M.TARGET_GRADIENT, M.TOKEN_GRADIENT = 4.1e-7, 4.7e-7
 
---- An element of an entropy's gradient, times its probability: what is constant, and what comes
--- with the standard deviation of ln p and with ln p + H.
+--- An element of an entropy's gradient, times its probability: the constant part, and the parts
+-- that grow with the standard deviation of ln p and with ln p + H.
 M.ENTROPY_GRADIENT, M.ENTROPY_GRADIENT_SHARE = 1.47e-6, 5.9e-7
 
---- What an element may lose because probabilities below 2^-125 count as 0.
+--- The most that an element may lose because probabilities below 2^-125 count as 0.
 M.GRADIENT_REST = 2 ^ -115
 
---- A row's logprob gradients, added up.
+--- The sum of a row's logprob gradients.
 M.GRADIENT_SUM = 4.5e-7
 
 --- Logits up to LINEAR temperatures do not saturate, and those beyond SATURATED all do; where in
@@ -49,11 +49,12 @@ M.LINEAR, M.SATURATED = 1.442e6, 1.454e6
 --- The largest vocabulary that the bounds hold for.
 M.VOCABULARY = 2 ^ 20
 
---- The standard deviation of a leaf's relative error, at most. Roundings to nearest behave like
--- independent uniform numbers of up to half a spacing, 2^-24 relatively: 2^-24 / sqrt(3), at most.
--- The tree's last addition has that; each level below has twice as many, each of half the weight:
--- the variances are 1, 1/2, 1/4, 1/8 of it, together 1.875: 4.71e-8. A term's, measured over an
--- octave, is 2.6e-8 (its mean, 2.6e-11, is nothing).
+--- An upper bound on the standard deviation of a leaf's relative error. Roundings to nearest behave
+-- like independent uniform numbers of up to half a spacing, 2^-24 relatively, whose deviation is at
+-- most 2^-24 / sqrt(3). The tree's last addition has that deviation; each level below has twice as
+-- many additions, each of half the weight: the variances are 1, 1/2, 1/4 and 1/8 of the last one's,
+-- together 1.875: 4.71e-8. The deviation of a term, measured over an octave, is 2.6e-8 (its mean,
+-- 2.6e-11, is negligible).
 M.LEAF_SD = 5.4e-8
 
 --- Half the spacing of fp32 at x; 0 at 0.
@@ -69,8 +70,8 @@ function M.near_certain(exact, entropy, result)
   return M.LOGPROB * -exact + M.SLOPE * entropy + M.REST + M.half_ulp(result)
 end
 
---- How far c is from log2(e) / tau, relatively: SLOPE at most. A logprob is off by that many
--- entropies, lse by as many the other way (line 12).
+--- The relative distance of c from log2(e) / tau: SLOPE at most. It shifts a logprob by that many
+-- entropies, and lse by as many in the other direction (line 12).
 function M.slope(tau) return tonumber(ffi.new("float", LOG2E / tau)) * tau / LOG2E - 1 end
 
 --- The stated bound with the slope that tau has for SLOPE, the largest that any has.

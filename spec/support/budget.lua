@@ -1,9 +1,9 @@
---- How many cases specs draw (SB_CASES), and their first seed (SB_SEED).
+--- The number of cases that specs draw (SB_CASES), and their first seed (SB_SEED).
 
 local M = {}
 
--- SB_CASES=all: what tools/test --all tries; some minutes. (The Triton kernels have an "all" of
--- their own: spec/parity.)
+-- SB_CASES=all: the cases that tools/test --all tries; they take some minutes. (The Triton kernels
+-- have an "all" of their own: spec/parity.)
 local ALL = 40
 
 local function number_from(name)
@@ -22,10 +22,10 @@ M.SEED = number_from "SB_SEED" or 1
 --- SB_CASES, or nil where it is not set.
 M.GIVEN = number_from "SB_CASES"
 
---- Cases of a property; 6 take some seconds.
+--- The number of cases of a property; 6 take some seconds.
 M.CASES = M.GIVEN or 6
 
---- Whether this is tools/test --all: what takes long and is nearly shown by less runs there.
+--- Whether this is tools/test --all. Other runs do less of the slow work and show nearly as much.
 M.ALL = M.CASES >= ALL
 
 return M

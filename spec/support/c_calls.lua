@@ -1,5 +1,5 @@
---- The public functions called as C calls them, without the Lua front end: contexts, structs, and
--- memory of which it shows whether it was written to.
+--- Calls the public functions as C calls them, without the Lua front end: contexts, structs, and
+-- memory that shows whether it was written to.
 --
 --     local ctx = c_calls.open()
 --     local token, out = c_calls.filled("float", 3), c_calls.sized "sb_logprob_out"
@@ -12,11 +12,12 @@ local C = require("samebits.lib").C
 
 local M = {}
 
---- Every byte of memory that nothing has been written to.
+--- The value of every byte of memory that has not been written to.
 M.BYTE = 0x55
 
---- A context of the cpu, closed when nothing refers to it; nil if it is refused. The status, and
--- the place of its handle. why: of why_size chars, for the reason; may be left out.
+--- Opens a context of the cpu, which is closed when nothing refers to it; nil if it is refused.
+-- Also returns the status, and the place of its handle. why: why_size chars for the reason;
+-- optional.
 function M.open(options, why, why_size)
   local handle = ffi.new "sb_context *[1]"
   local status = C.sb_open(handle, samebits.abi, "cpu", options, why, why_size or 0)
@@ -33,7 +34,7 @@ function M.filled(kind, n)
   return array
 end
 
---- Whether none still is.
+--- Whether all of its elements are still unwritten.
 function M.untouched(array)
   local bytes = ffi.cast("uint8_t *", array)
   for i = 0, ffi.sizeof(array) - 1 do
@@ -42,7 +43,7 @@ function M.untouched(array)
   return true
 end
 
---- A struct that says its size, with zeros otherwise.
+--- A struct with its size field set and zeros elsewhere.
 function M.sized(kind)
   local made = ffi.new(kind)
   made.size = ffi.sizeof(kind)

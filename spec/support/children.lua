@@ -1,11 +1,11 @@
---- Other processes, run beside each other or in the background.
+--- Runs other processes, beside each other or in the background.
 
 local shell = require "spec.support.shell"
 
 local M = {}
 
---- Runs shell commands at the same time; a list of what each wrote to its standard output. What
--- fails is an error with all that it wrote.
+--- Runs shell commands at the same time and returns a list of their standard outputs. A command
+-- that fails raises an error with everything that it wrote.
 function M.together(commands, files)
   local script = {}
   for i, command in ipairs(commands) do
@@ -28,8 +28,8 @@ end
 -- Computes for at most 5 minutes, so that it ends even if nobody ends it.
 local LOOP = "local past = os.time() + 300; while os.time() < past do end"
 
---- Starts n processes that do nothing but compute, for at most 5 minutes; a function ends them,
--- and tells whether all were still at it.
+--- Starts n processes that do nothing but compute, for at most 5 minutes. Returns a function that
+-- ends them and tells whether all were still computing.
 function M.busy(n)
   local pids = {}
   for i = 1, n do

@@ -1,4 +1,4 @@
---- Our errors beside those of the fp32 paths, of all targets of all rows of a cell.
+--- Compares our errors with those of the fp32 paths, over all targets of all rows of a cell.
 
 local errors = require "spec.support.errors"
 local fp32_softmax = require "spec.support.fp32_softmax"
@@ -10,7 +10,7 @@ local M = {}
 M.OURS = "samebits"
 M.PATHS = { M.OURS, unpack(fp32_softmax.NAMES) }
 
--- For each path the plain errors, and those beyond rounding.
+-- For each path, the plain errors and the errors beyond rounding.
 local function collection(paths)
   local made = {}
   for _, path in ipairs(paths) do made[path] = { all = errors.new(), beyond = errors.new() } end

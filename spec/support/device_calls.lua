@@ -1,15 +1,15 @@
---- The calls beside ctx:logprob that score batches, each in the same dress: for specs of what holds
--- of all of them on a GPU.
+--- The calls besides ctx:logprob that score batches, each behind the same interface, for specs of
+-- properties that all of them have on a GPU.
 --
 --     for _, call in ipairs(device_calls) do
 --       local job = call.make(ctx, spec)   -- spec: a batch's description; ctx: any context
 --       local out = job.run(opts)          -- tensors by name
 --     end
 --
--- `job.batch` is the batch on the context's device; `job.bytes(split)` the workspace that the
--- library asks for (nil: the call takes none); `job.inputs` other tensors that the call reads or
--- writes, which may be replaced. `call.rows[name]`: the bits of each element of a refused row in an
--- output that has a row for each; `call.K`: ids are that many a row.
+-- `job.batch` is the batch on the context's device; `job.bytes(split)` is the size of the workspace
+-- that the library asks for (nil: the call takes none); `job.inputs` are other tensors that the
+-- call reads or writes, and that may be replaced. `call.rows[name]` gives the bits of each element
+-- of a refused row in an output that has one row for each; `call.K` is the number of ids per row.
 
 local ffi = require "ffi"
 local samebits = require "samebits"
@@ -51,7 +51,7 @@ local function first(ctx, spec)
   return job
 end
 
--- The derivatives of a loss: other ones in each row.
+-- The derivatives of a loss, different in each row.
 local function upstream(ctx, rows, scale)
   local values = {}
   for row = 1, rows do values[row] = (row - 2.5) * scale end
@@ -75,7 +75,7 @@ local function gradient(ctx, spec, good)
   return job
 end
 
--- Without Lua's tables of records, which it would make for each call. One shard, merged in place.
+-- Avoids the Lua tables of records, which would be made for each call. One shard, merged in place.
 local function moments(ctx, spec)
   local batch = placed(ctx, spec)
   local rows, V = batch.shape[1], batch.vocab
@@ -101,7 +101,7 @@ local function moments(ctx, spec)
   return job
 end
 
--- p's divergence from a distribution that is flatter.
+-- The divergence of p from a flatter distribution.
 local function divergence(ctx, spec)
   local job = { batch = placed(ctx, spec) }
   local q = placed(ctx, { logits = spec.logits, temperature = 4, ids = spec.ids })

@@ -1,5 +1,5 @@
---- samebits.drift, and the same on files instead of tensors: whatever it finds in memory it must
--- find in .npy files of either order and in safetensors files.
+--- Runs samebits.drift on tensors and again on files: whatever it finds in memory it must also find
+-- in .npy files of either order and in safetensors files.
 
 local samebits = require "samebits"
 local orders = require "spec.support.orders"
@@ -7,7 +7,7 @@ local temporary = require "spec.support.temporary"
 
 local M = {}
 
--- In the place of each tensor in memory the path of a file that `save(t, name)` makes.
+-- Replaces each tensor in memory by the path of a file that `save(t, name)` makes.
 local function filed(value, save, name)
   if samebits.is_tensor(value) then
     if value.device ~= "cpu" then return value end
@@ -20,7 +20,7 @@ local function filed(value, save, name)
   return out
 end
 
--- A report as text, without where its sides are from.
+-- A report as text, without the origins of its sides.
 local function text_of(report)
   local sources = { report.a.source, report.b.source }
   report.a.source, report.b.source = nil, nil
@@ -29,7 +29,7 @@ local function text_of(report)
   return text
 end
 
--- How sides become files: functions of a tensor and a name in a folder.
+-- The ways to turn sides into files: functions of a tensor and a name in a folder.
 local function ways(files)
   local list = { safetensors = function(t, name)
     local path = files:path(name .. ".safetensors")
@@ -69,7 +69,7 @@ function M.drift(a, b, meta)
   return report
 end
 
---- A report's causes as { name = tokens, ... }, with what nothing explains.
+--- The causes of a report as { name = tokens, ... }, including the tokens that nothing explains.
 function M.causes(report)
   local out = {}
   for _, cause in ipairs(report.causes) do

@@ -1,12 +1,12 @@
---- Arrays that end where their allocation on a device ends, or just beyond: for specs of how far
--- the library looks at what it is given.
+--- Arrays that end at the end of their allocation on a device, or just beyond it, for specs of how
+-- far the library reads its arguments.
 
 local samebits = require "samebits"
 
 local ALLOCATION = 2 ^ 21 -- bytes: whatever a driver rounds the sizes of allocations to
 
---- A tensor of a device's memory that holds another's elements, but for the last `missing` bytes
--- (none by default), where the allocation ends. Contiguous.
+--- A contiguous tensor in a device's memory that holds the elements of another, except for the last
+-- `missing` bytes (none by default), where the allocation ends.
 return function(t, device, missing)
   local bytes, short = t:numel() * t.itemsize, missing or 0
   local memory = samebits.zeros({ ALLOCATION }, "uint8", device)

@@ -1,18 +1,18 @@
---- How far results are from the truth: absolutely, and in ULPs.
+--- Measures how far results are from the truth, in absolute terms and in ULPs.
 
 local ffi = require "ffi"
 
 local M = {}
 
---- The spacing of fp32 at a number; at 0 that of the subnormals.
+--- The spacing of fp32 at a number; at 0, the spacing of the subnormals.
 function M.spacing(x)
   local _, e = math.frexp(x)
   if x == 0 then e = -125 end
   return 2 ^ (math.max(e, -125) - 24)
 end
 
---- How much further a result is from the truth than the fp32 number nearest to it: what an
--- algorithm adds to the rounding that no fp32 result can do without.
+--- How much further a result is from the truth than the nearest fp32 number is: the error that an
+-- algorithm adds to the rounding that no fp32 result can avoid.
 function M.beyond_rounding(got, exact)
   return math.abs(got - exact) - math.abs(tonumber(ffi.new("float", exact)) - exact)
 end
@@ -26,7 +26,7 @@ function M.new() return setmetatable({ absolute = {}, ulps = {}, sum = 0 }, Erro
 --- The error in ULPs is in units of the spacing at the exact value.
 function Errors:add(got, exact) self:add_amount(math.abs(got - exact), exact) end
 
---- The same for an error that is known.
+--- The same for a known error.
 function Errors:add_amount(error, exact)
   assert(error == error and error < math.huge, "errors are of finite results")
   self.absolute[#self.absolute + 1] = error
@@ -35,8 +35,8 @@ function Errors:add_amount(error, exact)
   self.sorted = false
 end
 
---- The smallest error that a share of all errors (0.5, 0.99; 1: the largest) does not exceed; of
--- "absolute" or "ulps".
+--- The smallest error, "absolute" or "ulps", that a share of all errors (0.5, 0.99; 1: the largest)
+-- does not exceed.
 function Errors:percentile(share, unit)
   if not self.sorted then
     table.sort(self.absolute)

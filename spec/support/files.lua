@@ -1,8 +1,8 @@
---- Files of the tree.
+--- Files of the source tree.
 
 local M = {}
 
---- The bytes of a file that is there.
+--- The bytes of a file, which must exist.
 function M.read(path)
   local file = assert(io.open(path, "rb"))
   local bytes = file:read "*a"
@@ -10,7 +10,7 @@ function M.read(path)
   return bytes
 end
 
---- Whether there is one.
+--- Whether a file exists.
 function M.exists(path)
   local file = io.open(path, "rb")
   if file then file:close() end

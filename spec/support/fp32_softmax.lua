@@ -1,10 +1,10 @@
---- The logprob path that this library replaces: log_softmax in fp32, and one element of it. As
--- frameworks write it: the largest logit, fp32 expf of the differences, their sum in fp32, and
+--- The logprob path that this library replaces: one element of an fp32 log_softmax, computed as
+-- frameworks do: the largest logit, fp32 expf of the differences, their sum in fp32, and
 -- (x - m) - logf(sum).
 --
--- Everything is fp32: a float array rounds what is stored there. The doubles that LuaJIT computes
--- with in between do not show: rounding a sum, a difference or a quotient of two fp32 numbers to
--- fp64 and then to fp32 gives what rounding it once gives (53 >= 2 * 24 + 2).
+-- Everything is fp32: a float array rounds the values that are stored in it. The doubles that
+-- LuaJIT computes with in between have no effect: rounding a sum, a difference or a quotient of two
+-- fp32 numbers to fp64 and then to fp32 gives the same as rounding it once (53 >= 2 * 24 + 2).
 
 local ffi = require "ffi"
 
@@ -25,9 +25,9 @@ end
 -- Threads of a block of a GPU kernel: each adds every LANES-th term, then their sums are paired.
 local LANES = 1024
 
---- How the sum can be made; all see the same terms. A float array of n, which may be overwritten.
+--- The ways to compute the sum, all of the same terms: a float array of n, which may be changed.
 M.sums = {
-  --- One after the other, as a thread does that owns them all: errors grow with n.
+  --- One after the other, as a thread does that owns all terms: errors grow with n.
   sequential = function(e, n)
     local s = ffi.new("float[1]")
     for i = 0, n - 1 do s[0] = s[0] + e[i] end

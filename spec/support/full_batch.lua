@@ -1,12 +1,12 @@
---- A batch of three sequences with all that a batch may have: masked and ignored positions, a
--- temperature for each row, a row list, cu_seqlens.
+--- A batch of three sequences with everything that a batch may have: masked and ignored positions,
+-- a temperature for each row, a row list, and cu_seqlens.
 
 local samebits = require "samebits"
 
 local tensor = samebits.tensor
 local B, T = 3, 5
 
---- Of logits [15, V]; padded: [3, 5, V], or packed. Shifted, if asked for.
+--- Takes logits [15, V]; the batch is padded ([3, 5, V]) or packed, and shifted if asked for.
 return function(logits, packed, shift)
   local V = logits.shape[2]
   local ids, mask, temperature = {}, {}, {}

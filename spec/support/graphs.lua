@@ -1,5 +1,5 @@
---- CUDA graphs and current contexts, by the driver itself: frameworks capture the library's calls,
--- and make contexts current.
+--- CUDA graphs and current contexts, through the driver itself: frameworks capture the library's
+-- calls, and make contexts current.
 --
 --     local graph = graphs.capture(device, stream, function() ... end)
 --     graph:launch()   -- into the same stream
@@ -27,8 +27,8 @@ int cuGraphDestroy(void *graph);
 
 local M = {}
 
---- CU_STREAM_CAPTURE_MODE_GLOBAL: nothing that may wait or allocate is allowed, in any thread that
--- has not said otherwise.
+--- CU_STREAM_CAPTURE_MODE_GLOBAL: nothing that may wait or allocate is allowed in any thread that
+-- has not chosen another mode.
 M.GLOBAL = 0
 
 local function driver(name, ...)
@@ -64,8 +64,8 @@ function M.mode()
   return now
 end
 
---- A stream that the default one waits for, and that waits for it, as frameworks may have them:
--- its handle. `destroy` ends it.
+--- The handle of a stream that waits for the default one, and that the default one waits for, as
+-- frameworks may have them. `destroy` ends it.
 function M.blocking_stream(device)
   local stream = ffi.new "void *[1]"
   M.inside(device, driver, "cuStreamCreate", stream, 0)
@@ -87,8 +87,8 @@ local function captured(stream, body)
   return graph[0]
 end
 
---- What body puts into a stream, without its being done: `nodes` is how many kernels, copies and so
--- on these are.
+--- Captures the work that body puts into a stream, without running it: `nodes` is the number of its
+-- kernels, copies and so on.
 function M.capture(device, stream, body)
   return M.inside(device, function()
     local graph, exec, count = captured(stream, body), ffi.new "void *[1]", ffi.new "size_t[1]"
@@ -100,7 +100,7 @@ function M.capture(device, stream, body)
   end)
 end
 
---- Does it all, in the stream it was captured in.
+--- Runs all of it, in the stream it was captured in.
 function Graph:launch()
   M.inside(self.device, driver, "cuGraphLaunch", self.exec, self.stream.handle)
 end

@@ -14,8 +14,8 @@ function M.of(t)
   return list
 end
 
---- An fp32 tensor of a shape from a flat list of numbers, or of hex strings where a number cannot
--- say it (the payload of a NaN).
+--- An fp32 tensor of a given shape from a flat list of numbers, or of hex strings where a number
+-- cannot express the value (the payload of a NaN).
 function M.tensor(values, shape)
   local t = samebits.zeros(shape, "float32")
   local floats, words = ffi.cast("float *", t.ptr), ffi.cast("uint32_t *", t.ptr)

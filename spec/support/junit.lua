@@ -1,12 +1,12 @@
---- A JUnit file beside what the output handler shows. busted has a handler for such files; this one
--- starts it, refuses a path that cannot be written, and makes the file XML also where a message
--- holds what XML cannot: control characters and bytes that are not UTF-8.
+--- Writes a JUnit file in addition to the output handler's text. busted has a handler for such
+-- files; this one starts it, refuses a path that cannot be written, and keeps the file valid XML
+-- even where a message holds control characters or bytes that are not UTF-8, which XML cannot.
 
 local printable = require "samebits.text.printable"
 
 local M = {}
 
---- Text as XML may hold it.
+--- Converts text to what XML may hold.
 M.clean = printable.lines
 
 local function rewrite(path)
@@ -19,7 +19,7 @@ local function rewrite(path)
   assert(file:close())
 end
 
---- From a helper of busted's; the file is there when busted ends, and empty until then.
+--- To be called from a busted helper. The file is empty until busted ends, and complete then.
 function M.start(busted, path)
   local file, why = io.open(path, "wb")
   if not file then error("the JUnit file cannot be written: " .. why, 0) end

@@ -1,4 +1,4 @@
---- Kept sets, and the same logits with -inf where they are not kept.
+--- Kept sets, and the same logits with -inf for the ids that are not kept.
 
 local ffi = require "ffi"
 local samebits = require "samebits"
@@ -11,8 +11,8 @@ local function row_count(shape)
   return n
 end
 
---- Random flags for the rows of logits [.., V]: in each row about one id in `odds`, a different
--- number for each row; a few rows keep all, and `none` of them nothing.
+--- Random flags for the rows of logits [.., V]. Each row keeps about one id in `odds`, a number
+-- drawn for each row; a few rows keep all ids, and the first `none` rows keep none.
 function M.flags(random, shape, none)
   local V, rows = shape[#shape], row_count(shape)
   local t = samebits.zeros(shape, "bool")
@@ -26,7 +26,7 @@ function M.flags(random, shape, none)
   return t
 end
 
---- fp32 logits in memory with -inf where flags say no. With shift, row t's flags are about the
+--- fp32 logits in memory with -inf where flags are 0. With shift, the flags of row t apply to the
 -- logits of row t - 1 of its sequence; time: rows of a sequence.
 function M.masked(logits, flags, shift, time)
   local out = logits:contiguous():clone()
@@ -43,7 +43,7 @@ function M.masked(logits, flags, shift, time)
   return out
 end
 
---- A tensor of any row with NaN and +inf put where it is not kept: nothing may see them.
+--- Puts NaN and +inf into a tensor of any row where it is not kept: nothing may see them.
 function M.poisoned_outside(logits, flags)
   local out = logits:contiguous():clone()
   local words, kept = ffi.cast("uint32_t *", out.ptr), ffi.cast("const uint8_t *", flags.ptr)

@@ -7,7 +7,7 @@ local M = {}
 
 local built = {}
 
---- The folder of a libcuda.so.1 with warps of so many lanes.
+--- The folder of a libcuda.so.1 whose warps have the given number of lanes.
 function M.folder(warp)
   if not built[warp] then
     local folder = temporary.folder()
@@ -20,7 +20,7 @@ function M.folder(warp)
   return built[warp].name
 end
 
---- Why there can be none here; nil where it can be.
+--- The reason why it cannot be built here, or nil where it can.
 function M.missing()
   local samebits = require "samebits"
   if not shell.has(os.getenv "CXX" or "c++") then return "there is no C++ compiler" end

@@ -2,7 +2,7 @@
 
 local M = {}
 
---- Those that stand there more than once, empty ones aside.
+--- The lines that occur more than once, except empty ones.
 function M.repeated(text)
   local seen, list = {}, {}
   for line in text:gmatch "[^\n]+" do

@@ -1,9 +1,9 @@
---- Says where LLVM IR may round in another way than the source asks for.
+--- Reports where LLVM IR may round in another way than the source asks for.
 
 local M = {}
 
 local REFUSED = {
-  -- Flags of an instruction. nnan, ninf and nsz are no matter of rounding: LLVM derives them.
+  -- Flags of an instruction. nnan, ninf and nsz do not affect rounding: LLVM derives them.
   { '%f[%w]f%l+ [%l ]*%f[%l]fast%f[%L]', 'fast math' },
   { '%f[%w]f%l+ [%l ]*%f[%l]contract%f[%L]', 'contraction' },
   { '%f[%w]f%l+ [%l ]*%f[%l]reassoc%f[%L]', 'another order' },

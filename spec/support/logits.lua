@@ -1,5 +1,5 @@
---- Seeded logits of the kinds that matter to accuracy. The numbers are the same everywhere: no
--- function of libm is called but sqrt, which IEEE 754 defines.
+--- Seeded logits of the kinds that matter to accuracy. The numbers are the same everywhere: sqrt,
+-- which IEEE 754 defines, is the only function of libm that is called.
 
 local ffi = require "ffi"
 local bit = require "bit"
@@ -9,7 +9,7 @@ local band, rshift = bit.band, bit.rshift
 
 local M = {}
 
--- Normal numbers to draw from, made once: drawing is what takes time here.
+-- A pool of normal numbers to draw from, made once, because drawing takes most of the time here.
 local POOL = 2 ^ 16
 local pool
 local function normals()
@@ -21,8 +21,8 @@ local function normals()
   return pool
 end
 
--- One draw's 32 bits to a normal number: half of them choose from the pool, the others move it by
--- less than 2^-10, so that every mantissa occurs.
+-- Converts one draw's 32 bits to a normal number: half of them choose from the pool, and the others
+-- move it by less than 2^-10, so that every mantissa occurs.
 local function normal(bits)
   return pool[band(bits, POOL - 1)] + (rshift(bits, 16) - 2 ^ 15) * 2 ^ -25
 end
@@ -52,7 +52,7 @@ M.distributions = {
   { name = "temperature 50", tau = 50, draw = spread(3, 0) },
 }
 
---- [rows, V] logits of a dtype, by a seed.
+--- Logits [rows, V] of a dtype, from a seed.
 function M.make(distribution, dtype, rows, V, seed)
   normals()
   local random, draw, lift = prng.new(seed), distribution.draw, distribution.lift

@@ -1,5 +1,5 @@
---- Damages bytes the way that finds bugs in readers: flips, cuts, insertions, copies of parts, and
--- words that mean something there.
+--- Damages bytes in ways that find bugs in readers: flips, cuts, insertions, copies of parts, and
+-- words that have a meaning in the format.
 
 local M = {}
 
@@ -30,8 +30,8 @@ function M.mutate(random, bytes, header, words)
   return bytes
 end
 
---- Loads `count` damaged copies through a reader: each must give a result, or nil and one line that
--- starts with the path. use(result) is called with what loads all the same.
+--- Loads `count` damaged copies through a reader. Each must give a result, or nil and one line that
+-- starts with the path. use(result) is called with every copy that still loads.
 function M.fuzz(options)
   local random, loaded = options.random, 0
   for i = 1, options.count do

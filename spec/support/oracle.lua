@@ -1,4 +1,4 @@
---- What a row's logprobs are, in fp64: far more exactly than any fp32 result can be wrong.
+--- Computes a row's logprobs in fp64, with errors far below those of any fp32 result.
 --
 -- Each term is exp((x - m) / tau), m the largest logit: the difference is rounded once (or not at
 -- all), the quotient once, and exp is within an ulp, so a term is right to (2 + 2 |u|) * 2^-53
@@ -16,7 +16,7 @@ local exp, log1p = math.exp, ffi.C.samebits_spec_log1p
 
 local M = {}
 
---- log(1 + x), exactly where x is small.
+--- log(1 + x), accurate where x is small.
 M.log1p = function(x) return log1p(x) end
 
 --- Looks at a row of V logits (a float pointer). The result has `m`, `best` (the first id of m),

@@ -1,5 +1,5 @@
---- .npy files in both orders that NumPy writes: C (the last index fastest), as samebits.save does,
--- and Fortran (the first one), as np.save(path, x.T) does.
+--- .npy files in both orders that NumPy writes: C (the last index is fastest), as samebits.save
+-- does, and Fortran (the first index is fastest), as np.save(path, x.T) does.
 --
 -- Files of either order hold the same tensor, so that whatever reads them must give the same result
 -- to the bit.
@@ -13,7 +13,7 @@ local M = {}
 --- The orders' names.
 M.NAMES = { "C", "Fortran" }
 
--- Rewrites a file of ours, which is in C order, in Fortran order.
+-- Rewrites one of our files, which is in C order, in Fortran order.
 local function reorder(path)
   local t = assert(npy.load(path))
   local file = assert(io.open(path, "rb"))
@@ -44,8 +44,7 @@ function M.save(path, t, order)
   if order == "Fortran" then reorder(path) end
 end
 
---- Makes samebits.save write .npy files in Fortran order, until the function that this gives is
--- called.
+--- Makes samebits.save write .npy files in Fortran order until the returned function is called.
 function M.fortran()
   local save = npy.save
   npy.save = function(path, t)

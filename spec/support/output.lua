@@ -1,8 +1,8 @@
---- What a run of the specs prints (see .busted; -o TAP and so on take its place): a mark for each
--- test as it ends, a line for each reason why tests were skipped, and what failed. No reason and no
--- failure's words stand there twice. spec/helper.lua adds the closing line.
+--- Prints the output of a run of the specs (see .busted; -o TAP and so on replace it): a mark for
+-- each test as it ends, a line for each reason why tests were skipped, and the failures. It prints
+-- no reason and no failure message twice. spec/helper.lua adds the closing line.
 --
--- It is busted that runs this, before the helper, and perhaps in another Lua than LuaJIT.
+-- busted runs this file before the helper, and perhaps in another Lua than LuaJIT.
 
 local busted = require "busted"
 local pretty = require "pl.pretty"

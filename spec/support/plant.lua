@@ -22,7 +22,7 @@ function M.ids(shape, vocab, seed)
   return t
 end
 
---- A copy with f(row, p) applied to each row's logits, a float pointer.
+--- A copy, with f(row, p) applied to the logits of each row; p is a float pointer.
 function M.rows(logits, f)
   local t = logits:clone()
   local vocab = t.shape[t.ndim]
@@ -31,7 +31,7 @@ function M.rows(logits, f)
   return t
 end
 
---- A copy with f(i, x) in the place of each element.
+--- A copy in which f(i, x) replaces each element.
 function M.each(values, f)
   local t = values:clone()
   local p = ffi.cast("float *", t.ptr)
@@ -39,7 +39,7 @@ function M.each(values, f)
   return t
 end
 
---- The contract's logprobs.
+--- The logprobs that the contract defines.
 function M.logprobs(spec) return assert(samebits.logprob(spec)).token end
 
 return M

@@ -20,7 +20,7 @@ function M.misuse(f, ...)
   return rest
 end
 
---- The message behind nil.
+--- The message that follows nil.
 function M.message(result, message)
   assert(result == nil, "expected nil and a message")
   assert(type(message) == "string" and not message:find("\n"), "expected a message of one line")

@@ -1,4 +1,4 @@
---- Batches cut into shards of the vocabulary at random, and put together again.
+--- Cuts batches into shards of the vocabulary at random, and merges the shards again.
 
 local samebits = require "samebits"
 local library = require "samebits.verify.shards"
@@ -24,7 +24,7 @@ function M.records(pick, spec, cuts, opts)
   return list
 end
 
---- Asserts the same bytes of records.
+--- Asserts that the records have the same bytes.
 function M.assert_same_records(want, got, what)
   local names = 0
   for name, t in pairs(want) do
@@ -38,7 +38,7 @@ end
 M.OUTPUTS = { "token", "lse", "sequence", "count" }
 M.ALL_OUTPUTS = { "token", "lse", "sequence", "count", "entropy", "saved" }
 
---- Asserts the same bits of all outputs that are wanted, of OUTPUTS at least.
+--- Asserts that all wanted outputs, and at least OUTPUTS, have the same bits.
 function M.assert_same(want, got, what)
   local names = want.entropy and M.ALL_OUTPUTS or M.OUTPUTS
   for _, name in ipairs(names) do

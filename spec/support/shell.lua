@@ -2,10 +2,11 @@
 
 local M = {}
 
---- A word of a command line.
+--- Quotes a word for a command line.
 function M.quote(word) return "'" .. word:gsub("'", "'\\''") .. "'" end
 
---- A command line from a format: each string that fills it becomes one word, whatever it holds.
+--- Makes a command line from a format. Each string that fills it becomes one word, whatever it
+-- holds.
 function M.line(format, ...)
   local words = { ... }
   for i, word in ipairs(words) do
@@ -14,8 +15,8 @@ function M.line(format, ...)
   return format:format(unpack(words))
 end
 
---- Runs a command line, or the one that M.line makes of a format; what it prints, on both streams,
---- and its exit status.
+--- Runs a command line, or the one that M.line makes from a format. Returns its output, from both
+-- streams, and its exit status.
 function M.run(command, ...)
   if select('#', ...) > 0 then command = M.line(command, ...) end
   local pipe = assert(io.popen('{ ' .. command .. '\n} 2>&1; echo "exit $?"'))
@@ -25,8 +26,8 @@ function M.run(command, ...)
   return said, tonumber(status)
 end
 
---- Runs command lines, as many at once as there are processors. What they print, and 0 if all did
---- well, else xargs's status.
+--- Runs command lines, as many at once as there are processors. Returns their output, and 0 if all
+-- succeeded, else the status of xargs.
 function M.run_all(commands)
   local path = os.tmpname()
   local file = assert(io.open(path, 'wb'))
@@ -37,7 +38,7 @@ function M.run_all(commands)
   return said, status
 end
 
---- Whether there is such a program.
+--- Whether a program exists.
 function M.has(program)
   local _, status = M.run('command -v %s', program)
   return status == 0

@@ -1,4 +1,4 @@
---- spec/vectors/compare.txt and means.txt, as their README says.
+--- Reads spec/vectors/compare.txt and means.txt, in the format that their README describes.
 
 local M = {}
 

@@ -1,5 +1,5 @@
---- Files for a spec, in a folder of its own that goes when they do. Its name holds a space: what
--- does not quote a path fails in every spec, not just in somebody's checkout.
+--- Files for a spec, in a folder of its own that is removed with them. The folder's name holds a
+-- space, so that code that does not quote a path fails in every spec, not just in some checkouts.
 --
 --     local files = temporary.folder()
 --     local path = files:write("a.npy", bytes)
@@ -14,7 +14,7 @@ local M = {}
 local Folder = {}
 Folder.__index = Folder
 
---- A new, empty folder. "plain": without the space, for commands that are a page's own words.
+--- A new, empty folder. "plain": without the space, for commands quoted from a page word for word.
 function M.folder(plain)
   local name = os.tmpname()
   os.remove(name)
@@ -23,10 +23,10 @@ function M.folder(plain)
   return setmetatable({ name = name }, Folder)
 end
 
---- The path of a file in it, which need not exist.
+--- The path of a file in the folder; the file need not exist.
 function Folder:path(name) return self.name .. "/" .. name end
 
---- Writes a file, a new one each time (an older one of the name may still be mapped). Its path.
+--- Writes a new file each time (an older one of that name may still be mapped). Returns its path.
 function Folder:write(name, bytes)
   local path = self:path(name)
   os.remove(path)
@@ -44,7 +44,7 @@ function Folder:read(name)
   return bytes
 end
 
---- The names in it, sorted.
+--- The names in the folder, sorted.
 function Folder:names()
   local names = {}
   local pipe = io.popen("ls -A " .. quote(self.name))

@@ -1,5 +1,5 @@
 --- Cells of the accuracy tables: a dtype, a vocabulary and a distribution; their rows, targets and
--- true values, and what the fp32 path makes of them.
+-- true values, and the results of the fp32 path for them.
 
 local ffi = require "ffi"
 local samebits = require "samebits"
@@ -15,13 +15,13 @@ local M = {}
 M.DTYPES = { "float32", "float16", "bfloat16" }
 M.VOCABULARIES = { 300, 4099, 32000, 50257, 128256, 151936, 262144 }
 
---- Targets a row: the likeliest id, 8 drawn from the row's probabilities as a model samples, and
--- the rest from all ids alike.
+--- Targets per row: the likeliest id, 8 ids drawn from the row's probabilities as a model samples,
+-- and the rest drawn uniformly from all ids.
 M.TARGETS = 16
 local SAMPLED = 8
 
--- Logits a cell, about; and rows at least and at most. SB_CASES is how many times as many rows, up
--- to 8: what is collected has to fit into LuaJIT's memory.
+-- The approximate number of logits per cell, and the least and the most rows. SB_CASES multiplies
+-- the rows, by up to 8: LuaJIT's memory has to hold everything that is collected.
 local SIZE, FEWEST, MOST = 2 ^ 17, 2, 64
 M.TIMES = math.min(8, budget.GIVEN or 1)
 
@@ -32,8 +32,8 @@ end
 local REAL = { name = "real logits" }
 M.REAL_VOCABULARY = 49152
 
---- The cells of one vocabulary, or all, in the order of the tables. times: how many times as many
--- rows, by default SB_CASES.
+--- The cells of one vocabulary, or all cells, in the order of the tables. times: the factor for the
+-- number of rows, by default SB_CASES.
 function M.cells(vocabulary, times)
   local list = {}
   for _, V in ipairs(vocabulary and { vocabulary } or M.VOCABULARIES) do
@@ -119,8 +119,8 @@ function M.truth(cell, t, fp32)
   return list
 end
 
---- Scores a cell's targets k of a list. each(got, lse, row, k) is called for every row and k, with
--- what score, a function like at.score, gave.
+--- Scores the targets k of a list for a cell. each(got, lse, row, k) is called for every row and k
+-- with the results of score, a function like at.score.
 function M.score(cell, t, truth, targets_k, score, each)
   for _, k in ipairs(targets_k) do
     local ids = {}

@@ -1,4 +1,4 @@
---- PyTorch's logprobs of the cells of spec/support/tolerance.lua, from a child process.
+--- Gets PyTorch's logprobs of the cells of spec/support/tolerance.lua from a child process.
 --
 --     local run, why = torch.start()        -- nil and the reason where there is no PyTorch
 --     run:add(cell, logits, truth)          -- for each cell
@@ -13,14 +13,14 @@ local temporary = require "spec.support.temporary"
 
 local M = {}
 
---- The ways of PyTorch that are measured.
+--- The PyTorch paths that are measured.
 M.PATHS = { "log_softmax + gather", "gather - logsumexp" }
 
 local PROGRAM = debug.getinfo(1, "S").source:match "^@(.*)%.lua$" .. "_logprobs.py"
 local python = os.getenv "PYTHON" or "python3"
 
 local found
---- PyTorch's version; or nil and one line that says why there is none.
+--- PyTorch's version, or nil and one line that says why there is none.
 function M.version()
   if not found then
     local text = shell.run("%s -c %s", python,

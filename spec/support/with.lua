@@ -1,5 +1,5 @@
---- A copy of a table (nil: of an empty one) with some fields changed: for descriptions of batches
--- and options.
+--- Copies a table (nil: an empty one) with some fields changed, for descriptions of batches and for
+-- options.
 return function(given, change)
   local copy = {}
   for key, value in pairs(given or {}) do copy[key] = value end

@@ -1,9 +1,10 @@
---- The rows with the largest errors that hill climbing has found, far from what chance finds: what
--- the bounds of docs/numerics.md are held against, and would fail on if they were too narrow.
+--- The rows with the largest errors that hill climbing has found, far larger than chance finds. The
+-- bounds of docs/numerics.md are checked against them, and would fail if they were too narrow.
 --
--- A row is a temperature (fp32 bits) and leaves of 16 logits (fp32 bits, "-": -inf), each so many
--- times. Leaves that occur thousands of times add up their errors, and temperatures whose c is off
--- by nearly 2^-24, relatively, and rows of two levels far apart make the most of c's rounding.
+-- A row is a temperature (fp32 bits) and leaves of 16 logits (fp32 bits, "-": -inf), each with a
+-- repeat count. Leaves that occur thousands of times add up their errors. Temperatures whose c has
+-- a relative error of nearly 2^-24, and rows of two levels far apart, maximize the effect of c's
+-- rounding.
 
 local ffi = require "ffi"
 local samebits = require "samebits"
@@ -95,8 +96,8 @@ measures["entropy's gradient"] = function(case, truth, at)
          bounds.entropy_gradient(truth, lp, 1, got), 4e-7 + bounds.half_ulp(got)
 end
 
---- The cases: what is measured, the row p, for divergences q, the id, and how much of the bound the
--- error takes up, at least: no bound is many times too wide.
+--- The cases: the quantity measured, the row p, the row q for divergences, the id, and the least
+-- share of the bound that the error takes up: no bound is many times too wide.
 M.CASES = {
   {
     what = "lse", part = 0.85,
