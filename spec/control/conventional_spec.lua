@@ -37,7 +37,7 @@ local function both(ctx, batch, opts)
          to_cpu(assert(ctx:logprob(batch)))
 end
 
--- What a result may be off, in steps of 2^-24, with Y the largest |y|: quotients 2 Y; differences
+-- A result's error bound, in steps of 2^-24, with Y the largest |y|: quotients 2 Y; differences
 -- from the maximum 2 Y in the sum, 2 Y in the target, 2 Y for a piece's maximum; expf, of 2 ulps at
 -- most (CUDA's; C libraries keep within 1), 4 in a term, 4 and a product's 1 in a piece; logf, of 1
 -- ulp, 2 ln V; the last subtraction 2 Y + ln V. Then an addition each for the longest chain: a lane

@@ -20,7 +20,7 @@ describe("arrays on a GPU:", function()
 
     local function values(rows, seed) return hex.tensor(hex.values(rows * V, seed), { rows, V }) end
 
-    -- Sequences of T rows, their logits' rows and sequences so many elements apart.
+    -- Sequences of T rows, with the given distances in elements between rows and between sequences.
     local function batch(layout)
       local ids = samebits.tensor({ { 1, 2, 3 }, { 4, 5, 6 } }, { dtype = "int32" })
       local spec = { ids = ids, logits = values(B * T, 41):view(B, T, V), shift = layout.shift }
@@ -31,7 +31,7 @@ describe("arrays on a GPU:", function()
       return spec
     end
 
-    -- What the last row's end is, in elements from the first logit on.
+    -- The end of the last row, in elements from the first logit on.
     for name, layout in pairs {
       ["padded"] = { elements = B * T * V },
       ["padded, with shift"] = { shift = 1, elements = (B * T - 1) * V },
@@ -59,7 +59,7 @@ describe("arrays on a GPU:", function()
             end
           end
         end
-        -- The same as one batch of the cpu's.
+        -- The same batch on the cpu.
         local here = samebits.batch(spec)
         for _, held in ipairs { here, there } do
           held.c.row_stride, held.c.batch_stride = row, sequence

@@ -42,7 +42,7 @@ local function changed(spec, field, index, value)
   return copy
 end
 
--- The bits of an output, a text a row.
+-- The bits of an output, one text per row.
 local function texts(t)
   local bits, list = assert(t:to "cpu"):bits(), {}
   for row = 1, #bits do
@@ -62,7 +62,7 @@ describe("on a GPU,", function()
     local ctx, device
     backends.own_context(at, function(...) ctx, device = ... end)
 
-    -- A pointer that says device, to memory of the host's.
+    -- A pointer that is declared as device memory but points to host memory.
     local function claimed(t)
       return samebits.tensor(t.ptr, { device = device, dtype = t.dtype, shape = t.shape,
                                       owner = t })
@@ -157,7 +157,7 @@ describe("on a GPU,", function()
           works()
         end)
 
-        -- What is bad, where, and what a checked call says of it.
+        -- The bad value, its place, and the message of a checked call.
         local K = call.K or 1
         for what, bad in pairs {
           ids = { "ids", ROW * K + K - 1, V, "row 2", ("id %d is outside [0, %d)"):format(V, V) },
@@ -258,7 +258,7 @@ describe("on a GPU,", function()
               assert.is_true(ctx:check(stream))
               assert_same(expected.run(), opts.out, "seed " .. seed)
             end
-            -- A bad id that came after the capture.
+            -- A bad id that is written after the capture.
             assert(there.ids:copy_(changed(spec, "ids", ROW * K, V).ids))
             graph:launch()
             says(misuse(function() ctx:check(stream) end), "row 2: ")
@@ -278,7 +278,7 @@ describe("on a GPU,", function()
       if call.name == "gradients" then gradients = call end
     end
 
-    -- A word of row 2's saved record, and what is said of it, checked and later.
+    -- A word of row 2's saved record, and its message from a checked call and from a later report.
     for what, bad in pairs {
       ["an unknown kind"] = { 0, 7, "no active row leaves such a saved record",
                               "no active row leaves" },

@@ -40,7 +40,7 @@ describe("while a GPU's stream is captured,", function()
       graph:close()
     end
 
-    -- Things that nothing refers to, each of which the collector gives back to the driver.
+    -- Unreferenced objects, each of which the collector gives back to the driver.
     local garbage = {
       memory = function() return samebits.zeros({ 1000 }, "float32", device) end,
       ["page-locked memory"] = function() return samebits.pinned({ 1000 }, "float32", device) end,

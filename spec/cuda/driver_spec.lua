@@ -5,10 +5,10 @@ local exists = require("spec.support.files").exists
 local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"
 
--- CUDA's stand-in for the driver, for linking: every call of it fails.
+-- CUDA's stub of the driver, made for linking: every call to it fails.
 local STUBS = { "/usr/local/cuda/lib64/stubs", "/usr/local/cuda/lib/stubs" }
 
--- The line about cuda; the rest has to be as ever.
+-- The line about cuda; the other lines have to stay as they always are.
 local function cuda_line(environment)
   local output, status = shell.run(environment .. " bin/samebits info")
   assert.equal(0, status, output)

@@ -23,7 +23,7 @@ local function example(K)
   }
 end
 
--- Whatever nothing refers to is freed, and its memory written to again.
+-- Frees all unreferenced objects, and overwrites their memory.
 local function disturb(device)
   for _ = 1, 3 do collectgarbage() end
   for _, bytes in ipairs { 6, 24, 48, 72, 192, 384, 2400 } do
@@ -53,7 +53,7 @@ describe("what calls without a check use on a GPU", function()
       for name, t in pairs(want) do assert.same_bits(t, out[name], name) end
     end
 
-    -- In each stream the call gives what is wanted, though all that nothing refers to is gone.
+    -- In each stream the call gives the expected result, though all unreferenced objects are gone.
     local function holds(want, run)
       for _, make in pairs(streams) do
         local stream, owner = make()
@@ -156,7 +156,7 @@ describe("what calls without a check use on a GPU", function()
       assert.equal(0, box.holds)
     end)
 
-    -- The end of a state is played: LuaJIT turns its compiler off before all finalizers run.
+    -- Imitates the end of a state: LuaJIT turns its compiler off before all finalizers run.
     it("outlives a framework's memory that goes at the end of a Lua state", function()
       local box = devices.of(device).box
       local there = assert(example(1).logits:to(device))

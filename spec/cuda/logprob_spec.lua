@@ -24,7 +24,7 @@ describe("on a GPU,", function()
     local ctx, device
     backends.own_context(at, function(...) ctx, device = ... end)
 
-    -- Still good: a call whose bits are known.
+    -- The context is still usable: a call whose bits are known.
     local function works()
       local spec = example(100)
       local want = samebits.logprob(spec)
@@ -53,7 +53,7 @@ describe("on a GPU,", function()
       local spec = example(100, nil, true)
       local host = samebits.batch(spec)
       local moved = assert(host:to(device))
-      -- The batch there, but one pointer of it from here.
+      -- The batch is on the device, except for one pointer to host memory.
       for field, name in pairs { logits = "logits", ids = "ids", mask = "mask",
                                  temperatures = "temperatures", row_list = "row_list",
                                  cu_seqlens = "cu_seqlens" } do
@@ -261,8 +261,8 @@ describe("on a GPU,", function()
       works()
     end)
 
-    -- Something wrong in memory of the GPU: the batch's fields, what the message has to say, and
-    -- the rows that become NaN.
+    -- A bad value in GPU memory: the batch's fields, the message that it must cause, and the rows
+    -- that become NaN.
     local V = 40
     local function logits(rows)
       return hex.tensor(hex.values(rows * V, 5), { rows, V }):to(device)

@@ -27,7 +27,7 @@ describe("reports on a GPU:", function()
     local ctx, device
     backends.own_context(at, function(...) ctx, device = ... end)
 
-    -- Runs a call whose row `bad` is refused, checked or not.
+    -- Runs a call whose row `bad` is refused, with or without a check.
     local function run(call, bad, opts)
       return call.make(ctx, example(call, bad), example(call)).run(opts)
     end
@@ -130,7 +130,7 @@ describe("reports on a GPU:", function()
       end
       assert.is_true(own:check())
       own:close()
-      -- Those without a place of their own have one together.
+      -- Streams without a place of their own share one.
       assert.is_true(told > 250 and told <= 300, told)
     end)
 

@@ -1,4 +1,4 @@
---- What the ranks of exchange_spec.lua score, the same in all of them.
+--- The data that the ranks of exchange_spec.lua score, the same in all of them.
 
 local hex = require "spec.support.hex"
 local prng = require "spec.support.prng"
@@ -16,7 +16,7 @@ function M.spec()
   return { logits = hex.tensor(values, { R, V }), ids = { 0, 300, V - 1, 7, 8 }, temperature = 0.7 }
 end
 
---- Where the vocabulary is cut for so many ranks, unevenly.
+--- The uneven cuts of the vocabulary for a number of ranks.
 function M.cuts(ranks) return shards.cuts(prng.new(ranks), V, ranks) end
 
 local function bytes(t)
@@ -28,7 +28,7 @@ end
 local OUTPUTS = { "token", "lse", "sequence" }
 local WITH_ENTROPY = { "token", "lse", "sequence", "entropy" }
 
---- The outputs that ranks finish, with moments or without.
+--- The outputs that ranks finish, with or without moments.
 function M.outputs(moments) return moments and WITH_ENTROPY or OUTPUTS end
 
 --- Records and outputs as text, bit by bit.

@@ -1,6 +1,6 @@
--- Records exchanged between ranks. NCCL wants a GPU for each, so here it is that of spec/fakes,
--- between processes that share one GPU, or have none and compute as spec/parity/lanes does; with
--- NCCL itself there is one rank, where a GPU is.
+-- Records exchanged between ranks. NCCL needs one GPU per rank, so these specs use the stand-in of
+-- spec/fakes, between processes that share one GPU, or that have none and compute as
+-- spec/parity/lanes does. NCCL itself runs with one rank, where there is a GPU.
 
 local samebits = require "samebits"
 local backends = require "spec.support.backends"
@@ -48,7 +48,7 @@ describe("ranks that exchange records", function()
   end)
   teardown(function() files:remove() end)
 
-  -- What each of so many ranks prints.
+  -- The output of each rank, for a number of ranks.
   local function said_by(ranks, play, environment)
     os.remove(files:path "id")
     local commands = {}
@@ -66,7 +66,7 @@ describe("ranks that exchange records", function()
     end
   end
 
-  -- All refuse, in these words.
+  -- All ranks refuse, with this message.
   local function all_refuse(words, ...)
     for rank, said in ipairs(said_by(...)) do
       local its = type(words) == "table" and words[rank] or words

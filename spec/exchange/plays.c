@@ -1,4 +1,4 @@
-/* plays.c - what spec/fakes/nccl.c needs in order to be NCCL for a process of its own:
+/* plays.c - the additions that make spec/fakes/nccl.c NCCL for a process of its own:
  *
  *     cc -shared -fPIC -Isrc -o libnccl.so.2 spec/fakes/nccl.c spec/exchange/plays.c -ldl
  *

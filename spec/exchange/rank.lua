@@ -1,10 +1,10 @@
 -- rank.lua RANK RANKS FOLDER PLAY - one rank of an exchange, for exchange_spec.lua: it sums its
 -- shard on the GPU, exchanges records, finishes, and prints the bits, or what was refused.
 --
--- FOLDER: where rank 0 leaves the id. PLAY: "check"; "entropy", of records with moments; "stream",
--- without check, in a stream and a workspace of its own; "rows", rank 1 brings a row fewer;
--- "temperature", rank 1 has another one; "little", a workspace that is too small; "timeout", a rank
--- waits for 50 ms; "timeout unchecked", the same without check.
+-- FOLDER: the folder where rank 0 leaves the id. PLAY: "check"; "entropy", with records that have
+-- moments; "stream", without a check, in a stream and a workspace of its own; "rows", rank 1 brings
+-- one row fewer; "temperature", rank 1 has a different one; "little", the workspace is too small;
+-- "timeout", a rank waits for 50 ms; "timeout unchecked", the same without a check.
 
 package.path = "./lua/?.lua;./?.lua;" .. package.path
 

@@ -1,11 +1,11 @@
-/* driver.c - a libcuda.so.1 on the CPU: memory is the host's, and what kernels do is said by the
- * program that is linked with it (gpu.h). With spec/parity/lanes the CUDA backend computes on it;
+/* driver.c - a libcuda.so.1 on the CPU: memory is the host's, and the program that is linked with
+ * it defines the kernels (gpu.h). With spec/parity/lanes the CUDA backend computes on it;
  * spec/faults refuses its requests. There may be several devices: memory and streams belong to the
  * one that was current.
  *
- * Everything is done when a call returns, unless streams run late (queues.h). What CUDA leaves
- * undefined, a stream that is used after its end, or memory that outlives its context, ends the
- * process with a message. */
+ * Every call has done its work when it returns, unless streams run late (queues.h). Two cases that
+ * CUDA leaves undefined end the process with a message: the use of a stream after its end, and
+ * memory that outlives its context. */
 #include "gpu.h"
 
 #include <pthread.h>
@@ -125,7 +125,7 @@ CUresult cuCtxGetCurrent(CUcontext *context)
 /* The device that is current, or -1. */
 static int current_device(void) { return depth ? *(const int *)current[depth - 1] : -1; }
 
-/* A stream, which stays where it is when it is destroyed; the null stream is any device's. */
+/* A stream, which stays at its address when it is destroyed; the null stream fits any device. */
 typedef struct queue {
     struct queue *next; /* made before it */
     int device, destroyed, blocks;
@@ -139,7 +139,7 @@ static void check_stream(CUstream stream)
     if (stream && ((const queue *)stream)->destroyed) misused("a stream is used after its end");
 }
 
-/* Does or keeps what belongs into a stream of the current device. */
+/* Does or keeps the work for a stream of the current device. */
 static CUresult in_stream(CUstream stream, graph_work work, const void *arguments, size_t bytes)
 {
     check_stream(stream);
@@ -313,7 +313,7 @@ CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *device, void *host, unsigned 
     return CUDA_SUCCESS;
 }
 
-/* Of memory that was not handed out and is not the device's all is 0. */
+/* For memory that was not handed out and is not the device's, every answer is 0. */
 CUresult cuPointerGetAttributes(unsigned count, int *attributes, void **values, CUdeviceptr address)
 {
     static const block none, device = { .bytes = SIZE_MAX, .kind = 2 };
@@ -361,7 +361,8 @@ static int is_known(CUdeviceptr address)
     return type != 0;
 }
 
-/* Late, ordinary memory is read at once, and written before the call returns, as CUDA does it. */
+/* In late streams ordinary memory is read at once, and written before the call returns, as in
+ * CUDA. */
 static CUresult copy_late(copy c, CUstream stream)
 {
     CUresult result;
@@ -437,7 +438,7 @@ CUresult cuStreamSynchronize(CUstream stream)
     return graph_forbids_waiting(stream) ? graph_forbids_waiting(stream) : queue_finish(stream);
 }
 
-/* LANES_STUCK in the environment: no stream gets done. */
+/* With LANES_STUCK in the environment, no stream is ever found to be done. */
 CUresult cuStreamQuery(CUstream stream)
 {
     check_stream(stream);

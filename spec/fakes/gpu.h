@@ -1,5 +1,5 @@
-/* gpu.h - what a program that is linked with driver.c adds to it: the GPUs, and what kernels do on
- * them. Memory, streams and captures are driver.c's own. */
+/* gpu.h - the parts that a program linked with driver.c adds to it: the GPUs, and their kernels.
+ * Memory, streams and captures belong to driver.c itself. */
 #ifndef FAKES_GPU_H
 #define FAKES_GPU_H
 
@@ -8,7 +8,8 @@
 
 #include "cuda/driver.h"
 
-/* The driver's functions by the types of the library's list, so that the compiler compares them. */
+/* The driver's functions with the types of the library's list, so that the compiler compares
+ * them. */
 #define FAKES_DECLARE(field, symbol, arguments) CUresult symbol arguments;
 SB_CUDA_SYMBOLS(FAKES_DECLARE)
 #undef FAKES_DECLARE

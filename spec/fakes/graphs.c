@@ -44,7 +44,7 @@ static CUresult spoil(void)
 
 CUresult graph_forbids(void) { return made && mode != RELAXED ? spoil() : CUDA_SUCCESS; }
 
-/* Whether a stream is the default one, and may not be used. */
+/* Whether a stream is the default one and may not be used. */
 static int is_implied(CUstream stream) { return made && !stream && stream_blocks(capturing); }
 
 CUresult graph_forbids_waiting(CUstream stream)

@@ -1,9 +1,9 @@
-/* graphs.h - the driver's stream captures: what is put into a stream while one is under way is kept
- * instead of done, and a launch of the graph does it.
+/* graphs.h - the driver's stream captures: while one is under way, the work that is put into a
+ * stream is kept instead of done, and a launch of the graph does it.
  *
- * Stricter than CUDA: nothing else is allowed meanwhile, in any stream, unless the thread's capture
- * mode is relaxed; so what waits, allocates or frees under a capture shows as an error of the call,
- * and of the capture. What waits for the captured stream always does. */
+ * Stricter than CUDA: no other work is allowed meanwhile, in any stream, unless the thread's
+ * capture mode is relaxed. A call that waits, allocates or frees during a capture therefore fails,
+ * and so does the capture. A call that waits for the captured stream always fails. */
 #ifndef FAKES_GRAPHS_H
 #define FAKES_GRAPHS_H
 
@@ -14,17 +14,17 @@
 /* Something to do, from a copy of its arguments. */
 typedef CUresult (*graph_work)(const void *arguments);
 
-/* For what a driver call does in a stream: does it now, or keeps it. */
+/* For the work of a driver call in a stream: does it now, or keeps it. */
 CUresult graph_do(CUstream stream, graph_work work, const void *arguments, size_t bytes);
 
-/* For what cannot be captured: CUDA_SUCCESS, or an error where a capture is under way. */
+/* For calls that cannot be captured: CUDA_SUCCESS, or an error if a capture is under way. */
 CUresult graph_forbids(void);
 
-/* The same for what waits for a stream. */
+/* The same for calls that wait for a stream. */
 CUresult graph_forbids_waiting(CUstream stream);
 
-/* driver.c: whether the default stream waits for a stream, and it for that. While such a one is
- * captured, nothing may be put into the default stream. */
+/* driver.c: whether the default stream and a stream wait for each other. While such a stream is
+ * captured, no work may be put into the default stream. */
 int stream_blocks(CUstream stream);
 
 #endif

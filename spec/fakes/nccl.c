@@ -1,9 +1,9 @@
 /* nccl.c - a stand-in for NCCL whose ranks are processes of one machine, on one GPU or none: they
  * exchange through a file that all of them map. NCCL itself refuses two ranks on one device.
- * What fails, and when, is said by the program that is linked with it (nccl.h).
+ * The program that is linked with it decides which calls fail, and when (nccl.h).
  *
- * An all-gather is done when its group ends, by copies to and from the host, and says what NCCL
- * would not notice: ranks that gather different numbers of bytes. */
+ * An all-gather is done when its group ends, by copies to and from the host. It reports an error
+ * that NCCL would not notice: ranks that gather different numbers of bytes. */
 #define _GNU_SOURCE
 #include "nccl.h"
 
@@ -52,7 +52,7 @@ static int fail(int result, const char *text)
 
 int nccl_holds(void) { return comms + depth; }
 
-/* Each function begins with it. */
+/* Each function begins with this. */
 #define REFUSABLE                                                                                  \
     if (plays(__func__)) return fail(INTERNAL_ERROR, "the stand-in refuses")
 

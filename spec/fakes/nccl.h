@@ -1,11 +1,11 @@
-/* nccl.h - what a program that is linked with nccl.c adds to it: which faults it plays, and where
- * the CUDA driver is. */
+/* nccl.h - the parts that a program linked with nccl.c adds to it: the faults that it plays, and
+ * the place of the CUDA driver. */
 #ifndef FAKES_NCCL_H
 #define FAKES_NCCL_H
 
 #include "cuda/nccl.h"
 
-/* NCCL's functions by the types of the library's list, so that the compiler compares them. */
+/* NCCL's functions with the types of the library's list, so that the compiler compares them. */
 #define FAKES_DECLARE(field, symbol, result, arguments) result symbol arguments;
 SB_NCCL_SYMBOLS(FAKES_DECLARE)
 #undef FAKES_DECLARE
@@ -16,7 +16,7 @@ SB_NCCL_SYMBOLS(FAKES_DECLARE)
  * stream is waited for. */
 int plays(const char *fault);
 
-/* The driver's function of that name; null: it lacks it. */
+/* The driver's function of that name; null if the driver lacks it. */
 void *driver_function(const char *symbol);
 
 /* The communicators and groups that are open. */

@@ -1,4 +1,4 @@
-/* queues.c - see queues.h. One list for all streams: what is in one is done in order. */
+/* queues.c - see queues.h. One list serves all streams; the work of one stream is done in order. */
 #include "queues.h"
 
 #include <pthread.h>

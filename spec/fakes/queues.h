@@ -1,6 +1,6 @@
-/* queues.h - streams that run late: with LANES_LATE in the environment, what is put into a stream
- * is done only when something waits for the stream, so that what uses memory too early, or frees
- * it, shows.
+/* queues.h - streams that run late: with LANES_LATE in the environment, the work in a stream is
+ * done only when a call waits for the stream. Code that uses memory too early, or frees it too
+ * early, therefore shows.
  *
  * Stricter than CUDA, whose cuMemFree waits for the device: memory that work in a stream still
  * refers to may not be freed. That ends the process with a message. */
@@ -12,7 +12,7 @@
 /* Does the work now, or late. */
 CUresult queue_do(CUstream stream, graph_work work, const void *arguments, size_t bytes);
 
-/* Does what is in a stream. */
+/* Does the work that is in a stream. */
 CUresult queue_finish(CUstream stream);
 
 /* Whether streams run late. */

@@ -1,6 +1,6 @@
 /* driver.c - the CUDA driver of spec/fakes/driver.c with one GPU of compute capability 9.0, whose
  * kernels do nothing (or report a bad row). Every request of SB_CUDA_SYMBOLS goes through a
- * function that is made here: it counts what the driver gives, and can refuse. */
+ * function that is made here: it counts the resources that the driver gives, and can refuse. */
 #include <string.h>
 
 #include "../fakes/gpu.h"
@@ -22,7 +22,7 @@ void driver_is_inherited(void) { inherited = 1; }
 
 /* ---- the GPU ------------------------------------------------------------------------------ */
 
-/* What the program passes is device memory, wherever it is. */
+/* Memory that the program passes is device memory, wherever it is. */
 const fake_gpu gpu = { "stand-in", 1, 9, 0, 132, 2 };
 
 int gpu_loads(const void *image)
@@ -52,9 +52,9 @@ int gpu_run(CUfunction kernel, const void *arguments, uint32_t blocks, uint32_t 
 
 /* ---- requests ----------------------------------------------------------------------------- */
 
-/* What each function adds to what is held; what gives back (-1) is never refused. A context that is
- * left pushed is a leak, too. A function that is not here holds nothing, and fails by
- * CUDA_ERROR_UNKNOWN. */
+/* The change that each function makes to the resources held; functions that give back (-1) are
+ * never refused. A context that is left pushed is a leak, too. A function that is not listed holds
+ * nothing, and fails with CUDA_ERROR_UNKNOWN. */
 static const struct request {
     const char *symbol;
     int holds;
@@ -103,7 +103,7 @@ static CUresult counted(const char *symbol, CUresult result)
     return result;
 }
 
-/* From a list of types one of parameters, and one of what is passed on. */
+/* Makes a list of parameters, and one of arguments to pass on, from a list of types. */
 #define JOIN(a, b) JOIN_(a, b)
 #define JOIN_(a, b) a##b
 #define COUNT(...) COUNT_(__VA_ARGS__, 6, 5, 4, 3, 2, 1, 0)

@@ -1,5 +1,5 @@
-/* embedded.h - the files of kernels/, as the library has them embedded: EMBEDDED(X), where X takes
- * a file's name and the list of its kernels. */
+/* embedded.h - the files of kernels/, as they are embedded in the library: EMBEDDED(X), where X
+ * takes the name of a file and the list of its kernels. */
 #ifndef SB_EMBEDDED_H
 #define SB_EMBEDDED_H
 

@@ -1,5 +1,5 @@
 /* forked.c - forks, as the library meets them: a handler that the system refuses, and a context of
- * the cuda backend in a child, whose driver must not be touched there. */
+ * the cuda backend in a child, which must not touch the driver. */
 #define _GNU_SOURCE
 #include "../c/each_call.h"
 #include "forked.h"
@@ -55,7 +55,7 @@ static int only_closes(sb_context *ctx)
            held.libraries == before.libraries && held.memory == before.memory - 2;
 }
 
-/* What is freed twice ends the child. */
+/* A double free ends the child. */
 static int only_frees_once(sb_context *ctx)
 {
     sb_close(ctx);

@@ -1,4 +1,4 @@
-/* forked.h - see forked.c; each prints a line, and gives back whether it holds. */
+/* forked.h - see forked.c; each function prints a line, and returns whether it holds. */
 #ifndef SB_FORKED_H
 #define SB_FORKED_H
 

@@ -140,7 +140,7 @@ int __wrap_pthread_cond_destroy(pthread_cond_t *cond)
     return __real_pthread_cond_destroy(cond);
 }
 
-/* Blocking signals can fail, not putting them back. */
+/* Blocking signals can fail; restoring them cannot. */
 int __wrap_pthread_sigmask(int how, const sigset_t *set, sigset_t *before)
 {
     if (before && inject("pthread_sigmask", FAULT_IS_ERROR)) return EINVAL;

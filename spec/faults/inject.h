@@ -1,24 +1,24 @@
-/* inject.h - makes what the library asks of the system fail, one thing at a time.
+/* inject.h - makes the library's requests to the system fail, one at a time.
  *
  * The faults program is linked with the library's objects and -Wl,--wrap=NAME for each function
- * below, so that their calls, and only theirs, come here first. Nothing is injected where something
- * is given back: such calls have no way to answer. */
+ * below, so that their calls, and only theirs, come here first. Calls that give a resource back are
+ * never made to fail: they have no way to report it. */
 #ifndef SB_INJECT_H
 #define SB_INJECT_H
 
 #include <stddef.h>
 
-/* What a refusal has to lead to. */
+/* The required outcome of a refusal. */
 enum { FAULT_IS_ERROR, FAULT_IS_NONE }; /* NONE: the library has another way, and takes it */
 
-/* The request number target from now on (from 0) fails. */
+/* The request with the number target, counted from now on (from 0), fails. */
 void inject_arm(int target);
 void inject_disarm(void);
 
 /* Called when memory has next been freed, once; null: nothing is. */
 void inject_after_free(void (*then)(void));
 
-/* Requests are neither counted nor refused: while things are given back. */
+/* Requests are neither counted nor refused, for the time when resources are given back. */
 void inject_pause(int yes);
 
 /* The request that failed since inject_arm; null if none did. */
@@ -28,8 +28,8 @@ int injected_kind(void);
 /* Asked where a request is made: whether this is the one to fail. */
 int inject(const char *request, int kind);
 
-/* What the library holds: memory, threads, locks, libraries, and what the stand-in of the CUDA
- * driver gave. */
+/* The resources that the library holds: memory, threads, locks, libraries, and those that the
+ * stand-in for the CUDA driver gave. */
 typedef struct holdings {
     int memory, threads, locks, libraries, driver;
 } holdings;

@@ -1,6 +1,7 @@
-/* main.c - `samebits-faults` makes each request of the library to the system fail in turn, and each
- * call of the API answer for it: an error in words, outputs untouched (on the cpu), nothing left
- * behind, and the same call fine right afterwards, with the right bits. One line a backend. */
+/* main.c - `samebits-faults` makes each of the library's requests to the system fail in turn, and
+ * checks each API call for it: an error in words, outputs untouched (on the cpu), nothing left
+ * behind, and success of the same call right afterwards, with the right bits. Prints one line per
+ * backend. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -615,7 +616,7 @@ enum { STEPS = sizeof steps / sizeof *steps };
 
 /* ---- what has to hold --------------------------------------------------------------------- */
 
-/* What each step gave when nothing failed. */
+/* The results of each step when nothing failed. */
 static outputs expected[STEPS];
 
 static int problem(const scenario *s, const struct step *step, const char *what)

@@ -108,7 +108,7 @@ static int64_t row_count_of(const sb_batch *b)
     return b->cu_seqlens ? times(b->rows, 1) : times(b->batch, b->time);
 }
 
-/* Elements from the first logit to behind the last one, of n a row; -1 where that is no size. */
+/* Elements from the first logit to behind the last one, of n per row; -1 where that is no size. */
 static int64_t logits_span(const sb_batch *b, int64_t n)
 {
     int64_t row = b->row_stride ? b->row_stride : n, rows = row_count_of(b), sequences, last;
@@ -181,7 +181,7 @@ static void make_kept(source *s, arrays *a, sb_batch *b)
 
 /* ---- batches ------------------------------------------------------------------------------- */
 
-/* A little more than a row has logits, or anything. */
+/* A little more than the number of logits in a row, or any number. */
 static int64_t row_stride(source *s, int64_t n)
 {
     int64_t more = extent(s, 40);

@@ -1,4 +1,5 @@
-/* batches.h - sb_batch made from bytes, right and wrong ones, and what samebits.h says of them.
+/* batches.h - right and wrong sb_batch structs, made from bytes, and the rules of samebits.h for
+ * them.
  *
  * Every array has exactly the bytes that samebits.h asks for, and under AddressSanitizer only the
  * logits of active rows may be read. */
@@ -8,8 +9,8 @@
 #include "samebits.h"
 #include "source.h"
 
-/* What a call works on. Null where the bytes left it out, or where it would be too large: then the
- * call has to be refused, or is about something smaller. */
+/* The arrays of a call. Null where the bytes left one out, or where it would be too large: then the
+ * call has to be refused, or is about a smaller one. */
 typedef struct arrays {
     void *logits, *ids, *cu_seqlens;
     uint8_t *mask;
@@ -20,7 +21,7 @@ typedef struct arrays {
     int64_t rows; /* -1 where they are too many */
 } arrays;
 
-/* The ids that a batch has logits of. */
+/* The ids whose logits a batch has. */
 typedef struct part {
     int64_t first, n;
 } part;
@@ -45,8 +46,8 @@ int is_ignored(const sb_batch *b, int64_t row);
 int64_t id_of(const sb_batch *b, int64_t row);
 float temperature_of(const sb_batch *b, int64_t row);
 
-/* As b, but with one id a row that stands for its k: ignored where all of them are, a bad one where
- * any is; k = 0: b needs none. The ids are new; null where b's are missing. */
+/* As b, but with one id per row that stands for its k: ignored where all of them are, a bad one
+ * where any is; k = 0: b needs none. The ids are new; null where b's are missing. */
 sb_batch narrowed(const sb_batch *b, int64_t rows, int64_t k);
 
 /* Of a batch that was accepted: every logit but those of active rows is out of bounds. */

@@ -1,4 +1,4 @@
-/* conventional.c - sb_conventional_logprob on arguments made from bytes, as call.c does sb_logprob.
+/* conventional.c - sb_conventional_logprob on arguments made from bytes, like sb_logprob in call.c.
  *
  * What has to hold: the same refusals; outputs untouched by them, written whole by a success; the
  * same call gives the same bits. */

@@ -1,8 +1,8 @@
-/* reader.c - the Lua readers of .npy and .safetensors files, as a libFuzzer target: FORMAT is the
- * name of the one, for spec/fuzz/reader.lua. Runs in the checkout's root.
+/* reader.c - the Lua readers of .npy and .safetensors files, as a libFuzzer target: FORMAT names
+ * one of the two, for spec/fuzz/reader.lua. Runs in the root of the checkout.
  *
- * libFuzzer steers by counters that compiled code keeps; interpreted Lua has none, so that a hook
- * counts each step from one line to the next, and libFuzzer is told of these counters, too. */
+ * libFuzzer is guided by counters in compiled code. Interpreted Lua has none, so a hook counts each
+ * step from one line to the next, and libFuzzer is told of these counters, too. */
 #define _GNU_SOURCE
 #include <string.h>
 #include <sys/mman.h>

@@ -1,5 +1,5 @@
-/* records.h - records of shards from bytes, right and wrong ones, and what docs/numerics.md says of
- * them, section "Shards and state bytes". */
+/* records.h - right and wrong records of shards, made from bytes, and the rules for them in
+ * docs/numerics.md, section "Shards and state bytes". */
 #ifndef SB_RECORDS_H
 #define SB_RECORDS_H
 

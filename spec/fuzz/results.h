@@ -1,4 +1,4 @@
-/* results.h - what calls write, and the contexts that they are made on. */
+/* results.h - the outputs of calls, and the contexts that the calls are made on. */
 #ifndef SB_RESULTS_H
 #define SB_RESULTS_H
 
@@ -13,7 +13,7 @@ typedef struct results {
     uint8_t filled;
 } results;
 
-/* wanted: token, lse, sequence, count, a bit each; more: outside, entropy, saved. */
+/* wanted: token, lse, sequence, count, one bit each; more: outside, entropy, saved. */
 void want_more(results *r, uint8_t more);
 results results_of(uint8_t wanted, const sb_batch *batch, int64_t rows, uint8_t filled);
 void free_results(results *r);
@@ -42,7 +42,7 @@ typedef struct options {
 
 options options_of(source *s);
 
-/* An older caller's sb_logprob_out may end before what came after count. */
+/* An older caller's sb_logprob_out may end before the fields that came after count. */
 static inline int is_right_out_size(uint32_t size)
 {
     return size >= offsetof(sb_logprob_out, outside) && size <= sizeof(sb_logprob_out) &&

@@ -25,7 +25,7 @@ static inline uint64_t word(source *s)
     return x;
 }
 
-/* Mostly 0 .. most; at times a number that nobody means. */
+/* Mostly 0 .. most; at times a number that no caller would mean. */
 static inline int64_t extent(source *s, int64_t most)
 {
     static const int64_t odd[] = {

@@ -11,7 +11,7 @@
 
 enum { OUTPUTS = 4 };
 
-/* Output arrays of 8 bytes an element, so that they do for counts, too. */
+/* Output arrays with 8 bytes per element, so that they can hold counts, too. */
 typedef struct outputs {
     void *data[OUTPUTS];
     size_t bytes;

@@ -1,4 +1,4 @@
-/* target.h - the targets of the C API, and how one says that a property does not hold. */
+/* target.h - the targets of the C API, and how a target reports that a property does not hold. */
 #ifndef SB_TARGET_H
 #define SB_TARGET_H
 

@@ -1,4 +1,4 @@
--- The golden vectors are what their generator writes. PYTHON names a Python that has mpmath.
+-- The golden vectors equal the output of their generator. PYTHON names a Python that has mpmath.
 
 local shell = require 'spec.support.shell'
 

@@ -10,7 +10,7 @@ local files
 setup(function() files = temporary.folder() end)
 teardown(function() files:remove() end)
 
--- Runs an example from another folder; what it prints.
+-- Runs an example from another folder, and returns its output.
 local function run(name, arguments)
   local said, status = shell.run(('here=$PWD; cd / && luajit "$here"/examples/%s %s'):format(
                                  name, arguments or ""))

@@ -6,7 +6,7 @@ local temporary = require "spec.support.temporary"
 
 local run, quote = shell.run, shell.quote
 
--- What follows does not see the checkout's variables.
+-- The commands below do not see the checkout's variables.
 local CLEAN = "env -u LUA_PATH -u LUA_CPATH -u LUA_INIT -u SAMEBITS_LIB -u SB_BUILD " ..
               "-u LD_LIBRARY_PATH -u PKG_CONFIG_PATH "
 

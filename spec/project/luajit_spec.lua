@@ -1,4 +1,5 @@
--- Under another Lua than LuaJIT, which plain `busted` may be, one line says what to run instead.
+-- Under a Lua other than LuaJIT, as plain `busted` may use, one line says which command to run
+-- instead.
 
 local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"

@@ -1,5 +1,5 @@
--- The specs mirror the sources: every module of the front end has a spec of its name, and so every
--- operation has, whose files bear one name in all rooms.
+-- The specs mirror the sources: every module of the front end has a spec of the same name, and so
+-- has every operation, whose files have the same name in every room.
 
 local read = require("spec.support.files").read
 local shell = require "spec.support.shell"

@@ -3,7 +3,7 @@
 local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"
 
--- Runs a command; its exit status and its output, both streams together.
+-- Runs a command; returns its exit status and output, both streams together.
 local function run(command, ...)
   local output, status = shell.run(command, ...)
   return status, output

@@ -1,4 +1,4 @@
--- The programs of the README and of docs/ci.md run, and print what these say.
+-- The programs of the README and of docs/ci.md run, and print the output shown there.
 
 local read = require("spec.support.files").read
 local shell = require "spec.support.shell"
@@ -51,7 +51,7 @@ describe("README:", function()
     local said = run_lua(lua[1])
     local drift = tonumber(said:match "^conventional\t(%d+) of 48 tokens differ\n")
     assert.is_true(drift > 0, said)
-    -- Line by line, but for the number that is another on the next machine.
+    -- Line by line, except for the number that differs between machines.
     local shown = readme:match "\nprints, on one machine[^\n]*:\n\n(.-)\n\n"
     local function without_count(text) return lines_of((text:gsub("%d+ of", "N of", 1))) end
     assert.same(without_count(shown), without_count(said))

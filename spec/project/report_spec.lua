@@ -1,4 +1,4 @@
--- What other programs read of a run of the specs: the last line, a JUnit file, TAP.
+-- The parts of a spec run that other programs read: the last line, a JUnit file, TAP.
 
 local junit = require "spec.support.junit"
 local lines = require "spec.support.lines"
@@ -11,7 +11,7 @@ local function run_of(files, text, options)
                    files:write("some_spec.lua", text))
 end
 
--- One of each, with words that no format likes.
+-- One of each, with words that need escaping in every format.
 local SPEC = [==[
 describe("a <thing> & 'more' \"still\"", function()
   it("passes", function() end)

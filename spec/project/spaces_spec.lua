@@ -1,5 +1,6 @@
--- A checkout in a folder with a space in its name: what the README has a newcomer run works there,
--- and so does the C example's makefile. (spec/support/temporary.lua sees to specs' own folders.)
+-- A checkout in a folder with a space in its name: the commands that the README gives a newcomer
+-- work there, and so does the C example's makefile. (spec/support/temporary.lua covers the specs'
+-- own folders.)
 
 local lanes = require "spec.support.lanes"
 local lines = require "spec.support.lines"

@@ -1,5 +1,5 @@
--- samebits.drift.causes: which supposition each token that differs is given to, and what is not
--- enough to be told.
+-- samebits.drift.causes: which supposition explains each token that differs, and which evidence is
+-- too weak for a cause to be reported.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

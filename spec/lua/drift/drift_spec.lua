@@ -338,7 +338,7 @@ describe("drift, attribution:", function()
     local report = drift(given, zeroed)
     blames(report, "mask", 2 * B)
     assert.matches("B is exactly 0 at 6 tokens", report:text())
-    -- Without logits it is only told, not blamed.
+    -- Without logits it is only mentioned, not blamed.
     report = drift(truth, zeroed)
     assert.same({ unexplained = 2 * B }, causes(report))
     assert.matches("B is exactly 0 at 6 tokens", report:text())
@@ -507,7 +507,7 @@ describe("drift, files that change meanwhile:", function()
   setup(function() files = temporary.folder() end)
   teardown(function() files:remove() end)
 
-  -- What drift says where `change(path)` happens when it is under way.
+  -- The report or error of drift when `change(path)` happens while it is under way.
   local function told(what, change)
     local names = {}
     for i, values in ipairs { truth, another_op(truth) } do

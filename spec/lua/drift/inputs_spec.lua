@@ -1,5 +1,5 @@
--- samebits.drift: what both sides gave of which tokens they are and how they were scored. Where it
--- differs, that is drift, whatever the values are.
+-- samebits.drift: the inputs of both sides that tell which tokens were scored, and how. A
+-- difference in them is drift, whatever the values are.
 
 local bit = require "bit"
 local ffi = require "ffi"
@@ -161,7 +161,7 @@ describe("drift, inputs that differ:", function()
     -- 0.7 and its fp32 are one temperature, as a number and as one per sequence.
     assert.is_true(drift({ logprobs = truth, temperature = 0.7 },
                          { logprobs = truth, temperature = { 0.7, 0.7, 0.7 } }).equal)
-    -- What one side alone gives is nothing to compare.
+    -- A value that only one side gives is not compared.
     assert.is_true(drift({ logprobs = truth, temperature = 0.7 }, truth).equal)
   end)
 

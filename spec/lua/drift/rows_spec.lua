@@ -1,5 +1,5 @@
--- samebits.drift.rows: what is supposed about the rows of logits behind a token, and what each
--- supposition predicts for it.
+-- samebits.drift.rows: the suppositions about the rows of logits behind a token, and the prediction
+-- of each for it.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

@@ -1,5 +1,5 @@
 -- samebits.drift: top-k and top-p, found from the other side's logits, alone and with a
--- temperature; and what must not be taken for them.
+-- temperature; and cases that must not be taken for them.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

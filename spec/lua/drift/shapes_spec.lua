@@ -1,5 +1,5 @@
 -- samebits.drift: dumps in the layout of Hugging Face models, logits [B, T, V] and ids [B, T]
--- beside logprobs [B, T - 1]; and errors that say what shapes look like.
+-- beside logprobs [B, T - 1]; and errors that show the shapes.
 
 local samebits = require "samebits"
 local drift = require("spec.support.drift_files").drift
@@ -18,7 +18,7 @@ local values = cut(whole)
 local mask = samebits.zeros({ B, T }, "uint8")
 for b = 0, B - 1 do for t = 0, 5 + b % 2 do mask:set(1, b, t) end end
 
--- Equal, with so many tokens compared; what the report says of the layout.
+-- Equal, with this number of tokens compared; returns the report.
 local function equal(tokens, ...)
   local report = drift(...)
   assert.is_true(report.equal, report:text())
@@ -38,7 +38,7 @@ describe("drift, Hugging Face's layout:", function()
     equal(B * (T - 1), { logits = logits, ids = ids }, values)
     equal(B * (T - 1), values, { logits = logits, ids = ids })
     equal(B * (T - 1), { logprobs = values, ids = ids }, { logits = logits, ids = ids })
-    -- What --shift says is what the shapes say.
+    -- The shapes and --shift give the same layout.
     equal(B * (T - 1), { logits = logits, ids = ids }, values, { shift = true })
     -- A side that has all positions is not lost beside it.
     equal(B * (T - 1), { logits = logits, ids = ids, logprobs = whole }, values, { shift = true })

@@ -1,5 +1,5 @@
--- samebits.drift.sides: two sides from what they may be given as, with rows in one dimension, and
--- where their sequences begin and end.
+-- samebits.drift.sides: two sides made from all accepted inputs, with rows in one dimension, and
+-- the places where their sequences begin and end.
 
 local samebits = require "samebits"
 local hex = require "spec.support.hex"

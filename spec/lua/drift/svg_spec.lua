@@ -1,4 +1,4 @@
--- samebits.drift.svg: which marks the plots hold, where these stand, and that texts are escaped.
+-- samebits.drift.svg: which marks the plots hold, where they stand, and that texts are escaped.
 
 local svg = require "samebits.drift.svg"
 

@@ -1,5 +1,5 @@
 -- samebits.drift.temperature: the temperatures that give a logprob, and the one that most tokens
--- speak for.
+-- support.
 
 local temperature = require "samebits.drift.temperature"
 
@@ -15,7 +15,7 @@ end
 
 local function own() return 1 end
 
--- What tokens at a temperature speak for.
+-- The temperatures that tokens at a given temperature support.
 local function fit(tau, given)
   local probes = {}
   for row in ipairs(ROWS) do probes[row] = { row = row, value = lp(row, tau) } end

@@ -1,4 +1,4 @@
--- docs/find-your-drift.md: its commands run, and print what the page says.
+-- docs/find-your-drift.md: its commands run, and print the output that the page shows.
 
 local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"

@@ -1,5 +1,5 @@
--- samebits.drift: causes that the values alone tell: another sign or logarithm, probabilities,
--- tokens in another order, nothing written; and what must not be taken for them.
+-- samebits.drift: causes that show in the values alone: another sign or logarithm, probabilities,
+-- tokens in another order, nothing written; and cases that must not be taken for them.
 
 local ffi = require "ffi"
 local samebits = require "samebits"

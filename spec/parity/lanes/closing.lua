@@ -1,7 +1,7 @@
 -- closing.lua SEED - a Lua state that ends while calls and copies are under way, with contexts,
--- streams, memory and tables of arrays that it made in an order of the seed's. LuaJIT runs
--- the finalizers of all of them in an order of its own: the driver, whose streams run late, ends
--- the process where one of them takes away what another one, or work in a stream, still uses.
+-- streams, memory and tables of arrays that it made in an order that the seed gives. LuaJIT runs
+-- the finalizers of all of them in an order of its own. The driver, whose streams run late, ends
+-- the process if one of them frees a resource that another one, or work in a stream, still uses.
 
 package.path = "./lua/?.lua;./?.lua;" .. package.path
 

@@ -1,9 +1,9 @@
-/* lanes.h - runs a kernel on the CPU, each of a block's threads a coroutine, so that what hangs on
- * the width of a warp shows without a GPU. WARP: 32 or 64.
+/* lanes.h - runs a kernel on the CPU, with each thread of a block as a coroutine, so that code that
+ * depends on the width of a warp shows without a GPU. WARP: 32 or 64.
  *
- * Blocks run one after the other, a block's warps in turn until each waits for the block, a warp's
- * lanes in turn until each waits for the warp. Stricter than a GPU: all lanes of a warp must come
- * to every exchange. */
+ * Blocks run one after the other; the warps of a block run in turn until each waits for the block,
+ * and the lanes of a warp in turn until each waits for the warp. Stricter than a GPU: all lanes of
+ * a warp must come to every exchange. */
 #ifndef LANES_H
 #define LANES_H
 
@@ -27,7 +27,7 @@ const lanes_place *lanes_now(void);
 /* Waits for the block. */
 void lanes_meet_block(void);
 
-/* Waits for the warp; what each of its lanes brought, until the lane's next call. */
+/* Waits for the warp; returns the values of its lanes, valid until the lane's next call. */
 const uint64_t *lanes_meet_warp(uint64_t brought);
 
 /* Runs blocks of threads; a multiple of WARP. 0, or 1 where only some of a warp's lanes came. */

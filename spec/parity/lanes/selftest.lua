@@ -1,5 +1,5 @@
--- The golden vectors on the cuda backend alone, whatever its driver. SB_CASES=all: in every
--- geometry.
+-- The golden vectors on the cuda backend alone, whatever its driver. With SB_CASES=all they run in
+-- every geometry.
 package.path = './lua/?.lua;./lua/?/init.lua;' .. package.path
 
 local selftest = require 'samebits.selftest'
