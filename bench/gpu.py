@@ -378,7 +378,7 @@ def report(meta, results):
     goals = next((g for name, g in GOALS.items() if name in meta["gpu"]), {})
     lines = [f"# GPU: samebits, {meta['gpu']}, {meta['date']}", ""]
     lines += [f"- {name}: {text}" for name, text in meta.items() if name not in ("gpu", "date")]
-    lines += ["", "Microseconds a call, inputs not in L2; CUDA graphs up to 512 rows, events above",
+    lines += ["", "Microseconds per call, inputs not in L2; graphs up to 512 rows, else events",
               "(and where marked e). Spread: of three rounds' medians, the worse of floor's and",
               "samebits'. Goal: of time / floor (x) or of the time (us).", "",
               "| dtype | V | N | floor | samebits | spread | time / floor | goal | best peer | "
@@ -435,8 +435,8 @@ def main():
     parser.add_argument("--out", help="a Markdown file to write")
     parser.add_argument("--budget", type=float, default=None, help="seconds; default 300")
     parser.add_argument("--quick", action="store_true", help="60 s: fewer shapes and samples")
-    parser.add_argument("--split", type=int, default=0, help="pieces a row; 0: chosen")
-    parser.add_argument("--threads", type=int, default=0, help="threads a block; 0: chosen")
+    parser.add_argument("--split", type=int, default=0, help="pieces per row; 0: chosen")
+    parser.add_argument("--threads", type=int, default=0, help="threads per block; 0: chosen")
     parser.add_argument("--cluster", type=int, default=0, help="1, -1: as in sb_launch; 0: chosen")
     parser.add_argument("--no-peers", action="store_true")
     args = parser.parse_args()

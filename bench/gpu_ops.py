@@ -284,7 +284,7 @@ def memory(size):
 def report(meta, bench):
     lines = [f"# GPU, beside logprobs: samebits, {meta['gpu']}, {meta['date']}", ""]
     lines += [f"- {name}: {text}" for name, text in meta.items() if name not in ("gpu", "date")]
-    lines += ["", f"{bench.rows} rows of {bench.vocab} logits. Microseconds a call, by events;",
+    lines += ["", f"{bench.rows} rows of {bench.vocab} logits. Microseconds per call, by events;",
               "the floor reads the same bytes, for a gradient it copies them. Memory: beside",
               "inputs and outputs (a peer's outputs count: it makes them).", "",
               "| call | dtype | samebits | spread | floor | floor / time | memory | "

@@ -6,7 +6,7 @@ package.path = "./?.lua;../../lua/?.lua;" .. package.path
 local samebits = require "samebits"
 local token = require "policy".logprobs(samebits.batch(require "dump"))
 
-print "-- Made by record.lua: the encodings of float32 logprobs, a sequence a block."
+print "-- Made by record.lua: the encodings of float32 logprobs, one block per sequence."
 print(("return { numerics = %d, token = {"):format(samebits.numerics))
 for _, sequence in ipairs(token:bits()) do
   print "  {"

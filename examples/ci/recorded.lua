@@ -1,4 +1,4 @@
--- Made by record.lua: the encodings of float32 logprobs, a sequence a block.
+-- Made by record.lua: the encodings of float32 logprobs, one block per sequence.
 return { numerics = 1, token = {
   {
     "c08ac12f", "c01d473b", "bd3b9cd0", "bc0c41df", "bcc98969", "bc58b8a0",

@@ -235,7 +235,7 @@ describe("on a GPU,", function()
         end)
 
         for _, split in ipairs { 1, 3 } do
-          it(("are captured into a graph, in %d pieces a row"):format(split), function()
+          it(("are captured into a graph, in %d pieces per row"):format(split), function()
             local stream = assert(ctx:stream())
             local there = {}
             for key, t in pairs(spec) do there[key] = assert(t:to(device)) end

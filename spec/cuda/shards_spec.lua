@@ -254,7 +254,7 @@ describe("shards on a GPU,", function()
     end
 
     for _, split in ipairs { 1, 3 } do
-      it(("are captured into a graph, in %d pieces a row"):format(split), function()
+      it(("are captured into a graph, in %d pieces per row"):format(split), function()
         local stream = assert(ctx:stream())
         local other = { logits = hex.tensor(hex.values(R * V, 12), { R, V }), ids = spec.ids,
                         temperature = spec.temperature }

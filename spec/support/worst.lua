@@ -253,7 +253,7 @@ local function made(row)
       words[at] = word == "-" and 0xff800000 or tonumber(word, 16)
       at = at + 1
     end
-    assert(at == first + LEAF, "16 logits a leaf")
+    assert(at == first + LEAF, "16 logits per leaf")
     for _ = 2, leaf[1] do
       ffi.copy(words + at, words + first, 4 * LEAF)
       at = at + LEAF

@@ -163,7 +163,7 @@ end
 function M.hint(got, wanted)
   if #got == #wanted and got[#got] == wanted[#wanted] - 1 and
      (#got == 1 or got[1] == wanted[1]) then
-    return ": one less a sequence, as where position 0 is left out; that is taken with --shift"
+    return ": one less per sequence, as where position 0 is left out; that is taken with --shift"
   end
   return ""
 end
@@ -178,8 +178,9 @@ function M.mismatch(a, b)
   if #a == #b and math.abs(a[#a] - b[#b]) == 1 and (#a == 1 or a[1] == b[1]) then
     local name, long, short = "A", a, b
     if b[#b] > a[#a] then name, long, short = "B", b, a end
-    raise("%sone less a sequence; give the ids %s and shift (--shift), if %s's are at their ids'" ..
-          " positions, or cut %s's to %s", both, shape_text(long), name, name, shape_text(short))
+    raise("%sone less per sequence; give the ids %s and shift (--shift), if %s's are at their " ..
+          "ids' positions, or cut %s's to %s", both, shape_text(long), name, name,
+          shape_text(short))
   end
   raise("%sthe same ones are needed, in the same layout", both)
 end

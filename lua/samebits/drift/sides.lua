@@ -297,7 +297,7 @@ local function rows_of(label, fields)
     end
     if t.ndim ~= 1 and t.ndim ~= 2 then
       raise("%s: logprobs: shape %s, expected [B, T] or [N]%s", label, shape_text(t.shape),
-            t.ndim == 3 and ": one value an id; give log_softmax as logits" or "")
+            t.ndim == 3 and ": one value per id; give log_softmax as logits" or "")
     end
     if shape and not same_shape(shape, t.shape) then
       raise("%s: logprobs %s beside logits %s", label, shape_text(t.shape),

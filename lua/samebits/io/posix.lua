@@ -217,36 +217,39 @@ function M.forget(at, size)
                           MADV_DONTNEED)
 end
 
---- Reads up to `size` bytes of a file from byte `first` on. Returns the number of bytes, which is
--- less than `size` only if the file ends; nil if that fails.
-function M.read_at(fd, to, first, size)
-  local p, done = ffi.cast("uint8_t *", to), 0
+-- Moves `size` bytes by calls of move(done, n), which move at most n bytes and return how many, or
+-- a negative number. Pieces are small, because a single call ends before 2 GiB; a signal only
+-- repeats one. Returns the bytes that were moved, fewer than `size` only if a call moved none; nil
+-- if one failed.
+local function in_pieces(size, move)
+  local done = 0
   while done < size do
-    local n = tonumber(C.samebits_libc_pread(fd, p + done, math.min(size - done, 2 ^ 26),
-                                             first + done))
-    if n == 0 then return done end
-    if n < 0 then
-      if ffi.errno() ~= M.EINTR then return nil end
-    else
+    local n = tonumber(move(done, math.min(size - done, 2 ^ 26)))
+    if n == 0 then break end
+    if n > 0 then
       done = done + n
+    elseif ffi.errno() ~= M.EINTR then
+      return nil
     end
   end
   return done
 end
 
---- Writes `size` bytes. Returns true, or nil. Large data is written in pieces, because a single
--- write ends before 2 GiB.
+--- Reads up to `size` bytes of a file from byte `first` on. Returns the number of bytes, which is
+-- less than `size` only if the file ends; nil if that fails.
+function M.read_at(fd, to, first, size)
+  local p = ffi.cast("uint8_t *", to)
+  return in_pieces(size, function(done, n)
+    return C.samebits_libc_pread(fd, p + done, n, first + done)
+  end)
+end
+
+--- Writes `size` bytes. Returns true, or nil.
 function M.write(fd, data, size)
-  local p, done = ffi.cast("const uint8_t *", data), 0
-  while done < size do
-    local n = tonumber(C.samebits_libc_write(fd, p + done, math.min(size - done, 2 ^ 26)))
-    if n < 0 then
-      if ffi.errno() ~= M.EINTR then return nil end
-    else
-      done = done + n
-    end
-  end
-  return true
+  local p = ffi.cast("const uint8_t *", data)
+  return in_pieces(size, function(done, n)
+    return C.samebits_libc_write(fd, p + done, n)
+  end) == size or nil
 end
 
 function M.rename(from, to) return C.samebits_libc_rename(from, to) == 0 end

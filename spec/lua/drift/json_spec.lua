@@ -2,6 +2,7 @@
 
 local dkjson = require "dkjson"
 local json = require "samebits.drift.json"
+local without = require "spec.support.without"
 
 describe("drift's JSON", function()
   it("is one line with the schema first and without the sample", function()
@@ -40,11 +41,7 @@ describe("drift's JSON", function()
   end)
 
   it("is refused without dkjson, which the message names", function()
-    local loaded, preload = package.loaded.dkjson, package.preload.dkjson
-    package.loaded.dkjson = nil
-    package.preload.dkjson = function() error "none" end
-    local ok, why = pcall(json.format, {})
-    package.loaded.dkjson, package.preload.dkjson = loaded, preload
+    local ok, why = without("dkjson", json.format, {})
     assert.is_false(ok)
     assert.equal("json: needs the Lua module dkjson (Debian: lua-dkjson)", tostring(why))
   end)

@@ -186,9 +186,9 @@ describe("drift, shapes that do not fit:", function()
     equal(9, { logits = few, ids = list }, short:slice(1, 1, 4):contiguous())
   end)
 
-  it("a token less a sequence, where nothing says which", function()
-    refuses("A has tokens [3, 8], B has tokens [3, 7]: one less a sequence; give the ids [3, 8] " ..
-            "and shift (--shift), if A's are at their ids' positions, or cut A's to [3, 7]",
+  it("one token less per sequence, where nothing says which", function()
+    refuses("A has tokens [3, 8], B has tokens [3, 7]: one less per sequence; give the ids " ..
+            "[3, 8] and shift (--shift), if A's are at their ids' positions, or cut A's to [3, 7]",
             whole, values)
     refuses("--shift", { logits = logits, ids = ids, logprobs = whole }, values)
     refuses("shift is off", { logits = logits, ids = ids }, values, { shift = false })
@@ -204,7 +204,7 @@ describe("drift, shapes that do not fit:", function()
   end)
 
   it("logprobs of all ids", function()
-    refuses("logprobs: shape [3, 8, 60], expected [B, T] or [N]: one value an id; give " ..
+    refuses("logprobs: shape [3, 8, 60], expected [B, T] or [N]: one value per id; give " ..
             "log_softmax as logits", { logprobs = logits, ids = ids }, whole)
   end)
 

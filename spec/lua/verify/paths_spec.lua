@@ -40,7 +40,7 @@ describe("a path", function()
     path.close()
   end)
 
-  it("of a function is given a batch, and gives a number a row", function()
+  it("of a function is given a batch, and gives one number per row", function()
     local seen
     local path = paths.of_function(function(batch)
       seen = batch
