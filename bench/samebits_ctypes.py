@@ -60,7 +60,8 @@ class Launch(ctypes.Structure):
         ("size", ctypes.c_uint32), ("split", ctypes.c_int32), ("threads", ctypes.c_int32),
         ("check", ctypes.c_int32), ("stream", ctypes.c_void_p), ("workspace", ctypes.c_void_p),
         ("workspace_size", ctypes.c_uint64), ("needed", ctypes.c_void_p),
-        ("cluster", ctypes.c_int32), ("reserved", ctypes.c_int32)]
+        ("cluster", ctypes.c_int32), ("timeout", ctypes.c_int32),
+        ("table", ctypes.c_int32), ("one_read", ctypes.c_int32)]
 
 
 def _load():
@@ -179,7 +180,7 @@ class Context:
     def prepare(self, logits, ids, token=None, lse=None, sequence=None, count=None, mask=None,
                 temperatures=None, row_list=None, cu_seqlens=None, shape=None, shift=0,
                 temperature=1.0, row_stride=0, split=0, threads=0, cluster=0, check=0,
-                entropy=None, saved=None):
+                table=0, one_read=0, entropy=None, saved=None):
         """Makes a Call. logits is an [N, V] tensor; otherwise shape gives (N, V) or (B, T, V)."""
         *rows, vocab = shape or logits.shape
         batch = Batch(
@@ -197,7 +198,7 @@ class Context:
                   sequence=_address(sequence), count=_address(count), entropy=_address(entropy),
                   saved=_address(saved))
         launch = Launch(size=ctypes.sizeof(Launch), split=split, threads=threads,
-                        cluster=cluster, check=check)
+                        cluster=cluster, table=table, one_read=one_read, check=check)
         keep = [logits, ids, token, lse, sequence, count, mask, temperatures, row_list, cu_seqlens,
                 entropy, saved]
         return Call(self, batch, out, launch, keep)

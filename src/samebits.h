@@ -256,6 +256,12 @@ typedef struct sb_launch {
                                  and no logits are fetched before the id of their row is known */
     int32_t timeout;          /* sb_exchange: milliseconds to wait for NCCL and the other ranks;
                                  0: 600000, which is ten minutes; -1: no limit */
+    int32_t table;            /* cuda, sb_logprob: 1: terms are looked up in a table in shared
+                                 memory, if the call and the GPU allow that; 0: the library chooses;
+                                 -1: no table */
+    int32_t one_read;         /* cuda: 1: a call that computes logprobs and their gradient reads the
+                                 logits once, if the call and the GPU allow that; 0: the library
+                                 chooses; -1: it reads them twice */
 } sb_launch;
 
 /* Computes the logprob of each row's id, and the exact sum of each sequence's logprobs.
@@ -804,7 +810,7 @@ SB_API sb_status sb_stream_wait(sb_context *ctx, void *stream);
 #define SB_SUMS_OUT_INIT { sizeof(sb_sums_out), 0, 0, 0, 0, 0 }
 #define SB_KL_OUT_INIT { sizeof(sb_kl_out), 0, 0, 0 }
 #define SB_GRADIENT_INIT { sizeof(sb_gradient), SB_F32, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
-#define SB_LAUNCH_INIT { sizeof(sb_launch), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define SB_LAUNCH_INIT { sizeof(sb_launch), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 #ifdef __cplusplus
 }

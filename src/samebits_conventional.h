@@ -50,8 +50,9 @@ extern "C" {
  * lse -inf, and a token may be above 0 by a rounding.
  *
  * launch: split and, on cuda, threads choose the launch's shape, hence bits; check and stream as
- * for sb_logprob. workspace, needed and cluster must not be set: the call allocates its scratch
- * memory. On cuda a context's first call loads the kernels, and may not be captured into a graph.
+ * for sb_logprob. workspace, needed, cluster, table and one_read must not be set: the call
+ * allocates its scratch memory. On cuda a context's first call loads the kernels, and may not be
+ * captured into a graph.
  *
  * Errors: those of sb_logprob. Deterministic across: nothing but repetition. */
 SB_API sb_status sb_conventional_logprob(sb_context *ctx, const sb_logprob_out *out,

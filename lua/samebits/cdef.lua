@@ -97,6 +97,8 @@ typedef struct sb_launch {
     uint64_t *needed;
     int32_t cluster;
     int32_t timeout;
+    int32_t table;
+    int32_t one_read;
 } sb_launch;
 
 sb_status sb_logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,

@@ -83,7 +83,8 @@ end
 -- a message and a code if the device fails.
 Context.stream = on_device "stream"
 
-local OPEN_OPTIONS = { threads = true, isa = true, split = true, block = true, cluster = true }
+local OPEN_OPTIONS = { threads = true, isa = true, split = true, block = true, cluster = true,
+                       table = true, one_read = true }
 
 local function open(backend, opts)
   if backend == nil then backend = "auto" end
@@ -102,6 +103,8 @@ local function open(backend, opts)
   local split = call.small_integer("split", opts.split)
   local block = call.small_integer("block", opts.block)
   local cluster = call.small_integer("cluster", opts.cluster)
+  local by_table = call.small_integer("table", opts.table)
+  local one_read = call.small_integer("one_read", opts.one_read)
   local why, handle = ffi.new "char[512]", ffi.new "sb_context *[1]"
   local status = C.sb_open(handle, lib.constants.SB_ABI, devices.backend(backend), c, why, 512)
   if status ~= 0 then return status_of.failure(status, ffi.string(why)) end
@@ -122,6 +125,8 @@ local function open(backend, opts)
     split = split,
     block = block,
     cluster = cluster,
+    table = by_table,
+    one_read = one_read,
   }, Context)
 end
 
@@ -131,8 +136,9 @@ local M = {}
 -- @tparam[opt] string backend its name ("cuda:1" is the second GPU); "auto", the default, is the
 -- best one on this machine
 -- @tparam[opt] table opts on the cpu `threads`: the number of threads that work on a call, and
--- `isa`: "scalar", "avx2" or "avx512"; `split`, and on a GPU `block` and `cluster`: the defaults of
--- `ctx:logprob`'s options `split`, `threads` and `cluster`. None of them affects any bit.
+-- `isa`: "scalar", "avx2" or "avx512"; `split`, and on a GPU `block`, `cluster`, `table` and
+-- `one_read`: the defaults of `ctx:logprob`'s options `split`, `threads`, `cluster`, `table` and
+-- `one_read`. None of them affects any bit.
 -- @return the context, with the fields `backend`, `device`, `isa` ("avx2", "sm_90") and `threads`
 -- (on a GPU, its multiprocessors); or nil, a message and the status' name
 M.open = misuse.guard(open)

@@ -16,7 +16,8 @@ local SETTINGS = {
 }
 
 -- The GPU backend's own choice; one block per row; rows in pieces, finished by a second launch or
--- in a cluster, with logits fetched before ids or not; the largest blocks.
+-- in a cluster, with logits fetched before ids or not; the largest blocks; terms looked up in a
+-- table and the logits read once for a gradient, or neither.
 local GEOMETRIES = {
   { label = "" },
   { label = ", split 1, 128 threads", split = 1, block = 128 },
@@ -24,6 +25,8 @@ local GEOMETRIES = {
   { label = ", split 3, 96 threads", split = 3, block = 96 },
   { label = ", split 5, 96 threads, cluster", split = 5, block = 96, cluster = 1 },
   { label = ", split 1, 512 threads", split = 1, block = 512 },
+  { label = ", table, one read", table = 1, one_read = 1 },
+  { label = ", no table, two reads", table = -1, one_read = -1 },
 }
 
 local function variant(name, key, backend, opts)
@@ -53,7 +56,8 @@ function M.list()
     else
       for _, geometry in ipairs(GEOMETRIES) do
         list[#list + 1] = variant(backend.name .. geometry.label, backend.name, backend.name,
-          { split = geometry.split, block = geometry.block, cluster = geometry.cluster })
+          { split = geometry.split, block = geometry.block, cluster = geometry.cluster,
+            table = geometry.table, one_read = geometry.one_read })
       end
     end
   end

@@ -109,7 +109,9 @@ AT(sb_launch, workspace_size, 32);
 AT(sb_launch, needed, 40);
 AT(sb_launch, cluster, 48);
 AT(sb_launch, timeout, 52);
-_Static_assert(sizeof(sb_launch) == 56, "sb_launch");
+AT(sb_launch, table, 56);
+AT(sb_launch, one_read, 60);
+_Static_assert(sizeof(sb_launch) == 64, "sb_launch");
 
 AT(sb_state_record, J, 0);
 AT(sb_state_record, c, 4);

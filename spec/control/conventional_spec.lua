@@ -425,7 +425,7 @@ describe("the control group is reached by its own name alone:", function()
     says(words(ctx, batch), "conventional.logprob", "closed")
   end)
 
-  it("takes no workspace and no cluster from C", function()
+  it("takes no workspace, cluster, table or one_read from C", function()
     local ctx = assert(samebits.open "cpu")
     local batch = samebits.batch { logits = normal(2, 40, 1), ids = { 1, 2 } }
     local C = require("samebits.lib").C
@@ -437,8 +437,10 @@ describe("the control group is reached by its own name alone:", function()
     end
     assert.equal(0, status {})
     assert.equal(1, status { cluster = -1 })
+    assert.equal(1, status { table = 1 })
+    assert.equal(1, status { one_read = -1 })
     assert.equal(1, status { workspace = batch.logits.ptr, workspace_size = 8 })
-    says(ffi.string(C.sb_last_error(ctx.handle)), "takes no workspace and no cluster")
+    says(ffi.string(C.sb_last_error(ctx.handle)), "takes no workspace, cluster, table or one_read")
     assert.equal(1, tonumber(C.sb_conventional_logprob(nil, out, batch.c, nil)))
     assert.equal(1, tonumber(C.sb_conventional_logprob(ctx.handle, nil, batch.c, nil)))
     ctx:close()

@@ -261,6 +261,17 @@ describe("on a GPU,", function()
       works()
     end)
 
+    it("a choice that is not -1, 0 or 1 is refused", function()
+      local batch = assert(samebits.batch(example(100)):to(device))
+      for _, name in ipairs { "cluster", "table", "one_read" } do
+        for _, value in ipairs { -2, 2 } do
+          says(misuse(function() ctx:logprob(batch, { [name] = value }) end),
+               ("%s is %d, not -1, 0 or 1"):format(name, value))
+        end
+      end
+      works()
+    end)
+
     -- A bad value in GPU memory: the batch's fields, the message that it must cause, and the rows
     -- that become NaN.
     local V = 40

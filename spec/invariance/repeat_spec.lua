@@ -48,7 +48,8 @@ end
 -- A context like the variant's own.
 local function fresh(at, threads)
   local ctx = at.context()
-  local opts = { split = ctx.split, block = ctx.block, cluster = ctx.cluster }
+  local opts = { split = ctx.split, block = ctx.block, cluster = ctx.cluster, table = ctx.table,
+                 one_read = ctx.one_read }
   if at.backend == "cpu" then opts.isa, opts.threads = ctx.isa, threads or ctx.threads end
   return assert(samebits.open(ctx.device, opts))
 end

@@ -30,9 +30,10 @@ static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_ba
     if (checked.out.entropy || checked.out.saved)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
                        "the conventional logprob gives no entropy and no saved rows");
-    if (options->workspace || options->workspace_size || options->needed || options->cluster)
+    if (options->workspace || options->workspace_size || options->needed || options->cluster ||
+        options->table || options->one_read)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
-                       "the conventional logprob takes no workspace and no cluster");
+                       "the conventional logprob takes no workspace, cluster, table or one_read");
     if (checked.call.in.kept || checked.out.outside)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "the conventional logprob takes no kept sets");
     return sb_run(ctx, SB_OP_CONVENTIONAL, &checked, options);

@@ -53,14 +53,21 @@ sb_status sb_cuda_check(sb_context *ctx, void *stream)
 
 sb_status sb_cuda_check_arguments(sb_context *ctx, const sb_logprob_out *out, const sb_call *call)
 {
+    const struct {
+        const char *name;
+        int32_t value;
+    } choices[] = { { "cluster", call->launch.cluster },
+                    { "table", call->launch.table },
+                    { "one_read", call->launch.one_read } };
     if (call->launch.threads % 32 != 0 || call->launch.threads < 0 ||
         call->launch.threads > SB_CUDA_MAX_BLOCK)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
                        "threads is %d: it must be a multiple of 32 up to %d, or 0",
                        (int)call->launch.threads, SB_CUDA_MAX_BLOCK);
-    if (call->launch.cluster < -1 || call->launch.cluster > 1)
-        return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "cluster is %d, not -1, 0 or 1",
-                       (int)call->launch.cluster);
+    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++)
+        if (choices[i].value < -1 || choices[i].value > 1)
+            return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "%s is %d, not -1, 0 or 1",
+                           choices[i].name, (int)choices[i].value);
     return sb_cuda_check_call_arrays(ctx, out, call);
 }
 

@@ -45,7 +45,7 @@ local launch_t, void_p = ffi.typeof "sb_launch", ffi.typeof "void *"
 local M = {}
 
 --- The options of a launch that most ops have.
-M.LAUNCH = { "split", "threads", "cluster", "check", "stream", "workspace" }
+M.LAUNCH = { "split", "threads", "cluster", "table", "one_read", "check", "stream", "workspace" }
 
 -- Ops -------------------------------------------------------------------------------------------
 
@@ -127,6 +127,8 @@ function M.launch(what, context, opts, settings)
   launch.split = option("split", settings.split)
   launch.threads = option("threads", settings.block)
   launch.cluster = option("cluster", settings.cluster)
+  launch.table = option("table", settings.table)
+  launch.one_read = option("one_read", settings.one_read)
   launch.check = flag("check", opts.check)
   launch.timeout = milliseconds(what, opts.timeout)
   if opts.stream ~= nil then

@@ -48,7 +48,9 @@ M.OP = call.op {
 -- an earlier call, whose tensors are overwritten; and on a GPU: `check`; `stream`: the stream to
 -- run in (the default stream if not given); `workspace`: a tensor to compute in, of the bytes that
 -- `workspace_size` returns; `threads`: the number of threads per block; `cluster`: 1 makes a row's
--- pieces a thread block cluster, -1 never does
+-- pieces a thread block cluster, -1 never does; `table`: 1 looks terms up in a table in shared
+-- memory where the batch and the GPU allow that, -1 never does; `one_read`: the same for reading
+-- the logits once where a gradient is computed as well
 -- @treturn table `token`, `lse` and `entropy`, shaped like the ids; `saved`, uint8, the shape of
 -- the ids followed by 32; `sequence`, `count` and `outside` [B], where `outside` counts the active
 -- tokens whose id is outside its row's kept set, and whose logprob is -inf; all on the context's

@@ -41,6 +41,8 @@ M.FIELDS = {
   { name = "split", lowest = 0 },                 -- pieces of a row; 0: chosen
   { name = "block", lowest = 0 },                 -- threads of a block; 0: chosen
   { name = "cluster", values = { 0, 1, -1 } },
+  { name = "table", values = { 0, 1, -1 } },
+  { name = "one_read", values = { 0, 1, -1 } },
 }
 
 local NONE = "none"

@@ -127,7 +127,8 @@ end
 
 local function launch_options(case, at)
   if at.backend == "cpu" then return { split = case.split } end
-  return { split = case.split, threads = case.block, cluster = case.cluster }
+  return { split = case.split, threads = case.block, cluster = case.cluster, table = case.table,
+           one_read = case.one_read }
 end
 
 -- Scores in shards of the vocabulary, which are merged and finished.
@@ -316,8 +317,8 @@ M.list = {
     score = with_threads,
     only = function(at) return at.backend == "cpu" and at.context().device == "cpu" end },
 
-  { name = "geometry", about = "other numbers of pieces, blocks and clusters",
-    draws = { "layout", "split", "block", "cluster" }, calls = batch,
+  { name = "geometry", about = "other numbers of pieces, blocks and clusters, other kernels",
+    draws = { "layout", "split", "block", "cluster", "table", "one_read" }, calls = batch,
     opts = launch_options },
 
   { name = "shards", about = "the vocabulary cut into shards, merged in any order",
@@ -332,7 +333,7 @@ M.list = {
   end,
     opts = launch_options,
     draws = { "layout", "wild", "pad", "masked", "order", "gap", "between", "offset", "extra",
-              "held", "ignore", "index", "split", "block", "cluster" } },
+              "held", "ignore", "index", "split", "block", "cluster", "table", "one_read" } },
 }
 
 M.named = {}

@@ -7,7 +7,8 @@ local lib = require "samebits.lib"
 describe("the declarations", function()
   it("list a struct's members in their order", function()
     assert.same({ "size", "split", "threads", "check", "stream", "workspace", "workspace_size",
-                  "needed", "cluster", "timeout" }, declared.members(ffi.new "sb_launch"))
+                  "needed", "cluster", "timeout", "table", "one_read" },
+                declared.members(ffi.new "sb_launch"))
   end)
 
   it("list the same members of a pointer or a reference to a struct", function()

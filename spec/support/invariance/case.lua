@@ -95,7 +95,7 @@ function M.parse(text)
   local transform, rest = head:match "^(%S+)(.*)$"
   local fields = { transform = transform, on = on }
   for word in rest:gmatch "%S+" do
-    local name, value = word:match "^(%a+)=(%S+)$"
+    local name, value = word:match "^([%a_]+)=(%S+)$"
     if not name then return nil, ("'%s' is not NAME=VALUE"):format(word) end
     local field = field_of[name]
     -- Not "nan" and "inf", which LuaJIT reads as numbers.
