@@ -59,7 +59,12 @@ int check_cuda_plans(void)
                                       67,  132, 133, 198,  199,  396,  397,  512,   660,   661,
                                       792, 793, 800, 2048, 4096, 8184, 8185, 16384, 100003 };
     static const int32_t splits[] = { 0, 1, 2, 7, 16, 17, 65536 }, threads[] = { 0, 32, 96, 512 };
-    static const int machines[][2] = { { 132, 16 }, { 108, 0 }, { 170, 8 }, { 16, 0 }, { 1, 16 } };
+    static const sb_cuda_gpu gpus[] = {
+        { 132, 16, 232448, 1980000, 3201000, 6144 }, /* an H200 */
+        { 108, 0, 166912, 1410000, 1215000, 5120 },  /* an A100 */
+        { 170, 8, 101376, 2407000, 14001000, 512 },  { 16, 0, 101376, 0, 0, 0 },
+        { 1, 16, 232448, 1000000, 1000000, 4096 },
+    };
     int64_t plans = 0, wrong = wrong_pieces(&plans);
     sb_logprob_out out;
     uint32_t set = 0;
@@ -71,7 +76,7 @@ int check_cuda_plans(void)
     out.token = &token;
     for (uint64_t i = 0; i < 5 * 10 * 29 * 7 * 4 * 3 * 3 * 2; i++) {
         uint64_t n = i;
-        const int *machine = machines[n % 5];
+        const sb_cuda_gpu *gpu = &gpus[n % 5];
         const int64_t vocab = vocabs[(n /= 5) % 10], rows = counts[(n /= 10) % 29];
         sb_cuda_plan p;
         call.in.vocab = call.in.row_stride = vocab;
@@ -82,18 +87,19 @@ int check_cuda_plans(void)
         call.launch.cluster = (int32_t)((n /= 4) % 3) - 1;
         call.in.logits_dtype = (int32_t)(n / 3 % 3) + 1;
         call.in.kept = n / 9 ? &set : NULL;
-        p = sb_cuda_plan_of(machine[0], machine[1], &out, &call);
+        p = sb_cuda_plan_of(gpu, &out, &call);
         plans++;
         if ((p.kind == SB_CUDA_KEPT) == (call.in.kept != NULL) && p.work == rows &&
             covers(&p, (vocab + SB_LEAF - 1) / SB_LEAF) &&
-            launches(&p, call.in.logits_dtype, machine[1]))
+            launches(&p, call.in.logits_dtype, gpu->clusters))
             continue;
         if (wrong++ == 0)
             printf("V = %lld, %lld rows, dtype %d, split %d, threads %d, cluster %d on %d: kind "
                    "%d, split %d, %d threads, %lld whole; ",
                    (long long)vocab, (long long)rows, (int)call.in.logits_dtype,
                    (int)call.launch.split, (int)call.launch.threads, (int)call.launch.cluster,
-                   machine[0], (int)p.kind, (int)p.split, (int)p.threads, (long long)p.whole);
+                   gpu->multiprocessors, (int)p.kind, (int)p.split, (int)p.threads,
+                   (long long)p.whole);
     }
     printf("%lld launches: %lld wrong\n", (long long)plans, (long long)wrong);
     return wrong == 0;

@@ -18,7 +18,8 @@ enum { FAKE_DEVICES = 2 }; /* at most */
 
 typedef struct fake_gpu {
     const char *name;
-    int devices, major, minor, multiprocessors; /* each device has these */
+    int devices, major, minor, multiprocessors;   /* each device has these */
+    int shared, clock, memory_clock, memory_bits; /* as in sb_cuda_gpu */
     unsigned elsewhere; /* the memory type of addresses that the driver did not hand out; 2: they
                          * are one allocation of device 0 */
 } fake_gpu;

@@ -23,7 +23,7 @@ void driver_is_inherited(void) { inherited = 1; }
 /* ---- the GPU ------------------------------------------------------------------------------ */
 
 /* Memory that the program passes is device memory, wherever it is. */
-const fake_gpu gpu = { "stand-in", 1, 9, 0, 132, 2 };
+const fake_gpu gpu = { "stand-in", 1, 9, 0, 132, 232448, 1980000, 3201000, 6144, 2 };
 
 int gpu_loads(const void *image)
 {

@@ -56,7 +56,7 @@ static sb_cuda_plan plan_conventional(const sb_cuda *c, const sb_logprob_call *l
     const sb_call *call = &logprob->call;
     const sb_logprob_out *out = &logprob->out;
     sb_cuda_plan p = { .work = call->in.row_list ? call->in.row_count : call->rows };
-    const shape s = shape_of(call, p.work, c->multiprocessors);
+    const shape s = shape_of(call, p.work, c->gpu.multiprocessors);
     const int64_t leaves = (call->in.vocab + SB_LEAF - 1) / SB_LEAF;
     p.split = s.split;
     p.threads = s.threads;

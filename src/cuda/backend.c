@@ -41,14 +41,31 @@ static sb_status probe(int ordinal, sb_message *why)
     }
 SB_CUDA_MODULES(LOADER)
 
-static sb_status load_kernels(sb_cuda *c, sb_message *why)
+/* What the driver says of the GPU. */
+static sb_status ask_gpu(sb_cuda *c, sb_message *why)
 {
     const int capability = atoi(c->isa + 3);
-    sb_status status = SB_OK;
-    DRIVER(why, &c->driver, DeviceGetAttribute, &c->multiprocessors,
-           CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, c->device);
+    sb_cuda_gpu *gpu = &c->gpu;
+    const struct {
+        int *value, attribute;
+    } questions[] = {
+        { &gpu->multiprocessors, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT },
+        { &gpu->shared, CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN },
+        { &gpu->clock, CU_DEVICE_ATTRIBUTE_CLOCK_RATE },
+        { &gpu->memory_clock, CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE },
+        { &gpu->memory_bits, CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH },
+    };
+    for (size_t i = 0; i < sizeof questions / sizeof *questions; i++)
+        DRIVER(why, &c->driver, DeviceGetAttribute, questions[i].value, questions[i].attribute,
+               c->device);
     c->hopper = capability >= 90;
-    c->clusters = capability < 90 ? 0 : capability < 110 ? 16 : 8;
+    gpu->clusters = capability < 90 ? 0 : capability < 110 ? 16 : 8;
+    return SB_OK;
+}
+
+static sb_status load_kernels(sb_cuda *c, sb_message *why)
+{
+    sb_status status = ask_gpu(c, why);
 #define LOAD(file, LIST)                                                                           \
     if (status == SB_OK) status = load_##file(&c->file, &c->driver, why);
     SB_CUDA_MODULES(LOAD)
@@ -139,7 +156,7 @@ static const char *isa_of(const sb_context *ctx) { return ((const sb_cuda *)ctx-
 
 static int32_t threads_of(const sb_context *ctx)
 {
-    return ((const sb_cuda *)ctx->state)->multiprocessors;
+    return ((const sb_cuda *)ctx->state)->gpu.multiprocessors;
 }
 
 /* ---- enter and leave ---------------------------------------------------------------------- */

@@ -26,9 +26,8 @@ typedef struct sb_cuda {
     int ordinal;       /* the GPU's number for cuDeviceGet */
     CUcontext context; /* the primary one */
     char isa[16];      /* "sm_90" */
-    int multiprocessors;
-    int hopper;   /* compute capability 9.0: has clusters and early set-up of kernels */
-    int clusters; /* the most blocks per cluster; 0: the GPU has no clusters */
+    sb_cuda_gpu gpu;
+    int hopper; /* compute capability 9.0: has clusters and early set-up of kernels */
     sb_cuda_reports reports;
     int word;     /* index in reports: the word of the operation under way */
     int launched; /* whether kernels of that operation may be running or queued */

@@ -59,7 +59,7 @@ sb_cuda_args sb_cuda_args_of(const sb_cuda *c, const sb_logprob_out *out, const 
     a.targets = scratch + p->states;
     a.tokens = p->tokens ? scratch + p->states + p->targets : a.token;
     a.ahead = p->kind == SB_CUDA_STREAM && p->whole
-                  ? (int64_t)c->multiprocessors * (1536 / p->threads)
+                  ? (int64_t)c->gpu.multiprocessors * (1536 / p->threads)
                   : 0;
     a.work = p->work;
     a.rows = call->rows;
@@ -95,7 +95,7 @@ sb_cuda_grid sb_cuda_plan_shard(sb_context *ctx, const sb_logprob_out *out, cons
     sb_cuda_plan p;
     planned.in.vocab = call->held > 0 ? call->held : 1;
     planned.launch.cluster = -1;
-    p = sb_cuda_plan_of(c->multiprocessors, c->clusters, out, &planned);
+    p = sb_cuda_plan_of(&c->gpu, out, &planned);
     sb_cuda_plan_evenly(&p, &planned);
     *a = sb_cuda_args_of(c, out, call, &p, 0);
     a->tokens = a->token;

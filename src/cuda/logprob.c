@@ -15,7 +15,7 @@ sb_status sb_cuda_logprob_prepare(const sb_cuda *c, sb_message *why)
                CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, SB_CUDA_MAX_SHARED);
         DRIVER(why, &c->driver, FuncSetAttribute, kernels[i],
                CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100);
-        if (i < 3 && c->clusters > 8)
+        if (i < 3 && c->gpu.clusters > 8)
             DRIVER(why, &c->driver, FuncSetAttribute, kernels[i],
                    CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1);
     }
@@ -26,7 +26,7 @@ sb_status sb_cuda_logprob_prepare(const sb_cuda *c, sb_message *why)
 
 static sb_cuda_plan plan_sums(const sb_cuda *c, const sb_logprob_call *logprob)
 {
-    return sb_cuda_plan_of(c->multiprocessors, c->clusters, &logprob->out, &logprob->call);
+    return sb_cuda_plan_of(&c->gpu, &logprob->out, &logprob->call);
 }
 
 static CUfunction kernel_for(const sb_cuda_logprob_kernels *k, int32_t dtype, sb_cuda_kind kind)

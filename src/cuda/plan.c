@@ -101,16 +101,22 @@ static int has_row_warp(const sb_cuda_plan *p)
     return p->kind == SB_CUDA_LATENCY || p->kind == SB_CUDA_CLUSTER;
 }
 
-sb_cuda_plan sb_cuda_plan_of(int multiprocessors, int clusters, const sb_logprob_out *out,
-                             const sb_call *call)
+double sb_cuda_bytes_per_cycle(const sb_cuda_gpu *gpu)
 {
+    const double bits = 2.0 * gpu->memory_clock * gpu->memory_bits; /* per ms; two per cycle */
+    const double cycles = (double)gpu->multiprocessors * gpu->clock;
+    return cycles > 0 ? bits / 8 / cycles : 0;
+}
+
+sb_cuda_plan sb_cuda_plan_of(const sb_cuda_gpu *gpu, const sb_logprob_out *out, const sb_call *call)
+{
+    const int multiprocessors = gpu->multiprocessors;
     const int64_t leaves = ceil_of(call->in.vocab, SB_LEAF);
     const int64_t bytes = call->in.vocab * (sb_itemsize(call->in.logits_dtype));
     sb_cuda_plan p = { SB_CUDA_STREAM, 0, 256, 1, 0, 0, leaves, 0, 0, 0 };
-    const int kept = call->in.kept != NULL;
+    const int kept = call->in.kept != NULL, clusters = kept ? 0 : gpu->clusters;
     int64_t cut_rows;
 
-    if (kept) clusters = 0;
     p.work = call->in.row_list ? call->in.row_count : call->rows;
     p.whole = p.work;
     if (call->launch.split) force(&p, clusters, leaves, &call->launch);

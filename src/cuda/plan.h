@@ -25,9 +25,20 @@ typedef struct sb_cuda_plan {
 
 #define SB_CUDA_MAX_BLOCK 512 /* the most threads per block that a call may request */
 
-/* multiprocessors: of the GPU. clusters: the most blocks per cluster; 0: the GPU has no clusters.
- */
-sb_cuda_plan sb_cuda_plan_of(int multiprocessors, int clusters, const sb_logprob_out *out,
+/* The GPU, as far as plans depend on it. */
+typedef struct sb_cuda_gpu {
+    int multiprocessors;
+    int clusters;            /* the most blocks per cluster; 0: the GPU has no clusters */
+    int shared;              /* the most bytes of shared memory that a block may ask for */
+    int clock, memory_clock; /* the highest, in kHz; 0: the driver does not say */
+    int memory_bits;         /* the width of the memory's bus */
+} sb_cuda_gpu;
+
+/* The bytes that memory delivers to each multiprocessor in a cycle: about 13 on an H100 and 19 on an
+ * H200. Where it is higher, kernels are bound by their instructions sooner. 0: not known. */
+double sb_cuda_bytes_per_cycle(const sb_cuda_gpu *gpu);
+
+sb_cuda_plan sb_cuda_plan_of(const sb_cuda_gpu *gpu, const sb_logprob_out *out,
                              const sb_call *call);
 
 /* The same without whole rows beside cut ones. */

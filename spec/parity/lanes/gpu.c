@@ -12,7 +12,10 @@
 #define TEXT(x) TEXT_OF(x)
 #define TEXT_OF(x) #x
 
-const fake_gpu gpu = { "CPU in warps of " TEXT(WARP), 2, 8, 0, 8, 0 };
+/* A block of warps of 64 would be too large for the kernels that need this much shared memory. */
+enum { SHARED = WARP == 32 ? 232448 : 65536 };
+
+const fake_gpu gpu = { "CPU in warps of " TEXT(WARP), 2, 8, 0, 8, SHARED, 0, 0, 0, 0 };
 
 int gpu_loads(const void *image) { return image != NULL; }
 
