@@ -139,6 +139,7 @@ GENERATED += $(OBJDIR)/order.o
 GENERATED += $(OBJDIR)/order1.o
 GENERATED += $(OBJDIR)/order2.o
 GENERATED += $(OBJDIR)/plan.o
+GENERATED += $(OBJDIR)/plan_line.o
 GENERATED += $(OBJDIR)/pool.o
 GENERATED += $(OBJDIR)/queues.o
 GENERATED += $(OBJDIR)/records.o
@@ -197,6 +198,7 @@ OBJECTS += $(OBJDIR)/order.o
 OBJECTS += $(OBJDIR)/order1.o
 OBJECTS += $(OBJDIR)/order2.o
 OBJECTS += $(OBJDIR)/plan.o
+OBJECTS += $(OBJDIR)/plan_line.o
 OBJECTS += $(OBJDIR)/pool.o
 OBJECTS += $(OBJDIR)/queues.o
 OBJECTS += $(OBJDIR)/records.o
@@ -327,6 +329,9 @@ $(OBJDIR)/memory.o: ../src/api/memory.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/order.o: ../src/api/order.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/plan_line.o: ../src/api/plan_line.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/records.o: ../src/api/records.c

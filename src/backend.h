@@ -17,6 +17,12 @@ typedef struct sb_message {
     char text[256];
 } sb_message;
 
+/* The line that sb_last_plan returns, which ends at length. */
+typedef struct sb_plan_line {
+    char text[512];
+    size_t length;
+} sb_plan_line;
+
 /* ---- arguments of operations: checked, with the defaults filled in -------------------------- */
 
 /* A batch. Per-row arrays are as the caller gave them. The backend checks ids and temperatures,
@@ -209,11 +215,12 @@ typedef struct sb_backend {
     const sb_comms *comms;   /* null: ops has no SB_OP_EXCHANGE either */
 } sb_backend;
 
-/* Only api/entry.c uses the members after error. */
+/* Only api/entry.c uses the members after plan. */
 struct sb_context {
     const sb_backend *backend;
-    void *state;      /* the backend's own */
-    sb_message error; /* written only between sb_enter and sb_leave */
+    void *state;       /* the backend's own */
+    sb_message error;  /* written only between sb_enter and sb_leave */
+    sb_plan_line plan; /* likewise */
     _Atomic uint64_t gate;
     _Atomic uintptr_t owner; /* the thread that made the last call */
     atomic_int contended;    /* a call has been refused with SB_ERR_BUSY */
@@ -223,6 +230,11 @@ struct sb_context {
 /* Every known backend, best first, null at the end. */
 extern const sb_backend *const sb_backends[];
 extern const sb_backend sb_backend_cpu, sb_backend_cuda;
+
+/* In api/plan_line.c. Add a text or a number to the line that sb_last_plan returns. What does not
+ * fit is left out. Every launch pays for its line, so this is not printf. */
+void sb_plan_say(sb_context *ctx, const char *text);
+void sb_plan_say_number(sb_context *ctx, int64_t number);
 
 /* In api/status.c. Writes the message and returns the status, for `return sb_fail(...)`. */
 #if defined(__GNUC__)

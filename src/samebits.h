@@ -337,6 +337,23 @@ SB_API const char *sb_context_backend(const sb_context *ctx);
 SB_API const char *sb_context_isa(const sb_context *ctx);
 SB_API int32_t sb_context_threads(const sb_context *ctx);
 
+/* Returns one line about how the context's last operation was divided: which kernels it launched
+ * or, on the cpu, how it cut up rows. For each kernel, the line has the blocks and the threads per
+ * block and, where there are any, the bytes of dynamic shared memory per block and the blocks per
+ * cluster:
+ *
+ *     logprob_bf16 3960 x 512, 32768 B; logprob_finish 17 x 256
+ *     logprob_bf16_cluster 16 x 352, 41600 B, clusters of 16
+ *     cpu avx512, 4 threads, 16 pieces per row
+ *
+ * It is for people and for benchmarks. No result depends on a plan, and any release may choose
+ * others. The line is "" before the first operation, and if an operation launched nothing or had no
+ * rows to cut up. Queries (sb_launch.needed) and calls for memory, streams and checks are not
+ * operations. A failed operation's line is about what it had launched. Valid until the next call of
+ * the context; while a call is under way, and once the context has returned SB_ERR_BUSY, as for
+ * sb_last_error. */
+SB_API const char *sb_last_plan(const sb_context *ctx);
+
 /* ---- several ids per row, ranks, and the first ids ----
  *
  * The ids of a row are ordered by their logits as real numbers (-0 equals 0), the largest first; of

@@ -123,6 +123,8 @@ const char *sb_context_backend(const sb_context *ctx);
 const char *sb_context_isa(const sb_context *ctx);
 int32_t sb_context_threads(const sb_context *ctx);
 
+const char *sb_last_plan(const sb_context *ctx);
+
 typedef struct sb_ids_out {
     uint32_t size;
     uint32_t reserved;

@@ -37,6 +37,15 @@ function Context:close()
   C.sb_close(ffi.gc(handle, nil))
 end
 
+--- One line about how the context's last operation was divided: the kernels that it launched or, on
+-- the cpu, how it cut up rows, such as "logprob_bf16 3960 x 512, 32768 B; logprob_finish 17 x 256"
+-- (blocks x threads per block, bytes of shared memory per block). "" before the first operation,
+-- and if it launched nothing. No result depends on it.
+Context.plan = misuse.guard(function(self)
+  if not self.handle then raise "plan: the context is closed" end
+  return ffi.string(C.sb_last_plan(self.handle))
+end)
+
 local OPS = {
   logprob,
   require "samebits.op.order",

@@ -42,8 +42,8 @@ describe("the way into a context", function()
     for _, d in ipairs(list) do
       if d.parameters:match "^%(const sb_context %*ctx" then looking[#looking + 1] = d.name end
     end
-    assert.same({ "sb_last_error", "sb_context_backend", "sb_context_isa", "sb_context_threads" },
-                looking)
+    assert.same({ "sb_last_error", "sb_context_backend", "sb_context_isa", "sb_context_threads",
+                  "sb_last_plan" }, looking)
   end)
 
   it("refuses in Lua as other misuse: with an error", function()

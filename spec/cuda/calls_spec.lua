@@ -88,6 +88,13 @@ describe("on a GPU,", function()
           end
         end)
 
+        it("say which kernels they launch", function()
+          assert(call.make(ctx, spec).run { split = 3 })
+          for kernel in (ctx:plan() .. "; "):gmatch "(.-); " do
+            assert.matches("^%l[%w_]+ %d+ x %d+[%w, ]*$", kernel)
+          end
+        end)
+
         it("refuse host memory by name", function()
           local list = { 0, 1, 2, 4, 5 }
           local host, job = samebits.batch(spec), call.make(ctx, spec)

@@ -9,6 +9,7 @@ local full_batch = require "spec.support.full_batch"
 local graphs = require "spec.support.graphs"
 local hex = require "spec.support.hex"
 local refusal = require "spec.support.refusal"
+local with = require "spec.support.with"
 
 local misuse, says = refusal.misuse, refusal.says
 local tensor = samebits.tensor
@@ -172,6 +173,26 @@ describe("on a GPU,", function()
           assert.same_bits(alone[name], many[name], dtype .. " " .. name)
         end
       end
+    end)
+
+    it("the plan names each kernel that was launched, with its grid", function()
+      local batch = assert(samebits.batch(example(100, "bfloat16")):to(device)) -- lists 10 rows
+      local only = { outputs = { "token" } }
+      local function plan(opts)
+        assert(ctx:logprob(batch, with(only, opts)))
+        return ctx:plan()
+      end
+      assert.equal("logprob_bf16 10 x 64, 4096 B", plan { split = 1, threads = 64 })
+      assert.equal("logprob_bf16 30 x 32, 2048 B; logprob_finish 2 x 256",
+                   plan { split = 3, threads = 32, cluster = -1 })
+      assert.matches("^logprob_bf16[_%w]* 30 x 64, 4160 B.*; sequence_sums 1 x 256$",
+                     plan { split = 3, threads = 32, outputs = { "sequence" } })
+      local said = plan { split = 7, threads = 32, cluster = 1 }
+      assert.is_truthy(said == "logprob_bf16_cluster 70 x 64, 4160 B, clusters of 7" or
+                       said == "logprob_bf16_latency 70 x 64, 4160 B; logprob_finish 2 x 256")
+      assert.equal(said, select(2, ctx:workspace_size(batch, only), ctx:plan())) -- a query
+      assert.is_true(ctx:check())
+      assert.equal(said, ctx:plan())
     end)
 
     it("geometries that are none are refused", function()

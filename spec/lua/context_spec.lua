@@ -74,6 +74,50 @@ describe("open", function()
   end)
 end)
 
+describe("plan", function()
+  local function batch(rows, vocab)
+    local ids = {}
+    for i = 1, rows do ids[i] = i end
+    return samebits.batch {
+      logits = hex.tensor(hex.values(rows * vocab, 9), { rows, vocab }), ids = ids,
+    }
+  end
+
+  it("is empty before the first operation, and then says how the last one was divided", function()
+    local ctx = assert(samebits.open("cpu", { threads = 3, isa = "scalar" }))
+    assert.equal("", ctx:plan())
+    ctx:logprob(batch(2, 40))
+    assert.equal("cpu scalar, 1 thread, whole rows", ctx:plan())
+    ctx:logprob(batch(2, 40), { split = 2 })
+    assert.equal("cpu scalar, 1 thread, 2 pieces per row", ctx:plan())
+    ctx:logprob(batch(40, 3000))
+    assert.equal("cpu scalar, 3 threads, whole rows", ctx:plan())
+    ctx:logprob(batch(3, 32768))
+    assert.equal("cpu scalar, 3 threads, 4 pieces per row", ctx:plan())
+    ctx:close()
+  end)
+
+  it("stays what it is until the next operation runs", function()
+    local ctx = assert(samebits.open("cpu", { threads = 1, isa = "scalar" }))
+    ctx:logprob(batch(2, 40))
+    local said = ctx:plan()
+    ctx:check()
+    refusal(function() ctx:logprob(batch(2, 40), { split = -1 }) end)
+    assert.equal(said, ctx:plan())
+    ctx:logprob(samebits.batch {
+      logits = samebits.zeros { 0, 40 }, ids = samebits.zeros({ 0 }, "int32"),
+    })
+    assert.equal("", ctx:plan())
+    ctx:close()
+  end)
+
+  it("is refused by a closed context", function()
+    local ctx = assert(samebits.open "cpu")
+    ctx:close()
+    assert.matches("plan: the context is closed", refusal(function() ctx:plan() end))
+  end)
+end)
+
 describe("close", function()
   it("may be repeated, and makes later use an error", function()
     local ctx = assert(samebits.open "cpu")

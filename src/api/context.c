@@ -156,5 +156,5 @@ int32_t sb_context_threads(const sb_context *ctx) { return ctx ? ctx->backend->t
 
 const char *sb_last_error(const sb_context *ctx)
 {
-    return ctx ? sb_gate_error(ctx) : "ctx is null";
+    return ctx ? sb_gate_text(ctx, ctx->error.text) : "ctx is null";
 }

@@ -155,12 +155,10 @@ void sb_gate_close(sb_context *ctx)
 /* A thread that is inside may write to the text. So the text is returned only if no thread is
  * inside, and only to the thread that made the last call or, if no call was ever refused, to any
  * thread. */
-const char *sb_gate_error(const sb_context *ctx)
+const char *sb_gate_text(const sb_context *ctx, const char *text)
 {
     uint64_t gate = atomic_load_explicit(&ctx->gate, memory_order_acquire);
     if (gate >> 2 == here(0) >> 2 && (gate & WHO) != FREE) return BUSY;
-    if (!atomic_load_explicit(&ctx->contended, memory_order_relaxed)) return ctx->error.text;
-    return atomic_load_explicit(&ctx->owner, memory_order_relaxed) == this_thread()
-               ? ctx->error.text
-               : BUSY;
+    if (!atomic_load_explicit(&ctx->contended, memory_order_relaxed)) return text;
+    return atomic_load_explicit(&ctx->owner, memory_order_relaxed) == this_thread() ? text : BUSY;
 }

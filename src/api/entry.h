@@ -54,7 +54,8 @@ sb_status sb_gate_open(sb_context *ctx, sb_message *why);
 /* Closes the gate for good, and frees the context: now, or when the call that is inside ends. */
 void sb_gate_close(sb_context *ctx);
 
-/* The result of sb_last_error. */
-const char *sb_gate_error(const sb_context *ctx);
+/* Returns text, one of the context's own, if the calling thread may read it now; otherwise a line
+ * that says why not. */
+const char *sb_gate_text(const sb_context *ctx, const char *text);
 
 #endif

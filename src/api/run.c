@@ -25,7 +25,9 @@ sb_status sb_run(sb_context *ctx, sb_op op, const void *call, const sb_launch *l
         *launch->needed = 0;
         return slot->workspace ? slot->workspace(ctx, call, launch->needed) : SB_OK;
     }
-    if (status == SB_OK && device) status = device->begin(ctx, launch);
+    if (status != SB_OK) return status;
+    ctx->plan.text[ctx->plan.length = 0] = '\0';
+    if (device) status = device->begin(ctx, launch);
     if (status != SB_OK) return status;
     status = slot->run(ctx, call);
     return device ? device->end(ctx, launch, status) : status;

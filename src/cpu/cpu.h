@@ -25,6 +25,10 @@ typedef struct sb_cpu {
     sb_cpu_scratch parts;  /* what a second pass finds in [active][split] pieces */
 } sb_cpu;
 
+/* Says, for sb_last_plan, that each row is cut into split pieces. alone: the calling thread does
+ * all the work. */
+void sb_cpu_say_plan(sb_context *ctx, int alone, int64_t split);
+
 /* Returns memory for count items of size bytes, or null if there is none. A later call with the
  * same scratch may free it. */
 void *sb_cpu_room(sb_cpu_scratch *s, int64_t count, size_t size);

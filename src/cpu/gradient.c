@@ -127,6 +127,7 @@ sb_status sb_cpu_backward(sb_context *ctx, const void *checked)
     int64_t *list = sb_cpu_room(&c->rows, call->rows, sizeof *list), actives;
     uint8_t *active = sb_cpu_room(&c->tokens, call->rows, sizeof *active);
     sb_status status;
+    int alone;
     if (!list || !active)
         return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory to list %" PRId64 " rows",
                        call->rows);
@@ -141,7 +142,8 @@ sb_status sb_cpu_backward(sb_context *ctx, const void *checked)
     j.active = active;
     j.of = (gradient->token ? SB_OF_TOKEN : 0) | (gradient->entropy ? SB_OF_ENTROPY : 0);
     plan_gradient(&j);
-    sb_pool_run(c->pool, call->rows * gradient->width <= PIECE_LOGITS, run_piece, &j,
-                call->rows * j.pieces);
+    alone = call->rows * gradient->width <= PIECE_LOGITS;
+    if (call->rows) sb_cpu_say_plan(ctx, alone, j.pieces);
+    sb_pool_run(c->pool, alone, run_piece, &j, call->rows * j.pieces);
     return SB_OK;
 }

@@ -76,6 +76,8 @@ static void plan_kl(kl_job *j, int32_t threads)
     j->piece = (leaves + j->split - 1) / j->split * SB_LEAF;
 }
 
+static int runs_alone(const kl_job *j) { return j->actives * j->call->p.held <= ALONE_LOGITS; }
+
 /* Performs every step that can fail. */
 static sb_status prepare(sb_context *ctx, kl_job *j)
 {
@@ -92,6 +94,7 @@ static sb_status prepare(sb_context *ctx, kl_job *j)
     if (status != SB_OK) return sb_kl_blame(&ctx->error, 'q', status);
     j->active = active;
     plan_kl(j, sb_pool_threads(c->pool));
+    if (j->actives) sb_cpu_say_plan(ctx, runs_alone(j), j->split);
     j->states = sb_cpu_room(&c->states, j->split > 1 ? j->actives * j->split : 0,
                             sizeof *j->states);
     if (!j->states)
@@ -113,11 +116,10 @@ sb_status sb_cpu_kl(sb_context *ctx, const void *checked)
     kl_job j = { .call = call, .reduce = c->isa->kl };
     sb_status status = prepare(ctx, &j);
     sb_sums_call sums;
-    int alone;
+    const int alone = runs_alone(&j);
     if (status != SB_OK) return status;
 
     /* Nothing fails from here on. */
-    alone = j.actives * call->p.held <= ALONE_LOGITS;
     memset(j.tokens, 0, (size_t)call->p.rows * sizeof *j.tokens);
     if (j.split == 1) {
         sb_pool_run(c->pool, alone, run_row, &j, j.actives);

@@ -139,6 +139,21 @@ static void merge_row(void *shared, int64_t i)
     j->finish(j, row, &state.sum, &constants);
 }
 
+static int runs_alone(const sb_cpu_job *j) { return j->actives * j->call->held <= CHUNK_LOGITS; }
+
+void sb_cpu_say_plan(sb_context *ctx, int alone, int64_t split)
+{
+    const sb_cpu *c = ctx->state;
+    const int32_t threads = alone ? 1 : sb_pool_threads(c->pool);
+    sb_plan_say(ctx, "cpu ");
+    sb_plan_say(ctx, c->isa->name);
+    sb_plan_say(ctx, ", ");
+    sb_plan_say_number(ctx, threads);
+    sb_plan_say(ctx, threads == 1 ? " thread, " : " threads, ");
+    if (split > 1) sb_plan_say_number(ctx, split);
+    sb_plan_say(ctx, split > 1 ? " pieces per row" : "whole rows");
+}
+
 /* How rows are cut up: whole rows when there are plenty, pieces when there are few. */
 static void plan_rows(sb_cpu_job *j, int32_t threads)
 {
@@ -182,6 +197,7 @@ sb_status sb_cpu_job_prepare(sb_context *ctx, sb_cpu_job *j)
                         : call->in.logits_dtype == SB_F16 ? c->isa->moments_f16
                                                           : c->isa->moments_bf16;
     plan_rows(j, sb_pool_threads(c->pool));
+    if (j->actives) sb_cpu_say_plan(ctx, runs_alone(j), j->split);
     if (j->split == 1) return SB_OK;
     j->states = sb_cpu_room(&c->states, j->actives * j->split, state_size(j));
     if (j->states) return SB_OK;
@@ -192,7 +208,7 @@ sb_status sb_cpu_job_prepare(sb_context *ctx, sb_cpu_job *j)
 void sb_cpu_job_run(sb_cpu *c, const sb_cpu_job *j)
 {
     void *shared = (void *)(uintptr_t)j; /* the pool's items only read it */
-    int alone = j->actives * j->call->held <= CHUNK_LOGITS;
+    const int alone = runs_alone(j);
     if (j->split > 1) {
         sb_pool_run(c->pool, alone, run_piece, shared, j->actives * j->split);
         sb_pool_run(c->pool, alone, merge_row, shared, j->actives);

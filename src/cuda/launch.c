@@ -107,6 +107,46 @@ sb_cuda_grid sb_cuda_plan_shard(sb_context *ctx, const sb_logprob_out *out, cons
 
 /* ---- launches ----------------------------------------------------------------------------- */
 
+/* The name of a loaded kernel. */
+static const char *name_of(const sb_cuda *c, CUfunction kernel)
+{
+#define IS(kernel_name)                                                                            \
+    if (k->kernel_name == kernel) return #kernel_name;
+#define FIND(file, LIST)                                                                           \
+    {                                                                                              \
+        const sb_cuda_##file##_kernels *k = &c->file;                                              \
+        LIST(IS)                                                                                   \
+    }
+    SB_CUDA_MODULES(FIND)
+    {
+        const sb_conventional_kernels *k = &c->conventional;
+        SB_CONVENTIONAL_KERNELS(IS)
+    }
+#undef FIND
+#undef IS
+    return "";
+}
+
+/* Adds a launch to the line that sb_last_plan returns. */
+static void say_launch(sb_context *ctx, CUfunction kernel, sb_cuda_grid grid)
+{
+    if (ctx->plan.length) sb_plan_say(ctx, "; ");
+    sb_plan_say(ctx, name_of(ctx->state, kernel));
+    sb_plan_say(ctx, " ");
+    sb_plan_say_number(ctx, grid.blocks);
+    sb_plan_say(ctx, " x ");
+    sb_plan_say_number(ctx, grid.threads);
+    if (grid.shared) {
+        sb_plan_say(ctx, ", ");
+        sb_plan_say_number(ctx, grid.shared);
+        sb_plan_say(ctx, " B");
+    }
+    if (grid.cluster) {
+        sb_plan_say(ctx, ", clusters of ");
+        sb_plan_say_number(ctx, grid.cluster);
+    }
+}
+
 sb_status sb_cuda_launch(sb_context *ctx, CUfunction kernel, sb_cuda_grid grid, sb_cuda_args *a,
                          CUstream stream)
 {
@@ -142,6 +182,7 @@ sb_status sb_cuda_launch(sb_context *ctx, CUfunction kernel, sb_cuda_grid grid, 
     a->bad = sb_cuda_word_address(&c->reports, c->word);
     c->launched = 1;
     DRIVER(&ctx->error, &c->driver, LaunchKernelEx, &config, kernel, parameters, NULL);
+    say_launch(ctx, kernel, grid);
     return SB_OK;
 }
 
