@@ -279,7 +279,8 @@ template <int FROM, int TO, int OF> SB_DET void gradient_rows(const sb_cuda_grad
     const bool fetched = may_fetch(a, source);
     group_span s = { first, 0 };
     group_words<FROM> x[AHEAD];
-    if (threadIdx.x == 0) set_gradient_block<FROM, OF>(a, &b, source, first, last, piece == 0);
+    if (threadIdx.x == 0)
+        set_gradient_block<FROM, OF>(a, &b, source, first, last, piece == 0 && !a.reported);
     __syncwarp(); /* the first warp loads later, so the constants have its registers */
     if (fetched) {
         const char *logits = (const char *)a.in.logits + source * a.in.row_stride * size_of<FROM>();

@@ -36,11 +36,19 @@ typedef struct sb_call {
 } sb_call;
 
 /* SB_OP_LOGPROB and SB_OP_CONVENTIONAL. out has all fields, even if the caller's struct is shorter.
- */
+ * out.gradient is null or the caller's; its checked form is gradient, whose width and strides are
+ * filled in. The control group has no gradient. */
 typedef struct sb_logprob_call {
     sb_logprob_out out;
+    sb_gradient gradient; /* if out.gradient is not null; saved is null */
     sb_call call;
 } sb_logprob_call;
+
+/* Whether the call computes entropies, as results or for the gradient. */
+static inline int sb_wants_moments(const sb_logprob_call *call)
+{
+    return call->out.entropy || (call->out.gradient && call->gradient.entropy);
+}
 
 /* SB_OP_IDS. call.width is K. */
 typedef struct sb_ids_call {

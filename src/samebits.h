@@ -218,7 +218,8 @@ typedef struct sb_saved_row {
 } sb_saved_row;
 
 /* The outputs of sb_logprob. Start from SB_LOGPROB_OUT_INIT. An output whose pointer is null is not
- * computed. Outputs must not overlap each other or an input. */
+ * computed. Outputs must not overlap each other or an input; a gradient may take the place of the
+ * logits. */
 typedef struct sb_logprob_out {
     uint32_t size;            /* sizeof(sb_logprob_out) */
     uint32_t reserved;        /* 0 */
@@ -228,10 +229,11 @@ typedef struct sb_logprob_out {
     int64_t *count;           /* [B]: active tokens */
     int64_t *outside;         /* [B]: active tokens whose id is outside their row's kept set */
     float *entropy;           /* [B, T] or [N]: of each row's distribution, in nats; never below 0.
-                                 A struct whose size ends before outside, entropy or saved is
-                                 accepted as well */
-    sb_saved_row *saved;      /* [B, T] or [N]: for sb_logprob_backward; of kind 2 if entropy is
-                                 requested as well */
+                                 A struct whose size ends before outside, entropy, saved or gradient
+                                 is accepted as well */
+    sb_saved_row *saved;      /* [B, T] or [N]: for sb_logprob_backward; of kind 2 if entropy, or
+                                 the gradient of a loss of entropies, is requested as well */
+    const struct sb_gradient *gradient; /* computes the gradient in the same call: see sb_logprob */
 } sb_logprob_out;
 
 /* How to run one call. No field affects the results. Start from SB_LAUNCH_INIT, or pass null. */
@@ -285,10 +287,27 @@ typedef struct sb_launch {
  * |error| <= 1.34e-6 + 3.23e-7 * sd + 2^-24 * var + half an ulp, which is below
  * 7.7e-6 + half an ulp for every row.
  *
+ * The gradient. If the derivatives of a loss are known before the call, the call can compute the
+ * loss's gradient with respect to the logits as well:
+ *
+ *     sb_gradient gradient = SB_GRADIENT_INIT;
+ *     gradient.grad = logits;             // in place; or other memory
+ *     gradient.token = by_token;          // fp32 [B, T]: the derivative by each token
+ *     out.gradient = &gradient;
+ *
+ * All results, the gradient's and the others, have the bits of two calls, sb_logprob and then
+ * sb_logprob_backward. One call is faster, because it reads the logits once or finds them in a
+ * cache. sb_gradient is as for sb_logprob_backward, with two differences: saved is null, because
+ * the call uses its own rows (out.saved may be requested, too), and first and held are 0. With the
+ * derivative by the entropy, the entropies are computed even if out.entropy is null. The struct is
+ * in ordinary memory on every backend, and is not used once the call has returned.
+ *
  * Requires: ctx is open; out and batch are as described at their types. Writes: all elements of
  * every requested output. Errors: SB_ERR_ARGUMENT, SB_ERR_SHAPE, SB_ERR_DTYPE, SB_ERR_ID and
- * SB_ERR_TEMPERATURE (the message names the first bad row), SB_ERR_MEMORY.
- * Deterministic across: everything but the row's logits, id and temperature. */
+ * SB_ERR_TEMPERATURE (the message names the first bad row), SB_ERR_MEMORY. For the gradient, as
+ * sb_logprob_backward, and SB_ERR_ARGUMENT if its saved, first or held is not as above.
+ * Deterministic across: everything but the row's logits, id and temperature, and for the gradient
+ * the row's derivatives. */
 SB_API sb_status sb_logprob(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
                             const sb_launch *launch);
 
@@ -407,7 +426,8 @@ SB_API sb_status sb_topk(sb_context *ctx, const sb_topk_out *out, const sb_batch
 
 /* ---- gradients ---- */
 
-/* The inputs and the output of sb_logprob_backward. Start from SB_GRADIENT_INIT. */
+/* The inputs and the output of sb_logprob_backward, or of a gradient that sb_logprob computes.
+ * Start from SB_GRADIENT_INIT. */
 typedef struct sb_gradient {
     uint32_t size;            /* sizeof(sb_gradient) */
     int32_t dtype;            /* of grad: SB_F32, SB_F16 or SB_BF16, independent of the logits' */
@@ -419,7 +439,8 @@ typedef struct sb_gradient {
     int64_t row_stride;       /* elements from one row to the next, >= width; 0: width */
     int64_t batch_stride;     /* padded: elements from one sequence to the next; rows must not
                                  overlap; 0: T * row_stride */
-    const sb_saved_row *saved;/* [B, T] or [N]: written by the forward call for the same batch */
+    const sb_saved_row *saved;/* [B, T] or [N]: written by the forward call for the same batch; null
+                                 if sb_logprob computes the gradient */
     const float *token;       /* [B, T] or [N]: the derivative of the loss by each token logprob;
                                  null: the loss does not depend on them */
     const float *entropy;     /* likewise, by each entropy; at least one of the two is not null */
@@ -544,7 +565,8 @@ SB_API sb_status sb_merge(sb_context *ctx, const sb_records *records, const sb_r
  * batch is as for sb_partial; its logits and strides are not used. records are of [rows]; those of
  * ignored rows are not used either.
  *
- * Entropy cannot be computed from records of kind SB_SUMS: SB_ERR_ARGUMENT.
+ * Entropy cannot be computed from records of kind SB_SUMS, and a gradient cannot be computed
+ * without logits (each shard calls sb_logprob_backward): SB_ERR_ARGUMENT.
  *
  * Errors: as sb_logprob; then SB_ERR_STATE, with the number of the first row whose records no
  * shards can give, whose c does not match its temperature, whose id is not in exactly one of the
@@ -818,7 +840,7 @@ SB_API sb_status sb_stream_wait(sb_context *ctx, void *stream);
 #define SB_BATCH_INIT                                                                              \
     { sizeof(sb_batch), SB_F32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, SB_IGNORE_INDEX, SB_I32,    \
       SB_I32, 1.0f, 0, 0, 0 }
-#define SB_LOGPROB_OUT_INIT { sizeof(sb_logprob_out), 0, 0, 0, 0, 0, 0, 0, 0 }
+#define SB_LOGPROB_OUT_INIT { sizeof(sb_logprob_out), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define SB_IDS_OUT_INIT { sizeof(sb_ids_out), 0, 0, 0, 0 }
 #define SB_TOPK_OUT_INIT { sizeof(sb_topk_out), 0, 0, 0, 0 }
 #define SB_RECORDS_INIT { sizeof(sb_records), SB_SUMS, 0, 0 }

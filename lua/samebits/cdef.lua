@@ -84,6 +84,7 @@ typedef struct sb_logprob_out {
     int64_t *outside;
     float *entropy;
     sb_saved_row *saved;
+    const struct sb_gradient *gradient;
 } sb_logprob_out;
 
 typedef struct sb_launch {

@@ -41,7 +41,8 @@ AT(sb_logprob_out, count, 32);
 AT(sb_logprob_out, outside, 40);
 AT(sb_logprob_out, entropy, 48);
 AT(sb_logprob_out, saved, 56);
-_Static_assert(sizeof(sb_logprob_out) == 64, "sb_logprob_out");
+AT(sb_logprob_out, gradient, 64);
+_Static_assert(sizeof(sb_logprob_out) == 72, "sb_logprob_out");
 
 AT(sb_ids_out, logprob, 8);
 AT(sb_ids_out, rank, 16);

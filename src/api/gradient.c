@@ -1,5 +1,8 @@
-/* gradient.c - sb_logprob_backward: checks, then the backend. No two rows of grad may overlap, and
- * grad may share the logits' memory only if each element takes the place of its own logit. */
+/* gradient.c - sb_logprob_backward: checks, then the backend. sb_logprob shares the checks of the
+ * gradient. No two rows of grad may overlap, and grad may share the logits' memory only if each
+ * element takes the place of its own logit. */
+#include "api/gradient.h"
+
 #include <inttypes.h>
 
 #include "api/call.h"
@@ -78,6 +81,7 @@ static sb_status check_layout(sb_gradient *to, const sb_call *call, sb_message *
     return SB_OK;
 }
 
+/* Checks everything but saved. */
 static sb_status check_gradient(sb_gradient *to, const sb_call *call, sb_message *why)
 {
     sb_status status;
@@ -88,8 +92,33 @@ static sb_status check_gradient(sb_gradient *to, const sb_call *call, sb_message
     if (status != SB_OK || call->rows == 0) return status; /* without rows, pointers may be null */
     if (!to->token && !to->entropy)
         return sb_fail(why, SB_ERR_ARGUMENT, "neither token nor entropy has an upstream gradient");
-    if (!to->grad && to->width > 0) return sb_fail(why, SB_ERR_ARGUMENT, "grad is null");
-    return to->saved ? SB_OK : sb_fail(why, SB_ERR_ARGUMENT, "saved is null");
+    return to->grad || to->width == 0 ? SB_OK : sb_fail(why, SB_ERR_ARGUMENT, "grad is null");
+}
+
+/* Copies the caller's struct. */
+static sb_status copy_gradient(sb_gradient *to, const sb_gradient *gradient, sb_message *why)
+{
+    sb_status status = sb_check_size(gradient, sizeof *gradient, "sb_gradient", "SB_GRADIENT_INIT",
+                                     why);
+    if (status == SB_OK) *to = *gradient;
+    return status;
+}
+
+sb_status sb_gradient_of(sb_gradient *to, const sb_gradient *gradient, const sb_call *call,
+                         sb_message *why)
+{
+    sb_status status = copy_gradient(to, gradient, why);
+    if (status != SB_OK) return status;
+    if (to->saved)
+        return sb_fail(why, SB_ERR_ARGUMENT,
+                       "gradient.saved is not null: the call uses the rows that it saves itself");
+    if (to->first != 0 || to->held != 0)
+        return sb_fail(why, SB_ERR_ARGUMENT,
+                       "gradient.first is %" PRId64 " and held %" PRId64
+                       ", not 0: the call has all of a row's logits",
+                       to->first, to->held);
+    to->held = call->held;
+    return check_gradient(to, call, why);
 }
 
 static sb_status backward(sb_context *ctx, const sb_gradient *gradient, const sb_batch *batch,
@@ -99,14 +128,14 @@ static sb_status backward(sb_context *ctx, const sb_gradient *gradient, const sb
     sb_gradient *to = &call.to;
     sb_status status;
     if (!gradient) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "gradient is null");
-    status = sb_check_size(gradient, sizeof *gradient, "sb_gradient", "SB_GRADIENT_INIT",
-                           &ctx->error);
+    status = copy_gradient(to, gradient, &ctx->error);
     if (status != SB_OK) return status;
-    *to = *gradient;
     if (to->held == 0 && to->first == 0 && batch) to->held = batch->vocab;
     status = sb_shard_call_of(ctx, &call.call, batch, to->first, to->held, launch);
     if (status == SB_OK) status = sb_check_kept_sets(ctx, &call.call, NULL);
     if (status == SB_OK) status = check_gradient(to, &call.call, &ctx->error);
+    if (status == SB_OK && call.call.rows > 0 && !to->saved)
+        status = sb_fail(&ctx->error, SB_ERR_ARGUMENT, "saved is null");
     return status == SB_OK ? sb_run(ctx, SB_OP_BACKWARD, &call, &call.call.launch) : status;
 }
 

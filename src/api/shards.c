@@ -100,6 +100,9 @@ static sb_status finish(sb_context *ctx, const sb_logprob_out *out, const sb_bat
         return sb_fail(why, SB_ERR_ARGUMENT,
                        "these records hold sums, and no moments, which entropy needs: see "
                        "SB_MOMENTS of sb_partial");
+    if (call.out.gradient)
+        return sb_fail(why, SB_ERR_ARGUMENT,
+                       "records hold no logits, which the gradient needs: see sb_logprob_backward");
     call.from = *records;
     return sb_run(ctx, SB_OP_FINISH, &call, &call.call.launch);
 }

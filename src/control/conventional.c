@@ -27,9 +27,9 @@ static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_ba
     const sb_launch *options = &checked.call.launch;
     sb_status status = sb_logprob_call_of(ctx, &checked, out, batch, launch);
     if (status != SB_OK) return status;
-    if (checked.out.entropy || checked.out.saved)
+    if (checked.out.entropy || checked.out.saved || checked.out.gradient)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
-                       "the conventional logprob gives no entropy and no saved rows");
+                       "the conventional logprob gives no entropy, saved rows or gradient");
     if (options->workspace || options->workspace_size || options->needed || options->cluster ||
         options->table || options->one_read)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,

@@ -20,9 +20,9 @@ typedef struct sb_cpu {
     sb_pool *pool;
     sb_cpu_scratch rows;   /* int64 [active] the rows to compute */
     sb_cpu_scratch states; /* sb_state or sb_moments [active][split] */
-    sb_cpu_scratch tokens; /* float [rows], where the caller wants sums but no tokens; or marks */
-    sb_cpu_scratch wholes; /* sb_state [rows], where rows are visited again */
-    sb_cpu_scratch parts;  /* what a second pass finds in [active][split] pieces */
+    sb_cpu_scratch tokens; /* float [rows], where the caller wants sums but no tokens */
+    sb_cpu_scratch wholes; /* sb_state or sb_saved_row [rows], where rows are visited again */
+    sb_cpu_scratch parts;  /* what a second pass finds in [active][split] pieces; or marks [rows] */
 } sb_cpu;
 
 /* Says, for sb_last_plan, that each row is cut into split pieces. alone: the calling thread does
@@ -74,6 +74,7 @@ void sb_cpu_job_run(sb_cpu *c, const sb_cpu_job *job);
 typedef struct sb_cpu_results {
     float *token, *lse, *entropy;
     sb_saved_row *saved;
+    int moments; /* saved rows have the entropy */
 } sb_cpu_results;
 
 /* Sets *to from out, with scratch for the tokens if only their sums are wanted, and clears what out
@@ -82,7 +83,7 @@ sb_status sb_cpu_results_prepare(sb_context *ctx, sb_cpu_results *to, const sb_l
                                  int64_t rows);
 
 /* Writes the results of a row. target is the logit of its id. state is the first member of an
- * sb_moments if entropy is wanted. */
+ * sb_moments if entropy is wanted, or moments is set. */
 void sb_cpu_results_write(const sb_cpu_results *to, int64_t row, const sb_state *state,
                           float target, const sb_row *constants);
 
@@ -112,6 +113,28 @@ typedef struct sb_cpu_second_pass {
 /* second_pass.c: everything that can fail, of the job too; then the rest. */
 sb_status sb_cpu_second_pass_prepare(sb_context *ctx, sb_cpu_second_pass *pass);
 void sb_cpu_second_pass_run(sb_cpu *c, const sb_cpu_second_pass *pass);
+
+/* gradient.c: the gradient of a call's rows. */
+typedef struct sb_cpu_gradient {
+    const sb_call *call;
+    sb_gradient to; /* to.saved: the rows' records */
+    sb_spread gradient;
+    const uint8_t *active; /* [rows of logits]: whether the row scores an active token */
+    int64_t pieces, piece; /* pieces per row, and elements of grad per piece */
+    int of;                /* SB_OF_* */
+    int written;           /* sb_cpu_gradient_row has been called for each active row */
+} sb_cpu_gradient;
+
+/* Sets *gradient, with written 0, from the active rows, which may be freed then. Requires: width >=
+ * 1. Fails for lack of memory only; to.saved is not used yet. */
+sb_status sb_cpu_gradient_prepare(sb_context *ctx, sb_cpu_gradient *gradient, const sb_call *call,
+                                  const sb_gradient *to, const int64_t *active, int64_t actives);
+
+/* Writes the gradient by one active row, whose record is there. Runs on any thread. */
+void sb_cpu_gradient_row(const sb_cpu_gradient *gradient, int64_t row);
+
+/* Writes all other rows. */
+void sb_cpu_gradient_run(sb_cpu *c, const sb_cpu_gradient *gradient);
 
 /* sb_cpu_logprob and so on: the operations, as sb_op_slot has them. */
 #define SB_CPU_OPERATION(NUMBER, name, scratch, what)                                              \

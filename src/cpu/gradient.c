@@ -1,5 +1,6 @@
 /* gradient.c - gradients on the CPU. The work items are rows of logits, or pieces of rows: each
- * element comes from its own logit and its row's saved record alone. */
+ * element comes from its own logit and its row's saved record alone. So logprob.c may also ask for
+ * a single row, as soon as its record is there and while its logits are in a cache. */
 #include <inttypes.h>
 
 #include "cpu/cpu.h"
@@ -7,15 +8,6 @@
 #include "det/gradient.h"
 
 #define PIECE_LOGITS 32768 /* logits per work item; a call with fewer runs on one thread */
-
-typedef struct gradient_job {
-    const sb_call *call;
-    const sb_gradient *to;
-    sb_spread gradient;
-    const uint8_t *active; /* [rows of logits]: whether the row scores an active token */
-    int64_t pieces, piece; /* pieces per row, and elements of grad per piece */
-    int of;                /* SB_OF_* */
-} gradient_job;
 
 /* Copies a saved row. The caller's saved rows may be unaligned, for example in a mapped file. */
 static sb_saved saved_at(const sb_gradient *to, int64_t row)
@@ -26,10 +18,10 @@ static sb_saved saved_at(const sb_gradient *to, int64_t row)
 }
 
 /* The address of element i in the row of grad that belongs to this row of logits. */
-static char *grad_at(const gradient_job *j, int64_t row, int64_t i)
+static char *grad_at(const sb_cpu_gradient *j, int64_t row, int64_t i)
 {
     const sb_batch *in = &j->call->in;
-    const sb_gradient *to = j->to;
+    const sb_gradient *to = &j->to;
     int64_t element = in->cu_seqlens
                           ? row * to->row_stride
                           : row / in->time * to->batch_stride + row % in->time * to->row_stride;
@@ -45,10 +37,10 @@ static void store(char *to, int32_t dtype, float x)
 
 /* The same for a row with a kept set. Converts one buffer of logits at a time to fp32, with -inf
  * for ids that are not kept. */
-static void spread_kept(const gradient_job *j, int64_t row, const sb_gradient_row *g, int64_t first,
-                        int64_t last, char *grad)
+static void spread_kept(const sb_cpu_gradient *j, int64_t row, const sb_gradient_row *g,
+                        int64_t first, int64_t last, char *grad)
 {
-    const sb_gradient *to = j->to;
+    const sb_gradient *to = &j->to;
     float x[SB_CPU_BUFFER];
     for (; first < last; first += SB_CPU_BUFFER) {
         int64_t here = last - first < SB_CPU_BUFFER ? last - first : SB_CPU_BUFFER;
@@ -59,11 +51,11 @@ static void spread_kept(const gradient_job *j, int64_t row, const sb_gradient_ro
 
 /* Writes elements first .. last - 1 of an active row that is not NaN. row is the row of the result,
  * which is call->in.shift after the row of the logits. */
-static void spread(const gradient_job *j, int64_t row, const sb_saved *saved, int64_t first,
+static void spread(const sb_cpu_gradient *j, int64_t row, const sb_saved *saved, int64_t first,
                    int64_t last)
 {
     const sb_call *call = j->call;
-    const sb_gradient *to = j->to;
+    const sb_gradient *to = &j->to;
     const int32_t dtype = call->in.logits_dtype;
     const int64_t target = sb_int_at(call->in.ids, call->in.ids_dtype, row) - call->first;
     const float tau = sb_temperature_at(call, row);
@@ -87,13 +79,11 @@ static void spread(const gradient_job *j, int64_t row, const sb_saved *saved, in
     if (owner) store(grad + target * sb_itemsize(to->dtype), to->dtype, own);
 }
 
-static void run_piece(void *shared, int64_t item)
+/* Writes elements first .. end - 1 of the gradient of a row of logits. */
+static void write_elements(const sb_cpu_gradient *j, int64_t source, int64_t first, int64_t end)
 {
-    const gradient_job *j = shared;
-    const sb_gradient *to = j->to;
-    const int64_t source = item / j->pieces, row = source + j->call->in.shift;
-    const int64_t first = item % j->pieces * j->piece;
-    const int64_t end = first + j->piece < to->width ? first + j->piece : to->width;
+    const sb_gradient *to = &j->to;
+    const int64_t row = source + j->call->in.shift;
     int64_t held = j->call->held < end ? j->call->held : end; /* the rest is padding */
     if (held < first || !j->active[source]) held = first;
     if (held > first) {
@@ -107,14 +97,57 @@ static void run_piece(void *shared, int64_t item)
         memset(grad_at(j, source, held), 0, (size_t)((end - held) * sb_itemsize(to->dtype)));
 }
 
-/* Divides each row into pieces. Requires: width >= 1. */
-static void plan_gradient(gradient_job *j)
+void sb_cpu_gradient_row(const sb_cpu_gradient *j, int64_t row)
 {
-    int64_t width = j->to->width, split = j->call->launch.split;
+    write_elements(j, row - j->call->in.shift, 0, j->to.width);
+}
+
+static void run_piece(void *shared, int64_t item)
+{
+    const sb_cpu_gradient *j = shared;
+    const int64_t source = item / j->pieces, first = item % j->pieces * j->piece;
+    const int64_t width = j->to.width;
+    if (j->written && j->active[source]) return;
+    write_elements(j, source, first, first + j->piece < width ? first + j->piece : width);
+}
+
+/* Divides each row into pieces. Requires: width >= 1. */
+static void plan_gradient(sb_cpu_gradient *j)
+{
+    int64_t width = j->to.width, split = j->call->launch.split;
     if (split == 0) split = (width + PIECE_LOGITS - 1) / PIECE_LOGITS;
     if (split > width) split = width;
     j->piece = ((width + split - 1) / split + SB_LEAF - 1) / SB_LEAF * SB_LEAF;
     j->pieces = (width + j->piece - 1) / j->piece;
+}
+
+sb_status sb_cpu_gradient_prepare(sb_context *ctx, sb_cpu_gradient *j, const sb_call *call,
+                                  const sb_gradient *to, const int64_t *active, int64_t actives)
+{
+    sb_cpu *c = ctx->state;
+    uint8_t *marks = sb_cpu_room(&c->parts, call->rows, sizeof *marks);
+    if (!marks)
+        return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory to mark %" PRId64 " rows",
+                       call->rows);
+    memset(marks, 0, (size_t)call->rows);
+    for (int64_t i = 0; i < actives; i++) marks[active[i] - call->in.shift] = 1;
+    *j = (sb_cpu_gradient){ .call = call, .to = *to, .gradient = c->isa->gradient };
+    j->active = marks;
+    j->of = (to->token ? SB_OF_TOKEN : 0) | (to->entropy ? SB_OF_ENTROPY : 0);
+    plan_gradient(j);
+    return SB_OK;
+}
+
+/* Whether the rows take too little time to be given to several threads. */
+static int is_small(const sb_cpu_gradient *j)
+{
+    return j->call->rows * j->to.width <= PIECE_LOGITS;
+}
+
+void sb_cpu_gradient_run(sb_cpu *c, const sb_cpu_gradient *j)
+{
+    void *shared = (void *)(uintptr_t)j; /* the pool's items only read it */
+    sb_pool_run(c->pool, is_small(j), run_piece, shared, j->call->rows * j->pieces);
 }
 
 sb_status sb_cpu_backward(sb_context *ctx, const void *checked)
@@ -123,27 +156,18 @@ sb_status sb_cpu_backward(sb_context *ctx, const void *checked)
     const sb_gradient *gradient = &backward->to;
     const sb_call *call = &backward->call;
     sb_cpu *c = ctx->state;
-    gradient_job j = { .call = call, .to = gradient, .gradient = c->isa->gradient };
+    sb_cpu_gradient j;
     int64_t *list = sb_cpu_room(&c->rows, call->rows, sizeof *list), actives;
-    uint8_t *active = sb_cpu_room(&c->tokens, call->rows, sizeof *active);
     sb_status status;
-    int alone;
-    if (!list || !active)
+    if (!list)
         return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory to list %" PRId64 " rows",
                        call->rows);
     status = sb_list_active(call, list, &actives, &ctx->error);
     if (status == SB_OK) status = sb_check_saved(call, gradient, list, actives, &ctx->error);
     if (status != SB_OK) return status;
     if (gradient->width == 0) return SB_OK; /* an empty shard has nothing to write */
-
-    /* Nothing fails from here on. */
-    memset(active, 0, (size_t)call->rows);
-    for (int64_t i = 0; i < actives; i++) active[list[i] - call->in.shift] = 1;
-    j.active = active;
-    j.of = (gradient->token ? SB_OF_TOKEN : 0) | (gradient->entropy ? SB_OF_ENTROPY : 0);
-    plan_gradient(&j);
-    alone = call->rows * gradient->width <= PIECE_LOGITS;
-    if (call->rows) sb_cpu_say_plan(ctx, alone, j.pieces);
-    sb_pool_run(c->pool, alone, run_piece, &j, call->rows * j.pieces);
-    return SB_OK;
+    status = sb_cpu_gradient_prepare(ctx, &j, call, gradient, list, actives);
+    if (status == SB_OK && call->rows) sb_cpu_say_plan(ctx, is_small(&j), j.pieces);
+    if (status == SB_OK) sb_cpu_gradient_run(c, &j);
+    return status;
 }

@@ -1,5 +1,7 @@
 /* logprob.c - logprobs on the CPU: from each row's state to its results, and their sums per
- * sequence. shards.c finishes merged records with the same functions. */
+ * sequence. shards.c finishes merged records with the same functions. A gradient follows each row
+ * at once, while the row's logits are in a cache; where rows are cut into pieces, it follows all of
+ * them. */
 #include <inttypes.h>
 
 #include "cpu/cpu.h"
@@ -35,7 +37,7 @@ sb_status sb_cpu_results_prepare(sb_context *ctx, sb_cpu_results *to, const sb_l
                                  int64_t rows)
 {
     sb_cpu *c = ctx->state;
-    *to = (sb_cpu_results){ out->token, out->lse, out->entropy, out->saved };
+    *to = (sb_cpu_results){ out->token, out->lse, out->entropy, out->saved, out->entropy != NULL };
     if (!to->token && out->sequence) {
         to->token = sb_cpu_room(&c->tokens, rows, sizeof *to->token);
         if (!to->token)
@@ -52,7 +54,7 @@ sb_status sb_cpu_results_prepare(sb_context *ctx, sb_cpu_results *to, const sb_l
 static void save(const sb_cpu_results *to, int64_t row, const sb_state *state,
                  const sb_row *constants)
 {
-    sb_saved saved = to->entropy ? sb_finish_saved_moments((const sb_moments *)state, constants)
+    sb_saved saved = to->moments ? sb_finish_saved_moments((const sb_moments *)state, constants)
                                  : sb_finish_saved(state, constants);
     memcpy((char *)to->saved + row * (int64_t)sizeof saved, &saved, sizeof saved);
 }
@@ -66,11 +68,37 @@ void sb_cpu_results_write(const sb_cpu_results *to, int64_t row, const sb_state 
     if (to->saved) save(to, row, state, constants);
 }
 
+/* Where a call's results go, its gradient too. */
+typedef struct outputs {
+    sb_cpu_results results;
+    sb_cpu_gradient gradient;
+} outputs;
+
 static void finish_logprob(const sb_cpu_job *j, int64_t row, const sb_state *state,
                            const sb_row *constants)
 {
+    const outputs *to = j->to;
     const int64_t id = sb_int_at(j->call->in.ids, j->call->in.ids_dtype, row);
-    sb_cpu_results_write(j->to, row, state, sb_target_logit(j->call, row, id), constants);
+    sb_cpu_results_write(&to->results, row, state, sb_target_logit(j->call, row, id), constants);
+    if (to->gradient.written) sb_cpu_gradient_row(&to->gradient, row);
+}
+
+/* Prepares the gradient, whose saved rows are those of this call. */
+static sb_status prepare_gradient(sb_context *ctx, const sb_logprob_call *logprob,
+                                  const sb_cpu_job *j, sb_cpu_gradient *gradient)
+{
+    sb_cpu *c = ctx->state;
+    const sb_call *call = &logprob->call;
+    sb_gradient to = logprob->gradient;
+    sb_status status;
+    to.saved = logprob->out.saved ? logprob->out.saved
+                                  : sb_cpu_room(&c->wholes, call->rows, sizeof *to.saved);
+    if (!to.saved)
+        return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory to save %" PRId64 " rows",
+                       call->rows);
+    status = sb_cpu_gradient_prepare(ctx, gradient, call, &to, j->active, j->actives);
+    gradient->written = j->split == 1;
+    return status;
 }
 
 sb_status sb_cpu_logprob(sb_context *ctx, const void *checked)
@@ -78,14 +106,23 @@ sb_status sb_cpu_logprob(sb_context *ctx, const void *checked)
     const sb_logprob_call *logprob = checked;
     const sb_logprob_out *out = &logprob->out;
     const sb_call *call = &logprob->call;
-    sb_cpu_results to;
+    outputs to;
+    sb_cpu_results *results = &to.results;
     sb_cpu_job j = {
-        .call = call, .moments = out->entropy != NULL, .finish = finish_logprob, .to = &to
+        .call = call, .moments = sb_wants_moments(logprob), .finish = finish_logprob, .to = &to
     };
     sb_status status = sb_cpu_job_prepare(ctx, &j);
-    if (status == SB_OK) status = sb_cpu_results_prepare(ctx, &to, out, call->rows);
+    to.gradient.written = 0;
+    if (status == SB_OK && out->gradient) status = prepare_gradient(ctx, logprob, &j, &to.gradient);
+    if (status == SB_OK) status = sb_cpu_results_prepare(ctx, results, out, call->rows);
     if (status != SB_OK) return status;
-    if (to.token || to.lse || to.entropy || to.saved) sb_cpu_job_run(ctx->state, &j);
-    sb_cpu_sum_sequences(out, call, to.token, j.active, j.actives);
+    if (out->gradient) {
+        results->moments = j.moments;
+        results->saved = (sb_saved_row *)(uintptr_t)to.gradient.to.saved;
+    }
+    if (results->token || results->lse || results->entropy || results->saved)
+        sb_cpu_job_run(ctx->state, &j);
+    if (out->gradient) sb_cpu_gradient_run(ctx->state, &to.gradient);
+    sb_cpu_sum_sequences(out, call, results->token, j.active, j.actives);
     return SB_OK;
 }

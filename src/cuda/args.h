@@ -102,6 +102,7 @@ typedef struct sb_cuda_gradient_args {
     int32_t grad_size;     /* bytes per element of grad */
     int32_t of;            /* SB_OF_* */
     int32_t simple;        /* in.simple, no kept sets, and row r of grad starts at r * row_stride */
+    int32_t reported;      /* the kernels before this one have reported every bad row */
 } sb_cuda_gradient_args;
 
 /* For kernels/kl.cu: the two batches. The fields of q that are used: logits, their layout and

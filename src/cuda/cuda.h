@@ -154,6 +154,13 @@ SB_ALL_OPERATIONS(SB_CUDA_OPERATION)
 /* logprob.c: called once the kernels are loaded. */
 sb_status sb_cuda_logprob_prepare(const sb_cuda *c, sb_message *why);
 
+/* gradient.c: checks the arrays of a gradient alone; and only launches its kernel. reported: the
+ * call has written the saved rows itself, and reported every bad row. */
+sb_status sb_cuda_check_gradient_arrays(sb_context *ctx, const sb_gradient *gradient,
+                                        const sb_call *call);
+sb_status sb_cuda_launch_gradient(sb_context *ctx, const sb_gradient *gradient, const sb_call *call,
+                                  int reported);
+
 /* exchange.c: communicators, the functions of sb_comms. */
 sb_status sb_cuda_comm_new_id(sb_context *ctx, sb_comm_id *id);
 sb_status sb_cuda_comm_create(sb_context *ctx, void **comm, const sb_comm_id *id, int32_t ranks,

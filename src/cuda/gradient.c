@@ -1,5 +1,6 @@
 /* gradient.c - gradients on a GPU: the launch of kernels/gradient.cu, one kernel for each pair of
- * dtypes and each loss. It needs no scratch memory. */
+ * dtypes and each loss. It needs no scratch memory. logprob.c launches it behind the kernels that
+ * save the rows. */
 #include "cuda/cuda.h"
 #include "det/gradient.h"
 
@@ -17,7 +18,7 @@ static CUfunction kernel_for(const sb_cuda_gradient_kernels *k, int32_t from, in
     return kernels[(place_of(from) * 3 + place_of(to)) * 3 + of - SB_OF_TOKEN];
 }
 
-static sb_status check_arrays(sb_context *ctx, const sb_gradient *g, const sb_call *call)
+sb_status sb_cuda_check_gradient_arrays(sb_context *ctx, const sb_gradient *g, const sb_call *call)
 {
     const sb_batch *in = &call->in;
     const uint64_t size = (uint64_t)sb_itemsize(g->dtype);
@@ -67,18 +68,25 @@ static sb_cuda_grid plan_gradient(sb_cuda_gradient_args *a, const sb_call *call)
     return grid;
 }
 
-sb_status sb_cuda_backward(sb_context *ctx, const void *checked)
+sb_status sb_cuda_launch_gradient(sb_context *ctx, const sb_gradient *to, const sb_call *call,
+                                  int reported)
 {
     const sb_cuda *c = ctx->state;
+    sb_cuda_gradient_args a = args_of(ctx, to, call);
+    const sb_cuda_grid grid = plan_gradient(&a, call);
+    a.reported = reported;
+    return sb_cuda_launch(ctx, kernel_for(&c->gradient, call->in.logits_dtype, to->dtype, a.of),
+                          grid, &a.in, call->launch.stream);
+}
+
+sb_status sb_cuda_backward(sb_context *ctx, const void *checked)
+{
     const sb_backward_call *backward = checked;
     const sb_gradient *to = &backward->to;
     const sb_call *call = &backward->call;
-    sb_cuda_gradient_args a = args_of(ctx, to, call);
-    const sb_cuda_grid grid = plan_gradient(&a, call);
-    const CUfunction kernel = kernel_for(&c->gradient, call->in.logits_dtype, to->dtype, a.of);
     sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
-    if (status == SB_OK) status = check_arrays(ctx, to, call);
-    if (status == SB_OK) status = sb_cuda_launch(ctx, kernel, grid, &a.in, call->launch.stream);
+    if (status == SB_OK) status = sb_cuda_check_gradient_arrays(ctx, to, call);
+    if (status == SB_OK) status = sb_cuda_launch_gradient(ctx, to, call, 0);
     if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, to);
     return status;
 }

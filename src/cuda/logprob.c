@@ -1,5 +1,6 @@
 /* logprob.c - logprobs on a GPU: the launches of kernels/logprob.cu. Without entropy, a plan
- * (plan.h) chooses among them; with entropy, rows are cut into equal pieces, as for shards. */
+ * (plan.h) chooses among them; with entropy, rows are cut into equal pieces, as for shards. If the
+ * gradient is requested as well, gradient.c launches its kernel behind them. */
 #include "cuda/cuda.h"
 #include "det/moments.h"
 
@@ -75,21 +76,6 @@ static sb_status launch_sums(sb_context *ctx, const sb_logprob_call *logprob, co
     return status;
 }
 
-static sb_status run_sums(sb_context *ctx, const sb_logprob_call *logprob)
-{
-    const sb_call *call = &logprob->call;
-    const sb_cuda_plan p = plan_sums(ctx->state, logprob);
-    CUdeviceptr scratch;
-    sb_status status = sb_cuda_check_arguments(ctx, &logprob->out, call);
-    if (status == SB_OK)
-        status = sb_cuda_scratch(ctx, &call->launch, p.states + p.targets + p.tokens, &scratch);
-    if (status != SB_OK) return status;
-    status = launch_sums(ctx, logprob, &p, scratch);
-    sb_cuda_scratch_done(ctx, &call->launch, scratch);
-    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
-    return status;
-}
-
 /* ---- with entropy ------------------------------------------------------------------------- */
 
 /* Scratch, in this order: pieces, and tokens if only their sums are requested. */
@@ -111,7 +97,8 @@ static entropy_plan plan_entropy(sb_context *ctx, const sb_logprob_call *logprob
     return p;
 }
 
-static sb_status launch_entropy(sb_context *ctx, const sb_logprob_call *logprob, entropy_plan *p)
+static sb_status launch_entropy(sb_context *ctx, const sb_logprob_call *logprob, entropy_plan *p,
+                                CUdeviceptr scratch)
 {
     const sb_cuda_logprob_kernels *k = &((const sb_cuda *)ctx->state)->logprob;
     const sb_logprob_out *out = &logprob->out;
@@ -119,7 +106,12 @@ static sb_status launch_entropy(sb_context *ctx, const sb_logprob_call *logprob,
     const CUfunction kernel = sb_cuda_for_dtype(call->in.logits_dtype, k->entropy_f32,
                                                 k->entropy_f16, k->entropy_bf16);
     CUstream stream = call->launch.stream;
-    sb_status status = sb_cuda_clear_unlisted(ctx, call, &p->a);
+    sb_status status;
+    p->a.states = scratch;
+    p->a.tokens = p->tokens ? scratch + p->pieces : p->a.token;
+    p->a.entropy = sb_cuda_address(out->entropy);
+    p->a.saved = sb_cuda_address(out->saved);
+    status = sb_cuda_clear_unlisted(ctx, call, &p->a);
     if (status == SB_OK) status = sb_cuda_launch(ctx, kernel, p->grid, &p->a, stream);
     if (status == SB_OK && p->a.split > 1)
         status = sb_cuda_launch(ctx, k->entropy_finish, sb_cuda_warps_for(p->a.work), &p->a,
@@ -129,40 +121,74 @@ static sb_status launch_entropy(sb_context *ctx, const sb_logprob_call *logprob,
     return status;
 }
 
-static sb_status run_entropy(sb_context *ctx, const sb_logprob_call *logprob)
+/* ---- the operation ------------------------------------------------------------------------ */
+
+#define BOUNDARY 256 /* of a workspace */
+
+/* Scratch, in this order: saved rows and entropies, if only the gradient needs them; from the next
+ * boundary on, that of the kernels for the logprobs. */
+typedef struct logprob_plan {
+    int moments;
+    sb_cuda_plan sums; /* if there are no moments */
+    entropy_plan entropy;
+    uint64_t saved, entropies, before, bytes; /* in bytes; before: up to the boundary; bytes: all */
+} logprob_plan;
+
+static logprob_plan plan_logprob(sb_context *ctx, const sb_logprob_call *logprob)
 {
+    const sb_logprob_out *out = &logprob->out;
+    const uint64_t rows = (uint64_t)logprob->call.rows;
+    logprob_plan p;
+    memset(&p, 0, sizeof p);
+    p.moments = sb_wants_moments(logprob);
+    if (p.moments) {
+        p.entropy = plan_entropy(ctx, logprob);
+        p.bytes = p.entropy.pieces + p.entropy.tokens;
+        if (!out->entropy) p.entropies = rows * sizeof(float);
+    } else {
+        p.sums = plan_sums(ctx->state, logprob);
+        p.bytes = p.sums.states + p.sums.targets + p.sums.tokens;
+    }
+    if (out->gradient && !out->saved) p.saved = rows * sizeof(sb_saved_row);
+    p.before = (p.saved + p.entropies + BOUNDARY - 1) / BOUNDARY * BOUNDARY;
+    p.bytes += p.before;
+    return p;
+}
+
+/* Launches the kernels for the logprobs and for the gradient, one behind the other. */
+static sb_status launch_logprob(sb_context *ctx, const sb_logprob_call *logprob, logprob_plan *p,
+                                CUdeviceptr scratch)
+{
+    sb_logprob_call call = *logprob;
+    sb_status status;
+    if (p->saved) call.out.saved = (sb_saved_row *)(uintptr_t)scratch;
+    if (p->entropies) call.out.entropy = (float *)(uintptr_t)(scratch + p->saved);
+    call.gradient.saved = call.out.saved;
+    status = p->moments ? launch_entropy(ctx, &call, &p->entropy, scratch + p->before)
+                        : launch_sums(ctx, &call, &p->sums, scratch + p->before);
+    if (status != SB_OK || !call.out.gradient) return status;
+    return sb_cuda_launch_gradient(ctx, &call.gradient, &call.call, 1);
+}
+
+sb_status sb_cuda_logprob(sb_context *ctx, const void *checked)
+{
+    const sb_logprob_call *logprob = checked;
     const sb_call *call = &logprob->call;
-    entropy_plan p = plan_entropy(ctx, logprob);
+    logprob_plan p = plan_logprob(ctx, logprob);
     CUdeviceptr scratch;
     sb_status status = sb_cuda_check_arguments(ctx, &logprob->out, call);
-    if (status == SB_OK)
-        status = sb_cuda_scratch(ctx, &call->launch, p.pieces + p.tokens, &scratch);
+    if (status == SB_OK && logprob->out.gradient)
+        status = sb_cuda_check_gradient_arrays(ctx, &logprob->gradient, call);
+    if (status == SB_OK) status = sb_cuda_scratch(ctx, &call->launch, p.bytes, &scratch);
     if (status != SB_OK) return status;
-    p.a.states = scratch;
-    if (p.tokens) p.a.tokens = scratch + p.pieces;
-    status = launch_entropy(ctx, logprob, &p);
+    status = launch_logprob(ctx, logprob, &p, scratch);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
     if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
     return status;
 }
 
-/* ---- the operation ------------------------------------------------------------------------ */
-
-sb_status sb_cuda_logprob(sb_context *ctx, const void *checked)
-{
-    const sb_logprob_call *logprob = checked;
-    return logprob->out.entropy ? run_entropy(ctx, logprob) : run_sums(ctx, logprob);
-}
-
 sb_status sb_cuda_logprob_workspace(sb_context *ctx, const void *checked, uint64_t *bytes)
 {
-    const sb_logprob_call *logprob = checked;
-    if (logprob->out.entropy) {
-        const entropy_plan p = plan_entropy(ctx, logprob);
-        *bytes = p.pieces + p.tokens;
-    } else {
-        const sb_cuda_plan p = plan_sums(ctx->state, logprob);
-        *bytes = p.states + p.targets + p.tokens;
-    }
+    *bytes = plan_logprob(ctx, checked).bytes;
     return SB_OK;
 }
