@@ -37,7 +37,8 @@ class Out(ctypes.Structure):
     _fields_ = [
         ("size", ctypes.c_uint32), ("reserved", ctypes.c_uint32), ("token", ctypes.c_void_p),
         ("lse", ctypes.c_void_p), ("sequence", ctypes.c_void_p), ("count", ctypes.c_void_p),
-        ("outside", ctypes.c_void_p), ("entropy", ctypes.c_void_p), ("saved", ctypes.c_void_p)]
+        ("outside", ctypes.c_void_p), ("entropy", ctypes.c_void_p), ("saved", ctypes.c_void_p),
+        ("gradient", ctypes.c_void_p)]
 
 
 class Gradient(ctypes.Structure):
@@ -100,6 +101,11 @@ def _dtype(array):
     return DTYPES[str(array.dtype).rsplit(".", 1)[-1]]
 
 
+def _gradient(grad, saved, token, entropy):
+    return Gradient(size=ctypes.sizeof(Gradient), dtype=_dtype(grad), grad=_address(grad),
+                    saved=_address(saved), token=_address(token), entropy=_address(entropy))
+
+
 class Call:
     """One sb_logprob with its structs filled in. It can be called, with a stream, any number of
     times.
@@ -121,12 +127,16 @@ class Call:
         self.launch.stream = stream
         self.ctx.must(lib.sb_logprob(self.ctx.handle, *self.pointers))
 
+    def use_gradient(self, grad, token=None, entropy=None):
+        """Lets the call compute the gradient as well, from the derivatives of the loss."""
+        gradient = _gradient(grad, None, token, entropy)
+        self.out.gradient = ctypes.addressof(gradient)
+        self.keep += [gradient, grad, token, entropy]
+
     def backward(self, grad, saved, token=None, entropy=None):
         """Returns a function of a stream that computes the gradient, from the tensors of an
         sb_gradient."""
-        gradient = Gradient(size=ctypes.sizeof(Gradient), dtype=_dtype(grad), grad=_address(grad),
-                            saved=_address(saved), token=_address(token),
-                            entropy=_address(entropy))
+        gradient = _gradient(grad, saved, token, entropy)
         return self._other(lib.sb_logprob_backward, gradient, [grad, saved, token, entropy])
 
     def ids(self, k, logprob, rank=None):

@@ -27,6 +27,7 @@ local OP = call.like(logprob.OP, {
   name = "conventional.logprob",
   entry = "sb_conventional_logprob",
   launch = { "split", "threads", "check", "stream" },
+  options = {},
   settings = {},
 })
 

@@ -1,5 +1,6 @@
--- Gradients on every backend and instruction set: they have the same bits in any launch and layout,
--- agree with fp64, and are exact at the edges; errors in the arguments are reported.
+-- Gradients on every backend and instruction set: they have the same bits in any launch and layout
+-- and in one call with the logprobs, agree with fp64, and are exact at the edges; errors in the
+-- arguments are reported.
 
 local ffi = require "ffi"
 local samebits = require "samebits"
@@ -11,6 +12,7 @@ local logits = require "spec.support.logits"
 local oracle = require "spec.support.oracle"
 local refusal = require "spec.support.refusal"
 local shards = require "spec.support.shards"
+local with = require "spec.support.with"
 local C = require("samebits.lib").C
 
 local INF = math.huge
@@ -46,15 +48,23 @@ local wanted = {}
 backends.each(function(at)
   local device = at.context().device
 
-  -- The gradient in memory. losses: "token", "entropy" of call.
-  local function backward(call, losses, opts)
-    local batch = at.batch(call.batch)
+  local function derivatives(call, losses)
     local given = {}
     for _, name in ipairs(losses) do given[name] = assert(call[name]:to(device)) end
-    local out = assert(at.context():logprob(batch, { outputs = { "saved", given.entropy and
-                                                                          "entropy" } }))
-    given.saved = out.saved
-    return assert(assert(at.context():backward(batch, given, opts)):to "cpu")
+    return given
+  end
+
+  -- The gradient in memory, from two calls and from one. losses: "token", "entropy" of call.
+  local function backward(call, losses, opts)
+    local batch, given = at.batch(call.batch), derivatives(call, losses)
+    local outputs = given.entropy and { "saved", "entropy" } or { "saved" }
+    local saved = assert(at.context():logprob(batch, { outputs = outputs })).saved
+    local grad = assert(assert(at.context():backward(batch, with(given, { saved = saved }),
+                                                     opts)):to "cpu")
+    local one = assert(at.context():logprob(batch, { outputs = {},
+                                                     gradient = with(given, opts or {}) }))
+    assert.same_bits(grad, assert(one.grad:to "cpu"), "in one call")
+    return grad
   end
 
   local function simple(values, ids, change)
@@ -78,6 +88,30 @@ backends.each(function(at)
                            assert(wanted[k .. "float32" .. l]:to "bfloat16"), "rounded " .. k)
           assert.same_bits(wanted[k .. "float16" .. l],
                            assert(wanted[k .. "float32" .. l]:to "float16"), "rounded " .. k)
+        end
+      end
+    end)
+
+    it("leave the bits of logprobs as they are, in any pieces and in place", function()
+      local ALL = { "token", "lse", "sequence", "count", "entropy", "saved" }
+      local SOME = { "token", "saved" }
+      for k, call in ipairs(all_calls()) do
+        local dtype = call.batch.logits.dtype
+        for l, losses in ipairs(LOSSES) do
+          for _, outputs in ipairs { ALL, l == 1 and SOME or nil } do
+            local want = at.score(call.batch, { outputs = outputs })
+            for split = 0, 3 do
+              local batch = at.batch(with(call.batch, { logits = call.batch.logits:clone() }))
+              local out = assert(at.context():logprob(batch, {
+                outputs = outputs, split = split,
+                gradient = with(derivatives(call, losses), { in_place = true }) }))
+              assert.is_true(out.grad.ptr == batch.logits.ptr)
+              assert.same_bits(wanted[k .. dtype .. l], assert(out.grad:to "cpu"), "in place")
+              for _, name in ipairs(outputs) do
+                assert.same_bits(want[name], assert(out[name]:to "cpu"), name)
+              end
+            end
+          end
         end
       end
     end)
@@ -351,12 +385,12 @@ describe("backward refuses", function()
 
   it("no rows at all without complaint", function()
     for _, shape in ipairs { { 0 }, { 0, 3 }, { 3, 0 } } do
-      local function with(last) return { shape[1], shape[2] or last, shape[2] and last } end
-      local none = { logits = samebits.zeros(with(40)), ids = samebits.zeros(shape, "int32") }
+      local function shaped(last) return { shape[1], shape[2] or last, shape[2] and last } end
+      local none = { logits = samebits.zeros(shaped(40)), ids = samebits.zeros(shape, "int32") }
       local out = ctx:logprob(none, { outputs = { "saved" } })
-      assert.same(with(32), out.saved.shape)
+      assert.same(shaped(32), out.saved.shape)
       local grad = ctx:backward(none, { saved = out.saved, token = samebits.zeros(shape) })
-      assert.same(with(40), grad.shape)
+      assert.same(shaped(40), grad.shape)
     end
     -- Several sequences, and the strides left to the library.
     local b, to = ffi.new "sb_batch", ffi.new "sb_gradient"
@@ -365,5 +399,71 @@ describe("backward refuses", function()
     to.size, to.dtype, to.token = ffi.sizeof "sb_gradient", C.SB_F32, ffi.new "float[1]"
     assert.equal(0, tonumber(C.sb_logprob_backward(ctx.handle, to, b, nil)),
                  ffi.string(C.sb_last_error(ctx.handle)))
+  end)
+end)
+
+describe("logprob's gradient", function()
+  local ctx, spec, token
+  setup(function()
+    ctx = assert(samebits.open "cpu")
+    spec = { logits = hex.tensor(hex.values(4 * 40, 4), { 2, 2, 40 }),
+             ids = { { 5, 6 }, { 7, 8 } } }
+    token = samebits.zeros({ 2, 2 }, "float32")
+  end)
+  teardown(function() ctx:close() end)
+
+  local function words(gradient, opts)
+    opts = with(opts, { gradient = gradient })
+    local said = misuse(function() ctx:workspace_size(spec, opts) end)
+    assert.equal(misuse(function() ctx:logprob(spec, opts) end),
+                 (said:gsub("workspace_size", "logprob")))
+    return said
+  end
+
+  it("is refused where the table says nothing, or what it does not know", function()
+    says(words(3), "gradient: expected a table, got number")
+    says(words {}, "gradient: neither token nor entropy")
+    says(words { token = token, saved = token }, "gradient: unknown option 'saved'")
+    says(words { token = token, dtype = "int8" }, "gradient: dtype", "int8")
+    says(misuse(function() ctx:logprob(spec, { gradient = { token = 1 } }) end),
+         "gradient: token: expected a float32 tensor, got number")
+    says(misuse(function() ctx:logprob(spec, { gradient = { entropy = token:view(4) } }) end),
+         "gradient: entropy: float32 [4], expected float32 [2, 2]")
+  end)
+
+  it("is refused in two places, or where it does not fit", function()
+    local grad = samebits.zeros({ 2, 2, 39 }, "float32")
+    says(words { token = token, grad = grad }, "gradient: grad: float32 [2, 2, 39]", "[2, 2, 40]")
+    says(words { token = token, grad = 1 }, "gradient: grad: expected a tensor")
+    says(words { token = token, grad = grad, in_place = true }, "grad: given beside in_place")
+    says(words { token = token, dtype = "float32", in_place = true },
+         "dtype: given beside in_place")
+    says(words { token = token, dtype = "float32", grad = spec.logits }, "dtype: given beside grad")
+    says(words { token = token, in_place = 1 }, "in_place: expected a boolean, got 1")
+  end)
+
+  it("is written to the grad of out, and to the caller's grad with wider rows", function()
+    local gradient = { token = samebits.tensor { { 1, -1 }, { 0.5, 2 } } }
+    local first = ctx:logprob(spec, { gradient = gradient })
+    local want, at = first.grad:clone(), first.grad.ptr
+    ffi.fill(at, 16)
+    assert.equal(first, ctx:logprob(spec, { gradient = gradient, out = first }))
+    assert.is_true(first.grad.ptr == at)
+    assert.same_bits(want, first.grad)
+    says(words(gradient, { out = { grad = token } }), "out.grad: float32 [2, 2]")
+    local wide = samebits.zeros({ 2, 2, 48 }, "float32")
+    local out = ctx:logprob(spec, { gradient = with(gradient, { grad = wide }), out = first })
+    assert.is_true(out.grad.ptr == wide.ptr)
+    assert.same_bits(want, wide:slice(2, 0, 40))
+    assert.same_bits(samebits.zeros({ 2, 2, 8 }, "float32"), wide:slice(2, 40, 48))
+  end)
+
+  it("is an option of no other call", function()
+    local opts = { gradient = { token = token } }
+    local conventional = require "samebits.conventional"
+    says(misuse(function() conventional.logprob(ctx, spec, opts) end), "unknown option 'gradient'")
+    local records = ctx:partial(spec)
+    says(misuse(function() ctx:finish(records, spec, opts) end), "unknown option 'gradient'")
+    says(misuse(function() ctx:topk(spec, 3, opts) end), "unknown option 'gradient'")
   end)
 end)

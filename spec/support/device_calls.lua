@@ -75,6 +75,26 @@ local function gradient(ctx, spec, good)
   return job
 end
 
+-- In the same call as the logprobs. outputs: those of the logprobs; names: the derivatives given.
+local function together(outputs, names)
+  return function(ctx, spec)
+    local job = { batch = placed(ctx, spec), inputs = {} }
+    for i, name in ipairs(names) do
+      job.inputs["gradient." .. name] = upstream(ctx, job.batch.shape[1], 1.25 * i - 2)
+    end
+    local function options()
+      local given = {}
+      for _, name in ipairs(names) do given[name] = job.inputs["gradient." .. name] end
+      return { outputs = outputs, gradient = given }
+    end
+    function job.run(opts) return ctx:logprob(job.batch, with(opts, options())) end
+    function job.bytes(split)
+      return ctx:workspace_size(job.batch, with(options(), { split = split }))
+    end
+    return job
+  end
+end
+
 -- Avoids the Lua tables of records, which would be made for each call. One shard, merged in place.
 local function moments(ctx, spec)
   local batch = placed(ctx, spec)
@@ -116,6 +136,10 @@ return {
     rows = { logprob = NAN, rank = NONE, lse = NAN } },
   { name = "first ids", make = first, rows = { ids = NONE, logprob = NAN, lse = NAN } },
   { name = "gradients", make = gradient, rows = { grad = NAN } },
+  { name = "logprobs with their gradient", rows = { token = NAN, saved = "00", grad = NAN },
+    make = together({ "token", "saved" }, { "token" }) },
+  { name = "sums with the gradient of entropies", rows = { grad = NAN },
+    make = together({ "sequence" }, { "token", "entropy" }) },
   { name = "records with moments", make = moments, rows = ROWS },
   { name = "divergences", make = divergence, rows = { token = NAN } },
 }

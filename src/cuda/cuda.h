@@ -154,10 +154,11 @@ SB_ALL_OPERATIONS(SB_CUDA_OPERATION)
 /* logprob.c: called once the kernels are loaded. */
 sb_status sb_cuda_logprob_prepare(const sb_cuda *c, sb_message *why);
 
-/* gradient.c: checks the arrays of a gradient alone; and only launches its kernel. reported: the
- * call has written the saved rows itself, and reported every bad row. */
+/* gradient.c: checks the arrays of a gradient alone (from: "" or "gradient.", the prefix of the
+ * derivatives' names in messages); and only launches its kernel (reported: the call has written the
+ * saved rows itself, and reported every bad row). */
 sb_status sb_cuda_check_gradient_arrays(sb_context *ctx, const sb_gradient *gradient,
-                                        const sb_call *call);
+                                        const sb_call *call, const char *from);
 sb_status sb_cuda_launch_gradient(sb_context *ctx, const sb_gradient *gradient, const sb_call *call,
                                   int reported);
 

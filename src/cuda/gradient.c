@@ -1,6 +1,8 @@
 /* gradient.c - gradients on a GPU: the launch of kernels/gradient.cu, one kernel for each pair of
  * dtypes and each loss. It needs no scratch memory. logprob.c launches it behind the kernels that
  * save the rows. */
+#include <stdio.h>
+
 #include "cuda/cuda.h"
 #include "det/gradient.h"
 
@@ -18,19 +20,23 @@ static CUfunction kernel_for(const sb_cuda_gradient_kernels *k, int32_t from, in
     return kernels[(place_of(from) * 3 + place_of(to)) * 3 + of - SB_OF_TOKEN];
 }
 
-sb_status sb_cuda_check_gradient_arrays(sb_context *ctx, const sb_gradient *g, const sb_call *call)
+sb_status sb_cuda_check_gradient_arrays(sb_context *ctx, const sb_gradient *g, const sb_call *call,
+                                        const char *from)
 {
     const sb_batch *in = &call->in;
     const uint64_t size = (uint64_t)sb_itemsize(g->dtype);
     const int64_t batch = in->cu_seqlens ? 1 : in->batch;
     const int64_t time = in->cu_seqlens ? call->rows : in->time;
+    char token[32], entropy[32];
     const sb_cuda_array arrays[] = {
         { "grad", g->grad, size,
           sb_cuda_span(batch, time, g->batch_stride, g->row_stride, g->width, size) },
         { "saved", g->saved, 8, sb_cuda_bytes(call->rows, sizeof(sb_saved_row)) },
-        { "token", g->token, 4, sb_cuda_bytes(call->rows, 4) },
-        { "entropy", g->entropy, 4, sb_cuda_bytes(call->rows, 4) },
+        { token, g->token, 4, sb_cuda_bytes(call->rows, 4) },
+        { entropy, g->entropy, 4, sb_cuda_bytes(call->rows, 4) },
     };
+    snprintf(token, sizeof token, "%stoken", from);
+    snprintf(entropy, sizeof entropy, "%sentropy", from);
     return sb_cuda_check_arrays(ctx, arrays, sizeof arrays / sizeof *arrays);
 }
 
@@ -85,7 +91,7 @@ sb_status sb_cuda_backward(sb_context *ctx, const void *checked)
     const sb_gradient *to = &backward->to;
     const sb_call *call = &backward->call;
     sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
-    if (status == SB_OK) status = sb_cuda_check_gradient_arrays(ctx, to, call);
+    if (status == SB_OK) status = sb_cuda_check_gradient_arrays(ctx, to, call, "");
     if (status == SB_OK) status = sb_cuda_launch_gradient(ctx, to, call, 0);
     if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, to);
     return status;

@@ -178,7 +178,7 @@ sb_status sb_cuda_logprob(sb_context *ctx, const void *checked)
     CUdeviceptr scratch;
     sb_status status = sb_cuda_check_arguments(ctx, &logprob->out, call);
     if (status == SB_OK && logprob->out.gradient)
-        status = sb_cuda_check_gradient_arrays(ctx, &logprob->gradient, call);
+        status = sb_cuda_check_gradient_arrays(ctx, &logprob->gradient, call, "gradient.");
     if (status == SB_OK) status = sb_cuda_scratch(ctx, &call->launch, p.bytes, &scratch);
     if (status != SB_OK) return status;
     status = launch_logprob(ctx, logprob, &p, scratch);

@@ -22,7 +22,8 @@
 -- * `arguments(call, ...)`: checks the caller's arguments and returns the arguments that the
 --   library's function takes between the outputs and the launch. `call` is the call under way, see
 --   below. If it sets `call.result`, that is returned instead of the outputs (and must be held:
---   `call:hold`);
+--   `call:hold`). `call.beside` receives fields of the struct of outputs that are no outputs of the
+--   op, and `call.made` further tensors to return;
 -- * `unchecked`: true if the library's function never waits, not even with a check.
 --
 -- `call.method` and `call.workspace` make methods from ops. samebits.context adopts the methods,
@@ -146,8 +147,9 @@ end
 
 -- Fields: `op`; `what`, the name for messages; `context`, `device`; `opts`, the checked options.
 -- For the outputs: `shape`, the dimensions of the rows, `sequences`, their number, and `kept`,
--- whether rows have kept sets; the first batch sets these. `made`: outputs by name; `held`: a list
--- of everything else that must live until the stream has passed the call.
+-- whether rows have kept sets; the first batch sets these. `made`: outputs by name; `beside`: other
+-- fields of their struct; `held`: a list of everything else that must live until the stream has
+-- passed the call.
 local Call = {}
 Call.__index = Call
 
@@ -157,7 +159,7 @@ function M.begin(op, what, context, opts)
   if not context.handle then raise("%s: the context is closed", what) end
   return setmetatable({
     op = op, what = what, context = context, device = context.device,
-    opts = misuse.options(what, opts, op.known), made = {}, held = {},
+    opts = misuse.options(what, opts, op.known), made = {}, beside = {}, held = {},
   }, Call)
 end
 
@@ -267,10 +269,11 @@ local function wanted(self)
   return names
 end
 
--- An empty struct of outputs.
-local function new_struct(op)
-  local out = op.struct_t()
-  out.size = ffi.sizeof(op.struct_t)
+-- A struct of outputs without any outputs.
+local function new_struct(self)
+  local out = self.op.struct_t()
+  out.size = ffi.sizeof(self.op.struct_t)
+  for name, value in pairs(self.beside) do out[name] = value end
   return out
 end
 
@@ -279,7 +282,7 @@ end
 function Call:outputs()
   local given = self.opts.out or {}
   if type(given) ~= "table" then raise("out: expected a table of tensors, got %s", type(given)) end
-  local out = new_struct(self.op)
+  local out = new_struct(self)
   for _, name in ipairs(wanted(self)) do
     local its = self.op.output[name]
     local t = output(name, given[name], its.shape(self), self.device, its.dtype)
@@ -366,7 +369,7 @@ M.ANYWHERE = ffi.cast(void_p, 256)
 
 -- The struct of the requested outputs, without tensors for them.
 local function wanted_outputs(self)
-  local out = new_struct(self.op)
+  local out = new_struct(self)
   for _, name in ipairs(wanted(self)) do out[name] = M.ANYWHERE end
   return out
 end

@@ -1,5 +1,6 @@
 --- The gradient of a loss with respect to the logits, from its derivatives with respect to logprobs
--- and entropies.
+-- and entropies: `backward`, and what it shares with `logprob`, which can compute the gradient in
+-- the same call.
 
 local ffi = require "ffi"
 local call = require "samebits.op.call"
@@ -14,46 +15,51 @@ local M = {}
 
 local DTYPES = { float32 = 1, float16 = 2, bfloat16 = 3 }
 local GIVEN = { saved = true, token = true, entropy = true }
+local BESIDE = { token = true, entropy = true, dtype = true, grad = true, in_place = true }
 local SAVED = ffi.sizeof "sb_saved_row"
 
 -- Checks the caller's tensor for the gradient: rows like the batch's, with V elements or more.
-local function check_grad(grad, batch)
+-- what: its name in messages.
+local function check_grad(what, grad, batch)
   if not tensor.is_tensor(grad) then
-    raise("backward: grad: expected a tensor, got %s", describe(grad))
+    raise("%s: expected a tensor, got %s", what, describe(grad))
   end
   local n = grad.ndim
   local front = {}
   for i = 1, n - 1 do front[i] = grad.shape[i] end
   if not DTYPES[grad.dtype] or n < 1 or not layout.same(front, batch.shape) or
      grad.shape[n] < batch.held then
-    raise("backward: grad: %s, expected float32, float16 or bfloat16 %s, or wider rows",
-          describe(grad), shape_text(appended(batch.shape, batch.held)))
+    raise("%s: %s, expected float32, float16 or bfloat16 %s, or wider rows", what, describe(grad),
+          shape_text(appended(batch.shape, batch.held)))
   end
   if grad.device ~= batch.device then
-    raise("backward: grad: the tensor is on %s, the batch is on %s", grad.device, batch.device)
+    raise("%s: the tensor is on %s, the batch is on %s", what, grad.device, batch.device)
   end
   if grad:numel() > 0 and grad.shape[n] > 1 and grad.strides[n] ~= 1 then
-    raise("backward: grad: strides %s: a row's elements must lie side by side",
-          shape_text(grad.strides))
+    raise("%s: strides %s: a row's elements must lie side by side", what, shape_text(grad.strides))
   end
   for i = 1, n - 1 do
     if grad.shape[i] > 1 and grad.strides[i] < 1 then
-      raise("backward: grad: rows overlap: strides %s", shape_text(grad.strides))
+      raise("%s: rows overlap: strides %s", what, shape_text(grad.strides))
     end
   end
   return grad
 end
 
--- The tensor for the gradient: the caller's or a new one.
-local function grad_of(opts, batch)
+-- The caller's tensor for the gradient, or nil and the dtype of a new one.
+local function grad_or_dtype(what, opts, batch)
   if opts.grad ~= nil then
-    if opts.dtype ~= nil then raise "backward: dtype: given beside grad" end
-    return check_grad(opts.grad, batch)
+    if opts.dtype ~= nil then raise("%s: dtype: given beside grad", what) end
+    return check_grad(what .. ": grad", opts.grad, batch)
   end
   local dtype = opts.dtype == nil and batch.logits.dtype or opts.dtype
   if not DTYPES[dtype] then
-    raise("backward: dtype: expected float32, float16 or bfloat16, got %s", tostring(dtype))
+    raise("%s: dtype: expected float32, float16 or bfloat16, got %s", what, tostring(dtype))
   end
+  return nil, dtype
+end
+
+local function new_grad(batch, dtype)
   return misuse.try(tensor.empty(appended(batch.shape, batch.held), dtype, batch.device))
 end
 
@@ -74,6 +80,73 @@ local function describe_to_c(grad, batch)
   return c
 end
 
+local function check_derivatives(what, given)
+  if given.token == nil and given.entropy == nil then
+    raise("%s: neither token nor entropy, the derivatives of the loss, is given", what)
+  end
+end
+
+-- The derivatives that are given, by name. front: stands before their names in messages.
+local function derivatives_of(at, front, given, batch)
+  local derivatives = {}
+  for _, name in ipairs { "token", "entropy" } do
+    if given[name] ~= nil then
+      derivatives[name] = at:input(front .. name, given[name], "float32", batch.shape)
+    end
+  end
+  return derivatives
+end
+
+-- Checks the option `gradient` of `logprob`. Returns the caller's tensor for the gradient, or nil
+-- and the dtype of a new one.
+local function check_beside(at, given, batch)
+  local what = at.what .. ": gradient"
+  misuse.options(what, given, BESIDE)
+  check_derivatives(what, given)
+  local in_place, out = given.in_place, at.opts.out
+  if in_place ~= nil and type(in_place) ~= "boolean" then
+    raise("%s: in_place: expected a boolean, got %s", what, tostring(in_place))
+  end
+  if in_place then
+    for _, name in ipairs { "grad", "dtype" } do
+      if given[name] ~= nil then raise("%s: %s: given beside in_place", what, name) end
+    end
+    return batch.logits
+  end
+  if given.grad == nil and given.dtype == nil and type(out) == "table" and out.grad ~= nil then
+    return check_grad("out.grad", out.grad, batch)
+  end
+  return grad_or_dtype(what, given, batch)
+end
+
+--- The library's struct for the option `gradient` of `logprob`, and the tensor for the gradient.
+-- The call holds both.
+function M.beside(at, given, batch)
+  local grad, dtype = check_beside(at, given, batch)
+  local derivatives = derivatives_of(at, "gradient: ", given, batch)
+  grad = at:hold(grad or new_grad(batch, dtype))
+  local c = at:hold(describe_to_c(grad, batch))
+  c.first, c.held = 0, 0
+  for name, t in pairs(derivatives) do c[name] = ffi.cast("const float *", t.ptr) end
+  return c, grad
+end
+
+--- The same without a new tensor, and without reading the derivatives: to ask for a workspace.
+function M.untouched(at, given, batch)
+  local grad, dtype = check_beside(at, given, batch)
+  local c
+  if grad then
+    c = describe_to_c(grad, batch)
+  else
+    c = ffi.new("sb_gradient", ffi.sizeof "sb_gradient", DTYPES[dtype], call.ANYWHERE)
+  end
+  c.first, c.held = 0, 0
+  for _, name in ipairs { "token", "entropy" } do
+    if given[name] ~= nil then c[name] = ffi.cast("const float *", call.ANYWHERE) end
+  end
+  return at:hold(c)
+end
+
 local BACKWARD = call.op {
   name = "backward",
   entry = "sb_logprob_backward",
@@ -84,17 +157,11 @@ local BACKWARD = call.op {
   arguments = function(at, batch, given)
     given = misuse.options("backward", given, GIVEN)
     batch = at:batch(batch)
-    if given.token == nil and given.entropy == nil then
-      raise "backward: neither token nor entropy, the derivatives of the loss, is given"
-    end
+    check_derivatives("backward", given)
     local saved = at:input("saved", given.saved, "uint8", appended(batch.shape, SAVED), 8)
-    local derivatives = {}
-    for _, name in ipairs { "token", "entropy" } do
-      if given[name] ~= nil then
-        derivatives[name] = at:input(name, given[name], "float32", batch.shape)
-      end
-    end
-    at.result = at:hold(grad_of(at.opts, batch))
+    local derivatives = derivatives_of(at, "", given, batch)
+    local grad, dtype = grad_or_dtype("backward", at.opts, batch)
+    at.result = at:hold(grad or new_grad(batch, dtype))
     local c = describe_to_c(at.result, batch)
     c.saved = ffi.cast("const sb_saved_row *", saved.ptr)
     for name, t in pairs(derivatives) do c[name] = ffi.cast("const float *", t.ptr) end
@@ -103,7 +170,9 @@ local BACKWARD = call.op {
 }
 
 --- Computes the gradient of a loss with respect to the logits from its derivatives with respect to
--- the outputs, in one pass over the logits. Ignored rows, and ids whose logit is -inf, get +0.
+-- the outputs, in one pass over the logits. Ignored rows, and ids whose logit is -inf, get +0. If
+-- the derivatives are known before the batch is scored, the option `gradient` of `logprob` gives
+-- the same gradient in one call.
 -- @param batch the batch that was scored
 -- @tparam table given `saved`: the output `saved` of `logprob`; `token` and `entropy`, or one of
 -- them: the loss's derivatives with respect to these outputs, float32, of their shape (for
@@ -114,7 +183,6 @@ local BACKWARD = call.op {
 -- and on a GPU `check`, `stream` and `threads`, as for `logprob`
 -- @treturn tensor the gradient; the gradient of row r of the logits is in row r (with `shift`,
 -- too); or nil, a message and the status' name. Invalid arguments are errors.
--- or nil, a message and the status' name. Anything wrong with what is given is an error.
 M.backward = call.method(BACKWARD)
 
 return M

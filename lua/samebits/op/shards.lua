@@ -86,6 +86,7 @@ local MERGE = call.op {
 local FINISH = call.like(logprob.OP, {
   name = "finish",
   entry = "sb_finish",
+  options = {},
   takes = 2,
   shards = true,
   arguments = function(at, given, batch)
