@@ -1,5 +1,5 @@
-/* plan_line.c - the line that sb_last_plan returns, built piece by piece. It is terminated after each
- * step, so that a child forked in the middle of one finds a line that ends. */
+/* plan_line.c - the line that sb_last_plan returns, built piece by piece. It is terminated after
+ * each step, so that a child forked in the middle of one finds a line that ends. */
 #include <string.h>
 
 #include "api/entry.h"

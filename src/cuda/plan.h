@@ -34,8 +34,8 @@ typedef struct sb_cuda_gpu {
     int memory_bits;         /* the width of the memory's bus */
 } sb_cuda_gpu;
 
-/* The bytes that memory delivers to each multiprocessor in a cycle: about 13 on an H100 and 19 on an
- * H200. Where it is higher, kernels are bound by their instructions sooner. 0: not known. */
+/* The bytes that memory delivers to each multiprocessor in a cycle: about 13 on an H100 and 19 on
+ * an H200. Where it is higher, kernels are bound by their instructions sooner. 0: not known. */
 double sb_cuda_bytes_per_cycle(const sb_cuda_gpu *gpu);
 
 sb_cuda_plan sb_cuda_plan_of(const sb_cuda_gpu *gpu, const sb_logprob_out *out,
