@@ -11,7 +11,7 @@
 
 #if defined(__x86_64__)
 
-enum { ROWS = 6, VOCAB = 70000, K = 2, CUT = 1600, CALLS = 32 };
+enum { ROWS = 6, VOCAB = 70000, K = 2, CUT = 1600, CALLS = 33 };
 
 static float logits[ROWS * VOCAB], tokens[ROWS];
 static const int32_t ids[ROWS] = { 3, 5, 7, 11, 13, 17 };
@@ -25,7 +25,7 @@ typedef struct results {
     float by_id[ROWS * K];
     int32_t rank[ROWS * K], first[ROWS * K];
     float best[ROWS * K];
-    float grad[ROWS * VOCAB];
+    float grad[ROWS * VOCAB], together[ROWS * VOCAB];
     float divergence[ROWS];
     sb_state_record states[2][ROWS];
     sb_moment_record moments[2][ROWS];
@@ -100,6 +100,11 @@ static void forward_and_back(sb_context *ctx, results *r, sb_status **status)
     memset(&r->saved[4].g, 0xff, sizeof r->saved[4].g);
     *(*status)++ = sb_logprob_backward(ctx, &gradient, &batch, NULL);
     r->saved[4] = forged;
+    gradient.saved = NULL;
+    gradient.grad = r->together;
+    out.token = r->token;
+    out.gradient = &gradient;
+    *(*status)++ = sb_logprob(ctx, &out, &batch, NULL);
 
     kl.token = r->divergence;
     other.temperature = 0.5f;
@@ -220,6 +225,7 @@ int check_traps(void)
         kept &= run(&masked, 0x1f80, threads);
         kept &= run(&unmasked, 0x0000, threads); /* traps even inexact results */
         wrong += memcmp(&masked, &unmasked, sizeof masked) != 0;
+        wrong += memcmp(masked.grad, masked.together, sizeof masked.grad) != 0;
         wrong += count(&masked, SB_ERR_TEMPERATURE) != 6 || count(&masked, SB_ERR_STATE) != 2;
     }
     printf("every kind of call, of contexts with 1 and 3 threads: %d differ, the caller's mode is "

@@ -55,7 +55,7 @@ typedef struct scenario {
 static float logits[ROWS * VOCAB];
 static int64_t ids[ROWS] = { 5, 7, 39999 };
 static int64_t several[ROWS * K] = { 5, 6, 7, 0, 39999, -100 };
-static const int64_t few_ids[ROWS] = { 5, 7, FEW - 1 };
+static int64_t few_ids[ROWS] = { 5, 7, FEW - 1 };
 static uint32_t kept[ROWS * WORDS];
 static const int64_t rows[ROWS - 1] = { 0, 2 };
 static const uint8_t mask[ROWS] = { 1, 1, 1 };
@@ -313,16 +313,44 @@ static sb_status forward(scenario *s)
     return status;
 }
 
+static sb_gradient gradient_of(scenario *s)
+{
+    sb_gradient gradient = SB_GRADIENT_INIT;
+    gradient.grad = s->out.grad;
+    gradient.token = temperatures;
+    gradient.entropy = temperatures;
+    return gradient;
+}
+
 static sb_status backward(scenario *s)
 {
     sb_batch batch = few_of();
-    sb_gradient gradient = SB_GRADIENT_INIT;
+    sb_gradient gradient = gradient_of(s);
     sb_launch launch = launch_of(s);
-    gradient.grad = s->out.grad;
     gradient.saved = s->saved;
-    gradient.token = temperatures;
-    gradient.entropy = temperatures;
     return sb_logprob_backward(s->ctx, &gradient, &batch, &launch);
+}
+
+/* The same without a forward call: the saved rows need room. */
+static sb_status forward_and_backward(scenario *s)
+{
+    sb_batch batch = few_of();
+    sb_gradient gradient = gradient_of(s);
+    sb_logprob_out out = SB_LOGPROB_OUT_INIT;
+    sb_launch launch = launch_of(s);
+    out.gradient = &gradient;
+    return sb_logprob(s->ctx, &out, &batch, &launch);
+}
+
+static sb_status bad_forward_and_backward(scenario *s)
+{
+    sb_status status;
+    few_ids[2] = FEW;
+    driver_reports_bad_rows(1);
+    status = forward_and_backward(s);
+    driver_reports_bad_rows(0);
+    few_ids[2] = FEW - 1;
+    return status;
 }
 
 /* A shard that holds no ids, and has no logits and no grad. Its rows are checked all the same. */
@@ -582,6 +610,8 @@ static const struct step {
     { "sb_logprob_backward of a bad record", bad_backward, SB_ERR_STATE, NULL },
     { "sb_logprob_backward of no ids", empty_backward, SB_OK, NULL },
     { "sb_logprob_backward of a bad record and no ids", bad_empty_backward, SB_ERR_STATE, NULL },
+    { "sb_logprob with the gradient", forward_and_backward, SB_OK, "sb_logprob_backward" },
+    { "sb_logprob with the gradient, of a bad id", bad_forward_and_backward, SB_ERR_ID, NULL },
     { "sb_kl", divergence, SB_OK, NULL },
     { "sb_kl of a bad temperature", bad_divergence, SB_ERR_TEMPERATURE, NULL },
     { "sb_check", check_stream, SB_OK, NULL },

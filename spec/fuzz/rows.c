@@ -1,5 +1,5 @@
-/* rows.c - sb_logprob_ids, sb_topk, sb_logprob_backward and sb_kl on arguments made from bytes,
- * right and wrong ones.
+/* rows.c - sb_logprob_ids, sb_topk, sb_logprob_backward, sb_logprob with a gradient and sb_kl on
+ * arguments made from bytes, right and wrong ones.
  *
  * What has to hold: an error, in words, exactly where samebits.h says so; outputs untouched by a
  * refusal, written whole by a success; the same bits again by another instruction set, with other
@@ -164,6 +164,17 @@ static sb_status call_backward(const job *j, sb_context *ctx, const outputs *o,
     return sb_logprob_backward(ctx, &gradient, j->batch, launch);
 }
 
+/* In the same call as the logprobs. */
+static sb_status call_together(const job *j, sb_context *ctx, const outputs *o,
+                               const sb_launch *launch)
+{
+    sb_gradient gradient = *j->gradient;
+    sb_logprob_out out = SB_LOGPROB_OUT_INIT;
+    gradient.grad = o->data[0];
+    out.gradient = &gradient;
+    return sb_logprob(ctx, &out, j->batch, launch);
+}
+
 /* That the largest logit's term is no more than the sum. */
 static int is_in_sum(const sb_saved_row *r, uint32_t c)
 {
@@ -194,12 +205,15 @@ static int are_right_saved(const sb_batch *b, const sb_gradient *g, int64_t rows
     return 1;
 }
 
-static int is_right_gradient(const sb_gradient *g, const sb_batch *b, part held, int64_t rows)
+/* saved: whether the saved rows are given. */
+static int is_right_gradient(const sb_gradient *g, const sb_batch *b, part held, int64_t rows,
+                             int saved)
 {
     if (g->size != sizeof *g || g->dtype < SB_F32 || g->dtype > SB_BF16) return 0;
     if (g->batch_stride != 0 || (g->width != 0 && g->width < held.n)) return 0;
     if (g->row_stride != 0 && g->row_stride < (g->width ? g->width : held.n)) return 0;
-    return rows == 0 || ((g->token || g->entropy) && g->saved && are_right_saved(b, g, rows));
+    if (rows == 0) return 1;
+    return (g->token || g->entropy) && (!saved || (g->saved && are_right_saved(b, g, rows)));
 }
 
 /* What is left of rows with the logits of one part alone, whose targets are absent. */
@@ -226,17 +240,41 @@ static void save_part(sb_saved_row *saved, const sb_batch *b, part held, int64_t
     free(values);
 }
 
-/* The same with a byte changed now and then. */
-static sb_saved_row *make_saved(source *s, const sb_batch *b, part held, int64_t rows, int entropy)
+/* The same with a byte changed now and then; *changed: whether one is. */
+static sb_saved_row *make_saved(source *s, const sb_batch *b, part held, int64_t rows, int entropy,
+                                int *changed)
 {
     sb_saved_row *saved = array(rows, SAVED);
     if (saved) memset(saved, 0, (size_t)rows * SAVED);
     if (saved) save_part(saved, b, held, rows, entropy);
-    if (saved && rows && byte(s) > 200) {
+    *changed = saved && rows && byte(s) > 200;
+    if (*changed) {
         uint8_t *bytes = (uint8_t *)&saved[byte(s) % rows];
         bytes[byte(s) % SAVED] = byte(s);
     }
     return saved;
+}
+
+/* Tries the job of a whole batch again in the same call as the logprobs. same: the gradient that
+ * the call for it alone has given, or null. */
+static void try_together(const job *alone, const options *o, const int64_t counts[OUTPUTS],
+                         const arrays *a, const outputs *same)
+{
+    const part all = { 0, alone->batch->vocab };
+    sb_gradient g = *alone->gradient;
+    job j = *alone;
+    outputs out;
+    g.saved = NULL;
+    g.first = g.held = 0;
+    j.gradient = &g;
+    j.call = call_together;
+    j.right = is_right_launch(&o->launch) && is_right_batch(j.batch, a->rows, all) &&
+              is_right_gradient(&g, j.batch, all, a->rows, 0);
+    if (times(counts[0], 4) < 0) j.right = a->rows == 0 && j.right;
+    if (j.right) guard_logits(j.batch, a, all);
+    out = try_job(&j, o, counts);
+    if (j.right && same) HOLDS(are_same(same, &out), "in the same call as the logprobs");
+    free_outputs(&out);
 }
 
 /* held: what the batch has logits of. */
@@ -245,7 +283,8 @@ static void try_part(source *s, const options *o, sb_batch *batch, arrays *a, pa
     sb_gradient g = SB_GRADIENT_INIT;
     uint8_t choice = byte(s);
     float *token = make_numbers(s, a->rows, SB_F32), *entropy = make_numbers(s, a->rows, SB_F32);
-    sb_saved_row *saved = make_saved(s, batch, held, a->rows, choice % 2);
+    int changed, even;
+    sb_saved_row *saved = make_saved(s, batch, held, a->rows, choice % 2, &changed);
     options only = *o;
     int64_t counts[OUTPUTS] = { 0, 0, 0 }, width;
     outputs out;
@@ -266,11 +305,14 @@ static void try_part(source *s, const options *o, sb_batch *batch, arrays *a, pa
     counts[0] = times(a->rows, width);
     if (counts[0] > 0 && g.dtype != SB_F32) counts[0] = (counts[0] + 1) / 2;
     j.right = is_right_launch(&o->launch) && is_right_batch(batch, a->rows, held) &&
-              is_right_gradient(&g, batch, held, a->rows);
+              is_right_gradient(&g, batch, held, a->rows, 1);
     if (times(counts[0], 4) < 0) j.right = a->rows == 0 && j.right;
     if (j.right) guard_logits(batch, a, held);
-    if (g.dtype == SB_F32 || (times(a->rows, width) % 2) == 0 || !j.right) {
+    even = g.dtype == SB_F32 || times(a->rows, width) % 2 == 0; /* nothing is left behind */
+    if (even || !j.right) {
         out = try_job(&j, &only, counts);
+        if (even && held.first == 0 && held.n == batch->vocab)
+            try_together(&j, &only, counts, a, j.right && !changed ? &out : NULL);
         free_outputs(&out);
     }
     free(token);
