@@ -132,11 +132,10 @@ print "after an update"
 local updated = assert(logits:to "float32")
 for d = 0, DRAWS - 1 do
   local batch = samebits.batch { logits = logits, ids = ids[d] }
-  local out = assert(ctx:logprob(batch, { outputs = { "saved" } }))
   local by_token = samebits.zeros { N }
   for row = 0, N - 1 do by_token[row] = (row + d) % 2 == 0 and RATE or -RATE end
-  local step = assert(ctx:backward(batch, { saved = out.saved, token = by_token },
-                                   { dtype = "float32" }))
+  local step = assert(ctx:logprob(batch, {
+    outputs = {}, gradient = { token = by_token, dtype = "float32" } })).grad
   local to, from = updated:pointer(), step:pointer()
   for i = 0, N * V - 1 do to[i] = to[i] + from[i] end
 end

@@ -69,7 +69,8 @@ class Out(Struct):
 class Launch(Struct):
     _fields_ = [("size", u32), ("split", i32), ("threads", i32), ("check", i32),
                 ("stream", pointer), ("workspace", pointer), ("workspace_size", ctypes.c_uint64),
-                ("needed", pointer), ("cluster", i32), ("reserved", i32)]
+                ("needed", pointer), ("cluster", i32), ("timeout", i32), ("table", i32),
+                ("one_read", i32)]
 
 
 class Gradient(Struct):

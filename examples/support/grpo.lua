@@ -119,10 +119,9 @@ function Run:accumulate(first, past, ids, rollout, advantage, notes)
       notes.unequal = notes.unequal + (new:get(b, t) == old:get(b, t) and 0 or 1)
     end
   end
-  local saved = assert(self.ctx:logprob(batch, { outputs = { "saved" } })).saved
   -- In place, since the logits are no longer needed.
-  self.policy:backward(contexts, assert(self.ctx:backward(batch,
-    { saved = saved, token = by_token }, { grad = batch.logits })))
+  self.policy:backward(contexts, assert(self.ctx:logprob(batch, {
+    outputs = {}, gradient = { token = by_token, in_place = true } })).grad)
 end
 
 -- Performs a rollout and the updates from it. Returns the mean `reward` and, for each update in
