@@ -64,6 +64,20 @@ SB_DET uint32_t half_of_sign(uint32_t b)
     return half;
 }
 
+/* base plus the lower half of w times the lowest byte of factors, plus the upper half times the
+ * next byte: in one instruction, the address of what stands for either half in a table. */
+SB_DET uint32_t dot_halves(uint32_t w, uint32_t factors, uint32_t base)
+{
+    uint32_t sum;
+    asm("dp2a.lo.u32.u32 %0, %1, %2, %3;" : "=r"(sum) : "r"(w), "r"(factors), "r"(base));
+    return sum;
+}
+
+/* Hides from the compiler what x is, so that it computes nothing from x before this point, and
+ * keeps no older copy of it. */
+SB_DET void hide(uint32_t &x) { asm volatile("" : "+r"(x)); }
+SB_DET void hide(const char *&p) { asm volatile("" : "+l"(p)); }
+
 /* One of the two fp16 numbers in a word, converted exactly. */
 SB_DET float float_of_low_half(uint32_t w)
 {
@@ -96,6 +110,15 @@ SB_DET uint32_t pair_of_bf16(float a, float b)
     uint32_t pair;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(b), "f"(a));
     return pair;
+}
+
+/* ---- barriers ----------------------------------------------------------------------------- */
+
+/* A barrier of `threads` threads of a block, whole warps, which name it by a number from 1 to 15.
+ * After it, they see what each of them wrote before. */
+SB_DET void group_barrier(int number, int threads)
+{
+    asm volatile("bar.sync %0, %1;" : : "r"(number), "r"(threads) : "memory");
 }
 
 /* ---- memory ------------------------------------------------------------------------------- */
@@ -146,6 +169,27 @@ SB_DET uint4 load16_shared(shared_address from)
                  : "r"(from)
                  : "memory");
     return v;
+}
+
+SB_DET void store16_shared(shared_address to, uint4 v)
+{
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};"
+                 :
+                 : "r"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+                 : "memory");
+}
+
+SB_DET void store_shared(shared_address to, float x)
+{
+    asm volatile("st.shared.f32 [%0], %1;" : : "r"(to), "f"(x) : "memory");
+}
+
+/* Loads what was written before a barrier that this thread has passed, and is not written again. */
+SB_DET float load_shared(shared_address from)
+{
+    float x;
+    asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(from));
+    return x;
 }
 
 /* Asynchronous copies to shared memory, by one thread: it begins some copies, ends the group, does

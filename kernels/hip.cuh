@@ -101,6 +101,15 @@ SB_DET uint32_t max_nan_pair_f16(uint32_t a, uint32_t b)
 
 SB_DET uint32_t half_of_sign(uint32_t b) { return (b >> 31) * 0xffffu; }
 
+SB_DET uint64_t dot_halves(uint32_t w, uint32_t factors, uint64_t base)
+{
+    return base + (uint64_t)(w & 0xffff) * (factors & 0xff) +
+           (uint64_t)(w >> 16) * (factors >> 8 & 0xff);
+}
+
+SB_DET void hide(uint32_t &) {}
+SB_DET void hide(const char *&) {}
+
 SB_DET float float_of_low_half(uint32_t w) { return sb_from_f16((uint16_t)w); }
 SB_DET float float_of_high_half(uint32_t w) { return sb_from_f16((uint16_t)(w >> 16)); }
 
@@ -121,6 +130,19 @@ SB_DET uint32_t hip_funnelshift_l(uint32_t low, uint32_t high, uint32_t shift)
 }
 #define __funnelshift_l hip_funnelshift_l
 
+/* The lower 32 bits of high:low shifted to the right by shift, at most 32. */
+SB_DET uint32_t hip_funnelshift_rc(uint32_t low, uint32_t high, uint32_t shift)
+{
+    return (uint32_t)(((uint64_t)high << 32 | low) >> (shift < 32 ? shift : 32));
+}
+#define __funnelshift_rc hip_funnelshift_rc
+
+/* ---- barriers ----------------------------------------------------------------------------- */
+
+/* All of the block's threads meet, except those that have ended: it has no barriers for a part. So
+ * all of them must come, as often as those of any part. */
+SB_DET void group_barrier(int, int) { __syncthreads(); }
+
 /* ---- memory ------------------------------------------------------------------------------- */
 
 SB_DET void prefetch(const char *) {}
@@ -134,6 +156,10 @@ typedef uint64_t shared_address;
 SB_DET shared_address address_of(const void *shared) { return (uint64_t)shared; }
 
 SB_DET uint4 load16_shared(shared_address from) { return *(const uint4 *)from; }
+
+SB_DET void store16_shared(shared_address to, uint4 v) { *(uint4 *)to = v; }
+SB_DET void store_shared(shared_address to, float x) { *(float *)to = x; }
+SB_DET float load_shared(shared_address from) { return *(const float *)from; }
 
 /* These copies are complete when they return, so there is nothing to wait for. */
 SB_DET void copy16(shared_address to, const char *from) { *(uint4 *)to = *(const uint4 *)from; }

@@ -32,6 +32,7 @@
 #include "leaf.cuh"
 #include "moments.cuh"
 #include "piece.cuh"
+#include "table_rows.cuh"
 
 /* ---- many rows ---------------------------------------------------------------------------- */
 
@@ -127,6 +128,23 @@ KERNELS(f32, SB_CUDA_F32)
 KERNELS(f16, SB_CUDA_F16)
 KERNELS(bf16, SB_CUDA_BF16)
 
+/* ---- many rows, with a table -------------------------------------------------------------- */
+
+/* Compute capability 9.0: earlier GPUs have too little shared memory. */
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define TABLE_KERNEL(name, DTYPE)                                                                  \
+    extern "C" __global__ void __launch_bounds__(SB_CUDA_TABLE_BLOCK, 1)                           \
+        logprob_##name##_table(const __grid_constant__ sb_cuda_args in)                            \
+    {                                                                                              \
+        logprob_table<DTYPE>(in);                                                                  \
+    }
+#else
+#define TABLE_KERNEL(name, DTYPE)                                                                  \
+    extern "C" __global__ void logprob_##name##_table(const __grid_constant__ sb_cuda_args) {}
+#endif
+TABLE_KERNEL(f16, SB_CUDA_F16)
+TABLE_KERNEL(bf16, SB_CUDA_BF16)
+
 /* ---- kept sets ---------------------------------------------------------------------------- */
 
 template <int DTYPE> struct kept_rows {
@@ -209,10 +227,11 @@ extern "C" __global__ void __launch_bounds__(256)
     /* all loads at once: none depends on another's value */
     const sb_cuda_target target = ((const sb_cuda_target *)in.targets)[item];
     const int64_t number = row_at(in, in.whole + item);
-    const sb_state *pieces = pieces_of<sb_state>(in, item);
+    const span_of_states span = states_of(in, item);
+    const sb_state *pieces = (const sb_state *)in.states + span.first;
     sb_state s;
     make_none(&s);
-    for (int p = lane; p < in.split; p += WARP) merge_into(&s, pieces[p]);
+    for (int p = lane; p < span.count; p += WARP) merge_into(&s, pieces[p]);
     if (!target.active) return;
     const sb_row row = constants_of(in, in.temperatures ? ((const float *)in.temperatures)[number]
                                                         : 1.0f);

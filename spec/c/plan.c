@@ -5,21 +5,39 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "det/leaf.h"
+#include "cuda/args.h"
+#include "det/accumulator.h"
 #include "spec.h"
+
+/* The groups of a table share the rows that are not whole: all of their leaves, less than a row per
+ * group; and the states of a row and of the next group never share a place. */
+static int shares(const sb_cuda_plan *p, int64_t leaves)
+{
+    const int64_t rows = p->work - p->whole, first = p->tail_each * p->groups + p->tail_more;
+    if (p->kind != SB_CUDA_TABLE) return !p->groups && !p->tail_each && !p->tail_more && !p->table;
+    return first == rows * leaves && p->tail_more < p->groups && rows < p->groups &&
+           p->tail_each <= leaves &&
+           p->states == (rows ? (uint64_t)(p->groups + rows) * sizeof(sb_state) : 0);
+}
 
 static int covers(const sb_cuda_plan *p, int64_t leaves)
 {
+    if (p->kind == SB_CUDA_TABLE) return p->whole >= 0 && p->whole <= p->work && shares(p, leaves);
+    if (!shares(p, leaves)) return 0;
     if (p->split < 1 || p->whole < 0 || p->whole > p->work) return 0;
     if (p->whole == p->work) return 1;
     return p->piece > 0 && p->piece * p->split >= leaves; /* kernels shorten the last piece */
 }
 
-static int launches(const sb_cuda_plan *p, int32_t dtype, int clusters)
+static int launches(const sb_cuda_plan *p, int32_t dtype, int clusters, int shared)
 {
     const int row_warp = p->kind == SB_CUDA_LATENCY || p->kind == SB_CUDA_CLUSTER;
     int32_t most = row_warp ? 1024 : 512;
     int64_t cut_rows = p->kind == SB_CUDA_CLUSTER ? 0 : p->work - p->whole;
+    if (p->kind == SB_CUDA_TABLE)
+        return dtype != SB_F32 && !p->eager && sb_cuda_block(p) == SB_CUDA_TABLE_BLOCK &&
+               sb_cuda_blocks(p) == (p->work ? p->groups / SB_CUDA_TABLE_GROUPS : 0) &&
+               sb_cuda_shared(p, dtype) == p->table && p->table <= (uint32_t)shared;
     if (p->threads < 32 || p->threads % 32 || sb_cuda_block(p) > most) return 0;
     if (p->kind == SB_CUDA_CLUSTER && (p->split < 2 || p->split > clusters)) return 0;
     if (p->kind != SB_CUDA_STREAM && p->whole != 0) return 0;
@@ -74,7 +92,7 @@ int check_cuda_plans(void)
     memset(&out, 0, sizeof out);
     memset(&call, 0, sizeof call);
     out.token = &token;
-    for (uint64_t i = 0; i < 5 * 10 * 29 * 7 * 4 * 3 * 3 * 2; i++) {
+    for (uint64_t i = 0; i < 5 * 10 * 29 * 7 * 4 * 3 * 3 * 3 * 2; i++) {
         uint64_t n = i;
         const sb_cuda_gpu *gpu = &gpus[n % 5];
         const int64_t vocab = vocabs[(n /= 5) % 10], rows = counts[(n /= 10) % 29];
@@ -85,21 +103,24 @@ int check_cuda_plans(void)
         call.launch.split = splits[(n /= 29) % 7];
         call.launch.threads = threads[(n /= 7) % 4];
         call.launch.cluster = (int32_t)((n /= 4) % 3) - 1;
+        call.launch.table = (int32_t)((n /= 3) % 3) - 1;
+        call.in.temperature = 1.0f;
         call.in.logits_dtype = (int32_t)(n / 3 % 3) + 1;
         call.in.kept = n / 9 ? &set : NULL;
         p = sb_cuda_plan_of(gpu, &out, &call);
         plans++;
         if ((p.kind == SB_CUDA_KEPT) == (call.in.kept != NULL) && p.work == rows &&
             covers(&p, (vocab + SB_LEAF - 1) / SB_LEAF) &&
-            launches(&p, call.in.logits_dtype, gpu->clusters))
+            launches(&p, call.in.logits_dtype, gpu->clusters, gpu->shared))
             continue;
         if (wrong++ == 0)
-            printf("V = %lld, %lld rows, dtype %d, split %d, threads %d, cluster %d on %d: kind "
+            printf("V = %lld, %lld rows, dtype %d, split %d, threads %d, cluster %d, table %d on "
+                   "%d: kind "
                    "%d, split %d, %d threads, %lld whole; ",
                    (long long)vocab, (long long)rows, (int)call.in.logits_dtype,
                    (int)call.launch.split, (int)call.launch.threads, (int)call.launch.cluster,
-                   gpu->multiprocessors, (int)p.kind, (int)p.split, (int)p.threads,
-                   (long long)p.whole);
+                   (int)call.launch.table, gpu->multiprocessors, (int)p.kind, (int)p.split,
+                   (int)p.threads, (long long)p.whole);
     }
     printf("%lld launches: %lld wrong\n", (long long)plans, (long long)wrong);
     return wrong == 0;

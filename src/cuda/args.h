@@ -28,6 +28,22 @@
 #define SB_CUDA_LANE_BYTES(size) (16 * (size))
 #define SB_CUDA_SLOT(warp, size) ((warp)*SB_CUDA_LANE_BYTES(size) + 16)
 
+/* For the kernels with a table (kernels/table.cuh): threads per block and per group, groups per
+ * block. */
+#define SB_CUDA_TABLE_BLOCK 1024
+#define SB_CUDA_TABLE_GROUP 256
+#define SB_CUDA_TABLE_GROUPS (SB_CUDA_TABLE_BLOCK / SB_CUDA_TABLE_GROUP)
+
+/* How far from 0 logits reach, in octaves, whose terms may be looked up; and how many patterns of
+ * either sign that makes, from the bits of SB_CUDA_TABLE_OCTAVES / c as fp32, which must lie in the
+ * range of normal fp16 numbers if the logits are fp16. The bytes of shared memory for the table and
+ * what lies in its gap. */
+#define SB_CUDA_TABLE_OCTAVES 131.0f
+#define SB_CUDA_TABLE_PATTERNS(bits, dtype)                                                        \
+    (((dtype) == SB_CUDA_F16 ? ((bits) - (112u << 23)) >> 13 : (bits) >> 16) + 1)
+#define SB_CUDA_TABLE_BYTES(bits, dtype)                                                           \
+    (131072 + 16 * ((SB_CUDA_TABLE_PATTERNS(bits, dtype) + 3) / 4))
+
 /* What logprob_<dtype> passes to logprob_finish besides the states: one element per row. */
 typedef struct sb_cuda_target {
     float x;        /* the target's logit */
@@ -51,6 +67,8 @@ typedef struct sb_cuda_args {
     int64_t whole; /* the first rows, each summed and finished by one block; others are in pieces */
     int64_t piece; /* leaves per piece */
     int64_t ahead; /* how many rows ahead ids are fetched: about as many as run at once; 0: none */
+    int64_t tail_each; /* leaves of the cut rows that each group with a table takes; 0: no table */
+    int64_t tail_more; /* the first so many groups take one more */
     int32_t split;
     int32_t cu_seqlens_dtype, ids_dtype, itemsize;
     int32_t shift;

@@ -15,6 +15,8 @@
     X(logprob_f32_cluster)                                                                         \
     X(logprob_f16_cluster)                                                                         \
     X(logprob_bf16_cluster)                                                                        \
+    X(logprob_f16_table)                                                                           \
+    X(logprob_bf16_table)                                                                          \
     X(logprob_f32_kept)                                                                            \
     X(logprob_f16_kept)                                                                            \
     X(logprob_bf16_kept)                                                                           \

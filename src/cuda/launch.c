@@ -72,6 +72,8 @@ sb_cuda_args sb_cuda_args_of(const sb_cuda *c, const sb_logprob_out *out, const 
     a.ignore_index = in->ignore_index;
     a.piece = p->piece;
     a.whole = p->whole;
+    a.tail_each = p->tail_each;
+    a.tail_more = p->tail_more;
     a.split = p->split;
     a.cu_seqlens_dtype = in->cu_seqlens_dtype;
     a.ids_dtype = in->ids_dtype;
@@ -95,6 +97,7 @@ sb_cuda_grid sb_cuda_plan_shard(sb_context *ctx, const sb_logprob_out *out, cons
     sb_cuda_plan p;
     planned.in.vocab = call->held > 0 ? call->held : 1;
     planned.launch.cluster = -1;
+    planned.launch.table = -1;
     p = sb_cuda_plan_of(&c->gpu, out, &planned);
     sb_cuda_plan_evenly(&p, &planned);
     *a = sb_cuda_args_of(c, out, call, &p, 0);

@@ -4,13 +4,22 @@
 #include "cuda/cuda.h"
 #include "det/moments.h"
 
-/* The latency and cluster kernels need much shared memory, and clusters of 16. */
+#define TABLE_CARVEOUT 85 /* %: the driver adds what a larger table lacks */
+
+/* The latency and cluster kernels need much shared memory, and clusters of 16. A table takes most
+ * of what there is; L1 must have the rest, or loads evict each other's sectors. */
 sb_status sb_cuda_logprob_prepare(const sb_cuda *c, sb_message *why)
 {
     const sb_cuda_logprob_kernels *k = &c->logprob;
     const CUfunction kernels[] = { k->logprob_f32_cluster,  k->logprob_f16_cluster,
                                    k->logprob_bf16_cluster, k->logprob_f32_latency,
                                    k->logprob_f16_latency,  k->logprob_bf16_latency };
+    DRIVER(why, &c->driver, FuncSetAttribute, k->logprob_bf16_table,
+           CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, c->gpu.shared);
+    DRIVER(why, &c->driver, FuncSetAttribute, k->logprob_f16_table,
+           CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, c->gpu.shared);
+    DRIVER(why, &c->driver, FuncSetAttribute, k->logprob_bf16_table,
+           CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, TABLE_CARVEOUT);
     for (int i = 0; i < 6; i++) {
         DRIVER(why, &c->driver, FuncSetAttribute, kernels[i],
                CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, SB_CUDA_MAX_SHARED);
@@ -33,6 +42,7 @@ static sb_cuda_plan plan_sums(const sb_cuda *c, const sb_logprob_call *logprob)
 static CUfunction kernel_for(const sb_cuda_logprob_kernels *k, int32_t dtype, sb_cuda_kind kind)
 {
     switch (kind) {
+    case SB_CUDA_TABLE: return dtype == SB_F16 ? k->logprob_f16_table : k->logprob_bf16_table;
     case SB_CUDA_KEPT:
         return sb_cuda_for_dtype(dtype, k->logprob_f32_kept, k->logprob_f16_kept,
                                  k->logprob_bf16_kept);
@@ -59,7 +69,8 @@ static sb_status launch_sums(sb_context *ctx, const sb_logprob_call *logprob, co
                                 .threads = sb_cuda_block(p),
                                 .shared = sb_cuda_shared(p, dtype),
                                 .cluster = is_cluster ? p->split : 0,
-                                .early = is_cluster || p->kind == SB_CUDA_LATENCY };
+                                .early = is_cluster || p->kind == SB_CUDA_LATENCY ||
+                                         p->kind == SB_CUDA_TABLE };
     sb_cuda_grid finish = sb_cuda_warps_for(p->work - p->whole);
     CUstream stream = call->launch.stream;
     sb_cuda_args a = sb_cuda_args_of(c, out, call, p, scratch);

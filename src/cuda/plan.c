@@ -9,6 +9,7 @@
 #define RESIDENT 1536 /* threads of 40 registers that a multiprocessor holds */
 #define MANY 5        /* blocks per multiprocessor: from here on, whole rows fill the GPU */
 #define EAGER_BYTES (20 << 20)
+#define FAST_MEMORY 15.0   /* bytes per cycle: above an H100's, below an H200's */
 #define THREAD_ELEMENTS 32 /* of a gradient: elements in flight per thread */
 
 static int64_t ceil_of(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -85,6 +86,59 @@ static void choose_stream(sb_cuda_plan *p, int multiprocessors, int64_t leaves, 
     }
 }
 
+/* ---- a table in shared memory ------------------------------------------------------------- */
+
+/* Bytes per block of the table for a call. */
+static uint32_t table_bytes(const sb_batch *in)
+{
+    const uint32_t bits = sb_bits32(SB_CUDA_TABLE_OCTAVES / sb_row_of(in->temperature).c);
+    return SB_CUDA_TABLE_BYTES(bits, in->logits_dtype);
+}
+
+/* Whether all rows start at multiples of 16 bytes. */
+static int is_aligned(const sb_batch *in)
+{
+    const int64_t chunk = 16 / (int64_t)sb_itemsize(in->logits_dtype);
+    return (uintptr_t)in->logits % 16 == 0 && in->row_stride % chunk == 0 &&
+           (in->cu_seqlens || in->batch <= 1 || in->batch_stride % chunk == 0);
+}
+
+/* Whether the kernels with a table can serve a call without entropy. */
+static int table_serves(const sb_cuda_gpu *gpu, const sb_call *call)
+{
+    const sb_batch *in = &call->in;
+    if (in->logits_dtype == SB_F16 && in->temperature < 1.0f / 64) return 0; /* see raise_words */
+    return in->logits_dtype != SB_F32 && in->vocab > 0 && !in->kept && !in->temperatures &&
+           is_aligned(in) && table_bytes(in) <= (uint32_t)gpu->shared;
+}
+
+/* Whether they are faster. A low temperature brings many leaves out of the table's reach. */
+static int table_pays(const sb_cuda_gpu *gpu, int64_t work, int64_t leaves, const sb_call *call)
+{
+    const sb_launch *launch = &call->launch;
+    return !launch->split && !launch->threads && launch->cluster <= 0 &&
+           sb_cuda_bytes_per_cycle(gpu) >= FAST_MEMORY && call->in.temperature >= 0.5f &&
+           work >= 3 * gpu->multiprocessors && leaves >= 1024;
+}
+
+/* Each group takes the same number of whole rows; the others are shared evenly. */
+static void share(sb_cuda_plan *p, int multiprocessors, int64_t leaves, const sb_batch *in)
+{
+    const int64_t groups = (int64_t)multiprocessors * SB_CUDA_TABLE_GROUPS;
+    const int64_t last = p->work % groups; /* rows; almost one per group are better left whole */
+    const int64_t tail = last * 16 > groups * 15 ? 0 : last;
+    p->kind = SB_CUDA_TABLE;
+    p->threads = SB_CUDA_TABLE_BLOCK;
+    p->split = 1;
+    p->groups = groups;
+    p->whole = p->work - tail;
+    p->tail_each = tail * leaves / groups;
+    p->tail_more = tail * leaves % groups;
+    p->table = table_bytes(in);
+}
+
+/* ---- the choice --------------------------------------------------------------------------- */
+
 /* Applies the choices that the call makes. */
 static void force(sb_cuda_plan *p, int clusters, int64_t leaves, const sb_launch *launch)
 {
@@ -101,6 +155,18 @@ static int has_row_warp(const sb_cuda_plan *p)
     return p->kind == SB_CUDA_LATENCY || p->kind == SB_CUDA_CLUSTER;
 }
 
+/* The same plan, with the bytes of scratch memory that it needs. A group's states of the rows that
+ * it shares lie at the group's number plus the row's. */
+static sb_cuda_plan with_scratch(sb_cuda_plan p, const sb_logprob_out *out, const sb_call *call)
+{
+    const int64_t cut_rows = p.kind == SB_CUDA_CLUSTER ? 0 : p.work - p.whole;
+    const int64_t states = p.groups ? p.groups + cut_rows : cut_rows * p.split;
+    p.states = cut_rows ? (uint64_t)states * sizeof(sb_state) : 0;
+    p.targets = (uint64_t)cut_rows * sizeof(sb_cuda_target);
+    p.tokens = out->sequence && !out->token ? (uint64_t)call->rows * sizeof(float) : 0;
+    return p;
+}
+
 double sb_cuda_bytes_per_cycle(const sb_cuda_gpu *gpu)
 {
     const double bits = 2.0 * gpu->memory_clock * gpu->memory_bits; /* per ms; two per cycle */
@@ -113,12 +179,16 @@ sb_cuda_plan sb_cuda_plan_of(const sb_cuda_gpu *gpu, const sb_logprob_out *out, 
     const int multiprocessors = gpu->multiprocessors;
     const int64_t leaves = ceil_of(call->in.vocab, SB_LEAF);
     const int64_t bytes = call->in.vocab * (sb_itemsize(call->in.logits_dtype));
-    sb_cuda_plan p = { SB_CUDA_STREAM, 0, 256, 1, 0, 0, leaves, 0, 0, 0 };
+    sb_cuda_plan p = { .kind = SB_CUDA_STREAM, .threads = 256, .split = 1, .piece = leaves };
     const int kept = call->in.kept != NULL, clusters = kept ? 0 : gpu->clusters;
-    int64_t cut_rows;
 
     p.work = call->in.row_list ? call->in.row_count : call->rows;
     p.whole = p.work;
+    if (call->launch.table >= 0 && table_serves(gpu, call) &&
+        (call->launch.table > 0 || table_pays(gpu, p.work, leaves, call))) {
+        share(&p, multiprocessors, leaves, &call->in);
+        return with_scratch(p, out, call);
+    }
     if (call->launch.split) force(&p, clusters, leaves, &call->launch);
     else if (!choose_latency(&p, multiprocessors, call->launch.cluster < 0 ? 0 : clusters, leaves))
         choose_stream(&p, multiprocessors, leaves, call);
@@ -132,11 +202,7 @@ sb_cuda_plan sb_cuda_plan_of(const sb_cuda_gpu *gpu, const sb_logprob_out *out, 
     if (call->launch.threads) p.threads = call->launch.threads;
     p.eager = has_row_warp(&p) && p.work * bytes <= EAGER_BYTES;
 
-    cut_rows = p.kind == SB_CUDA_CLUSTER ? 0 : p.work - p.whole;
-    p.states = (uint64_t)cut_rows * (uint64_t)p.split * sizeof(sb_state);
-    p.targets = (uint64_t)cut_rows * sizeof(sb_cuda_target);
-    p.tokens = out->sequence && !out->token ? (uint64_t)call->rows * sizeof(float) : 0;
-    return p;
+    return with_scratch(p, out, call);
 }
 
 void sb_cuda_plan_evenly(sb_cuda_plan *p, const sb_call *call)
@@ -156,7 +222,11 @@ sb_cuda_pieces sb_cuda_pieces_of(int64_t width, int32_t split, int32_t threads)
     return p;
 }
 
-int64_t sb_cuda_blocks(const sb_cuda_plan *p) { return p->whole + (p->work - p->whole) * p->split; }
+int64_t sb_cuda_blocks(const sb_cuda_plan *p)
+{
+    if (p->groups) return p->work ? p->groups / SB_CUDA_TABLE_GROUPS : 0;
+    return p->whole + (p->work - p->whole) * p->split;
+}
 
 /* Latency and cluster kernels have one more warp, which sums nothing. */
 int32_t sb_cuda_block(const sb_cuda_plan *p) { return p->threads + (has_row_warp(p) ? WARP : 0); }
@@ -165,6 +235,7 @@ uint32_t sb_cuda_shared(const sb_cuda_plan *p, int32_t dtype)
 {
     const uint32_t size = dtype == SB_F32 ? 4 : 2;
     if (p->kind == SB_CUDA_KEPT) return 0;
+    if (p->kind == SB_CUDA_TABLE) return p->table;
     if (has_row_warp(p))
         return (uint32_t)p->threads / WARP * (SB_CUDA_RING / SB_CUDA_LANE_BYTES(size)) *
                SB_CUDA_SLOT(WARP, size);

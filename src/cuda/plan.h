@@ -9,6 +9,8 @@ typedef enum sb_cuda_kind {
     SB_CUDA_STREAM,  /* logprob_<dtype>: one block per row; the last rows, or all, in pieces */
     SB_CUDA_LATENCY, /* logprob_<dtype>_latency: pieces, their logits fetched all at once */
     SB_CUDA_CLUSTER, /* logprob_<dtype>_cluster: the same; the pieces of a row form a cluster */
+    SB_CUDA_TABLE,   /* logprob_<dtype>_table: groups that take whole rows, and even shares of the
+                        last ones */
     SB_CUDA_KEPT     /* logprob_<dtype>_kept: every row in one or more pieces */
 } sb_cuda_kind;
 
@@ -20,6 +22,9 @@ typedef struct sb_cuda_plan {
     int64_t work;    /* rows to visit */
     int64_t whole;   /* how many of these, from the first on, are not cut */
     int64_t piece;   /* leaves per piece */
+    int64_t groups;  /* SB_CUDA_TABLE: how many; else 0 */
+    int64_t tail_each, tail_more; /* and how they share the rows that are not whole: see args.h */
+    uint32_t table;               /* and the bytes of shared memory per block */
     uint64_t states, targets, tokens; /* bytes of scratch, in this order */
 } sb_cuda_plan;
 
@@ -34,7 +39,7 @@ typedef struct sb_cuda_gpu {
     int memory_bits;         /* the width of the memory's bus */
 } sb_cuda_gpu;
 
-/* The bytes that memory delivers to each multiprocessor in a cycle: about 13 on an H100 and 19 on
+/* The bytes that memory delivers to each multiprocessor in a cycle: about 13 on an H100 and 18 on
  * an H200. Where it is higher, kernels are bound by their instructions sooner. 0: not known. */
 double sb_cuda_bytes_per_cycle(const sb_cuda_gpu *gpu);
 
