@@ -98,11 +98,13 @@ SB_DET void add_other(thread_state *t, float m, uint32_t z, uint32_t M, bool *le
     sb_state_add(&t->s, &leaf);
 }
 
-/* Adds one leaf to a thread's state. */
-template <int DTYPE>
-SB_DET void add_leaf(thread_state *t, leaf_words<DTYPE> &x, const leaf_row &row, bool *left)
+/* Adds one leaf to a thread's state. see is called with the leaf's largest logit. */
+template <int DTYPE, class SEE>
+SB_DET void add_leaf(thread_state *t, leaf_words<DTYPE> &x, const leaf_row &row, bool *left,
+                     SEE &see)
 {
     const float m = leaf_max<DTYPE>(x);
+    see(m);
     const float z0 = sb_fma32(m, row.c, SB_EVEN_MAGIC);
     const uint32_t z = sb_bits32(z0), u = z - t->base;
     const uint32_t M = leaf_sum<DTYPE>(x, m, z0, row); /* meaningless if the leaf is wide */
@@ -117,6 +119,18 @@ SB_DET void add_leaf(thread_state *t, leaf_words<DTYPE> &x, const leaf_row &row,
     } else {
         add_other(t, m, z, M, left);
     }
+}
+
+/* The same where nobody wants the largest logits. */
+struct sees_nothing {
+    __device__ __forceinline__ void operator()(float) {}
+};
+
+template <int DTYPE>
+SB_DET void add_leaf(thread_state *t, leaf_words<DTYPE> &x, const leaf_row &row, bool *left)
+{
+    sees_nothing nothing;
+    add_leaf<DTYPE>(t, x, row, left, nothing);
 }
 
 /* The second loop: adds the leaves that the first loop left, through det/leaf.h. A function of its
@@ -143,9 +157,10 @@ static __device__ __noinline__ void add_left(sb_state *s, part_of_row part, floa
     }
 }
 
-/* The first loop. Returns whether it left a leaf for the second one. */
-template <int DTYPE, int SHIFT>
-SB_DET bool add_leaves(thread_state *t, const part_of_row &part, const leaf_row &row)
+/* The first loop, which visits a thread's leaves in order. Returns whether it left a leaf for the
+ * second one. */
+template <int DTYPE, int SHIFT, class SEE>
+SB_DET bool add_leaves(thread_state *t, const part_of_row &part, const leaf_row &row, SEE &see)
 {
     constexpr int BYTES = SB_LEAF * size_of<DTYPE>();
     constexpr int SIZE = BYTES / SB_LEAF;
@@ -174,7 +189,7 @@ SB_DET bool add_leaves(thread_state *t, const part_of_row &part, const leaf_row 
             end_copies();
             wait_for_copies<1>();
             load_staged<DTYPE>(x, slot);
-            add_leaf<DTYPE>(t, x, row, &left);
+            add_leaf<DTYPE>(t, x, row, &left, see);
             slot = both - slot;
         }
     }
@@ -184,33 +199,42 @@ SB_DET bool add_leaves(thread_state *t, const part_of_row &part, const leaf_row 
     for (; !STAGED && k < hot; k += blockDim.x, p += blockDim.x * BYTES) {
         if (AHEAD && k + (int)blockDim.x < part.last) prefetch(p + blockDim.x * BYTES);
         load_leaf<DTYPE, SHIFT>(x, p);
-        add_leaf<DTYPE>(t, x, row, &left);
+        add_leaf<DTYPE>(t, x, row, &left, see);
     }
     for (; k < part.last; k += blockDim.x, p += blockDim.x * BYTES) {
         load_at<DTYPE, SHIFT>(x, p, part.vocab - (int64_t)k * SB_LEAF);
-        add_leaf<DTYPE>(t, x, row, &left);
+        add_leaf<DTYPE>(t, x, row, &left, see);
     }
     return left;
 }
 
-template <int DTYPE>
-SB_DET bool add_row(thread_state *t, const part_of_row &part, const leaf_row &row)
+template <int DTYPE, class SEE>
+SB_DET bool add_row(thread_state *t, const part_of_row &part, const leaf_row &row, SEE &see)
 {
-    return at_alignment<DTYPE>((uint32_t)(uint64_t)part.logits & 15, [t, part, row](auto shift) {
-        return add_leaves<DTYPE, decltype(shift)::value>(t, part, row);
-    });
+    return at_alignment<DTYPE>(
+        (uint32_t)(uint64_t)part.logits & 15, [t, part, row, &see](auto shift) {
+            return add_leaves<DTYPE, decltype(shift)::value>(t, part, row, see);
+        });
 }
 
-/* Sums the calling thread's leaves of a part, by both loops. */
-template <int DTYPE>
-SB_DET void sum_part(thread_state *t, const part_of_row &part, const sb_row &row)
+/* Sums the calling thread's leaves of a part, by both loops. see, a function of a float, gets the
+ * largest logit of each of these leaves, in order. */
+template <int DTYPE, class SEE>
+SB_DET void sum_part(thread_state *t, const part_of_row &part, const sb_row &row, SEE &see)
 {
     const leaf_row constants = { row.c, row.k64 };
     t->base = NO_BASE;
     sb_state_init(&t->s, row.c);
-    if (add_row<DTYPE>(t, part, constants)) {
+    if (add_row<DTYPE>(t, part, constants, see)) {
         sb_state s = t->s;
         add_left<DTYPE>(&s, part, row.c, row.k64, row.lim, blockDim.x);
         t->s = s;
     }
+}
+
+template <int DTYPE>
+SB_DET void sum_part(thread_state *t, const part_of_row &part, const sb_row &row)
+{
+    sees_nothing nothing;
+    sum_part<DTYPE>(t, part, row, nothing);
 }

@@ -15,176 +15,199 @@
  *                        the states, and the fate of each row (ROW_* in row.cuh).
  *     ids_finish         one warp per item: writes logprobs and lse, and rank -1 for ids without a
  *                        rank.
- *     ids_ranks_<dtype>  after ids_finish; one block for each id of each item: counts the ranks.
+ *     ids_ranks_<dtype>  after ids_finish; one block for SB_CUDA_RANKS ids of an item: counts
+ *                        their ranks in one read of the row.
  *     topk_<dtype>       like ids_<dtype>; also writes the lists.
  *     topk_finish        one warp per item: merges states and lists, and writes the outputs. */
-#include "../src/det/order.h"
 #include "finish.cuh"
-#include "kept.cuh"
-#include "merge.cuh"
+#include "first.cuh"
+#include "leaf.cuh"
 #include "piece.cuh"
 
-/* ---- lists -------------------------------------------------------------------------------- */
-
-/* A list of places, the largest first, spread over a warp: each lane holds entries lane and lane +
- * WARP. Only the first SB_CUDA_LIST entries are stored. */
-struct place_list {
-    uint64_t low, high;
-};
-
-SB_DET uint64_t place_number(const place_list &l, int i)
-{
-    return __shfl_sync(FULL, i < WARP ? l.low : l.high, i % WARP);
-}
-
-/* Inserts a place. Called by a whole warp; place is the same in all lanes. */
-SB_DET void insert_place(place_list *l, uint64_t place)
-{
-    const int lane = threadIdx.x % WARP;
-    const int before = __popcll(__ballot_sync(FULL, l->low > place)) +
-                       __popcll(__ballot_sync(FULL, l->high > place));
-    const uint64_t low = __shfl_up_sync(FULL, l->low, 1),
-                   last = __shfl_sync(FULL, l->low, WARP - 1);
-    const uint64_t above = __shfl_up_sync(FULL, l->high, 1), high = lane == 0 ? last : above;
-    if (lane >= before) l->low = lane == before ? place : low;
-    if (lane + WARP >= before) l->high = lane + WARP == before ? place : high;
-}
-
-/* Inserts the first k places of another list, which lies in memory. */
-SB_DET void insert_list(place_list *l, const uint64_t *other, int k)
-{
-    for (int i = 0; i < k; i++) {
-        const uint64_t place = other[i];
-        if (place <= place_number(*l, k - 1)) break; /* no later one is larger */
-        insert_place(l, place);
-    }
-}
-
-/* Inserts the places of a warp's leaves into its list. has: the lane has a leaf; first: the leaf's
- * first id. */
-SB_DET void insert_leaves(place_list *l, const float y[SB_LEAF], uint32_t first, bool has, int k)
-{
-    uint64_t least = place_number(*l, k - 1);
-    float m = sb_float(SB_ABSENT_BITS);
-#pragma unroll
-    for (int i = 0; i < SB_LEAF; i++) m = fmaxf(m, y[i]); /* drops NaN: such a row is NaN anyway */
-    uint64_t leaves = __ballot_sync(FULL, has && !sb_is_absent(m) && sb_place_of(m, first) > least);
-    while (leaves) {
-        const int lane = __ffsll((long long)leaves) - 1;
-        const uint32_t its = __shfl_sync(FULL, first, lane);
-        leaves &= leaves - 1;
-#pragma unroll
-        for (int i = 0; i < SB_LEAF; i++) {
-            const float x = __shfl_sync(FULL, y[i], lane);
-            if (!(x > sb_float(SB_ABSENT_BITS))) continue;
-            const uint64_t place = sb_place_of(x, its + i);
-            if (place <= least) continue;
-            insert_place(l, place);
-            least = place_number(*l, k - 1);
-        }
-    }
-}
-
-SB_DET void store_list(uint64_t *to, const place_list &l)
-{
-    const int lane = threadIdx.x % WARP;
-    to[lane] = l.low;
-    if (lane + WARP < SB_CUDA_LIST) to[lane + WARP] = l.high;
-}
-
-SB_DET place_list load_list(const uint64_t *from)
-{
-    const int lane = threadIdx.x % WARP;
-    place_list l = { from[lane], SB_NO_PLACE };
-    if (lane + WARP < SB_CUDA_LIST) l.high = from[lane + WARP];
-    return l;
-}
-
 /* ---- sums, and lists beside them ---------------------------------------------------------- */
+
+/* Sums a thread's leaves of a row with a kept set, and returns what see returns at the end. A
+ * function of its own, so that other rows' code keeps its registers. */
+template <int DTYPE, class SEE>
+static __device__ __noinline__ SEE sum_kept(sb_state *s, const sb_cuda_args *in, int64_t number,
+                                            part_of_row part, sb_row row, SEE see)
+{
+    for (int k = part.first + threadIdx.x; k < part.last; k += blockDim.x) {
+        float y[SB_LEAF], m = sb_float(SB_ABSENT_BITS);
+        if (read_kept<DTYPE>(y, *in, number, part, 0, k)) {
+            add_any(s, y, row);
+#pragma unroll
+            for (int i = 0; i < SB_LEAF; i++) m = fmaxf(m, y[i]);
+        }
+        see(m);
+    }
+    return see;
+}
+
+/* Sums a thread's leaves of a part; see gets the largest logit of each, in order. */
+template <int DTYPE, class SEE>
+SB_DET void sum_any(sb_state *s, const sb_cuda_args &in, const any_row &mine,
+                    const part_of_row &part, SEE &see)
+{
+    if (in.kept) {
+        sb_state into; /* whose address may be taken */
+        sb_state_init(&into, mine.row.c);
+        see = sum_kept<DTYPE>(&into, &in, mine.number, part, mine.row, see);
+        *s = into;
+    } else {
+        thread_state t;
+        sum_part<DTYPE>(&t, part, mine.row, see);
+        *s = t.s;
+    }
+}
 
 template <int DTYPE, bool TOPK> SB_DET void order_block(const sb_cuda_order_args &a)
 {
     const sb_cuda_args &in = a.in;
     __shared__ any_row mine;
     __shared__ sb_state shared[32];
-    __shared__ uint64_t lists[TOPK ? 16 * SB_CUDA_LIST : 1];
-    const int64_t item = blockIdx.x / (uint32_t)in.split;
-    const int piece = (int)(blockIdx.x % (uint32_t)in.split);
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, k = a.k;
-    place_list best = { SB_NO_PLACE, SB_NO_PLACE };
+    const uint32_t split = (uint32_t)in.split;
     sb_state s;
 
     if (threadIdx.x == 0) {
-        set_any_row(in, &mine, item, piece == 0);
-        if (piece == 0) write_target(in, item, 0.0f, mine.fate);
+        const int64_t item = blockIdx.x / split;
+        const bool reports = blockIdx.x % split == 0;
+        set_any_row(in, &mine, item, reports);
+        if (reports) write_target(in, item, 0.0f, mine.fate);
     }
     __syncthreads(); /* mine is written */
     if (mine.fate != ROW_ACTIVE) return;
 
-    const part_of_row part = piece_of_row(in, mine.logits, in.vocab, piece);
-    sb_state_init(&s, mine.row.c);
-    /* each warp takes WARP leaves per trip, one per lane */
-    for (int at = part.first + warp * WARP; at < part.last; at += blockDim.x) {
-        const int leaf = at + lane;
-        float y[SB_LEAF];
-        const bool has = leaf < part.last && read_kept<DTYPE>(y, in, mine.number, part, 0, leaf);
-        if (has) add_any(&s, y, mine.row);
-        if (!TOPK) continue;
-        if (!has) {
-#pragma unroll
-            for (int i = 0; i < SB_LEAF; i++) y[i] = sb_float(SB_ABSENT_BITS);
-        }
-        insert_leaves(&best, y, (uint32_t)leaf * SB_LEAF, has, k);
-    }
-    if (TOPK) store_list(lists + warp * SB_CUDA_LIST, best);
-    block_merge(&s, shared); /* after its barrier every warp's list is in lists, too */
-    if (threadIdx.x == 0) ((sb_state *)in.states)[blockIdx.x] = s;
+    part_of_row part = piece_of_row(in, mine.logits, in.vocab, (int)(blockIdx.x % split));
     if constexpr (TOPK) {
-        if (warp != 0) return;
-        for (int w = 1; w < (int)blockDim.x / WARP; w++)
-            insert_list(&best, lists + w * SB_CUDA_LIST, k);
-        store_list((uint64_t *)a.lists + (int64_t)blockIdx.x * SB_CUDA_LIST, best);
+        auto see = watch_leaves<DTYPE>();
+        sum_any<DTYPE>(&s, in, mine, part, see);
+        block_merge(&s, shared);
+        if (threadIdx.x == 0) ((sb_state *)in.states)[blockIdx.x] = s;
+        part = piece_of_row(in, mine.logits, in.vocab, (int)(blockIdx.x % split));
+        write_first<DTYPE>((uint64_t *)a.lists + (int64_t)blockIdx.x * SB_CUDA_LIST, &in,
+                           mine.number, part, see.most, a.k);
+    } else {
+        sees_nothing nothing;
+        sum_any<DTYPE>(&s, in, mine, part, nothing);
+        block_merge(&s, shared);
+        if (threadIdx.x == 0) ((sb_state *)in.states)[blockIdx.x] = s;
     }
 }
 
 /* ---- several ids -------------------------------------------------------------------------- */
+
+#define RANKS SB_CUDA_RANKS
+
+/* Ids whose ranks a block counts in one read of their row. A logit counts if it reaches a bound: at
+ * in the leaves before the id's own, above in those behind it. Of the id's own leaf, logits count
+ * as count_before says. */
+struct ranked_ids {
+    int64_t id[RANKS];
+    float at[RANKS], above[RANKS]; /* +inf, which no logit reaches, if the entry has no rank */
+    int32_t own[RANKS];            /* the id's leaf; -1 if the id is absent: all present count */
+};
+
+/* Sets entry i. x: the id's logit. */
+SB_DET void set_ranked(ranked_ids *r, int i, int64_t id, float x, bool scored)
+{
+    const bool absent = sb_is_absent(x);
+    r->id[i] = id;
+    r->own[i] = scored && !absent ? (int32_t)(id / SB_LEAF) : -1;
+    r->at[i] = scored ? x : sb_float(SB_INF_BITS);
+    /* the next place's logit */
+    r->above[i] = scored ? sb_place_logit((uint64_t)(sb_order_key(x) + 1) << 32)
+                         : sb_float(SB_INF_BITS);
+}
 
 /* The number of ids of a leaf that come before id, whose logit is x. first: the leaf's first id. */
 SB_DET int32_t count_before(const float y[SB_LEAF], int64_t first, int64_t id, float x)
 {
     int32_t count = 0;
 #pragma unroll
-    for (int i = 0; i < SB_LEAF; i++)
-        count += y[i] > x || (y[i] == x && first + i < id && !sb_is_absent(x));
+    for (int i = 0; i < SB_LEAF; i++) count += y[i] > x || (y[i] == x && first + i < id);
     return count;
+}
+
+/* Adds a leaf's ids to the counts. */
+SB_DET void count_leaf(int32_t count[RANKS], const float y[SB_LEAF], int leaf, const ranked_ids &r)
+{
+    float m = y[0];
+#pragma unroll
+    for (int i = 1; i < SB_LEAF; i++) m = fmaxf(m, y[i]);
+#pragma unroll
+    for (int n = 0; n < RANKS; n++) {
+        const float bound = leaf <= r.own[n] ? r.at[n] : r.above[n];
+        if (!(m >= bound)) continue;
+        if (leaf == r.own[n]) {
+            count[n] += count_before(y, (int64_t)leaf * SB_LEAF, r.id[n], bound);
+            continue;
+        }
+#pragma unroll
+        for (int i = 0; i < SB_LEAF; i++) count[n] += y[i] >= bound;
+    }
+}
+
+template <int DTYPE>
+SB_DET void count_leaves(int32_t count[RANKS], const sb_cuda_args &in, int64_t row,
+                         const part_of_row &part, const ranked_ids &r)
+{
+    if (in.kept) {
+        for (int k = threadIdx.x; k < part.last; k += blockDim.x) {
+            float y[SB_LEAF];
+            if (read_kept<DTYPE>(y, in, row, part, 0, k)) count_leaf(count, y, k, r);
+        }
+        return;
+    }
+    at_alignment<DTYPE>((uint32_t)(uint64_t)part.logits & 15, [&](auto shift) {
+        for (int k = threadIdx.x; k < part.last; k += blockDim.x) {
+            const char *p = part.logits + (int64_t)k * SB_LEAF * size_of<DTYPE>();
+            leaf_words<DTYPE> x;
+            float y[SB_LEAF];
+            load_at<DTYPE, decltype(shift)::value>(x, p, part.vocab - (int64_t)k * SB_LEAF);
+#pragma unroll
+            for (int i = 0; i < SB_LEAF; i++) y[i] = unpack<DTYPE>(x, i);
+            count_leaf(count, y, k, r);
+        }
+    });
 }
 
 template <int DTYPE> SB_DET void count_ranks(const sb_cuda_order_args &a)
 {
     const sb_cuda_args &in = a.in;
-    __shared__ int32_t counts[32];
-    const int64_t item = blockIdx.x / in.width, entry = blockIdx.x % in.width;
+    __shared__ int32_t counts[32][RANKS];
+    __shared__ ranked_ids ranked;
+    const uint32_t groups = (uint32_t)((in.width + RANKS - 1) / RANKS);
+    const int64_t item = blockIdx.x / groups, first = blockIdx.x % groups * RANKS;
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     if (((const sb_cuda_target *)in.targets)[item].active != ROW_ACTIVE) return;
-    const int64_t row = row_at(in, item), at = row * in.width + entry;
-    const int64_t id = int_at(in.ids, in.ids_dtype, at);
-    if (id == in.ignore_index) return;
+    const int64_t row = row_at(in, item), at = row * in.width + first + threadIdx.x;
 
     part_of_row part = piece_of_row(in, logits_of(in, row), in.vocab, 0);
-    const float x = kept_logit<DTYPE>(in, row, part.logits, id);
-    int32_t count = 0;
+    part.first = 0;
     part.last = leaves_in(in.vocab); /* the whole row, not only piece 0 */
-    for (int leaf = threadIdx.x; leaf < part.last; leaf += blockDim.x) {
-        float y[SB_LEAF];
-        if (read_kept<DTYPE>(y, in, row, part, 0, leaf))
-            count += count_before(y, (int64_t)leaf * SB_LEAF, id, x);
+    bool scored = false;
+    if (threadIdx.x < RANKS) {
+        float x = 0.0f;
+        int64_t id = in.ignore_index;
+        if (first + threadIdx.x < in.width) id = int_at(in.ids, in.ids_dtype, at);
+        scored = first + threadIdx.x < in.width && id != in.ignore_index;
+        if (scored) x = kept_logit<DTYPE>(in, row, part.logits, id);
+        set_ranked(&ranked, threadIdx.x, id, x, scored);
     }
-    count = __reduce_add_sync(FULL, count);
-    if (lane == 0) counts[warp] = count;
-    __syncthreads(); /* every warp's count is in counts */
-    if (warp != 0) return;
-    count = __reduce_add_sync(FULL, lane < (int)blockDim.x / WARP ? counts[lane] : 0);
-    if (lane == 0) ((int32_t *)a.integers)[at] = count;
+    __syncthreads(); /* ranked is written */
+    int32_t count[RANKS] = { 0 };
+    count_leaves<DTYPE>(count, in, row, part, ranked);
+#pragma unroll
+    for (int n = 0; n < RANKS; n++) {
+        count[n] = __reduce_add_sync(FULL, count[n]);
+        if (lane == 0) counts[warp][n] = count[n];
+    }
+    __syncthreads(); /* every warp's counts are in counts */
+    if (!scored) return;
+    int32_t rank = 0;
+    for (int w = 0; w < (int)blockDim.x / WARP; w++) rank += counts[w][threadIdx.x];
+    ((int32_t *)a.integers)[at] = rank;
 }
 
 /* Writes a row's logprobs and lse, and rank -1 for ids that have no rank. ids_ranks_<dtype> counts
@@ -254,7 +277,12 @@ extern "C" __global__ void __launch_bounds__(256)
         if (sb_state_is_nan(&s)) fate = ROW_NAN;
         else sum = sb_sum_log(&s);
         best = load_list(lists);
-        for (int p = 1; p < in.split; p++) insert_list(&best, lists + p * SB_CUDA_LIST, a.k);
+        uint64_t least = place_number(best, a.k - 1);
+        for (int p = 1; p < in.split; p++) {
+            const place_list other = load_list(lists + p * SB_CUDA_LIST);
+            insert_places(&best, &least, other.low, a.k);
+            if (a.k > WARP) insert_places(&best, &least, other.high, a.k);
+        }
     }
     if (lane == 0 && in.lse)
         ((float *)in.lse)[row] = fate == ROW_ACTIVE ? sb_lse_of(sum, &constants)
@@ -272,7 +300,7 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 #define ORDER(name, DTYPE)                                                                         \
-    extern "C" __global__ void __launch_bounds__(512)                                              \
+    extern "C" __global__ void __launch_bounds__(512, 3)                                           \
         ids_##name(const __grid_constant__ sb_cuda_order_args a)                                   \
     {                                                                                              \
         order_block<DTYPE, false>(a);                                                              \
@@ -282,7 +310,7 @@ extern "C" __global__ void __launch_bounds__(256)
     {                                                                                              \
         count_ranks<DTYPE>(a);                                                                     \
     }                                                                                              \
-    extern "C" __global__ void __launch_bounds__(512)                                              \
+    extern "C" __global__ void __launch_bounds__(512, 3)                                           \
         topk_##name(const __grid_constant__ sb_cuda_order_args a)                                  \
     {                                                                                              \
         order_block<DTYPE, true>(a);                                                               \

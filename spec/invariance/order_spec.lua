@@ -139,6 +139,38 @@ describe("the order of ids", function()
       end)
     end
 
+    -- Rows for which a bound found early says little: every logit is a tie; each leaf exceeds all
+    -- before it, or none does; the large logits are in a few neighbouring leaves, or far apart.
+    it("gives the first k of rows made against it, on " .. at.name, function()
+      local V = 6007
+      local rows = {
+        function() return 1.5 end,
+        function(id) return id / 64 end,
+        function(id) return -id / 64 end,
+        function(id) return math.floor(id / 48) % 7 end,
+        function(id) return math.floor(id / 16) % 200 < 8 and 9 + id % 5 or -3 end,
+        function(id) return id % 16 == 15 and id / V or -2 end,
+        function(id) return id % 2 == 0 and 0.0 or -0.0 end,
+        function(id) return id < V - 30 and -math.huge or -id end,
+        function(id) return id > 40 and -math.huge or 3 end,
+        function(id) return id % 512 < 3 and id or -id end,
+      }
+      local list = {}
+      for row, value in ipairs(rows) do
+        list[row] = {}
+        for id = 0, V - 1 do list[row][id + 1] = value(id) end
+      end
+      local logits = samebits.tensor(list, { dtype = "float32" })
+      for _, dtype in ipairs { "float32", "bfloat16" } do
+        local spec = { logits = logits:to(dtype) }
+        for _, k in ipairs { 1, 33, 64 } do
+          check_topk(at, spec, k, spec.logits, ("%s, k = %d"):format(dtype, k))
+        end
+        local random = prng.new(5)
+        check_ids(at, spec, columns(random, V, 5), spec.logits, dtype)
+      end
+    end)
+
     it("leaves out what is not kept, on " .. at.name, function()
       for seed, V in ipairs { 17, 100, 1025 } do
         local random = prng.new(seed + 60)

@@ -17,6 +17,34 @@ typedef struct order_call {
 
 static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
 
+/* The kernels that find the first k need more shared memory than a kernel gets unasked. */
+sb_status sb_cuda_order_prepare(const sb_cuda *c, sb_message *why)
+{
+    const sb_cuda_order_kernels *k = &c->order;
+    const CUfunction kernels[] = { k->topk_f32, k->topk_f16, k->topk_bf16 };
+    for (int i = 0; i < 3; i++)
+        DRIVER(why, &c->driver, FuncSetAttribute, kernels[i],
+               CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, SB_CUDA_MAX_SHARED);
+    return SB_OK;
+}
+
+/* Plans the blocks that find the first k: each keeps the largest logit of every leaf of its piece
+ * in shared memory, so pieces are no longer than LEAVES. If there are enough rows, they are not cut
+ * otherwise, since each piece has its own candidates. */
+#define LEAVES 16384
+static void plan_topk(const sb_cuda *c, const sb_call *call, sb_cuda_args *a, sb_cuda_grid *grid)
+{
+    const int64_t leaves = (a->vocab + SB_LEAF - 1) / SB_LEAF;
+    const int32_t size = call->in.logits_dtype == SB_F32 ? 4 : 2;
+    if (!call->launch.split && a->work >= 2 * c->gpu.multiprocessors) a->piece = leaves;
+    if (a->piece > LEAVES) a->piece = LEAVES;
+    if (a->piece < 1) a->piece = 1;
+    a->split = (int32_t)((leaves + a->piece - 1) / a->piece);
+    a->piece = (leaves + a->split - 1) / a->split;
+    grid->blocks = a->work * a->split;
+    grid->shared = (uint32_t)(grid->threads * SB_CUDA_TOPK_BYTES(size) + a->piece * size);
+}
+
 /* Fills in a, except for the scratch memory, whose size goes to *needed. */
 static sb_cuda_grid plan_order(sb_context *ctx, const order_call *o, sb_cuda_order_args *a,
                                uint64_t *needed)
@@ -25,7 +53,7 @@ static sb_cuda_grid plan_order(sb_context *ctx, const order_call *o, sb_cuda_ord
     uint64_t blocks;
     memset(a, 0, sizeof *a);
     grid = sb_cuda_plan_shard(ctx, &NO_OUT, o->call, &a->in);
-    grid.shared = 0;
+    if (o->topk) plan_topk(ctx->state, o->call, &a->in, &grid);
     blocks = (uint64_t)a->in.work * (uint64_t)a->in.split;
     a->integers = sb_cuda_address(o->integers);
     a->logprobs = sb_cuda_address(o->logprobs);
@@ -83,7 +111,8 @@ static sb_status launch_kernels(sb_context *ctx, const order_call *o, sb_cuda_gr
     const CUfunction rank = sb_cuda_for_dtype(dtype, k->ids_ranks_f32, k->ids_ranks_f16,
                                               k->ids_ranks_bf16);
     CUstream stream = o->call->launch.stream;
-    sb_cuda_grid ranks = { .blocks = a->in.work * o->columns, .threads = 256 };
+    const int64_t groups = (o->columns + SB_CUDA_RANKS - 1) / SB_CUDA_RANKS;
+    const sb_cuda_grid ranks = { .blocks = a->in.work * groups, .threads = 256 };
     sb_status status = clear_unlisted(ctx, o, a);
     if (status == SB_OK) status = sb_cuda_launch(ctx, pieces, grid, &a->in, stream);
     if (status == SB_OK)
