@@ -1,341 +1,450 @@
 #!/usr/bin/env python3
-"""Measures entropy, gradients, several ids and top-k on the CUDA backend, PyTorch and Liger.
+"""Measures gradients, entropy, several ids, top-k and divergence on the CUDA backend beside a floor
+and the strongest peers, in one run on one GPU.
 
-    python3 bench/gpu_ops.py [--out bench/results/ops-h100-DATE.md] [--rows 4096] [--vocab 151936]
+    python3 bench/gpu_ops.py [--out bench/results/ops-h200-DATE.md] [--peers DIR]
+                             [--phases infinite,gradients,entropy,order,divergence,sustained]
+                             [--rows 4096,16384,512] [--vocab 151936] [--dtypes bf16]
 
-Has the same requirements and timing method as bench/gpu.py: one run, events around each call,
-logits many times larger than L2, at least 30 calls before the first that counts, and the median of
-three alternating rounds. For a call that only reads, the floor is that of bench/gpu.py; for a call
-that writes a gradient, it is the best of a copy kernel and PyTorch's device copy of the same bytes.
-Memory is the amount that a call needs in addition to its inputs and outputs: the workspace for
-samebits, the peak of the allocator for others. The bits of some rows are compared with those of the
-cpu backend.
+Requirements and method are those of bench/gpu.py. The floor of a call that only reads is reading;
+that of a gradient is the best of a copy kernel and PyTorch's device copy of the same bytes. Calls
+in place get fresh logits before each call, outside the events. The memory is what a call needs
+beside its inputs: the workspace and saved rows for samebits, whose outputs exist; for peers the
+allocator's peak, with outputs.
+
+    infinite    who gives NaN for rows with -inf logits; what torch.compile compiles runs as it is
+    gradients   forward + gradient for all --rows; the gradient after a forward call for those above
+                512, since PyTorch can capture its backward pass only together with the forward pass
+    entropy     logprob + entropy, for all --rows
+    order       top-k and logprobs of several ids, for the first of --rows
+    divergence  of two batches of the first of --rows
+    sustained   forward + gradient for 2 s back to back, with clocks and power
+    compile     with torch.compile, in its default mode, among the peers of entropy and divergence
+                for the first of --rows
 """
-import argparse
-import ctypes
-import datetime
-import os
-import statistics
 import sys
 
 import torch
 
+import clocks
 import gpu
-from samebits_ctypes import Context, Unavailable, lib
+import peers
+import tables
+import timing
+from shapes import BIG, GRAPH_ROWS, Shape, unlike, with_workspace
 
-COPY = r"""
-#include <cuda_runtime.h>
-template <int U> __global__ void __launch_bounds__(512) copy(uint4 *to, const uint4 *from, size_t n)
-{
-    size_t i = (size_t)blockIdx.x * blockDim.x * U + threadIdx.x;
-    uint4 v[U];
-#pragma unroll
-    for (int k = 0; k < U; k++)
-        if (i + (size_t)k * blockDim.x < n) v[k] = from[i + (size_t)k * blockDim.x];
-#pragma unroll
-    for (int k = 0; k < U; k++)
-        if (i + (size_t)k * blockDim.x < n) to[i + (size_t)k * blockDim.x] = v[k];
-}
-template <int U> int launch(void *to, const void *from, size_t bytes, int threads, void *s)
-{
-    size_t n = bytes / 16, a = (size_t)threads * U;
-    copy<U><<<(unsigned)((n + a - 1) / a), threads, 0, (cudaStream_t)s>>>(
-        (uint4 *)to, (const uint4 *)from, n);
-    return (int)cudaGetLastError();
-}
-extern "C" int copy_kernel(void *to, const void *from, size_t bytes, int unroll, int threads,
-                           void *s)
-{
-    return unroll == 2 ? launch<2>(to, from, bytes, threads, s)
-                       : launch<4>(to, from, bytes, threads, s);
-}
-"""
-COPIES = [(2, 128), (2, 512), (4, 128), (4, 256)] # 16-byte elements per thread, threads
+PHASES = ["infinite", "gradients", "entropy", "order", "divergence", "sustained", "compile"]
+SUSTAINED = ["quack CE fused", "flash-attn CE", "RL-Kernel Triton"]
+TWO = tables.OURS + ", two calls"
+IN_PLACE = tables.OURS + ", in place"
 
 
-def build_copy():
-    loaded = gpu.build(COPY)
-    loaded.copy_kernel.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int,
-                                   ctypes.c_int, ctypes.c_void_p]
-    return loaded
+def outputs(rows, *extents, dtype=torch.float32, device="cuda"):
+    return torch.full((rows, *extents), 7, dtype=dtype, device=device)
 
 
-# ---- peers --------------------------------------------------------------------------------------
-
-def entropy_of_softmax(x):
-    """As RL trainers compute it: lse - sum(p * logits), in fp32."""
-    y = x.float()
-    return y.logsumexp(-1) - (torch.softmax(y, -1) * y).sum(-1)
+def saved_rows(rows, device="cuda"):
+    return torch.zeros(rows, 32, dtype=torch.uint8, device=device)
 
 
-def entropy_by_chunks(x, rows=256):
-    """The same, a few rows at a time to save memory."""
-    return torch.cat([entropy_of_softmax(part) for part in x.split(rows)])
+class Ops(gpu.Run):
+    """A run whose record shows every line by itself."""
+
+    def programs(self):
+        return [text for line in self.lines for text in tables.details(line, self.poisoned())]
+
+    def line(self, call, shape, rows=None):
+        dtype, vocab, of = shape.key
+        return {"call": call, "dtype": dtype, "vocab": vocab, "rows": rows or of, "compared": 0,
+                "unlike": 0, "errors": {}, "memory": {}, "ones": set()}
+
+    def compare(self, line, pairs):
+        """pairs: (results of the GPU, what they have to be)."""
+        line["compared"] += max(len(a) for a, _ in pairs)
+        line["unlike"] += sum(unlike(a, b) for a, b in pairs)
+
+    def finish(self, line, timed, floor):
+        where = f"{line['call']}, N = {line['rows']}"
+        line["times"] = self.in_turns(where, {"floor": floor, **timed})
+        line["floor"] = line["times"].pop("floor").us
+        self.add(line)
+
+    def peer(self, line, shape, timed, name, calls, error=None, restore=None):
+        """Adds a peer to what is timed, after two calls which tell its memory and its error, a
+        function of the result. restore: as of timing.Events, which then time it."""
+        before_each = restore or (lambda: None)
+        try:
+            before_each()
+            calls[0]() # what a first call makes and keeps is not its memory
+            before_each()
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+            before = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+            result = calls[0]()
+            torch.cuda.synchronize()
+            line["memory"][name] = torch.cuda.max_memory_allocated() - before
+            if error:
+                line["errors"][name] = error(result)
+            del result
+            timed[name] = (timing.Events(calls, restore) if restore
+                           else shape.timed(calls, at_least=16))
+        except Exception as why: # a failing peer must not end the run; the record shows it
+            self.note(f"{line['call']}, N = {line['rows']}: {name}", why)
+            torch.cuda.synchronize()
 
 
-def torch_gradient(loss):
-    def call(x, ids, upstream):
-        y = x.detach().requires_grad_()
-        loss(y, ids).backward(upstream)
-        return y.grad
-    return call
+def error_against(exact, rows):
+    """The greatest difference from fp64 values of some rows, relative to the greatest of them."""
+    return lambda got: float((got.detach()[rows].double() - exact).abs().max()
+                             / exact.abs().max())
 
 
-def topk_gather(x, k):
-    top = x.topk(k, -1)
-    return top.indices, top.values.float() - x.float().logsumexp(-1, keepdim=True)
+# ---- gradients ----------------------------------------------------------------------------------
 
+class Gradients:
+    """The calls of one shape that compute gradients, samebits' and peers'."""
 
-def topk_gather_lean(x, k):
-    """Without an fp32 copy of the logits. PyTorch's logsumexp then rounds to their dtype."""
-    top = x.topk(k, -1)
-    return top.indices, top.values.float() - x.logsumexp(-1, keepdim=True).float()
+    def __init__(self, run, key):
+        self.run, self.shape = run, Shape(*key)
+        rows, x = self.shape.rows, self.shape.logits[0]
+        self.upstream = torch.randn(rows, device="cuda",
+                                    generator=torch.Generator(device="cuda").manual_seed(rows))
+        self.grad = torch.empty_like(x)
+        self.token, self.saved = outputs(rows), saved_rows(rows)
+        # Calls in place need the logits back, which a graph would time as well.
+        self.scratch = torch.empty_like(x) if rows > GRAPH_ROWS else None
+        self.some = self.shape.some_rows(16)
+        exact = self.shape.exact(self.some).exp().neg()
+        exact[torch.arange(len(self.some)), self.shape.ids[0][self.some]] += 1
+        self.error_of_ones = error_against(-exact, self.some)
+        self.error = error_against(exact * self.upstream[self.some].double()[:, None], self.some)
 
+    def restore(self):
+        self.scratch.copy_(self.shape.logits[0])
 
-# ---- measuring ----------------------------------------------------------------------------------
+    def one_call(self, x, ids, grad):
+        call = self.run.ctx.prepare(x, ids, token=self.token)
+        call.use_gradient(grad, token=self.upstream)
+        size = call.workspace_size()
+        with_workspace(call, size)
+        return lambda: call(timing.stream()), size
 
-class Bench:
-    def __init__(self, ctx, cpu, floor, copies, args):
-        self.ctx, self.cpu, self.floor, self.copies = ctx, cpu, floor, copies
-        self.rows, self.vocab, self.seconds = args.rows, args.vocab, args.seconds
-        self.never = torch.zeros(1, dtype=torch.int32, device="cuda")
-        self.results, self.notes = [], []
+    def two_calls(self, x, ids, grad):
+        call = self.run.ctx.prepare(x, ids, token=self.token, saved=self.saved)
+        size = call.workspace_size()
+        with_workspace(call, size)
+        backward = call.backward(grad, self.saved, token=self.upstream)
 
-    def logits(self, dtype):
-        torch.manual_seed(0)
-        x = torch.empty(self.rows, self.vocab, dtype=gpu.DTYPES[dtype], device="cuda")
-        for part in x.split(256):
-            part.normal_(0, 3)
-        ids = torch.randint(0, self.vocab, (self.rows,), device="cuda")
-        return x, ids
+        def both():
+            call(timing.stream())
+            backward(timing.stream())
+        return both, size + self.saved.numel()
 
-    def floats(self, *shape, fill=float("nan")):
-        return torch.full(shape or (self.rows,), fill, device="cuda")
-
-    def call_of(self, x, ids, order=False, **outputs):
-        call = self.ctx.prepare(x, ids, **outputs)
-        size = call.order_workspace_size() if order else call.workspace_size()
-        if size:
-            call.use_workspace(torch.empty(size, dtype=torch.uint8, device="cuda"), size)
-        return call, size
-
-    def best_read(self, x):
-        size = x.numel() * x.element_size()
-
-        def call(u, t):
-            if self.floor.floor_read(x.data_ptr(), size, u, t, self.never.data_ptr(), gpu.stream()):
-                raise RuntimeError("the floor kernel was not launched")
-        return self.best([lambda u=u, t=t: call(u, t) for u, t in gpu.FLOOR_KERNELS])
-
-    def best_copy(self, to, x):
-        """Reads the logits and writes as many bytes as `to` holds. to and x have the same dtype."""
-        size = x.numel() * x.element_size()
-
-        def call(u, t):
-            if self.copies.copy_kernel(to.data_ptr(), x.data_ptr(), size, u, t, gpu.stream()):
-                raise RuntimeError("the copy kernel was not launched")
-        return self.best([lambda: to.copy_(x)] + [lambda u=u, t=t: call(u, t) for u, t in COPIES])
-
-    def best(self, calls):
-        quick = [statistics.median(gpu.sample(gpu.Events([c]), self.seconds / 4)) for c in calls]
-        return calls[quick.index(min(quick))]
-
-    def add(self, what, dtype, floor, ours, memory, peers, bits):
-        """Measures one line of the table: the floor and ours alternately, then the peers."""
-        timed = [gpu.Events([c]) for c in ([floor] if floor else []) + [ours]]
-        measured = gpu.in_turns(timed, self.seconds)
-        us, spread = measured[-1]
-        line = {"what": what, "dtype": dtype, "us": us, "spread": spread, "memory": memory,
-                "floor": measured[0][0] if floor else None, "bits": bits, "peers": {}}
-        for name, peer in peers.items():
+    def samebits(self, line):
+        """name: what to time; and the comparison of bits."""
+        timed, x, ids = {}, *self.shape.first()
+        for name, make in ((tables.OURS, self.one_call), (TWO, self.two_calls)):
             try:
-                torch.cuda.synchronize()
-                torch.cuda.empty_cache()
-                before = torch.cuda.memory_allocated()
-                torch.cuda.reset_peak_memory_stats()
-                peer()
-                torch.cuda.synchronize()
-                peak = torch.cuda.max_memory_allocated() - before
-                peer_us = statistics.median(gpu.sample(gpu.Events([peer]), self.seconds, 5))
-                line["peers"][name] = (peer_us, peak)
-            except Exception as why: # a failing peer must not end the run; it becomes a note
-                said = str(why).splitlines()[0][:100] if str(why) else ""
-                self.notes.append(f"{what}, {dtype}: {name}: {type(why).__name__}: {said}")
-        self.results.append(line)
-        best = min(line["peers"].values(), default=(float("nan"), 0))[0]
-        floor_us = line["floor"] or float("nan")
-        print(f"{what} {dtype}: {us:.1f} us, floor {floor_us:.1f}, best peer {best:.1f}, "
-              f"bits {bits}", flush=True)
+                made = [make(a, b, self.grad) for a, b in zip(self.shape.logits, self.shape.ids)]
+                self.grad.fill_(7)
+                made[0][0]()
+                line["memory"][name] = made[0][1]
+                line.setdefault("plan", self.run.ctx.plan())
+                self.compare(line, name)
+                timed[name] = self.shape.timed([call for call, _ in made], at_least=16)
+                if self.scratch is not None and IN_PLACE not in timed:
+                    call, line["memory"][IN_PLACE] = make(self.scratch, ids, self.scratch)
+                    self.restore()
+                    call()
+                    self.run.compare(line, [(self.scratch, self.grad)])
+                    timed[IN_PLACE] = timing.Events([call], self.restore)
+                elif self.scratch is not None: # two calls; scratch has the gradient of one
+                    self.run.compare(line, [(self.grad, self.scratch)])
+            except Exception as why:
+                self.run.note(f"{line['call']}, N = {line['rows']}: {name}", why)
+        return timed
 
-    def some(self):
-        return torch.linspace(0, self.rows - 1, 4, device="cuda").long()
-
-    def same(self, pairs):
-        """pairs: (results of the GPU for some rows, results of the cpu backend)."""
-        for mine, theirs in pairs:
-            a, b = mine.cpu().contiguous(), theirs.contiguous()
-            if not torch.equal(a.view(torch.uint8), b.view(torch.uint8)):
-                return "**differ**"
-        return "equal"
-
-    # ---- operations
-
-    def entropy(self, dtype):
-        x, ids = self.logits(dtype)
-        token, entropy = self.floats(), self.floats()
-        floor = self.best_read(x)
-        plain, size = self.call_of(x, ids, token=token)
-        both, both_size = self.call_of(x, ids, token=token, entropy=entropy)
-        some = self.some()
-        cpu_token, cpu_entropy = torch.empty(len(some)), torch.empty(len(some))
-        both(gpu.stream())
-        self.cpu.logprob(x[some].cpu(), ids[some].cpu(), token=cpu_token, entropy=cpu_entropy)
-        bits = self.same([(token[some], cpu_token), (entropy[some], cpu_entropy)])
-        self.add("logprob", dtype, floor, lambda: plain(gpu.stream()), size, {}, bits)
-        self.add("logprob + entropy", dtype, floor, lambda: both(gpu.stream()), both_size,
-                 {"PyTorch": lambda: (gpu.log_softmax_gather(x, ids), entropy_of_softmax(x)),
-                  "PyTorch, by chunks, entropy alone": lambda: entropy_by_chunks(x)}, bits)
-
-    def gradients(self, dtype):
-        x, ids = self.logits(dtype)
-        token, upstream = self.floats(), self.floats(fill=-1.0)
-        saved = torch.zeros(self.rows, 32, dtype=torch.uint8, device="cuda")
-        grad = torch.empty_like(x)
-        forward, size = self.call_of(x, ids, token=token, saved=saved)
-        backward = forward.backward(grad, saved, token=upstream)
-        copy = self.best_copy(grad, x)
-        forward(gpu.stream())
-        backward(gpu.stream())
-        some = self.some()
-        cpu_x, cpu_saved = x[some].cpu(), torch.zeros(len(some), 32, dtype=torch.uint8)
-        cpu_token, cpu_grad = torch.empty(len(some)), torch.empty_like(cpu_x)
-        call = self.cpu.prepare(cpu_x, ids[some].cpu(), token=cpu_token, saved=cpu_saved)
+    def compare(self, line, name):
+        """Compares some rows of self.grad and self.token with the cpu backend's."""
+        x, ids = self.shape.first()
+        few, few_ids = x[self.some].cpu(), ids[self.some].cpu()
+        token, saved = outputs(len(few), device="cpu"), saved_rows(len(few), "cpu")
+        expected = torch.empty_like(few)
+        call = self.run.cpu.prepare(few, few_ids, token=token, saved=saved)
         call()
-        call.backward(cpu_grad, cpu_saved, token=torch.full((len(some),), -1.0))()
-        bits = self.same([(grad[some], cpu_grad), (saved[some], cpu_saved)])
-        self.add("gradient", dtype, copy, lambda: backward(gpu.stream()), 0, {}, bits)
+        call.backward(expected, saved, token=self.upstream[self.some].cpu())()
+        self.run.compare(line, [(self.grad[self.some], expected), (self.token[self.some], token)])
+        line["errors"][name] = self.error(self.grad)
 
-        both_ent = self.floats()
-        with_h, h_size = self.call_of(x, ids, token=token, entropy=both_ent, saved=saved)
-        with_h(gpu.stream())
-        both = with_h.backward(grad, saved, token=upstream, entropy=upstream)
-        self.add("gradient of logprob and entropy", dtype, copy, lambda: both(gpu.stream()), 0, {},
-                 bits)
+    def both(self):
+        """forward + gradient."""
+        line = self.run.line("forward + gradient", self.shape)
+        line["floor is"] = "a copy"
+        timed = self.samebits(line)
+        for peer in self.run.peers.gradient if self.run.peers else []:
+            if peer.in_place and self.scratch is None:
+                continue
+            calls = self.shape.each(lambda x, ids, peer=peer: peer.call(x, ids, self.upstream))
+            if peer.in_place:
+                ids = self.shape.ids[0]
+                calls = [lambda peer=peer: peer.call(self.scratch, ids, self.upstream)]
+            self.run.peer(line, self.shape, timed, peer.name, calls,
+                          self.error_of_ones if peer.ones else self.error,
+                          self.restore if peer.in_place else None)
+            if peer.ones:
+                line["ones"].add(peer.name)
+        self.run.finish(line, timed, self.floor())
 
-        def there_and_back():
-            forward(gpu.stream())
-            backward(gpu.stream())
-        peers = {"PyTorch": lambda: torch_gradient(gpu.log_softmax_gather)(x, ids, upstream)}
-        liger, why = gpu.liger()
-        if liger:
-            peers["Liger"] = lambda: torch_gradient(liger)(x, ids, upstream)
-        else:
-            self.notes.append(f"Liger: left out, {why}")
-        self.add("forward + gradient", dtype, None, there_and_back, size, peers, bits)
+    def alone(self):
+        """The gradient after a forward call."""
+        line, pairs = self.run.line("gradient", self.shape), list(zip(self.shape.logits,
+                                                                      self.shape.ids))
+        line["floor is"] = "a copy"
+        calls = []
+        for x, ids in pairs:
+            saved = saved_rows(self.shape.rows)
+            forward = self.run.ctx.prepare(x, ids, token=self.token, saved=saved)
+            with_workspace(forward, forward.workspace_size())
+            forward(timing.stream())
+            backward = forward.backward(self.grad, saved, token=self.upstream)
+            calls.append(lambda backward=backward: backward(timing.stream()))
+        calls[0]()
+        line["plan"] = self.run.ctx.plan()
+        x, ids = pairs[0]
+        self.run.ctx.prepare(x, ids, token=self.token)(timing.stream())
+        self.compare(line, tables.OURS)
+        timed = {tables.OURS: self.shape.timed(calls, at_least=16)}
+        for peer in self.run.peers.gradient if self.run.peers else []:
+            if peer.alone:
+                try:
+                    ready = [peer.alone(x, ids, self.upstream) for x, ids in pairs]
+                except Exception as why:
+                    self.run.note(f"gradient, N = {self.shape.rows}: {peer.name}", why)
+                    continue
+                self.run.peer(line, self.shape, timed, peer.name, ready)
+        self.run.finish(line, timed, self.floor())
 
-        # In place: a call overwrites the logits, so later timed calls run on their own gradients.
-        in_place = forward.backward(x, saved, token=upstream)
+    def floor(self):
+        return self.run.floors.copying(self.shape, self.grad, self.run.args.seconds / 4)
 
-        def in_place_both():
-            forward(gpu.stream())
-            in_place(gpu.stream())
-        self.add("forward + gradient, in place", dtype, None, in_place_both, size, {}, bits)
-
-    def order(self, dtype):
-        x, ids = self.logits(dtype)
-        floor = self.best_read(x)
-        some = self.some()
-        cpu_x = x[some].cpu()
-        for k in (1, 8, 64):
-            first = torch.empty(self.rows, k, dtype=torch.int32, device="cuda")
-            logprob = self.floats(self.rows, k)
-            call, size = self.call_of(x, None, order=True)
-            topk = call.topk(k, first, logprob)
-            topk(gpu.stream())
-            cpu_first = torch.empty(len(some), k, dtype=torch.int32)
-            cpu_logprob = torch.empty(len(some), k)
-            self.cpu.prepare(cpu_x, None).topk(k, cpu_first, cpu_logprob)()
-            bits = self.same([(first[some], cpu_first), (logprob[some], cpu_logprob)])
-            self.add(f"top-{k} and logprobs", dtype, floor, lambda: topk(gpu.stream()), size,
-                     {"PyTorch": lambda: topk_gather(x, k),
-                      "PyTorch, lse in the logits' dtype": lambda: topk_gather_lean(x, k)}, bits)
-        k = 16
-        many = torch.randint(0, self.vocab, (self.rows, k), device="cuda")
-        logprob, rank = self.floats(self.rows, k), torch.empty(self.rows, k, dtype=torch.int32,
-                                                               device="cuda")
-        call, size = self.call_of(x, many, order=True)
-        for what, ranks in ((f"{k} ids", None), (f"{k} ids and ranks", rank)):
-            ask = call.ids(k, logprob, ranks)
-            ask(gpu.stream())
-            cpu_logprob = torch.empty(len(some), k)
-            self.cpu.prepare(cpu_x, many[some].cpu()).ids(k, cpu_logprob)()
-            bits = self.same([(logprob[some], cpu_logprob)])
-            self.add(what, dtype, floor, lambda: ask(gpu.stream()), size,
-                     {"PyTorch": lambda: torch.log_softmax(x.float(), -1).gather(-1, many)}
-                     if ranks is None else {}, bits)
-
-
-# ---- the report ---------------------------------------------------------------------------------
-
-def memory(size):
-    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 1024:.1f} KiB"
+    def sustained(self):
+        late = self.run.late.setdefault(("forward + gradient",) + self.shape.key, {})
+        x, ids = self.shape.first()
+        calls = {"copy floor": self.floor().calls[0]}
+        for name, make in ((tables.OURS, self.one_call), (TWO, self.two_calls)):
+            try:
+                calls[name] = make(x, ids, self.grad)[0]
+            except Exception as why:
+                self.run.note(f"back to back, {name}", why)
+        for peer in self.run.peers.gradient if self.run.peers else []:
+            if peer.name in SUSTAINED:
+                calls[peer.name] = lambda peer=peer: peer.call(x, ids, self.upstream)
+        for name, call in calls.items():
+            try:
+                late[name] = clocks.sustained(call, self.run.args.sustained)
+                self.run.say(f"back to back, {name}: {late[name]}")
+            except Exception as why:
+                self.run.note(f"back to back, {name}", why)
+        self.run.write()
 
 
-def report(meta, bench):
-    lines = [f"# GPU, beside logprobs: samebits, {meta['gpu']}, {meta['date']}", ""]
-    lines += [f"- {name}: {text}" for name, text in meta.items() if name not in ("gpu", "date")]
-    lines += ["", f"{bench.rows} rows of {bench.vocab} logits. Microseconds per call, by events;",
-              "the floor reads the same bytes, for a gradient it copies them. Memory: beside",
-              "inputs and outputs (a peer's outputs count: it makes them).", "",
-              "| call | dtype | samebits | spread | floor | floor / time | memory | "
-              "peers (memory), each over samebits | bits as cpu |",
-              "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
-    for r in bench.results:
-        peers = "; ".join(f"{name} {us:.0f} ({memory(peak)}) {us / r['us']:.2f}"
-                          for name, (us, peak) in r["peers"].items())
-        floor = (f"{r['floor']:.1f} | {100 * r['floor'] / r['us']:.1f} %" if r["floor"] else " | ")
-        lines.append(f"| {r['what']} | {r['dtype']} | {r['us']:.1f} | {r['spread']:.1f} % "
-                     f"| {floor} | {memory(r['memory'])} | {peers} | {r['bits']} |")
-    if bench.notes:
-        lines += ["", "## Notes", ""] + ["- " + n for n in bench.notes]
-    return lines
+def gradients(run, dtype, rows, phases):
+    for i, n in enumerate(rows):
+        if not run.enough(10, f"gradients, N = {n}"):
+            continue
+        calls = Gradients(run, (dtype, run.args.vocab, n))
+        if "gradients" in phases:
+            calls.both()
+            if n > GRAPH_ROWS:
+                calls.alone()
+        if "sustained" in phases and i == 0:
+            calls.sustained()
+
+
+# ---- calls that only read -----------------------------------------------------------------------
+
+def entropy(run, dtype, rows, with_compile):
+    shape = Shape(dtype, run.args.vocab, rows)
+    line, (x, ids), some = run.line("logprob + entropy", shape), shape.first(), shape.some_rows(16)
+    token, result, calls = outputs(rows), outputs(rows), []
+    for a, b in zip(shape.logits, shape.ids):
+        call = run.ctx.prepare(a, b, token=token, entropy=result)
+        line["memory"][tables.OURS] = call.workspace_size()
+        with_workspace(call, call.workspace_size())
+        calls.append(lambda call=call: call(timing.stream()))
+    calls[0]()
+    line["plan"] = run.ctx.plan()
+    expected = outputs(len(some), device="cpu"), outputs(len(some), device="cpu")
+    run.cpu.logprob(x[some].cpu(), ids[some].cpu(), token=expected[0], entropy=expected[1])
+    run.compare(line, [(token[some], expected[0]), (result[some], expected[1])])
+    lp = shape.exact(some)
+    exact = -(lp.exp() * lp).sum(-1)
+
+    def error(got):
+        return float((got[1][some].double() - exact).abs().max())
+    line["errors"][tables.OURS] = error((token, result))
+    timed, others = {tables.OURS: shape.timed(calls)}, {}
+    if run.peers:
+        others = {"PyTorch lse - sum(p * x)": peers.entropy_and_logprob,
+                  "PyTorch by chunks": peers.entropy_by_chunks}
+        if with_compile:
+            others["torch.compile"] = peers.compiled(peers.entropy_and_logprob, "default")
+    with torch.no_grad():
+        for name, peer in others.items():
+            run.peer(line, shape, timed, name, shape.each(peer), error)
+        run.finish(line, timed, run.floors.reading(shape, run.args.seconds / 4))
+
+
+def several(run, shape, ids, what):
+    """what, a function of a Call, for every buffer, with the workspace it may need; and its
+    size."""
+    calls = [run.ctx.prepare(x, ids) for x in shape.logits]
+    size = calls[0].order_workspace_size()
+    made = [what(with_workspace(call, size)) for call in calls]
+    return [lambda call=call: call(timing.stream()) for call in made], size
+
+
+def order(run, dtype, rows):
+    shape = Shape(dtype, run.args.vocab, rows)
+    floor, some = run.floors.reading(shape, run.args.seconds / 4), shape.some_rows(16)
+    few = shape.logits[0][some].cpu()
+    for k in (1, 8, 64):
+        line, timed = run.line(f"top-{k}", shape), {}
+        first, logprob = outputs(rows, k, dtype=torch.int32), outputs(rows, k)
+        calls, line["memory"][tables.OURS] = several(
+            run, shape, None, lambda call, k=k: call.topk(k, first, logprob))
+        calls[0]()
+        line["plan"] = run.ctx.plan()
+        expected = (outputs(len(some), k, dtype=torch.int32, device="cpu"),
+                    outputs(len(some), k, device="cpu"))
+        run.cpu.prepare(few, None).topk(k, *expected)()
+        run.compare(line, [(first[some], expected[0]), (logprob[some], expected[1])])
+        timed[tables.OURS] = shape.timed(calls)
+        with torch.no_grad():
+            for name, peer in run.peers.top if run.peers else []:
+                run.peer(line, shape, timed, name,
+                         shape.each(lambda x, _, peer=peer, k=k: peer(x, k)))
+            run.finish(line, timed, floor)
+    k = 16
+    many = torch.randint(0, run.args.vocab, (rows, k), device="cuda")
+    logprob, rank = outputs(rows, k), outputs(rows, k, dtype=torch.int32)
+    for what, ranks in ((f"{k} ids", None), (f"{k} ids and ranks", rank)):
+        line, timed = run.line(what, shape), {}
+        calls, line["memory"][tables.OURS] = several(
+            run, shape, many, lambda call, ranks=ranks: call.ids(k, logprob, ranks))
+        calls[0]()
+        line["plan"] = run.ctx.plan()
+        expected = outputs(len(some), k, device="cpu")
+        run.cpu.prepare(few, many[some].cpu()).ids(k, expected)()
+        run.compare(line, [(logprob[some], expected)])
+        timed[tables.OURS] = shape.timed(calls)
+        if ranks is None and run.peers:
+            run.peer(line, shape, timed, "PyTorch log_softmax", shape.each(
+                lambda x, _: torch.log_softmax(x.float(), -1).gather(-1, many)))
+        run.finish(line, timed, floor)
+
+
+def divergence(run, dtype, rows, with_compile):
+    shape = Shape(dtype, run.args.vocab, 2 * rows) # p and q, which the floor reads as well
+    pairs = [(x[:rows], x[rows:]) for x in shape.logits]
+    line, timed = run.line("divergence", shape, rows), {}
+    line["floor is"] = "reading both"
+    token, calls = outputs(rows), []
+    for p, q in pairs:
+        call = run.ctx.prepare(p, None)
+        apart = call.kl(run.ctx.prepare(q, None), token)
+        line["memory"][tables.OURS] = call.needed(apart)
+        with_workspace(call, call.needed(apart))
+        calls.append(lambda apart=apart: apart(timing.stream()))
+    calls[0]()
+    line["plan"] = run.ctx.plan()
+    p, q = pairs[0]
+    some = torch.arange(0, rows, max(1, rows // 16), device="cuda")
+    expected = outputs(len(some), device="cpu")
+    run.cpu.prepare(p[some].cpu(), None).kl(run.cpu.prepare(q[some].cpu(), None), expected)()
+    run.compare(line, [(token[some], expected)])
+    lp, lq = (torch.log_softmax(t[some].double(), -1) for t in (p, q))
+    error = error_against((lp.exp() * (lp - lq)).sum(-1), some)
+    line["errors"][tables.OURS] = error(token)
+    timed[tables.OURS] = shape.timed(calls)
+    others = {}
+    if run.peers:
+        others = {"PyTorch kl_div": peers.kl_div}
+        if with_compile:
+            others["torch.compile"] = peers.compiled(peers.divergence, "default")
+    with torch.no_grad():
+        for name, peer in others.items():
+            run.peer(line, shape, timed, name,
+                     [lambda p=p, q=q, peer=peer: peer(p, q) for p, q in pairs], error)
+        run.finish(line, timed, run.floors.reading(shape, run.args.seconds / 4))
+
+
+def infinite(run):
+    """Divergences are those of rows from half their logits."""
+    def backward(x, ids):
+        rows = len(ids)
+        token, saved, grad = outputs(rows), saved_rows(rows), torch.empty_like(x)
+        call = run.ctx.prepare(x, ids, token=token, saved=saved)
+        call(timing.stream())
+        call.backward(grad, saved, token=outputs(rows))(timing.stream())
+        return grad
+
+    def entropies(x, ids):
+        result = outputs(len(ids))
+        run.ctx.logprob(x, ids, stream=timing.stream(), entropy=result)
+        return result
+
+    def top(x, ids):
+        first, logprob = outputs(len(ids), 8, dtype=torch.int32), outputs(len(ids), 8)
+        run.ctx.prepare(x, None).topk(8, first, logprob)(timing.stream())
+        return logprob
+
+    def apart(x, ids):
+        token, q = outputs(len(ids)), x / 2
+        run.ctx.prepare(x, None).kl(run.ctx.prepare(q, None), token)(timing.stream())
+        return token
+    calls = {tables.OURS + ", gradient": backward, tables.OURS + ", entropy": entropies,
+             tables.OURS + ", top-8": top, tables.OURS + ", divergence": apart}
+    if run.peers:
+        for peer in run.peers.gradient:
+            calls[peer.name] = lambda x, ids, peer=peer: peer.call(x.clone(), ids,
+                                                                  outputs(len(ids)))
+        for name, peer in run.peers.top:
+            calls[name] = lambda x, ids, peer=peer: peer(x, 8)[1]
+        calls["PyTorch lse - sum(p * x)"] = lambda x, ids: peers.entropy_and_logprob(x, ids)[1]
+        calls["PyTorch by chunks"] = lambda x, ids: peers.entropy_by_chunks(x, ids)[1]
+        calls["PyTorch kl_div"] = lambda x, ids: peers.kl_div(x, x / 2)
+        calls["torch.compile"] = lambda x, ids: torch.stack(
+            [peers.entropy_and_logprob(x, ids)[1], peers.divergence(x, x / 2)], 1)
+    gpu.count_poisoned(run, calls)
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--out", help="a Markdown file to write")
-    parser.add_argument("--rows", type=int, default=4096)
-    parser.add_argument("--vocab", type=int, default=151936)
-    parser.add_argument("--seconds", type=float, default=0.05, help="a round of one call")
+    parser = gpu.parser_of(__doc__, PHASES)
+    parser.add_argument("--rows", default="4096,16384,512")
+    parser.add_argument("--vocab", type=int, default=BIG)
     parser.add_argument("--dtypes", default="bf16", help="comma-separated: bf16, fp16, fp32")
     args = parser.parse_args()
-    if not torch.cuda.is_available():
-        sys.exit("bench/gpu_ops.py: PyTorch sees no CUDA device")
-    try:
-        ctx, cpu = Context("cuda"), Context("cpu")
-    except Unavailable as why:
-        sys.exit(f"bench/gpu_ops.py: {why}")
-    properties = torch.cuda.get_device_properties(0)
-    meta = {
-        "gpu": properties.name, "date": str(datetime.date.today()),
-        "command": "`python3 " + " ".join([os.path.relpath(sys.argv[0])] + sys.argv[1:]) + "`",
-        "driver, max clock, power limit": gpu.driver(),
-        "software": f"samebits {lib.sb_version().decode()}, numerics {lib.sb_numerics()}; "
-                    f"PyTorch {torch.__version__}, CUDA {torch.version.cuda}"}
-    bench = Bench(ctx, cpu, gpu.build_floor(), build_copy(), args)
+    phases, rows = gpu.phases_of(args, PHASES), [int(n) for n in args.rows.split(",")]
+    run = Ops(args, "Gradients, entropy, order and divergence on a GPU beside peers")
+    with_compile = "compile" in phases
+    if "infinite" in phases:
+        infinite(run)
     for dtype in args.dtypes.split(","):
-        for operation in (bench.entropy, bench.gradients, bench.order):
-            operation(dtype)
-            torch.cuda.empty_cache()
-    lines = report(meta, bench)
-    print("\n".join(lines))
-    if args.out:
-        gpu.write(args.out, lines)
-    ctx.close()
-    cpu.close()
-    if any(r["bits"] != "equal" for r in bench.results):
-        sys.exit("bench/gpu_ops.py: bits differ from the cpu backend's")
+        if "gradients" in phases or "sustained" in phases:
+            gradients(run, dtype, rows, phases)
+            Shape.drop()
+        if "order" in phases and run.enough(10, "order"):
+            order(run, dtype, rows[0])
+        for i, n in enumerate(rows):
+            if "entropy" in phases and run.enough(10, f"entropy, N = {n}"):
+                entropy(run, dtype, n, with_compile and i == 0)
+        Shape.drop()
+        if "divergence" in phases and run.enough(10, "divergence"):
+            divergence(run, dtype, rows[0], with_compile)
+    run.close()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -56,6 +56,12 @@ class First(ctypes.Structure):
         ("b", ctypes.c_void_p), ("lse", ctypes.c_void_p)]
 
 
+class KlOut(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_uint32), ("reserved", ctypes.c_uint32), ("token", ctypes.c_void_p),
+        ("sequence", ctypes.c_void_p)]
+
+
 class Launch(ctypes.Structure):
     _fields_ = [
         ("size", ctypes.c_uint32), ("split", ctypes.c_int32), ("threads", ctypes.c_int32),
@@ -71,13 +77,14 @@ def _load():
     loaded = ctypes.CDLL(path)
     pointer, u64, i32 = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int32
     loaded.sb_version.restype = ctypes.c_char_p
-    loaded.sb_last_error.restype = loaded.sb_context_isa.restype = ctypes.c_char_p
-    loaded.sb_last_error.argtypes = loaded.sb_context_isa.argtypes = [pointer]
+    for text in (loaded.sb_last_error, loaded.sb_context_isa, loaded.sb_last_plan):
+        text.restype, text.argtypes = ctypes.c_char_p, [pointer]
     loaded.sb_close.argtypes, loaded.sb_close.restype = [pointer], None
     loaded.sb_logprob.argtypes = [pointer] * 4
     loaded.sb_logprob_backward.argtypes = [pointer] * 4
     loaded.sb_logprob_ids.argtypes = loaded.sb_topk.argtypes = [pointer] * 3 + [ctypes.c_int64,
                                                                                pointer]
+    loaded.sb_kl.argtypes = [pointer] * 5
     loaded.sb_check.argtypes = loaded.sb_stream_wait.argtypes = [pointer] * 2
     loaded.sb_stream_create.argtypes = loaded.sb_stream_destroy.argtypes = [pointer] * 2
     loaded.sb_memory_alloc.argtypes = [pointer, pointer, u64, i32]
@@ -110,14 +117,14 @@ class Call:
     """One sb_logprob with its structs filled in. It can be called, with a stream, any number of
     times.
 
-    backward, ids and topk make other calls with the same batch and launch."""
+    backward, ids, topk and kl make other calls with the same batch and launch."""
 
     def __init__(self, ctx, batch, out, launch, keep):
         self.ctx, self.batch, self.out, self.launch, self.keep = ctx, batch, out, launch, keep
         self.pointers = [ctypes.addressof(s) for s in (out, batch, launch)]
 
     def workspace_size(self):
-        return self._needed(self)
+        return self.needed(self)
 
     def use_workspace(self, array, size):
         self.launch.workspace, self.launch.workspace_size = _address(array), size
@@ -147,12 +154,17 @@ class Call:
         out = First(size=ctypes.sizeof(First), a=_address(ids), b=_address(logprob))
         return self._other(lib.sb_topk, out, [ids, logprob], k)
 
+    def kl(self, q, token, sequence=None):
+        """The divergence of this call's batch from that of q, another Call."""
+        out = KlOut(size=ctypes.sizeof(KlOut), token=_address(token), sequence=_address(sequence))
+        return self._other(lib.sb_kl, out, [q, token, sequence], ctypes.addressof(q.batch))
+
     def order_workspace_size(self):
         """Enough for ids and for topk, whatever their k: what topk needs."""
-        return self._needed(self.topk(1, None, None))
+        return self.needed(self.topk(1, None, None))
 
-    def _needed(self, call):
-        """The bytes of workspace that call, a function of a stream, needs; it does not run."""
+    def needed(self, call):
+        """The bytes of workspace that call needs: this one, or one that it made. Nothing runs."""
         size = ctypes.c_uint64()
         self.launch.needed = ctypes.addressof(size)
         try:
@@ -161,10 +173,10 @@ class Call:
             self.launch.needed = None
         return size.value
 
-    def _other(self, function, out, keep, *k):
+    def _other(self, function, out, keep, *more):
         def call(stream=None, keep=keep): # keep lives as long as the function
             self.launch.stream = stream
-            self.ctx.must(function(self.ctx.handle, ctypes.addressof(out), self.pointers[1], *k,
+            self.ctx.must(function(self.ctx.handle, ctypes.addressof(out), self.pointers[1], *more,
                                    self.pointers[2]))
         return call
 
@@ -182,6 +194,10 @@ class Context:
     def close(self):
         lib.sb_close(self.handle)
         self.handle = None
+
+    def plan(self):
+        """How the last operation was divided, in words."""
+        return lib.sb_last_plan(self.handle).decode()
 
     def must(self, status):
         if status != 0:

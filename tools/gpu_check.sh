@@ -1,6 +1,7 @@
 #!/bin/sh
-# gpu_check.sh [--luaenv DIR] [--results DIR] [--budget SECONDS] [STEP ...] - runs every check that
-# needs a GPU, from a clean tree, and writes a dated record of the results to bench/results/.
+# gpu_check.sh [--luaenv DIR] [--results DIR] [--peers DIR] [--budget SECONDS] [STEP ...] - runs
+# every check that needs a GPU, from a clean tree, and writes a dated record of the results to
+# bench/results/.
 #
 #   build       make -C build CUDA=yes
 #   suite       every spec, with SB_REQUIRE=cuda
@@ -8,26 +9,29 @@
 #   exact       memcheck on specs whose allocations end with the logits (PyTorch rounds sizes up)
 #   repeats     1000 repeats, which must give the same bits
 #   streams     12 streams at once
-#   bench       bench/gpu.py, with a record of its own
+#   bench       bench/gpu.py beside peers, with a record of its own
+#   ops         bench/gpu_ops.py, likewise
 #
 # Without STEP, runs all of them. Needs nvcc, make, a C compiler, Python 3 (PYTHON names another
-# interpreter) with PyTorch for the last step, and LuaJIT with busted for the suite. --luaenv names
-# a folder that contains the latter two and a program luaenv that runs a command with them. The exit
-# status is 0 if all steps passed.
+# interpreter) with PyTorch for the last two, and LuaJIT with busted for the suite. --luaenv names a
+# folder that contains LuaJIT with busted and a program luaenv that runs a command with them;
+# --peers one with peers that are not installed (bench/peers.py). The exit status is 0 if all steps
+# passed.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
-luaenv='' results=bench/results budget=300 steps=''
+luaenv='' results=bench/results peers='' budget=300 steps=''
 while [ $# -gt 0 ]; do
   case $1 in
     --luaenv) luaenv=$2; shift 2 ;;
     --results) results=$2; shift 2 ;;
+    --peers) peers=$2; shift 2 ;;
     --budget) budget=$2; shift 2 ;;
     -*) echo "gpu_check: unknown option $1" >&2; exit 2 ;;
     *) steps="$steps $1"; shift ;;
   esac
 done
-[ -n "$steps" ] || steps='build suite memcheck exact racecheck initcheck repeats streams bench'
+[ -n "$steps" ] || steps='build suite memcheck exact racecheck initcheck repeats streams bench ops'
 
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1)
 if [ -z "$gpu" ]; then
@@ -39,7 +43,8 @@ driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1
 short=$(printf %s "$gpu" | tr '[:upper:] ' '[:lower:]\n' | grep -m 1 '[0-9]' || echo gpu)
 mkdir -p "$results" || exit 1
 day=$(date +%Y-%m-%d) today=$day number=2
-while [ -e "$results/check-$short-$today.md" ] || [ -e "$results/gpu-$short-$today.md" ]; do
+while [ -e "$results/check-$short-$today.md" ] || [ -e "$results/peers-$short-$today.md" ] ||
+  [ -e "$results/ops-$short-$today.md" ]; do
   today=$day-$number number=$((number + 1)) # keeps earlier records of the same day
 done
 record=$results/check-$short-$today.md logs=$(mktemp -d) || exit 1
@@ -64,6 +69,12 @@ exact() {
     spec/numerics/kl_spec.lua
 }
 
+# measure PROGRAM RECORD
+measure() {
+  "$python" "bench/$1.py" --budget "$budget" ${peers:+--peers "$peers"} \
+    --out "$results/$2-$short-$today.md"
+}
+
 step() {
   case $1 in
     build) make --no-print-directory -C build -j"$(nproc)" CUDA=yes ;;
@@ -72,7 +83,8 @@ step() {
     memcheck | racecheck | initcheck) sanitize "$1" ;;
     repeats) "$python" bench/gpu_short.py --repeats 1000 ;;
     streams) "$python" bench/gpu_short.py --streams 12 ;;
-    bench) "$python" bench/gpu.py --budget "$budget" --out "$results/gpu-$short-$today.md" ;;
+    bench) measure gpu peers ;;
+    ops) measure gpu_ops ops ;;
     *) echo "gpu_check: there is no step $1"; return 2 ;;
   esac
 }
