@@ -5,9 +5,9 @@ the cpu backend.
     python3 bench/gpu_short.py [--repeats N] [--streams N] [--exact] [--backend cuda]
 
 Plain Python, without PyTorch. Without options, it runs every dtype, id dtype, layout and kind of
-row at shapes on the edges, divided and launched in several ways. --repeats runs one batch N times,
-in changing ways. --streams uses N streams at once. The last line is a digest of the results, which
-is the same on any GPU.
+row at shapes on the edges, divided and launched in several ways: logprobs alone, and with
+entropies, gradients or both. --repeats runs one batch N times, in changing ways. --streams uses N
+streams at once. The last line is a digest of the results, which is the same on any GPU.
 """
 import argparse
 import array
@@ -101,13 +101,18 @@ SHAPES = [
     ((65,), 257, {"temperatures": True}), ((4, 5), 129, {"shift": 1, "mask": True}),
     ((12,), 333, {"row_list": [0, 2, 3, 11]}), ((11,), 64, {"cu_seqlens": [0, 0, 4, 11]}),
     ((9,), 4097, {"stride": 4103}), ((2,), 50257, {}), ((3, 3), 2048, {"stride": 2049}),
+    ((37,), 2048, {"aligned": True}), ((140,), 4104, {"aligned": True, "mask": True}),
 ]
-WAYS = [(0, 0, 0), (1, 32, 0), (3, 64, -1), (17, 512, 0), (8, 256, 1), (1, 256, 0), (2, 128, 1),
-        (7, 64, -1)]
-# split, threads, cluster
+FORCED = ("split", "threads", "cluster", "table", "one_read")
+WAYS = [dict(zip(FORCED, way)) for way in (
+    (0, 0, 0, 0, 0), (1, 32, 0, -1, 1), (3, 64, -1, 1, -1), (17, 512, 0, 0, 1), (8, 256, 1, 0, -1),
+    (1, 256, 0, 1, 0), (2, 128, 1, 0, 0), (7, 64, -1, 1, 1), (0, 0, 0, 1, 1), (0, 0, 0, -1, -1))]
+MORE = [("entropy",), ("gradient",), ("entropy", "gradient")] # beside logprobs, in turns
 
 
 class Case:
+    """A batch in the memory of a context, and the arrays that calls write to."""
+
     def __init__(self, ctx, shape, vocab, dtype, options, offset=0):
         rows = 1
         for extent in shape:
@@ -146,12 +151,19 @@ class Case:
             "lse": add("float32", b"\xee" * 4 * rows, 4),
             "sequence": add("float32", b"\xee" * 4 * self.sequences, 4),
             "count": add("int64", b"\xee" * 8 * self.sequences, 8)}
+        self.entropy = {"entropy": add("float32", b"\xee" * 4 * rows, 4)}
+        self.gradient = add(dtype, b"\xee" * itemsize * rows * vocab, itemsize)
+        slopes = array.array("f", [(r % 9 - 4) / 8 for r in range(rows)]).tobytes()
+        self.by_token, self.by_entropy = add("float32", slopes, 4), add("float32", slopes, 4)
         self.ctx, self.arguments = ctx, {**arguments, **self.outputs}
 
-    def call(self, split=0, threads=0, cluster=0, workspace=True, check=0):
+    def call(self, workspace=True, check=0, more=(), **launch):
         """A Call with a workspace of its own, or with one allocated in the order of the stream."""
-        call = self.ctx.prepare(split=split, threads=threads, cluster=cluster, check=check,
-                                **self.arguments)
+        call = self.ctx.prepare(check=check, **launch, **self.arguments,
+                                **(self.entropy if "entropy" in more else {}))
+        if "gradient" in more:
+            call.use_gradient(self.gradient, self.by_token,
+                              self.by_entropy if "entropy" in more else None)
         size = call.workspace_size()
         if workspace and size:
             # not initialised, so that initcheck finds kernels that read unwritten memory
@@ -160,12 +172,15 @@ class Case:
             call.launch.workspace, call.launch.workspace_size = scratch.base.value, size
         return call
 
+    def written(self):
+        return [*self.outputs.values(), *self.entropy.values(), self.gradient]
+
     def poison(self):
-        for out in self.outputs.values():
+        for out in self.written():
             out.write(b"\xee" * len(out.bytes))
 
     def results(self):
-        return b"".join(out.read() for out in self.outputs.values())
+        return b"".join(out.read() for out in self.written())
 
     def free(self):
         for one in self.arrays:
@@ -180,26 +195,30 @@ def every_shape(ctx, cpu, digest):
     calls = 0
     for shape, vocab, options in SHAPES:
         for number, dtype in enumerate(("float32", "float16", "bfloat16")):
-            reference = Case(cpu, shape, vocab, dtype, options)
-            reference.call()()
-            expected = reference.results()
+            reference, expected = Case(cpu, shape, vocab, dtype, options), {}
+            for more in [()] + MORE:
+                reference.poison()
+                reference.call(more=more)()
+                expected[more] = reference.results()
+                digest.update(expected[more])
             reference.free()
-            case = Case(ctx, shape, vocab, dtype, options, offset=number + vocab % 3)
+            case = Case(ctx, shape, vocab, dtype, options,
+                        offset=0 if options.get("aligned") else number + vocab % 3)
             for way, launch in enumerate(WAYS):
-                case.poison()
-                case.call(*launch, workspace=way % 2 == 0, check=way % 3 == 0)()
-                if case.results() != expected:
-                    fail(f"the bits differ from the cpu's: {shape}, V = {vocab}, {dtype}, "
-                         f"{options}, (split, threads, cluster) {launch}")
-                calls += 1
+                for more in ((), MORE[(way + number) % len(MORE)]):
+                    case.poison()
+                    case.call(workspace=way % 2 == 0, check=way % 3 == 0, more=more, **launch)()
+                    if case.results() != expected[more]:
+                        fail(f"the bits differ from the cpu's: {shape}, V = {vocab}, {dtype}, "
+                             f"{options}, {launch}, with {more}")
+                    calls += 1
             case.free()
-            digest.update(expected)
     print(f"{calls} calls: the cpu's bits")
 
 
 def repeats(ctx, count):
     case = Case(ctx, (64,), 5003, "bfloat16", {})
-    ways = [case.call(*launch) for launch in WAYS]
+    ways = [case.call(**launch) for launch in WAYS]
     first = None
     for i in range(count):
         case.poison()
@@ -224,7 +243,7 @@ def streams(ctx, cpu, count, rounds=50):
         reference.call()()
         case = Case(ctx, *arguments)
         cases.append((case, reference.results()))
-        calls.append(case.call(*WAYS[i % len(WAYS)], workspace=i % 2 == 0))
+        calls.append(case.call(**WAYS[i % len(WAYS)], workspace=i % 2 == 0))
         reference.free()
     for _ in range(rounds):
         for case, _ in cases:
