@@ -1,7 +1,7 @@
-/* share.cuh - how the groups of a persistent kernel share a call's rows. Group g of W takes the whole
- * rows g, g + W, .. below in.whole. The rows that are left, laid end to end, are the tail: each group
- * takes in.tail_each of its leaves, and the first in.tail_more groups one more. A group's states of
- * the tail go to in.states, for logprob_finish. */
+/* share.cuh - how the groups of a persistent kernel share a call's rows. Group g of W takes the
+ * whole rows g, g + W, .. below in.whole. The rows that are left, laid end to end, are the tail:
+ * each group takes in.tail_each of its leaves, and the first in.tail_more groups one more. A
+ * group's states of the tail go to in.states, for logprob_finish. */
 #pragma once
 
 #include "row.cuh"
@@ -21,8 +21,8 @@ SB_DET uint32_t tail_group(const sb_cuda_args &in, uint32_t leaf)
 }
 
 /* Where the states of work item in.whole + item lie in in.states: of its in.split pieces, or of the
- * groups that share it. Group g's state of tail row r is number g + r: from one state to the next one
- * of the two rises, or both do, so the states of a row lie side by side. */
+ * groups that share it. Group g's state of tail row r is number g + r: from one state to the next
+ * one of the two rises, or both do, so the states of a row lie side by side. */
 struct span_of_states {
     int64_t first;
     int32_t count;
@@ -94,8 +94,8 @@ SB_DET bool owns_target(const group_item &it)
     return it.leaves > 0 && leaf >= 0 && leaf < it.leaves;
 }
 
-/* Prefetches the first leaves of a group's first item to L2, before its row's id is known. Called by
- * each of the group's `threads` threads; t: the thread's number. At most `most` leaves each. */
+/* Prefetches the first leaves of a group's first item to L2, before its row's id is known. Called
+ * by each of the group's `threads` threads; t: the thread's number. At most `most` leaves each. */
 SB_DET void prefetch_group(const sb_cuda_args &in, uint32_t group, uint32_t t, uint32_t threads,
                            uint32_t most)
 {

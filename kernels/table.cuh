@@ -2,10 +2,10 @@
  *
  * A term is v = T(y) * 2^-A, where T depends only on y's 16 bits and on the row constant c. Scaling
  * by 2^-A is exact and commutes with every addition of the leaf's tree, as nothing here over- or
- * underflows. So a leaf may add up T(y) * 2^24, taken from a table in shared memory or computed, and
- * scale the sum once: the bits are those of det/leaf.h. A look-up takes two instructions and the
- * arithmetic ten, but look-ups alone would be bound by shared memory: TABLE_TERMS of a leaf's 16
- * terms come from the table and the rest are computed, which balances the two.
+ * underflows. So a leaf may add up T(y) * 2^24, taken from a table in shared memory or computed,
+ * and scale the sum once: the bits are those of det/leaf.h. A look-up takes two instructions and
+ * the arithmetic ten, but look-ups alone would be bound by shared memory: TABLE_TERMS of a leaf's
+ * 16 terms come from the table and the rest are computed, which balances the two.
  *
  * The table holds the patterns 0 .. patterns - 1 of both signs at 4 * pattern, so that negative
  * numbers begin at TABLE_NEGATIVE. What lies between the two halves is the kernel's own, from
@@ -27,10 +27,10 @@
 /* T(y) * 2^24, by the operations of sb_leaf_term with A = 0. */
 SB_DET float table_term(float y, float c) { return sb_leaf_term(y, c, SB_INT_MAGIC + 24.0f); }
 
-/* By all of a block's threads. bf16 patterns below 2^-25 / c have T = 1, as |r| * ln 2 is below half
- * the spacing under 1; there are no such fp16 numbers. The last pattern lies beyond 131 octaves: a
- * leaf whose A is at least -64 raises its logits to thr, and thr * c > -65 - 64.001 - 1.02
- * (docs/numerics.md, P1). */
+/* By all of a block's threads. bf16 patterns below 2^-25 / c have T = 1, as |r| * ln 2 is below
+ * half the spacing under 1; there are no such fp16 numbers. The last pattern lies beyond 131
+ * octaves: a leaf whose A is at least -64 raises its logits to thr, and thr * c > -65 - 64.001 -
+ * 1.02 (docs/numerics.md, P1). */
 template <int DTYPE> SB_DET void fill_table(shared_address table, float c)
 {
     const uint32_t bits = sb_bits32(SB_CUDA_TABLE_OCTAVES / c);
@@ -52,8 +52,8 @@ template <int DTYPE> SB_DET void fill_table(shared_address table, float c)
     }
 }
 
-/* The sum of a leaf's T(y) * 2^24, where each y has been raised to thr. The lower halves of the words
- * are looked up first, then the upper ones. */
+/* The sum of a leaf's T(y) * 2^24, where each y has been raised to thr. The lower halves of the
+ * words are looked up first, then the upper ones. */
 template <int DTYPE>
 SB_DET float table_sum(const leaf_words<DTYPE> &x, shared_address table, float c)
 {
