@@ -19,8 +19,8 @@ allocator's peak, with outputs.
     order       top-k and logprobs of several ids, for the first of --rows
     divergence  of two batches of the first of --rows
     sustained   forward + gradient for 2 s back to back, with clocks and power
-    compile     with torch.compile, in its default mode, among the peers of entropy and divergence
-                for the first of --rows
+    compile     at the end, entropy and divergence of the first of --rows once more, with
+                torch.compile in its default mode among the peers
 """
 import sys
 
@@ -232,11 +232,7 @@ class Gradients:
         late = self.run.late.setdefault(("forward + gradient",) + self.shape.key, {})
         x, ids = self.shape.first()
         calls = {"copy floor": self.floor().calls[0]}
-        for name, make in ((tables.OURS, self.one_call), (TWO, self.two_calls)):
-            try:
-                calls[name] = make(x, ids, self.grad)[0]
-            except Exception as why:
-                self.run.note(f"back to back, {name}", why)
+        calls[tables.OURS] = self.one_call(x, ids, self.grad)[0]
         for peer in self.run.peers.gradient if self.run.peers else []:
             if peer.name in SUSTAINED:
                 calls[peer.name] = lambda peer=peer: peer.call(x, ids, self.upstream)
@@ -264,7 +260,7 @@ def gradients(run, dtype, rows, phases):
 
 # ---- calls that only read -----------------------------------------------------------------------
 
-def entropy(run, dtype, rows, with_compile):
+def entropy(run, dtype, rows, with_compile=False):
     shape = Shape(dtype, run.args.vocab, rows)
     line, (x, ids), some = run.line("logprob + entropy", shape), shape.first(), shape.some_rows(16)
     token, result, calls = outputs(rows), outputs(rows), []
@@ -300,8 +296,10 @@ def several(run, shape, ids, what):
     """what, a function of a Call, for every buffer, with the workspace it may need; and its
     size."""
     calls = [run.ctx.prepare(x, ids) for x in shape.logits]
-    size = calls[0].order_workspace_size()
-    made = [what(with_workspace(call, size)) for call in calls]
+    made = [what(call) for call in calls]
+    size = calls[0].needed(made[0])
+    for call in calls:
+        with_workspace(call, size)
     return [lambda call=call: call(timing.stream()) for call in made], size
 
 
@@ -345,7 +343,7 @@ def order(run, dtype, rows):
         run.finish(line, timed, floor)
 
 
-def divergence(run, dtype, rows, with_compile):
+def divergence(run, dtype, rows, with_compile=False):
     shape = Shape(dtype, run.args.vocab, 2 * rows) # p and q, which the floor reads as well
     pairs = [(x[:rows], x[rows:]) for x in shape.logits]
     line, timed = run.line("divergence", shape, rows), {}
@@ -428,7 +426,6 @@ def main():
     args = parser.parse_args()
     phases, rows = gpu.phases_of(args, PHASES), [int(n) for n in args.rows.split(",")]
     run = Ops(args, "Gradients, entropy, order and divergence on a GPU beside peers")
-    with_compile = "compile" in phases
     if "infinite" in phases:
         infinite(run)
     for dtype in args.dtypes.split(","):
@@ -437,12 +434,15 @@ def main():
             Shape.drop()
         if "order" in phases and run.enough(10, "order"):
             order(run, dtype, rows[0])
-        for i, n in enumerate(rows):
+        for n in rows:
             if "entropy" in phases and run.enough(10, f"entropy, N = {n}"):
-                entropy(run, dtype, n, with_compile and i == 0)
+                entropy(run, dtype, n)
         Shape.drop()
         if "divergence" in phases and run.enough(10, "divergence"):
-            divergence(run, dtype, rows[0], with_compile)
+            divergence(run, dtype, rows[0])
+        for name, measure in (("divergence", divergence), ("entropy", entropy)):
+            if "compile" in phases and name in phases and run.enough(20, f"{name}, torch.compile"):
+                measure(run, dtype, rows[0], True)
     run.close()
 
 

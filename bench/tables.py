@@ -70,11 +70,14 @@ def named(name, poisoned):
     return name + " (n)" if name in poisoned else name
 
 
+def key_of(line):
+    return line["call"], line["dtype"], line["vocab"], line["rows"]
+
+
 def goal(goals, line, mine):
-    key = (line["call"], line["dtype"], line["vocab"], line["rows"])
-    if key not in goals:
+    if key_of(line) not in goals:
         return ""
-    value, unit = goals[key]
+    value, unit = goals[key_of(line)]
     got = mine / line["floor"] if unit == "x" else mine
     return f"{value:g} {unit}: {'yes' if got <= value else 'no'}"
 
