@@ -56,6 +56,21 @@ SB_DET uint32_t max_nan_pair_f16(uint32_t a, uint32_t b)
     return m;
 }
 
+/* The smaller of each pair; of a number and NaN, the number. */
+SB_DET uint32_t min_pair_bf16(uint32_t a, uint32_t b)
+{
+    uint32_t m;
+    asm("min.bf16x2 %0, %1, %2;" : "=r"(m) : "r"(a), "r"(b));
+    return m;
+}
+
+SB_DET uint32_t min_pair_f16(uint32_t a, uint32_t b)
+{
+    uint32_t m;
+    asm("min.f16x2 %0, %1, %2;" : "=r"(m) : "r"(a), "r"(b));
+    return m;
+}
+
 /* 0xffff if the highest bit is set, else 0. */
 SB_DET uint32_t half_of_sign(uint32_t b)
 {

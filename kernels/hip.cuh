@@ -99,6 +99,24 @@ SB_DET uint32_t max_nan_pair_f16(uint32_t a, uint32_t b)
     return max_nan_f16(a >> 16, b >> 16) << 16 | max_nan_f16(a, b);
 }
 
+SB_DET uint32_t min_pair_bf16(uint32_t a, uint32_t b)
+{
+    const float high = fminf(sb_float(a & 0xffff0000u), sb_float(b & 0xffff0000u));
+    const float low = fminf(sb_float(a << 16), sb_float(b << 16));
+    return sb_bits32(high) | sb_bits32(low) >> 16;
+}
+
+SB_DET uint32_t min_f16(uint32_t a, uint32_t b)
+{
+    const float x = sb_from_f16((uint16_t)a), y = sb_from_f16((uint16_t)b);
+    return (sb_is_nan(x) || y < x ? b : a) & 0xffffu;
+}
+
+SB_DET uint32_t min_pair_f16(uint32_t a, uint32_t b)
+{
+    return min_f16(a >> 16, b >> 16) << 16 | min_f16(a, b);
+}
+
 SB_DET uint32_t half_of_sign(uint32_t b) { return (b >> 31) * 0xffffu; }
 
 SB_DET uint64_t dot_halves(uint32_t w, uint32_t factors, uint64_t base)
@@ -107,8 +125,7 @@ SB_DET uint64_t dot_halves(uint32_t w, uint32_t factors, uint64_t base)
            (uint64_t)(w >> 16) * (factors >> 8 & 0xff);
 }
 
-SB_DET void hide(uint32_t &) {}
-SB_DET void hide(const char *&) {}
+template <class T> SB_DET void hide(T &) {}
 
 SB_DET float float_of_low_half(uint32_t w) { return sb_from_f16((uint16_t)w); }
 SB_DET float float_of_high_half(uint32_t w) { return sb_from_f16((uint16_t)(w >> 16)); }

@@ -7,6 +7,7 @@
  * or +inf) are left for a second loop, which goes through det/leaf.h. */
 #pragma once
 
+#include "kept.cuh"
 #include "load.cuh"
 #include "merge.cuh"
 
@@ -37,28 +38,38 @@ struct leaf_row {
     float c, k64;
 };
 
-/* M of a leaf that is not wide, from its largest logit m and z0 = fma(m, c, SB_EVEN_MAGIC). */
-template <int DTYPE>
-SB_DET uint32_t leaf_sum(leaf_words<DTYPE> &x, float m, float z0, const leaf_row &row)
+/* thr of a leaf that is not wide and whose largest logit is m. bf16 logits are raised to it in
+ * place: thr is a bf16, so pairs are clamped without unpacking. */
+template <int DTYPE> SB_DET float raise_pairs(leaf_words<DTYPE> &x, float m, float k64)
 {
-    /* SB_INT_MAGIC - A + 24, exactly: terms come out 2^24 times as large */
-    const float magic = (SB_INT_MAGIC + 24.0f + SB_EVEN_MAGIC) - z0;
-    const uint32_t least = sb_bits32(m - row.k64);
+    const uint32_t least = sb_bits32(m - k64);
     const uint32_t floor = least + half_of_sign(least); /* the upper half equals sb_bf16_floor's */
-    const float thr = sb_float(floor & 0xffff0000u);
-    float v[16];
-
-    if (DTYPE == SB_CUDA_BF16) { /* thr is a bf16, so pairs are clamped without unpacking */
+    if (DTYPE == SB_CUDA_BF16) {
         const uint32_t pair = __byte_perm(floor, 0, 0x3232);
 #pragma unroll
         for (int i = 0; i < 8; i++) x.w[i] = max_nan_pair_bf16(x.w[i], pair);
     }
+    return sb_float(floor & 0xffff0000u);
+}
+
+/* Logit i of a leaf that went through raise_pairs, raised to thr. */
+template <int DTYPE> SB_DET float raised(const leaf_words<DTYPE> &x, int i, float thr)
+{
+    const float y = unpack<DTYPE>(x, i);
+    return DTYPE == SB_CUDA_BF16 ? y : fmaxf(y, thr);
+}
+
+/* SB_INT_MAGIC - A + 24, exactly: with it, terms come out 2^24 times as large. */
+SB_DET float scaled_magic(float z0) { return (SB_INT_MAGIC + 24.0f + SB_EVEN_MAGIC) - z0; }
+
+/* M of a leaf that is not wide, from its largest logit m and z0 = fma(m, c, SB_EVEN_MAGIC). */
+template <int DTYPE>
+SB_DET uint32_t leaf_sum(leaf_words<DTYPE> &x, float m, float z0, const leaf_row &row)
+{
+    const float magic = scaled_magic(z0), thr = raise_pairs<DTYPE>(x, m, row.k64);
+    float v[SB_LEAF];
 #pragma unroll
-    for (int i = 0; i < 16; i++) {
-        float y = unpack<DTYPE>(x, i);
-        if (DTYPE != SB_CUDA_BF16) y = fmaxf(y, thr);
-        v[i] = sb_leaf_term(y, row.c, magic);
-    }
+    for (int i = 0; i < SB_LEAF; i++) v[i] = sb_leaf_term(raised<DTYPE>(x, i, thr), row.c, magic);
     return (uint32_t)sb_leaf_tree(v);
 }
 
@@ -66,12 +77,22 @@ SB_DET uint32_t leaf_sum(leaf_words<DTYPE> &x, float m, float z0, const leaf_row
  * a leaf's place. It is NO_BASE while that way is closed: before the first leaf, and while the
  * window reaches into the octaves of wide leaves. */
 struct thread_state {
+    static constexpr bool AHEAD = false;
     uint32_t base;
     sb_state s;
 };
 
+SB_DET void begin_sum(thread_state *t, float c) { sb_state_init(&t->s, c); }
+SB_DET void end_sum(thread_state *) {}
+
 #define DIGIT 16u           /* steps of z0's encoding in a digit: A / 2 */
 #define NO_BASE 0x00400000u /* a subnormal: z0 is 0 or, as m * c has 48 bits, at least 2^-24 */
+
+/* base for a window at J. */
+SB_DET uint32_t base_of(uint32_t J)
+{
+    return J > SB_BIAS / 32 - 127 ? Z_ZERO + (J - SB_BIAS / 32) * DIGIT : NO_BASE;
+}
 
 /* Moves the window up to the digit of z, if that digit is above J. */
 SB_DET void rise_to(thread_state *t, uint32_t z)
@@ -79,7 +100,7 @@ SB_DET void rise_to(thread_state *t, uint32_t z)
     uint32_t j = ((z - Z_ZERO) * 2u + SB_BIAS) >> 5;
     if (j <= t->s.J) return;
     sb_state_rise(&t->s, j);
-    t->base = j > SB_BIAS / 32 - 127 ? Z_ZERO + (j - SB_BIAS / 32) * DIGIT : NO_BASE;
+    t->base = base_of(j);
 }
 
 /* Adds a leaf that is not in digits J - 1 and J. m is its largest logit, z the encoding of z0, and
@@ -135,8 +156,8 @@ SB_DET void add_leaf(thread_state *t, leaf_words<DTYPE> &x, const leaf_row &row,
 
 /* The second loop: adds the leaves that the first loop left, through det/leaf.h. A function of its
  * own, so that it takes no registers from the first loop. */
-template <int DTYPE>
-static __device__ __noinline__ void add_left(sb_state *s, part_of_row part, float c, float k64,
+template <int DTYPE, class STATE>
+static __device__ __noinline__ void add_left(STATE *s, part_of_row part, float c, float k64,
                                              float lim, int step)
 {
     constexpr int BYTES = SB_LEAF * size_of<DTYPE>();
@@ -144,23 +165,20 @@ static __device__ __noinline__ void add_left(sb_state *s, part_of_row part, floa
     row.c = c, row.k64 = k64, row.lim = lim, row.kappa = 0;
     for (int k = part.first + threadIdx.x; k < part.last; k += step) {
         leaf_words<DTYPE> x;
-        sb_leaf leaf;
         float y[SB_LEAF];
         load_part<DTYPE>(x, part.logits + (int64_t)k * BYTES, part.vocab - (int64_t)k * SB_LEAF);
         if (is_narrow(sb_bits32(sb_fma32(leaf_max<DTYPE>(x), c, SB_EVEN_MAGIC)))) continue;
         for (int i = 0; i < SB_LEAF; i++) y[i] = unpack<DTYPE>(x, i);
-        switch (sb_leaf_of(&leaf, y, &row)) {
-        case SB_LEAF_PRESENT: sb_state_add(s, &leaf); break;
-        case SB_LEAF_POISON: sb_state_poison(s); break;
-        default: break;
-        }
+        add_any(s, y, row);
     }
 }
 
 /* The first loop, which visits a thread's leaves in order. Returns whether it left a leaf for the
- * second one. */
-template <int DTYPE, int SHIFT, class SEE>
-SB_DET bool add_leaves(thread_state *t, const part_of_row &part, const leaf_row &row, SEE &see)
+ * second one. THREAD is a thread's sum, such as thread_state, with overloads of begin_sum, add_leaf
+ * and end_sum. AHEAD: aligned leaves are not staged; the next one is loaded into registers as soon
+ * as a leaf's words are free, which THREAD's add_ahead finds out. */
+template <int DTYPE, int SHIFT, class THREAD, class SEE>
+SB_DET bool add_leaves(THREAD *t, const part_of_row &part, const leaf_row &row, SEE &see)
 {
     constexpr int BYTES = SB_LEAF * size_of<DTYPE>();
     constexpr int SIZE = BYTES / SB_LEAF;
@@ -175,7 +193,19 @@ SB_DET bool add_leaves(thread_state *t, const part_of_row &part, const leaf_row 
     leaf_words<DTYPE> x;
     const char *p = part.logits + (int64_t)k * BYTES;
 
-    constexpr bool STAGED = DTYPE != SB_CUDA_F32 && SHIFT == 0;
+    constexpr bool AHEAD = THREAD::AHEAD && DTYPE != SB_CUDA_F32 && SHIFT == 0;
+    if constexpr (AHEAD) {
+        if (k < hot) {
+            load_leaf<DTYPE, SHIFT>(x, p);
+            for (; k + (int)blockDim.x < hot; k += blockDim.x) {
+                p += blockDim.x * BYTES;
+                t->template add_ahead<DTYPE>(x, row, &left, [&] { load_leaf<DTYPE, SHIFT>(x, p); });
+            }
+            add_leaf<DTYPE>(t, x, row, &left, see);
+            k += blockDim.x, p += blockDim.x * BYTES;
+        }
+    }
+    constexpr bool STAGED = !AHEAD && DTYPE != SB_CUDA_F32 && SHIFT == 0;
     if (STAGED && k < hot) {
         const shared_address first = staging_slot<BYTES>(), both = 2 * first + WARP * BYTES;
         shared_address slot = first;
@@ -195,9 +225,9 @@ SB_DET bool add_leaves(thread_state *t, const part_of_row &part, const leaf_row 
     }
     /* These loads are not staged, so the thread waits for them. Meanwhile the next trip's leaves
      * are prefetched to L2. This makes fp32 slower. */
-    constexpr bool AHEAD = DTYPE != SB_CUDA_F32 && SHIFT != 0;
+    constexpr bool FAR = DTYPE != SB_CUDA_F32 && SHIFT != 0;
     for (; !STAGED && k < hot; k += blockDim.x, p += blockDim.x * BYTES) {
-        if (AHEAD && k + (int)blockDim.x < part.last) prefetch(p + blockDim.x * BYTES);
+        if (FAR && k + (int)blockDim.x < part.last) prefetch(p + blockDim.x * BYTES);
         load_leaf<DTYPE, SHIFT>(x, p);
         add_leaf<DTYPE>(t, x, row, &left, see);
     }
@@ -208,8 +238,8 @@ SB_DET bool add_leaves(thread_state *t, const part_of_row &part, const leaf_row 
     return left;
 }
 
-template <int DTYPE, class SEE>
-SB_DET bool add_row(thread_state *t, const part_of_row &part, const leaf_row &row, SEE &see)
+template <int DTYPE, class THREAD, class SEE>
+SB_DET bool add_row(THREAD *t, const part_of_row &part, const leaf_row &row, SEE &see)
 {
     return at_alignment<DTYPE>(
         (uint32_t)(uint64_t)part.logits & 15, [t, part, row, &see](auto shift) {
@@ -219,21 +249,23 @@ SB_DET bool add_row(thread_state *t, const part_of_row &part, const leaf_row &ro
 
 /* Sums the calling thread's leaves of a part, by both loops. see, a function of a float, gets the
  * largest logit of each of these leaves, in order. */
-template <int DTYPE, class SEE>
-SB_DET void sum_part(thread_state *t, const part_of_row &part, const sb_row &row, SEE &see)
+template <int DTYPE, class THREAD, class SEE>
+SB_DET void sum_part(THREAD *t, const part_of_row &part, const sb_row &row, SEE &see)
 {
     const leaf_row constants = { row.c, row.k64 };
     t->base = NO_BASE;
-    sb_state_init(&t->s, row.c);
-    if (add_row<DTYPE>(t, part, constants, see)) {
-        sb_state s = t->s;
+    begin_sum(t, row.c);
+    const bool left = add_row<DTYPE>(t, part, constants, see);
+    end_sum(t);
+    if (left) {
+        auto s = t->s; /* whose address may be taken */
         add_left<DTYPE>(&s, part, row.c, row.k64, row.lim, blockDim.x);
         t->s = s;
     }
 }
 
-template <int DTYPE>
-SB_DET void sum_part(thread_state *t, const part_of_row &part, const sb_row &row)
+template <int DTYPE, class THREAD>
+SB_DET void sum_part(THREAD *t, const part_of_row &part, const sb_row &row)
 {
     sees_nothing nothing;
     sum_part<DTYPE>(t, part, row, nothing);

@@ -147,6 +147,13 @@ template <int DTYPE, int SHIFT> SB_DET void load_at(leaf_words<DTYPE> &x, const 
     else load_part<DTYPE>(x, p, n);
 }
 
+/* The same for any alignment of p. */
+template <int DTYPE> SB_DET void load_any(leaf_words<DTYPE> &x, const char *p, int64_t n)
+{
+    at_alignment<DTYPE>((uint32_t)(uint64_t)p & 15,
+                        [&](auto shift) { load_at<DTYPE, decltype(shift)::value>(x, p, n); });
+}
+
 template <int DTYPE> SB_DET float load_one(const char *logits, int64_t id)
 {
     if (DTYPE == SB_CUDA_F32) return ((const float *)logits)[id];

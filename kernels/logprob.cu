@@ -22,11 +22,12 @@
  *                                their rows themselves. Compute capability 9.0.
  *     logprob_<dtype>_kept       rows with kept sets: piece.cuh, always with logprob_finish.
  *     logprob_finish             one warp per item; the grid covers WARP threads per item.
- *     entropy_<dtype>            logprob, lse and entropy, with kept sets if there are any:
- *                                piece.cuh.
- *     entropy_finish             one warp per item, like logprob_finish.
+ *     entropy_<dtype>, entropy_<dtype>_kept, entropy_finish
+ *                                the same as those without _latency and _cluster, for logprob, lse
+ *                                and entropy; the states are sb_moments.
  *     sequence_sums              one warp per sequence; the grid covers batch * WARP threads. */
 #include "finish.cuh"
+#include "groups.cuh"
 #include "kept.cuh"
 #include "latency.cuh"
 #include "leaf.cuh"
@@ -39,48 +40,53 @@
 /* A block's part of the work: a whole row, or a piece of one. It is kept in shared memory, so that
  * no thread holds it in registers through the hot loop. */
 struct block_part {
-    int64_t place; /* of the piece, in in.states; -1: a whole row */
+    int64_t place;  /* of the state, in in.states; -1: the block finishes the row itself */
+    int32_t target; /* of the row, in in.targets */
     int first, last;
 };
 
-/* Sets the row and the part of it that a block takes. Called by one thread. */
-SB_DET void set_block_part(const sb_cuda_args &in, block_row *mine, block_part *part)
+/* Sets the row and the part of it that block number `number`, or a group in its place, takes. Called
+ * by one thread. */
+SB_DET void set_block_part(const sb_cuda_args &in, block_row *mine, block_part *part,
+                           int64_t number)
 {
-    const uint32_t whole = (uint32_t)in.whole, split = in.split, j = blockIdx.x - whole;
+    const int64_t whole = in.whole + in.single;
     const int leaves = leaves_in(in.vocab);
-    int64_t item = blockIdx.x;
-    part->place = -1;
+    int64_t item = number;
+    part->place = number < in.whole ? -1 : number - in.whole;
     part->first = 0;
     part->last = leaves;
-    if (blockIdx.x >= whole) { /* a grid has fewer than 2^31 blocks */
-        part->place = j;
+    if (number >= whole) { /* a grid has fewer than 2^31 blocks */
+        const uint32_t j = (uint32_t)(number - whole), split = (uint32_t)in.split;
         part->first = (int)(j % split * (uint32_t)in.piece);
         part->last = min(part->first + (int)in.piece, leaves);
         item = whole + j / split;
     }
+    part->target = (int32_t)(item - in.whole);
     set_block_row(in, mine, item, part->first == 0);
 }
 
-template <int DTYPE> SB_DET void logprob_block(const sb_cuda_args &in)
+/* THREAD is a thread's sum: thread_state, or thread_moments for the entropy. */
+template <int DTYPE, class THREAD> SB_DET void logprob_block(const sb_cuda_args &in)
 {
     constexpr int SIZE = size_of<DTYPE>();
+    typedef decltype(THREAD::s) state;
     __shared__ block_row mine;
     __shared__ block_part piece;
-    __shared__ sb_state shared[32];
+    __shared__ state shared[32];
     __shared__ uint32_t word; /* holds the target's logit */
     part_of_row part;
-    thread_state t;
+    THREAD t;
 
     if (threadIdx.x == WARP && in.ahead && blockIdx.x + in.ahead < in.work && !in.row_list)
         prefetch((const char *)in.ids +
                  row_at(in, blockIdx.x + in.ahead) * (in.ids_dtype == SB_CUDA_I64 ? 8 : 4));
-    if (threadIdx.x == 0) set_block_part(in, &mine, &piece);
+    if (threadIdx.x == 0) set_block_part(in, &mine, &piece, blockIdx.x);
     __syncthreads(); /* mine and piece are written */
     if (mine.done) {
         if (piece.place >= 0 && threadIdx.x == 0) { /* logprob_finish reads before it knows */
-            sb_state_init(&((sb_state *)in.states)[piece.place], 0);
-            if (piece.first == 0)
-                write_target(in, (uint32_t)piece.place / (uint32_t)in.split, 0.0f, 0);
+            make_none(&((state *)in.states)[piece.place]);
+            if (piece.first == 0) write_target(in, piece.target, 0.0f, 0);
         }
         return;
     }
@@ -102,17 +108,17 @@ template <int DTYPE> SB_DET void logprob_block(const sb_cuda_args &in)
     if (piece.place < 0) {
         finish_row(in, mine.number, t.s, x, mine.row);
     } else if (threadIdx.x == 0) {
-        ((sb_state *)in.states)[piece.place] = t.s;
-        if (owner) write_target(in, (uint32_t)piece.place / (uint32_t)in.split, x, 1);
+        ((state *)in.states)[piece.place] = t.s;
+        if (owner) write_target(in, piece.target, x, 1);
     }
 }
 
-/* 40 registers allow 48 warps per multiprocessor. */
+/* 40 registers allow 48 warps per multiprocessor, 64 with moments allow 32. */
 #define KERNELS(name, DTYPE)                                                                       \
     extern "C" __global__ void __launch_bounds__(512, 3)                                           \
         logprob_##name(const __grid_constant__ sb_cuda_args in)                                    \
     {                                                                                              \
-        logprob_block<DTYPE>(in);                                                                  \
+        logprob_block<DTYPE, thread_state>(in);                                                    \
     }                                                                                              \
     extern "C" __global__ void __launch_bounds__(1024, 1)                                          \
         logprob_##name##_latency(const __grid_constant__ sb_cuda_args in)                          \
@@ -123,6 +129,11 @@ template <int DTYPE> SB_DET void logprob_block(const sb_cuda_args &in)
         logprob_##name##_cluster(const __grid_constant__ sb_cuda_args in)                          \
     {                                                                                              \
         logprob_cluster<DTYPE>(in);                                                                \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(512, 2)                                           \
+        entropy_##name(const __grid_constant__ sb_cuda_args in)                                    \
+    {                                                                                              \
+        logprob_block<DTYPE, thread_moments>(in);                                                  \
     }
 KERNELS(f32, SB_CUDA_F32)
 KERNELS(f16, SB_CUDA_F16)
@@ -145,11 +156,88 @@ KERNELS(bf16, SB_CUDA_BF16)
 TABLE_KERNEL(f16, SB_CUDA_F16)
 TABLE_KERNEL(bf16, SB_CUDA_BF16)
 
+/* The policy of entropy_bf16_table: see groups.cuh. entropy_finish finishes all rows. */
+struct entropy_groups {
+    typedef sb_cuda_args args;
+    typedef sb_moments state;
+    static constexpr int THREADS = SB_CUDA_TABLE_GROUP, SLOTS = 32;
+    static constexpr int BYTES = SB_LEAF * 2; /* of a leaf */
+    struct item {
+        const char *logits;
+        int64_t place; /* of the state, in in.states */
+        int32_t first, last;
+    };
+    struct ahead { /* the thread's next leaf, and where it lies */
+        leaf_words<SB_CUDA_BF16> x;
+        const char *p;
+        int trips;
+    };
+    SB_DET const args &in_args(const args &in) { return in; }
+    SB_DET void find(const args &in, item *to, int64_t i)
+    {
+        block_row row;
+        block_part part;
+        set_block_part(in, &row, &part, i);
+        to->place = part.place;
+        to->first = part.first;
+        to->last = row.done ? part.first : part.last;
+        to->logits = row.logits;
+        if (part.first != 0) return;
+        if (row.done) write_target(in, part.target, 0.0f, 0);
+        else write_target(in, part.target, load_one<SB_CUDA_BF16>(row.logits, row.id), 1);
+    }
+    SB_DET void begin(ahead *to, const args &in, const item &it)
+    {
+        const int first = it.first + threadIdx.x % THREADS;
+        to->trips = trips_of(first, min(it.last, (int)(in.vocab / SB_LEAF)), THREADS);
+        to->p = it.logits + (int64_t)first * BYTES;
+        if (to->trips > 0) load_leaf<SB_CUDA_BF16, 0>(to->x, to->p);
+    }
+    SB_DET void sum(state *s, ahead *next, const args &in, const item &it, const item *after,
+                    float c, shared_address table)
+    {
+        const leaf_row row = { c, in.row.k64 };
+        thread_moments t;
+        bool left = false;
+        t.base = NO_BASE;
+        begin_sum(&t, c);
+        int trips = next->trips;
+        const char *p = next->p;
+        for (; trips > 1; trips--) {
+            p += THREADS * BYTES;
+            hide(p); /* so that no copy of the old address is kept */
+            add_looked_up(&t, next->x, row, &left, table,
+                          [&] { load_leaf<SB_CUDA_BF16, 0>(next->x, p); });
+        }
+        auto begin_after = [&] {
+            if (after) begin(next, in, *after);
+        };
+        if (trips > 0) add_looked_up(&t, next->x, row, &left, table, begin_after);
+        else begin_after();
+        end_sum(&t);
+        *s = t.s;
+        if (left || has_ragged_leaf(it.first, it.last, in.vocab, THREADS)) {
+            const part_of_row part = { it.logits, in.vocab, it.first, it.last };
+            sb_moments into = t.s; /* whose address may be taken */
+            add_not_looked_up(&into, part, in.row, it.first + (int)(threadIdx.x % THREADS),
+                              THREADS);
+            *s = into;
+        }
+    }
+    SB_DET state *place_of(const args &in, const item &it) { return (state *)in.states + it.place; }
+};
+
+extern "C" __global__ void __launch_bounds__(SB_CUDA_TABLE_BLOCK, 1)
+    entropy_bf16_table(const __grid_constant__ sb_cuda_args in)
+{
+    group_rows<entropy_groups>(in);
+}
+
 /* ---- kept sets ---------------------------------------------------------------------------- */
 
-template <int DTYPE> struct kept_rows {
+template <int DTYPE, class STATE> struct kept_rows {
     typedef sb_cuda_args args;
-    typedef sb_state state;
+    typedef STATE state;
     typedef block_row row;
     static constexpr bool FINISHES = false;
     SB_DET void find(const args &in, row *mine, int64_t item, bool writes)
@@ -161,7 +249,8 @@ template <int DTYPE> struct kept_rows {
     SB_DET int64_t held(const args &in) { return in.vocab; }
     SB_DET void sum(state *s, const args &in, const row &mine, const part_of_row &part)
     {
-        sb_state_init(s, mine.row.c);
+        make_none(s);
+        sum_in(s)->c = sb_bits32(mine.row.c);
         add_kept<DTYPE>(s, in, mine.number, part, 0, mine.row);
     }
     SB_DET void beside(const args &in, const row &mine, int64_t item)
@@ -171,52 +260,25 @@ template <int DTYPE> struct kept_rows {
     SB_DET void finish(const args &, const row &, const state &) {}
 };
 
-/* ---- entropy ------------------------------------------------------------------------------ */
-
-template <int DTYPE> struct entropy_rows {
-    typedef sb_cuda_args args;
-    typedef sb_moments state;
-    typedef block_row row;
-    static constexpr bool FINISHES = true;
-    SB_DET void find(const args &in, row *mine, int64_t item, bool writes)
-    {
-        set_block_row(in, mine, item, writes);
-    }
-    SB_DET bool done(const row &mine) { return mine.done; }
-    SB_DET void skip(const args &, const row &, int64_t) {}
-    SB_DET int64_t held(const args &in) { return in.vocab; }
-    SB_DET void sum(state *s, const args &in, const row &mine, const part_of_row &part)
-    {
-        sum_moments<DTYPE>(s, in, mine, part, 0);
-    }
-    SB_DET void beside(const args &, const row &, int64_t) {}
-    SB_DET void finish(const args &in, const row &mine, const state &s)
-    {
-        finish_row(in, mine.number, s, kept_logit<DTYPE>(in, mine.number, mine.logits, mine.id),
-                   mine.row);
-    }
-};
-
-#define PIECES(name, DTYPE)                                                                        \
+#define KEPT(name, DTYPE)                                                                          \
     extern "C" __global__ void __launch_bounds__(512)                                              \
         logprob_##name##_kept(const __grid_constant__ sb_cuda_args in)                             \
     {                                                                                              \
-        piece_block<kept_rows<DTYPE>>(in);                                                         \
+        piece_block<kept_rows<DTYPE, sb_state>>(in);                                               \
     }                                                                                              \
-    extern "C" __global__ void __launch_bounds__(512, 1)                                           \
-        entropy_##name(const __grid_constant__ sb_cuda_args in)                                    \
+    extern "C" __global__ void __launch_bounds__(512)                                              \
+        entropy_##name##_kept(const __grid_constant__ sb_cuda_args in)                             \
     {                                                                                              \
-        piece_block<entropy_rows<DTYPE>>(in);                                                      \
+        piece_block<kept_rows<DTYPE, sb_moments>>(in);                                             \
     }
-PIECES(f32, SB_CUDA_F32)
-PIECES(f16, SB_CUDA_F16)
-PIECES(bf16, SB_CUDA_BF16)
+KEPT(f32, SB_CUDA_F32)
+KEPT(f16, SB_CUDA_F16)
+KEPT(bf16, SB_CUDA_BF16)
 
 /* ---- rows in pieces ----------------------------------------------------------------------- */
 
-/* Merges the pieces of a row and finishes it. */
-extern "C" __global__ void __launch_bounds__(256)
-    logprob_finish(const __grid_constant__ sb_cuda_args in)
+/* Merges the pieces of a row, of type STATE, and finishes it. */
+template <class STATE> SB_DET void finish_item(const sb_cuda_args &in)
 {
     const int64_t item = warp_item();
     const int lane = threadIdx.x % WARP;
@@ -228,8 +290,8 @@ extern "C" __global__ void __launch_bounds__(256)
     const sb_cuda_target target = ((const sb_cuda_target *)in.targets)[item];
     const int64_t number = row_at(in, in.whole + item);
     const span_of_states span = states_of(in, item);
-    const sb_state *pieces = (const sb_state *)in.states + span.first;
-    sb_state s;
+    const STATE *pieces = (const STATE *)in.states + span.first;
+    STATE s;
     make_none(&s);
     for (int p = lane; p < span.count; p += WARP) merge_into(&s, pieces[p]);
     if (!target.active) return;
@@ -239,20 +301,16 @@ extern "C" __global__ void __launch_bounds__(256)
     finish_row(in, number, s, target.x, row);
 }
 
-/* The same for entropy_<dtype>. */
+extern "C" __global__ void __launch_bounds__(256)
+    logprob_finish(const __grid_constant__ sb_cuda_args in)
+{
+    finish_item<sb_state>(in);
+}
+
 extern "C" __global__ void __launch_bounds__(256)
     entropy_finish(const __grid_constant__ sb_cuda_args in)
 {
-    const int64_t item = warp_item();
-    if (item >= in.work) return;
-    const sb_moments *pieces = pieces_of<sb_moments>(in, item);
-    if (pieces[0].sum.c == 0) return; /* the row's outputs are written */
-    const int64_t number = row_at(in, item);
-    const row_of_call r = resolve(in, number);
-    const sb_row row = constants_of(in, r.tau);
-    sb_moments m;
-    merge_pieces(&m, pieces, in.split);
-    finish_row(in, number, m, logit_of_id(in, number, r.logits, r.id), row);
+    finish_item<sb_moments>(in);
 }
 
 /* ---- sequences ---------------------------------------------------------------------------- */

@@ -20,9 +20,10 @@ SB_DET uint32_t tail_group(const sb_cuda_args &in, uint32_t leaf)
     return leaf < longer ? leaf / (each + 1) : more + (leaf - longer) / each;
 }
 
-/* Where the states of work item in.whole + item lie in in.states: of its in.split pieces, or of the
- * groups that share it. Group g's state of tail row r is number g + r: from one state to the next
- * one of the two rises, or both do, so the states of a row lie side by side. */
+/* Where the states of work item in.whole + item lie in in.states: of its in.split pieces (the first
+ * in.single items have one state each), or of the groups that share it. Group g's state of tail row
+ * r is number g + r: from one state to the next one of the two rises, or both do, so the states of
+ * a row lie side by side. */
 struct span_of_states {
     int64_t first;
     int32_t count;
@@ -30,7 +31,9 @@ struct span_of_states {
 
 SB_DET span_of_states states_of(const sb_cuda_args &in, int64_t item)
 {
-    span_of_states s = { item * in.split, in.split };
+    const int64_t cut = item - in.single;
+    span_of_states s = { in.single + cut * in.split, in.split };
+    if (cut < 0) s.first = item, s.count = 1;
     if (in.tail_each == 0 && in.tail_more == 0) return s;
     const uint32_t leaves = (uint32_t)leaves_in(in.vocab), first = (uint32_t)item * leaves;
     const uint32_t from = tail_group(in, first), to = tail_group(in, first + leaves - 1);

@@ -39,12 +39,12 @@ template <int DTYPE> SB_DET void fill_table(shared_address table, float c)
     if (DTYPE == SB_CUDA_BF16) {
         const uint4 one = { 0x4b800000u, 0x4b800000u, 0x4b800000u, 0x4b800000u }; /* 2^24 */
         ones = sb_bits32(0x1p-25f / c) >> 16 & ~3u; /* whole chunks of 16 bytes */
-        for (uint32_t i = 4 * threadIdx.x; i < ones; i += 4 * SB_CUDA_TABLE_BLOCK) {
+        for (uint32_t i = 4 * threadIdx.x; i < ones; i += 4 * blockDim.x) {
             store16_shared(table + 4 * i, one);
             store16_shared(table + TABLE_NEGATIVE + 4 * i, one);
         }
     }
-    for (uint32_t i = ones + threadIdx.x; i < patterns; i += SB_CUDA_TABLE_BLOCK) {
+    for (uint32_t i = ones + threadIdx.x; i < patterns; i += blockDim.x) {
         leaf_words<DTYPE> pair; /* the pattern, and the same with a sign */
         pair.w[0] = i | (i | 0x8000u) << 16;
         store_shared(table + 4 * i, table_term(unpack<DTYPE>(pair, 0), c));

@@ -258,9 +258,9 @@ typedef struct sb_launch {
                                  and no logits are fetched before the id of their row is known */
     int32_t timeout;          /* sb_exchange: milliseconds to wait for NCCL and the other ranks;
                                  0: 600000, which is ten minutes; -1: no limit */
-    int32_t table;            /* cuda, sb_logprob: 1: terms are looked up in a table in shared
-                                 memory, if the call and the GPU allow that; 0: the library chooses;
-                                 -1: no table */
+    int32_t table;            /* cuda, sb_logprob and sb_kl: 1: terms are looked up in a table in
+                                 shared memory, if the call and the GPU allow that; 0: the library
+                                 chooses; -1: no table */
     int32_t one_read;         /* cuda: 1: a call that computes logprobs and their gradient reads the
                                  logits once, if the call and the GPU allow that; 0: the library
                                  chooses; -1: it reads them twice */

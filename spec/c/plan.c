@@ -11,39 +11,47 @@
 
 /* The groups of a table share the rows that are not whole: all of their leaves, less than a row per
  * group; and the states of a row and of the next group never share a place. */
-static int shares(const sb_cuda_plan *p, int64_t leaves)
+static int shares(const sb_cuda_plan *p, int64_t leaves, int moments)
 {
     const int64_t rows = p->work - p->whole, first = p->tail_each * p->groups + p->tail_more;
-    if (p->kind != SB_CUDA_TABLE) return !p->groups && !p->tail_each && !p->tail_more && !p->table;
+    if (p->kind != SB_CUDA_TABLE)
+        return !p->groups && !p->single && !p->tail_each && !p->tail_more && !p->table;
+    if (moments) /* whole rows and pieces, all with a state */
+        return p->groups && p->whole == 0 && p->single >= 0 && p->single <= p->work &&
+               p->split > 0 && p->piece * p->split >= leaves && !p->tail_each && !p->tail_more &&
+               p->states == (uint64_t)(p->single + (p->work - p->single) * p->split) * 64;
     return first == rows * leaves && p->tail_more < p->groups && rows < p->groups &&
            p->tail_each <= leaves &&
            p->states == (rows ? (uint64_t)(p->groups + rows) * sizeof(sb_state) : 0);
 }
 
-static int covers(const sb_cuda_plan *p, int64_t leaves)
+static int covers(const sb_cuda_plan *p, int64_t leaves, int moments)
 {
-    if (p->kind == SB_CUDA_TABLE) return p->whole >= 0 && p->whole <= p->work && shares(p, leaves);
-    if (!shares(p, leaves)) return 0;
+    if (p->kind == SB_CUDA_TABLE)
+        return p->whole >= 0 && p->whole <= p->work && shares(p, leaves, moments);
+    if (!shares(p, leaves, moments)) return 0;
     if (p->split < 1 || p->whole < 0 || p->whole > p->work) return 0;
     if (p->whole == p->work) return 1;
     return p->piece > 0 && p->piece * p->split >= leaves; /* kernels shorten the last piece */
 }
 
-static int launches(const sb_cuda_plan *p, int32_t dtype, int clusters, int shared)
+static int launches(const sb_cuda_plan *p, int32_t dtype, int clusters, int shared, int moments)
 {
     const int row_warp = p->kind == SB_CUDA_LATENCY || p->kind == SB_CUDA_CLUSTER;
     int32_t most = row_warp ? 1024 : 512;
     int64_t cut_rows = p->kind == SB_CUDA_CLUSTER ? 0 : p->work - p->whole;
     if (p->kind == SB_CUDA_TABLE)
-        return dtype != SB_F32 && !p->eager && sb_cuda_block(p) == SB_CUDA_TABLE_BLOCK &&
+        return dtype != SB_F32 && (dtype == SB_BF16 || !moments) && !p->eager &&
+               sb_cuda_block(p) == SB_CUDA_TABLE_BLOCK &&
                sb_cuda_blocks(p) == (p->work ? p->groups / SB_CUDA_TABLE_GROUPS : 0) &&
                sb_cuda_shared(p, dtype) == p->table && p->table <= (uint32_t)shared;
     if (p->threads < 32 || p->threads % 32 || sb_cuda_block(p) > most) return 0;
     if (p->kind == SB_CUDA_CLUSTER && (p->split < 2 || p->split > clusters)) return 0;
     if (p->kind != SB_CUDA_STREAM && p->whole != 0) return 0;
+    if (row_warp && moments) return 0;
     if (!row_warp && p->eager) return 0;
     if (sb_cuda_blocks(p) != p->whole + (p->work - p->whole) * p->split) return 0;
-    if (p->states != (uint64_t)(cut_rows * p->split * 32)) return 0;
+    if (p->states != (uint64_t)(cut_rows * p->split * (moments ? 64 : 32))) return 0;
     /* a stream kernel's dynamic shared memory stays below the limit for any kernel */
     return sb_cuda_shared(p, dtype) <= (!row_warp ? 47u * 1024 : (uint32_t)SB_CUDA_MAX_SHARED);
 }
@@ -92,10 +100,11 @@ int check_cuda_plans(void)
     memset(&out, 0, sizeof out);
     memset(&call, 0, sizeof call);
     out.token = &token;
-    for (uint64_t i = 0; i < 5 * 10 * 29 * 7 * 4 * 3 * 3 * 3 * 2; i++) {
+    for (uint64_t i = 0; i < 5 * 10 * 29 * 7 * 4 * 3 * 3 * 3 * 2 * 2; i++) {
         uint64_t n = i;
         const sb_cuda_gpu *gpu = &gpus[n % 5];
         const int64_t vocab = vocabs[(n /= 5) % 10], rows = counts[(n /= 10) % 29];
+        int moments;
         sb_cuda_plan p;
         call.in.vocab = call.in.row_stride = vocab;
         call.in.batch = 1;
@@ -106,12 +115,13 @@ int check_cuda_plans(void)
         call.launch.table = (int32_t)((n /= 3) % 3) - 1;
         call.in.temperature = 1.0f;
         call.in.logits_dtype = (int32_t)(n / 3 % 3) + 1;
-        call.in.kept = n / 9 ? &set : NULL;
-        p = sb_cuda_plan_of(gpu, &out, &call);
+        call.in.kept = n / 9 % 2 ? &set : NULL;
+        moments = n / 18 != 0;
+        p = sb_cuda_plan_of(gpu, &out, &call, moments);
         plans++;
         if ((p.kind == SB_CUDA_KEPT) == (call.in.kept != NULL) && p.work == rows &&
-            covers(&p, (vocab + SB_LEAF - 1) / SB_LEAF) &&
-            launches(&p, call.in.logits_dtype, gpu->clusters, gpu->shared))
+            covers(&p, (vocab + SB_LEAF - 1) / SB_LEAF, moments) &&
+            launches(&p, call.in.logits_dtype, gpu->clusters, gpu->shared, moments))
             continue;
         if (wrong++ == 0)
             printf("V = %lld, %lld rows, dtype %d, split %d, threads %d, cluster %d, table %d on "

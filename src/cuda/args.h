@@ -44,6 +44,15 @@
 #define SB_CUDA_TABLE_BYTES(bits, dtype)                                                           \
     (131072 + 16 * ((SB_CUDA_TABLE_PATTERNS(bits, dtype) + 3) / 4))
 
+/* From where on the gap of a table of bf16 terms may be used: c is at least 2^-10 * log2(e). */
+#define SB_CUDA_TABLE_GAP (76 * 1024)
+
+/* For kl_bf16_bf16_table: threads per block and per group, and where the slots of pairs lie in
+ * shared memory. */
+#define SB_CUDA_KL_BLOCK 640
+#define SB_CUDA_KL_GROUP 128
+#define SB_CUDA_KL_SLOTS (SB_CUDA_TABLE_GAP + 12 * 1024)
+
 /* What logprob_<dtype> passes to logprob_finish besides the states: one element per row. */
 typedef struct sb_cuda_target {
     float x;        /* the target's logit */
@@ -65,8 +74,9 @@ typedef struct sb_cuda_args {
     int64_t kept_stride; /* in words */
     int64_t width;       /* ids per row: 1, except for kernels/order.cu */
     int64_t whole; /* the first rows, each summed and finished by one block; others are in pieces */
-    int64_t piece; /* leaves per piece */
-    int64_t ahead; /* how many rows ahead ids are fetched: about as many as run at once; 0: none */
+    int64_t single; /* rows behind these that have one state; those after them have split pieces */
+    int64_t piece;  /* leaves per piece */
+    int64_t ahead;  /* how many rows ahead ids are fetched: about as many as run at once; 0: none */
     int64_t tail_each; /* leaves of the cut rows that each group with a table takes; 0: no table */
     int64_t tail_more; /* the first so many groups take one more */
     int32_t split;

@@ -70,7 +70,8 @@ static sb_status load_kernels(sb_cuda *c, sb_message *why)
     if (status == SB_OK) status = load_##file(&c->file, &c->driver, why);
     SB_CUDA_MODULES(LOAD)
     if (status == SB_OK) status = sb_cuda_logprob_prepare(c, why);
-    return status == SB_OK ? sb_cuda_order_prepare(c, why) : status;
+    if (status == SB_OK) status = sb_cuda_order_prepare(c, why);
+    return status == SB_OK ? sb_cuda_kl_prepare(c, why) : status;
 }
 
 static void close_driver(sb_cuda *c)

@@ -151,9 +151,10 @@ sb_status sb_cuda_stream_wait(sb_context *ctx, void *stream);
 SB_ALL_OPERATIONS(SB_CUDA_OPERATION)
 #undef SB_CUDA_OPERATION
 
-/* logprob.c, order.c: called once the kernels are loaded. */
+/* logprob.c, order.c, kl.c: called once the kernels are loaded. */
 sb_status sb_cuda_logprob_prepare(const sb_cuda *c, sb_message *why);
 sb_status sb_cuda_order_prepare(const sb_cuda *c, sb_message *why);
+sb_status sb_cuda_kl_prepare(const sb_cuda *c, sb_message *why);
 
 /* gradient.c: checks the arrays of a gradient alone (from: "" or "gradient.", the prefix of the
  * derivatives' names in messages); and only launches its kernel (reported: the call has written the

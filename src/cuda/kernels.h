@@ -24,6 +24,10 @@
     X(entropy_f32)                                                                                 \
     X(entropy_f16)                                                                                 \
     X(entropy_bf16)                                                                                \
+    X(entropy_bf16_table)                                                                          \
+    X(entropy_f32_kept)                                                                            \
+    X(entropy_f16_kept)                                                                            \
+    X(entropy_bf16_kept)                                                                           \
     X(entropy_finish)                                                                              \
     X(sequence_sums)
 
@@ -67,6 +71,7 @@
     X(kl_bf16_f32)                                                                                 \
     X(kl_bf16_f16)                                                                                 \
     X(kl_bf16_bf16)                                                                                \
+    X(kl_bf16_bf16_table)                                                                          \
     X(kl_finish)
 
 #define SB_CUDA_SHARD_KERNELS(X)                                                                   \

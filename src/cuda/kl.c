@@ -3,6 +3,9 @@
 #include "cuda/cuda.h"
 #include "det/kl.h"
 
+#define THREADS 128 /* per block: more blocks of fewer threads are faster (measured) */
+#define STAGED 128  /* bytes of shared memory per thread, for two pairs of 16-bit leaves */
+
 static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
 
 static CUfunction kernel_for(const sb_cuda_kl_kernels *k, int32_t p, int32_t q)
@@ -14,22 +17,62 @@ static CUfunction kernel_for(const sb_cuda_kl_kernels *k, int32_t p, int32_t q)
     }
 }
 
+/* Many threads need much shared memory, and a table takes most of what there is. */
+sb_status sb_cuda_kl_prepare(const sb_cuda *c, sb_message *why)
+{
+    const sb_cuda_kl_kernels *k = &c->kl;
+    const CUfunction staged[] = { k->kl_f16_f16, k->kl_f16_bf16, k->kl_bf16_f16, k->kl_bf16_bf16 };
+    for (int i = 0; i < 4; i++)
+        DRIVER(why, &c->driver, FuncSetAttribute, staged[i],
+               CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, SB_CUDA_MAX_BLOCK * STAGED);
+    DRIVER(why, &c->driver, FuncSetAttribute, k->kl_bf16_bf16_table,
+           CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, c->gpu.shared);
+    DRIVER(why, &c->driver, FuncSetAttribute, k->kl_bf16_bf16_table,
+           CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, SB_CUDA_TABLE_CARVEOUT);
+    return SB_OK;
+}
+
 /* Scratch, in this order: pieces, and tokens if only their sums are requested. */
 typedef struct kl_plan {
     sb_cuda_kl_args a;
     sb_cuda_grid grid;
+    int table;               /* whether terms are looked up */
+    int finishes;            /* whether kl_finish follows */
     uint64_t pieces, tokens; /* bytes */
 } kl_plan;
 
+/* Groups of threads that look terms up share rows and pieces of rows. */
+static void plan_table(const sb_cuda *c, const sb_call *call, kl_plan *p)
+{
+    const int64_t blocks = c->gpu.multiprocessors,
+                  leaves = (call->in.vocab + SB_LEAF - 1) / SB_LEAF;
+    const sb_cuda_shares shares = sb_cuda_shares_of(
+        p->a.in.work, blocks * (SB_CUDA_KL_BLOCK / SB_CUDA_KL_GROUP), leaves);
+    p->a.in.whole = 0;
+    p->a.in.single = shares.single;
+    p->a.in.split = shares.split;
+    p->a.in.piece = shares.piece;
+    p->grid = (sb_cuda_grid){ .blocks = p->a.in.work ? blocks : 0,
+                              .threads = SB_CUDA_KL_BLOCK,
+                              .shared = sb_cuda_table_bytes(&call->in) };
+}
+
 static kl_plan plan_kl(sb_context *ctx, const sb_kl_call *call)
 {
-    kl_plan p;
+    const sb_cuda *c = ctx->state;
+    kl_plan p = { .table = 0 };
     sb_cuda_plan_shard(ctx, &NO_OUT, &call->q, &p.a.q);
     p.grid = sb_cuda_plan_shard(ctx, &NO_OUT, &call->p, &p.a.in);
-    p.grid.shared = 0;
-    p.pieces = p.a.in.split > 1
-                   ? (uint64_t)p.a.in.work * (uint64_t)p.a.in.split * sizeof(sb_divergence)
-                   : 0;
+    if (!call->p.launch.threads && p.grid.threads > THREADS) p.grid.threads = THREADS;
+    p.grid.shared = (uint32_t)p.grid.threads * STAGED;
+    p.table = call->p.in.logits_dtype == SB_BF16 && call->q.in.logits_dtype == SB_BF16 &&
+              sb_cuda_takes_table(&c->gpu, &call->p) && sb_cuda_takes_table(&c->gpu, &call->q) &&
+              p.a.in.row.c == p.a.q.row.c;
+    if (p.table) plan_table(c, &call->p, &p);
+    p.finishes = p.table || p.a.in.split > 1;
+    if (p.finishes)
+        p.pieces = (uint64_t)(p.a.in.single + (p.a.in.work - p.a.in.single) * p.a.in.split) *
+                   sizeof(sb_divergence);
     p.tokens = call->out.sequence && !call->out.token ? (uint64_t)call->p.rows * sizeof(float) : 0;
     return p;
 }
@@ -37,11 +80,13 @@ static kl_plan plan_kl(sb_context *ctx, const sb_kl_call *call)
 static sb_status launch_kernels(sb_context *ctx, const sb_kl_call *call, kl_plan *p)
 {
     const sb_cuda *c = ctx->state;
-    const CUfunction kernel = kernel_for(&c->kl, call->p.in.logits_dtype, call->q.in.logits_dtype);
+    const CUfunction kernel = p->table ? c->kl.kl_bf16_bf16_table
+                                       : kernel_for(&c->kl, call->p.in.logits_dtype,
+                                                    call->q.in.logits_dtype);
     CUstream stream = call->p.launch.stream;
     sb_status status = sb_cuda_clear_unlisted(ctx, &call->p, &p->a.in);
     if (status == SB_OK) status = sb_cuda_launch(ctx, kernel, p->grid, &p->a.in, stream);
-    if (status == SB_OK && p->a.in.split > 1)
+    if (status == SB_OK && p->finishes)
         status = sb_cuda_launch(ctx, c->kl.kl_finish, sb_cuda_warps_for(p->a.in.work), &p->a.in,
                                 stream);
     if (status == SB_OK && call->out.sequence) {

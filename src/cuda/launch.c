@@ -72,6 +72,7 @@ sb_cuda_args sb_cuda_args_of(const sb_cuda *c, const sb_logprob_out *out, const 
     a.ignore_index = in->ignore_index;
     a.piece = p->piece;
     a.whole = p->whole;
+    a.single = p->single;
     a.tail_each = p->tail_each;
     a.tail_more = p->tail_more;
     a.split = p->split;
@@ -98,7 +99,7 @@ sb_cuda_grid sb_cuda_plan_shard(sb_context *ctx, const sb_logprob_out *out, cons
     planned.in.vocab = call->held > 0 ? call->held : 1;
     planned.launch.cluster = -1;
     planned.launch.table = -1;
-    p = sb_cuda_plan_of(&c->gpu, out, &planned);
+    p = sb_cuda_plan_of(&c->gpu, out, &planned, 0);
     sb_cuda_plan_evenly(&p, &planned);
     *a = sb_cuda_args_of(c, out, call, &p, 0);
     a->tokens = a->token;

@@ -1,10 +1,7 @@
-/* logprob.c - logprobs on a GPU: the launches of kernels/logprob.cu. Without entropy, a plan
- * (plan.h) chooses among them; with entropy, rows are cut into equal pieces, as for shards. If the
- * gradient is requested as well, gradient.c launches its kernel behind them. */
+/* logprob.c - logprobs and entropies on a GPU: the launches of kernels/logprob.cu, among which a plan
+ * (plan.h) chooses. If the gradient is requested as well, gradient.c launches its kernel behind
+ * them. */
 #include "cuda/cuda.h"
-#include "det/moments.h"
-
-#define TABLE_CARVEOUT 85 /* %: the driver adds what a larger table lacks */
 
 /* The latency and cluster kernels need much shared memory, and clusters of 16. A table takes most
  * of what there is; L1 must have the rest, or loads evict each other's sectors. */
@@ -14,12 +11,15 @@ sb_status sb_cuda_logprob_prepare(const sb_cuda *c, sb_message *why)
     const CUfunction kernels[] = { k->logprob_f32_cluster,  k->logprob_f16_cluster,
                                    k->logprob_bf16_cluster, k->logprob_f32_latency,
                                    k->logprob_f16_latency,  k->logprob_bf16_latency };
-    DRIVER(why, &c->driver, FuncSetAttribute, k->logprob_bf16_table,
-           CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, c->gpu.shared);
-    DRIVER(why, &c->driver, FuncSetAttribute, k->logprob_f16_table,
-           CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, c->gpu.shared);
-    DRIVER(why, &c->driver, FuncSetAttribute, k->logprob_bf16_table,
-           CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, TABLE_CARVEOUT);
+    const CUfunction tables[] = { k->logprob_bf16_table, k->entropy_bf16_table,
+                                  k->logprob_f16_table };
+    for (int i = 0; i < 3; i++) {
+        DRIVER(why, &c->driver, FuncSetAttribute, tables[i],
+               CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, c->gpu.shared);
+        if (i < 2) /* those of bf16 */
+            DRIVER(why, &c->driver, FuncSetAttribute, tables[i],
+                   CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, SB_CUDA_TABLE_CARVEOUT);
+    }
     for (int i = 0; i < 6; i++) {
         DRIVER(why, &c->driver, FuncSetAttribute, kernels[i],
                CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, SB_CUDA_MAX_SHARED);
@@ -32,12 +32,7 @@ sb_status sb_cuda_logprob_prepare(const sb_cuda *c, sb_message *why)
     return SB_OK;
 }
 
-/* ---- without entropy ---------------------------------------------------------------------- */
-
-static sb_cuda_plan plan_sums(const sb_cuda *c, const sb_logprob_call *logprob)
-{
-    return sb_cuda_plan_of(&c->gpu, &logprob->out, &logprob->call);
-}
+/* ---- the kernels for the logprobs --------------------------------------------------------- */
 
 static CUfunction kernel_for(const sb_cuda_logprob_kernels *k, int32_t dtype, sb_cuda_kind kind)
 {
@@ -57,8 +52,22 @@ static CUfunction kernel_for(const sb_cuda_logprob_kernels *k, int32_t dtype, sb
     }
 }
 
-static sb_status launch_sums(sb_context *ctx, const sb_logprob_call *logprob, const sb_cuda_plan *p,
-                             CUdeviceptr scratch)
+/* The same with moments for the entropy. */
+static CUfunction entropy_kernel_for(const sb_cuda_logprob_kernels *k, int32_t dtype,
+                                     sb_cuda_kind kind)
+{
+    switch (kind) {
+    case SB_CUDA_TABLE: return k->entropy_bf16_table;
+    case SB_CUDA_KEPT:
+        return sb_cuda_for_dtype(dtype, k->entropy_f32_kept, k->entropy_f16_kept,
+                                 k->entropy_bf16_kept);
+    default: /* SB_CUDA_STREAM */
+        return sb_cuda_for_dtype(dtype, k->entropy_f32, k->entropy_f16, k->entropy_bf16);
+    }
+}
+
+static sb_status launch_kernels(sb_context *ctx, const sb_logprob_call *logprob,
+                                const sb_cuda_plan *p, CUdeviceptr scratch)
 {
     const sb_cuda *c = ctx->state;
     const sb_logprob_out *out = &logprob->out;
@@ -72,63 +81,22 @@ static sb_status launch_sums(sb_context *ctx, const sb_logprob_call *logprob, co
                                 .early = is_cluster || p->kind == SB_CUDA_LATENCY ||
                                          p->kind == SB_CUDA_TABLE };
     sb_cuda_grid finish = sb_cuda_warps_for(p->work - p->whole);
+    const sb_cuda_logprob_kernels *k = &c->logprob;
+    const CUfunction kernel = out->entropy ? entropy_kernel_for(k, dtype, p->kind)
+                                           : kernel_for(k, dtype, p->kind);
+    const CUfunction finishes = out->entropy ? k->entropy_finish : k->logprob_finish;
     CUstream stream = call->launch.stream;
     sb_cuda_args a = sb_cuda_args_of(c, out, call, p, scratch);
     sb_status status = sb_cuda_clear_unlisted(ctx, call, &a);
 
     finish.early = 1;
-    if (status == SB_OK && (a.tokens || a.lse || a.saved || call->launch.check)) {
-        status = sb_cuda_launch(ctx, kernel_for(&c->logprob, dtype, p->kind), grid, &a, stream);
+    if (status == SB_OK && (a.tokens || a.lse || a.entropy || a.saved || call->launch.check)) {
+        status = sb_cuda_launch(ctx, kernel, grid, &a, stream);
         if (status == SB_OK && p->states)
-            status = sb_cuda_launch(ctx, c->logprob.logprob_finish, finish, &a, stream);
+            status = sb_cuda_launch(ctx, finishes, finish, &a, stream);
     }
     if (status == SB_OK && (out->sequence || out->count || out->outside))
         status = sb_cuda_sum_sequences(ctx, call, &a);
-    return status;
-}
-
-/* ---- with entropy ------------------------------------------------------------------------- */
-
-/* Scratch, in this order: pieces, and tokens if only their sums are requested. */
-typedef struct entropy_plan {
-    sb_cuda_args a;
-    sb_cuda_grid grid;
-    uint64_t pieces, tokens; /* bytes */
-} entropy_plan;
-
-static entropy_plan plan_entropy(sb_context *ctx, const sb_logprob_call *logprob)
-{
-    const sb_logprob_out *out = &logprob->out;
-    const sb_call *call = &logprob->call;
-    entropy_plan p;
-    p.grid = sb_cuda_plan_shard(ctx, out, call, &p.a);
-    p.grid.shared = 0;
-    p.pieces = p.a.split > 1 ? (uint64_t)p.a.work * (uint64_t)p.a.split * sizeof(sb_moments) : 0;
-    p.tokens = out->sequence && !out->token ? (uint64_t)call->rows * sizeof(float) : 0;
-    return p;
-}
-
-static sb_status launch_entropy(sb_context *ctx, const sb_logprob_call *logprob, entropy_plan *p,
-                                CUdeviceptr scratch)
-{
-    const sb_cuda_logprob_kernels *k = &((const sb_cuda *)ctx->state)->logprob;
-    const sb_logprob_out *out = &logprob->out;
-    const sb_call *call = &logprob->call;
-    const CUfunction kernel = sb_cuda_for_dtype(call->in.logits_dtype, k->entropy_f32,
-                                                k->entropy_f16, k->entropy_bf16);
-    CUstream stream = call->launch.stream;
-    sb_status status;
-    p->a.states = scratch;
-    p->a.tokens = p->tokens ? scratch + p->pieces : p->a.token;
-    p->a.entropy = sb_cuda_address(out->entropy);
-    p->a.saved = sb_cuda_address(out->saved);
-    status = sb_cuda_clear_unlisted(ctx, call, &p->a);
-    if (status == SB_OK) status = sb_cuda_launch(ctx, kernel, p->grid, &p->a, stream);
-    if (status == SB_OK && p->a.split > 1)
-        status = sb_cuda_launch(ctx, k->entropy_finish, sb_cuda_warps_for(p->a.work), &p->a,
-                                stream);
-    if (status == SB_OK && (out->sequence || out->count || out->outside))
-        status = sb_cuda_sum_sequences(ctx, call, &p->a);
     return status;
 }
 
@@ -139,27 +107,21 @@ static sb_status launch_entropy(sb_context *ctx, const sb_logprob_call *logprob,
 /* Scratch, in this order: saved rows and entropies, if only the gradient needs them; from the next
  * boundary on, that of the kernels for the logprobs. */
 typedef struct logprob_plan {
-    int moments;
-    sb_cuda_plan sums; /* if there are no moments */
-    entropy_plan entropy;
+    sb_cuda_plan kernels;
     uint64_t saved, entropies, before, bytes; /* in bytes; before: up to the boundary; bytes: all */
 } logprob_plan;
 
 static logprob_plan plan_logprob(sb_context *ctx, const sb_logprob_call *logprob)
 {
+    const sb_cuda *c = ctx->state;
     const sb_logprob_out *out = &logprob->out;
     const uint64_t rows = (uint64_t)logprob->call.rows;
+    const int moments = sb_wants_moments(logprob);
     logprob_plan p;
     memset(&p, 0, sizeof p);
-    p.moments = sb_wants_moments(logprob);
-    if (p.moments) {
-        p.entropy = plan_entropy(ctx, logprob);
-        p.bytes = p.entropy.pieces + p.entropy.tokens;
-        if (!out->entropy) p.entropies = rows * sizeof(float);
-    } else {
-        p.sums = plan_sums(ctx->state, logprob);
-        p.bytes = p.sums.states + p.sums.targets + p.sums.tokens;
-    }
+    p.kernels = sb_cuda_plan_of(&c->gpu, out, &logprob->call, moments);
+    p.bytes = p.kernels.states + p.kernels.targets + p.kernels.tokens;
+    if (moments && !out->entropy) p.entropies = rows * sizeof(float);
     if (out->gradient && !out->saved) p.saved = rows * sizeof(sb_saved_row);
     p.before = (p.saved + p.entropies + BOUNDARY - 1) / BOUNDARY * BOUNDARY;
     p.bytes += p.before;
@@ -175,8 +137,7 @@ static sb_status launch_logprob(sb_context *ctx, const sb_logprob_call *logprob,
     if (p->saved) call.out.saved = (sb_saved_row *)(uintptr_t)scratch;
     if (p->entropies) call.out.entropy = (float *)(uintptr_t)(scratch + p->saved);
     call.gradient.saved = call.out.saved;
-    status = p->moments ? launch_entropy(ctx, &call, &p->entropy, scratch + p->before)
-                        : launch_sums(ctx, &call, &p->sums, scratch + p->before);
+    status = launch_kernels(ctx, &call, &p->kernels, scratch + p->before);
     if (status != SB_OK || !call.out.gradient) return status;
     return sb_cuda_launch_gradient(ctx, &call.gradient, &call.call, 1);
 }

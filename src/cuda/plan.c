@@ -3,13 +3,15 @@
 
 #include "api/call.h"
 #include "cuda/args.h"
-#include "det/accumulator.h"
+#include "det/moments.h"
 
 #define WARP 32
-#define RESIDENT 1536 /* threads of 40 registers that a multiprocessor holds */
-#define MANY 5        /* blocks per multiprocessor: from here on, whole rows fill the GPU */
+#define RESIDENT 1536         /* threads of 40 registers that a multiprocessor holds */
+#define RESIDENT_MOMENTS 1024 /* likewise, of 64 registers: with moments for the entropy */
+#define MANY 5                /* blocks per multiprocessor: from here on, whole rows fill the GPU */
 #define EAGER_BYTES (20 << 20)
 #define FAST_MEMORY 15.0   /* bytes per cycle: above an H100's, below an H200's */
+#define MOST_PIECES 8      /* of a row that groups share */
 #define THREAD_ELEMENTS 32 /* of a gradient: elements in flight per thread */
 
 static int64_t ceil_of(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -60,14 +62,15 @@ static int choose_latency(sb_cuda_plan *p, int multiprocessors, int clusters, in
 }
 
 /* Plans one block per row; the last rows, which would not fill the GPU, are cut into pieces. */
-static void choose_stream(sb_cuda_plan *p, int multiprocessors, int64_t leaves, const sb_call *call)
+static void choose_stream(sb_cuda_plan *p, int multiprocessors, int64_t leaves, const sb_call *call,
+                          int moments)
 {
     const int32_t dtype = call->in.logits_dtype;
     const int phases = sb_cuda_has_phases(call);
     const int64_t work = p->work, waves = work / multiprocessors;
     int64_t resident, rest;
 
-    if (dtype == SB_F32 && waves >= MANY && leaves >= 2 * 3 * 384) {
+    if (dtype == SB_F32 && waves >= MANY && !moments && leaves >= 2 * 3 * 384) {
         cut(p, SB_CUDA_STREAM, (int32_t)(leaves / (3 * 384)), leaves, 384);
         p->threads = 384;
         return;
@@ -77,7 +80,8 @@ static void choose_stream(sb_cuda_plan *p, int multiprocessors, int64_t leaves, 
                  : phases           ? (waves < 62 ? 256 : 128)
                  : dtype == SB_BF16 ? (waves < 62 ? 512 : 384)
                                     : 384;
-    resident = (int64_t)multiprocessors * (RESIDENT / p->threads);
+    if (moments) p->threads = waves < 3 ? 512 : waves < MANY ? 256 : 128;
+    resident = (int64_t)multiprocessors * ((moments ? RESIDENT_MOMENTS : RESIDENT) / p->threads);
     rest = work % resident;
     if (work > resident && rest > 0 && leaves >= 8 * p->threads) {
         p->whole = work - rest;
@@ -88,8 +92,7 @@ static void choose_stream(sb_cuda_plan *p, int multiprocessors, int64_t leaves, 
 
 /* ---- a table in shared memory ------------------------------------------------------------- */
 
-/* Bytes per block of the table for a call. */
-static uint32_t table_bytes(const sb_batch *in)
+uint32_t sb_cuda_table_bytes(const sb_batch *in)
 {
     const uint32_t bits = sb_bits32(SB_CUDA_TABLE_OCTAVES / sb_row_of(in->temperature).c);
     return SB_CUDA_TABLE_BYTES(bits, in->logits_dtype);
@@ -103,22 +106,29 @@ static int is_aligned(const sb_batch *in)
            (in->cu_seqlens || in->batch <= 1 || in->batch_stride % chunk == 0);
 }
 
-/* Whether the kernels with a table can serve a call without entropy. */
+/* Whether the kernels with a table can serve a call. */
 static int table_serves(const sb_cuda_gpu *gpu, const sb_call *call)
 {
     const sb_batch *in = &call->in;
     if (in->logits_dtype == SB_F16 && in->temperature < 1.0f / 64) return 0; /* see raise_words */
     return in->logits_dtype != SB_F32 && in->vocab > 0 && !in->kept && !in->temperatures &&
-           is_aligned(in) && table_bytes(in) <= (uint32_t)gpu->shared;
+           is_aligned(in) && sb_cuda_table_bytes(in) <= (uint32_t)gpu->shared;
 }
 
 /* Whether they are faster. A low temperature brings many leaves out of the table's reach. */
-static int table_pays(const sb_cuda_gpu *gpu, int64_t work, int64_t leaves, const sb_call *call)
+static int table_pays(const sb_cuda_gpu *gpu, const sb_call *call)
 {
     const sb_launch *launch = &call->launch;
+    const int64_t work = call->in.row_list ? call->in.row_count : call->rows;
     return !launch->split && !launch->threads && launch->cluster <= 0 &&
            sb_cuda_bytes_per_cycle(gpu) >= FAST_MEMORY && call->in.temperature >= 0.5f &&
-           work >= 3 * gpu->multiprocessors && leaves >= 1024;
+           work >= 3 * gpu->multiprocessors && call->in.vocab > 1023 * SB_LEAF;
+}
+
+int sb_cuda_takes_table(const sb_cuda_gpu *gpu, const sb_call *call)
+{
+    return call->launch.table >= 0 && table_serves(gpu, call) &&
+           (call->launch.table > 0 || table_pays(gpu, call));
 }
 
 /* Each group takes the same number of whole rows; the others are shared evenly. */
@@ -134,7 +144,35 @@ static void share(sb_cuda_plan *p, int multiprocessors, int64_t leaves, const sb
     p->whole = p->work - tail;
     p->tail_each = tail * leaves / groups;
     p->tail_more = tail * leaves % groups;
-    p->table = table_bytes(in);
+    p->table = sb_cuda_table_bytes(in);
+}
+
+sb_cuda_shares sb_cuda_shares_of(int64_t work, int64_t groups, int64_t leaves)
+{
+    const int64_t rest = work % groups;
+    sb_cuda_shares shares = { work, 1, leaves };
+    for (int32_t split = 2; split <= MOST_PIECES && split <= leaves; split++)
+        if (ceil_of(rest * split, groups) * shares.split <
+            ceil_of(rest * shares.split, groups) * split)
+            shares.split = split;
+    if (shares.split > 1) shares.single = work - rest;
+    shares.piece = ceil_of(leaves, shares.split);
+    return shares;
+}
+
+/* The same with moments. All rows are finished by a second launch. */
+static void share_moments(sb_cuda_plan *p, int multiprocessors, int64_t leaves, const sb_batch *in)
+{
+    const int64_t groups = (int64_t)multiprocessors * SB_CUDA_TABLE_GROUPS;
+    const sb_cuda_shares shares = sb_cuda_shares_of(p->work, groups, leaves);
+    p->kind = SB_CUDA_TABLE;
+    p->threads = SB_CUDA_TABLE_BLOCK;
+    p->groups = groups;
+    p->table = sb_cuda_table_bytes(in);
+    p->whole = 0;
+    p->single = shares.single;
+    p->split = shares.split;
+    p->piece = shares.piece;
 }
 
 /* ---- the choice --------------------------------------------------------------------------- */
@@ -157,11 +195,14 @@ static int has_row_warp(const sb_cuda_plan *p)
 
 /* The same plan, with the bytes of scratch memory that it needs. A group's states of the rows that
  * it shares lie at the group's number plus the row's. */
-static sb_cuda_plan with_scratch(sb_cuda_plan p, const sb_logprob_out *out, const sb_call *call)
+static sb_cuda_plan with_scratch(sb_cuda_plan p, const sb_logprob_out *out, const sb_call *call,
+                                 int moments)
 {
     const int64_t cut_rows = p.kind == SB_CUDA_CLUSTER ? 0 : p.work - p.whole;
-    const int64_t states = p.groups ? p.groups + cut_rows : cut_rows * p.split;
-    p.states = cut_rows ? (uint64_t)states * sizeof(sb_state) : 0;
+    const int64_t states = p.groups && !moments ? p.groups + cut_rows
+                                                : p.single + (cut_rows - p.single) * p.split;
+    const uint64_t size = moments ? sizeof(sb_moments) : sizeof(sb_state);
+    p.states = cut_rows ? (uint64_t)states * size : 0;
     p.targets = (uint64_t)cut_rows * sizeof(sb_cuda_target);
     p.tokens = out->sequence && !out->token ? (uint64_t)call->rows * sizeof(float) : 0;
     return p;
@@ -174,25 +215,26 @@ double sb_cuda_bytes_per_cycle(const sb_cuda_gpu *gpu)
     return cycles > 0 ? bits / 8 / cycles : 0;
 }
 
-sb_cuda_plan sb_cuda_plan_of(const sb_cuda_gpu *gpu, const sb_logprob_out *out, const sb_call *call)
+sb_cuda_plan sb_cuda_plan_of(const sb_cuda_gpu *gpu, const sb_logprob_out *out, const sb_call *call,
+                             int moments)
 {
     const int multiprocessors = gpu->multiprocessors;
     const int64_t leaves = ceil_of(call->in.vocab, SB_LEAF);
     const int64_t bytes = call->in.vocab * (sb_itemsize(call->in.logits_dtype));
     sb_cuda_plan p = { .kind = SB_CUDA_STREAM, .threads = 256, .split = 1, .piece = leaves };
-    const int kept = call->in.kept != NULL, clusters = kept ? 0 : gpu->clusters;
+    const int kept = call->in.kept != NULL, clusters = kept || moments ? 0 : gpu->clusters;
 
     p.work = call->in.row_list ? call->in.row_count : call->rows;
     p.whole = p.work;
-    if (call->launch.table >= 0 && table_serves(gpu, call) &&
-        (call->launch.table > 0 || table_pays(gpu, p.work, leaves, call))) {
-        share(&p, multiprocessors, leaves, &call->in);
-        return with_scratch(p, out, call);
+    if (sb_cuda_takes_table(gpu, call) && (!moments || call->in.logits_dtype == SB_BF16)) {
+        if (moments) share_moments(&p, multiprocessors, leaves, &call->in);
+        else share(&p, multiprocessors, leaves, &call->in);
+        return with_scratch(p, out, call, moments);
     }
     if (call->launch.split) force(&p, clusters, leaves, &call->launch);
     else if (!choose_latency(&p, multiprocessors, call->launch.cluster < 0 ? 0 : clusters, leaves))
-        choose_stream(&p, multiprocessors, leaves, call);
-    if (call->launch.cluster < 0) p.kind = SB_CUDA_STREAM;
+        choose_stream(&p, multiprocessors, leaves, call, moments);
+    if (call->launch.cluster < 0 || moments) p.kind = SB_CUDA_STREAM;
     if (kept) {
         sb_cuda_plan_evenly(&p, call);
         p.kind = SB_CUDA_KEPT;
@@ -202,7 +244,7 @@ sb_cuda_plan sb_cuda_plan_of(const sb_cuda_gpu *gpu, const sb_logprob_out *out, 
     if (call->launch.threads) p.threads = call->launch.threads;
     p.eager = has_row_warp(&p) && p.work * bytes <= EAGER_BYTES;
 
-    return with_scratch(p, out, call);
+    return with_scratch(p, out, call, moments);
 }
 
 void sb_cuda_plan_evenly(sb_cuda_plan *p, const sb_call *call)

@@ -23,6 +23,7 @@ typedef struct sb_cuda_plan {
     int64_t whole;   /* how many of these, from the first on, are not cut */
     int64_t piece;   /* leaves per piece */
     int64_t groups;  /* SB_CUDA_TABLE: how many; else 0 */
+    int64_t single;  /* with moments, rows, from `whole` on, that are not cut */
     int64_t tail_each, tail_more; /* and how they share the rows that are not whole: see args.h */
     uint32_t table;               /* and the bytes of shared memory per block */
     uint64_t states, targets, tokens; /* bytes of scratch, in this order */
@@ -43,8 +44,24 @@ typedef struct sb_cuda_gpu {
  * an H200. Where it is higher, kernels are bound by their instructions sooner. 0: not known. */
 double sb_cuda_bytes_per_cycle(const sb_cuda_gpu *gpu);
 
-sb_cuda_plan sb_cuda_plan_of(const sb_cuda_gpu *gpu, const sb_logprob_out *out,
-                             const sb_call *call);
+/* moments: whether they are summed as well, for the entropy. */
+sb_cuda_plan sb_cuda_plan_of(const sb_cuda_gpu *gpu, const sb_logprob_out *out, const sb_call *call,
+                             int moments);
+
+/* Whether a call is to look terms up in a table, which the caller's kernels have for 16-bit logits;
+ * and the table's bytes of shared memory per block. */
+int sb_cuda_takes_table(const sb_cuda_gpu *gpu, const sb_call *call);
+uint32_t sb_cuda_table_bytes(const sb_batch *in);
+
+/* How groups of threads share whole rows and pieces: each takes the same number of the first `single`
+ * rows. The others are cut into pieces, as many as make the groups' shares of them most even. */
+typedef struct sb_cuda_shares {
+    int64_t single;
+    int32_t split;
+    int64_t piece; /* leaves */
+} sb_cuda_shares;
+
+sb_cuda_shares sb_cuda_shares_of(int64_t work, int64_t groups, int64_t leaves);
 
 /* The same without whole rows beside cut ones. */
 void sb_cuda_plan_evenly(sb_cuda_plan *p, const sb_call *call);
@@ -69,5 +86,9 @@ uint32_t sb_cuda_shared(const sb_cuda_plan *p, int32_t dtype);
 
 /* The most dynamic shared memory that a latency or cluster kernel is launched with. */
 #define SB_CUDA_MAX_SHARED (80 * 1024)
+
+/* The share of shared memory, in percent, for kernels with a table of bf16 terms: the driver adds
+ * what a larger table lacks. L1 must have the rest, or loads evict each other's sectors. */
+#define SB_CUDA_TABLE_CARVEOUT 85
 
 #endif

@@ -79,7 +79,6 @@ sb_status sb_cuda_partial(sb_context *ctx, const void *checked)
     a.targets = sb_cuda_address(p->to.targets);
     a.in.states = scratch;
     if (!a.in.logits) a.in.logits = a.states; /* an empty shard: not read, but must not be null */
-    if (sb_has_moments(&p->to)) grid.shared = 0;
     status = run_partial(ctx, p, grid, &a);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
     if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);

@@ -29,14 +29,14 @@ typedef struct sb_kl_leaf {
     uint32_t outside;
 } sb_kl_leaf;
 
-/* u * 2^24, rounded to the nearest integer, for |u| < 2^28. A float of 2^24 or more is already an
+/* x rounded to the nearest integer, for |x| < 2^52. A float of 2^24 or more is already an
  * integer. */
-SB_DET int64_t sb_kl_integer(float u)
+SB_DET int64_t sb_nearest64(float x)
 {
 #if defined(__CUDACC__)
-    return __float2ll_rn(u * 0x1p+24f);
+    return __float2ll_rn(x);
 #else
-    return (int64_t)(((double)(u * 0x1p+24f) + 0x1.8p+52) - 0x1.8p+52);
+    return (int64_t)(((double)x + 0x1.8p+52) - 0x1.8p+52);
 #endif
 }
 
@@ -69,7 +69,7 @@ SB_DET void sb_kl_terms(sb_kl_leaf *to, const float xp[SB_LEAF], const float xq[
     to->p.M = (uint32_t)(sb_leaf_tree(v) * 0x1p+24f);
     to->q.A = (int32_t)q.A;
     to->q.M = (uint32_t)(sb_leaf_tree(w) * 0x1p+24f);
-    to->U = sb_kl_integer(sb_leaf_tree(h));
+    to->U = sb_nearest64(sb_leaf_tree(h) * 0x1p+24f);
     to->outside = outside & 1u;
 }
 

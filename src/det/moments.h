@@ -37,13 +37,13 @@ SB_DET float sb_of_order_key(uint32_t key)
     return sb_float(key >> 31 ? key & 0x7fffffffu : ~key);
 }
 
-/* u * 2^24, rounded to the nearest integer, for |u| <= 32. */
-SB_DET int32_t sb_moment_integer(float u)
+/* x rounded to the nearest integer, for |x| <= 2^29. */
+SB_DET int32_t sb_nearest(float x)
 {
 #if defined(__CUDACC__)
-    return __float2int_rn(u * 0x1p+24f);
+    return __float2int_rn(x);
 #else
-    return (int32_t)(((double)(u * 0x1p+24f) + 0x1.8p+52) - 0x1.8p+52);
+    return (int32_t)(((double)x + 0x1.8p+52) - 0x1.8p+52);
 #endif
 }
 
@@ -66,7 +66,7 @@ SB_DET void sb_moment_terms(sb_moment_leaf *to, const float x[SB_LEAF], uint32_t
     }
     to->leaf.A = (int32_t)A;
     to->leaf.M = (uint32_t)(sb_leaf_tree(v) * 0x1p+24f);
-    to->U = sb_moment_integer(sb_leaf_tree(h));
+    to->U = sb_nearest(sb_leaf_tree(h) * 0x1p+24f);
     to->best = best;
 }
 

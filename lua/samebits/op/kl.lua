@@ -26,7 +26,7 @@ local KL = call.op {
     { "token", "float32", call.per_row },
     { "sequence", "float32", call.per_sequence },
   },
-  launch = { "split", "threads", "check", "stream", "workspace" },
+  launch = { "split", "threads", "table", "check", "stream", "workspace" },
   takes = 2,
   ids = "any",
   arguments = function(at, p, q)
@@ -45,8 +45,8 @@ local KL = call.op {
 -- @param q as for p, with logits of p's shape and any dtype, its own `temperature` and `kept`, and
 -- the same `shift`. Its `ids`, `mask`, `rows` and `cu_seqlens` have no effect.
 -- @tparam[opt] table opts `outputs`: a list of "token", "sequence" (both by default); `split`,
--- `out`, and on a GPU `check`, `stream`, `workspace` (`kl_workspace_size` returns its bytes) and
--- `threads`, as for `logprob`
+-- `out`, and on a GPU `check`, `stream`, `workspace` (`kl_workspace_size` returns its bytes),
+-- `threads` and `table`, as for `logprob`
 -- @treturn table `token`, one per row: exactly +0 where the rows are the same, +inf where an id is
 -- present in p and absent in q, NaN where a row of either is poisoned or empty, +0 where ignored;
 -- and `sequence` [B], their exact sums. Or nil, a message and the status' name. Invalid batches are
