@@ -158,6 +158,11 @@ SB_DET void store16(char *p, uint4 v)
                  : "memory");
 }
 
+SB_DET void store8(char *p, uint2 v)
+{
+    asm volatile("st.global.v2.u32 [%0], {%1, %2};" : : "l"(p), "r"(v.x), "r"(v.y) : "memory");
+}
+
 /* Loads 16 bytes that this thread may write later. */
 SB_DET uint4 load16_mutable(const char *p)
 {

@@ -8,15 +8,16 @@
  * the logits.
  *
  *     gradient_<from>_<to>_<loss>    grid rows * pieces, blocks of a multiple of 32 threads up to
- *                                   512. A block's groups of 8 elements lie on 16-byte boundaries
- *                                   of both arrays, if the arrays have such boundaries in common.
+ *                                   512, with 16 * SB_CUDA_GRADIENT_AHEAD bytes of dynamic shared
+ *                                   memory per thread. Groups of elements lie on boundaries of
+ *                                   both arrays, if the arrays have such boundaries in common.
  */
 #include "../src/det/gradient.h"
 #include "load.cuh"
 #include "row.cuh"
 
-#define GROUP 8 /* elements that a thread loads and stores at once */
-#define AHEAD 4 /* groups that a thread loads before it stores the first */
+/* A group is the 16 bytes of logits that a thread loads at once: so many elements. */
+template <int FROM> SB_DET constexpr int group_of() { return 16 / size_of<FROM>(); }
 
 /* How a row's gradient is made: all zero, all NaN, or by the formula. */
 typedef enum gradient_kind { GRADIENT_ZERO, GRADIENT_NAN, GRADIENT_FORMULA } gradient_kind;
@@ -28,6 +29,7 @@ struct gradient_block {
     int64_t row;    /* whose id, kept set and saved record are used */
     int64_t target; /* among the logits held here; -1: not in this piece, or no token loss */
     float own;      /* the target's gradient */
+    float least;    /* a gradient at a logit from here on does not count as 0 */
     gradient_kind kind;
 };
 
@@ -51,54 +53,85 @@ template <int DTYPE> SB_DET uint32_t pair_of(float a, float b)
     return DTYPE == SB_CUDA_F16 ? pair_of_f16(a, b) : pair_of_bf16(a, b);
 }
 
-template <int DTYPE> struct group_words {
-    uint4 part[DTYPE == SB_CUDA_F32 ? 2 : 1];
-};
-
-/* Not through the read-only path, because grad may be the same array as the logits. */
-template <int DTYPE> SB_DET void load_group(group_words<DTYPE> &x, const char *p)
+template <int DTYPE> SB_DET void group_values(float v[group_of<DTYPE>()], uint4 words)
 {
+    leaf_words<DTYPE> x;
+    x.w[0] = words.x, x.w[1] = words.y, x.w[2] = words.z, x.w[3] = words.w;
 #pragma unroll
-    for (int k = 0; k < (DTYPE == SB_CUDA_F32 ? 2 : 1); k++) x.part[k] = load16_mutable(p + 16 * k);
+    for (int i = 0; i < group_of<DTYPE>(); i++) v[i] = unpack<DTYPE>(x, i);
 }
 
-template <int DTYPE> SB_DET void group_values(float v[GROUP], const group_words<DTYPE> &x)
+/* The smallest logit of a group; NaN does not count. */
+template <int DTYPE> SB_DET float group_min(uint4 words)
 {
-    leaf_words<DTYPE> words;
-#pragma unroll
-    for (int k = 0; k < (DTYPE == SB_CUDA_F32 ? 2 : 1); k++) {
-        words.w[4 * k] = x.part[k].x, words.w[4 * k + 1] = x.part[k].y;
-        words.w[4 * k + 2] = x.part[k].z, words.w[4 * k + 3] = x.part[k].w;
-    }
-#pragma unroll
-    for (int i = 0; i < GROUP; i++) v[i] = unpack<DTYPE>(words, i);
+    leaf_words<DTYPE> x;
+    if (DTYPE == SB_CUDA_F32)
+        return fminf(fminf(sb_float(words.x), sb_float(words.y)),
+                     fminf(sb_float(words.z), sb_float(words.w)));
+    if (DTYPE == SB_CUDA_BF16)
+        x.w[0] = min_pair_bf16(min_pair_bf16(words.x, words.y), min_pair_bf16(words.z, words.w));
+    else x.w[0] = min_pair_f16(min_pair_f16(words.x, words.y), min_pair_f16(words.z, words.w));
+    return fminf(unpack<DTYPE>(x, 0), unpack<DTYPE>(x, 1));
 }
 
-/* plain: no value is NaN, so the values need no check. */
-template <int DTYPE, bool plain> SB_DET void store_group(char *p, const float v[GROUP])
+/* Stores N gradients, 8 or 16 bytes at a time. plain: no value is NaN, so the values need no
+ * check. */
+template <int DTYPE, int N, bool plain> SB_DET void store_group(char *p, const float v[N])
 {
-    uint32_t w[GROUP];
-    constexpr int WORDS = DTYPE == SB_CUDA_F32 ? GROUP : GROUP / 2;
+    constexpr int WORDS = N * size_of<DTYPE>() / 4;
+    uint32_t w[WORDS];
 #pragma unroll
     for (int k = 0; k < WORDS; k++) {
         if (DTYPE == SB_CUDA_F32) w[k] = plain ? sb_bits32(v[k]) : encoded<DTYPE>(v[k]);
         else if (plain) w[k] = pair_of<DTYPE>(v[2 * k], v[2 * k + 1]);
         else w[k] = encoded<DTYPE>(v[2 * k]) | encoded<DTYPE>(v[2 * k + 1]) << 16;
     }
+    if constexpr (WORDS == 2) {
+        const uint2 part = { w[0], w[1] };
+        store8(p, part);
+    } else {
 #pragma unroll
-    for (int k = 0; k < WORDS; k += 4) {
-        uint4 part = { w[k], w[k + 1], w[k + 2], w[k + 3] };
-        store16(p + 4 * k, part);
+        for (int k = 0; k < WORDS; k += 4) {
+            const uint4 part = { w[k], w[k + 1], w[k + 2], w[k + 3] };
+            store16(p + 4 * k, part);
+        }
     }
 }
 
 /* ---- rows --------------------------------------------------------------------------------- */
 
+/* Sets the constants of a row. */
+template <int OF>
+SB_DET void set_constants(gradient_block *b, const sb_saved &saved, const sb_row &constants,
+                          float tau, sb_upstream up)
+{
+    b->kind = GRADIENT_FORMULA;
+    b->g = sb_gradient_row_of(&saved, &constants, tau, up, OF);
+    /* if g.plain, e is below 2^19, so the roundings move least * c by less than 1 octave */
+    b->least = b->g.plain ? (b->g.e - 124.0f) * (constants.k64 * 0x1p-6f) : sb_float(SB_INF_BITS);
+}
+
+/* What a row's constants are made of, besides those of the call. */
+struct row_inputs {
+    int64_t id;
+    sb_saved saved;
+    sb_upstream up;
+};
+
+template <int OF> SB_DET sb_upstream upstream_of(const sb_cuda_gradient_args &a, int64_t row)
+{
+    const sb_upstream up = { OF & SB_OF_TOKEN ? ((const float *)a.token)[row] : 0.0f,
+                             OF & SB_OF_ENTROPY ? ((const float *)a.entropy)[row] : 0.0f };
+    return up;
+}
+
 /* Sets the kind and the constants of the row that row source of the logits scores. Called by one
- * thread. reports: this block reports bad values; one block per row does. */
+ * thread. reports: this block reports bad values; one block per row does. A function of its own,
+ * because blocks of simple rows without the target do not need it. */
 template <int DTYPE, int OF>
-SB_DET void set_gradient_block(const sb_cuda_gradient_args &a, gradient_block *b, int64_t source,
-                               int64_t first, int64_t last, bool reports)
+static __device__ __noinline__ void set_gradient_block(const sb_cuda_gradient_args &a,
+                                                       gradient_block *b, int64_t source,
+                                                       int64_t first, int64_t last, bool reports)
 {
     const sb_cuda_args &in = a.in;
     const int64_t row = source + in.shift;
@@ -129,11 +162,9 @@ SB_DET void set_gradient_block(const sb_cuda_gradient_args &a, gradient_block *b
         return;
     }
     if (saved.kind == SB_SAVED_NAN) return;
-    const sb_upstream up = { OF & SB_OF_TOKEN ? ((const float *)a.token)[row] : 0.0f,
-                             OF & SB_OF_ENTROPY ? ((const float *)a.entropy)[row] : 0.0f };
-    b->kind = GRADIENT_FORMULA;
+    const sb_upstream up = upstream_of<OF>(a, row);
     b->logits = r.logits;
-    b->g = sb_gradient_row_of(&saved, &constants, r.tau, up, OF);
+    set_constants<OF>(b, saved, constants, r.tau, up);
     const int64_t target = r.id - a.first;
     if (!(OF & SB_OF_TOKEN) || target < first || target >= last || target >= a.held || target < 0)
         return;
@@ -143,15 +174,35 @@ SB_DET void set_gradient_block(const sb_cuda_gradient_args &a, gradient_block *b
     b->own = sb_gradient_at_target(x, &b->g, &saved, &constants, r.tau, up, OF);
 }
 
-/* Sets *before to the number of elements, modulo GROUP, in front of the first one that lies on a
- * 16-byte boundary of both arrays. Returns false if there is no such element. */
+/* The same for a row of a simple call whose target is not in the piece, in few instructions, since
+ * the whole block waits for them. Returns false if the row is not one of these. */
+template <int DTYPE, int OF>
+SB_DET bool set_simple_block(const sb_cuda_gradient_args &a, gradient_block *b,
+                             const row_inputs &with, int64_t row, int64_t first, int64_t last)
+{
+    const sb_cuda_args &in = a.in;
+    const int64_t target = with.id - a.first;
+    if (sb_saved_fault(&with.saved, &in.row, OF & SB_OF_ENTROPY) != SB_RECORD_FINE ||
+        with.saved.kind == SB_SAVED_NAN || (OF & SB_OF_TOKEN && target >= first && target < last))
+        return false;
+    b->row = row;
+    b->target = -1;
+    b->logits = (const char *)in.logits + row * in.row_stride * size_of<DTYPE>();
+    b->grad = (char *)a.grad + row * a.row_stride * a.grad_size;
+    set_constants<OF>(b, with.saved, in.row, in.temperature, with.up);
+    return true;
+}
+
+/* Sets *before to the number of elements, modulo group_of<FROM>(), in front of the first one at
+ * which a group may begin: one on a 16-byte boundary of the logits, and on a boundary of the words
+ * that store_group stores. Returns false if there is no such element. */
 template <int FROM, int TO> SB_DET bool common_boundary(const char *logits, char *grad, int *before)
 {
-    constexpr int FROM_STEP = 16 / size_of<FROM>(), TO_STEP = 16 / size_of<TO>();
-    const int from = (int)(-((uint64_t)logits / size_of<FROM>()) % FROM_STEP);
-    const int to = (int)(-((uint64_t)grad / size_of<TO>()) % TO_STEP);
-    *before = FROM_STEP > TO_STEP ? from : to;
-    return *before % FROM_STEP == from && *before % TO_STEP == to;
+    constexpr int GROUP = group_of<FROM>(), BYTES = GROUP * size_of<TO>();
+    constexpr int STEP = (BYTES < 16 ? BYTES : 16) / size_of<TO>();
+    const int to = (int)(-((uint64_t)grad / size_of<TO>()) % STEP);
+    *before = (int)(-((uint64_t)logits / size_of<FROM>()) % GROUP);
+    return *before % STEP == to;
 }
 
 /* Writes one element, at any address. */
@@ -165,77 +216,120 @@ SB_DET void gradient_one(const sb_cuda_gradient_args &a, const gradient_block &b
     store_one<TO>(b.grad, i, x);
 }
 
-/* The groups of a piece (elements first .. last - 1 of a row) that lie on 16-byte boundaries and
- * hold nothing but logits. The first one begins at start. There are none if the two arrays have no
- * boundary in common. */
+/* The groups of a piece (elements first .. last - 1 of a row) that lie on boundaries and hold
+ * nothing but logits. The first one begins at start. There are none if the two arrays have no
+ * boundary in common. A row holds at most 2^20 logits. */
 struct group_span {
-    int64_t start, count;
+    int64_t start;
+    int count;
 };
 
 template <int FROM, int TO>
 SB_DET group_span groups_of(const char *logits, char *grad, int64_t first, int64_t held)
 {
+    constexpr int GROUP = group_of<FROM>();
     group_span s = { first, 0 };
     int before = 0;
     if (!common_boundary<FROM, TO>(logits, grad, &before)) return s;
     s.start = first + ((before - first) % GROUP + GROUP) % GROUP;
-    s.count = held > s.start ? (held - s.start) / GROUP : 0;
+    s.count = held > s.start ? (int)((held - s.start) / GROUP) : 0;
     return s;
 }
 
-/* Loads the groups that a thread takes in one trip: k and every blockDim-th after it. */
-template <int FROM>
-SB_DET void load_groups(group_words<FROM> x[AHEAD], const char *logits, const group_span &s,
-                        int64_t k)
+/* ---- the ring -----------------------------------------------------------------------------
+ *
+ * A thread takes every blockDim-th group. Its next groups are on their way to slots of its own in
+ * shared memory, so a thread waits for nothing but its own copies. The copies go through L1:
+ * past it, sectors are fetched twice. */
+#define AHEAD SB_CUDA_GRADIENT_AHEAD
+
+SB_DET shared_address ring_slot(int n)
 {
+    return address_of(staging) + (n * blockDim.x + threadIdx.x) * 16;
+}
+
+/* Begins to fetch a thread's first groups. */
+template <int FROM> SB_DET void begin_ring(const char *logits, const group_span &s)
+{
+    const char *from = logits + s.start * size_of<FROM>();
 #pragma unroll
     for (int n = 0; n < AHEAD; n++) {
-        const int64_t at = k + (int64_t)n * blockDim.x;
-        if (at < s.count) load_group<FROM>(x[n], logits + (s.start + at * GROUP) * size_of<FROM>());
+        const int at = threadIdx.x + n * blockDim.x;
+        if (at < s.count) copy16(ring_slot(n), from + (int64_t)at * 16);
+        end_copies();
     }
 }
 
+/* Writes the gradient of one group. least: as in gradient_block. */
 template <int FROM, int TO, int OF>
-SB_DET void gradient_group(char *grad, float v[GROUP], const sb_gradient_row &g)
+SB_DET void gradient_group(char *grad, uint4 words, const sb_gradient_row &g, float least)
 {
-    if (g.plain) {
+    constexpr int GROUP = group_of<FROM>();
+    float v[GROUP];
+    const bool high = group_min<FROM>(words) >= least;
+    group_values<FROM>(v, words);
+    if (high) {
+#pragma unroll
+        for (int e = 0; e < GROUP; e++)
+            v[e] = sb_gradient_term(v[e], sb_fma32(v[e], g.c, g.magic), &g, OF);
+        store_group<TO, GROUP, true>(grad, v);
+    } else if (g.plain) {
 #pragma unroll
         for (int e = 0; e < GROUP; e++) v[e] = sb_gradient_plain(v[e], &g, OF);
-        store_group<TO, true>(grad, v);
+        store_group<TO, GROUP, true>(grad, v);
     } else {
 #pragma unroll
         for (int e = 0; e < GROUP; e++) v[e] = sb_gradient_at(v[e], &g, OF);
-        store_group<TO, false>(grad, v);
+        store_group<TO, GROUP, false>(grad, v);
     }
 }
 
-/* Writes elements first .. last - 1 of a row. If fetched, x holds the groups of s that load_groups
- * loaded for the thread's first trip. */
+/* Writes the groups of a span, whose ring has begun. A slot is refilled once its group has been
+ * stored, and so read. */
+template <int FROM, int TO, int OF>
+SB_DET void gradient_groups(const gradient_block &b, const group_span &s)
+{
+    constexpr int GROUP = group_of<FROM>();
+    const sb_gradient_row g = b.g;
+    const float least = b.least;
+    const int step = blockDim.x;
+    const shared_address end = ring_slot(AHEAD);
+    const char *from = b.logits + s.start * size_of<FROM>() +
+                       (int64_t)(threadIdx.x + AHEAD * step) * 16;
+    char *to = b.grad + (s.start + (int64_t)threadIdx.x * GROUP) * size_of<TO>();
+    shared_address slot = ring_slot(0);
+    for (int at = threadIdx.x; at < s.count; at += step) {
+        wait_for_copies<AHEAD - 1>();
+        gradient_group<FROM, TO, OF>(to, load16_shared(slot), g, least);
+        if (at + AHEAD * step < s.count) copy16(slot, from);
+        end_copies();
+        slot += step * 16;
+        if (slot == end) slot = ring_slot(0);
+        from += (int64_t)step * 16;
+        to += step * GROUP * size_of<TO>();
+    }
+    /* the thread that has stored the target's group now stores the target */
+    const int64_t target = b.target - s.start;
+    if (target >= 0 && target < (int64_t)s.count * GROUP && target / GROUP % step == threadIdx.x)
+        store_one<TO>(b.grad, b.target, b.own);
+}
+
+/* Writes elements first .. last - 1 of a row. fetched: the ring has begun. */
 template <int FROM, int TO, int OF>
 SB_DET void gradient_piece(const sb_cuda_gradient_args &a, const gradient_block &b, int64_t first,
-                           int64_t last, group_span s, group_words<FROM> x[AHEAD], bool fetched)
+                           int64_t last, bool fetched)
 {
-    const sb_gradient_row g = b.g;
     const int64_t held = a.held < last ? a.held : last;
+    const sb_gradient_row g = b.g;
     int64_t i = first;
-    if (!fetched && !a.in.kept) s = groups_of<FROM, TO>(b.logits, b.grad, first, held);
-    for (int64_t k = threadIdx.x; k < s.count; k += (int64_t)blockDim.x * AHEAD) {
-        if (!fetched) load_groups<FROM>(x, b.logits, s, k);
-        fetched = false;
-#pragma unroll
-        for (int n = 0; n < AHEAD; n++) {
-            const int64_t at = k + (int64_t)n * blockDim.x, element = s.start + at * GROUP;
-            float v[GROUP];
-            if (at >= s.count) continue;
-            group_values<FROM>(v, x[n]);
-            gradient_group<FROM, TO, OF>(b.grad + element * size_of<TO>(), v, g);
-            if ((uint64_t)(b.target - element) < GROUP) store_one<TO>(b.grad, b.target, b.own);
-        }
-    }
+    group_span s = { first, 0 };
+    if (!a.in.kept) s = groups_of<FROM, TO>(b.logits, b.grad, first, held);
+    if (!fetched) begin_ring<FROM>(b.logits, s);
+    gradient_groups<FROM, TO, OF>(b, s);
     if (s.count > 0) { /* the elements before and behind the groups */
         for (i = first + threadIdx.x; i < s.start; i += blockDim.x)
             gradient_one<FROM, TO, OF>(a, b, g, i, held);
-        i = s.start + s.count * GROUP;
+        i = s.start + (int64_t)s.count * group_of<FROM>();
     }
     for (i += threadIdx.x; i < last; i += blockDim.x) gradient_one<FROM, TO, OF>(a, b, g, i, held);
 }
@@ -259,38 +353,40 @@ SB_DET void fill_piece(const gradient_block &b, int64_t first, int64_t last, int
         store_one<TO>(b.grad, i, i < held ? x : 0.0f);
 }
 
-/* Whether the id alone shows that a row's logits may be read. */
-SB_DET bool may_fetch(const sb_cuda_gradient_args &a, int64_t row)
-{
-    if (!a.simple) return false;
-    const int64_t id = int_at(a.in.ids, a.in.ids_dtype, row);
-    return id != a.in.ignore_index && (uint64_t)id < (uint64_t)a.in.vocab;
-}
-
 /* Rows are taken from the last to the first, because the forward pass read the last ones last and
  * they may still be in L2. The logits are on their way while one thread works on the row's
- * constants. */
+ * constants, if the id alone shows that they may be read. */
 template <int FROM, int TO, int OF> SB_DET void gradient_rows(const sb_cuda_gradient_args &a)
 {
     __shared__ gradient_block b;
     const uint32_t pieces = (uint32_t)a.pieces, back = gridDim.x - 1 - blockIdx.x;
     const int64_t source = back / pieces, piece = back % pieces;
     const int64_t first = piece * a.piece, last = min(first + a.piece, a.width);
-    const bool fetched = may_fetch(a, source);
-    group_span s = { first, 0 };
-    group_words<FROM> x[AHEAD];
-    if (threadIdx.x == 0)
-        set_gradient_block<FROM, OF>(a, &b, source, first, last, piece == 0 && !a.reported);
-    __syncwarp(); /* the first warp loads later, so the constants have its registers */
+    bool fetched = false;
+    row_inputs with;
+    if (a.simple) {
+        with.id = int_at(a.in.ids, a.in.ids_dtype, source);
+        if (threadIdx.x == 0) {
+            with.saved = ((const sb_saved *)a.saved)[source];
+            with.up = upstream_of<OF>(a, source);
+        }
+        fetched = with.id != a.in.ignore_index && (uint64_t)with.id < (uint64_t)a.in.vocab;
+    }
     if (fetched) {
         const char *logits = (const char *)a.in.logits + source * a.in.row_stride * size_of<FROM>();
         char *grad = (char *)a.grad + source * a.row_stride * size_of<TO>();
-        s = groups_of<FROM, TO>(logits, grad, first, min(a.held, last));
-        load_groups<FROM>(x, logits, s, threadIdx.x);
+        begin_ring<FROM>(logits, groups_of<FROM, TO>(logits, grad, first, min(a.held, last)));
     }
+    if (threadIdx.x == 0 &&
+        !(fetched && set_simple_block<FROM, OF>(a, &b, with, source, first, last)))
+        set_gradient_block<FROM, OF>(a, &b, source, first, last, piece == 0 && !a.reported);
     __syncthreads(); /* b is written, and the target's logit read */
-    if (b.kind == GRADIENT_FORMULA) gradient_piece<FROM, TO, OF>(a, b, first, last, s, x, fetched);
-    else fill_piece<TO>(b, first, last, min(a.held, last));
+    if (b.kind == GRADIENT_FORMULA) {
+        gradient_piece<FROM, TO, OF>(a, b, first, last, fetched);
+    } else {
+        wait_for_all_copies();
+        fill_piece<TO>(b, first, last, min(a.held, last));
+    }
 }
 
 #define GRADIENT(from, FROM, to, TO, of, OF, BLOCKS)                                               \

@@ -99,16 +99,19 @@ SB_DET uint32_t max_nan_pair_f16(uint32_t a, uint32_t b)
     return max_nan_f16(a >> 16, b >> 16) << 16 | max_nan_f16(a, b);
 }
 
+/* The smaller of the two; a NaN counts as missing. */
+SB_DET float min_of(float a, float b) { return sb_is_nan(a) || b < a ? b : a; }
+
 SB_DET uint32_t min_pair_bf16(uint32_t a, uint32_t b)
 {
-    const float high = fminf(sb_float(a & 0xffff0000u), sb_float(b & 0xffff0000u));
-    const float low = fminf(sb_float(a << 16), sb_float(b << 16));
+    float high = min_of(sb_float(a & 0xffff0000u), sb_float(b & 0xffff0000u));
+    float low = min_of(sb_float(a << 16), sb_float(b << 16));
     return sb_bits32(high) | sb_bits32(low) >> 16;
 }
 
 SB_DET uint32_t min_f16(uint32_t a, uint32_t b)
 {
-    const float x = sb_from_f16((uint16_t)a), y = sb_from_f16((uint16_t)b);
+    float x = sb_from_f16((uint16_t)a), y = sb_from_f16((uint16_t)b);
     return (sb_is_nan(x) || y < x ? b : a) & 0xffffu;
 }
 
@@ -167,6 +170,7 @@ SB_DET void prefetch(const char *) {}
 SB_DET uint4 load16(const char *p) { return *(const uint4 *)p; }
 SB_DET uint4 load16_mutable(const char *p) { return load16(p); }
 SB_DET void store16(char *p, uint4 v) { *(uint4 *)p = v; }
+SB_DET void store8(char *p, uint2 v) { *(uint2 *)p = v; }
 
 typedef uint64_t shared_address;
 

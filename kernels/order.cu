@@ -18,7 +18,8 @@
  *     ids_ranks_<dtype>  after ids_finish; one block for SB_CUDA_RANKS ids of an item: counts
  *                        their ranks in one read of the row.
  *     topk_<dtype>       like ids_<dtype>; also writes the lists.
- *     topk_finish        one warp per item: merges states and lists, and writes the outputs. */
+ *     topk_finish        one warp per item or, if rows are cut into pieces, one block of up to 512
+ *                        threads: merges states and lists, and writes the outputs. */
 #include "finish.cuh"
 #include "first.cuh"
 #include "leaf.cuh"
@@ -82,6 +83,7 @@ template <int DTYPE, bool TOPK> SB_DET void order_block(const sb_cuda_order_args
     if constexpr (TOPK) {
         auto see = watch_leaves<DTYPE>();
         sum_any<DTYPE>(&s, in, mine, part, see);
+        begin_dependents();
         block_merge(&s, shared);
         if (threadIdx.x == 0) ((sb_state *)in.states)[blockIdx.x] = s;
         part = piece_of_row(in, mine.logits, in.vocab, (int)(blockIdx.x % split));
@@ -90,6 +92,7 @@ template <int DTYPE, bool TOPK> SB_DET void order_block(const sb_cuda_order_args
     } else {
         sees_nothing nothing;
         sum_any<DTYPE>(&s, in, mine, part, nothing);
+        begin_dependents();
         block_merge(&s, shared);
         if (threadIdx.x == 0) ((sb_state *)in.states)[blockIdx.x] = s;
     }
@@ -218,6 +221,7 @@ extern "C" __global__ void __launch_bounds__(256)
     const sb_cuda_args &in = a.in;
     const int64_t item = warp_item();
     const int lane = threadIdx.x % WARP;
+    wait_for_primary();
     if (item >= in.work) return;
     sb_cuda_target *target = (sb_cuda_target *)in.targets + item;
     int32_t fate = target->active;
@@ -255,34 +259,43 @@ extern "C" __global__ void __launch_bounds__(256)
 
 /* ---- the first k -------------------------------------------------------------------------- */
 
-extern "C" __global__ void __launch_bounds__(256)
-    topk_finish(const __grid_constant__ sb_cuda_order_args a)
+/* Merges the lists of a row's pieces. Called by a whole block; warp 0 gets the result. lists: in
+ * device memory, one per piece. */
+SB_DET place_list merge_piece_lists(const uint64_t *lists, int split, int k)
+{
+    __shared__ uint64_t shared[(LIST_WARPS + 1) * SB_CUDA_LIST];
+    const int warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    uint64_t *all = shared + LIST_WARPS * SB_CUDA_LIST;
+    place_list best = empty_list();
+    uint64_t least = SB_NO_PLACE;
+    for (int p = warp; p < split; p += warps) {
+        const place_list other = load_list(lists + (int64_t)p * SB_CUDA_LIST);
+        insert_places(&best, &least, other.low, k);
+        if (k > WARP) insert_places(&best, &least, other.high, k);
+    }
+    store_list(shared + warp * SB_CUDA_LIST, best);
+    __syncthreads(); /* every warp's list is in shared */
+    merge_lists(all, shared, k);
+    __syncthreads(); /* the merged list is written */
+    return load_list(all);
+}
+
+/* Writes the outputs of a row, of which every lane of the calling warp has the list. */
+SB_DET void write_topk(const sb_cuda_order_args &a, int64_t item, int32_t fate,
+                       const place_list &best)
 {
     const sb_cuda_args &in = a.in;
-    const int64_t item = warp_item();
     const int lane = threadIdx.x % WARP;
-    if (item >= in.work) return;
-    int32_t fate = ((const sb_cuda_target *)in.targets)[item].active;
-    if (fate == ROW_UNKNOWN) return;
     const int64_t row = row_at(in, item);
-    place_list best = { SB_NO_PLACE, SB_NO_PLACE };
     sb_row constants;
     sb_state s;
     sb_lg sum;
     if (fate == ROW_ACTIVE) {
-        const uint64_t *lists = (const uint64_t *)a.lists + item * in.split * SB_CUDA_LIST;
         merge_pieces(&s, pieces_of<sb_state>(in, item), in.split);
         constants = constants_of(in,
                                  in.temperatures ? ((const float *)in.temperatures)[row] : 1.0f);
         if (sb_state_is_nan(&s)) fate = ROW_NAN;
         else sum = sb_sum_log(&s);
-        best = load_list(lists);
-        uint64_t least = place_number(best, a.k - 1);
-        for (int p = 1; p < in.split; p++) {
-            const place_list other = load_list(lists + p * SB_CUDA_LIST);
-            insert_places(&best, &least, other.low, a.k);
-            if (a.k > WARP) insert_places(&best, &least, other.high, a.k);
-        }
     }
     if (lane == 0 && in.lse)
         ((float *)in.lse)[row] = fate == ROW_ACTIVE ? sb_lse_of(sum, &constants)
@@ -297,6 +310,24 @@ extern "C" __global__ void __launch_bounds__(256)
                                         : fate == ROW_ACTIVE ? sb_float(SB_ABSENT_BITS)
                                                              : nan_or_nothing(fate);
     }
+}
+
+extern "C" __global__ void __launch_bounds__(512)
+    topk_finish(const __grid_constant__ sb_cuda_order_args a)
+{
+    const sb_cuda_args &in = a.in;
+    const bool alone = in.split == 1; /* one warp per item, else one block */
+    const int64_t item = alone ? warp_item() : blockIdx.x;
+    place_list best = empty_list();
+    wait_for_primary();
+    if (item >= in.work) return;
+    const int32_t fate = ((const sb_cuda_target *)in.targets)[item].active;
+    if (fate == ROW_UNKNOWN) return;
+    if (fate == ROW_ACTIVE) {
+        const uint64_t *lists = (const uint64_t *)a.lists + item * in.split * SB_CUDA_LIST;
+        best = alone ? load_list(lists) : merge_piece_lists(lists, in.split, a.k);
+    }
+    if (alone || threadIdx.x < WARP) write_topk(a, item, fate, best);
 }
 
 #define ORDER(name, DTYPE)                                                                         \

@@ -62,11 +62,13 @@ static int64_t wrong_pieces(int64_t *plans)
 {
     static const int64_t widths[] = { 0, 1, 7, 8, 9, 1024, 4096, 4097, 50257, 151936, 1 << 20 };
     static const int32_t splits[] = { 0, 1, 2, 7, 65536 }, threads[] = { 32, 128, 512 };
+    static const int64_t counts[] = { 0, 1, 600, 1 << 20 };
     int64_t wrong = 0;
-    for (int i = 0; i < 11 * 5 * 3; i++) {
+    for (int i = 0; i < 11 * 5 * 3 * 4 * 2; i++) {
         const int64_t width = widths[i % 11];
         const int32_t split = splits[i / 11 % 5];
-        const sb_cuda_pieces p = sb_cuda_pieces_of(width, split, threads[i / 55]);
+        const sb_cuda_pieces p = sb_cuda_pieces_of(132, counts[i / 165 % 4], width, i < 660 ? 2 : 4,
+                                                   split, threads[i / 55 % 3]);
         ++*plans;
         if (p.piece > 0 && p.piece % 8 == 0 && p.pieces > 0 && p.pieces * p.piece >= width &&
             (p.pieces == 1 || (p.pieces - 1) * p.piece < width) && (!split || p.pieces <= split))

@@ -124,6 +124,10 @@ typedef struct sb_cuda_stats_args {
     uint64_t sum, mean, exp_mean, count; /* float and int64 [batch], or 0 */
     int64_t tokens;                      /* the number of tokens to compare */
 } sb_cuda_stats_args;
+
+/* kernels/gradient.cu: how many 16-byte groups of logits a thread fetches ahead. */
+#define SB_CUDA_GRADIENT_AHEAD 4
+
 /* For kernels/gradient.cu. in.vocab is the V of whole rows. */
 typedef struct sb_cuda_gradient_args {
     sb_cuda_args in;

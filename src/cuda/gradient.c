@@ -64,13 +64,15 @@ static sb_cuda_gradient_args args_of(sb_context *ctx, const sb_gradient *gradien
     return a;
 }
 
-static sb_cuda_grid plan_gradient(sb_cuda_gradient_args *a, const sb_call *call)
+static sb_cuda_grid plan_gradient(const sb_cuda *c, sb_cuda_gradient_args *a, const sb_call *call)
 {
     sb_cuda_grid grid = { .threads = call->launch.threads ? call->launch.threads : BLOCK };
-    const sb_cuda_pieces p = sb_cuda_pieces_of(a->width, call->launch.split, grid.threads);
+    const sb_cuda_pieces p = sb_cuda_pieces_of(c->gpu.multiprocessors, call->rows, a->width,
+                                               a->in.itemsize, call->launch.split, grid.threads);
     a->piece = p.piece;
     a->pieces = p.pieces;
     grid.blocks = call->rows * a->pieces;
+    grid.shared = (uint32_t)grid.threads * 16 * SB_CUDA_GRADIENT_AHEAD;
     return grid;
 }
 
@@ -79,7 +81,7 @@ sb_status sb_cuda_launch_gradient(sb_context *ctx, const sb_gradient *to, const 
 {
     const sb_cuda *c = ctx->state;
     sb_cuda_gradient_args a = args_of(ctx, to, call);
-    const sb_cuda_grid grid = plan_gradient(&a, call);
+    const sb_cuda_grid grid = plan_gradient(c, &a, call);
     a.reported = reported;
     return sb_cuda_launch(ctx, kernel_for(&c->gradient, call->in.logits_dtype, to->dtype, a.of),
                           grid, &a.in, call->launch.stream);

@@ -30,13 +30,19 @@ sb_status sb_cuda_order_prepare(const sb_cuda *c, sb_message *why)
 
 /* Plans the blocks that find the first k: each keeps the largest logit of every leaf of its piece
  * in shared memory, so pieces are no longer than LEAVES. If there are enough rows, they are not cut
- * otherwise, since each piece has its own candidates. */
+ * otherwise, since each piece has its own candidates. Many small blocks hide each other's ends. */
 #define LEAVES 16384
+#define LISTS 16 /* the most pieces of a row: as many lists as a block that finishes it has warps */
 static void plan_topk(const sb_cuda *c, const sb_call *call, sb_cuda_args *a, sb_cuda_grid *grid)
 {
     const int64_t leaves = (a->vocab + SB_LEAF - 1) / SB_LEAF;
     const int32_t size = call->in.logits_dtype == SB_F32 ? 4 : 2;
-    if (!call->launch.split && a->work >= 2 * c->gpu.multiprocessors) a->piece = leaves;
+    if (!call->launch.split && a->work >= 2 * c->gpu.multiprocessors) {
+        a->piece = leaves;
+        if (!call->launch.threads && size == 2 && grid->threads > 256) grid->threads = 256;
+    } else if (!call->launch.split && a->split > LISTS) {
+        a->piece = (leaves + LISTS - 1) / LISTS;
+    }
     if (a->piece > LEAVES) a->piece = LEAVES;
     if (a->piece < 1) a->piece = 1;
     a->split = (int32_t)((leaves + a->piece - 1) / a->piece);
@@ -113,11 +119,15 @@ static sb_status launch_kernels(sb_context *ctx, const order_call *o, sb_cuda_gr
     CUstream stream = o->call->launch.stream;
     const int64_t groups = (o->columns + SB_CUDA_RANKS - 1) / SB_CUDA_RANKS;
     const sb_cuda_grid ranks = { .blocks = a->in.work * groups, .threads = 256 };
+    const sb_cuda_grid by_blocks = { .blocks = a->in.work, .threads = 512 };
+    const int in_blocks = o->topk && a->in.split > 1;
+    sb_cuda_grid finish = in_blocks ? by_blocks : sb_cuda_warps_for(a->in.work);
     sb_status status = clear_unlisted(ctx, o, a);
+    finish.early = 1;
     if (status == SB_OK) status = sb_cuda_launch(ctx, pieces, grid, &a->in, stream);
     if (status == SB_OK)
-        status = sb_cuda_launch(ctx, o->topk ? k->topk_finish : k->ids_finish,
-                                sb_cuda_warps_for(a->in.work), &a->in, stream);
+        status = sb_cuda_launch(ctx, o->topk ? k->topk_finish : k->ids_finish, finish, &a->in,
+                                stream);
     if (status == SB_OK && !o->topk && o->integers)
         status = sb_cuda_launch(ctx, rank, ranks, &a->in, stream);
     return status;

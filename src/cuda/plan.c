@@ -10,9 +10,12 @@
 #define RESIDENT_MOMENTS 1024 /* likewise, of 64 registers: with moments for the entropy */
 #define MANY 5                /* blocks per multiprocessor: from here on, whole rows fill the GPU */
 #define EAGER_BYTES (20 << 20)
-#define FAST_MEMORY 15.0   /* bytes per cycle: above an H100's, below an H200's */
-#define MOST_PIECES 8      /* of a row that groups share */
-#define THREAD_ELEMENTS 32 /* of a gradient: elements in flight per thread */
+#define FAST_MEMORY 15.0 /* bytes per cycle: above an H100's, below an H200's */
+#define MOST_PIECES 8    /* of a row that groups share */
+#define GROUP_BYTES 16   /* a gradient: the logits that a thread takes at once */
+#define FEW_GROUPS 4     /* for each thread of a block, if the rows are few */
+#define MANY_GROUPS 8    /* the same, if they are many */
+#define LINE 64 /* long pieces begin on lines of 128 bytes, of 16-bit elements, if rows do */
 
 static int64_t ceil_of(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -255,11 +258,18 @@ void sb_cuda_plan_evenly(sb_cuda_plan *p, const sb_call *call)
     p->piece = ceil_of(call->in.vocab, SB_LEAF);
 }
 
-sb_cuda_pieces sb_cuda_pieces_of(int64_t width, int32_t split, int32_t threads)
+sb_cuda_pieces sb_cuda_pieces_of(int multiprocessors, int64_t rows, int64_t width, int32_t itemsize,
+                                 int32_t split, int32_t threads)
 {
-    sb_cuda_pieces p = { (int64_t)threads * THREAD_ELEMENTS, 1 };
+    const int64_t group = (int64_t)threads * (GROUP_BYTES / itemsize);
+    const int64_t resident = (int64_t)multiprocessors * (RESIDENT / threads);
+    sb_cuda_pieces p = { 8, 1 };
+    int64_t unit;
     if (width == 0) return p;
-    if (split) p.piece = ceil_of(ceil_of(width, split), 8) * 8;
+    p.pieces = split ? split : ceil_of(width, MANY_GROUPS * group);
+    if (!split && rows * p.pieces < 4 * resident) p.pieces = ceil_of(width, FEW_GROUPS * group);
+    unit = width / p.pieces < 16 * LINE ? 8 : LINE;
+    p.piece = ceil_of(ceil_of(width, p.pieces), unit) * unit;
     p.pieces = ceil_of(width, p.piece);
     return p;
 }

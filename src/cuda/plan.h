@@ -72,9 +72,11 @@ typedef struct sb_cuda_pieces {
     int64_t piece, pieces;
 } sb_cuda_pieces;
 
-/* split: the most pieces, as the call requests; 0: pieces that a block of `threads` threads
- * finishes in one trip. */
-sb_cuda_pieces sb_cuda_pieces_of(int64_t width, int32_t split, int32_t threads);
+/* rows of width elements, for logits of itemsize bytes and blocks of `threads` threads. split: the
+ * most pieces, as the call requests; 0: short pieces if there are few rows, longer ones if there
+ * are many. */
+sb_cuda_pieces sb_cuda_pieces_of(int multiprocessors, int64_t rows, int64_t width, int32_t itemsize,
+                                 int32_t split, int32_t threads);
 
 /* Whether the logits are 16-bit and the alignment of rows repeats every 8 rows. */
 int sb_cuda_has_phases(const sb_call *call);
