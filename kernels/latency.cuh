@@ -23,13 +23,22 @@ template <int DTYPE> struct ring_of {
 
 /* Begins to copy a slot's 16-byte chunks from the aligned address from on. Chunks lie side by side,
  * as in device memory, and neighbouring lanes copy neighbouring chunks. Nothing from end on is
- * read: of the chunk that end lies in, only the logits before end are copied. */
-template <int DTYPE> SB_DET void fetch_slot(char *slot, const char *from, const char *end)
+ * read: of the chunk that end lies in, only the logits before end are copied. The chunk behind the
+ * last lane's leaf is needed only if leaves are not aligned. */
+template <int DTYPE>
+SB_DET void fetch_slot(char *slot, const char *from, const char *end, bool aligned)
 {
     constexpr int SIZE = ring_of<DTYPE>::SIZE, CHUNKS = ring_of<DTYPE>::SLOT / 16;
     const int lane = threadIdx.x % WARP, bytes = (int)(end - from);
     const int i = bytes / 16 * (16 / SIZE) + lane; /* a logit's place */
     const shared_address to = address_of(slot);
+    if (bytes >= ring_of<DTYPE>::SLOT) { /* nearly always */
+#pragma unroll
+        for (int k = 0; k < ring_of<DTYPE>::BYTES / 16; k++)
+            copy16_past_l1(to + (k * WARP + lane) * 16, from + (k * WARP + lane) * 16);
+        if (!aligned && lane == 0) copy16_past_l1(to + (CHUNKS - 1) * 16, from + (CHUNKS - 1) * 16);
+        return;
+    }
 #pragma unroll
     for (int k = 0; k <= ring_of<DTYPE>::BYTES / 16; k++) {
         const int chunk = k * WARP + lane;
@@ -87,7 +96,7 @@ SB_DET void sum_leaves(thread_state *t, const part_of_row &part, const sb_row &r
     for (int i = 0; i < ring::SLOTS; i++) {
         if (ahead < part.last)
             fetch_slot<DTYPE>(slots + i * ring::SLOT,
-                              part.logits - shift + (int64_t)ahead * ring::BYTES, end);
+                              part.logits - shift + (int64_t)ahead * ring::BYTES, end, shift == 0);
         end_copies();
         ahead += step;
     }
@@ -103,7 +112,7 @@ SB_DET void sum_leaves(thread_state *t, const part_of_row &part, const sb_row &r
         if (ahead < part.last) {
             __syncwarp(); /* the slot is free again */
             fetch_slot<DTYPE>(slots + slot * ring::SLOT,
-                              part.logits - shift + (int64_t)ahead * ring::BYTES, end);
+                              part.logits - shift + (int64_t)ahead * ring::BYTES, end, shift == 0);
         }
         end_copies();
         ahead += step;
@@ -231,7 +240,7 @@ template <int DTYPE> SB_DET void logprob_cluster(const sb_cuda_args &in)
     for (int pass = 0;; pass++) {
         if (pass == 1) {
             wait_for_bytes(&arrived);
-            merge_shared(&s, shared, in.split * warps);
+            merge_many(&s, shared, in.split * warps);
             if (!sb_state_is_nan(&s)) part_of_log = sb_sum_mantissa(&s);
         }
         sum = sb_log2_parts(part_of_log.m, part_of_log.e);
