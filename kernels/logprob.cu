@@ -143,18 +143,19 @@ KERNELS(bf16, SB_CUDA_BF16)
 
 /* Compute capability 9.0: earlier GPUs have too little shared memory. */
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-#define TABLE_KERNEL(name, DTYPE)                                                                  \
-    extern "C" __global__ void __launch_bounds__(SB_CUDA_TABLE_BLOCK, 1)                           \
-        logprob_##name##_table(const __grid_constant__ sb_cuda_args in)                            \
+#define TABLE_KERNEL(name, DTYPE, SHAPE, AHEAD)                                                    \
+    extern "C" __global__ void __launch_bounds__(SB_CUDA_##SHAPE##_BLOCK, 1)                       \
+        logprob_##name(const __grid_constant__ sb_cuda_args in)                                    \
     {                                                                                              \
-        logprob_table<DTYPE>(in);                                                                  \
+        logprob_table<DTYPE, SB_CUDA_##SHAPE##_GROUP, AHEAD>(in);                                  \
     }
 #else
-#define TABLE_KERNEL(name, DTYPE)                                                                  \
-    extern "C" __global__ void logprob_##name##_table(const __grid_constant__ sb_cuda_args) {}
+#define TABLE_KERNEL(name, DTYPE, SHAPE, AHEAD)                                                    \
+    extern "C" __global__ void logprob_##name(const __grid_constant__ sb_cuda_args) {}
 #endif
-TABLE_KERNEL(f16, SB_CUDA_F16)
-TABLE_KERNEL(bf16, SB_CUDA_BF16)
+TABLE_KERNEL(f16_table, SB_CUDA_F16, TABLE, 1)
+TABLE_KERNEL(bf16_table, SB_CUDA_BF16, TABLE, 1)
+TABLE_KERNEL(bf16_table_deep, SB_CUDA_BF16, DEEP, 2)
 
 /* The policy of entropy_bf16_table: see groups.cuh. entropy_finish finishes all rows. */
 struct entropy_groups {

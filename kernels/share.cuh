@@ -109,7 +109,6 @@ SB_DET void prefetch_group(const sb_cuda_args &in, uint32_t group, uint32_t t, u
     const uint32_t left = is_whole ? leaves : tail_first(in, group + 1) - tail;
     const uint32_t bytes = SB_LEAF * in.itemsize,
                    count = min(min(left, leaves - from), most * threads);
-    if (!in.simple) return;
     const char *p = (const char *)in.logits + row * in.row_stride * in.itemsize +
                     from * (int64_t)bytes;
     for (uint32_t k = t; k < count; k += threads) prefetch(p + (int64_t)k * bytes);

@@ -9,12 +9,17 @@
 #include "det/accumulator.h"
 #include "spec.h"
 
+static int has_table(const sb_cuda_plan *p)
+{
+    return p->kind == SB_CUDA_TABLE || p->kind == SB_CUDA_DEEP;
+}
+
 /* The groups of a table share the rows that are not whole: all of their leaves, less than a row per
  * group; and the states of a row and of the next group never share a place. */
 static int shares(const sb_cuda_plan *p, int64_t leaves, int moments)
 {
     const int64_t rows = p->work - p->whole, first = p->tail_each * p->groups + p->tail_more;
-    if (p->kind != SB_CUDA_TABLE)
+    if (!has_table(p))
         return !p->groups && !p->single && !p->tail_each && !p->tail_more && !p->table;
     if (moments) /* whole rows and pieces, all with a state */
         return p->groups && p->whole == 0 && p->single >= 0 && p->single <= p->work &&
@@ -27,8 +32,7 @@ static int shares(const sb_cuda_plan *p, int64_t leaves, int moments)
 
 static int covers(const sb_cuda_plan *p, int64_t leaves, int moments)
 {
-    if (p->kind == SB_CUDA_TABLE)
-        return p->whole >= 0 && p->whole <= p->work && shares(p, leaves, moments);
+    if (has_table(p)) return p->whole >= 0 && p->whole <= p->work && shares(p, leaves, moments);
     if (!shares(p, leaves, moments)) return 0;
     if (p->split < 1 || p->whole < 0 || p->whole > p->work) return 0;
     if (p->whole == p->work) return 1;
@@ -40,11 +44,14 @@ static int launches(const sb_cuda_plan *p, int32_t dtype, int clusters, int shar
     const int row_warp = p->kind == SB_CUDA_LATENCY || p->kind == SB_CUDA_CLUSTER;
     int32_t most = row_warp ? 1024 : 512;
     int64_t cut_rows = p->kind == SB_CUDA_CLUSTER ? 0 : p->work - p->whole;
-    if (p->kind == SB_CUDA_TABLE)
-        return dtype != SB_F32 && (dtype == SB_BF16 || !moments) && !p->eager &&
-               sb_cuda_block(p) == SB_CUDA_TABLE_BLOCK &&
-               sb_cuda_blocks(p) == (p->work ? p->groups / SB_CUDA_TABLE_GROUPS : 0) &&
-               sb_cuda_shared(p, dtype) == p->table && p->table <= (uint32_t)shared;
+    if (has_table(p))
+        return (!moments || (!p->eager && p->kind == SB_CUDA_TABLE)) &&
+               (p->kind == SB_CUDA_DEEP || moments ? dtype == SB_BF16 : dtype != SB_F32) &&
+               sb_cuda_block(p) ==
+                   (p->kind == SB_CUDA_DEEP ? SB_CUDA_DEEP_BLOCK : SB_CUDA_TABLE_BLOCK) &&
+               p->groups % (p->blocks ? p->blocks : 1) == 0 && (p->blocks > 0) == (p->work > 0) &&
+               sb_cuda_blocks(p) == p->blocks && sb_cuda_shared(p, dtype) == p->table &&
+               p->table <= (uint32_t)shared;
     if (p->threads < 32 || p->threads % 32 || sb_cuda_block(p) > most) return 0;
     if (p->kind == SB_CUDA_CLUSTER && (p->split < 2 || p->split > clusters)) return 0;
     if (p->kind != SB_CUDA_STREAM && p->whole != 0) return 0;

@@ -105,12 +105,10 @@ describe("a table on a GPU:", function()
       return assert(samebits.batch(placed):to(device))
     end
 
-    -- Whether a call with a table differs from one without in what it needs: only a table's groups
-    -- share a single row.
-    local function is_served(spec)
-      local batch = moved(spec)
-      return ctx:workspace_size(batch, { table = 1, split = 1 }) ~=
-             ctx:workspace_size(batch, { table = -1, split = 1 })
+    -- The kernel with a table that a call took, or nil.
+    local function kernel_of(spec)
+      assert(ctx:logprob(moved(spec), { table = 1 }))
+      return ctx:plan():match "logprob_%w+_table[_%w]*"
     end
 
     local function same(spec, what)
@@ -122,7 +120,7 @@ describe("a table on a GPU:", function()
     -- Some GPUs have too little shared memory.
     local serves
     setup(function()
-      serves = is_served { logits = logits(1, 32, 32), ids = { 0 } }
+      serves = kernel_of { logits = logits(1, 32, 32), ids = { 0 } } ~= nil
     end)
     local function served(what, f)
       it(what, function()
@@ -137,7 +135,7 @@ describe("a table on a GPU:", function()
         function()
           local R, V = 2 * #NAMES + 1, 2048
           local spec = { logits = logits(R, V, V, dtype), ids = ids_of(R, V), temperature = tau }
-          assert.equal(dtype == "bfloat16" or tau >= 1 / 64 and tau <= 8, is_served(spec))
+          assert.equal(dtype == "bfloat16" or tau >= 1 / 64 and tau <= 8, kernel_of(spec) ~= nil)
           same(spec)
         end)
       end
@@ -153,6 +151,25 @@ describe("a table on a GPU:", function()
         end
       end)
     end
+
+    served("very many rows take the deep shape, for bf16", function()
+      local R = 16 * ctx.threads
+      for _, case in ipairs {
+        { "bfloat16", R - 1, "logprob_bf16_table" }, { "bfloat16", R, "logprob_bf16_table_deep" },
+        { "bfloat16", R + 2 * #NAMES, "logprob_bf16_table_deep" },
+        { "float16", R, "logprob_f16_table" },
+      } do
+        local dtype, rows, kernel = unpack(case)
+        for _, V in ipairs { 1, 2064, 4112 } do
+          if V < 2000 or rows < 600 then
+            local stride = math.ceil(V / 8) * 8
+            local spec = { logits = logits(rows, V, stride, dtype), ids = ids_of(rows, V) }
+            assert.equal(kernel, kernel_of(spec))
+            same(spec, ("%s, %d rows, V = %d"):format(dtype, rows, V))
+          end
+        end
+      end
+    end)
 
     served("many rows: whole ones, and others in shares", function()
       for _, R in ipairs { 31, 33, 64, 150 } do
@@ -218,7 +235,7 @@ describe("a table on a GPU:", function()
         ["temperatures"] = { logits = x, temperature = { 1, 0.5, 2 } },
       } do
         spec.ids = { 1, 2, 3 }
-        assert.is_false(is_served(spec), what)
+        assert.is_nil(kernel_of(spec), what)
         same(spec, what)
       end
     end)

@@ -28,11 +28,11 @@
 #define SB_CUDA_LANE_BYTES(size) (16 * (size))
 #define SB_CUDA_SLOT(warp, size) ((warp)*SB_CUDA_LANE_BYTES(size) + 16)
 
-/* For the kernels with a table (kernels/table.cuh): threads per block and per group, groups per
- * block. */
+/* For the kernels with a table (kernels/table_rows.cuh): threads per block and per group. */
 #define SB_CUDA_TABLE_BLOCK 1024
 #define SB_CUDA_TABLE_GROUP 256
-#define SB_CUDA_TABLE_GROUPS (SB_CUDA_TABLE_BLOCK / SB_CUDA_TABLE_GROUP)
+#define SB_CUDA_DEEP_BLOCK 896
+#define SB_CUDA_DEEP_GROUP 128
 
 /* How far from 0 logits reach, in octaves, whose terms may be looked up; and how many patterns of
  * either sign that makes, from the bits of SB_CUDA_TABLE_OCTAVES / c as fp32, which must lie in the

@@ -15,6 +15,7 @@
     X(logprob_f32_cluster)                                                                         \
     X(logprob_f16_cluster)                                                                         \
     X(logprob_bf16_cluster)                                                                        \
+    X(logprob_bf16_table_deep)                                                                     \
     X(logprob_f16_table)                                                                           \
     X(logprob_bf16_table)                                                                          \
     X(logprob_f32_kept)                                                                            \

@@ -1,5 +1,5 @@
-/* logprob.c - logprobs and entropies on a GPU: the launches of kernels/logprob.cu, among which a plan
- * (plan.h) chooses. If the gradient is requested as well, gradient.c launches its kernel behind
+/* logprob.c - logprobs and entropies on a GPU: the launches of kernels/logprob.cu, among which a
+ * plan (plan.h) chooses. If the gradient is requested as well, gradient.c launches its kernel behind
  * them. */
 #include "cuda/cuda.h"
 
@@ -11,12 +11,12 @@ sb_status sb_cuda_logprob_prepare(const sb_cuda *c, sb_message *why)
     const CUfunction kernels[] = { k->logprob_f32_cluster,  k->logprob_f16_cluster,
                                    k->logprob_bf16_cluster, k->logprob_f32_latency,
                                    k->logprob_f16_latency,  k->logprob_bf16_latency };
-    const CUfunction tables[] = { k->logprob_bf16_table, k->entropy_bf16_table,
-                                  k->logprob_f16_table };
-    for (int i = 0; i < 3; i++) {
+    const CUfunction tables[] = { k->logprob_bf16_table, k->logprob_bf16_table_deep,
+                                  k->entropy_bf16_table, k->logprob_f16_table };
+    for (int i = 0; i < 4; i++) {
         DRIVER(why, &c->driver, FuncSetAttribute, tables[i],
                CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, c->gpu.shared);
-        if (i < 2) /* those of bf16 */
+        if (i < 3) /* those of bf16 */
             DRIVER(why, &c->driver, FuncSetAttribute, tables[i],
                    CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, SB_CUDA_TABLE_CARVEOUT);
     }
@@ -37,6 +37,7 @@ sb_status sb_cuda_logprob_prepare(const sb_cuda *c, sb_message *why)
 static CUfunction kernel_for(const sb_cuda_logprob_kernels *k, int32_t dtype, sb_cuda_kind kind)
 {
     switch (kind) {
+    case SB_CUDA_DEEP: return k->logprob_bf16_table_deep;
     case SB_CUDA_TABLE: return dtype == SB_F16 ? k->logprob_f16_table : k->logprob_bf16_table;
     case SB_CUDA_KEPT:
         return sb_cuda_for_dtype(dtype, k->logprob_f32_kept, k->logprob_f16_kept,
@@ -78,8 +79,7 @@ static sb_status launch_kernels(sb_context *ctx, const sb_logprob_call *logprob,
                                 .threads = sb_cuda_block(p),
                                 .shared = sb_cuda_shared(p, dtype),
                                 .cluster = is_cluster ? p->split : 0,
-                                .early = is_cluster || p->kind == SB_CUDA_LATENCY ||
-                                         p->kind == SB_CUDA_TABLE };
+                                .early = is_cluster || p->kind == SB_CUDA_LATENCY || p->groups };
     sb_cuda_grid finish = sb_cuda_warps_for(p->work - p->whole);
     const sb_cuda_logprob_kernels *k = &c->logprob;
     const CUfunction kernel = out->entropy ? entropy_kernel_for(k, dtype, p->kind)

@@ -10,6 +10,7 @@
 #define RESIDENT_MOMENTS 1024 /* likewise, of 64 registers: with moments for the entropy */
 #define MANY 5                /* blocks per multiprocessor: from here on, whole rows fill the GPU */
 #define EAGER_BYTES (20 << 20)
+#define DEEP 16          /* rows per multiprocessor from which the deep shape of a table pays */
 #define FAST_MEMORY 15.0 /* bytes per cycle: above an H100's, below an H200's */
 #define MOST_PIECES 8    /* of a row that groups share */
 #define GROUP_BYTES 16   /* a gradient: the logits that a thread takes at once */
@@ -137,12 +138,16 @@ int sb_cuda_takes_table(const sb_cuda_gpu *gpu, const sb_call *call)
 /* Each group takes the same number of whole rows; the others are shared evenly. */
 static void share(sb_cuda_plan *p, int multiprocessors, int64_t leaves, const sb_batch *in)
 {
-    const int64_t groups = (int64_t)multiprocessors * SB_CUDA_TABLE_GROUPS;
+    const int is_deep = in->logits_dtype == SB_BF16 && p->work >= DEEP * multiprocessors;
+    const int32_t block = is_deep ? SB_CUDA_DEEP_BLOCK : SB_CUDA_TABLE_BLOCK;
+    const int32_t group = is_deep ? SB_CUDA_DEEP_GROUP : SB_CUDA_TABLE_GROUP;
+    const int64_t groups = (int64_t)multiprocessors * (block / group);
     const int64_t last = p->work % groups; /* rows; almost one per group are better left whole */
     const int64_t tail = last * 16 > groups * 15 ? 0 : last;
-    p->kind = SB_CUDA_TABLE;
-    p->threads = SB_CUDA_TABLE_BLOCK;
+    p->kind = is_deep ? SB_CUDA_DEEP : SB_CUDA_TABLE;
+    p->threads = block;
     p->split = 1;
+    p->blocks = p->work ? multiprocessors : 0;
     p->groups = groups;
     p->whole = p->work - tail;
     p->tail_each = tail * leaves / groups;
@@ -166,10 +171,11 @@ sb_cuda_shares sb_cuda_shares_of(int64_t work, int64_t groups, int64_t leaves)
 /* The same with moments. All rows are finished by a second launch. */
 static void share_moments(sb_cuda_plan *p, int multiprocessors, int64_t leaves, const sb_batch *in)
 {
-    const int64_t groups = (int64_t)multiprocessors * SB_CUDA_TABLE_GROUPS;
+    const int64_t groups = (int64_t)multiprocessors * (SB_CUDA_TABLE_BLOCK / SB_CUDA_TABLE_GROUP);
     const sb_cuda_shares shares = sb_cuda_shares_of(p->work, groups, leaves);
     p->kind = SB_CUDA_TABLE;
     p->threads = SB_CUDA_TABLE_BLOCK;
+    p->blocks = p->work ? multiprocessors : 0;
     p->groups = groups;
     p->table = sb_cuda_table_bytes(in);
     p->whole = 0;
@@ -232,6 +238,7 @@ sb_cuda_plan sb_cuda_plan_of(const sb_cuda_gpu *gpu, const sb_logprob_out *out, 
     if (sb_cuda_takes_table(gpu, call) && (!moments || call->in.logits_dtype == SB_BF16)) {
         if (moments) share_moments(&p, multiprocessors, leaves, &call->in);
         else share(&p, multiprocessors, leaves, &call->in);
+        p.eager = !moments && call->launch.cluster >= 0 && p.work * bytes <= EAGER_BYTES;
         return with_scratch(p, out, call, moments);
     }
     if (call->launch.split) force(&p, clusters, leaves, &call->launch);
@@ -276,7 +283,7 @@ sb_cuda_pieces sb_cuda_pieces_of(int multiprocessors, int64_t rows, int64_t widt
 
 int64_t sb_cuda_blocks(const sb_cuda_plan *p)
 {
-    if (p->groups) return p->work ? p->groups / SB_CUDA_TABLE_GROUPS : 0;
+    if (p->groups) return p->blocks;
     return p->whole + (p->work - p->whole) * p->split;
 }
 
@@ -287,7 +294,7 @@ uint32_t sb_cuda_shared(const sb_cuda_plan *p, int32_t dtype)
 {
     const uint32_t size = dtype == SB_F32 ? 4 : 2;
     if (p->kind == SB_CUDA_KEPT) return 0;
-    if (p->kind == SB_CUDA_TABLE) return p->table;
+    if (p->groups) return p->table;
     if (has_row_warp(p))
         return (uint32_t)p->threads / WARP * (SB_CUDA_RING / SB_CUDA_LANE_BYTES(size)) *
                SB_CUDA_SLOT(WARP, size);

@@ -9,6 +9,7 @@ typedef enum sb_cuda_kind {
     SB_CUDA_STREAM,  /* logprob_<dtype>: one block per row; the last rows, or all, in pieces */
     SB_CUDA_LATENCY, /* logprob_<dtype>_latency: pieces, their logits fetched all at once */
     SB_CUDA_CLUSTER, /* logprob_<dtype>_cluster: the same; the pieces of a row form a cluster */
+    SB_CUDA_DEEP,    /* logprob_<dtype>_table_deep: as SB_CUDA_TABLE, for very many rows */
     SB_CUDA_TABLE,   /* logprob_<dtype>_table: groups that take whole rows, and even shares of the
                         last ones */
     SB_CUDA_KEPT     /* logprob_<dtype>_kept: every row in one or more pieces */
@@ -22,7 +23,8 @@ typedef struct sb_cuda_plan {
     int64_t work;    /* rows to visit */
     int64_t whole;   /* how many of these, from the first on, are not cut */
     int64_t piece;   /* leaves per piece */
-    int64_t groups;  /* SB_CUDA_TABLE: how many; else 0 */
+    int64_t groups;  /* with a table: how many; else 0 */
+    int64_t blocks;  /* and of how many blocks */
     int64_t single;  /* with moments, rows, from `whole` on, that are not cut */
     int64_t tail_each, tail_more; /* and how they share the rows that are not whole: see args.h */
     uint32_t table;               /* and the bytes of shared memory per block */
