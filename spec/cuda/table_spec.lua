@@ -5,6 +5,7 @@ local ffi = require "ffi"
 local bit = require "bit"
 local samebits = require "samebits"
 local backends = require "spec.support.backends"
+local graphs = require "spec.support.graphs"
 local hex = require "spec.support.hex"
 local prng = require "samebits.verify.prng"
 
@@ -223,6 +224,33 @@ describe("a table on a GPU:", function()
         a[2], b[2] = nil, nil
         assert.same(a, b)
       end
+    end)
+
+    served("a call is captured into a graph", function()
+      local R, V = 2 * #NAMES, 1040
+      local there = backends.placed(logits(R, V, V), device)
+      local batch = samebits.batch { logits = there, ids = ids_of(R, V) }
+      batch = assert(batch:to(device))
+      local opts = { table = 1, check = false, stream = assert(ctx:stream()) }
+      local bytes = ctx:workspace_size(batch, opts)
+      assert.is_true(bytes > 0)
+      opts.workspace = samebits.empty({ bytes }, "uint8", device)
+      opts.out = assert(ctx:logprob(batch, opts))
+      assert.is_true(ctx:check(opts.stream))
+      local graph = graphs.capture(device, opts.stream, function()
+        assert(ctx:logprob(batch, opts))
+      end)
+      local want = samebits.logprob { logits = logits(R, V, V), ids = ids_of(R, V) }
+      for _ = 1, 3 do
+        for _, name in ipairs(OUTPUTS) do
+          local blank = assert(samebits.zeros(want[name].shape, want[name].dtype):to(device))
+          assert(opts.out[name]:copy_(blank))
+        end
+        graph:launch()
+        assert.is_true(ctx:check(opts.stream))
+        for _, name in ipairs(OUTPUTS) do assert.same_bits(want[name], opts.out[name]) end
+      end
+      graph:close()
     end)
 
     it("batches that it does not serve are computed without it", function()
