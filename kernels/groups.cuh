@@ -10,10 +10,10 @@
  * TABLE_NEGATIVE. In the gap between both halves lies what the groups keep. It serves leaves with A
  * in [-64, 96).
  *
- * Launch: one block per multiprocessor, in groups of OP::THREADS threads, each with a named barrier of
- * its own. Group g of W takes the items g, g + W, ... of the call: whole rows, then pieces of rows.
- * Their states go to memory, for a kernel that finishes the rows: a warp that finished a row here
- * would keep its group waiting. An operation is a policy OP:
+ * Launch: one block per multiprocessor, in groups of OP::THREADS threads, each with a named barrier
+ * of its own. Group g of W takes the items g, g + W, ... of the call: whole rows, then pieces of
+ * rows. Their states go to memory, for a kernel that finishes the rows: a warp that finished a row
+ * here would keep its group waiting. An operation is a policy OP:
  *
  *     args, state             types: the kernel's argument; a state of merge.cuh
  *     item, ahead             types: what a group works on; a thread's next leaf

@@ -45,8 +45,8 @@ struct block_part {
     int first, last;
 };
 
-/* Sets the row and the part of it that block number `number`, or a group in its place, takes. Called
- * by one thread. */
+/* Sets the row and the part of it that block number `number`, or a group in its place, takes.
+ * Called by one thread. */
 SB_DET void set_block_part(const sb_cuda_args &in, block_row *mine, block_part *part,
                            int64_t number)
 {

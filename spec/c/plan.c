@@ -87,6 +87,66 @@ static int64_t wrong_pieces(int64_t *plans)
     return wrong;
 }
 
+/* An H100 and an H200 as they say of themselves, with one of the many ways in which their
+ * multiprocessors form groups. */
+#define ROOM                                                                                       \
+    {                                                                                              \
+        0, 0, 65, 43, 29, 22, 22, 14, 14, 14, 7, 7, 7, 7, 7, 7, 7                                  \
+    }
+static const sb_cuda_gpu h100 = { 132, 16, 232448, 1980000, 2619000, 5120, ROOM };
+static const sb_cuda_gpu h200 = { 132, 16, 232448, 1980000, 3201000, 6144, ROOM };
+
+/* Checks what is chosen for these two, kind by kind: the table of docs/kernels.md. */
+static int64_t wrong_choices(int64_t *plans)
+{
+    static const struct {
+        const sb_cuda_gpu *gpu;
+        int64_t vocab, rows;
+        int32_t dtype, kind, split, threads;
+    } cases[] = {
+        { &h200, 151936, 1, SB_BF16, SB_CUDA_CLUSTER, 16, 384 },
+        { &h200, 151936, 8, SB_BF16, SB_CUDA_CLUSTER, 9, 384 },
+        { &h200, 151936, 64, SB_BF16, SB_CUDA_CLUSTER, 2, 640 },
+        { &h100, 151936, 32, SB_BF16, SB_CUDA_CLUSTER, 3, 512 },
+        { &h200, 151936, 65, SB_BF16, SB_CUDA_CLUSTER, 2, 640 },
+        { &h200, 151936, 66, SB_BF16, SB_CUDA_TABLE, 1, SB_CUDA_TABLE_BLOCK },
+        { &h100, 151936, 66, SB_BF16, SB_CUDA_STREAM, 1, 512 },
+        { &h200, 151936, 132, SB_BF16, SB_CUDA_STREAM, 1, 512 },
+        { &h200, 151936, 133, SB_BF16, SB_CUDA_TABLE, 1, SB_CUDA_TABLE_BLOCK },
+        { &h200, 50257, 8, SB_BF16, SB_CUDA_CLUSTER, 8, 416 },
+        { &h200, 50257, 64, SB_BF16, SB_CUDA_CLUSTER, 2, 544 },
+        { &h200, 151936, 1024, SB_BF16, SB_CUDA_TABLE, 1, SB_CUDA_TABLE_BLOCK },
+        { &h200, 151936, 4096, SB_BF16, SB_CUDA_DEEP, 1, SB_CUDA_DEEP_BLOCK },
+        { &h100, 151936, 4096, SB_BF16, SB_CUDA_STREAM, 4, 512 },
+        { &h200, 151936, 4096, SB_F16, SB_CUDA_TABLE, 1, SB_CUDA_TABLE_BLOCK },
+        { &h100, 151936, 4096, SB_F16, SB_CUDA_STREAM, 2, 384 },
+        { &h200, 151936, 4096, SB_F32, SB_CUDA_STREAM, 4, 512 },
+        { &h100, 151936, 4096, SB_F32, SB_CUDA_STREAM, 8, 384 },
+    };
+    int64_t wrong = 0;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        sb_logprob_out out;
+        sb_cuda_plan p;
+        sb_call call;
+        memset(&out, 0, sizeof out);
+        memset(&call, 0, sizeof call);
+        call.in.vocab = call.in.row_stride = cases[i].vocab;
+        call.in.batch = 1;
+        call.in.time = call.rows = cases[i].rows;
+        call.in.temperature = 1.0f;
+        call.in.logits_dtype = cases[i].dtype;
+        p = sb_cuda_plan_of(cases[i].gpu, &out, &call, 0);
+        ++*plans;
+        if ((int32_t)p.kind == cases[i].kind && p.split == cases[i].split &&
+            p.threads == cases[i].threads)
+            continue;
+        if (wrong++ == 0)
+            printf("%lld rows, dtype %d: kind %d, split %d, %d threads; ", (long long)cases[i].rows,
+                   (int)cases[i].dtype, (int)p.kind, (int)p.split, (int)p.threads);
+    }
+    return wrong;
+}
+
 int check_cuda_plans(void)
 {
     static const int64_t vocabs[] = { 1, 15, 17, 300, 1025, 32000, 50257, 151936, 262144, 1 << 20 };
@@ -95,12 +155,14 @@ int check_cuda_plans(void)
                                       792, 793, 800, 2048, 4096, 8184, 8185, 16384, 100003 };
     static const int32_t splits[] = { 0, 1, 2, 7, 16, 17, 65536 }, threads[] = { 0, 32, 96, 512 };
     static const sb_cuda_gpu gpus[] = {
-        { 132, 16, 232448, 1980000, 3201000, 6144 }, /* an H200 */
-        { 108, 0, 166912, 1410000, 1215000, 5120 },  /* an A100 */
-        { 170, 8, 101376, 2407000, 14001000, 512 },  { 16, 0, 101376, 0, 0, 0 },
-        { 1, 16, 232448, 1000000, 1000000, 4096 },
+        { 132, 16, 232448, 1980000, 3201000, 6144, ROOM }, /* an H200 */
+        { 108, 0, 166912, 1410000, 1215000, 5120, { 0 } }, /* an A100 */
+        { 170, 8, 101376, 2407000, 14001000, 512, { 0, 0, 84, 48, 36, 24, 24, 12, 12 } },
+        { 16, 0, 101376, 0, 0, 0, { 0 } },
+        { 1, 16, 232448, 1000000, 1000000, 4096, { 0 } },
     };
-    int64_t plans = 0, wrong = wrong_pieces(&plans);
+    int64_t plans = 0, wrong = wrong_pieces(&plans) + wrong_choices(&plans);
+
     sb_logprob_out out;
     uint32_t set = 0;
     sb_call call;

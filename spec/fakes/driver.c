@@ -84,6 +84,15 @@ CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)
     return CUDA_SUCCESS;
 }
 
+/* As if any multiprocessors could form a cluster. */
+CUresult cuOccupancyMaxActiveClusters(int *clusters, CUfunction kernel,
+                                      const CUlaunchConfig *config)
+{
+    (void)kernel;
+    *clusters = gpu.multiprocessors / (int)config->attributes->value.dimension[0];
+    return CUDA_SUCCESS;
+}
+
 static int has_blocks(int device);
 
 /* A device's context is the address of its number. */

@@ -2,6 +2,7 @@
  * primary context, as frameworks do. During a call this is the calling thread's current context;
  * after the call, the thread's own current context is restored. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "cuda/capture.h"
 #include "cuda/cuda.h"
@@ -59,7 +60,30 @@ static sb_status ask_gpu(sb_cuda *c, sb_message *why)
         DRIVER(why, &c->driver, DeviceGetAttribute, questions[i].value, questions[i].attribute,
                c->device);
     c->hopper = capability >= 90;
-    gpu->clusters = capability < 90 ? 0 : capability < 110 ? 16 : 8;
+    gpu->clusters = capability < 90 ? 0 : capability < 110 ? SB_CUDA_MAX_CLUSTER : 8;
+    return SB_OK;
+}
+
+/* How many clusters of each size run at once. All cluster kernels are alike in what they need. */
+static sb_status ask_room(sb_cuda *c, sb_message *why)
+{
+    const sb_cuda_plan p = { .kind = SB_CUDA_CLUSTER, .threads = SB_CUDA_MAX_BLOCK };
+    CUlaunchAttribute cluster;
+    CUlaunchConfig config;
+    memset(&cluster, 0, sizeof cluster);
+    memset(&config, 0, sizeof config);
+    cluster.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+    cluster.value.dimension[1] = cluster.value.dimension[2] = 1;
+    config.block[0] = (unsigned)sb_cuda_block(&p);
+    config.grid[1] = config.grid[2] = config.block[1] = config.block[2] = 1;
+    config.shared = sb_cuda_shared(&p, SB_BF16);
+    config.attributes = &cluster;
+    config.attribute_count = 1;
+    for (int n = 2; n <= c->gpu.clusters; n++) {
+        cluster.value.dimension[0] = config.grid[0] = (unsigned)n;
+        DRIVER(why, &c->driver, OccupancyMaxActiveClusters, &c->gpu.room[n],
+               c->logprob.logprob_bf16_cluster, &config);
+    }
     return SB_OK;
 }
 
@@ -71,7 +95,8 @@ static sb_status load_kernels(sb_cuda *c, sb_message *why)
     SB_CUDA_MODULES(LOAD)
     if (status == SB_OK) status = sb_cuda_logprob_prepare(c, why);
     if (status == SB_OK) status = sb_cuda_order_prepare(c, why);
-    return status == SB_OK ? sb_cuda_kl_prepare(c, why) : status;
+    if (status == SB_OK) status = sb_cuda_kl_prepare(c, why);
+    return status == SB_OK ? ask_room(c, why) : status;
 }
 
 static void close_driver(sb_cuda *c)

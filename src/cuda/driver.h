@@ -85,6 +85,8 @@ typedef struct CUlaunchConfig {
     X(FuncSetAttribute, cuFuncSetAttribute, (CUfunction, int, int))                                \
     X(FuncLoad, cuFuncLoad, (CUfunction))                                                          \
     X(LaunchKernelEx, cuLaunchKernelEx, (const CUlaunchConfig *, CUfunction, void **, void **))    \
+    X(OccupancyMaxActiveClusters, cuOccupancyMaxActiveClusters,                                    \
+      (int *, CUfunction, const CUlaunchConfig *))                                                 \
     X(PointerGetAttributes, cuPointerGetAttributes, (unsigned, int *, void **, CUdeviceptr))       \
     X(MemAlloc, cuMemAlloc_v2, (CUdeviceptr *, size_t))                                            \
     X(MemFree, cuMemFree_v2, (CUdeviceptr))                                                        \

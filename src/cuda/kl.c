@@ -66,8 +66,8 @@ static kl_plan plan_kl(sb_context *ctx, const sb_kl_call *call)
     if (!call->p.launch.threads && p.grid.threads > THREADS) p.grid.threads = THREADS;
     p.grid.shared = (uint32_t)p.grid.threads * STAGED;
     p.table = call->p.in.logits_dtype == SB_BF16 && call->q.in.logits_dtype == SB_BF16 &&
-              sb_cuda_takes_table(&c->gpu, &call->p) && sb_cuda_takes_table(&c->gpu, &call->q) &&
-              p.a.in.row.c == p.a.q.row.c;
+              sb_cuda_takes_table(&c->gpu, &call->p, 0) &&
+              sb_cuda_takes_table(&c->gpu, &call->q, 0) && p.a.in.row.c == p.a.q.row.c;
     if (p.table) plan_table(c, &call->p, &p);
     p.finishes = p.table || p.a.in.split > 1;
     if (p.finishes)

@@ -1,6 +1,6 @@
 /* logprob.c - logprobs and entropies on a GPU: the launches of kernels/logprob.cu, among which a
- * plan (plan.h) chooses. If the gradient is requested as well, gradient.c launches its kernel behind
- * them. */
+ * plan (plan.h) chooses. If the gradient is requested as well, gradient.c launches its kernel
+ * behind them. */
 #include "cuda/cuda.h"
 
 /* The latency and cluster kernels need much shared memory, and clusters of 16. A table takes most

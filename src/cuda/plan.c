@@ -41,51 +41,81 @@ static void cut(sb_cuda_plan *p, sb_cuda_kind kind, int32_t split, int64_t leave
     p->threads = even_block(p->piece, most);
 }
 
-/* Plans a call whose rows are too few to fill the GPU with one block per row. Returns 0 if there
- * are enough rows. */
-static int choose_latency(sb_cuda_plan *p, int multiprocessors, int clusters, int64_t leaves)
+/* Each row in a cluster of n blocks. */
+static int cut_for_clusters(sb_cuda_plan *p, int32_t n, int64_t leaves, int32_t most)
 {
-    const int is_short = leaves <= 4096;
-    const int64_t work = p->work;
-    if (!clusters) {
-        int64_t split = work > 0 ? 4 * multiprocessors / work : 1;
-        if (split > leaves / 256) split = leaves / 256;
-        if (split < 2) return 0;
-        cut(p, SB_CUDA_LATENCY, (int32_t)split, leaves, 256);
-        return 1;
-    }
-    if (leaves < 64) return 0;
-    if (work <= 2) cut(p, SB_CUDA_CLUSTER, clusters, leaves, 320);
-    else if (work <= multiprocessors / 8) cut(p, SB_CUDA_CLUSTER, 8, leaves, 416);
-    else if (!is_short && work <= multiprocessors / 4) cut(p, SB_CUDA_LATENCY, 4, leaves, 256);
-    else if (work <= multiprocessors / 2) cut(p, SB_CUDA_CLUSTER, 2, leaves, is_short ? 544 : 512);
-    else if (is_short && work <= 3 * multiprocessors / 2) cut(p, SB_CUDA_CLUSTER, 4, leaves, 224);
-    else if (is_short && work <= 3 * multiprocessors) cut(p, SB_CUDA_CLUSTER, 2, leaves, 256);
-    else return 0;
+    cut(p, SB_CUDA_CLUSTER, n, leaves, most);
     return 1;
 }
 
-/* Plans one block per row; the last rows, which would not fill the GPU, are cut into pieces. */
-static void choose_stream(sb_cuda_plan *p, int multiprocessors, int64_t leaves, const sb_call *call,
-                          int moments)
+/* Rows of more than 4096 leaves: the largest clusters that all run at once. Warps come in fours,
+ * one for each scheduler of a multiprocessor. */
+static int cut_long_rows(sb_cuda_plan *p, const sb_cuda_gpu *gpu, int64_t leaves)
+{
+    int32_t n = gpu->clusters;
+    while (n >= 2 && gpu->room[n] < p->work) n--;
+    if (n < 2) return 0;
+    cut(p, SB_CUDA_CLUSTER, n, leaves, n > 8 ? 384 : n > 2 ? 512 : 640);
+    p->threads = (int32_t)ceil_of(p->threads, 4 * WARP) * 4 * WARP;
+    return 1;
+}
+
+/* Shorter ones: their blocks have less to do, and up to three share a multiprocessor. */
+static int cut_short_rows(sb_cuda_plan *p, const sb_cuda_gpu *gpu, int64_t leaves)
+{
+    const int64_t work = p->work, multiprocessors = gpu->multiprocessors;
+    if (work <= gpu->room[gpu->clusters])
+        return cut_for_clusters(p, gpu->clusters, leaves, gpu->clusters > 8 ? 320 : 416);
+    if (work <= multiprocessors / 8) return cut_for_clusters(p, 8, leaves, 416);
+    if (work <= gpu->room[4]) return cut_for_clusters(p, 4, leaves, 512);
+    if (work <= multiprocessors / 2) return cut_for_clusters(p, 2, leaves, 544);
+    if (work <= 3 * multiprocessors / 2) return cut_for_clusters(p, 4, leaves, 224);
+    return work <= 3 * multiprocessors && cut_for_clusters(p, 2, leaves, 256);
+}
+
+/* Plans a call whose rows are too few to fill the GPU with one block per row. Returns 0 if there
+ * are enough rows. */
+static int choose_latency(sb_cuda_plan *p, const sb_cuda_gpu *gpu, int clusters, int64_t leaves)
+{
+    int64_t split = p->work > 0 ? 4 * gpu->multiprocessors / p->work : 1;
+    if (clusters && leaves < 64) return 0;
+    if (clusters)
+        return leaves > 4096 ? cut_long_rows(p, gpu, leaves) : cut_short_rows(p, gpu, leaves);
+    if (split > leaves / 256) split = leaves / 256;
+    if (split < 2) return 0;
+    cut(p, SB_CUDA_LATENCY, (int32_t)split, leaves, 256);
+    return 1;
+}
+
+/* Threads per block if whole rows fill the GPU. */
+static int32_t stream_block(int64_t waves, int phases, int32_t dtype, int fast)
+{
+    if (waves < 3) return 512;
+    if (waves < MANY) return phases ? 384 : 256;
+    if (phases) return waves < 62 ? 256 : 128;
+    if (dtype == SB_F32) return fast ? 512 : 384;
+    return dtype == SB_BF16 && waves < 62 ? 512 : 384;
+}
+
+/* Plans one block per row; the last rows, which would not fill the GPU, are cut into pieces. If
+ * memory is slow for the GPU's instruction rate, all rows of fp32 are. */
+static void choose_stream(sb_cuda_plan *p, const sb_cuda_gpu *gpu, int64_t leaves,
+                          const sb_call *call, int moments)
 {
     const int32_t dtype = call->in.logits_dtype;
-    const int phases = sb_cuda_has_phases(call);
-    const int64_t work = p->work, waves = work / multiprocessors;
+    const int64_t work = p->work, waves = work / gpu->multiprocessors;
+    const int fast = sb_cuda_bytes_per_cycle(gpu) >= FAST_MEMORY;
     int64_t resident, rest;
 
-    if (dtype == SB_F32 && waves >= MANY && !moments && leaves >= 2 * 3 * 384) {
+    if (dtype == SB_F32 && !fast && waves >= MANY && !moments && leaves >= 2 * 3 * 384) {
         cut(p, SB_CUDA_STREAM, (int32_t)(leaves / (3 * 384)), leaves, 384);
         p->threads = 384;
         return;
     }
-    p->threads = waves < 3          ? 512
-                 : waves < MANY     ? (phases ? 384 : 256)
-                 : phases           ? (waves < 62 ? 256 : 128)
-                 : dtype == SB_BF16 ? (waves < 62 ? 512 : 384)
-                                    : 384;
+    p->threads = stream_block(waves, sb_cuda_has_phases(call), dtype, fast);
     if (moments) p->threads = waves < 3 ? 512 : waves < MANY ? 256 : 128;
-    resident = (int64_t)multiprocessors * ((moments ? RESIDENT_MOMENTS : RESIDENT) / p->threads);
+    resident = (int64_t)gpu->multiprocessors *
+               ((moments ? RESIDENT_MOMENTS : RESIDENT) / p->threads);
     rest = work % resident;
     if (work > resident && rest > 0 && leaves >= 8 * p->threads) {
         p->whole = work - rest;
@@ -119,20 +149,34 @@ static int table_serves(const sb_cuda_gpu *gpu, const sb_call *call)
            is_aligned(in) && sb_cuda_table_bytes(in) <= (uint32_t)gpu->shared;
 }
 
+/* Whether there are enough rows for them to be faster. A table of bf16 is filled soon. With long
+ * rows it pays as soon as blocks of whole rows would leave multiprocessors idle: with more than one
+ * row each, or with far fewer. */
+static int has_rows_for_table(const sb_cuda_gpu *gpu, int64_t work, int64_t leaves, int32_t dtype)
+{
+    const int64_t each = gpu->multiprocessors;
+    if (work >= 3 * each) return 1;
+    return dtype == SB_BF16 && leaves > 4096 &&
+           (work > each || (work > gpu->room[2] && work <= 2 * each / 3));
+}
+
 /* Whether they are faster. A low temperature brings many leaves out of the table's reach. */
-static int table_pays(const sb_cuda_gpu *gpu, const sb_call *call)
+static int table_pays(const sb_cuda_gpu *gpu, const sb_call *call, int sums)
 {
     const sb_launch *launch = &call->launch;
+    const int64_t leaves = ceil_of(call->in.vocab, SB_LEAF);
     const int64_t work = call->in.row_list ? call->in.row_count : call->rows;
     return !launch->split && !launch->threads && launch->cluster <= 0 &&
            sb_cuda_bytes_per_cycle(gpu) >= FAST_MEMORY && call->in.temperature >= 0.5f &&
-           work >= 3 * gpu->multiprocessors && call->in.vocab > 1023 * SB_LEAF;
+           (sums ? has_rows_for_table(gpu, work, leaves, call->in.logits_dtype)
+                 : work >= 3 * gpu->multiprocessors) &&
+           leaves >= 1024;
 }
 
-int sb_cuda_takes_table(const sb_cuda_gpu *gpu, const sb_call *call)
+int sb_cuda_takes_table(const sb_cuda_gpu *gpu, const sb_call *call, int sums)
 {
     return call->launch.table >= 0 && table_serves(gpu, call) &&
-           (call->launch.table > 0 || table_pays(gpu, call));
+           (call->launch.table > 0 || table_pays(gpu, call, sums));
 }
 
 /* Each group takes the same number of whole rows; the others are shared evenly. */
@@ -235,15 +279,16 @@ sb_cuda_plan sb_cuda_plan_of(const sb_cuda_gpu *gpu, const sb_logprob_out *out, 
 
     p.work = call->in.row_list ? call->in.row_count : call->rows;
     p.whole = p.work;
-    if (sb_cuda_takes_table(gpu, call) && (!moments || call->in.logits_dtype == SB_BF16)) {
+    if (sb_cuda_takes_table(gpu, call, !moments) &&
+        (!moments || call->in.logits_dtype == SB_BF16)) {
         if (moments) share_moments(&p, multiprocessors, leaves, &call->in);
         else share(&p, multiprocessors, leaves, &call->in);
         p.eager = !moments && call->launch.cluster >= 0 && p.work * bytes <= EAGER_BYTES;
         return with_scratch(p, out, call, moments);
     }
     if (call->launch.split) force(&p, clusters, leaves, &call->launch);
-    else if (!choose_latency(&p, multiprocessors, call->launch.cluster < 0 ? 0 : clusters, leaves))
-        choose_stream(&p, multiprocessors, leaves, call, moments);
+    else if (!choose_latency(&p, gpu, call->launch.cluster < 0 ? 0 : clusters, leaves))
+        choose_stream(&p, gpu, leaves, call, moments);
     if (call->launch.cluster < 0 || moments) p.kind = SB_CUDA_STREAM;
     if (kept) {
         sb_cuda_plan_evenly(&p, call);

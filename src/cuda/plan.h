@@ -32,6 +32,7 @@ typedef struct sb_cuda_plan {
 } sb_cuda_plan;
 
 #define SB_CUDA_MAX_BLOCK 512 /* the most threads per block that a call may request */
+#define SB_CUDA_MAX_CLUSTER 16
 
 /* The GPU, as far as plans depend on it. */
 typedef struct sb_cuda_gpu {
@@ -40,6 +41,9 @@ typedef struct sb_cuda_gpu {
     int shared;              /* the most bytes of shared memory that a block may ask for */
     int clock, memory_clock; /* the highest, in kHz; 0: the driver does not say */
     int memory_bits;         /* the width of the memory's bus */
+    int room[SB_CUDA_MAX_CLUSTER + 1]; /* [n]: how many clusters of n blocks run at once, with one
+                                          block per multiprocessor. Groups of multiprocessors hold
+                                          whole clusters, and differ in size from GPU to GPU */
 } sb_cuda_gpu;
 
 /* The bytes that memory delivers to each multiprocessor in a cycle: about 13 on an H100 and 18 on
@@ -51,12 +55,14 @@ sb_cuda_plan sb_cuda_plan_of(const sb_cuda_gpu *gpu, const sb_logprob_out *out, 
                              int moments);
 
 /* Whether a call is to look terms up in a table, which the caller's kernels have for 16-bit logits;
- * and the table's bytes of shared memory per block. */
-int sb_cuda_takes_table(const sb_cuda_gpu *gpu, const sb_call *call);
+ * and the table's bytes of shared memory per block. sums: nothing but logits is summed, which pays
+ * with fewer rows than moments and divergences do. */
+int sb_cuda_takes_table(const sb_cuda_gpu *gpu, const sb_call *call, int sums);
 uint32_t sb_cuda_table_bytes(const sb_batch *in);
 
-/* How groups of threads share whole rows and pieces: each takes the same number of the first `single`
- * rows. The others are cut into pieces, as many as make the groups' shares of them most even. */
+/* How groups of threads share whole rows and pieces: each takes the same number of the first
+ * `single` rows. The others are cut into pieces, as many as make the groups' shares of them most
+ * even. */
 typedef struct sb_cuda_shares {
     int64_t single;
     int32_t split;
@@ -88,8 +94,9 @@ int64_t sb_cuda_blocks(const sb_cuda_plan *p);
 int32_t sb_cuda_block(const sb_cuda_plan *p);
 uint32_t sb_cuda_shared(const sb_cuda_plan *p, int32_t dtype);
 
-/* The most dynamic shared memory that a latency or cluster kernel is launched with. */
-#define SB_CUDA_MAX_SHARED (80 * 1024)
+/* The most dynamic shared memory that a latency or cluster kernel is launched with: 20 warps of
+ * 16-bit logits. With what a cluster kernel declares itself, a GPU of 99 KiB has it. */
+#define SB_CUDA_MAX_SHARED 83200
 
 /* The share of shared memory, in percent, for kernels with a table of bf16 terms: the driver adds
  * what a larger table lacks. L1 must have the rest, or loads evict each other's sectors. */
