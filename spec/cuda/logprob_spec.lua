@@ -9,7 +9,7 @@ local full_batch = require "spec.support.full_batch"
 local graphs = require "spec.support.graphs"
 local hex = require "spec.support.hex"
 local refusal = require "spec.support.refusal"
-local with = require "spec.support.with"
+local changed = require "spec.support.with"
 
 local misuse, says = refusal.misuse, refusal.says
 local tensor = samebits.tensor
@@ -179,7 +179,7 @@ describe("on a GPU,", function()
       local batch = assert(samebits.batch(example(100, "bfloat16")):to(device)) -- lists 10 rows
       local only = { outputs = { "token" } }
       local function plan(opts)
-        assert(ctx:logprob(batch, with(only, opts)))
+        assert(ctx:logprob(batch, changed(only, opts)))
         return ctx:plan()
       end
       assert.equal("logprob_bf16 10 x 64, 4096 B", plan { split = 1, threads = 64 })
