@@ -135,6 +135,7 @@ GENERATED += $(OBJDIR)/memory1.o
 GENERATED += $(OBJDIR)/nccl.o
 GENERATED += $(OBJDIR)/nccl1.o
 GENERATED += $(OBJDIR)/nccl2.o
+GENERATED += $(OBJDIR)/one_read.o
 GENERATED += $(OBJDIR)/order.o
 GENERATED += $(OBJDIR)/order1.o
 GENERATED += $(OBJDIR)/order2.o
@@ -194,6 +195,7 @@ OBJECTS += $(OBJDIR)/memory1.o
 OBJECTS += $(OBJDIR)/nccl.o
 OBJECTS += $(OBJDIR)/nccl1.o
 OBJECTS += $(OBJDIR)/nccl2.o
+OBJECTS += $(OBJDIR)/one_read.o
 OBJECTS += $(OBJDIR)/order.o
 OBJECTS += $(OBJDIR)/order1.o
 OBJECTS += $(OBJDIR)/order2.o
@@ -437,6 +439,9 @@ $(OBJDIR)/memory1.o: ../src/cuda/memory.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/nccl2.o: ../src/cuda/nccl.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/one_read.o: ../src/cuda/one_read.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/order2.o: ../src/cuda/order.c

@@ -71,6 +71,14 @@ SB_DET uint32_t min_pair_f16(uint32_t a, uint32_t b)
     return m;
 }
 
+/* For each pair, all bits set if the two numbers are equal, otherwise none. */
+SB_DET uint32_t equal_pair_bf16(uint32_t a, uint32_t b)
+{
+    uint32_t mask;
+    asm("set.eq.u32.bf16x2 %0, %1, %2;" : "=r"(mask) : "r"(a), "r"(b));
+    return mask;
+}
+
 /* 0xffff if the highest bit is set, else 0. */
 SB_DET uint32_t half_of_sign(uint32_t b)
 {
@@ -92,6 +100,32 @@ SB_DET uint32_t dot_halves(uint32_t w, uint32_t factors, uint32_t base)
  * keeps no older copy of it. */
 SB_DET void hide(uint32_t &x) { asm volatile("" : "+r"(x)); }
 SB_DET void hide(const char *&p) { asm volatile("" : "+l"(p)); }
+SB_DET void hide(char *&p) { asm volatile("" : "+l"(p)); }
+
+/* A half of w, and above it its sign bit 16 times. The intrinsic __byte_perm drops the bits of the
+ * selector that ask for signs. */
+SB_DET uint32_t sign_extended_low(uint32_t w)
+{
+    uint32_t d;
+    asm("prmt.b32 %0, %1, 0, 0x9910;" : "=r"(d) : "r"(w));
+    return d;
+}
+
+SB_DET uint32_t sign_extended_high(uint32_t w)
+{
+    uint32_t d;
+    asm("prmt.b32 %0, %1, 0, 0xbb32;" : "=r"(d) : "r"(w));
+    return d;
+}
+
+/* zero - 8 m for a sign-extended half with sign 0 and magnitude m, 4 less with sign 1:
+ * -8 * (m + 8000) + 4 * ffff = -8 m - 4. */
+SB_DET uint32_t signed_pair_address(uint32_t half, uint32_t zero)
+{
+    uint32_t d;
+    asm("dp2a.lo.u32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(half), "r"(0x04f8), "r"(zero));
+    return d;
+}
 
 /* One of the two fp16 numbers in a word, converted exactly. */
 SB_DET float float_of_low_half(uint32_t w)
@@ -173,6 +207,33 @@ SB_DET uint4 load16_mutable(const char *p)
                  : "memory");
     return v;
 }
+
+#if __CUDA_ARCH__ >= 900
+
+/* 16 bytes that are stored or loaded as one unit, past L1: no other thread of the GPU sees part of
+ * a store. */
+SB_DET uint4 load16_whole(const char *p)
+{
+    uint64_t low, high;
+    asm volatile("{\n\t.reg .b128 v;\n\tld.relaxed.gpu.global.b128 v, [%2];\n\t"
+                 "mov.b128 {%0, %1}, v;\n\t}"
+                 : "=l"(low), "=l"(high)
+                 : "l"(p)
+                 : "memory");
+    return { (uint32_t)low, (uint32_t)(low >> 32), (uint32_t)high, (uint32_t)(high >> 32) };
+}
+
+SB_DET void store16_whole(char *p, uint4 v)
+{
+    const uint64_t low = (uint64_t)v.y << 32 | v.x, high = (uint64_t)v.w << 32 | v.z;
+    asm volatile("{\n\t.reg .b128 v;\n\tmov.b128 v, {%1, %2};\n\t"
+                 "st.relaxed.gpu.global.b128 [%0], v;\n\t}"
+                 :
+                 : "l"(p), "l"(low), "l"(high)
+                 : "memory");
+}
+
+#endif
 
 typedef uint32_t shared_address;
 

@@ -141,6 +141,36 @@ typedef struct sb_cuda_gradient_args {
     int32_t reported;      /* the kernels before this one have reported every bad row */
 } sb_cuda_gradient_args;
 
+/* kernels/one_read.cu. A trip is what a warp works on at once; a block's ring in shared memory
+ * holds so many trips. Its table has so many pairs, up to SB_CUDA_TABLE_OCTAVES; no temperature
+ * needs a least pair below that bf16 pattern. */
+#define SB_CUDA_TRIP 512 /* logits */
+#define SB_CUDA_RING_TRIPS 184
+#define SB_CUDA_PAIRS 4096
+#define SB_CUDA_LEAST_PAIR 0x2c00
+#define SB_CUDA_TRIP_WARPS 16
+#define SB_CUDA_ROW_WARPS 2
+#define SB_CUDA_COPY_WARPS 2
+#define SB_CUDA_ONE_READ_THREADS                                                                   \
+    (32 * (SB_CUDA_TRIP_WARPS + SB_CUDA_ROW_WARPS + SB_CUDA_COPY_WARPS))
+#define SB_CUDA_ONE_READ_SHARED 227328 /* bytes per block */
+
+/* A team's exchange area: for each row warp of its blocks, a message of 64 bytes from each block
+ * for each of two rows. */
+#define SB_CUDA_MAX_TEAM 8
+#define SB_CUDA_MAILBOX(team) (2 * 64 * (team))
+#define SB_CUDA_TEAM_BYTES(team) (SB_CUDA_ROW_WARPS * SB_CUDA_MAILBOX(team))
+
+/* in.saved, if any, receives saved rows; gradient.saved is not used. */
+typedef struct sb_cuda_one_read_args {
+    sb_cuda_gradient_args gradient; /* .in.split is 1 */
+    uint64_t exchange;              /* a team's area for each team; all zero */
+    int32_t teams, team;            /* teams, and blocks in each */
+    int32_t trips;                  /* of a row; the last one may be shorter */
+    uint32_t least;                 /* the bf16 pattern of the table's least pair */
+    int32_t ties; /* a logit in the table's range may be a tie: (k + 1/2) / c for an integer k */
+} sb_cuda_one_read_args;
+
 /* For kernels/kl.cu: the two batches. The fields of q that are used: logits, their layout and
  * dtype, kept, temperatures. in.states is sb_divergence [work][split]. */
 typedef struct sb_cuda_kl_args {

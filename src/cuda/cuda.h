@@ -27,7 +27,8 @@ typedef struct sb_cuda {
     CUcontext context; /* the primary one */
     char isa[16];      /* "sm_90" */
     sb_cuda_gpu gpu;
-    int hopper; /* compute capability 9.0: has clusters and early set-up of kernels */
+    int hopper;          /* compute capability 9.0: has clusters and early set-up of kernels */
+    int one_read_blocks; /* of kernels/one_read.cu that run at the same time; 0: it does not run */
     sb_cuda_reports reports;
     int word;     /* index in reports: the word of the operation under way */
     int launched; /* whether kernels of that operation may be running or queued */
@@ -56,6 +57,7 @@ typedef struct sb_cuda_grid {
     int32_t threads;
     uint32_t shared; /* bytes */
     int32_t cluster; /* blocks in one, or 0 */
+    int cooperative; /* the launch fails unless all blocks can run at the same time */
     int early;       /* the kernel may be set up while the one before it runs, and itself waits
                         for that one */
 } sb_cuda_grid;
@@ -163,6 +165,14 @@ sb_status sb_cuda_check_gradient_arrays(sb_context *ctx, const sb_gradient *grad
                                         const sb_call *call, const char *from);
 sb_status sb_cuda_launch_gradient(sb_context *ctx, const sb_gradient *gradient, const sb_call *call,
                                   int reported);
+
+/* one_read.c: likewise. */
+sb_status sb_cuda_one_read_prepare(sb_cuda *c, sb_message *why);
+
+/* gradient.c: the arguments of a gradient's kernel, except for its pieces and the saved rows of a
+ * call that computes them itself. */
+sb_cuda_gradient_args sb_cuda_gradient_args_of(sb_context *ctx, const sb_logprob_out *out,
+                                               const sb_gradient *gradient, const sb_call *call);
 
 /* exchange.c: communicators, the functions of sb_comms. */
 sb_status sb_cuda_comm_new_id(sb_context *ctx, sb_comm_id *id);

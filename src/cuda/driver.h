@@ -39,6 +39,7 @@ enum {
     CU_STREAM_NON_BLOCKING = 1,
     CU_STREAM_CAPTURE_STATUS_NONE = 0,
     CU_STREAM_CAPTURE_MODE_RELAXED = 2,
+    CU_LAUNCH_ATTRIBUTE_COOPERATIVE = 2,
     CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION = 4,
     CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION = 6,
     CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8,
@@ -84,6 +85,8 @@ typedef struct CUlaunchConfig {
     X(ModuleGetFunction, cuModuleGetFunction, (CUfunction *, CUmodule, const char *))              \
     X(FuncSetAttribute, cuFuncSetAttribute, (CUfunction, int, int))                                \
     X(FuncLoad, cuFuncLoad, (CUfunction))                                                          \
+    X(OccupancyMaxActiveBlocksPerMultiprocessor, cuOccupancyMaxActiveBlocksPerMultiprocessor,      \
+      (int *, CUfunction, int, size_t))                                                            \
     X(LaunchKernelEx, cuLaunchKernelEx, (const CUlaunchConfig *, CUfunction, void **, void **))    \
     X(OccupancyMaxActiveClusters, cuOccupancyMaxActiveClusters,                                    \
       (int *, CUfunction, const CUlaunchConfig *))                                                 \

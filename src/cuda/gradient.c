@@ -42,12 +42,12 @@ sb_status sb_cuda_check_gradient_arrays(sb_context *ctx, const sb_gradient *g, c
 
 static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
 
-static sb_cuda_gradient_args args_of(sb_context *ctx, const sb_gradient *gradient,
-                                     const sb_call *call)
+sb_cuda_gradient_args sb_cuda_gradient_args_of(sb_context *ctx, const sb_logprob_out *out,
+                                               const sb_gradient *gradient, const sb_call *call)
 {
     sb_cuda_gradient_args a;
     memset(&a, 0, sizeof a);
-    sb_cuda_plan_shard(ctx, &NO_OUT, call, &a.in);
+    sb_cuda_plan_shard(ctx, out, call, &a.in);
     a.grad = sb_cuda_address(gradient->grad);
     a.saved = sb_cuda_address(gradient->saved);
     a.token = sb_cuda_address(gradient->token);
@@ -80,7 +80,7 @@ sb_status sb_cuda_launch_gradient(sb_context *ctx, const sb_gradient *to, const 
                                   int reported)
 {
     const sb_cuda *c = ctx->state;
-    sb_cuda_gradient_args a = args_of(ctx, to, call);
+    sb_cuda_gradient_args a = sb_cuda_gradient_args_of(ctx, &NO_OUT, to, call);
     const sb_cuda_grid grid = plan_gradient(c, &a, call);
     a.reported = reported;
     return sb_cuda_launch(ctx, kernel_for(&c->gradient, call->in.logits_dtype, to->dtype, a.of),

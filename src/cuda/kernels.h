@@ -61,6 +61,8 @@
     SB_CUDA_GRADIENT_LOSSES(X, gradient_bf16_f16)                                                  \
     SB_CUDA_GRADIENT_LOSSES(X, gradient_bf16_bf16)
 
+#define SB_CUDA_ONE_READ_KERNELS(X) X(one_read_bf16_bf16_token)
+
 /* By the dtypes of p and q. */
 #define SB_CUDA_KL_KERNELS(X)                                                                      \
     X(kl_f32_f32)                                                                                  \
@@ -101,6 +103,7 @@
     X(logprob, SB_CUDA_LOGPROB_KERNELS)                                                            \
     X(order, SB_CUDA_ORDER_KERNELS)                                                                \
     X(gradient, SB_CUDA_GRADIENT_KERNELS)                                                          \
+    X(one_read, SB_CUDA_ONE_READ_KERNELS)                                                          \
     X(kl, SB_CUDA_KL_KERNELS)                                                                      \
     X(shards, SB_CUDA_SHARD_KERNELS)                                                               \
     X(stats, SB_CUDA_STATS_KERNELS)

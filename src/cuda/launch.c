@@ -156,7 +156,7 @@ sb_status sb_cuda_launch(sb_context *ctx, CUfunction kernel, sb_cuda_grid grid, 
 {
     sb_cuda *c = ctx->state;
     void *parameters[] = { a };
-    CUlaunchAttribute attributes[2];
+    CUlaunchAttribute attributes[3];
     CUlaunchConfig config;
     unsigned count = 0;
     if (grid.blocks == 0) return SB_OK;
@@ -169,6 +169,11 @@ sb_status sb_cuda_launch(sb_context *ctx, CUfunction kernel, sb_cuda_grid grid, 
         attributes[count].id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
         attributes[count].value.dimension[0] = (unsigned)grid.cluster;
         attributes[count].value.dimension[1] = attributes[count].value.dimension[2] = 1;
+        count++;
+    }
+    if (grid.cooperative) {
+        attributes[count].id = CU_LAUNCH_ATTRIBUTE_COOPERATIVE;
+        attributes[count].value.integer = 1;
         count++;
     }
     if (grid.early && c->hopper) {

@@ -1,7 +1,8 @@
 /* logprob.c - logprobs and entropies on a GPU: the launches of kernels/logprob.cu, among which a
  * plan (plan.h) chooses. If the gradient is requested as well, gradient.c launches its kernel
- * behind them. */
+ * behind them, or one_read.c launches a kernel for both. */
 #include "cuda/cuda.h"
+#include "cuda/one_read.h"
 
 /* The latency and cluster kernels need much shared memory, and clusters of 16. A table takes most
  * of what there is; L1 must have the rest, or loads evict each other's sectors. */
@@ -107,6 +108,8 @@ static sb_status launch_kernels(sb_context *ctx, const sb_logprob_call *logprob,
 /* Scratch, in this order: saved rows and entropies, if only the gradient needs them; from the next
  * boundary on, that of the kernels for the logprobs. */
 typedef struct logprob_plan {
+    int reads_once; /* one_read.c's launch alone, with its own scratch */
+    sb_cuda_one_read once;
     sb_cuda_plan kernels;
     uint64_t saved, entropies, before, bytes; /* in bytes; before: up to the boundary; bytes: all */
 } logprob_plan;
@@ -119,6 +122,11 @@ static logprob_plan plan_logprob(sb_context *ctx, const sb_logprob_call *logprob
     const int moments = sb_wants_moments(logprob);
     logprob_plan p;
     memset(&p, 0, sizeof p);
+    p.reads_once = out->gradient && sb_cuda_plan_one_read(ctx, logprob, &p.once);
+    if (p.reads_once) {
+        p.bytes = p.once.exchange + p.once.tokens;
+        return p;
+    }
     p.kernels = sb_cuda_plan_of(&c->gpu, out, &logprob->call, moments);
     p.bytes = p.kernels.states + p.kernels.targets + p.kernels.tokens;
     if (moments && !out->entropy) p.entropies = rows * sizeof(float);
@@ -134,6 +142,7 @@ static sb_status launch_logprob(sb_context *ctx, const sb_logprob_call *logprob,
 {
     sb_logprob_call call = *logprob;
     sb_status status;
+    if (p->reads_once) return sb_cuda_launch_one_read(ctx, logprob, &p->once, scratch);
     if (p->saved) call.out.saved = (sb_saved_row *)(uintptr_t)scratch;
     if (p->entropies) call.out.entropy = (float *)(uintptr_t)(scratch + p->saved);
     call.gradient.saved = call.out.saved;
