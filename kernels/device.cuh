@@ -98,6 +98,7 @@ SB_DET uint32_t dot_halves(uint32_t w, uint32_t factors, uint32_t base)
 
 /* Hides from the compiler what x is, so that it computes nothing from x before this point, and
  * keeps no older copy of it. */
+SB_DET void hide(int64_t &x) { asm volatile("" : "+l"(x)); }
 SB_DET void hide(uint32_t &x) { asm volatile("" : "+r"(x)); }
 SB_DET void hide(const char *&p) { asm volatile("" : "+l"(p)); }
 SB_DET void hide(char *&p) { asm volatile("" : "+l"(p)); }

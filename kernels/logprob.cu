@@ -34,6 +34,7 @@
 #include "moments.cuh"
 #include "piece.cuh"
 #include "table_rows.cuh"
+#include "unaligned.cuh"
 
 /* ---- many rows ---------------------------------------------------------------------------- */
 
@@ -149,13 +150,23 @@ KERNELS(bf16, SB_CUDA_BF16)
     {                                                                                              \
         logprob_table<DTYPE, SB_CUDA_##SHAPE##_GROUP, AHEAD>(in);                                  \
     }
+#define UNALIGNED_KERNEL(name, DTYPE)                                                              \
+    extern "C" __global__ void __launch_bounds__(SB_CUDA_TABLE_BLOCK, 1)                           \
+        logprob_##name##_unaligned(const __grid_constant__ sb_cuda_args in)                        \
+    {                                                                                              \
+        logprob_unaligned<DTYPE>(in);                                                              \
+    }
 #else
 #define TABLE_KERNEL(name, DTYPE, SHAPE, AHEAD)                                                    \
     extern "C" __global__ void logprob_##name(const __grid_constant__ sb_cuda_args) {}
+#define UNALIGNED_KERNEL(name, DTYPE)                                                              \
+    extern "C" __global__ void logprob_##name##_unaligned(const __grid_constant__ sb_cuda_args) {}
 #endif
 TABLE_KERNEL(f16_table, SB_CUDA_F16, TABLE, 1)
 TABLE_KERNEL(bf16_table, SB_CUDA_BF16, TABLE, 1)
 TABLE_KERNEL(bf16_table_deep, SB_CUDA_BF16, DEEP, 2)
+UNALIGNED_KERNEL(f16, SB_CUDA_F16)
+UNALIGNED_KERNEL(bf16, SB_CUDA_BF16)
 
 /* The policy of entropy_bf16_table: see groups.cuh. entropy_finish finishes all rows. */
 struct entropy_groups {

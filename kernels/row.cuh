@@ -60,17 +60,18 @@ SB_DET bool extent_of(const sb_cuda_args &in, int64_t b, int64_t *first, int64_t
 
 /* ---- work items --------------------------------------------------------------------------- */
 
-/* The row that a work item stands for. Rows of 16-bit logits that start at 8 different alignments
- * are visited by alignment, so that blocks that run together run the same code. */
+/* The row that a work item stands for. Rows of 16-bit logits that start at different alignments are
+ * visited by alignment, so that blocks that run together run the same code. */
 SB_DET int64_t row_at(const sb_cuda_args &in, int64_t item)
 {
     if (in.row_list) return ((const int64_t *)in.row_list)[item];
     if (!in.phases) return item;
     uint32_t i = (uint32_t)item, work = (uint32_t)in.work; /* a grid has fewer than 2^31 blocks */
-    uint32_t each = work / 8, more = work % 8, longer = more * (each + 1);
-    if (i < longer) return i / (each + 1) + i % (each + 1) * 8;
+    uint32_t phases = (uint32_t)in.phases;
+    uint32_t each = work / phases, more = work % phases, longer = more * (each + 1);
+    if (i < longer) return i / (each + 1) + i % (each + 1) * phases;
     i -= longer;
-    return more + i / each + i % each * 8;
+    return more + i / each + i % each * phases;
 }
 
 /* The work item of a warp, in kernels that give one warp to each item. */

@@ -91,7 +91,7 @@ SB_DET void set_group_item(const sb_cuda_args &in, group_item *to, int32_t i, ui
 }
 
 /* Whether an item holds the leaf of its row's target. */
-SB_DET bool owns_target(const group_item &it)
+template <class ITEM> SB_DET bool owns_target(const ITEM &it)
 {
     const int64_t leaf = it.id / SB_LEAF - it.start;
     return it.leaves > 0 && leaf >= 0 && leaf < it.leaves;

@@ -18,6 +18,7 @@
 #include "leaf.cuh"
 
 #define TABLE_TERMS 8
+#define LEAF_BYTES (SB_LEAF * 2)
 
 /* ---- the table ---------------------------------------------------------------------------- */
 
@@ -106,24 +107,28 @@ template <int DTYPE> SB_DET void words_of_leaf(leaf_words<DTYPE> &x, const uint4
     x.w[4] = q[1].x, x.w[5] = q[1].y, x.w[6] = q[1].z, x.w[7] = q[1].w;
 }
 
-/* Begins the window of a state without leaves with its first one, in q, if that leaf is narrow. */
-template <int DTYPE> SB_DET void begin_window(table_state *t, const uint4 q[2], float c)
+/* Begins the window of a state without leaves with its first one, if that leaf is narrow. */
+template <int DTYPE> SB_DET void begin_window(table_state *t, const leaf_words<DTYPE> &x, float c)
 {
-    leaf_words<DTYPE> x;
-    words_of_leaf<DTYPE>(x, q);
     const leaf_place at = place_of<DTYPE>(x, c);
     if (!is_narrow(at.z)) return;
     t->s.J = ((at.z - Z_ZERO) * 2u + SB_BIAS) >> 5;
     t->low = table_low(t->s.J);
 }
 
-/* A leaf that the table does not serve, or that moves the window: n of its ids exist, which lie at
- * p. x holds them, perhaps raised. Apart, so that its registers are not the loop's. */
-template <int DTYPE>
-static __device__ __noinline__ table_state plain_leaf(table_state t, leaf_words<DTYPE> x,
-                                                      const char *p, int32_t n, sb_row row)
+template <int DTYPE> SB_DET void begin_window(table_state *t, const uint4 q[2], float c)
 {
-    if (DTYPE == SB_CUDA_F16) load_at<DTYPE, 0>(x, p, n); /* its thr may be no fp16 */
+    leaf_words<DTYPE> x;
+    words_of_leaf<DTYPE>(x, q);
+    begin_window<DTYPE>(t, x, c);
+}
+
+/* Adds a leaf that the table does not serve, or that moves the window. x holds its words, perhaps
+ * raised to thr, if its largest logit is narrow; n of its ids exist, which lie at p. */
+template <int DTYPE>
+SB_DET table_state add_plain(table_state t, leaf_words<DTYPE> &x, const char *p, int32_t n,
+                             const sb_row &row)
+{
     const leaf_place at = place_of<DTYPE>(x, row.c);
     sb_leaf leaf;
     float y[SB_LEAF];
@@ -145,6 +150,15 @@ static __device__ __noinline__ table_state plain_leaf(table_state t, leaf_words<
     return t;
 }
 
+/* The same apart, so that its registers are not the hot loop's. */
+template <int DTYPE>
+static __device__ __noinline__ table_state plain_leaf(table_state t, leaf_words<DTYPE> x,
+                                                      const char *p, int32_t n, sb_row row)
+{
+    if (DTYPE == SB_CUDA_F16) load_at<DTYPE, 0>(x, p, n); /* its thr may be no fp16 */
+    return add_plain<DTYPE>(t, x, p, n, row);
+}
+
 /* Raises the logits of a leaf, whose largest is m, to thr. thr is a bf16, and for a leaf that the
  * table serves an fp16 as well: m and k64, which is at least 1/2 (plan.c), are multiples of 2^-24,
  * so thr, which has 8 bits, is one, too; and its pattern is in the table. */
@@ -157,6 +171,17 @@ template <int DTYPE> SB_DET void raise_words(leaf_words<DTYPE> &x, float m, floa
 #pragma unroll
     for (int i = 0; i < 8; i++)
         x.w[i] = is_bf16 ? max_nan_pair_bf16(x.w[i], pair) : max_nan_pair_f16(x.w[i], pair);
+}
+
+/* Adds a leaf that lies in the window: sum is that of its T(y) * 2^24, z the encoding of its z0. */
+SB_DET void add_to_window(table_state *t, float sum, uint32_t z)
+{
+    /* scaled by 2^-A: A is 2 * (z - Z_ZERO), and the exponent's place is bit 23 */
+    const uint32_t M = (uint32_t)sb_float(sb_bits32(sum) - (z << 24)), u = z - t->low;
+    const uint64_t low = (uint64_t)M << (2 * u); /* the window's digits, without a branch */
+    t->s.l[0] += (uint32_t)low;
+    t->s.l[1] += (uint32_t)(low >> 32);
+    t->s.l[2] += __funnelshift_rc(M, 0, 64 - 2 * u);
 }
 
 /* Adds the leaf in q, which lies at p, to a thread's state. next() begins to load another leaf into
@@ -172,13 +197,7 @@ SB_DET void add_table_leaf(table_state *t, const uint4 q[2], const char *p, shar
     raise_words<DTYPE>(x, at.m, row.k64);
     next();
     if (__builtin_expect(u < 2 * DIGIT, 1)) {
-        /* scaled by 2^-A: A is 2 * (z - Z_ZERO), and the exponent's place is bit 23 */
-        const float sum = sb_float(sb_bits32(table_sum<DTYPE>(x, table, c)) - (at.z << 24));
-        const uint32_t M = (uint32_t)sum;
-        const uint64_t low = (uint64_t)M << (2 * u); /* the window's digits, without a branch */
-        t->s.l[0] += (uint32_t)low;
-        t->s.l[1] += (uint32_t)(low >> 32);
-        t->s.l[2] += __funnelshift_rc(M, 0, 64 - 2 * u);
+        add_to_window(t, table_sum<DTYPE>(x, table, c), at.z);
     } else if (!sb_is_absent(at.m)) {
         *t = plain_leaf<DTYPE>(*t, x, p, SB_LEAF, row);
     }

@@ -21,8 +21,6 @@
 #include "table.cuh"
 #include "target.cuh"
 
-#define LEAF_BYTES (SB_LEAF * 2)
-
 /* A group's memory, in the gap of the table. Item i is number i modulo 4, its word and states are
  * number i modulo 2. */
 template <int WARPS> struct table_group {

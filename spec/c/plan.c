@@ -11,7 +11,7 @@
 
 static int has_table(const sb_cuda_plan *p)
 {
-    return p->kind == SB_CUDA_TABLE || p->kind == SB_CUDA_DEEP;
+    return p->kind == SB_CUDA_TABLE || p->kind == SB_CUDA_DEEP || p->kind == SB_CUDA_UNALIGNED;
 }
 
 /* The groups of a table share the rows that are not whole: all of their leaves, less than a row per
@@ -30,10 +30,20 @@ static int shares(const sb_cuda_plan *p, int64_t leaves, int moments)
            p->states == (rows ? (uint64_t)(p->groups + rows) * sizeof(sb_state) : 0);
 }
 
+/* Warps of a block take a row together: a power of two of them, so that none waits for another
+ * block's, and there are enough for all rows. */
+static int splits_rows(const sb_cuda_plan *p, int64_t leaves)
+{
+    return p->split <= SB_CUDA_MOST_WARPS && (p->split & (p->split - 1)) == 0 &&
+           p->work * p->split <= p->groups && p->piece * p->split >= leaves && p->piece % 32 == 0 &&
+           p->whole == p->work;
+}
+
 static int covers(const sb_cuda_plan *p, int64_t leaves, int moments)
 {
-    if (has_table(p)) return p->whole >= 0 && p->whole <= p->work && shares(p, leaves, moments);
     if (!shares(p, leaves, moments)) return 0;
+    if (p->kind == SB_CUDA_UNALIGNED && p->split != 1) return splits_rows(p, leaves);
+    if (has_table(p)) return (moments || p->split == 1) && p->whole >= 0 && p->whole <= p->work;
     if (p->split < 1 || p->whole < 0 || p->whole > p->work) return 0;
     if (p->whole == p->work) return 1;
     return p->piece > 0 && p->piece * p->split >= leaves; /* kernels shorten the last piece */
@@ -46,6 +56,8 @@ static int launches(const sb_cuda_plan *p, int32_t dtype, int clusters, int shar
     int64_t cut_rows = p->kind == SB_CUDA_CLUSTER ? 0 : p->work - p->whole;
     if (has_table(p))
         return (!moments || (!p->eager && p->kind == SB_CUDA_TABLE)) &&
+               (p->kind != SB_CUDA_UNALIGNED ||
+                (!p->eager && (p->groups == 32 * p->blocks || !p->work))) &&
                (p->kind == SB_CUDA_DEEP || moments ? dtype == SB_BF16 : dtype != SB_F32) &&
                sb_cuda_block(p) ==
                    (p->kind == SB_CUDA_DEEP ? SB_CUDA_DEEP_BLOCK : SB_CUDA_TABLE_BLOCK) &&

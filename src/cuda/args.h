@@ -28,7 +28,9 @@
 #define SB_CUDA_LANE_BYTES(size) (16 * (size))
 #define SB_CUDA_SLOT(warp, size) ((warp)*SB_CUDA_LANE_BYTES(size) + 16)
 
-/* For the kernels with a table (kernels/table_rows.cuh): threads per block and per group. */
+/* For the kernels with a table (kernels/table_rows.cuh): threads per block and per group. For
+ * unaligned rows: the most warps that take one together (kernels/unaligned.cuh). */
+#define SB_CUDA_MOST_WARPS 16
 #define SB_CUDA_TABLE_BLOCK 1024
 #define SB_CUDA_TABLE_GROUP 256
 #define SB_CUDA_DEEP_BLOCK 896
@@ -85,7 +87,8 @@ typedef struct sb_cuda_args {
     int32_t flat;   /* row r starts at element r * row_stride: packed, or a contiguous batch */
     int32_t simple; /* flat; no mask, row list, temperatures or shift */
     int32_t eager;  /* simple, and logits are fetched before the ids are known */
-    int32_t phases; /* 16-bit logits, and row alignment repeats every 8 rows: visit by alignment */
+    int32_t phases; /* 8, 4 or 2: 16-bit rows are aligned alike every so many rows; visit them by
+                       alignment */
     int32_t logits_dtype;
     float temperature;
     sb_row row; /* the row constants of temperature */

@@ -18,6 +18,8 @@
     X(logprob_bf16_table_deep)                                                                     \
     X(logprob_f16_table)                                                                           \
     X(logprob_bf16_table)                                                                          \
+    X(logprob_f16_unaligned)                                                                       \
+    X(logprob_bf16_unaligned)                                                                      \
     X(logprob_f32_kept)                                                                            \
     X(logprob_f16_kept)                                                                            \
     X(logprob_bf16_kept)                                                                           \

@@ -81,7 +81,9 @@ sb_cuda_args sb_cuda_args_of(const sb_cuda *c, const sb_logprob_out *out, const 
     a.itemsize = (int32_t)sb_itemsize(in->logits_dtype);
     a.shift = in->shift;
     a.flat = in->cu_seqlens || in->batch <= 1 || in->batch_stride == in->time * in->row_stride;
-    a.phases = sb_cuda_has_phases(call) && a.flat && !in->row_list && p->whole && p->work >= 64;
+    a.phases = a.flat && !in->row_list && (p->whole || p->groups) && p->work >= 64
+                   ? sb_cuda_phases(call)
+                   : 0;
     a.simple = a.flat && !in->mask && !in->row_list && !in->temperatures && !in->shift;
     a.eager = a.simple && p->eager;
     a.logits_dtype = in->logits_dtype;

@@ -13,11 +13,12 @@ sb_status sb_cuda_logprob_prepare(const sb_cuda *c, sb_message *why)
                                    k->logprob_bf16_cluster, k->logprob_f32_latency,
                                    k->logprob_f16_latency,  k->logprob_bf16_latency };
     const CUfunction tables[] = { k->logprob_bf16_table, k->logprob_bf16_table_deep,
-                                  k->entropy_bf16_table, k->logprob_f16_table };
-    for (int i = 0; i < 4; i++) {
+                                  k->entropy_bf16_table, k->logprob_bf16_unaligned,
+                                  k->logprob_f16_table,  k->logprob_f16_unaligned };
+    for (int i = 0; i < 6; i++) {
         DRIVER(why, &c->driver, FuncSetAttribute, tables[i],
                CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, c->gpu.shared);
-        if (i < 3) /* those of bf16 */
+        if (i < 4) /* those of bf16 */
             DRIVER(why, &c->driver, FuncSetAttribute, tables[i],
                    CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, SB_CUDA_TABLE_CARVEOUT);
     }
@@ -40,6 +41,8 @@ static CUfunction kernel_for(const sb_cuda_logprob_kernels *k, int32_t dtype, sb
     switch (kind) {
     case SB_CUDA_DEEP: return k->logprob_bf16_table_deep;
     case SB_CUDA_TABLE: return dtype == SB_F16 ? k->logprob_f16_table : k->logprob_bf16_table;
+    case SB_CUDA_UNALIGNED:
+        return dtype == SB_F16 ? k->logprob_f16_unaligned : k->logprob_bf16_unaligned;
     case SB_CUDA_KEPT:
         return sb_cuda_for_dtype(dtype, k->logprob_f32_kept, k->logprob_f16_kept,
                                  k->logprob_bf16_kept);

@@ -20,9 +20,11 @@
 
 static int64_t ceil_of(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-int sb_cuda_has_phases(const sb_call *call)
+int sb_cuda_phases(const sb_call *call)
 {
-    return call->in.logits_dtype != SB_F32 && call->in.row_stride % 2 != 0;
+    const int64_t stride = call->in.row_stride;
+    if (call->in.logits_dtype == SB_F32 || stride % 8 == 0) return 0;
+    return stride % 2 ? 8 : stride % 4 ? 4 : 2;
 }
 
 /* A block of at most `most` threads whose trips through a piece are as full as possible. */
@@ -112,7 +114,7 @@ static void choose_stream(sb_cuda_plan *p, const sb_cuda_gpu *gpu, int64_t leave
         p->threads = 384;
         return;
     }
-    p->threads = stream_block(waves, sb_cuda_has_phases(call), dtype, fast);
+    p->threads = stream_block(waves, sb_cuda_phases(call) == 8, dtype, fast);
     if (moments) p->threads = waves < 3 ? 512 : waves < MANY ? 256 : 128;
     resident = (int64_t)gpu->multiprocessors *
                ((moments ? RESIDENT_MOMENTS : RESIDENT) / p->threads);
@@ -146,7 +148,7 @@ static int table_serves(const sb_cuda_gpu *gpu, const sb_call *call)
     const sb_batch *in = &call->in;
     if (in->logits_dtype == SB_F16 && in->temperature < 1.0f / 64) return 0; /* see raise_words */
     return in->logits_dtype != SB_F32 && in->vocab > 0 && !in->kept && !in->temperatures &&
-           is_aligned(in) && sb_cuda_table_bytes(in) <= (uint32_t)gpu->shared;
+           sb_cuda_table_bytes(in) <= (uint32_t)gpu->shared;
 }
 
 /* Whether there are enough rows for them to be faster. A table of bf16 is filled soon. With long
@@ -160,36 +162,32 @@ static int has_rows_for_table(const sb_cuda_gpu *gpu, int64_t work, int64_t leav
            (work > each || (work > gpu->room[2] && work <= 2 * each / 3));
 }
 
-/* Whether they are faster. A low temperature brings many leaves out of the table's reach. */
-static int table_pays(const sb_cuda_gpu *gpu, const sb_call *call, int sums)
+/* Whether they are faster, if there are enough rows. A low temperature brings many leaves out of
+ * the table's reach. */
+static int table_pays(const sb_cuda_gpu *gpu, const sb_call *call)
 {
     const sb_launch *launch = &call->launch;
-    const int64_t leaves = ceil_of(call->in.vocab, SB_LEAF);
-    const int64_t work = call->in.row_list ? call->in.row_count : call->rows;
     return !launch->split && !launch->threads && launch->cluster <= 0 &&
            sb_cuda_bytes_per_cycle(gpu) >= FAST_MEMORY && call->in.temperature >= 0.5f &&
-           (sums ? has_rows_for_table(gpu, work, leaves, call->in.logits_dtype)
-                 : work >= 3 * gpu->multiprocessors) &&
-           leaves >= 1024;
+           call->in.vocab > 1023 * SB_LEAF;
 }
 
 int sb_cuda_takes_table(const sb_cuda_gpu *gpu, const sb_call *call, int sums)
 {
-    return call->launch.table >= 0 && table_serves(gpu, call) &&
-           (call->launch.table > 0 || table_pays(gpu, call, sums));
+    const int64_t leaves = ceil_of(call->in.vocab, SB_LEAF);
+    const int64_t work = call->in.row_list ? call->in.row_count : call->rows;
+    const int enough = sums ? has_rows_for_table(gpu, work, leaves, call->in.logits_dtype)
+                            : work >= 3 * gpu->multiprocessors;
+    return call->launch.table >= 0 && is_aligned(&call->in) && table_serves(gpu, call) &&
+           (call->launch.table > 0 || (enough && table_pays(gpu, call)));
 }
 
-/* Each group takes the same number of whole rows; the others are shared evenly. */
-static void share(sb_cuda_plan *p, int multiprocessors, int64_t leaves, const sb_batch *in)
+/* Each of the groups takes the same number of whole rows; the others are shared evenly. */
+static void share_among(sb_cuda_plan *p, int multiprocessors, int64_t groups, int64_t leaves,
+                        const sb_batch *in)
 {
-    const int is_deep = in->logits_dtype == SB_BF16 && p->work >= DEEP * multiprocessors;
-    const int32_t block = is_deep ? SB_CUDA_DEEP_BLOCK : SB_CUDA_TABLE_BLOCK;
-    const int32_t group = is_deep ? SB_CUDA_DEEP_GROUP : SB_CUDA_TABLE_GROUP;
-    const int64_t groups = (int64_t)multiprocessors * (block / group);
     const int64_t last = p->work % groups; /* rows; almost one per group are better left whole */
     const int64_t tail = last * 16 > groups * 15 ? 0 : last;
-    p->kind = is_deep ? SB_CUDA_DEEP : SB_CUDA_TABLE;
-    p->threads = block;
     p->split = 1;
     p->blocks = p->work ? multiprocessors : 0;
     p->groups = groups;
@@ -197,6 +195,54 @@ static void share(sb_cuda_plan *p, int multiprocessors, int64_t leaves, const sb
     p->tail_each = tail * leaves / groups;
     p->tail_more = tail * leaves % groups;
     p->table = sb_cuda_table_bytes(in);
+}
+
+static void share(sb_cuda_plan *p, int multiprocessors, int64_t leaves, const sb_batch *in)
+{
+    const int is_deep = in->logits_dtype == SB_BF16 && p->work >= DEEP * multiprocessors;
+    const int32_t block = is_deep ? SB_CUDA_DEEP_BLOCK : SB_CUDA_TABLE_BLOCK;
+    const int32_t group = is_deep ? SB_CUDA_DEEP_GROUP : SB_CUDA_TABLE_GROUP;
+    share_among(p, multiprocessors, (int64_t)multiprocessors * (block / group), leaves, in);
+    p->kind = is_deep ? SB_CUDA_DEEP : SB_CUDA_TABLE;
+    p->threads = block;
+}
+
+#define BLOCK_WARPS (SB_CUDA_TABLE_BLOCK / WARP)
+
+/* How many warps of a block take an unaligned row together: as many as leave no row without one, if
+ * few warps are left without a row. */
+static int32_t row_warps(int64_t warps, int64_t work, const sb_launch *launch)
+{
+    int32_t n = SB_CUDA_MOST_WARPS;
+    while (n > 1 && work * n > warps) n /= 2;
+    if (launch->table > 0 && launch->split) {
+        while (n > launch->split) n /= 2;
+        return n;
+    }
+    return 8 * work * n >= 7 * warps ? n : 1;
+}
+
+/* Plans unaligned rows with a table. Returns 0 if it does not pay, which nobody has measured for
+ * fp16. */
+static int share_unaligned(sb_cuda_plan *p, const sb_cuda_gpu *gpu, int64_t leaves,
+                           const sb_call *call)
+{
+    const sb_launch *launch = &call->launch;
+    const int64_t warps = (int64_t)gpu->multiprocessors * BLOCK_WARPS;
+    const int32_t split = row_warps(warps, p->work, launch);
+    const int pays = call->in.logits_dtype == SB_BF16 && table_pays(gpu, call) &&
+                     p->work >= (split == 1 ? 8 : 3) * gpu->multiprocessors;
+    if (launch->table < 0 || call->rows > INT32_MAX || !table_serves(gpu, call)) return 0;
+    if (launch->table == 0 && !pays) return 0;
+    share_among(p, gpu->multiprocessors, warps, leaves, &call->in);
+    p->kind = SB_CUDA_UNALIGNED;
+    p->threads = SB_CUDA_TABLE_BLOCK;
+    p->split = split;
+    if (split == 1) return 1;
+    p->whole = p->work;
+    p->piece = ceil_of(ceil_of(leaves, split), WARP) * WARP; /* whole trips */
+    p->tail_each = p->tail_more = 0;
+    return 1;
 }
 
 sb_cuda_shares sb_cuda_shares_of(int64_t work, int64_t groups, int64_t leaves)
@@ -286,6 +332,8 @@ sb_cuda_plan sb_cuda_plan_of(const sb_cuda_gpu *gpu, const sb_logprob_out *out, 
         p.eager = !moments && call->launch.cluster >= 0 && p.work * bytes <= EAGER_BYTES;
         return with_scratch(p, out, call, moments);
     }
+    if (!moments && !is_aligned(&call->in) && share_unaligned(&p, gpu, leaves, call))
+        return with_scratch(p, out, call, moments);
     if (call->launch.split) force(&p, clusters, leaves, &call->launch);
     else if (!choose_latency(&p, gpu, call->launch.cluster < 0 ? 0 : clusters, leaves))
         choose_stream(&p, gpu, leaves, call, moments);

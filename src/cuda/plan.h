@@ -6,24 +6,26 @@
 #include "backend.h"
 
 typedef enum sb_cuda_kind {
-    SB_CUDA_STREAM,  /* logprob_<dtype>: one block per row; the last rows, or all, in pieces */
-    SB_CUDA_LATENCY, /* logprob_<dtype>_latency: pieces, their logits fetched all at once */
-    SB_CUDA_CLUSTER, /* logprob_<dtype>_cluster: the same; the pieces of a row form a cluster */
-    SB_CUDA_DEEP,    /* logprob_<dtype>_table_deep: as SB_CUDA_TABLE, for very many rows */
-    SB_CUDA_TABLE,   /* logprob_<dtype>_table: groups that take whole rows, and even shares of the
+    SB_CUDA_STREAM,    /* logprob_<dtype>: one block per row; the last rows, or all, in pieces */
+    SB_CUDA_LATENCY,   /* logprob_<dtype>_latency: pieces, their logits fetched all at once */
+    SB_CUDA_CLUSTER,   /* logprob_<dtype>_cluster: the same; the pieces of a row form a cluster */
+    SB_CUDA_DEEP,      /* logprob_<dtype>_table_deep: as SB_CUDA_TABLE, for very many rows */
+    SB_CUDA_TABLE,     /* logprob_<dtype>_table: groups that take whole rows, and even shares of the
                         last ones */
-    SB_CUDA_KEPT     /* logprob_<dtype>_kept: every row in one or more pieces */
+    SB_CUDA_UNALIGNED, /* logprob_<dtype>_unaligned: the same by single warps; or a few warps of a
+                          block take a row together */
+    SB_CUDA_KEPT       /* logprob_<dtype>_kept: every row in one or more pieces */
 } sb_cuda_kind;
 
 typedef struct sb_cuda_plan {
     sb_cuda_kind kind;
     int eager;       /* logits are fetched before it is known whether their rows are active */
     int32_t threads; /* that sum leaves, per block */
-    int32_t split;   /* pieces of a row that is cut */
+    int32_t split;   /* pieces of a row that is cut; SB_CUDA_UNALIGNED: warps that take a row */
     int64_t work;    /* rows to visit */
     int64_t whole;   /* how many of these, from the first on, are not cut */
     int64_t piece;   /* leaves per piece */
-    int64_t groups;  /* with a table: how many; else 0 */
+    int64_t groups;  /* with a table: how many, or how many warps; else 0 */
     int64_t blocks;  /* and of how many blocks */
     int64_t single;  /* with moments, rows, from `whole` on, that are not cut */
     int64_t tail_each, tail_more; /* and how they share the rows that are not whole: see args.h */
@@ -86,8 +88,9 @@ typedef struct sb_cuda_pieces {
 sb_cuda_pieces sb_cuda_pieces_of(int multiprocessors, int64_t rows, int64_t width, int32_t itemsize,
                                  int32_t split, int32_t threads);
 
-/* Whether the logits are 16-bit and the alignment of rows repeats every 8 rows. */
-int sb_cuda_has_phases(const sb_call *call);
+/* After how many rows the alignment of rows of 16-bit logits repeats: 8, 4 or 2; 0: they are all
+ * aligned alike, or not 16-bit. */
+int sb_cuda_phases(const sb_call *call);
 
 /* Blocks of the launch, threads per block, and bytes of dynamic shared memory per block. */
 int64_t sb_cuda_blocks(const sb_cuda_plan *p);
