@@ -1,23 +1,18 @@
-/* groups.cuh - sums many rows of bf16 logits with terms from a table in shared memory.
- *
- * A term is v = T(y) * 2^-A, where T depends only on the 16 bits of y and on the row constant c.
- * Scaling by 2^-A is exact and commutes with the products and the additions of a leaf, as nothing
- * here over- or underflows. So a leaf may add up T(y) * 2^24, looked up or computed, and scale its
- * sums once: the bits are those of det/. A look-up takes two instructions instead of ten, but
- * look-ups alone would be bound by shared memory; so only some of a leaf's terms are looked up.
- *
- * The table holds T(y) * 2^24 at 4 times the pattern of y, so negative numbers begin at
- * TABLE_NEGATIVE. In the gap between both halves lies what the groups keep. It serves leaves with A
- * in [-64, 96).
+/* groups.cuh - sums many rows of bf16 logits, with moments or for a divergence, with terms from the
+ * table of table.cuh. A leaf's products v * d scale as its terms do: by 2^A exactly, since d does
+ * not change and nothing over- or underflows. So both trees are added up from unscaled terms, and
+ * their sums scaled.
  *
  * Launch: one block per multiprocessor, in groups of OP::THREADS threads, each with a named barrier
  * of its own. Group g of W takes the items g, g + W, ... of the call: whole rows, then pieces of
  * rows. Their states go to memory, for a kernel that finishes the rows: a warp that finished a row
- * here would keep its group waiting. An operation is a policy OP:
+ * here would keep its group waiting. In the table's gap lies what the groups keep. An operation is
+ * a policy OP:
  *
  *     args, state             types: the kernel's argument; a state of merge.cuh
  *     item, ahead             types: what a group works on; a thread's next leaf
  *     SLOTS                   items of a group that are known at a time, a power of two
+ *     GROUPS, MEMORY          groups per block; the bytes of the gap that they may take
  *     find(a, &item, i)       by one thread: sets item i, whose row it reports if it is bad
  *     begin(&ahead, a, item)  begins to load the thread's first leaf of an item
  *     sum(&s, &ahead, a, item, after, c, table)   by every thread: sums its leaves into s, and
@@ -66,6 +61,7 @@ template <class OP> struct group_memory {
 
 template <class OP> SB_DET void group_rows(const typename OP::args &a)
 {
+    static_assert(WARP * 4 + sizeof(group_memory<OP>) * OP::GROUPS <= OP::MEMORY, "the gap");
     constexpr int THREADS = OP::THREADS, WARPS = THREADS / WARP, SLOTS = OP::SLOTS;
     const sb_cuda_args &in = in_of(a);
     shared_address table = address_of(staging);

@@ -8,6 +8,7 @@
  *     pairs of leaves -> thread's divergence -> warp -> block -> [pieces: kl_finish] -> token
  *
  *     kl_<p>_<q>         piece.cuh, with pieces of sb_divergence.
+ *     kl_bf16_bf16_table the same for many rows of one temperature: groups.cuh.
  *     kl_finish          one warp per item; the grid covers work * 32 threads. */
 #include "../src/det/kl.h"
 #include "groups.cuh"
@@ -410,11 +411,14 @@ KLS(bf16, SB_CUDA_BF16)
 
 #define KL_TERMS 20 /* of a pair's 32 terms, how many are looked up: measured */
 
-/* The policy of kl_bf16_bf16_table: see groups.cuh. kl_finish finishes all rows. */
+/* The policy of kl_bf16_bf16_table: see groups.cuh. Both batches have one temperature. kl_finish
+ * finishes all rows. */
 struct kl_groups {
     typedef sb_cuda_kl_args args;
     typedef sb_divergence state;
     static constexpr int THREADS = SB_CUDA_KL_GROUP, SLOTS = 8;
+    static constexpr int GROUPS = SB_CUDA_KL_BLOCK / SB_CUDA_KL_GROUP;
+    static constexpr size_t MEMORY = SB_CUDA_KL_SLOTS - SB_CUDA_TABLE_GAP;
     static constexpr int BYTES = SB_LEAF * 2; /* of a leaf */
     struct item {
         const char *p, *q; /* logits */
@@ -442,6 +446,7 @@ struct kl_groups {
         to->last = to->first;
         if (piece == 0) kl_rows<SB_CUDA_BF16, SB_CUDA_BF16>::skip(a, rows, row);
     }
+    static_assert(SB_CUDA_KL_SLOTS + SB_CUDA_KL_BLOCK * 2 * BYTES <= TABLE_NEGATIVE, "the gap");
     SB_DET shared_address slot()
     {
         return address_of(staging) + SB_CUDA_KL_SLOTS + threadIdx.x / WARP * (2 * WARP * BYTES) +

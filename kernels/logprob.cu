@@ -173,6 +173,8 @@ struct entropy_groups {
     typedef sb_cuda_args args;
     typedef sb_moments state;
     static constexpr int THREADS = SB_CUDA_TABLE_GROUP, SLOTS = 32;
+    static constexpr int GROUPS = SB_CUDA_TABLE_BLOCK / THREADS;
+    static constexpr size_t MEMORY = TABLE_NEGATIVE - SB_CUDA_TABLE_GAP;
     static constexpr int BYTES = SB_LEAF * 2; /* of a leaf */
     struct item {
         const char *logits;
@@ -184,7 +186,6 @@ struct entropy_groups {
         const char *p;
         int trips;
     };
-    SB_DET const args &in_args(const args &in) { return in; }
     SB_DET void find(const args &in, item *to, int64_t i)
     {
         block_row row;
