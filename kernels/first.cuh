@@ -76,6 +76,8 @@ SB_DET place_list load_list(const uint64_t *from)
 /* ---- merging the lists of a block's warps ------------------------------------------------- */
 
 #define LIST_WARPS 16 /* the largest number of warps in a block */
+/* From one warp's list to the next: equal entries of different lists lie in different banks. */
+#define LIST_STRIDE (SB_CUDA_LIST + 1)
 
 /* How many of a list's first k places are larger than place. */
 SB_DET int count_larger(const uint64_t *list, int k, uint64_t place)
@@ -97,12 +99,12 @@ SB_DET void merge_lists(uint64_t *to, const uint64_t *lists, int k)
     constexpr int TEAMS = WARP / LIST_WARPS;
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
     const int team = lane / LIST_WARPS, other = lane % LIST_WARPS;
-    const uint64_t *mine = lists + warp * SB_CUDA_LIST;
+    const uint64_t *mine = lists + warp * LIST_STRIDE;
     const int count = count_larger(mine, k, SB_NO_PLACE);
     for (int i = warp == 0 ? -TEAMS : 0; i < count; i += TEAMS) {
         /* the first trip of warp 0 counts all places */
         const uint64_t place = i >= 0 && i + team < count ? mine[i + team] : SB_NO_PLACE;
-        int before = other < warps ? count_larger(lists + other * SB_CUDA_LIST, k, place) : 0;
+        int before = other < warps ? count_larger(lists + other * LIST_STRIDE, k, place) : 0;
         for (int step = LIST_WARPS / 2; step > 0; step /= 2)
             before += __shfl_xor_sync(FULL, before, step);
         if (i < 0)
@@ -171,13 +173,14 @@ SB_DET uint32_t nth_key(uint32_t key, int n)
  * thread's leaves, of which no other thread has any. keys: shared, one per warp. */
 SB_DET uint32_t least_key(float most, int k, uint32_t *keys)
 {
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
-    const int each = (k + warps - 1) / warps, enough = (k + each - 1) / each;
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const uint32_t warps = blockDim.x / WARP, each = (k + warps - 1) / warps;
+    const uint32_t enough = (k + each - 1) / each;
     if (each > WARP) return 0;
-    const uint32_t key = nth_key(sb_is_absent(most) ? 0 : sb_order_key(most), each);
+    const uint32_t key = nth_key(sb_is_absent(most) ? 0 : sb_order_key(most), (int)each);
     if (lane == 0) keys[warp] = key;
     __syncthreads(); /* every warp's key is in keys */
-    return nth_key(lane < warps ? keys[lane] : 0, enough);
+    return nth_key(lane < (int)warps ? keys[lane] : 0, (int)enough);
 }
 
 /* ---- candidates --------------------------------------------------------------------------- */
@@ -252,7 +255,7 @@ static __device__ __noinline__ void write_first(uint64_t *to, const sb_cuda_args
         const int count = list_candidates<DTYPE>(mine, leaves, key);
         best = list_places<DTYPE>(*in, row, part, mine, count, key, k);
     }
-    store_list(lists + warp * SB_CUDA_LIST, best);
+    store_list(lists + warp * LIST_STRIDE, best);
     __syncthreads(); /* every warp's list is in lists */
     merge_lists(to, lists, k);
 }

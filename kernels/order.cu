@@ -263,17 +263,17 @@ extern "C" __global__ void __launch_bounds__(256)
  * device memory, one per piece. */
 SB_DET place_list merge_piece_lists(const uint64_t *lists, int split, int k)
 {
-    __shared__ uint64_t shared[(LIST_WARPS + 1) * SB_CUDA_LIST];
+    __shared__ uint64_t shared[(LIST_WARPS + 1) * LIST_STRIDE];
     const int warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
-    uint64_t *all = shared + LIST_WARPS * SB_CUDA_LIST;
-    place_list best = empty_list();
-    uint64_t least = SB_NO_PLACE;
-    for (int p = warp; p < split; p += warps) {
+    uint64_t *all = shared + LIST_WARPS * LIST_STRIDE;
+    place_list best = warp < split ? load_list(lists + warp * SB_CUDA_LIST) : empty_list();
+    uint64_t least = place_number(best, k - 1);
+    for (int p = warp + warps; p < split; p += warps) {
         const place_list other = load_list(lists + (int64_t)p * SB_CUDA_LIST);
         insert_places(&best, &least, other.low, k);
         if (k > WARP) insert_places(&best, &least, other.high, k);
     }
-    store_list(shared + warp * SB_CUDA_LIST, best);
+    store_list(shared + warp * LIST_STRIDE, best);
     __syncthreads(); /* every warp's list is in shared */
     merge_lists(all, shared, k);
     __syncthreads(); /* the merged list is written */

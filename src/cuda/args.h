@@ -108,7 +108,7 @@ typedef struct sb_cuda_shard_args {
 #define SB_CUDA_LIST 64
 /* Shared memory per thread for logits of `size` bytes, of the kernels that find the first k: 16-bit
  * logits are staged (load.cuh), and later each warp has a list. */
-#define SB_CUDA_TOPK_BYTES(size) ((size) == 2 ? 64 : 16)
+#define SB_CUDA_TOPK_BYTES(size) ((size) == 2 ? 64 : 20)
 #define SB_CUDA_RANKS 4 /* ids of a row whose ranks one block counts */
 
 typedef struct sb_cuda_order_args {
