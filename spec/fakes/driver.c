@@ -182,9 +182,42 @@ CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *
     return *function ? CUDA_SUCCESS : NOT_FOUND;
 }
 
+/* How much dynamic shared memory a kernel may be launched with: as much as it was granted, which is
+ * no more than the device has, or DEFAULT_SHARED. */
+enum { DEFAULT_SHARED = 48 * 1024, MOST_GRANTS = 256 };
+static struct {
+    CUfunction function;
+    int bytes;
+} grants[MOST_GRANTS];
+
+/* The function's place in grants; the first free one if it was granted nothing. */
+static int grant_of(CUfunction function)
+{
+    int i = 0;
+    while (i < MOST_GRANTS - 1 && grants[i].function && grants[i].function != function) i++;
+    return i;
+}
+
+static int is_granted(CUfunction function, unsigned shared)
+{
+    int i, bytes;
+    pthread_mutex_lock(&mutex);
+    i = grant_of(function);
+    bytes = grants[i].function == function ? grants[i].bytes : DEFAULT_SHARED;
+    pthread_mutex_unlock(&mutex);
+    return shared <= (unsigned)(bytes > DEFAULT_SHARED ? bytes : DEFAULT_SHARED);
+}
+
 CUresult cuFuncSetAttribute(CUfunction function, int attribute, int value)
 {
-    (void)function, (void)attribute, (void)value;
+    int i;
+    if (attribute != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES) return CUDA_SUCCESS;
+    if (value < 0 || value > gpu.shared) return INVALID;
+    pthread_mutex_lock(&mutex);
+    i = grant_of(function);
+    grants[i].function = function;
+    grants[i].bytes = value;
+    pthread_mutex_unlock(&mutex);
     return CUDA_SUCCESS;
 }
 
@@ -224,7 +257,8 @@ CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction function, voi
     launch l = { function, config->grid[0], config->block[0], { 0 } };
     (void)extra;
     if (config->block[0] == 0 || config->block[0] > 1024 || config->block[0] % 32 != 0 ||
-        config->grid[0] == 0 || gpu_arguments(function) > sizeof l.arguments)
+        config->grid[0] == 0 || gpu_arguments(function) > sizeof l.arguments ||
+        !is_granted(function, config->shared))
         return INVALID;
     memcpy(l.arguments, parameters[0], gpu_arguments(function));
     return in_stream(config->stream, do_launch, &l, sizeof l);

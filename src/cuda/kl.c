@@ -64,7 +64,9 @@ static kl_plan plan_kl(sb_context *ctx, const sb_kl_call *call)
     sb_cuda_plan_shard(ctx, &NO_OUT, &call->q, &p.a.q);
     p.grid = sb_cuda_plan_shard(ctx, &NO_OUT, &call->p, &p.a.in);
     if (!call->p.launch.threads && p.grid.threads > THREADS) p.grid.threads = THREADS;
-    p.grid.shared = (uint32_t)p.grid.threads * STAGED;
+    p.grid.shared = call->p.in.logits_dtype != SB_F32 && call->q.in.logits_dtype != SB_F32
+                        ? (uint32_t)p.grid.threads * STAGED
+                        : 0;
     p.table = call->p.in.logits_dtype == SB_BF16 && call->q.in.logits_dtype == SB_BF16 &&
               sb_cuda_takes_table(&c->gpu, &call->p, 0) &&
               sb_cuda_takes_table(&c->gpu, &call->q, 0) && p.a.in.row.c == p.a.q.row.c;

@@ -13,7 +13,7 @@
 #define TEXT_OF(x) #x
 
 /* A block of warps of 64 would be too large for the kernels that need this much shared memory. */
-enum { SHARED = WARP == 32 ? 232448 : 65536 };
+enum { SHARED = WARP == 32 ? 232448 : 101376 };
 
 const fake_gpu gpu = { "CPU in warps of " TEXT(WARP), 2, 8, 0, 8, SHARED, 0, 0, 0, 0 };
 
