@@ -34,8 +34,11 @@ SB_DET int64_t sequence_of(const sb_cuda_args &in, int64_t row)
     return low;
 }
 
+/* Row 0 starts a sequence even if cu_seqlens, which may be bad, does not say so: no logits lie in
+ * front of its own. */
 SB_DET bool starts_sequence(const sb_cuda_args &in, int64_t row)
 {
+    if (row == 0) return true;
     if (!in.cu_seqlens) return row % in.time == 0;
     return int_at(in.cu_seqlens, in.cu_seqlens_dtype, sequence_of(in, row)) == row;
 }

@@ -381,6 +381,17 @@ describe("on a GPU,", function()
       end
     end)
 
+    it("nothing in front of the logits is read, even if no sequence starts at row 0", function()
+      local out = assert(ctx:logprob({
+        logits = logits(6):slice(0, 1, 6),
+        ids = { 1, 2, 3, 4, 5 },
+        shift = true,
+        cu_seqlens = tensor({ 1, 5 }, { dtype = "int64", device = device }),
+      }, { check = false }))
+      assert.equal(ZERO, out.token:bits()[1])
+      says(misuse(function() ctx:check() end), "cu_seqlens")
+    end)
+
     it("more memory than there is, is refused, and nothing else is lost", function()
       local t, why, code = samebits.empty({ 2 ^ 44 }, "float32", device)
       assert.is_nil(t)
