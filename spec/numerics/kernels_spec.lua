@@ -147,7 +147,9 @@ describe('lint_kernels', function()
     assert.is_true(#kernels >= #lint.archs)
     for _, kernel in ipairs(kernels) do
       assert.is_true(select(2, kernel.ptx:gsub('%.entry', '')) > 0, kernel.name)
-      assert.is_true(select(2, kernel.ptx:gsub('fma%.rn%.f%d%d', '')) > 0, kernel.name)
+      -- below compute capability 9.0, kernels that need it are empty
+      local is_empty = not kernel.ptx:find 'ld%.param' and not kernel.name:find 'compute_90'
+      assert.is_true(is_empty or kernel.ptx:find 'fma%.rn%.f%d%d' ~= nil, kernel.name)
       assert.same({}, lint.lint_ptx(kernel.name, kernel.ptx, kernel.control))
     end
   end)
