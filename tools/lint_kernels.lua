@@ -258,22 +258,26 @@ local function options(folder)
   return list
 end
 
---- Compiles source for all archs at once. Returns a list of { arch, name, ptx = text, control }.
-local function compile(folder, source, list, only)
+--- Compiles sources for all archs, as many at once as there are processors. Returns a list of
+-- { arch, name, ptx = text, control }, by source and arch.
+local function compile(folder, sources, list, only)
   local commands, results, words = {}, {}, {}
-  local base = source:match('([^/]+)%.cu$')
   for i, word in ipairs(list) do words[i] = quoted(word) end
-  for _, arch in ipairs(only or archs) do
-    local out = ('%s/%s.compute_%s.ptx'):format(folder, base, arch)
-    os.remove(out)
-    commands[#commands + 1] = ('%s %s -arch=compute_%s -ptx -o %s %s &'):format(
-      quoted(nvcc()), table.concat(words, ' '), arch, quoted(out), quoted(source))
-    results[#results + 1] = { arch = arch, path = out, name = out:match('[^/]+$'),
-                              control = control_group[source] }
+  for _, source in ipairs(sources) do
+    for _, arch in ipairs(only or archs) do
+      local out = ('%s/%s.compute_%s.ptx'):format(folder, source:match('([^/]+)%.cu$'), arch)
+      os.remove(out)
+      commands[#commands + 1] = quoted(('%s %s -arch=compute_%s -ptx -o %s %s'):format(
+        quoted(nvcc()), table.concat(words, ' '), arch, quoted(out), quoted(source)))
+      results[#results + 1] = { arch = arch, path = out, name = out:match('[^/]+$'),
+                                source = source, control = control_group[source] }
+    end
   end
-  local _, said = run(table.concat(commands, '\n') .. '\nwait')
+  local _, said = run(('printf "%%s\\0" %s | xargs -0 -n 1 -P "$(nproc)" sh -c'):format(
+    table.concat(commands, ' ')))
   for _, result in ipairs(results) do
-    result.ptx = assert(read(result.path), ('nvcc did not compile %s: %s'):format(source, said))
+    result.ptx = assert(read(result.path),
+                        ('nvcc did not compile %s: %s'):format(result.source, said))
   end
   return results
 end
@@ -327,7 +331,7 @@ local ok, why = pcall(function()
   local list = options(folder)
   say(lint_options('tools/kernel.sh', list))
   for _, source in ipairs(#arg > 0 and arg or default_files()) do
-    local results = compile(folder, source, list)
+    local results = compile(folder, { source }, list)
     for _, result in ipairs(results) do say(lint_ptx(result.name, result.ptx, result.control)) end
     if nvdisasm() then
       assemble(folder, results)
