@@ -127,8 +127,9 @@ describe('the kernels as HIP on the CPU', function()
     for _, specs in ipairs {
       'spec/cuda/calls_spec.lua spec/cuda/shards_spec.lua spec/cuda/devices_spec.lua ' ..
       'spec/cuda/reports_spec.lua spec/cuda/arrays_spec.lua spec/cuda/capture_spec.lua ' ..
-      'spec/cuda/hold_spec.lua spec/api/empty_spec.lua',
-      'spec/cuda/groups_spec.lua spec/cuda/table_spec.lua spec/lua/op/shard_moments_spec.lua',
+      'spec/cuda/groups_spec.lua spec/cuda/hold_spec.lua spec/api/empty_spec.lua ' ..
+      'spec/lua/op/shard_moments_spec.lua',
+      'spec/cuda/table_spec.lua',
     } do
       -- each says what it has to say at once, at its end
       commands[#commands + 1] = shell.line('said=$(LD_LIBRARY_PATH=%s' ..
