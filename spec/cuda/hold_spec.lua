@@ -39,6 +39,12 @@ describe("what calls without a check use on a GPU", function()
   backends.with("cuda", function(at)
     local ctx, device, streams
     backends.own_context(at, function(...) ctx, device = ... end)
+
+    -- What an earlier spec has dropped, and what it held, does not count here.
+    before_each(function()
+      collectgarbage()
+      collectgarbage()
+    end)
     setup(function()
       streams = { ["the default stream"] = function() end,
                   ["a stream"] = function() return assert(ctx:stream()) end,
