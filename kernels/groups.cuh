@@ -65,7 +65,7 @@ template <class OP> SB_DET void group_rows(const typename OP::args &a)
     constexpr int THREADS = OP::THREADS, WARPS = THREADS / WARP, SLOTS = OP::SLOTS;
     const sb_cuda_args &in = in_of(a);
     shared_address table = address_of(staging);
-    char *const gap = (char *)staging + SB_CUDA_TABLE_GAP;
+    char *const gap = (char *)staging + SB_CUDA_BF16_TABLE_GAP;
     const int g = threadIdx.x / THREADS, t = threadIdx.x % THREADS, lane = threadIdx.x % WARP;
     group_memory<OP> *const mine = (group_memory<OP> *)(gap + WARP * 4) + g;
     volatile float *const constants = (volatile float *)gap;

@@ -418,7 +418,7 @@ struct kl_groups {
     typedef sb_divergence state;
     static constexpr int THREADS = SB_CUDA_KL_GROUP, SLOTS = 8;
     static constexpr int GROUPS = SB_CUDA_KL_BLOCK / SB_CUDA_KL_GROUP;
-    static constexpr size_t MEMORY = SB_CUDA_KL_SLOTS - SB_CUDA_TABLE_GAP;
+    static constexpr size_t MEMORY = SB_CUDA_KL_SLOTS - SB_CUDA_BF16_TABLE_GAP;
     static constexpr int BYTES = SB_LEAF * 2; /* of a leaf */
     struct item {
         const char *p, *q; /* logits */

@@ -174,7 +174,7 @@ struct entropy_groups {
     typedef sb_moments state;
     static constexpr int THREADS = SB_CUDA_TABLE_GROUP, SLOTS = 32;
     static constexpr int GROUPS = SB_CUDA_TABLE_BLOCK / THREADS;
-    static constexpr size_t MEMORY = TABLE_NEGATIVE - SB_CUDA_TABLE_GAP;
+    static constexpr size_t MEMORY = TABLE_NEGATIVE - SB_CUDA_BF16_TABLE_GAP;
     static constexpr int BYTES = SB_LEAF * 2; /* of a leaf */
     struct item {
         const char *logits;

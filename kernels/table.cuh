@@ -1,4 +1,4 @@
-/* table.cuh - leaves of aligned 16-bit logits, with some of their terms looked up.
+/* table.cuh - leaves of 16-bit logits, with some of their terms looked up.
  *
  * A term is v = T(y) * 2^-A, where T depends only on y's 16 bits and on the row constant c. Scaling
  * by 2^-A is exact and commutes with every addition of the leaf's tree, as nothing here over- or
@@ -23,7 +23,7 @@
 /* ---- the table ---------------------------------------------------------------------------- */
 
 #define TABLE_NEGATIVE 131072u /* 4 * 0x8000: where -0 lies */
-#define TABLE_GAP 102400u      /* above the positive patterns of any temperature */
+#define TABLE_GAP 102400u      /* above the positive patterns of any temperature and dtype */
 
 /* T(y) * 2^24, by the operations of sb_leaf_term with A = 0. */
 SB_DET float table_term(float y, float c) { return sb_leaf_term(y, c, SB_INT_MAGIC + 24.0f); }

@@ -94,6 +94,21 @@ local function ids_of(R, V)
   return ids
 end
 
+-- Logits and ids of 3 sequences of 15 rows, some of which are ignored, and a mask or a row list,
+-- which leave out others; and the number of rows.
+local function partly_ignored(V)
+  local B, T = 3, 15
+  local R = B * T
+  local ids, mask, rows = ids_of(R, V), {}, {}
+  for r = 1, R do
+    mask[r] = r % 5 == 2 and 0 or 1
+    if r % 7 == 3 then ids[r] = -100 end
+    if r % 4 ~= 1 then rows[#rows + 1] = r - 1 end
+  end
+  return logits(R, V, V):view(B, T, V), samebits.tensor(ids, { dtype = "int64" }):view(B, T),
+         samebits.tensor(mask, { dtype = "uint8" }):view(B, T), rows, R
+end
+
 describe("a table on a GPU:", function()
   backends.with("cuda", function(at)
     local ctx, device
@@ -181,17 +196,8 @@ describe("a table on a GPU:", function()
     end)
 
     served("masks, ignored ids, row lists and shifts", function()
-      local B, T, V = 3, 15, 640
-      local R = B * T
-      local x = logits(R, V, V):view(B, T, V)
-      local ids, mask, rows = ids_of(R, V), {}, {}
-      for r = 1, R do
-        mask[r] = r % 5 == 2 and 0 or 1
-        if r % 7 == 3 then ids[r] = -100 end
-        if r % 4 ~= 1 then rows[#rows + 1] = r - 1 end
-      end
-      ids = samebits.tensor(ids, { dtype = "int64" }):view(B, T)
-      mask = samebits.tensor(mask, { dtype = "uint8" }):view(B, T)
+      local V = 640
+      local x, ids, mask, rows, R = partly_ignored(V)
       for shift = 0, 1 do
         same({ logits = x, ids = ids, mask = mask, shift = shift == 1 }, "masked")
         same({ logits = x, ids = ids, rows = rows, shift = shift == 1 }, "listed")
@@ -288,17 +294,7 @@ describe("a table on a GPU:", function()
     end)
 
     served("unaligned rows that are masked, ignored, listed or shifted", function()
-      local B, T, V = 3, 15, 641
-      local R = B * T
-      local x = logits(R, V, V):view(B, T, V)
-      local ids, mask, rows = ids_of(R, V), {}, {}
-      for r = 1, R do
-        mask[r] = r % 5 == 2 and 0 or 1
-        if r % 7 == 3 then ids[r] = -100 end
-        if r % 4 ~= 1 then rows[#rows + 1] = r - 1 end
-      end
-      ids = samebits.tensor(ids, { dtype = "int64" }):view(B, T)
-      mask = samebits.tensor(mask, { dtype = "uint8" }):view(B, T)
+      local x, ids, mask, rows = partly_ignored(641)
       for shift = 0, 1 do
         for split = 1, 2 do
           same({ logits = x, ids = ids, mask = mask, shift = shift == 1 }, "masked", split)

@@ -14,6 +14,14 @@ typedef struct sb_cpu_scratch {
     size_t size;
 } sb_cpu_scratch;
 
+/* What sb_cpu_say_plan said last. Most calls are like the one before, so it is seldom put together
+ * again: that would be a tenth of the smallest call. */
+typedef struct sb_cpu_said {
+    int32_t threads; /* 0: nothing yet */
+    int64_t split;
+    char text[96];
+} sb_cpu_said;
+
 typedef struct sb_cpu {
     const sb_isa *isa;
     int32_t threads; /* as opened; the pool of a forked child has fewer */
@@ -23,6 +31,7 @@ typedef struct sb_cpu {
     sb_cpu_scratch tokens; /* float [rows], where the caller wants sums but no tokens */
     sb_cpu_scratch wholes; /* sb_state or sb_saved_row [rows], where rows are visited again */
     sb_cpu_scratch parts;  /* what a second pass finds in [active][split] pieces; or marks [rows] */
+    sb_cpu_said said;
 } sb_cpu;
 
 /* Says, for sb_last_plan, that each row is cut into split pieces. alone: the calling thread does

@@ -5,6 +5,7 @@
  * Where a row is cut into pieces, each piece's state is kept and the row's are merged afterwards:
  * merging is exact, so that no cut can reach a bit. */
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "cpu/cpu.h"
@@ -143,15 +144,18 @@ static int runs_alone(const sb_cpu_job *j) { return j->actives * j->call->held <
 
 void sb_cpu_say_plan(sb_context *ctx, int alone, int64_t split)
 {
-    const sb_cpu *c = ctx->state;
+    sb_cpu *c = ctx->state;
+    sb_cpu_said *said = &c->said;
     const int32_t threads = alone ? 1 : sb_pool_threads(c->pool);
-    sb_plan_say(ctx, "cpu ");
-    sb_plan_say(ctx, c->isa->name);
-    sb_plan_say(ctx, ", ");
-    sb_plan_say_number(ctx, threads);
-    sb_plan_say(ctx, threads == 1 ? " thread, " : " threads, ");
-    if (split > 1) sb_plan_say_number(ctx, split);
-    sb_plan_say(ctx, split > 1 ? " pieces per row" : "whole rows");
+    if (said->threads != threads || said->split != split) {
+        char pieces[48] = "whole rows";
+        if (split > 1) snprintf(pieces, sizeof pieces, "%" PRId64 " pieces per row", split);
+        snprintf(said->text, sizeof said->text, "cpu %s, %d thread%s, %s", c->isa->name,
+                 (int)threads, threads == 1 ? "" : "s", pieces);
+        said->threads = threads;
+        said->split = split;
+    }
+    sb_plan_say(ctx, said->text);
 }
 
 /* How rows are cut up: whole rows when there are plenty, pieces when there are few. */

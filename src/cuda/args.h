@@ -46,14 +46,15 @@
 #define SB_CUDA_TABLE_BYTES(bits, dtype)                                                           \
     (131072 + 16 * ((SB_CUDA_TABLE_PATTERNS(bits, dtype) + 3) / 4))
 
-/* From where on the gap of a table of bf16 terms may be used: c is at least 2^-10 * log2(e). */
-#define SB_CUDA_TABLE_GAP (76 * 1024)
+/* From where on the gap of a table of bf16 terms may be used, which is larger than that of any
+ * table (kernels/table.cuh): c is at least 2^-10 * log2(e). */
+#define SB_CUDA_BF16_TABLE_GAP (76 * 1024)
 
 /* For kl_bf16_bf16_table: threads per block and per group, and where the slots of pairs lie in
  * shared memory. */
 #define SB_CUDA_KL_BLOCK 640
 #define SB_CUDA_KL_GROUP 128
-#define SB_CUDA_KL_SLOTS (SB_CUDA_TABLE_GAP + 12 * 1024)
+#define SB_CUDA_KL_SLOTS (SB_CUDA_BF16_TABLE_GAP + 12 * 1024)
 
 /* What logprob_<dtype> passes to logprob_finish besides the states: one element per row. */
 typedef struct sb_cuda_target {

@@ -97,7 +97,7 @@ sb_status sb_cuda_clear(sb_context *ctx, uint64_t data, uint64_t bytes, CUstream
 /* Zeroes the outputs of rows that a row list leaves out. */
 sb_status sb_cuda_clear_unlisted(sb_context *ctx, const sb_call *call, const sb_cuda_args *a);
 
-/* Sums a's tokens by sequence, and counts them. */
+/* Sums a's tokens by sequence and counts them, if the call wants either. */
 sb_status sb_cuda_sum_sequences(sb_context *ctx, const sb_call *call, sb_cuda_args *a);
 
 /* ---- check.c ------------------------------------------------------------------------------ */

@@ -221,6 +221,7 @@ sb_status sb_cuda_clear_unlisted(sb_context *ctx, const sb_call *call, const sb_
 sb_status sb_cuda_sum_sequences(sb_context *ctx, const sb_call *call, sb_cuda_args *a)
 {
     const sb_cuda *c = ctx->state;
+    if (!a->sequence && !a->count && !a->outside) return SB_OK;
     return sb_cuda_launch(ctx, c->logprob.sequence_sums, sb_cuda_warps_for(call->in.batch), a,
                           call->launch.stream);
 }

@@ -99,9 +99,7 @@ static sb_status launch_kernels(sb_context *ctx, const sb_logprob_call *logprob,
         if (status == SB_OK && p->states)
             status = sb_cuda_launch(ctx, finishes, finish, &a, stream);
     }
-    if (status == SB_OK && (out->sequence || out->count || out->outside))
-        status = sb_cuda_sum_sequences(ctx, call, &a);
-    return status;
+    return status == SB_OK ? sb_cuda_sum_sequences(ctx, call, &a) : status;
 }
 
 /* ---- the operation ------------------------------------------------------------------------ */

@@ -87,8 +87,7 @@ int sb_cuda_plan_one_read(sb_context *ctx, const sb_logprob_call *logprob, sb_cu
                               .shared = SB_CUDA_ONE_READ_SHARED,
                               .cooperative = 1 };
     p->exchange = team > 1 ? (uint64_t)a->teams * SB_CUDA_TEAM_BYTES((uint64_t)team) : 0;
-    p->tokens = logprob->out.sequence && !logprob->out.token ? (uint64_t)call->rows * sizeof(float)
-                                                             : 0;
+    p->tokens = sb_cuda_token_bytes(&logprob->out, call->rows);
     return plan_table(a, a->gradient.in.row.c);
 }
 
@@ -96,7 +95,6 @@ sb_status sb_cuda_launch_one_read(sb_context *ctx, const sb_logprob_call *logpro
                                   sb_cuda_one_read *p, CUdeviceptr scratch)
 {
     const sb_cuda *c = ctx->state;
-    const sb_logprob_out *out = &logprob->out;
     sb_cuda_args *in = &p->a.gradient.in;
     sb_status status;
     p->a.exchange = scratch;
@@ -105,7 +103,5 @@ sb_status sb_cuda_launch_one_read(sb_context *ctx, const sb_logprob_call *logpro
     if (status != SB_OK) return status;
     status = sb_cuda_launch(ctx, c->one_read.one_read_bf16_bf16_token, p->grid, in,
                             logprob->call.launch.stream);
-    if (status == SB_OK && (out->sequence || out->count || out->outside))
-        status = sb_cuda_sum_sequences(ctx, &logprob->call, in);
-    return status;
+    return status == SB_OK ? sb_cuda_sum_sequences(ctx, &logprob->call, in) : status;
 }

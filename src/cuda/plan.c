@@ -197,6 +197,7 @@ static void share_among(sb_cuda_plan *p, int multiprocessors, int64_t groups, in
     p->table = sb_cuda_table_bytes(in);
 }
 
+/* Plans aligned rows with a table. */
 static void share(sb_cuda_plan *p, int multiprocessors, int64_t leaves, const sb_batch *in)
 {
     const int is_deep = in->logits_dtype == SB_BF16 && p->work >= DEEP * multiprocessors;
@@ -258,7 +259,7 @@ sb_cuda_shares sb_cuda_shares_of(int64_t work, int64_t groups, int64_t leaves)
     return shares;
 }
 
-/* The same with moments. All rows are finished by a second launch. */
+/* Plans aligned rows with a table and with moments. A second launch finishes all rows. */
 static void share_moments(sb_cuda_plan *p, int multiprocessors, int64_t leaves, const sb_batch *in)
 {
     const int64_t groups = (int64_t)multiprocessors * (SB_CUDA_TABLE_BLOCK / SB_CUDA_TABLE_GROUP);
@@ -303,8 +304,13 @@ static sb_cuda_plan with_scratch(sb_cuda_plan p, const sb_logprob_out *out, cons
     const uint64_t size = moments ? sizeof(sb_moments) : sizeof(sb_state);
     p.states = cut_rows ? (uint64_t)states * size : 0;
     p.targets = (uint64_t)cut_rows * sizeof(sb_cuda_target);
-    p.tokens = out->sequence && !out->token ? (uint64_t)call->rows * sizeof(float) : 0;
+    p.tokens = sb_cuda_token_bytes(out, call->rows);
     return p;
+}
+
+uint64_t sb_cuda_token_bytes(const sb_logprob_out *out, int64_t rows)
+{
+    return out->sequence && !out->token ? (uint64_t)rows * sizeof(float) : 0;
 }
 
 double sb_cuda_bytes_per_cycle(const sb_cuda_gpu *gpu)

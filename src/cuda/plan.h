@@ -56,6 +56,9 @@ double sb_cuda_bytes_per_cycle(const sb_cuda_gpu *gpu);
 sb_cuda_plan sb_cuda_plan_of(const sb_cuda_gpu *gpu, const sb_logprob_out *out, const sb_call *call,
                              int moments);
 
+/* Bytes of scratch for the tokens, which are kept there if only their sums are requested. */
+uint64_t sb_cuda_token_bytes(const sb_logprob_out *out, int64_t rows);
+
 /* Whether a call is to look terms up in a table, which the caller's kernels have for 16-bit logits;
  * and the table's bytes of shared memory per block. sums: nothing but logits is summed, which pays
  * with fewer rows than moments and divergences do. */

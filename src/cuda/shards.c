@@ -156,7 +156,7 @@ sb_status sb_cuda_finish_workspace(sb_context *ctx, const void *checked, uint64_
 {
     const sb_finish_call *f = checked;
     (void)ctx;
-    *bytes = f->out.sequence && !f->out.token ? (uint64_t)f->call.rows * sizeof(float) : 0;
+    *bytes = sb_cuda_token_bytes(&f->out, f->call.rows);
     return SB_OK;
 }
 
@@ -170,9 +170,7 @@ static sb_status run_finish(sb_context *ctx, const sb_finish_call *f, sb_cuda_sh
     sb_status status = sb_cuda_clear_unlisted(ctx, call, &a->in);
     if (status == SB_OK)
         status = sb_cuda_launch(ctx, kernel, sb_cuda_warps_for(a->in.work), &a->in, stream);
-    if (status == SB_OK && (f->out.sequence || f->out.count || f->out.outside))
-        status = sb_cuda_sum_sequences(ctx, call, &a->in);
-    return status;
+    return status == SB_OK ? sb_cuda_sum_sequences(ctx, call, &a->in) : status;
 }
 
 sb_status sb_cuda_finish(sb_context *ctx, const void *checked)
