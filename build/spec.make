@@ -121,6 +121,7 @@ GENERATED += $(OBJDIR)/isa_avx2.o
 GENERATED += $(OBJDIR)/isa_avx512.o
 GENERATED += $(OBJDIR)/isa_scalar.o
 GENERATED += $(OBJDIR)/isas.o
+GENERATED += $(OBJDIR)/linear.o
 GENERATED += $(OBJDIR)/log2.o
 GENERATED += $(OBJDIR)/main.o
 GENERATED += $(OBJDIR)/plan.o
@@ -153,6 +154,7 @@ OBJECTS += $(OBJDIR)/isa_avx2.o
 OBJECTS += $(OBJDIR)/isa_avx512.o
 OBJECTS += $(OBJDIR)/isa_scalar.o
 OBJECTS += $(OBJDIR)/isas.o
+OBJECTS += $(OBJDIR)/linear.o
 OBJECTS += $(OBJDIR)/log2.o
 OBJECTS += $(OBJDIR)/main.o
 OBJECTS += $(OBJDIR)/plan.o
@@ -264,6 +266,9 @@ $(OBJDIR)/forks.o: ../spec/c/forks.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/isas.o: ../spec/c/isas.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/linear.o: ../spec/c/linear.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/log2.o: ../spec/c/log2.c

@@ -25,6 +25,8 @@ int check_f16_all(void);
 int check_accumulator_order(void);
 int check_accumulator_window(void);
 int check_sum_order(void);
+int check_linear_integers(void);
+int check_linear_cap(void);
 int check_isas_leaves(void);
 int check_fpmode(void);
 int check_record_targets(void);
