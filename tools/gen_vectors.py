@@ -1582,6 +1582,257 @@ def kl_file():
     return out
 
 
+# --- The linear head ----------------------------------------------------------------------------
+
+FORMS = ("h24w16", "h24w24")
+
+# h and a weight row, one for each mistake that it shows.
+PRODUCTS = (
+    ("3f7f0000", "3f7f0000"), ("3f7efdff", "3f800000"), ("3f7efe00", "3f800000"),
+    ("3f7efdfe", "3f800000"), ("3f800000 34c00000", "00000000 3f800000"),
+    ("3f800000 00000000", "37800000 3f7e0000"), ("3f800000 00000000", "38400000 3f7e0000"),
+    ("3f800000 00000000", "377f8000 3f800000"), ("3f800000 3f800000", "3f000000 3b800000"),
+    ("3f800000 34800000 00000000", "00000000 3c000000 3f800000"),
+    ("3f800000 34800000 00000000", "00000000 bc000000 3f800000"),
+    ("bf800000 34000000", "3f800000 34000000"), ("3f800000 35400000", "3f800000 3f400000"),
+    ("3f400000 374a0000", "3f400000 3b4a0000"),
+    ("3f800000 bf800000 35800000", "3f800000 3f800000 3f800000"),
+    ("3f800000 3f800000 3f800000", "3f800000 3b800000 38000000"),
+    ("3f800000 38800000 00000000", "3d800000 38800000 3f800000"),
+    ("bf800000 b8800000 00000000", "3d800000 39400000 3f800000"),
+    ("3f7e0002 3f7e0000 3f7e0000 3f7e0000 3f7e0000",
+     "3f7e0600 3f7e0000 3f7e0000 3f7e0000 3f7e0000"),
+    ("21800000 20000000", "3f800000 3f800000"), ("20400000", "3f800000"),
+    ("1f000000", "3f800000"), ("577efdff", "577efdff"), ("577efe00", "3f800000"),
+    ("7fffffff", "3f800000"), ("3f800000", "ff800000"), ("00000001", "3f800000"),
+    ("00000000 80000000", "3f800000 bf800000"))
+
+# x, bias, scale, cap; None where there is none.
+STEPS = (
+    (0x3F800000, 0x3F800000, 0x3D800000, None), (0x41200001, 0x3F800000, 0x3E2AAAAB, None),
+    (0x7FC00000, 0xFF800000, None, 0x41F00000), (0x3F800000, 0x7FC00000, None, None),
+    (0x3F800000, 0x7F800000, None, 0x41F00000), (0x7FC00000, 0x3F800000, 0x3F000000, 0x41F00000),
+    (0x41200000, 0xFF7FFFFF, None, None), (0x41200000, 0xFF7FFFFF, 0x40000000, None),
+    (0x41200000, 0x7F7FFFFF, 0x40000000, 0x41F00000), (0x6F7DFD04, 0x7F7FFFFF, None, None),
+    (0x41200000, 0xFF7FFFFF, None, 0x41F00000), (0x7F000000, 0xFF000000, 0x4F800000, 0x42480000),
+    (0x3F800000, 0xBF800001, 0x2F800000, None), (0x00000000, 0x80000001, 0x3F000000, None),
+    (0x08800000, 0x00000000, 0x2F800000, 0x3A800000), (0x00000000, 0x80000000, None, 0x49800000))
+CAPPED = {
+    0x41F00000: (0x00000001, 0xBF800000, 0x40A00000, 0x4195FFFF, 0x41960000, 0x4197CDCD, 0xC1F00000,
+                 0x42C80000, 0x43F00000, 0x7F7FFFFF, 0x418940BE, 0x40E6F25B, 0x4187CE6C),
+    0x418A6666: (0x41300000, 0x41E16DDC),
+    0x42480000: (0x41200000, 0x41F9FFFF, 0x41FA0000, 0x4205493C, 0x428265B9, 0xC2C80000)}
+
+
+def linear_file():
+    out = File("linear", "products: format D E_h E_w T x h w; finish: x bias scale cap x; refused")
+    draws = SplitMix64(180)
+
+    def product(h, w):
+        for form in FORMS:
+            E_h, E_w = (ref.linear_E(ref.linear_magnitude(row)) for row in (h, w))
+            T = "-"
+            if E_h is not None and E_w is not None:
+                T = ref.linear_T(ref.linear_sum(
+                    ref.linear_integers(map(ref.from_bits32, h), E_h, 24),
+                    ref.linear_integers(map(ref.from_bits32, w), E_w, ref.LINEAR_BITS[form]),
+                    form), form)
+            (x,) = ref.linear_row(h, [w], form)
+            out.add("product", form, len(h), *("bad" if E is None else E for E in (E_h, E_w)), T,
+                    *("%08x" % b for b in [ref.bits32(x)] + h + w))
+
+    def finish(x, bias, scale, cap):
+        def value(b):
+            return None if b is None else ref.from_bits32(b)
+        got = ref.linear_finish(*map(value, (x, bias, scale, cap)))
+        if cap is not None and math.isfinite(got):
+            check_cap(x, bias, scale, cap, got)
+        out.add("finish", *("-" if b is None else "%08x" % b for b in (x, bias, scale, cap)),
+                "%08x" % ref.bits32(got))
+
+    def row(width, top, span, mask):
+        return [(draws.next() & mask & 0x807FFFFF)
+                | max(0, min(254, top - draws.below(span))) << 23 for _ in range(width)]
+
+    for h, w in PRODUCTS:
+        product(*([int(word, 16) for word in side.split()] for side in (h, w)))
+    for b in (0, 0x80000001, 0x007FFFFF, 0x00800000, 0x2B7EFDFF, 0x2B7EFE00, 0x2BFEFE00, 0x577EFDFF,
+              0x577EFE00, 0xD77EFE00, 0x7F7FFFFF, 0x7F800000, 0x7FC00000, 0xFFC00001, 0x7F800001):
+        product([b], [0x3F800000])                              # the edges of E
+        product([0xC0490FDB], [b])
+        product([0x3E000000, b], [b, 0xBE000000])
+    for _ in range(350):
+        width, mask = 1 + draws.below(6), draws.pick((0xFFFFFFFF, 0xFFFF0000, 0xFFFE0000))
+        product(row(width, 87 + draws.below(88), 1 + draws.below(24), mask),
+                row(width, 87 + draws.below(88), 1 + draws.below(24), mask))
+    for _ in range(60):         # ties in h, W and Q: odd multiples of half a unit
+        width = 2 + draws.below(4)
+        rows = []
+        for bits in (24, draws.pick((16, 24))):
+            halves = [2 * draws.below(2 ** 12) + 1 for _ in range(width - 1)]
+            rows.append([float_bits(draws.pick((1, -1)) * n * 2.0 ** -bits) for n in halves])
+            rows[-1].insert(draws.below(width), 0x3F000000 + draws.below(0x7EFE00))
+        product(*rows)
+
+    for step in STEPS:
+        finish(*step)
+    for cap, values in CAPPED.items():
+        for x in values:
+            finish(x, None, None, cap)
+    for cap in (0x41F00000, 0x42480000, 0x3A800000, 0x49800000, 0x40490FDB):
+        value = ref.from_bits32(cap)
+        edge = float_bits(ref.to32(0.625 * value))
+        for b in [edge + d for d in (-2, -1, 0, 1, 2)] + [float_bits(16.0 * value), 1, 0x00800000]:
+            finish(b, None, None, cap)
+            finish(b | 0x80000000, None, None, cap)
+        for _ in range(40):
+            x = ref.to32(value * (1 + draws.below(2 ** 20)) * 2.0 ** (-14 - draws.below(20)))
+            finish(float_bits(x) | draws.below(2) << 31, None, None, cap)
+    for _ in range(150):
+        x, bias, scale = ((draws.next() & 0x807FFFFF) | (127 + draws.below(2 * span) - span) << 23
+                          for span in (12, 12, 32))
+        finish(x, draws.pick((None, bias)), draws.pick((None, scale & 0x7FFFFFFF)),
+               draws.pick((None, 0x41F00000, 0x42480000, 0x41200000)))
+    for b in (0, 0x2F7FFFFF, 0x4F800001, 0xBF800000, 0x7F800000, 0x7FC00000):
+        out.add("refused_scale", "%08x" % b)
+    for b in (0x80000000, 0x3A7FFFFF, 0x49800001, 0xC1F00000, 0x7F800000, 0x7FC00000):
+        out.add("refused_cap", "%08x" % b)
+    return out
+
+
+def check_cap(x, bias, scale, cap, got):
+    """Checks a softcap against tanh: at most 2 ulp from it, beside those of the steps before."""
+    x = ref.linear_finish(*(None if b is None else ref.from_bits32(b) for b in (x, bias, scale)))
+    with mpmath.workdps(60):
+        cap = mpmath.mpf(ref.from_bits32(cap))
+        true = cap * mpmath.tanh(mpmath.mpf(x) / cap)
+        if abs(got - true) > 2 * mpmath.mpf(ulp32(got)):
+            sys.exit("gen_vectors.py: the softcap of %r is %r" % (x, got))
+
+
+def heads_file():
+    out = File("heads", "whole rows of the linear head: hidden, weights, logits, logprobs")
+    draws = SplitMix64(181)
+    largest = [0.0, ""]
+
+    def rows_of(recipe, count, dtype):
+        return recipe.row(count, dtype) if isinstance(recipe, Recipe) else recipe
+
+    def put(key, recipe, count, dtype):
+        if isinstance(recipe, Recipe):
+            for line in recipe.lines(dtype):
+                out.add(key + line)
+        else:
+            out.values(key + "x", recipe, dtype)
+
+    def case(name, hidden, weights, depth, vocab, dtype="f32", tau=0x3F800000, bias=None,
+             scale=None, cap=None, kept=None):
+        h = [ref.decode(b, dtype) for b in rows_of(hidden, depth, dtype)]
+        w = [ref.decode(b, dtype) for b in rows_of(weights, depth * vocab, dtype)]
+        wide = [float_bits(x) if x == x else 0x7FC00000 for x in h]
+        rows = [[float_bits(x) if x == x else 0x7FC00000 for x in w[v * depth:(v + 1) * depth]]
+                for v in range(vocab)]
+        for form in FORMS:
+            logits = ref.linear_row(
+                wide, rows, form, None if bias is None else [ref.from_bits32(b) for b in bias],
+                *(None if b is None else ref.from_bits32(b) for b in (scale, cap)))
+            logits = ref.kept_row(logits, kept)
+            if bias is None and scale is None and cap is None:
+                check_logits(name, form, h, w, depth, logits, largest)
+            ids = sorted({0, vocab - 1, draws.below(vocab), draws.below(vocab)})
+            got, lse, _ = ref.logprob_row(logits, ids, ref.from_bits32(tau))
+            out.add("case", name + ", " + form)
+            out.add("format", form)
+            out.add("dtype", dtype)
+            out.add("tau", "%08x" % tau)
+            out.add("depth", depth)
+            out.add("vocab", vocab)
+            put("h_", hidden, depth, dtype)
+            put("w_", weights, depth * vocab, dtype)
+            if bias is not None:
+                out.values("bias", bias, "f32")
+            for key, value in (("scale", scale), ("cap", cap)):
+                if value is not None:
+                    out.add(key, "%08x" % value)
+            if kept is not None:
+                out.values("kept", kept, "f32")
+            out.values("logits", [ref.bits32(x) for x in logits], "f32")
+            for i, logprob in zip(ids, got):
+                out.add("target", i, "%08x" % ref.bits32(logprob), "-")
+            out.add("lse", "%08x" % ref.bits32(lse), "-")
+            out.add("end")
+
+    def gauss(scale=-17):
+        return Recipe("gauss", draws.next(), scale, 0, 0)
+
+    def scatter(q, span):
+        return Recipe("scatter", draws.next(), q, span)
+
+    for dtype in DTYPES:
+        for depth, vocab in ((1, 1), (3, 16), (31, 17), (64, 15), (65, 33), (127, 5), (576, 4)):
+            case("gauss", gauss(), gauss(-20), depth, vocab, dtype, draws.pick(TAUS[:2]))
+    for depth, vocab in ((16, 40), (33, 37), (200, 17)):
+        case("heavy tails", scatter(-24, 8), scatter(-28, 6), depth, vocab)
+        case("heavier tails", scatter(-30, 20), scatter(-30, 14), depth, vocab)
+    bias = [float_bits((31 * v % 17 - 8) / 4) for v in range(37)]
+    bias[5] = 0xFF800000
+    for name, parts in (("bias", (bias, None, None)), ("scale", (None, 0x3D800000, None)),
+                        ("cap", (None, None, 0x41F00000)), ("all steps", (bias, 0x40600000,
+                                                                          0x41200000))):
+        case(name, gauss(), gauss(-19), 64, 37, "f32", 0x3F333333, *parts)
+    case("a mask of finfo.min as bias", gauss(), gauss(), 40, 20, "f32", 0x3F800000,
+         [0xFF7FFFFF, 0] * 10)
+    case("the same under a scale", gauss(), gauss(), 40, 20, "f32", 0x3F800000,
+         [0xFF7FFFFF, 0] * 10, 0x40000000)
+    case("zeros", Recipe("const", 0, 0, 0, 0), gauss(), 64, 100)
+    case("a wide D", gauss(), gauss(-24), 4097, 2, "bf16")
+    largest_levels = Recipe("const", 0, -24, -0xFD0100, 0)
+    case("the widest D, the largest levels", largest_levels, largest_levels, 32768, 1)
+    case("the widest D, the largest levels of other signs",
+         Recipe("const", 0, -24, 0xFCFEFE, 0), largest_levels, 32768, 1)
+
+    # Bad rows: of hidden; of weights that count, that are not kept, and that the bias masks out.
+    for bad in (0x7FC00000, 0xFF800000, 0x577EFE00):
+        case("a bad hidden row", gauss().put(7, bad), gauss(-20), 33, 18)
+        case("a bad weight row", gauss(), gauss(-20).put(33 * 4 + 32, bad), 33, 18)
+        case("a bad weight row that is not kept", gauss(), gauss(-20).put(33 * 4 + 32, bad), 33, 18,
+             kept=[0x3FFEF])
+        case("a bad weight row that is masked out", gauss(), gauss(-20).put(33 * 4 + 32, bad), 33,
+             18, bias=[0xFF800000 if v == 4 else 0 for v in range(18)])
+    case("a bad hidden row, all ids masked out but one", gauss().put(7, 0x7FC00000), gauss(), 9, 18,
+         bias=[0xFF800000] * 17 + [0])
+    case("a bad hidden row without present ids", gauss().put(7, 0x7FC00000), gauss(), 9, 18,
+         bias=[0xFF800000] * 18)
+    case("NaN and +inf as bias", gauss(), gauss(), 9, 18, bias=[0] * 16 + [0x7FC00000, 0x7F800000])
+    case("the same, not kept", gauss(), gauss(), 9, 18, bias=[0] * 16 + [0x7FC00000, 0x7F800000],
+         kept=[0xFFFF], cap=0x41F00000)
+    print("largest share of a logit's bound: %.3g (%s)" % tuple(largest))
+    return out
+
+
+def check_logits(name, form, h, w, depth, logits, largest):
+    """Checks logits against the bound of The linear head, Error. Products of two fp32 numbers are
+    exact in fp64, and fsum rounds once."""
+    def E_of(row):
+        return ref.linear_E(max(float_bits(x) & 0x7FFFFFFF for x in row))
+
+    E_h, of_h, low = E_of(h), math.fsum(map(abs, h)), ref.LINEAR_BITS[form]
+    for v, x in enumerate(logits):
+        row = w[v * depth:(v + 1) * depth]
+        if not math.isfinite(x):
+            continue
+        E_w = E_of(row)
+        true = math.fsum(a * b for a, b in zip(h, row))
+        unit = 2.0 ** (E_h + E_w - 24)
+        bound = (2.0 ** (E_w - low) * of_h + 2.0 ** (E_h - 24) * math.fsum(map(abs, row))
+                 + unit * (1.0001 * depth if low == 16 else 2.0 ** -7 + depth * 2.0 ** -24))
+        share = (abs(x - true) - ulp32(x) / 2) / bound
+        if share > 1:
+            sys.exit("gen_vectors.py: %s, %s: %d is off by %g bounds" % (name, form, v, share))
+        if share > largest[0]:
+            largest[:] = share, name + ", " + form
+
+
 # --- Main ---------------------------------------------------------------------------------------
 
 # The special rows of the contract: m, the rest, logprob of id 0, lse (tau 0x1.715476p+0).
@@ -1612,7 +1863,7 @@ def main(arguments):
     for make in (constants_file, exp2_file, lg_file, leaf_file, merge_file, sums_file,
                  lambda: edge_rows(accuracy), lambda: generated_rows(accuracy), batches_file,
                  shards_file, order_file, compare_file, means_file,
-                 entropy_file, gradient_file, kl_file):
+                 entropy_file, gradient_file, kl_file, linear_file, heads_file):
         out = make()
         path = os.path.join(folder, out.name + ".txt")
         old = None

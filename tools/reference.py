@@ -731,6 +731,122 @@ def order_row(row, kept, ids, k, temperature):
             [finish_logprob(state, row[i], constants) if i >= 0 else -INF for i in first], lse)
 
 
+# --- The linear head ----------------------------------------------------------------------------
+# The rows here are lists of fp32 values. Integers are of any size, so nothing can overflow, and the
+# sums of products are made from whole integers: digits occur only where the text leaves one out.
+
+LINEAR_BITS = {"h24w16": 16, "h24w24": 24}          # of a weight's integer
+LINEAR_LAST = {"h24w16": 8, "h24w24": 16}           # bits of a product below a unit of T
+
+
+def linear_magnitude(row):
+    """The linear head, Scale, a: the largest encoding without its sign; NaN is above all numbers.
+    Takes encodings, since a Python float does not keep the encoding of a NaN."""
+    return max(b & 0x7FFFFFFF for b in row)
+
+
+def linear_E(a):
+    """Scale: E, or None for a bad row."""
+    E = max(-40, ((a + 0x10200) >> 23) - 126)
+    return None if E > 48 else E
+
+
+def linear_integers(row, E, bits):
+    """Integers and digits: RNI(x * 2^(bits - 1 - E)) of each element of a row that is not bad."""
+    integers = []
+    for x in row:
+        n, d = x.as_integer_ratio()
+        n, d = n << (bits - 1), d << max(E, 0)
+        if E < 0:
+            n <<= -E
+        q, rest = divmod(n, d)
+        integers.append(q + (2 * rest > d or (2 * rest == d and q & 1)))
+    return integers
+
+
+def last_digit(q):
+    """Integers and digits: the least significant signed digit of an integer."""
+    return (q + 128) % 256 - 128
+
+
+def linear_sum(h, w, form):
+    """Product: the exact sum of products of integers, in steps of 2^-8 (h24w16) or 2^-16 of a unit
+    of T. The sums of parts of D add up."""
+    if form == "h24w24":
+        return sum(q * Q for q, Q in zip(h, w))
+    return sum(q * W - last_digit(q) * last_digit(W) for q, W in zip(h, w))
+
+
+def linear_T(total, form):
+    """Product: T of the sum over the whole of D. In h24w16 nothing is cut off."""
+    low = LINEAR_LAST[form]
+    assert form == "h24w24" or total % 256 == 0
+    return (total + (1 << (low - 1))) >> low
+
+
+def linear_x(T, E_h, E_w):
+    """Product: the logit, rounded once; NaN if a row is bad."""
+    if E_h is None or E_w is None:
+        return math.nan
+    return round32(T, E_h + E_w - 30) if T else 0.0
+
+
+def softcap(x, cap):
+    """Bias, scale, softcap: cap * tanh(x / cap)."""
+    k = to32(2.0 * LOG2E / cap)
+    y = abs(x)
+    if y < to32(0.625 * cap):
+        u = to32(y * to32(1.0 / cap))
+        w = to32(u * u)
+        p = float.fromhex("-0x1.75e1c6p-8")
+        for coefficient in ("0x1.52269ap-6", "-0x1.b83c5ap-5", "0x1.110726p-3", "-0x1.555532p-2"):
+            p = fma32(p, w, float.fromhex(coefficient))
+        y = fma32(to32(y * w), p, y)
+    else:
+        y = min(y, 16.0 * cap)
+        z = fma32(y, -k, MAGIC)
+        n = to32(z - MAGIC)
+        e = exp2_poly(fma32(y, -k, -n)) * 2.0 ** int(n)
+        y = fma32(-cap, to32(to32(e + e) / to32(1.0 + e)), cap)
+    return math.copysign(y, x)
+
+
+def linear_finish(x, bias=None, scale=None, cap=None):
+    """Bias, scale, softcap: the logit of an id that is below V and kept."""
+    if scale is not None and not 2.0 ** -32 <= scale <= 2.0 ** 32:
+        raise ValueError("scale %r is outside [2^-32, 2^32]" % (scale,))
+    if cap is not None and not 2.0 ** -10 <= cap <= 2.0 ** 20:
+        raise ValueError("cap %r is outside [2^-10, 2^20]" % (cap,))
+    if bias == -INF:
+        return -INF
+    if x != x or bias is not None and not math.isfinite(bias):
+        return math.nan
+    if bias is not None:
+        x = to32(x + bias)
+    if scale is not None:
+        x = to32(x * scale)
+    if not math.isfinite(x):
+        return math.nan
+    return x if cap is None else softcap(x, cap)
+
+
+def linear_row(hidden, weights, form, bias=None, scale=None, cap=None):
+    """The linear head: the logits of a row. hidden is D encodings of fp32, weights V lists of
+    them."""
+    def prepared(row, bits):
+        E = linear_E(linear_magnitude(row))
+        return E, None if E is None else linear_integers(map(from_bits32, row), E, bits)
+
+    E_h, h = prepared(hidden, 24)
+    logits = []
+    for v, weight in enumerate(weights):
+        E_w, w = prepared(weight, LINEAR_BITS[form])
+        bad = E_h is None or E_w is None
+        x = math.nan if bad else linear_x(linear_T(linear_sum(h, w, form), form), E_h, E_w)
+        logits.append(linear_finish(x, None if bias is None else bias[v], scale, cap))
+    return logits
+
+
 # --- Sums ---------------------------------------------------------------------------------------
 
 def exact_sum(values):

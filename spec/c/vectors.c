@@ -1,11 +1,12 @@
 /* vectors.c - checks the golden vectors of spec/vectors that the public API can't reach: row
- * constants, exp2, lg, leaves, merges, sums, and the states of every literal row by each isa.
- * spec/vectors/README.md defines the format. */
+ * constants, exp2, lg, leaves, merges, sums, products and steps of the linear head, and the states
+ * of every literal row by each isa. spec/vectors/README.md defines the format. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cpu/isa.h"
+#include "det/linear.h"
 #include "det/moments.h"
 #include "det/sum.h"
 #include "spec.h"
@@ -62,6 +63,48 @@ static int same_bytes(const void *record, size_t size, const char *hex)
 
 static int same_state(const sb_state *s, const char *hex) { return same_bytes(s, sizeof *s, hex); }
 
+/* product FORMAT D E_h E_w T x, then D elements of hidden and D of a weight row. */
+static void product_case(line *l, tally *t)
+{
+    const int D = integer(l->word[2]), digits = strcmp(l->word[1], "h24w16") == 0 ? 2 : 3;
+    uint32_t most[2] = { 0, 0 };
+    int32_t E[2], L[5] = { 0, 0, 0, 0, 0 };
+    int64_t T;
+    int right = 1;
+    for (int i = 0; i < 2 * D; i++) {
+        const uint32_t a = sb_linear_magnitude(f32(l->word[7 + i]));
+        if (a > most[i / D]) most[i / D] = a;
+    }
+    for (int side = 0; side < 2; side++) {
+        const char *want = l->word[3 + side];
+        E[side] = sb_linear_E(most[side]);
+        right &= sb_linear_is_bad(E[side]) ? strcmp(want, "bad") == 0 : E[side] == integer(want);
+    }
+    for (int d = 0; d < D && strcmp(l->word[5], "-") != 0; d++) {
+        const int32_t q = sb_linear_integer(f32(l->word[7 + d]), sb_linear_factor(E[0], 24));
+        const int32_t w = sb_linear_integer(f32(l->word[7 + D + d]),
+                                            sb_linear_factor(E[1], 8 * digits));
+        const uint32_t h = sb_linear_digits24(q);
+        const uint32_t v = digits == 3 ? sb_linear_digits24(w) : sb_linear_digits16(w);
+        for (int i = 0; i < 3; i++)
+            for (int j = 0; j < digits; j++)
+                if (digits == 3 || i + j < 3)
+                    L[i + j] += sb_linear_digit(h, 2 - i) * sb_linear_digit(v, digits - 1 - j);
+    }
+    T = digits == 3 ? sb_linear_T24(L[0], L[1], L[2], L[3], L[4]) : sb_linear_T16(L[0], L[1], L[2]);
+    right &= strcmp(l->word[5], "-") == 0 || T == strtoll(l->word[5], NULL, 10);
+    judge(t, l, right && sb_bits32(sb_linear_logit(T, E[0], E[1])) == hex32(l->word[6]));
+}
+
+/* finish x BIAS SCALE CAP x, each of the three "-" where it is not asked for. */
+static void finish_case(line *l, tally *t)
+{
+    const float bias = l->word[2][0] == '-' ? 0.0f : f32(l->word[2]);
+    const sb_linear_steps steps = sb_linear_steps_of(l->word[3][0] == '-' ? 1 : f32(l->word[3]),
+                                                     l->word[4][0] == '-' ? 0 : f32(l->word[4]));
+    judge(t, l, sb_bits32(sb_linear_finish(f32(l->word[1]), bias, &steps)) == hex32(l->word[5]));
+}
+
 static void one_line_case(line *l, tally *t)
 {
     if (is(l, "constants")) {
@@ -88,6 +131,14 @@ static void one_line_case(line *l, tally *t)
             judge(t, l,
                   leaf.A == integer(l->word[2]) &&
                       leaf.M == (uint32_t)strtoul(l->word[3], NULL, 10));
+    } else if (is(l, "product")) {
+        product_case(l, t);
+    } else if (is(l, "finish")) {
+        finish_case(l, t);
+    } else if (is(l, "refused_scale")) {
+        judge(t, l, !sb_linear_scale_ok(f32(l->word[1])));
+    } else if (is(l, "refused_cap")) {
+        judge(t, l, !sb_linear_cap_ok(f32(l->word[1])));
     } else {
         judge(t, l, 0);
     }
@@ -232,8 +283,8 @@ static tally check_file(const char *folder, const char *name)
 
 int check_vectors(void)
 {
-    static const char *const files[] = { "constants", "exp2", "lg",   "leaves",
-                                         "merge",     "sums", "rows", "entropy" };
+    static const char *const files[] = { "constants", "exp2", "lg",      "leaves", "merge",
+                                         "sums",      "rows", "entropy", "linear" };
     const char *folder = getenv("SB_VECTORS");
     int wrong = 0;
     for (int i = 0; i < (int)(sizeof files / sizeof *files); i++) {
