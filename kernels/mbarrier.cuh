@@ -34,6 +34,22 @@ SB_DET void arrive_at(shared_address barrier)
                  : "memory");
 }
 
+/* Lanes that arrive for a warp. racecheck follows a barrier only for the threads that arrive, and
+ * takes what the other lanes did before for a race: check a build with -DSB_EVERY_LANE_ARRIVES. */
+#ifdef SB_EVERY_LANE_ARRIVES
+#define ARRIVALS WARP
+#else
+#define ARRIVALS 1
+#endif
+
+/* Arrives for a warp, after everything that its lanes did before. Called by the whole warp. The
+ * barrier expects ARRIVALS arrivals per warp. */
+SB_DET void arrive_as_warp(shared_address barrier)
+{
+    __syncwarp();
+    if (threadIdx.x % WARP < ARRIVALS) arrive_at(barrier);
+}
+
 /* Lets the current phase wait for so many bytes more. */
 SB_DET void expect_copy(shared_address barrier, uint32_t bytes)
 {

@@ -83,7 +83,6 @@ SB_DET void fill_absent(shared_address to, int bytes)
     const uint4 absent = { ABSENT, ABSENT, ABSENT, ABSENT };
     for (int i = threadIdx.x % WARP * 16; i < bytes; i += WARP * 16) store16_shared(to + i, absent);
     order_before_copies();
-    __syncwarp(); /* they are stored before the chunk is said to be loaded */
 }
 
 /* Copies the block's slices: copy warp w takes every SB_CUDA_COPY_WARPS-th chunk. A chunk may hold
@@ -105,8 +104,7 @@ static __device__ __noinline__ void copy_slices(const sb_cuda_one_read_args &a,
         const shared_address loaded = barriers + chunk * 8;
         shared_address to = ring + chunk * (CHUNK * TRIP_BYTES);
         int room = min(total, CHUNK);
-        if (leads && parity != 2) wait_for_phase(loaded + CHUNKS * 8, parity);
-        __syncwarp(); /* the chunk is free */
+        if (parity != 2) wait_for_phase(loaded + CHUNKS * 8, parity); /* until the chunk is free */
         while (room > 0) {
             while (trip >= s.trips) {
                 trip -= s.trips;
@@ -126,7 +124,7 @@ static __device__ __noinline__ void copy_slices(const sb_cuda_one_read_args &a,
             trip += trips;
             to += trips * TRIP_BYTES;
         }
-        if (leads) arrive_at(loaded);
+        arrive_as_warp(loaded);
         total -= SB_CUDA_COPY_WARPS * CHUNK;
         trip += (SB_CUDA_COPY_WARPS - 1) * CHUNK;
         chunk += SB_CUDA_COPY_WARPS;
@@ -201,11 +199,8 @@ SB_DET void sum_trips(const sb_cuda_one_read_args &a, one_read_memory *mine, con
     }
     at->left += s.trips;
     warp_merge(&t.s);
-    if (lane == 0) {
-        mine->states[k % IN_FLIGHT][threadIdx.x / WARP] = t.s;
-        arrive_at(address_of(&mine->summed[k % IN_FLIGHT]));
-    }
-    __syncwarp();
+    if (lane == 0) mine->states[k % IN_FLIGHT][threadIdx.x / WARP] = t.s;
+    arrive_as_warp(address_of(&mine->summed[k % IN_FLIGHT]));
 }
 
 /* The gradients of 16 logits by the table. */
@@ -302,12 +297,12 @@ SB_DET char *make_gradient(one_read_memory *mine, const slice_of_rows &s, const 
         for (int i = 0; i < 8; i++) low = min_pair_bf16(low, x.w[i]);
         const shared_address free = barrier_of(address_of(mine->free), at->slot);
         if (__builtin_expect(__all_sync(FULL, low == least), 1)) {
-            if (lane == 0) arrive_at(free); /* all lanes have read the trip */
+            arrive_as_warp(free); /* all lanes have read the trip */
             gradients_by_table(x, scale, own.c, own.table);
             store_trip(grad, x, first, second);
         } else {
             store_beside_table(grad, x, row, own.table, first, second);
-            if (lane == 0) arrive_at(free);
+            arrive_as_warp(free);
         }
         const int place = target + at->left * SB_CUDA_TRIP; /* from the lane's first element on */
         if ((place & ~(7 | SB_CUDA_TRIP / 2)) == 0)         /* among the lane's */
@@ -346,12 +341,12 @@ SB_DET void work_on_trips(const sb_cuda_one_read_args &a, one_read_memory *mine,
 SB_DET void make_barriers(one_read_memory *mine)
 {
     for (int i = 0; i < CHUNKS; i++) {
-        make_barrier(&mine->loaded[i], 1);
-        make_barrier(&mine->free[i], CHUNK);
+        make_barrier(&mine->loaded[i], ARRIVALS);
+        make_barrier(&mine->free[i], CHUNK * ARRIVALS);
     }
     for (int i = 0; i < IN_FLIGHT; i++) {
-        make_barrier(&mine->summed[i], SB_CUDA_TRIP_WARPS);
-        make_barrier(&mine->ready[i], 1);
+        make_barrier(&mine->summed[i], SB_CUDA_TRIP_WARPS * ARRIVALS);
+        make_barrier(&mine->ready[i], ARRIVALS);
     }
     publish_barriers();
 }

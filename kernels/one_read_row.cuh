@@ -201,15 +201,12 @@ static __device__ __noinline__ void make_rows(const sb_cuda_one_read_args &a, on
             m = mantissa_of(message.s, message.x, nan, in.row);
             if (!nan) set_constants(to, a, m, message.x, up, s.id);
         }
-        if (lane == 0) {
-            if (nan) {
-                to->kind = s.kind == ONE_READ_ZERO ? ONE_READ_ZERO : ONE_READ_NAN;
-                to->target = -1;
-                to->least = SLOW;
-            }
-            arrive_at(address_of(&mine->ready[k % IN_FLIGHT]));
+        if (lane == 0 && nan) {
+            to->kind = s.kind == ONE_READ_ZERO ? ONE_READ_ZERO : ONE_READ_NAN;
+            to->target = -1;
+            to->least = SLOW;
         }
-        __syncwarp();
+        arrive_as_warp(address_of(&mine->ready[k % IN_FLIGHT]));
         if (rank == 0 && s.kind == ONE_READ_FORMULA)
             write_results(in, s.row, m, nan, sb_is_absent(message.x));
     }

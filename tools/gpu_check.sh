@@ -47,8 +47,10 @@ while [ -e "$results/check-$short-$today.md" ] || [ -e "$results/peers-$short-$t
   [ -e "$results/ops-$short-$today.md" ]; do
   today=$day-$number number=$((number + 1)) # keeps earlier records of the same day
 done
-record=$results/check-$short-$today.md logs=$(mktemp -d) || exit 1
-trap 'rm -rf "$logs"' EXIT
+record=$results/check-$short-$today.md scratch=$(mktemp -d) || exit 1
+trap 'rm -rf "$scratch"' EXIT
+logs=$scratch/logs tree=$scratch/tree
+mkdir "$logs" "$tree"
 
 python=${PYTHON:-python3}
 sanitizer=$(command -v compute-sanitizer) ||
@@ -56,6 +58,14 @@ sanitizer=$(command -v compute-sanitizer) ||
 
 sanitize() {
   "$sanitizer" --tool "$1" --error-exitcode 9 --target-processes all "$python" bench/gpu_short.py
+}
+
+# In a build for it: see ARRIVALS in kernels/mbarrier.cuh.
+racecheck() {
+  git archive HEAD | tar -x -C "$tree" &&
+    NVCC_APPEND_FLAGS="${NVCC_APPEND_FLAGS:-} -DSB_EVERY_LANE_ARRIVES" \
+      make --no-print-directory -C "$tree/build" -j"$(nproc)" CUDA=yes samebits &&
+    SAMEBITS_LIB=$tree/build/release/libsamebits.so sanitize racecheck
 }
 
 busted=${luaenv:+$luaenv/usr/bin/busted}
@@ -80,7 +90,8 @@ step() {
     build) make --no-print-directory -C build -j"$(nproc)" CUDA=yes ;;
     suite) suite ;;
     exact) exact ;;
-    memcheck | racecheck | initcheck) sanitize "$1" ;;
+    memcheck | initcheck) sanitize "$1" ;;
+    racecheck) racecheck ;;
     repeats) "$python" bench/gpu_short.py --repeats 1000 ;;
     streams) "$python" bench/gpu_short.py --streams 12 ;;
     bench) measure gpu peers ;;
