@@ -1737,8 +1737,10 @@ def heads_file():
                 wide, rows, form, None if bias is None else [ref.from_bits32(b) for b in bias],
                 *(None if b is None else ref.from_bits32(b) for b in (scale, cap)))
             logits = ref.kept_row(logits, kept)
+            bound = None
             if bias is None and scale is None and cap is None:
-                check_logits(name, form, h, w, depth, logits, largest)
+                bound = ref.linear_bound(wide, rows, form)
+                check_logits(name, form, h, w, depth, logits, bound, largest)
             ids = sorted({0, vocab - 1, draws.below(vocab), draws.below(vocab)})
             got, lse, _ = ref.logprob_row(logits, ids, ref.from_bits32(tau))
             out.add("case", name + ", " + form)
@@ -1756,6 +1758,8 @@ def heads_file():
                     out.add(key, "%08x" % value)
             if kept is not None:
                 out.values("kept", kept, "f32")
+            if bound is not None:
+                out.add("bound", "%08x" % ref.bits32(bound))
             out.values("logits", [ref.bits32(x) for x in logits], "f32")
             for i, logprob in zip(ids, got):
                 out.add("target", i, "%08x" % ref.bits32(logprob), "-")
@@ -1810,9 +1814,9 @@ def heads_file():
     return out
 
 
-def check_logits(name, form, h, w, depth, logits, largest):
-    """Checks logits against the bound of The linear head, Error. Products of two fp32 numbers are
-    exact in fp64, and fsum rounds once."""
+def check_logits(name, form, h, w, depth, logits, own, largest):
+    """Checks logits against the bounds of The linear head: Error, and the row's own. Products of
+    two fp32 numbers are exact in fp64, and fsum rounds once."""
     def E_of(row):
         return ref.linear_E(max(float_bits(x) & 0x7FFFFFFF for x in row))
 
@@ -1826,7 +1830,10 @@ def check_logits(name, form, h, w, depth, logits, largest):
         unit = 2.0 ** (E_h + E_w - 24)
         bound = (2.0 ** (E_w - low) * of_h + 2.0 ** (E_h - 24) * math.fsum(map(abs, row))
                  + unit * (1.0001 * depth if low == 16 else 2.0 ** -7 + depth * 2.0 ** -24))
-        share = (abs(x - true) - ulp32(x) / 2) / bound
+        error = abs(x - true) - ulp32(x) / 2
+        share = error / bound
+        if error > own:
+            sys.exit("gen_vectors.py: %s, %s: %d is beyond the row's bound" % (name, form, v))
         if share > 1:
             sys.exit("gen_vectors.py: %s, %s: %d is off by %g bounds" % (name, form, v, share))
         if share > largest[0]:

@@ -114,16 +114,19 @@ class Model:
         up = x @ self.weight[f"{block}.ffn_up.weight"].T
         return (gate / (1 + np.exp(-gate)) * up) @ self.weight[f"{block}.ffn_down.weight"].T
 
-    def next_logits(self, ids):
-        """The fp64 logits [V] for the token after ids. Computes the whole sequence anew each time:
-        the sequences are short, and without a cache there is less that can go wrong."""
+    def hidden(self, ids):
+        """The fp64 hidden vectors [len(ids), D] that the head reads, one for each position."""
         x = self.weight["token_embd.weight"][ids]
         for layer in range(self.layers):
             block = f"blk.{layer}"
             x = x + self.attention(self.norm(x, f"{block}.attn_norm.weight"), block)
             x = x + self.feed_forward(self.norm(x, f"{block}.ffn_norm.weight"), block)
-        last = self.norm(x[-1], "output_norm.weight")
-        return self.weight["token_embd.weight"] @ last          # tied embeddings
+        return self.norm(x, "output_norm.weight")
+
+    def next_logits(self, ids):
+        """The fp64 logits [V] for the token after ids. Computes the whole sequence anew each time:
+        the sequences are short, and without a cache there is less that can go wrong."""
+        return self.weight["token_embd.weight"] @ self.hidden(ids)[-1]      # tied embeddings
 
 
 def softmax(x):

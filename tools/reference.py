@@ -751,14 +751,18 @@ def linear_E(a):
     return None if E > 48 else E
 
 
+def linear_ratio(x, E, bits):
+    """Integers and digits: x * 2^(bits - 1 - E) as a fraction of two integers."""
+    n, d = x.as_integer_ratio()
+    shift = bits - 1 - E
+    return (n << shift, d) if shift >= 0 else (n, d << -shift)
+
+
 def linear_integers(row, E, bits):
     """Integers and digits: RNI(x * 2^(bits - 1 - E)) of each element of a row that is not bad."""
     integers = []
     for x in row:
-        n, d = x.as_integer_ratio()
-        n, d = n << (bits - 1), d << max(E, 0)
-        if E < 0:
-            n <<= -E
+        n, d = linear_ratio(x, E, bits)
         q, rest = divmod(n, d)
         integers.append(q + (2 * rest > d or (2 * rest == d and q & 1)))
     return integers
@@ -845,6 +849,35 @@ def linear_row(hidden, weights, form, bias=None, scale=None, cap=None):
         x = math.nan if bad else linear_x(linear_T(linear_sum(h, w, form), form), E_h, E_w)
         logits.append(linear_finish(x, None if bias is None else bias[v], scale, cap))
     return logits
+
+
+def linear_norms(row, E, bits):
+    """A row's own bound: size, loss and last of a row of fp32 values that is not bad."""
+    N = R = L = 0
+    for x, n in zip(row, linear_integers(row, E, bits)):
+        u, d = linear_ratio(x, E, bits)
+        lost = -(-(abs(u - n * d) << 16) // d)                  # rounded up
+        N, R, L = N + n * n, R + lost * lost, L + last_digit(n) ** 2
+    unit = E - bits + 1
+    return [math.ldexp(math.sqrt(float(s)), e) for s, e in ((N, unit), (R, unit - 16), (L, unit))]
+
+
+def linear_bound(hidden, weights, form):
+    """A row's own bound, as an fp32 value, of the error of each logit of a row, beside half an ulp.
+    Takes encodings, as linear_row does."""
+    E_h = linear_E(linear_magnitude(hidden))
+    if E_h is None:
+        return math.nan
+    size, loss, last = linear_norms(list(map(from_bits32, hidden)), E_h, 24)
+    heads, most = [[0.0, 0.0, 0.0]], -40
+    for weight in weights:
+        E_w = linear_E(linear_magnitude(weight))
+        if E_w is not None:
+            heads.append(linear_norms(list(map(from_bits32, weight)), E_w, LINEAR_BITS[form]))
+            most = max(most, E_w)
+    of_size, of_loss, of_last = map(max, zip(*heads))
+    third = last * of_last if form == "h24w16" else 2.0 ** (E_h + most - 31)
+    return to32((1.0 + 2.0 ** -20) * ((size + loss) * of_loss + loss * of_size + third))
 
 
 # --- Sums ---------------------------------------------------------------------------------------

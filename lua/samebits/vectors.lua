@@ -1,8 +1,8 @@
 --- Reads golden vectors: the files that spec/vectors/README.md defines.
 --
 -- It reads only the parts that the public API can be checked with: rows, generated rows, batches,
--- shards, merges, the order of ids, entropies, gradients, and refused temperatures. The other files
--- hold steps inside the arithmetic, which the C tests check.
+-- shards, merges, the order of ids, entropies, gradients, heads, and refused temperatures. The
+-- other files hold steps inside the arithmetic, which the C tests check.
 
 local ffi = require "ffi"
 local bit = require "bit"
@@ -228,6 +228,31 @@ for _, key in ipairs { "dtype", "tau", "x", "gen" } do
   end
 end
 
+-- A head: hidden, in keys that begin with "h_", and weights, in one row of V * D elements.
+for prefix, name in pairs { h_ = "hidden", w_ = "weights" } do
+  for _, key in ipairs { "x", "gen", "put" } do
+    KEYS[prefix .. key] = function(case, text)
+      case[name] = case[name] or {
+        dtype = case.dtype, vocab = name == "hidden" and case.depth or case.vocab * case.depth,
+      }
+      return KEYS[key](case[name], text)
+    end
+  end
+end
+
+function KEYS.format(case, text) case.format = text end
+function KEYS.depth(case, text) case.depth = tonumber(text) end
+function KEYS.bias(case, text) case.bias = case.bias or {}; append(case.bias, split(text)) end
+function KEYS.scale(case, text) case.scale = fp32(text) end
+function KEYS.cap(case, text) case.cap = fp32(text) end
+function KEYS.bound(case, text) case.bound = text end
+
+-- The expected logits.
+function KEYS.logits(case, text)
+  case.expected = case.expected or {}
+  append(case.expected, split(text))
+end
+
 function KEYS.shard(case, text)
   local words = split(text)
   case.shards = case.shards or {}
@@ -322,7 +347,7 @@ end
 
 -- Files whose cases are blocks.
 local BLOCKS = { rows = true, generated = true, batches = true, shards = true, merge = true,
-                 order = true, entropy = true, gradient = true, kl = true }
+                 order = true, entropy = true, gradient = true, kl = true, heads = true }
 
 --- Returns the cases of a file. True values (`exact` of a target, `exact_lse` and `entropy` of a
 -- row) are numbers if the file has them.
@@ -359,7 +384,7 @@ function M.read(path)
       elseif not case then
         wrong = ("'%s' outside a case"):format(key)
       elseif key == "end" then
-        for _, row in ipairs { case, case.other } do
+        for _, row in pairs { case, case.other, case.hidden, case.weights } do
           if row.logits and (row.filled or 0) ~= row.logits:numel() then
             wrong = "logits are missing"
           end
