@@ -30,7 +30,9 @@ class Batch(ctypes.Structure):
         ("row_count", ctypes.c_int64), ("ignore_index", ctypes.c_int64),
         ("cu_seqlens_dtype", ctypes.c_int32), ("ids_dtype", ctypes.c_int32),
         ("temperature", ctypes.c_float), ("shift", ctypes.c_int32), ("kept", ctypes.c_void_p),
-        ("kept_stride", ctypes.c_int64)]
+        ("kept_stride", ctypes.c_int64), ("kept_ids", ctypes.c_void_p),
+        ("kept_offsets", ctypes.c_void_p), ("kept_count", ctypes.c_int64),
+        ("kept_ids_dtype", ctypes.c_int32), ("kept_offsets_dtype", ctypes.c_int32)]
 
 
 class Out(ctypes.Structure):

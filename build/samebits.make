@@ -134,10 +134,12 @@ GENERATED += $(OBJDIR)/gradient2.o
 GENERATED += $(OBJDIR)/isa_avx2.o
 GENERATED += $(OBJDIR)/isa_avx512.o
 GENERATED += $(OBJDIR)/isa_scalar.o
+GENERATED += $(OBJDIR)/kept.o
 GENERATED += $(OBJDIR)/kl.o
 GENERATED += $(OBJDIR)/kl1.o
 GENERATED += $(OBJDIR)/kl2.o
 GENERATED += $(OBJDIR)/launch.o
+GENERATED += $(OBJDIR)/lists.o
 GENERATED += $(OBJDIR)/logprob.o
 GENERATED += $(OBJDIR)/logprob1.o
 GENERATED += $(OBJDIR)/logprob2.o
@@ -185,10 +187,12 @@ OBJECTS += $(OBJDIR)/gradient2.o
 OBJECTS += $(OBJDIR)/isa_avx2.o
 OBJECTS += $(OBJDIR)/isa_avx512.o
 OBJECTS += $(OBJDIR)/isa_scalar.o
+OBJECTS += $(OBJDIR)/kept.o
 OBJECTS += $(OBJDIR)/kl.o
 OBJECTS += $(OBJDIR)/kl1.o
 OBJECTS += $(OBJDIR)/kl2.o
 OBJECTS += $(OBJDIR)/launch.o
+OBJECTS += $(OBJDIR)/lists.o
 OBJECTS += $(OBJDIR)/logprob.o
 OBJECTS += $(OBJDIR)/logprob1.o
 OBJECTS += $(OBJDIR)/logprob2.o
@@ -385,6 +389,9 @@ $(OBJDIR)/exchange.o: ../src/api/exchange.c
 $(OBJDIR)/gradient.o: ../src/api/gradient.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/kept.o: ../src/api/kept.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/kl.o: ../src/api/kl.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -443,6 +450,9 @@ $(OBJDIR)/isa_scalar.o: ../src/cpu/isa_scalar.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/kl1.o: ../src/cpu/kl.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/lists.o: ../src/cpu/lists.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/logprob1.o: ../src/cpu/logprob.c

@@ -21,6 +21,7 @@ local bits = require "samebits.bits"
 local tensor = require "samebits.tensor"
 local batches = require "samebits.batch"
 local context = require "samebits.context"
+local kept = require "samebits.batch.kept"
 local formats = require "samebits.io.formats"
 local drift = require "samebits.drift"
 
@@ -49,6 +50,8 @@ return {
   pack = batches.pack,
   mask_from_lengths = batches.mask_from_lengths,
   mask_from_splits = batches.mask_from_splits,
+  kept_words = kept.words,
+  kept_lists = kept.lists,
 
   load = formats.load,
   save = formats.save,

@@ -35,6 +35,9 @@ typedef struct sb_call {
     sb_launch launch;
 } sb_call;
 
+/* Whether a batch has kept sets, of either form. */
+static inline int sb_has_kept(const sb_batch *in) { return in->kept || in->kept_offsets; }
+
 /* SB_OP_LOGPROB and SB_OP_CONVENTIONAL. out has all fields, even if the caller's struct is shorter.
  * out.gradient is null or the caller's; its checked form is gradient, whose width and strides are
  * filled in. The control group has no gradient. */
@@ -194,7 +197,8 @@ typedef struct sb_comms {
 
 typedef struct sb_backend {
     const char *name;
-    int kept_sets; /* calls may have kept sets */
+    int kept_sets;  /* calls may have kept sets */
+    int kept_lists; /* and as lists */
 
     /* Required. Checks whether device number device can be opened here; if not, why has the reason.
      */

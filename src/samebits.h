@@ -75,9 +75,9 @@
 #define SB_STATUSES(X)                                                                             \
     X(SB_OK, 0, "success")                                                                         \
     X(SB_ERR_ARGUMENT, 1, "a null pointer, an unknown option or a struct of the wrong size")       \
-    X(SB_ERR_SHAPE, 2, "a negative or oversized extent, stride, row list or cu_seqlens")           \
+    X(SB_ERR_SHAPE, 2, "a bad extent, stride, row list, cu_seqlens or kept_offsets")               \
     X(SB_ERR_DTYPE, 3, "a dtype that this argument does not take")                                 \
-    X(SB_ERR_ID, 4, "an active target id outside [0, V)")                                          \
+    X(SB_ERR_ID, 4, "an id of an active row outside [0, V), or kept ids that do not rise")         \
     X(SB_ERR_TEMPERATURE, 5, "a temperature outside [2^-10, 2^10]")                                \
     X(SB_ERR_ABI, 6, "the caller was built against another SB_ABI")                                \
     X(SB_ERR_BACKEND, 7, "the backend is unknown, or unavailable on this machine")                 \
@@ -173,6 +173,17 @@ SB_API sb_status sb_open(sb_context **ctx, uint32_t abi, const char *backend,
  * this does happen with sets that were recorded from another model's logits: its logprob is -inf,
  * and sb_logprob_out.outside counts it.
  *
+ * A kept set has one of two forms, with the same bits in every result: words, one bit for each id,
+ * or a list of the kept ids, which rise. Engines record lists, and a row with a list costs the kept
+ * ids instead of V: of its logits, only those of kept ids are read on cpu, and on cuda only those
+ * of leaves with a kept id (16 ids from a multiple of 16 on). All others may be NaN, or unmapped.
+ * Row r keeps kept_ids[kept_offsets[r]] .. kept_ids[kept_offsets[r + 1] - 1]; an ignored row's ids
+ * are not looked at. The offsets begin with 0, do not fall, and end with kept_count; otherwise
+ * SB_ERR_SHAPE names the first row at fault, before any id is looked at. SB_ERR_ID names the first
+ * active row, and its first kept id, that is outside [0, V) or not above the id before it; the
+ * row's target and temperature are checked before its list. Of shards, each takes its own ids of
+ * the lists, which are of whole rows, as words are.
+ *
  * The first of these cases that applies decides the result: the row is ignored (+0); its id is bad
  * (an error); it is poisoned, which means NaN or +inf among its logits, or empty, which means that
  * all are -inf (NaN); the target's logit is -inf (-inf); otherwise the formula. */
@@ -203,6 +214,13 @@ typedef struct sb_batch {
     const uint32_t *kept;     /* [B, T, W] or [N, W] words, W = ceil(V / 32): the row's id i is kept
                                  if bit i % 32 of word i / 32 is 1. null: all ids are kept */
     int64_t kept_stride;      /* words from one row's kept set to the next row's, >= W; 0: W */
+    const void *kept_ids;     /* [kept_count] the kept ids of all rows, row after row. May be null
+                                 if there are none */
+    const void *kept_offsets; /* [B * T + 1] or [N + 1]: where each row's list begins in kept_ids.
+                                 null: there are no lists. Not together with kept */
+    int64_t kept_count;       /* the number of kept ids of all rows */
+    int32_t kept_ids_dtype;   /* SB_I32 or SB_I64 */
+    int32_t kept_offsets_dtype;/* SB_I32 or SB_I64 */
 } sb_batch;
 
 /* A row's record, which sb_logprob and sb_finish can write for sb_logprob_backward: 32 bytes,
@@ -326,8 +344,9 @@ SB_API void sb_close(sb_context *ctx);
 /* ==== advanced ====
  *
  * In this order: queries about the library, its backends and a context; several ids per row and
- * ranks; gradients; shards of the vocabulary, and their exchange between GPUs; ratios, sums and
- * means of tokens; divergences; device memory and streams. Each section can be read alone. */
+ * ranks; words and lists of kept sets; gradients; shards of the vocabulary, and their exchange
+ * between GPUs; ratios, sums and means of tokens; divergences; device memory and streams. Each
+ * section can be read alone. */
 
 /* ---- the library, its backends, a context ---- */
 
@@ -424,6 +443,29 @@ typedef struct sb_topk_out {
 SB_API sb_status sb_topk(sb_context *ctx, const sb_topk_out *out, const sb_batch *batch, int64_t k,
                          const sb_launch *launch);
 
+/* ---- words and lists ----
+ *
+ * Conversions between the two forms of kept sets. They work in ordinary memory, on a context of a
+ * backend without memory of its own, such as cpu: the others return SB_ERR_BACKEND. Of the batch,
+ * only batch, time, rows, vocab, cu_seqlens and its dtype, and the kept sets are used. */
+
+/* Writes the words of a batch's lists: kept is [rows][W], with kept_stride words from one row to
+ * the next (0: W); words between rows are not written. Bits from V on are 0.
+ *
+ * Errors: SB_ERR_ARGUMENT if the batch has no lists; for all rows, as sb_logprob for active ones,
+ * before a word is written. */
+SB_API sb_status sb_kept_words(sb_context *ctx, uint32_t *kept, int64_t kept_stride,
+                               const sb_batch *batch);
+
+/* Writes the lists of a batch's words: offsets is [rows + 1], and its last element is the number of
+ * kept ids; ids has room for `room` ids. If ids is null, only the offsets are written. Both dtypes
+ * are SB_I32 or SB_I64. Bits from V on are ignored.
+ *
+ * Errors: SB_ERR_ARGUMENT if the batch has no words; SB_ERR_DTYPE; SB_ERR_SHAPE if there are more
+ * kept ids than room, or than the offsets' dtype holds. */
+SB_API sb_status sb_kept_lists(sb_context *ctx, void *offsets, int32_t offsets_dtype, void *ids,
+                               int32_t ids_dtype, int64_t room, const sb_batch *batch);
+
 /* ---- gradients ---- */
 
 /* The inputs and the output of sb_logprob_backward, or of a gradient that sb_logprob computes.
@@ -453,14 +495,14 @@ typedef struct sb_gradient {
  *
  *   grad[r, i] = token[r] / tau * ((i is the id) - p_i)  -  entropy[r] / tau * p_i (ln p_i + H)
  *
- * This takes one pass over the logits and no scratch memory: there are no sums, and each element
- * depends only on its own logit and on the row's 32-byte record. Ignored rows get +0, and their
- * logits are not read. Absent logits (-inf) and those with p below 2^-125 get +0 as well. A
- * poisoned or empty row gets NaN: 7fc00000, in bf16 7fc0, in fp16 7e00. Results are computed in
- * fp32; if grad is bf16 or fp16, they are rounded once more, to nearest even. Before that rounding,
- * for derivatives t and e of a row, |error| <= 5.7e-7 |t| / tau and 1.1e-5 |e| / tau, plus half an
- * ulp each. docs/numerics.md has the formulas in section "Gradients", and narrower bounds in "Error
- * of a gradient".
+ * This takes one pass over the logits and, without lists of kept ids, no scratch memory: there are
+ * no sums, and each element depends only on its own logit and on the row's 32-byte record. Ignored
+ * rows get +0, and their logits are not read. Absent logits (-inf) and those with p below 2^-125
+ * get +0 as well. A poisoned or empty row gets NaN: 7fc00000, in bf16 7fc0, in fp16 7e00. Results
+ * are computed in fp32; if grad is bf16 or fp16, they are rounded once more, to nearest even.
+ * Before that rounding, for derivatives t and e of a row, |error| <= 5.7e-7 |t| / tau and
+ * 1.1e-5 |e| / tau, plus half an ulp each. docs/numerics.md has the formulas in section
+ * "Gradients", and narrower bounds in "Error of a gradient".
  *
  * batch is the one of the forward call. With shift, a result at r belongs to the logits of row
  * r - 1: token, entropy and saved are then at r, and the gradient is at r - 1.
@@ -839,7 +881,7 @@ SB_API sb_status sb_stream_wait(sb_context *ctx, void *stream);
 #define SB_OPEN_OPTIONS_INIT { sizeof(sb_open_options), 0, 0 }
 #define SB_BATCH_INIT                                                                              \
     { sizeof(sb_batch), SB_F32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, SB_IGNORE_INDEX, SB_I32,    \
-      SB_I32, 1.0f, 0, 0, 0 }
+      SB_I32, 1.0f, 0, 0, 0, 0, 0, 0, SB_I32, SB_I32 }
 #define SB_LOGPROB_OUT_INIT { sizeof(sb_logprob_out), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define SB_IDS_OUT_INIT { sizeof(sb_ids_out), 0, 0, 0, 0 }
 #define SB_TOPK_OUT_INIT { sizeof(sb_topk_out), 0, 0, 0, 0 }

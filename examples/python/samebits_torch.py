@@ -56,7 +56,8 @@ class Batch(Struct):
                 ("mask", pointer), ("temperatures", pointer), ("row_list", pointer),
                 ("row_count", i64), ("ignore_index", i64), ("cu_seqlens_dtype", i32),
                 ("ids_dtype", i32), ("temperature", f32), ("shift", i32), ("kept", pointer),
-                ("kept_stride", i64)]
+                ("kept_stride", i64), ("kept_ids", pointer), ("kept_offsets", pointer),
+                ("kept_count", i64), ("kept_ids_dtype", i32), ("kept_offsets_dtype", i32)]
 
 
 class Out(Struct):

@@ -19,6 +19,7 @@
 local ffi = require "ffi"
 local devices = require "samebits.device"
 local fields = require "samebits.io.fields"
+local kept = require "samebits.batch.kept"
 local mask_values = require "samebits.batch.mask_values"
 local ragged = require "samebits.batch.ragged"
 local values = require "samebits.batch.values"
@@ -37,7 +38,8 @@ local LOGITS_DTYPES = { float32 = 1, float16 = 2, bfloat16 = 3 }
 
 local FIELDS = {
   logits = true, ids = true, mask = true, temperature = true, ignore_index = true, shift = true,
-  rows = true, cu_seqlens = true, first = true, vocab = true, kept = true,
+  rows = true, cu_seqlens = true, first = true, vocab = true, kept = true, kept_ids = true,
+  kept_offsets = true,
 }
 
 local function check_logits(value, is_shard)
@@ -155,6 +157,7 @@ local function describe_to_c(self, row_stride, batch_stride)
   if self.ids then c.ids, c.ids_dtype = self.ids.ptr, INDEX_DTYPES[self.ids.dtype] end
   if self.mask then c.mask = self.mask.ptr end
   if self.kept then c.kept = ffi.cast("const uint32_t *", self.kept.ptr) end
+  if self.kept_ids then kept.describe(c, self.kept_ids, self.kept_offsets) end
   if self.rows then
     c.row_list = ffi.cast("const int64_t *", self.row_list.ptr)
     c.row_count = self.rows.shape[1]
@@ -232,6 +235,11 @@ local function build(spec, without_ids)
   if spec.kept ~= nil then
     self.kept = values.kept_words(spec.kept, self.shape, self.vocab, self.device)
   end
+  if spec.kept_ids ~= nil or spec.kept_offsets ~= nil then
+    if spec.kept ~= nil then raise "kept: given together with kept_ids: a kept set has one form" end
+    self.kept_ids, self.kept_offsets =
+      kept.lists_of(spec.kept_ids, spec.kept_offsets, self.rows_total, self.device)
+  end
   if spec.rows ~= nil then set_rows(self, spec.rows) end
   self.temperature = 1
   if spec.temperature ~= nil then
@@ -256,7 +264,7 @@ function Batch:bounds(b)
 end
 
 local MOVED = { "logits", "ids", "mask", "cu_seqlens", "rows", "row_list", "temperature",
-                "kept" }
+                "kept", "kept_ids", "kept_offsets" }
 
 local function to(self, device, opts)
   local name = devices.normal(device)
@@ -281,6 +289,17 @@ end
 --- The batch on another device, with `opts` as for a tensor's `to`; the batch itself if it
 -- is already there. Returns nil, a message and a code if a device is not available or fails.
 Batch.to = misuse.guard(to)
+
+--- Whether the rows have kept sets, of either form.
+function Batch:has_kept() return self.kept ~= nil or self.kept_ids ~= nil end
+
+--- Returns the rows' kept sets as words in memory, [.., W]; nil if the rows have none.
+Batch.kept_words = misuse.guard(function(self)
+  if self.kept then return brought("kept", self.kept, "cpu") end
+  if not self.kept_ids then return nil end
+  local words = kept.words(self.kept_ids, self.kept_offsets, self.vocab)
+  return words:view(unpack(layout.appended(self.shape, words.shape[2])))
+end)
 
 --- Returns the active rows: a uint8 tensor of the per-row shape in memory, 1 where a row is scored.
 function Batch:active()
@@ -339,7 +358,9 @@ function Batch:__tostring()
   if self.cu_seqlens then add("cu_seqlens", self.cu_seqlens) end
   if self.ids then add("ids", self.ids) end
   if self.mask then add("mask", self.mask) end
-  if self.kept then add("kept", self.kept) end
+  for _, name in ipairs { "kept", "kept_ids", "kept_offsets" } do
+    if self[name] then add(name, self[name]) end
+  end
   if self.rows then add("rows", self.rows) end
   add("temperature", self.temperature)
   if self.ignore_index ~= constants.SB_IGNORE_INDEX then add("ignore_index", self.ignore_index) end
@@ -365,6 +386,9 @@ local M = {}
 --   ceil(V / 32), where bit i % 32 of word i / 32 belongs to id i; or flags [.., V], bool or
 --   integers, a tensor or nested tables, which are converted to such words in memory; by default
 --   all ids take part;
+-- * `kept_ids` and `kept_offsets`, in place of `kept`: the same as lists. Row r keeps the ids
+--   kept_ids[kept_offsets[r]] .. kept_ids[kept_offsets[r + 1] - 1], which rise; int32 or int64, [K]
+--   and [rows + 1]. A row costs its kept ids then, and not V;
 -- * `temperature`: a number, or one per row, or one per sequence [B]; 1 by default;
 -- * `cu_seqlens`: [B + 1], for packed logits;
 -- * `rows`: the rows to score, strictly rising; all by default;

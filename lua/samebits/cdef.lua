@@ -63,6 +63,11 @@ typedef struct sb_batch {
     int32_t shift;
     const uint32_t *kept;
     int64_t kept_stride;
+    const void *kept_ids;
+    const void *kept_offsets;
+    int64_t kept_count;
+    int32_t kept_ids_dtype;
+    int32_t kept_offsets_dtype;
 } sb_batch;
 
 typedef struct sb_saved_row {
@@ -147,6 +152,12 @@ typedef struct sb_topk_out {
 
 sb_status sb_topk(sb_context *ctx, const sb_topk_out *out, const sb_batch *batch, int64_t k,
                          const sb_launch *launch);
+
+sb_status sb_kept_words(sb_context *ctx, uint32_t *kept, int64_t kept_stride,
+                               const sb_batch *batch);
+
+sb_status sb_kept_lists(sb_context *ctx, void *offsets, int32_t offsets_dtype, void *ids,
+                               int32_t ids_dtype, int64_t room, const sb_batch *batch);
 
 typedef struct sb_gradient {
     uint32_t size;

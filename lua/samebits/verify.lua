@@ -176,7 +176,7 @@ end
 local function as_given(path, sample)
   local batch, rows = sample.batch, {}
   local list = not sample.whole
-  if not batch.ids or path.plain and list or path.kind == "conventional" and batch.kept then
+  if not batch.ids or path.plain and list or path.kind == "conventional" and batch:has_kept() then
     return nil
   end
   if not list then return batch end
@@ -188,6 +188,7 @@ local function as_given(path, sample)
   end
   table.sort(rows)
   return { logits = batch.logits, ids = batch.ids, mask = batch.mask, kept = batch.kept,
+           kept_ids = batch.kept_ids, kept_offsets = batch.kept_offsets,
            temperature = batch.temperature, ignore_index = batch.ignore_index,
            shift = batch.shift, cu_seqlens = batch.cu_seqlens, rows = rows }
 end

@@ -183,6 +183,70 @@ describe("sb_logprob refuses", function()
     end)
   end)
 
+  -- Lists of kept ids: the offsets, then the ids.
+  local function keep(a, offsets, ...)
+    a.offsets, a.kept = int64s(unpack(offsets)), int64s(...)
+    a.batch.kept_offsets, a.batch.kept_offsets_dtype = a.offsets, C.SB_I64
+    a.batch.kept_ids, a.batch.kept_ids_dtype = a.kept, C.SB_I64
+    a.batch.kept_count = select("#", ...)
+  end
+
+  it("lists of kept ids", function()
+    for _, case in ipairs {
+      { "row 0: kept_offsets[0] is 1, not 0", { 1, 1, 1, 1, 1, 1, 2 } },
+      { "row 2 (sequence 0, position 2): kept_offsets[3] is 1: it must lie in [2, 2]",
+        { 0, 0, 2, 1, 1, 1, 2 } },
+      { "row 4 (sequence 1, position 1): kept_offsets[5] is 3: it must lie in [0, 2]",
+        { 0, 0, 0, 0, 0, 3, 2 } },
+      { "row 5: kept_offsets[6] is 1, not kept_count 2", { 0, 0, 0, 0, 0, 0, 1 } },
+    } do
+      -- offsets are looked at before any id
+      refused(SHAPE, case[1], function(_, a) a.ids[0] = V; keep(a, case[2], 3, 1) end)
+    end
+    for _, case in ipairs {
+      { "row 3 (sequence 1, position 0): kept id 1 (entry 1) is not above the 3 before it", 3, 1 },
+      { "row 3 (sequence 1, position 0): kept id 3 (entry 1) is not above the 3 before it", 3, 3 },
+      { "row 3 (sequence 1, position 0): kept id 5 (entry 1) is outside [0, 5)", 0, 5 },
+      { "kept id -1 (entry 0) is outside [0, 5)", -1, 0 },
+      { "kept id 4294967297 (entry 1) is outside [0, 5)", 0, 2 ^ 32 + 1 },
+    } do
+      refused(ID, case[1], function(_, a) keep(a, { 0, 0, 0, 0, 2, 2, 2 }, case[2], case[3]) end)
+    end
+    local offsets = { 0, 0, 0, 0, 2, 2, 2 }
+    refused(ID, "row 3 (sequence 1, position 0): id 5 is outside [0, 5)", function(_, a)
+      a.ids[3] = V
+      keep(a, offsets, 3, 1)
+    end)
+    scored(function(_, a) -- an ignored row's ids are not looked at
+      a.ids[3] = -100
+      keep(a, offsets, 3, 1)
+    end)
+    refused(ARGUMENT, "kept and kept_offsets are both given", function(b, a)
+      keep(a, offsets, 3, 4)
+      b.kept = ffi.new "uint32_t[6]"
+    end)
+    refused(ARGUMENT, "kept_offsets is null", function(b, a)
+      keep(a, offsets, 3, 4)
+      b.kept_offsets = nil
+    end)
+    refused(ARGUMENT, "kept_ids is null", function(b, a)
+      keep(a, offsets, 3, 4)
+      b.kept_ids = nil
+    end)
+    for _, count in ipairs { -1, -BIG, BIG } do
+      refused(SHAPE, "kept_count is", function(b, a)
+        keep(a, offsets, 3, 4)
+        b.kept_count = count
+      end)
+    end
+    for _, name in ipairs { "kept_ids_dtype", "kept_offsets_dtype" } do
+      refused(DTYPE, name .. " is 1", function(b, a)
+        keep(a, offsets, 3, 4)
+        b[name] = C.SB_F32
+      end)
+    end
+  end)
+
   it("cu_seqlens", function()
     for _, case in ipairs {
       { "cu_seqlens[0] is 1, not 0", 1, N },

@@ -32,7 +32,12 @@ AT(sb_batch, temperature, 128);
 AT(sb_batch, shift, 132);
 AT(sb_batch, kept, 136);
 AT(sb_batch, kept_stride, 144);
-_Static_assert(sizeof(sb_batch) == 152, "sb_batch");
+AT(sb_batch, kept_ids, 152);
+AT(sb_batch, kept_offsets, 160);
+AT(sb_batch, kept_count, 168);
+AT(sb_batch, kept_ids_dtype, 176);
+AT(sb_batch, kept_offsets_dtype, 180);
+_Static_assert(sizeof(sb_batch) == 184, "sb_batch");
 
 AT(sb_logprob_out, token, 8);
 AT(sb_logprob_out, lse, 16);

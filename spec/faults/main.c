@@ -57,6 +57,8 @@ static int64_t ids[ROWS] = { 5, 7, 39999 };
 static int64_t several[ROWS * K] = { 5, 6, 7, 0, 39999, -100 };
 static int64_t few_ids[ROWS] = { 5, 7, FEW - 1 };
 static uint32_t kept[ROWS * WORDS];
+static const int64_t kept_ids[] = { 5, 4000, 7, 39999 };
+static const int32_t kept_offsets[ROWS + 1] = { 0, 2, 3, 4 };
 static const int64_t rows[ROWS - 1] = { 0, 2 };
 static const uint8_t mask[ROWS] = { 1, 1, 1 };
 static const float temperatures[ROWS] = { 1.0f, 1.0f, 0.5f };
@@ -256,6 +258,37 @@ static sb_status entropy(scenario *s)
     sb_batch batch = batch_of(rows);
     batch.kept = kept;
     return entropy_of(s, &batch);
+}
+
+static void set_lists(sb_batch *batch)
+{
+    batch->kept_ids = kept_ids;
+    batch->kept_ids_dtype = SB_I64;
+    batch->kept_offsets = kept_offsets;
+    batch->kept_count = sizeof kept_ids / sizeof *kept_ids;
+}
+
+/* A conversion in memory, which a device refuses. */
+static sb_status in_memory(const scenario *s, sb_status status)
+{
+    if (!s->on_device) return status;
+    return status == SB_ERR_BACKEND ? SB_OK : status == SB_OK ? SB_ERR_STATE : status;
+}
+
+static sb_status words_of_lists(scenario *s)
+{
+    sb_batch batch = batch_of(NULL);
+    static uint32_t words[ROWS * WORDS];
+    set_lists(&batch);
+    return in_memory(s, sb_kept_words(s->ctx, words, 0, &batch));
+}
+
+static sb_status lists_of_words(scenario *s)
+{
+    sb_batch batch = batch_of(NULL);
+    int64_t offsets[ROWS + 1];
+    batch.kept = kept;
+    return in_memory(s, sb_kept_lists(s->ctx, offsets, SB_I64, NULL, SB_I32, 0, &batch));
 }
 
 static sb_status several_ids(scenario *s)
@@ -602,6 +635,8 @@ static const struct step {
     { "sb_sums of bad cu_seqlens", bad_sums, SB_ERR_SHAPE, NULL },
     { "sb_sums of values in no sequence", values_outside, SB_ERR_SHAPE, NULL },
     { "sb_logprob with entropy", entropy, SB_OK, NULL },
+    { "sb_kept_words", words_of_lists, SB_OK, NULL },
+    { "sb_kept_lists", lists_of_words, SB_OK, NULL },
     { "sb_logprob_ids", several_ids, SB_OK, NULL },
     { "sb_logprob_ids of a bad id", bad_several, SB_ERR_ID, NULL },
     { "sb_topk", first_ids, SB_OK, NULL },

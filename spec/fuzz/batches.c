@@ -166,11 +166,38 @@ static void make_logits(source *s, arrays *a, sb_batch *b, int64_t n)
     fill_logits(s, a, b->logits_dtype);
 }
 
-/* Words of 32 flags, mostly set. */
+/* Lists whose ids mostly rise, and whose offsets mostly do not fall. */
+static void make_lists(source *s, arrays *a, sb_batch *b)
+{
+    const int64_t rows = a->rows < 0 ? 0 : a->rows;
+    int64_t count = 0, id = 0, at = 0;
+    b->kept_ids_dtype = dtype(s, SB_I32, SB_I64);
+    b->kept_offsets_dtype = dtype(s, SB_I32, SB_I64);
+    b->kept_offsets = a->kept_offsets = array(rows + 1, b->kept_offsets_dtype == SB_I64 ? 8 : 4);
+    if (!a->kept_offsets) return;
+    put_int(a->kept_offsets, b->kept_offsets_dtype, 0, byte(s) == 255 ? extent(s, 2) : 0);
+    for (int64_t row = 0; row < rows; row++) {
+        count += byte(s) % 7;
+        put_int(a->kept_offsets, b->kept_offsets_dtype, row + 1,
+                byte(s) == 255 ? extent(s, 9) : count);
+    }
+    b->kept_count = byte(s) == 255 ? extent(s, 9) : count;
+    b->kept_ids = a->kept_ids = array(b->kept_count < 0 ? 0 : b->kept_count,
+                                      b->kept_ids_dtype == SB_I64 ? 8 : 4);
+    for (int64_t row = 0; a->kept_ids && row < rows; row++, id = 0)
+        for (int64_t end = at + byte(s) % 7; at < end && at < b->kept_count; at++) {
+            put_int(a->kept_ids, b->kept_ids_dtype, at, byte(s) == 255 ? extent(s, 70) : id);
+            id += byte(s) % 24 + (byte(s) != 255);
+        }
+}
+
+/* Words of 32 flags, mostly set; or lists. */
 static void make_kept(source *s, arrays *a, sb_batch *b)
 {
     int64_t words, stride;
-    if (byte(s) % 4 != 1 || b->vocab < 1 || b->vocab > SB_MAX_VOCAB) return;
+    const uint8_t form = byte(s) % 4;
+    if (form == 2) make_lists(s, a, b);
+    if (form != 1 || b->vocab < 1 || b->vocab > SB_MAX_VOCAB) return;
     words = (b->vocab + 31) / 32;
     b->kept_stride = byte(s) % 4 ? 0 : extent(s, 8);
     stride = b->kept_stride ? b->kept_stride : words;
@@ -238,6 +265,8 @@ void free_arrays(arrays *a)
     free(a->temperatures);
     free(a->row_list);
     free(a->kept);
+    free(a->kept_ids);
+    free(a->kept_offsets);
 }
 
 static int is_int_dtype(int32_t dtype) { return dtype == SB_I32 || dtype == SB_I64; }
@@ -298,6 +327,21 @@ sb_batch narrowed(const sb_batch *b, int64_t rows, int64_t k)
     return one;
 }
 
+static int64_t offset_at(const sb_batch *b, int64_t row)
+{
+    return int_at(b->kept_offsets, b->kept_offsets_dtype, row);
+}
+
+/* Allows the logits of a row's kept ids, if the list is one that may be looked at. */
+static void allow_kept(const sb_batch *b, int64_t row, char *logits, int64_t itemsize, part held)
+{
+    for (int64_t i = offset_at(b, row); i < offset_at(b, row + 1); i++) {
+        const int64_t id = int_at(b->kept_ids, b->kept_ids_dtype, i) - held.first;
+        if (i < 0 || i >= b->kept_count) return;
+        if (id >= 0 && id < held.n) ALLOW(logits + id * itemsize, (size_t)itemsize);
+    }
+}
+
 void guard_logits(const sb_batch *b, const arrays *a, part held)
 {
     int64_t itemsize = b->logits_dtype == SB_F32 ? 4 : 2;
@@ -311,7 +355,8 @@ void guard_logits(const sb_batch *b, const arrays *a, part held)
         else
             at = at / b->time * (b->batch_stride ? b->batch_stride : b->time * stride) +
                  at % b->time * stride;
-        ALLOW((char *)a->logits + at * itemsize, (size_t)(held.n * itemsize));
+        if (b->kept_offsets) allow_kept(b, row, (char *)a->logits + at * itemsize, itemsize, held);
+        else ALLOW((char *)a->logits + at * itemsize, (size_t)(held.n * itemsize));
     }
 }
 
@@ -356,11 +401,24 @@ static int is_right_layout(const sb_batch *b, int64_t n)
     return span * (long double)itemsize < 0x1p63L;
 }
 
+/* Requires: the offsets are right. */
+static int is_right_list(const sb_batch *b, int64_t row)
+{
+    int64_t before = -1;
+    if (!b->kept_offsets) return 1;
+    for (int64_t i = offset_at(b, row); i < offset_at(b, row + 1); i++) {
+        const int64_t id = int_at(b->kept_ids, b->kept_ids_dtype, i);
+        if (id <= before || id >= b->vocab) return 0;
+        before = id;
+    }
+    return 1;
+}
+
 static int is_right_row(const sb_batch *b, int64_t row)
 {
     int64_t id = id_of(b, row);
-    return is_ignored(b, row) ||
-           (id >= 0 && id < b->vocab && (!b->temperatures || is_temperature(b->temperatures[row])));
+    return is_ignored(b, row) || (id >= 0 && id < b->vocab && is_right_list(b, row) &&
+                                  (!b->temperatures || is_temperature(b->temperatures[row])));
 }
 
 static int is_right_row_list(const sb_batch *b, int64_t rows)
@@ -378,6 +436,16 @@ static int is_right_kept(const sb_batch *b, int64_t rows)
 {
     int64_t words = (b->vocab + 31) / 32, stride = b->kept_stride ? b->kept_stride : words;
     return stride >= words && fits_int64(rows, stride, 4);
+}
+
+static int are_right_offsets(const sb_batch *b, int64_t rows)
+{
+    if (!is_int_dtype(b->kept_ids_dtype) || !is_int_dtype(b->kept_offsets_dtype)) return 0;
+    if (b->kept || b->kept_count < 0 || (b->kept_count > 0 && !b->kept_ids)) return 0;
+    if (offset_at(b, 0) != 0 || offset_at(b, rows) != b->kept_count) return 0;
+    for (int64_t row = 0; row < rows; row++)
+        if (offset_at(b, row + 1) < offset_at(b, row)) return 0;
+    return 1;
 }
 
 /* A shard cuts no leaf. */
@@ -405,6 +473,8 @@ int is_right_batch(const sb_batch *b, int64_t rows, part held)
     if (rows != 0 && ((held.n && !b->logits) || !b->ids)) return 0;
     if (b->row_list && !is_right_row_list(b, rows)) return 0;
     if (b->kept && !is_right_kept(b, rows)) return 0;
+    if (b->kept_offsets && !are_right_offsets(b, rows)) return 0;
+    if (b->kept_ids && !b->kept_offsets) return 0;
     for (int64_t row = 0; row < rows; row++)
         if (!is_right_row(b, row)) return 0;
     return 1;

@@ -12,7 +12,7 @@
 /* The arrays of a call. Null where the bytes left one out, or where it would be too large: then the
  * call has to be refused, or is about a smaller one. */
 typedef struct arrays {
-    void *logits, *ids, *cu_seqlens;
+    void *logits, *ids, *cu_seqlens, *kept_ids, *kept_offsets;
     uint8_t *mask;
     float *temperatures;
     int64_t *row_list;

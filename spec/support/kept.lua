@@ -53,5 +53,20 @@ function M.poisoned_outside(logits, flags)
   return out
 end
 
+--- The lists of flags [.., V]: kept_ids and kept_offsets, of the given dtypes.
+function M.lists(flags, ids_dtype, offsets_dtype)
+  local V = flags.shape[flags.ndim]
+  local kept, ids, offsets = ffi.cast("const uint8_t *", flags.ptr), {}, { 0 }
+  for row = 0, row_count(flags.shape) - 1 do
+    for id = 0, V - 1 do
+      if kept[row * V + id] ~= 0 then ids[#ids + 1] = id end
+    end
+    offsets[#offsets + 1] = #ids
+  end
+  if #ids == 0 then return samebits.zeros({ 0 }, ids_dtype or "int32"),
+                           samebits.tensor(offsets, { dtype = offsets_dtype or "int64" }) end
+  return samebits.tensor(ids, { dtype = ids_dtype or "int32" }),
+         samebits.tensor(offsets, { dtype = offsets_dtype or "int64" })
+end
 
 return M

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "api/kept.h"
 #include "det/leaf.h"
 #include "det/sum.h"
 
@@ -126,24 +127,6 @@ static sb_status check_shard(const sb_call *call, sb_message *why)
     return SB_OK;
 }
 
-/* Kept sets are of whole rows, even if the logits are a shard's. */
-static sb_status check_kept(sb_call *call, sb_message *why)
-{
-    sb_batch *in = &call->in;
-    int64_t words = (in->vocab + 31) / 32, span;
-    if (!in->kept) return SB_OK;
-    if (in->kept_stride == 0) in->kept_stride = words;
-    if (in->kept_stride < words)
-        return sb_fail(why, SB_ERR_SHAPE,
-                       "kept_stride %" PRId64 " is less than the %" PRId64 " words of a kept set",
-                       in->kept_stride, words);
-    span = product(call->rows, in->kept_stride);
-    if (span < 0 || product(span, 4) < 0)
-        return sb_fail(why, SB_ERR_SHAPE, "kept_stride %" PRId64 " reaches past the address space",
-                       in->kept_stride);
-    return SB_OK;
-}
-
 static sb_status check_shape(sb_call *call, int device_memory, sb_message *why)
 {
     sb_batch *in = &call->in;
@@ -187,7 +170,7 @@ static sb_status check_shape(sb_call *call, int device_memory, sb_message *why)
         }
     }
     status = check_extent(call, why);
-    return status == SB_OK ? check_kept(call, why) : status;
+    return status == SB_OK ? sb_check_kept(call, device_memory, why) : status;
 }
 
 sb_status sb_check_size(const void *argument, size_t size, const char *type, const char *init,
@@ -291,22 +274,44 @@ sb_status sb_shard_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch
     return part_call_of(ctx, call, batch, first, n, launch);
 }
 
-sb_status sb_check_kept_sets(sb_context *ctx, const sb_call *call, const sb_logprob_out *out)
+sb_status sb_kept_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch)
 {
-    if (ctx->backend->kept_sets || !(call->in.kept || (out && out->outside))) return SB_OK;
-    return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no kept sets",
-                   ctx->backend->name);
+    sb_batch in = SB_BATCH_INIT;
+    if (!batch) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "batch is null");
+    in.size = batch->size;
+    if (in.size == sizeof in) {
+        in.batch = batch->batch;
+        in.time = batch->time;
+        in.rows = batch->rows;
+        in.vocab = batch->vocab;
+        in.cu_seqlens = batch->cu_seqlens;
+        in.cu_seqlens_dtype = batch->cu_seqlens_dtype;
+        in.kept = batch->kept;
+        in.kept_stride = batch->kept_stride;
+        in.kept_ids = batch->kept_ids;
+        in.kept_offsets = batch->kept_offsets;
+        in.kept_count = batch->kept_count;
+        in.kept_ids_dtype = batch->kept_ids_dtype;
+        in.kept_offsets_dtype = batch->kept_offsets_dtype;
+    }
+    call->width = 0;
+    return part_call_of(ctx, call, &in, 0, 0, NULL);
 }
 
-/* The place of a row: its sequence and position. */
-typedef struct place {
-    int64_t sequence, position;
-} place;
+sb_status sb_check_kept_sets(sb_context *ctx, const sb_call *call, const sb_logprob_out *out)
+{
+    const sb_backend *backend = ctx->backend;
+    if (call->in.kept_offsets && !backend->kept_lists)
+        return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no lists of kept ids",
+                       backend->name);
+    if (backend->kept_sets || !(sb_has_kept(&call->in) || (out && out->outside))) return SB_OK;
+    return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no kept sets", backend->name);
+}
 
-static place place_of(const sb_call *call, int64_t row)
+sb_position sb_position_of(const sb_call *call, int64_t row)
 {
     const sb_batch *in = &call->in;
-    place at;
+    sb_position at;
     if (in->cu_seqlens) {
         /* The last sequence that starts at or before row: empty ones before it share its start. */
         int64_t low = 0, high = in->batch;
@@ -330,9 +335,9 @@ static sb_status check_ids(const sb_call *call, int64_t row, sb_message *why)
     for (int64_t i = 0; i < call->width; i++) {
         int64_t id = sb_int_at(call->in.ids, call->in.ids_dtype, row * call->width + i);
         char entry[48] = "";
-        place at;
+        sb_position at;
         if ((id >= 0 && id < call->in.vocab) || id == call->in.ignore_index) continue;
-        at = place_of(call, row);
+        at = sb_position_of(call, row);
         if (call->width > 1) snprintf(entry, sizeof entry, ", entry %" PRId64, i);
         return sb_fail(why, SB_ERR_ID,
                        "row %" PRId64 " (sequence %" PRId64 ", position %" PRId64 "%s): id %" PRId64
@@ -342,14 +347,16 @@ static sb_status check_ids(const sb_call *call, int64_t row, sb_message *why)
     return SB_OK;
 }
 
-/* Checks an active row's ids and temperature. */
+/* Checks an active row's ids, temperature and kept list. */
 static sb_status check_row(const sb_call *call, int64_t row, sb_message *why)
 {
     float temperature = sb_temperature_at(call, row);
     sb_status status = check_ids(call, row, why);
-    place at;
-    if (status != SB_OK || sb_temperature_ok(temperature)) return status;
-    at = place_of(call, row);
+    sb_position at;
+    if (status != SB_OK) return status;
+    if (sb_temperature_ok(temperature))
+        return call->in.kept_offsets ? sb_check_kept_list(call, row, why) : SB_OK;
+    at = sb_position_of(call, row);
     return sb_fail(why, SB_ERR_TEMPERATURE,
                    "row %" PRId64 " (sequence %" PRId64 ", position %" PRId64
                    "): temperature %.9g is outside [2^-10, 2^10]",
@@ -409,6 +416,7 @@ sb_status sb_check_device_call(const sb_call *call, sb_message *why)
 {
     sb_status status = SB_OK;
     if (call->in.cu_seqlens) status = check_cu_seqlens(&call->in, why);
+    if (status == SB_OK && call->in.kept_offsets) status = sb_check_kept_offsets(call, why);
     if (status == SB_OK && call->in.row_list) status = check_row_list(call, why);
     return status == SB_OK ? sb_list_active(call, NULL, NULL, why) : status;
 }

@@ -35,6 +35,9 @@ sb_status sb_wide_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch,
 sb_status sb_shard_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch, int64_t first,
                            int64_t n, const sb_launch *launch);
 
+/* Fills in call from the extents and the kept sets of a batch; it has neither logits nor ids. */
+sb_status sb_kept_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch);
+
 /* Refuses kept sets if ctx's backend does not support them. out may be null. */
 sb_status sb_check_kept_sets(sb_context *ctx, const sb_call *call, const sb_logprob_out *out);
 
@@ -47,6 +50,9 @@ sb_status sb_check_device_packed(int64_t batch, int64_t rows, sb_message *why);
 sb_status sb_check_cu_seqlens(const void *cu_seqlens, int32_t dtype, int64_t batch, int64_t rows,
                               sb_message *why);
 
+/* The words of a kept set: W of samebits.h. */
+static inline int64_t sb_kept_width(int64_t vocab) { return (vocab + 31) / 32; }
+
 /* ---- for the backends: host arrays only ----------------------------------------------------- */
 
 /* The rows of sequence b, half open. */
@@ -55,8 +61,14 @@ typedef struct sb_extent {
 } sb_extent;
 sb_extent sb_extent_of(const sb_call *call, int64_t b);
 
-/* Checks the id and temperature of each active row, and lists the active rows in increasing order.
- * active, which has room for every row, and actives may be null. */
+/* The place of a row, for messages. */
+typedef struct sb_position {
+    int64_t sequence, position;
+} sb_position;
+sb_position sb_position_of(const sb_call *call, int64_t row);
+
+/* Checks the id, the temperature and the kept list of each active row, and lists the active rows in
+ * increasing order. active, which has room for every row, and actives may be null. */
 sb_status sb_list_active(const sb_call *call, int64_t *active, int64_t *actives, sb_message *why);
 
 /* All checks that calls on device memory skip, on host copies of the call's arrays. */
@@ -102,11 +114,46 @@ static inline const char *sb_logits_of(const sb_call *call, int64_t row)
     return (const char *)in->logits + element * sb_itemsize(in->logits_dtype);
 }
 
+/* The entries of kept_ids that are a row's: first .. last - 1. */
+typedef struct sb_kept_list {
+    int64_t first, last;
+} sb_kept_list;
+
+/* A row's list. Requires: the call has lists. */
+static inline sb_kept_list sb_kept_list_of(const sb_call *call, int64_t row)
+{
+    const sb_batch *in = &call->in;
+    sb_kept_list list = { sb_int_at(in->kept_offsets, in->kept_offsets_dtype, row),
+                          sb_int_at(in->kept_offsets, in->kept_offsets_dtype, row + 1) };
+    return list;
+}
+
+static inline int64_t sb_kept_id_at(const sb_call *call, int64_t entry)
+{
+    return sb_int_at(call->in.kept_ids, call->in.kept_ids_dtype, entry);
+}
+
+/* The first entry of a list, whose ids rise, that is not below id; list.last if there is none. */
+static inline int64_t sb_kept_entry(const sb_call *call, sb_kept_list list, int64_t id)
+{
+    while (list.first < list.last) {
+        int64_t middle = list.first + (list.last - list.first) / 2;
+        if (sb_kept_id_at(call, middle) < id) list.first = middle + 1;
+        else list.last = middle;
+    }
+    return list.first;
+}
+
 /* Whether id is in row's kept set. */
 static inline int sb_is_kept(const sb_call *call, int64_t row, int64_t id)
 {
     const char *kept = (const char *)call->in.kept;
     uint32_t word;
+    if (call->in.kept_offsets) {
+        const sb_kept_list list = sb_kept_list_of(call, row);
+        const int64_t entry = sb_kept_entry(call, list, id);
+        return entry < list.last && sb_kept_id_at(call, entry) == id;
+    }
     if (!kept) return 1;
     memcpy(&word, kept + (row * call->in.kept_stride + id / 32) * 4, 4);
     return word >> (id % 32) & 1;

@@ -74,6 +74,31 @@ sb_status sb_cpu_job_prepare(sb_context *ctx, sb_cpu_job *job);
  * and is a multiple of 16. An id that the row does not keep becomes -inf; its logit is not used. */
 void sb_cpu_read(const sb_call *call, int64_t row, int64_t first, int64_t n, float *x);
 
+/* lists.c: the same for a call with lists. */
+void sb_cpu_read_list(const sb_call *call, int64_t row, int64_t first, int64_t n, float *x);
+
+/* The leaves with a kept id among a row's ids first .. first + n - 1, which are relative to the
+ * first id that the call holds. For calls with lists; first is a multiple of 16. */
+typedef struct sb_cpu_leaves {
+    const sb_call *call;
+    const char *logits;
+    int64_t at, last; /* entries of kept_ids */
+} sb_cpu_leaves;
+sb_cpu_leaves sb_cpu_leaves_of(const sb_call *call, int64_t row, int64_t first, int64_t n);
+
+/* The number of the next leaf, counted from the first id that the call holds; INT64_MAX if there is
+ * none. */
+int64_t sb_cpu_next_leaf(const sb_cpu_leaves *l);
+
+/* Writes the next leaf's logits as fp32, -inf for ids that are not kept. Requires: there is one. */
+void sb_cpu_take_leaf(sb_cpu_leaves *l, float x[SB_LEAF]);
+
+/* Writes up to `most` leaves, side by side; returns how many. */
+int64_t sb_cpu_take_leaves(sb_cpu_leaves *l, float *x, int64_t most);
+
+/* About how many logits of a row take part: V, or those of the leaves with a kept id. */
+int64_t sb_cpu_logits_per_row(const sb_call *call);
+
 #define SB_CPU_BUFFER 1024 /* logits in one buffer on the stack: a multiple of 16 */
 
 /* Computes the state of every active row and hands it to finish. */

@@ -68,11 +68,10 @@ static void spread(const sb_cpu_gradient *j, int64_t row, const sb_saved *saved,
     const int owner = to->token && target >= first && target < last;
     float own = 0.0f;
     if (owner) { /* computed before grad is written, since grad may be the logits */
-        float x = sb_logit_at(logits, dtype, target);
-        if (!sb_is_kept(call, row, target + call->first)) x = sb_float(SB_ABSENT_BITS);
+        const float x = sb_target_logit(call, row, target + call->first);
         own = sb_gradient_at_target(x, &g, saved, &constants, tau, up, j->of);
     }
-    if (call->in.kept) spread_kept(j, row, &g, first, last, grad);
+    if (sb_has_kept(&call->in)) spread_kept(j, row, &g, first, last, grad);
     else
         j->gradient(grad + first * sb_itemsize(to->dtype), to->dtype,
                     logits + first * sb_itemsize(dtype), dtype, last - first, &g, j->of);

@@ -21,6 +21,26 @@ typedef struct kl_job {
     sb_divergence *states; /* [actives][split] if split is not 1 */
 } kl_job;
 
+/* Two rows with lists: the leaves that have an id kept by either. */
+static void reduce_lists(const kl_job *j, int64_t row, int64_t first, int64_t n, sb_divergence *s,
+                         const sb_row *row_p, const sb_row *row_q)
+{
+    sb_cpu_leaves p = sb_cpu_leaves_of(&j->call->p, row, first, n);
+    sb_cpu_leaves q = sb_cpu_leaves_of(&j->call->q, row, first, n);
+    while (p.at < p.last || q.at < q.last) {
+        float xp[SB_CPU_BUFFER], xq[SB_CPU_BUFFER];
+        int64_t at = 0;
+        for (; at < SB_CPU_BUFFER && (p.at < p.last || q.at < q.last); at += SB_LEAF) {
+            const int64_t leaf_p = sb_cpu_next_leaf(&p), leaf_q = sb_cpu_next_leaf(&q);
+            for (int64_t i = 0; i < SB_LEAF; i++)
+                xp[at + i] = xq[at + i] = sb_float(SB_ABSENT_BITS);
+            if (leaf_p <= leaf_q) sb_cpu_take_leaf(&p, xp + at);
+            if (leaf_q <= leaf_p) sb_cpu_take_leaf(&q, xq + at);
+        }
+        j->reduce(s, xp, xq, at, row_p, row_q);
+    }
+}
+
 /* Reduces one piece of an active row. Runs in the contract's floating-point mode. */
 static sb_divergence reduce_piece(const kl_job *j, int64_t row, int64_t piece)
 {
@@ -30,6 +50,11 @@ static sb_divergence reduce_piece(const kl_job *j, int64_t row, int64_t piece)
     const int64_t end = (piece + 1) * j->piece < p->held ? (piece + 1) * j->piece : p->held;
     sb_divergence s;
     sb_kl_init(&s, row_p.c, row_q.c);
+    if (p->in.kept_offsets && q->in.kept_offsets) {
+        const int64_t first = piece * j->piece;
+        if (first < end) reduce_lists(j, row, first, end - first, &s, &row_p, &row_q);
+        return s;
+    }
     for (int64_t first = piece * j->piece; first < end; first += SB_CPU_BUFFER) {
         const int64_t n = end - first < SB_CPU_BUFFER ? end - first : SB_CPU_BUFFER;
         float xp[SB_CPU_BUFFER], xq[SB_CPU_BUFFER];

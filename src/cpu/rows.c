@@ -45,6 +45,10 @@ static uint32_t kept_bits(const sb_call *call, int64_t row, int64_t id)
 void sb_cpu_read(const sb_call *call, int64_t row, int64_t first, int64_t n, float *x)
 {
     const char *logits = sb_logits_of(call, row);
+    if (call->in.kept_offsets) {
+        sb_cpu_read_list(call, row, first, n, x);
+        return;
+    }
     for (int64_t at = 0; at < n; at += SB_LEAF) {
         uint32_t bits = kept_bits(call, row, call->first + first + at);
         int64_t here = n - at < SB_LEAF ? n - at : SB_LEAF;
@@ -59,18 +63,35 @@ void sb_cpu_read(const sb_call *call, int64_t row, int64_t first, int64_t n, flo
 /* A state of a call: with its moments, or only the part that comes first. */
 typedef sb_moments row_state;
 
-/* A part of a row with a kept set: its logits as fp32, -inf where they are not kept, a buffer at
+static void reduce_some(const sb_cpu_job *j, const float *x, int64_t n, const sb_row *constants,
+                        row_state *state)
+{
+    const sb_isa *isa = j->cpu->isa;
+    if (j->moments) isa->moments_f32(state, x, n, constants);
+    else isa->f32(&state->sum, x, n, constants);
+}
+
+/* A part of a row with a list: the leaves that have a kept id, a buffer at a time. */
+static void reduce_list(const sb_cpu_job *j, int64_t row, int64_t first, int64_t n,
+                        const sb_row *constants, row_state *state)
+{
+    sb_cpu_leaves leaves = sb_cpu_leaves_of(j->call, row, first, n);
+    float x[SB_CPU_BUFFER];
+    int64_t taken;
+    while ((taken = sb_cpu_take_leaves(&leaves, x, SB_CPU_BUFFER / SB_LEAF)) > 0)
+        reduce_some(j, x, taken * SB_LEAF, constants, state);
+}
+
+/* A part of a row with words: its logits as fp32, -inf where they are not kept, a buffer at
  * a time. */
 static void reduce_kept(const sb_cpu_job *j, int64_t row, int64_t first, int64_t n,
                         const sb_row *constants, row_state *state)
 {
-    const sb_isa *isa = j->cpu->isa;
     float x[SB_CPU_BUFFER];
     for (int64_t done = 0; done < n; done += SB_CPU_BUFFER) {
         int64_t here = n - done < SB_CPU_BUFFER ? n - done : SB_CPU_BUFFER;
         sb_cpu_read(j->call, row, first + done, here, x);
-        if (j->moments) isa->moments_f32(state, x, here, constants);
-        else isa->f32(&state->sum, x, here, constants);
+        reduce_some(j, x, here, constants, state);
     }
 }
 
@@ -84,8 +105,9 @@ static void reduce_piece(const sb_cpu_job *j, int64_t row, int64_t p, const sb_r
     else sb_state_init(&to->sum, constants->c);
     if (n > j->piece) n = j->piece;
     if (n <= 0) return;
-    if (j->call->in.kept) {
-        reduce_kept(j, row, first, n, constants, to);
+    if (sb_has_kept(&j->call->in)) {
+        if (j->call->in.kept) reduce_kept(j, row, first, n, constants, to);
+        else reduce_list(j, row, first, n, constants, to);
         return;
     }
     logits = sb_logits_of(j->call, row) + first * j->itemsize;
@@ -140,7 +162,19 @@ static void merge_row(void *shared, int64_t i)
     j->finish(j, row, &state.sum, &constants);
 }
 
-static int runs_alone(const sb_cpu_job *j) { return j->actives * j->call->held <= CHUNK_LOGITS; }
+int64_t sb_cpu_logits_per_row(const sb_call *call)
+{
+    const int64_t rows = call->rows > 0 ? call->rows : 1;
+    int64_t kept;
+    if (!call->in.kept_offsets) return call->held;
+    kept = call->in.kept_count / rows * SB_LEAF + SB_LEAF;
+    return kept < call->held ? kept : call->held;
+}
+
+static int runs_alone(const sb_cpu_job *j)
+{
+    return j->actives * sb_cpu_logits_per_row(j->call) <= CHUNK_LOGITS;
+}
 
 void sb_cpu_say_plan(sb_context *ctx, int alone, int64_t split)
 {
@@ -162,9 +196,9 @@ void sb_cpu_say_plan(sb_context *ctx, int alone, int64_t split)
 static void plan_rows(sb_cpu_job *j, int32_t threads)
 {
     int64_t held = j->call->held, leaves = (held + SB_LEAF - 1) / SB_LEAF;
-    int64_t split = j->call->launch.split;
+    int64_t each = sb_cpu_logits_per_row(j->call), split = j->call->launch.split;
     if (split == 0) {
-        int64_t most = held / PIECE_LOGITS, wanted = 4 * (int64_t)threads;
+        int64_t most = each / PIECE_LOGITS, wanted = 4 * (int64_t)threads;
         split = j->actives == 0 || j->actives >= wanted || threads == 1
                     ? 1
                     : (wanted + j->actives - 1) / j->actives;
@@ -174,7 +208,7 @@ static void plan_rows(sb_cpu_job *j, int32_t threads)
     if (split < 1) split = 1;
     j->split = split;
     j->piece = (leaves + split - 1) / split * SB_LEAF;
-    j->chunk = 1 + CHUNK_LOGITS / (held > 0 ? held : 1);
+    j->chunk = 1 + CHUNK_LOGITS / (each > 0 ? each : 1);
 }
 
 sb_status sb_cpu_job_prepare(sb_context *ctx, sb_cpu_job *j)

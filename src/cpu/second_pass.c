@@ -18,6 +18,21 @@ static void *part_at(const sb_cpu_second_pass *pass, int64_t item)
     return pass->parts + (size_t)item * pass->size;
 }
 
+/* A piece of a row with a list: the leaves that have a kept id. */
+static void visit_list(const sb_cpu_second_pass *pass, int64_t row, int64_t first, int64_t last,
+                       void *part)
+{
+    const sb_call *call = pass->job->call;
+    sb_cpu_leaves leaves = sb_cpu_leaves_of(call, row, first, last - first);
+    while (leaves.at < leaves.last) {
+        const int64_t id = sb_cpu_next_leaf(&leaves) * SB_LEAF;
+        const int64_t n = last - id < SB_LEAF ? last - id : SB_LEAF;
+        float x[SB_LEAF];
+        sb_cpu_take_leaf(&leaves, x);
+        pass->visit(pass, row, x, n, id, part);
+    }
+}
+
 static void visit_piece(void *shared, int64_t item)
 {
     const sb_cpu_second_pass *pass = shared;
@@ -26,6 +41,10 @@ static void visit_piece(void *shared, int64_t item)
     int64_t last = first + j->piece < j->call->held ? first + j->piece : j->call->held;
     void *part = part_at(pass, item);
     memset(part, 0, pass->size);
+    if (j->call->in.kept_offsets) {
+        if (first < last) visit_list(pass, row, first, last, part);
+        return;
+    }
     for (; first < last; first += SB_CPU_BUFFER) {
         int64_t n = last - first < SB_CPU_BUFFER ? last - first : SB_CPU_BUFFER;
         float x[SB_CPU_BUFFER];
@@ -61,7 +80,7 @@ sb_status sb_cpu_second_pass_prepare(sb_context *ctx, sb_cpu_second_pass *pass)
 void sb_cpu_second_pass_run(sb_cpu *c, const sb_cpu_second_pass *pass)
 {
     void *shared = (void *)(uintptr_t)pass; /* the pool's items only read it */
-    int alone = pass->job->actives * pass->job->call->held <= SB_CPU_BUFFER;
+    int alone = pass->job->actives * sb_cpu_logits_per_row(pass->job->call) <= SB_CPU_BUFFER;
     sb_cpu_job_run(c, pass->job);
     if (pass->size)
         sb_pool_run(c->pool, alone, visit_piece, shared, pass->job->actives * pass->job->split);

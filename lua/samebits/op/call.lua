@@ -198,7 +198,7 @@ function Call:batch(given, name, ids)
           batch.first, batch.first + batch.held - 1, batch.vocab)
   end
   if not self.shape then
-    self.shape, self.sequences, self.kept = batch.shape, batch.sequences, batch.kept ~= nil
+    self.shape, self.sequences, self.kept = batch.shape, batch.sequences, batch:has_kept()
   end
   return self:hold(batch)
 end

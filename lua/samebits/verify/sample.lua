@@ -91,9 +91,8 @@ local function addresses(batch)
 end
 
 -- Removes from a row the ids outside its kept set.
-local function apply_kept(batch, row, logits, at)
-  local words = batch.kept.shape[batch.kept.ndim]
-  local kept = ffi.cast("const uint32_t *", batch.kept.ptr) + row * words
+local function apply_kept(batch, sets, row, logits, at)
+  local kept = ffi.cast("const uint32_t *", sets.ptr) + row * sets.shape[sets.ndim]
   local held = logits:slice(0, at, at + 1)
   for id = 0, batch.vocab - 1 do
     if bit.band(bit.rshift(kept[bit.rshift(id, 5)], bit.band(id, 31)), 1) == 0 then
@@ -103,7 +102,7 @@ local function apply_kept(batch, row, logits, at)
 end
 
 -- A copy of a run of rows, in the form that layouts take. `entry` says where the run comes from.
-local function copied(batch, entry, active)
+local function copied(batch, sets, entry, active)
   local length, size = entry.past - entry.first, batch.logits.itemsize
   local address = addresses(batch)
   local ids = batch.ids and ffi.cast(batch.ids.dtype == "int64" and "const int64_t *" or
@@ -124,7 +123,7 @@ local function copied(batch, entry, active)
     made.active[t] = active[row] ~= 0
     made.ids[t] = ids and tonumber(ids[row]) or 0
     made.temperatures[t] = own and (made.active[t] and own[row] or 1) or batch.temperature
-    if batch.kept and made.active[t] then apply_kept(batch, row, made.logits, t) end
+    if sets and made.active[t] then apply_kept(batch, sets, row, made.logits, t) end
   end
   return made
 end
@@ -169,8 +168,9 @@ function M.take(batch, seed, most)
   end)
   local made = { sequences = {}, whole = whole, rows = rows_in(taken), total = rows_in(list),
                  tokens = 0, flags = flags, of_sequences = #list }
+  local sets = batch:kept_words()
   for s, entry in ipairs(taken) do
-    local sequence = copied(batch, entry, active)
+    local sequence = copied(batch, sets, entry, active)
     for t = 0, sequence.length - 1 do
       made.tokens = made.tokens + (sequence.active[t] and 1 or 0)
     end

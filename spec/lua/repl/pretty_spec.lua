@@ -61,7 +61,8 @@ describe("showing", function()
   end)
 
   it("statuses by name, number and meaning", function()
-    assert.equal("SB_ERR_ID (4): an active target id outside [0, V)",
+    assert.equal("SB_ERR_ID (4): " ..
+                 "an id of an active row outside [0, V), or kept ids that do not rise",
                  pretty.text(ffi.new("sb_status", 4)))
     assert.matches("^SB_OK %(0%)", pretty.text(lib.C.sb_probe("cpu", nil, 0)))
   end)
