@@ -149,6 +149,8 @@ GENERATED += $(OBJDIR)/records.o
 GENERATED += $(OBJDIR)/report.o
 GENERATED += $(OBJDIR)/rows.o
 GENERATED += $(OBJDIR)/run.o
+GENERATED += $(OBJDIR)/sample.o
+GENERATED += $(OBJDIR)/sample1.o
 GENERATED += $(OBJDIR)/second_pass.o
 GENERATED += $(OBJDIR)/shards.o
 GENERATED += $(OBJDIR)/shards1.o
@@ -211,6 +213,8 @@ OBJECTS += $(OBJDIR)/records.o
 OBJECTS += $(OBJDIR)/report.o
 OBJECTS += $(OBJDIR)/rows.o
 OBJECTS += $(OBJDIR)/run.o
+OBJECTS += $(OBJDIR)/sample.o
+OBJECTS += $(OBJDIR)/sample1.o
 OBJECTS += $(OBJDIR)/second_pass.o
 OBJECTS += $(OBJDIR)/shards.o
 OBJECTS += $(OBJDIR)/shards1.o
@@ -349,6 +353,9 @@ $(OBJDIR)/records.o: ../src/api/records.c
 $(OBJDIR)/run.o: ../src/api/run.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/sample.o: ../src/api/sample.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/shards.o: ../src/api/shards.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -401,6 +408,9 @@ $(OBJDIR)/pool.o: ../src/cpu/pool.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/rows.o: ../src/cpu/rows.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/sample1.o: ../src/cpu/sample.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/second_pass.o: ../src/cpu/second_pass.c

@@ -66,6 +66,13 @@ typedef struct sb_topk_call {
     int64_t k;
 } sb_topk_call;
 
+/* SB_OP_SAMPLE. call.width is 1, or 0 if the batch has no ids. */
+typedef struct sb_sample_call {
+    sb_sample_out out;
+    sb_sampling how;
+    sb_call call;
+} sb_sample_call;
+
 /* SB_OP_BACKWARD. The width and the strides of to are filled in. */
 typedef struct sb_backward_call {
     sb_gradient to;
@@ -145,12 +152,15 @@ typedef struct sb_sums_call {
     X(COMPARE, compare, NONE, "statistics")                                                        \
     X(SUMS, sums, NONE, "statistics")
 
+/* The operations that only the cpu has. */
+#define SB_HOST_OPERATIONS(X) X(SAMPLE, sample, SCRATCH, "sampling")
+
 /* The operations that only devices have. */
 #define SB_DEVICE_OPERATIONS(X)                                                                    \
     X(EXCHANGE, exchange, SCRATCH,                                                                 \
       "exchange of records: NCCL is between GPUs; gather them by other means and call sb_merge")
 
-#define SB_ALL_OPERATIONS(X) SB_OPERATIONS(X) SB_DEVICE_OPERATIONS(X)
+#define SB_ALL_OPERATIONS(X) SB_OPERATIONS(X) SB_HOST_OPERATIONS(X) SB_DEVICE_OPERATIONS(X)
 
 #define SB_OP_NUMBER(NUMBER, name, scratch, what) SB_OP_##NUMBER,
 typedef enum sb_op {

@@ -344,9 +344,9 @@ SB_API void sb_close(sb_context *ctx);
 /* ==== advanced ====
  *
  * In this order: queries about the library, its backends and a context; several ids per row and
- * ranks; words and lists of kept sets; gradients; shards of the vocabulary, and their exchange
- * between GPUs; ratios, sums and means of tokens; divergences; device memory and streams. Each
- * section can be read alone. */
+ * ranks; words and lists of kept sets; sampling; gradients; shards of the vocabulary, and their
+ * exchange between GPUs; ratios, sums and means of tokens; divergences; device memory and streams.
+ * Each section can be read alone. */
 
 /* ---- the library, its backends, a context ---- */
 
@@ -465,6 +465,89 @@ SB_API sb_status sb_kept_words(sb_context *ctx, uint32_t *kept, int64_t kept_str
  * kept ids than room, or than the offsets' dtype holds. */
 SB_API sb_status sb_kept_lists(sb_context *ctx, void *offsets, int32_t offsets_dtype, void *ids,
                                int32_t ids_dtype, int64_t room, const sb_batch *batch);
+
+/* ---- sampling ----
+ *
+ * A token is drawn by exact inverse CDF: it is the first id, counted up from 0, at which the sum of
+ * all terms up to it exceeds u times the sum of all. The sums are exact, and u follows from three
+ * numbers that belong to the row. So a token is a pure function of the row's logits, its
+ * temperature, its filters and these numbers: a sequence draws the same tokens alone and in any
+ * batch, at any place in it, on any machine.
+ *
+ *     sb_sampling how = SB_SAMPLING_INIT;
+ *     how.top_k     = 50;                 // the 50 first ids
+ *     how.top_p     = 0.9f;               // of these, the first ones that have 0.9 of their mass
+ *     how.seed      = 1234;
+ *     how.streams   = streams;            // uint64 [rows]: the number of the row's sequence
+ *     how.positions = positions;          // uint64 [rows]: the token's position in it
+ *     sb_sample(ctx, &out, &batch, &how, NULL);
+ *
+ * Filters leave a kept set, from which the token is drawn. out.kept is this set, as in sb_batch: a
+ * trainer that scores the token with it gets the bits of out.kept_logprob. */
+
+/* How the tokens of a call are drawn. Start from SB_SAMPLING_INIT. An array has one element per
+ * row, [B, T] or [N]; if it is null, the one value holds for all rows. The values of ignored rows
+ * are not checked.
+ *
+ * The filters apply in this order, each to the ids that those before it leave: the batch's kept
+ * set, top-k, top-p, min-p. The first ids of a row are those of sb_topk: of equal logits, the lower
+ * id comes first, so that exactly k ids stay. */
+typedef struct sb_sampling {
+    uint32_t size;            /* sizeof(sb_sampling) */
+    int32_t top_k;            /* the first k ids stay; 1: greedy; 0, or as many as are present: all
+                                 stay */
+    float top_p;              /* in (0, 1]: the fewest first ids stay that have this share of the
+                                 mass; 1: all stay */
+    float min_p;              /* in [0, 1]: the ids stay that have at least this share of the first
+                                 id's probability; 0: all stay */
+    const int32_t *top_ks;    /* per row, or null */
+    const float *top_ps;      /* likewise */
+    const float *min_ps;      /* likewise */
+    uint64_t seed;            /* seed, stream and position determine the row's random bits. The */
+    uint64_t stream;          /* same three give the same bits: a second sample at a position */
+    uint64_t position;        /* needs another stream */
+    const uint64_t *seeds;    /* per row, or null */
+    const uint64_t *streams;  /* likewise */
+    const uint64_t *positions;/* likewise */
+    const double *u;          /* per row, in [0, 1): replaces the random bits; or null */
+    const uint64_t *bits;     /* per row: u times 2^64, instead of u; or null */
+} sb_sampling;
+
+/* The outputs of sb_sample. Start from SB_SAMPLE_OUT_INIT. A null output is not computed. */
+typedef struct sb_sample_out {
+    uint32_t size;            /* sizeof(sb_sample_out) */
+    uint32_t reserved;        /* 0 */
+    int32_t *token;           /* [B, T] or [N]: the id that was drawn */
+    float *logprob;           /* the same shape: its logprob under the model, the one that
+                                 sb_logprob gives for the batch without kept sets */
+    float *kept_logprob;      /* the same shape: its logprob under the kept set, the one that
+                                 sb_logprob gives for the batch with kept */
+    int32_t *count;           /* the same shape: the number of kept ids */
+    uint32_t *kept;           /* [B, T, W] or [N, W] words, W = ceil(V / 32): the kept set, without
+                                 ids that are absent; otherwise as sb_batch's */
+} sb_sample_out;
+
+/* Draws a token for each row.
+ *
+ * batch is as for sb_topk: ids may be null, and decide only which rows are ignored.
+ *
+ * An ignored row has token -1, logprobs +0 and an empty kept set. A poisoned or empty row has token
+ * -1, logprobs NaN and an empty kept set; NaN outside the batch's kept set affects only logprob. A
+ * token that is drawn is present and kept. Its probability P under the draw is near p, that under
+ * the exact softmax of the kept row: with H that row's entropy,
+ * |P - p| <= p * (6.5e-7 + 2^-24 * (H - ln p)) + 2^-39.
+ *
+ * Rows that share the three numbers of their random bits draw alike, which is seldom meant. If
+ * top_k is not 1, a call of several rows therefore needs one of seeds, streams, positions, u, bits.
+ *
+ * Errors: as sb_logprob; SB_ERR_ARGUMENT if both u and bits are given, or none of these five; and,
+ * with the number of the first such row, for a top_k below 0, a top_p outside (0, 1], a min_p
+ * outside [0, 1] or a u outside [0, 1). On a device without check, such a row has token -1 and
+ * logprobs NaN.
+ * Deterministic across: everything but the row's logits, kept set, temperature, filters and random
+ * bits. */
+SB_API sb_status sb_sample(sb_context *ctx, const sb_sample_out *out, const sb_batch *batch,
+                           const sb_sampling *how, const sb_launch *launch);
 
 /* ---- gradients ---- */
 
@@ -885,6 +968,8 @@ SB_API sb_status sb_stream_wait(sb_context *ctx, void *stream);
 #define SB_LOGPROB_OUT_INIT { sizeof(sb_logprob_out), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define SB_IDS_OUT_INIT { sizeof(sb_ids_out), 0, 0, 0, 0 }
 #define SB_TOPK_OUT_INIT { sizeof(sb_topk_out), 0, 0, 0, 0 }
+#define SB_SAMPLING_INIT { sizeof(sb_sampling), 0, 1.0f, 0.0f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define SB_SAMPLE_OUT_INIT { sizeof(sb_sample_out), 0, 0, 0, 0, 0, 0 }
 #define SB_RECORDS_INIT { sizeof(sb_records), SB_SUMS, 0, 0 }
 #define SB_COMPARE_OUT_INIT { sizeof(sb_compare_out), 0, 0, 0, 0, 0 }
 #define SB_VALUES_INIT { sizeof(sb_values), SB_I32, 0, 0, 0, 0, 0, 0, 0 }

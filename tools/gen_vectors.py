@@ -1107,6 +1107,101 @@ def order_file():
     return out
 
 
+# --- Sampling -----------------------------------------------------------------------------------
+
+def sample_file():
+    out = File("sample", "random bits, filters, and the token that is drawn")
+    draws = SplitMix64(131)
+    one_above_half = 0x3F000001
+
+    def bits64():
+        """U: mostly any; sometimes an end."""
+        u = draws.next()
+        return draws.pick((u, u, u, u >> 20, 0, 2 ** 64 - 1, 2 ** 64 - 1 - (u >> 40)))
+
+    def case(name, dtype, row, kept=None, filters=((0, 0x3F800000, 0),), tau=None, us=(),
+             triples=()):
+        tau, vocab = tau or draws.pick(TAUS), len(row)
+        out.add("case", name)
+        out.add("dtype", dtype)
+        out.add("tau", hex_of(tau, "f32"))
+        out.add("vocab", vocab)
+        out.values("x", row, dtype)
+        if kept is not None:
+            out.values("kept", kept, "f32")
+        for triple in triples:
+            out.add("seeded", *("%016x" % n for n in triple), "%016x" % ref.random_bits(*triple))
+        xs = [ref.decode(b, dtype) for b in row]
+        for top_k, top_p, min_p in filters:
+            for U in us or [bits64() for _ in range(3)]:
+                token, model, under, ids = ref.sample_row(
+                    xs, U, ref.from_bits32(tau), kept, top_k, ref.from_bits32(top_p),
+                    ref.from_bits32(min_p))
+                out.add("draw", top_k, hex_of(top_p, "f32"), hex_of(min_p, "f32"), "%016x" % U,
+                        token, hex_of(ref.bits32(model), "f32"),
+                        hex_of(ref.bits32(under), "f32"), len(ids))
+        out.add("end")
+
+    def fp32(x):
+        return ref.bits32(ref.to32(x))
+
+    one = 0x3F800000
+    plain = ((0, one, 0),)
+    several = plain + ((1, one, 0), (3, one, 0), (40, one, 0), (0, fp32(.5), 0), (0, fp32(.9), 0),
+                       (0, fp32(.999), 0), (0, 1, 0), (0, 0x3F7FFFFF, 0), (0, one, fp32(.01)),
+                       (0, one, fp32(.5)), (0, one, one), (0, one, 1), (9, fp32(.8), fp32(.1)),
+                       (5, fp32(.999), fp32(.001)), (2 ** 31 - 1, fp32(.99), 0))
+
+    # The row of numerics.md.
+    row = [fp32(x) for x in (15.5, 13.75, 17, 11.25, 14.5, -100, -INF, 16, 10, 14.125, 15, 12.5, 14,
+                             6, 16.5, -INF, 22.5)]
+    ends = (0, 0x0000500000000000, 0x00FFFFFFFFFFFFFF, 0x0100000000000000, 0xE169C58D6627E8D5,
+            2 ** 64 - 1)
+    case("the row of numerics.md", "f32", row, tau=one, us=ends)
+    case("the row of numerics.md, filters", "f32", row, tau=one, us=(ends[4], 0),
+         filters=((0, fp32(.9), 0), (0, fp32(.999), 0), (3, one, 0), (0, one, fp32(2.0 ** -9)),
+                  (5, fp32(.999), fp32(.001))))
+    equal = [one] * 1024
+    case("random bits", "f32", equal, tau=one, us=(0,),
+         triples=((0, 0, 0), (2 ** 64 - 1,) * 3, (1, 2, 3), (2 ** 40 + 7, 5, 2 ** 33 + 1),
+                  *(tuple(draws.next() >> draws.below(60) for _ in range(3)) for _ in range(20))))
+    case("eight equal logits", "f32", [one] * 8, tau=one,
+         filters=((0, 0x3F000000, 0), (0, one_above_half, 0), (3, one, 0), (5, 0x3F000000, 0)))
+
+    for dtype in DTYPES:
+        absent, sign = ABSENT[dtype], 1 << (4 * ref.WIDTH[dtype] - 1)
+        for vocab in (1, 2, 16, 17, 33, 100, 300, 1041):
+            seed = draws.next()
+            row = Recipe("gauss", seed, -13, 0, 0).row(vocab, dtype)
+            case("plain", dtype, row, filters=several)
+            case("ties", dtype, Recipe("few", seed, -1, -2, 0).row(vocab, dtype), filters=several)
+            case("wide", dtype, Recipe("scatter", seed, -19, 12).row(vocab, dtype),
+                 filters=several[::3])
+            case("leaves far apart", dtype,
+                 Recipe("gauss", seed, -13, 0, -40000).holes(seed, 200, 100, absent)
+                 .row(vocab, dtype), filters=several[::2])
+            words = [draws.next() & draws.next() & 0xFFFFFFFF for _ in range((vocab + 31) // 32)]
+            case("kept", dtype, row, kept=words, filters=several[::2])
+        row = Recipe("gauss", draws.next(), -13, 0, 0).row(70, dtype)
+        case("nothing kept", dtype, row, kept=[0] * 3, filters=several[::5])
+        case("one kept", dtype, row, kept=[0, 1 << 7, 0], filters=several[::3])
+        case("nothing present", dtype, [absent] * 20, filters=several[::5])
+        for name, bits in (("NaN", NAN[dtype]), ("+inf", PLUS_INF[dtype])):
+            spoilt = list(row)
+            spoilt[41] = bits
+            case(name, dtype, spoilt, filters=several[::5])
+            case(name + ", kept", dtype, spoilt, kept=[1, 1 << 9, 0], filters=several[::5])
+            case(name + ", not kept", dtype, spoilt, kept=[7, 1 << 8, 0xFFFFFFFF],
+                 filters=several[::2])
+        zeros = [draws.pick((0, sign, sign | 1, 1, absent)) for _ in range(50)]
+        case("zeros of both signs", dtype, zeros, filters=several)
+        largest = LOWEST[dtype] ^ sign
+        huge = [draws.pick((largest, largest - 1, LOWEST[dtype], LOWEST[dtype] - 1, absent))
+                for _ in range(40)]
+        case("logits that saturate", dtype, huge, filters=several)
+    return out
+
+
 # --- Statistics of tokens -----------------------------------------------------------------------
 
 def float_bits(x):
@@ -1869,7 +1964,7 @@ def main(arguments):
     accuracy, changed = Accuracy(), 0
     for make in (constants_file, exp2_file, lg_file, leaf_file, merge_file, sums_file,
                  lambda: edge_rows(accuracy), lambda: generated_rows(accuracy), batches_file,
-                 shards_file, order_file, compare_file, means_file,
+                 shards_file, order_file, sample_file, compare_file, means_file,
                  entropy_file, gradient_file, kl_file, linear_file, heads_file):
         out = make()
         path = os.path.join(folder, out.name + ".txt")

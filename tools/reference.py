@@ -880,6 +880,107 @@ def linear_bound(hidden, weights, form):
     return to32((1.0 + 2.0 ** -20) * ((size + loss) * of_loss + loss * of_size + third))
 
 
+# --- Sampling -----------------------------------------------------------------------------------
+
+def random_bits(seed, stream, position):
+    """Sampling, Random bits: U, from Philox4x32-10."""
+    key = [seed & MASK32, seed >> 32]
+    x = [position & MASK32, position >> 32, stream & MASK32, stream >> 32]
+    for _ in range(10):
+        a, b = 0xD2511F53 * x[0], 0xCD9E8D57 * x[2]
+        x = [b >> 32 ^ x[1] ^ key[0], b & MASK32, a >> 32 ^ x[3] ^ key[1], a & MASK32]
+        key = [(key[0] + 0x9E3779B9) & MASK32, (key[1] + 0xBB67AE85) & MASK32]
+    return x[1] << 32 | x[0]
+
+
+def bits_of_u(u):
+    """Sampling, Random bits: U of a given u in [0, 1)."""
+    return int(u * 2.0 ** 64)
+
+
+def leaf_units(xs, k):
+    """Sampling, Draw: q of a leaf that has present ids."""
+    m = max(xs)
+    wide = not abs(to32(fma32(m, k.c, EVEN) - EVEN)) < 4096
+    m = clamp(m, k.lim) if wide else m
+    A = to32(fma32(m, k.c, EVEN) - EVEN)
+    thr = threshold(m, wide, k)
+    return [0 if x == -INF else
+            int(leaf_term(max(clamp(x, k.lim) if wide else x, thr), A, k.c) * 2.0 ** 40)
+            for x in xs]
+
+
+def draw(row, U, k):
+    """Sampling, Draw: the token of a row of fp32 values that is neither poisoned nor empty."""
+    leaves = [(first, leaf(row[first:first + 16], k)) for first in range(0, len(row), 16)]
+    state = row_state(row, k)
+    unit = 32 * (state.J - 1)
+    T = sum(d << 32 * i for i, d in enumerate(state.digits))
+    r = U * T >> 64
+    for first, value in leaves:
+        if value is None:
+            continue
+        shift = value[0] + 2 ** 22 - unit
+        W = value[1] << shift if shift >= 0 else value[1] >> -shift
+        if r < W:
+            break
+        r -= W
+    q = leaf_units(row[first:first + 16], k)
+    C = 0
+    for i, units in enumerate(q):
+        C += units
+        if C * W > r * sum(q):
+            return first + i
+
+
+def weights(row, k):
+    """Sampling, Weights: the weight v of each id, an fp32 value."""
+    best = max(x for x in row if x > -INF)
+    N = fma32(clamp(best, k.lim), k.c, EVEN) - EVEN
+    out = []
+    for x in row:
+        y = clamp(x, k.lim)
+        z = fma32(y, k.c, MAGIC - N)
+        if x == -INF or z < MAGIC - 125.0:
+            out.append(0.0)
+        else:
+            out.append(exp2_poly(fma32(y, k.c, -(z - (MAGIC - N)))) * 2.0 ** int(z - MAGIC))
+    return out
+
+
+def filtered(row, k, top_k=0, top_p=1.0, min_p=0.0):
+    """Sampling, Filters: the row with the ids absent that top-k, top-p and min-p leave out."""
+    left, v = in_order(row), weights(row, k)
+    if top_k:
+        left = left[:top_k]
+    if top_p < 1.0:
+        n, d = to32(top_p).as_integer_ratio()
+        goal = -(-n * sum(int(v[i] * 2.0 ** 40) for i in left) // d)
+        total, count = 0, 0
+        while total < goal:
+            total += int(v[left[count]] * 2.0 ** 40)
+            count += 1
+        left = left[:count]
+    bound = to32(min_p) * v[left[0]]                    # exact: 24 + 24 bits
+    stays = {i for i in left if v[i] >= bound}
+    return [x if i in stays else -INF for i, x in enumerate(row)]
+
+
+def sample_row(row, U, temperature, kept=None, top_k=0, top_p=1.0, min_p=0.0):
+    """Sampling: (token, its logprob under the model, its logprob under the kept set, the ids of the
+    kept set) of a row of fp32 values."""
+    k = Constants(temperature)
+    model, row = row_state(row, k), kept_row(row, kept)
+    state = row_state(row, k)
+    if state.J in (0, POISON_J):
+        return -1, math.nan, math.nan, []
+    row = filtered(row, k, top_k, top_p, min_p)
+    token = draw(row, U, k)
+    return (token, finish_logprob(model, row[token], k),
+            finish_logprob(row_state(row, k), row[token], k),
+            [i for i, x in enumerate(row) if x > -INF])
+
+
 # --- Sums ---------------------------------------------------------------------------------------
 
 def exact_sum(values):

@@ -159,6 +159,37 @@ sb_status sb_kept_words(sb_context *ctx, uint32_t *kept, int64_t kept_stride,
 sb_status sb_kept_lists(sb_context *ctx, void *offsets, int32_t offsets_dtype, void *ids,
                                int32_t ids_dtype, int64_t room, const sb_batch *batch);
 
+typedef struct sb_sampling {
+    uint32_t size;
+    int32_t top_k;
+    float top_p;
+    float min_p;
+    const int32_t *top_ks;
+    const float *top_ps;
+    const float *min_ps;
+    uint64_t seed;
+    uint64_t stream;
+    uint64_t position;
+    const uint64_t *seeds;
+    const uint64_t *streams;
+    const uint64_t *positions;
+    const double *u;
+    const uint64_t *bits;
+} sb_sampling;
+
+typedef struct sb_sample_out {
+    uint32_t size;
+    uint32_t reserved;
+    int32_t *token;
+    float *logprob;
+    float *kept_logprob;
+    int32_t *count;
+    uint32_t *kept;
+} sb_sample_out;
+
+sb_status sb_sample(sb_context *ctx, const sb_sample_out *out, const sb_batch *batch,
+                           const sb_sampling *how, const sb_launch *launch);
+
 typedef struct sb_gradient {
     uint32_t size;
     int32_t dtype;

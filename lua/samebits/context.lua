@@ -49,6 +49,7 @@ end)
 local OPS = {
   logprob,
   require "samebits.op.order",
+  require "samebits.op.sample",
   require "samebits.op.gradient",
   require "samebits.op.kl",
   require "samebits.op.shards",

@@ -13,7 +13,7 @@ local M = {}
 
 --- The files that the public API can be checked with.
 M.FILES = { "rows.txt", "generated.txt", "batches.txt", "shards.txt", "order.txt",
-            "constants.txt", "entropy.txt", "gradient.txt", "kl.txt" }
+            "sample.txt", "constants.txt", "entropy.txt", "gradient.txt", "kl.txt" }
 
 local here = debug.getinfo(1, "S").source:match "^@(.*)/[^/]*$" or "."
 
@@ -247,6 +247,72 @@ local function check_order(ctx, case)
          differs("lse of several", case.lse, hex(out.lse, 0))
 end
 
+local uint64 = ffi.typeof "uint64_t"
+
+-- The int64_t of 16 hex digits.
+local function word64(text)
+  local high, low = tonumber(text:sub(1, 8), 16), tonumber(text:sub(9), 16)
+  return ffi.cast("int64_t", uint64(high) * 2 ^ 32 + uint64(low))
+end
+
+-- The case's row once for each draw, so that one call makes all of them.
+local function repeated(case, rows)
+  local row = case.logits:numel() * case.logits.itemsize
+  local logits = tensor.empty({ rows, case.vocab }, case.logits.dtype)
+  for i = 0, rows - 1 do ffi.copy(logits.ptr + i * row, case.logits.ptr, row) end
+  local spec = { logits = logits, temperature = case.tau }
+  if case.kept then
+    local words = {}
+    for i = 1, rows do words[i] = case.kept end
+    spec.kept = tensor.from_bits(words, "int32")
+  end
+  return batches.build(spec, true)
+end
+
+local OUTPUTS = { outputs = { "token", "logprob", "kept_logprob", "count", "kept" } }
+
+local function sample(ctx, case, how)
+  local batch, why = repeated(case, #(how.bits or how.position)):to(ctx.device)
+  if not batch then return nil, why end
+  return in_memory(ctx:sample(batch, how, OUTPUTS))
+end
+
+-- Checks that the three numbers of random bits give the draw of these bits.
+local function check_seeded(ctx, case)
+  local by_number, by_bits = { seed = {}, stream = {}, position = {} }, { bits = {} }
+  for i, seeded in ipairs(case.seeded) do
+    for name, list in pairs(by_number) do list[i] = word64(seeded[name]) end
+    by_bits.bits[i] = word64(seeded.bits)
+  end
+  local got, why = sample(ctx, case, by_number)
+  local want, lost = sample(ctx, case, by_bits)
+  if not got or not want then return why or lost end
+  for i = 0, #case.seeded - 1 do
+    if got.token[i] ~= want.token[i] then
+      return ("seeded %d: expected token %d, got %d"):format(i, want.token[i], got.token[i])
+    end
+  end
+end
+
+local function check_draws(ctx, case)
+  local how = { bits = {}, top_k = {}, top_p = {}, min_p = {} }
+  for i, draw in ipairs(case.draws) do
+    for name, list in pairs(how) do list[i] = name == "bits" and word64(draw.bits) or draw[name] end
+  end
+  local out, why = sample(ctx, case, how)
+  if not out then return why end
+  for i, draw in ipairs(case.draws) do
+    local got = { token = out.token:get(i - 1), count = out.count:get(i - 1),
+                  logprob = hex(out.logprob, i - 1), kept_logprob = hex(out.kept_logprob, i - 1) }
+    for name, value in pairs(got) do
+      if value ~= draw[name] then
+        return ("%s of draw %d: expected %s, got %s"):format(name, i - 1, draw[name], value)
+      end
+    end
+  end
+  return case.seeded and check_seeded(ctx, case)
+end
+
 -- Checks the record with moments of a row in two shards, and its finished results.
 local function check_moments(ctx, case, logits, want)
   local cut, list = math.floor(case.vocab / 32) * 16, {}
@@ -377,6 +443,7 @@ local function check(ctx, case)
   if case.targets then return check_row(ctx, case) end
   if case.shards then return check_shards(ctx, case) end
   if case.entries then return check_order(ctx, case) end
+  if case.draws then return check_draws(ctx, case) end
   return check_batch(ctx, case)
 end
 

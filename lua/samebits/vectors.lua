@@ -1,8 +1,8 @@
 --- Reads golden vectors: the files that spec/vectors/README.md defines.
 --
 -- It reads only the parts that the public API can be checked with: rows, generated rows, batches,
--- shards, merges, the order of ids, entropies, gradients, heads, and refused temperatures. The
--- other files hold steps inside the arithmetic, which the C tests check.
+-- shards, merges, the order of ids, draws, entropies, gradients, heads, and refused temperatures.
+-- The other files hold steps inside the arithmetic, which the C tests check.
 
 local ffi = require "ffi"
 local bit = require "bit"
@@ -286,6 +286,23 @@ function KEYS.first(case, text)
   case.first[#case.first + 1] = { id = tonumber(words[1]), bits = words[2] }
 end
 
+function KEYS.seeded(case, text)
+  local words = split(text)
+  case.seeded = case.seeded or {}
+  case.seeded[#case.seeded + 1] = { seed = words[1], stream = words[2], position = words[3],
+                                    bits = words[4] }
+end
+
+function KEYS.draw(case, text)
+  local words = split(text)
+  case.draws = case.draws or {}
+  case.draws[#case.draws + 1] = {
+    top_k = tonumber(words[1]), top_p = fp32(words[2]), min_p = fp32(words[3]), bits = words[4],
+    token = tonumber(words[5]), logprob = words[6], kept_logprob = words[7],
+    count = tonumber(words[8]),
+  }
+end
+
 function KEYS.leaf(case, text)
   local pair = numbers(text)
   case.leaves = case.leaves or {}
@@ -347,7 +364,8 @@ end
 
 -- Files whose cases are blocks.
 local BLOCKS = { rows = true, generated = true, batches = true, shards = true, merge = true,
-                 order = true, entropy = true, gradient = true, kl = true, heads = true }
+                 order = true, sample = true, entropy = true, gradient = true, kl = true,
+                 heads = true }
 
 --- Returns the cases of a file. True values (`exact` of a target, `exact_lse` and `entropy` of a
 -- row) are numbers if the file has them.

@@ -59,6 +59,29 @@ AT(sb_topk_out, logprob, 16);
 AT(sb_topk_out, lse, 24);
 _Static_assert(sizeof(sb_topk_out) == 32, "sb_topk_out");
 
+AT(sb_sampling, top_k, 4);
+AT(sb_sampling, top_p, 8);
+AT(sb_sampling, min_p, 12);
+AT(sb_sampling, top_ks, 16);
+AT(sb_sampling, top_ps, 24);
+AT(sb_sampling, min_ps, 32);
+AT(sb_sampling, seed, 40);
+AT(sb_sampling, stream, 48);
+AT(sb_sampling, position, 56);
+AT(sb_sampling, seeds, 64);
+AT(sb_sampling, streams, 72);
+AT(sb_sampling, positions, 80);
+AT(sb_sampling, u, 88);
+AT(sb_sampling, bits, 96);
+_Static_assert(sizeof(sb_sampling) == 104, "sb_sampling");
+
+AT(sb_sample_out, token, 8);
+AT(sb_sample_out, logprob, 16);
+AT(sb_sample_out, kept_logprob, 24);
+AT(sb_sample_out, count, 32);
+AT(sb_sample_out, kept, 40);
+_Static_assert(sizeof(sb_sample_out) == 48, "sb_sample_out");
+
 AT(sb_saved_row, kind, 0);
 AT(sb_saved_row, c, 4);
 AT(sb_saved_row, e, 8);

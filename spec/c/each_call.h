@@ -13,6 +13,7 @@
     X(sb_topk, (ctx, 0, 0, 0, 0))                                                                  \
     X(sb_kept_words, (ctx, 0, 0, 0))                                                               \
     X(sb_kept_lists, (ctx, 0, 0, 0, 0, 0, 0))                                                      \
+    X(sb_sample, (ctx, 0, 0, 0, 0))                                                                \
     X(sb_logprob_backward, (ctx, 0, 0, 0))                                                         \
     X(sb_partial, (ctx, 0, 0, 0, 0, 0))                                                            \
     X(sb_merge, (ctx, 0, 0, 0, 0, 0))                                                              \

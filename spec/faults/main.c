@@ -60,6 +60,7 @@ static uint32_t kept[ROWS * WORDS];
 static const int64_t kept_ids[] = { 5, 4000, 7, 39999 };
 static const int32_t kept_offsets[ROWS + 1] = { 0, 2, 3, 4 };
 static const int64_t rows[ROWS - 1] = { 0, 2 };
+static const uint64_t positions[ROWS] = { 3, 4, 5 };
 static const uint8_t mask[ROWS] = { 1, 1, 1 };
 static const float temperatures[ROWS] = { 1.0f, 1.0f, 0.5f };
 static int64_t data[BYTES / 8];
@@ -327,6 +328,26 @@ static sb_status first_ids(scenario *s)
     out.logprob = s->out.logprobs;
     out.lse = s->out.lse;
     return sb_topk(s->ctx, &out, &batch, K, &launch);
+}
+
+static sb_status sample(scenario *s)
+{
+    sb_batch batch = batch_of(NULL);
+    sb_sample_out out = SB_SAMPLE_OUT_INIT;
+    sb_sampling how = SB_SAMPLING_INIT;
+    sb_launch launch = launch_of(s);
+    sb_status status;
+    batch.ids = NULL;
+    batch.kept = kept;
+    how.positions = positions;
+    how.top_k = 9;
+    how.top_p = 0.75f;
+    out.token = s->out.integers;
+    out.count = s->out.integers + ROWS;
+    out.logprob = s->out.logprobs;
+    out.kept_logprob = s->out.logprobs + ROWS;
+    status = sb_sample(s->ctx, &out, &batch, &how, &launch);
+    return s->on_device && status == SB_ERR_BACKEND ? SB_OK : status;
 }
 
 static sb_batch few_of(void)
@@ -640,6 +661,7 @@ static const struct step {
     { "sb_logprob_ids", several_ids, SB_OK, NULL },
     { "sb_logprob_ids of a bad id", bad_several, SB_ERR_ID, NULL },
     { "sb_topk", first_ids, SB_OK, NULL },
+    { "sb_sample", sample, SB_OK, NULL },
     { "sb_logprob of few logits", forward, SB_OK, NULL },
     { "sb_logprob_backward", backward, SB_OK, NULL },
     { "sb_logprob_backward of a bad record", bad_backward, SB_ERR_STATE, NULL },

@@ -78,6 +78,7 @@ static void close_cpu(sb_context *ctx)
     free(c->tokens.data);
     free(c->wholes.data);
     free(c->parts.data);
+    free(c->models.data);
     free(c);
 }
 
@@ -88,7 +89,7 @@ static void inherit_cpu(sb_context *ctx, int torn)
     static const sb_cpu_scratch none;
     sb_cpu *c = ctx->state;
     sb_pool_inherit(c->pool);
-    if (torn) c->rows = c->states = c->tokens = c->wholes = c->parts = none;
+    if (torn) c->rows = c->states = c->tokens = c->wholes = c->parts = c->models = none;
 }
 
 static const char *isa_of(const sb_context *ctx) { return ((const sb_cpu *)ctx->state)->isa->name; }
@@ -112,5 +113,6 @@ const sb_backend sb_backend_cpu = {
     .threads = threads_of,
     .kept_sets = 1,
     .kept_lists = 1,
-    .ops = { [SB_OP_CONVENTIONAL] = { conventional, NULL }, SB_OPERATIONS(SLOT) },
+    .ops = { [SB_OP_CONVENTIONAL] = { conventional, NULL },
+             SB_OPERATIONS(SLOT) SB_HOST_OPERATIONS(SLOT) },
 };

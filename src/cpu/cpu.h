@@ -31,6 +31,7 @@ typedef struct sb_cpu {
     sb_cpu_scratch tokens; /* float [rows], where the caller wants sums but no tokens */
     sb_cpu_scratch wholes; /* sb_state or sb_saved_row [rows], where rows are visited again */
     sb_cpu_scratch parts;  /* what a second pass finds in [active][split] pieces; or marks [rows] */
+    sb_cpu_scratch models; /* sb_state [rows], of rows without their kept sets */
     sb_cpu_said said;
 } sb_cpu;
 
@@ -174,6 +175,7 @@ void sb_cpu_gradient_run(sb_cpu *c, const sb_cpu_gradient *gradient);
 #define SB_CPU_OPERATION(NUMBER, name, scratch, what)                                              \
     sb_status sb_cpu_##name(sb_context *ctx, const void *call);
 SB_OPERATIONS(SB_CPU_OPERATION)
+SB_HOST_OPERATIONS(SB_CPU_OPERATION)
 #undef SB_CPU_OPERATION
 
 #endif

@@ -242,7 +242,8 @@ const sb_backend sb_backend_cuda = {
     .threads = threads_of,
     .enter = enter,
     .leave = leave,
-    .ops = { [SB_OP_CONVENTIONAL] = { sb_conventional_cuda, NULL }, SB_ALL_OPERATIONS(SLOT) },
+    .ops = { [SB_OP_CONVENTIONAL] = { sb_conventional_cuda, NULL },
+             SB_OPERATIONS(SLOT) SB_DEVICE_OPERATIONS(SLOT) },
     .device = &device,
     .comms = &comms,
 };

@@ -150,7 +150,8 @@ sb_status sb_cuda_stream_wait(sb_context *ctx, void *stream);
         sb_status sb_cuda_##name##_workspace(sb_context *ctx, const void *call, uint64_t *bytes);)
 #define SB_CUDA_WORKSPACE_SCRATCH(declared) declared
 #define SB_CUDA_WORKSPACE_NONE(declared)
-SB_ALL_OPERATIONS(SB_CUDA_OPERATION)
+SB_OPERATIONS(SB_CUDA_OPERATION)
+SB_DEVICE_OPERATIONS(SB_CUDA_OPERATION)
 #undef SB_CUDA_OPERATION
 
 /* logprob.c, order.c, kl.c: called once the kernels are loaded. */
