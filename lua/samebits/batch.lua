@@ -259,6 +259,9 @@ local function build(spec, without_ids)
 end
 
 --- Returns the first row of sequence `b` and the row after its last, both counted from 0.
+-- @tparam number b
+-- @treturn number the first row
+-- @treturn number the row after the last
 function Batch:bounds(b)
   return bounds_of(self)(b)
 end
@@ -288,12 +291,17 @@ end
 
 --- The batch on another device, with `opts` as for a tensor's `to`; the batch itself if it
 -- is already there. Returns nil, a message and a code if a device is not available or fails.
+-- @tparam string device
+-- @tparam[opt] table opts
+-- @treturn batch the batch there; or nil, a message and a code
 Batch.to = misuse.guard(to)
 
 --- Whether the rows have kept sets, of either form.
+-- @treturn boolean
 function Batch:has_kept() return self.kept ~= nil or self.kept_ids ~= nil end
 
 --- Returns the rows' kept sets as words in memory, [.., W]; nil if the rows have none.
+-- @treturn tensor int32
 Batch.kept_words = misuse.guard(function(self)
   if self.kept then return brought("kept", self.kept, "cpu") end
   if not self.kept_ids then return nil end
@@ -302,6 +310,7 @@ Batch.kept_words = misuse.guard(function(self)
 end)
 
 --- Returns the active rows: a uint8 tensor of the per-row shape in memory, 1 where a row is scored.
+-- @treturn tensor uint8
 function Batch:active()
   local out = tensor.zeros(self.shape, "uint8")
   local flags = ffi.cast("uint8_t *", out.ptr)
@@ -402,6 +411,8 @@ local M = {}
 --
 -- The batch is on the logits' device; the other tensors may be there or in memory. For `ctx:topk`
 -- alone a batch may be made without ids: `samebits.batch(spec, { ids = false })`.
+-- @tparam[opt] table opts `ids`: false for a batch without ids
+-- @treturn batch
 M.new = misuse.guard(function(spec, opts)
   return build(spec, type(opts) == "table" and opts.ids == false)
 end)
@@ -427,6 +438,7 @@ M.mask_from_lengths, M.mask_from_splits = ragged.mask_from_lengths, ragged.mask_
 -- where the latter two are optional and the first `prompt` tokens are not scored; `layout`:
 -- "right", "left" (where the padding goes) or "packed"; `length`: T of a padded layout;
 -- `temperature`, `shift` and `ignore_index` as for `batch`
+-- @treturn batch
 M.from_sequences = misuse.guard(function(spec) return build(ragged.spec(spec)) end)
 
 return M

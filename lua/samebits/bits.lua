@@ -202,6 +202,10 @@ end
 --   same fields as `first`; nil if every pair has a NaN.
 --
 -- Distances beyond 2^53 are uint64_t. If dtypes or shapes differ, the report has only the message.
+-- @tparam tensor a
+-- @tparam tensor b
+-- @treturn boolean whether they are the same
+-- @treturn table the report, if they are not
 M.same_bits = misuse.guard(function(a, b) return compare("same_bits", a, b) end)
 
 -- Distances of 64-bit elements are uint64_t, and so is the limit that they are compared with.
@@ -215,6 +219,11 @@ end
 
 --- The same as `same_bits`, but elements that are at most n ULPs apart do not differ (nor do NaNs
 -- of equal bits). +0 and -0 are 0 ULPs apart.
+-- @tparam tensor a
+-- @tparam tensor b
+-- @tparam number n
+-- @treturn boolean whether they are near
+-- @treturn table the report, if they are not
 M.within_ulps = misuse.guard(function(a, b, n)
   return compare("within_ulps", a, b, allowed_of(n, tensor.is_tensor(a) and a.itemsize))
 end)
@@ -232,6 +241,10 @@ end
 
 --- Returns the distance of two Lua values, each first rounded to the dtype ("float32" by default);
 -- nil if either is NaN.
+-- @tparam number a
+-- @tparam number b
+-- @tparam[opt] string name of a dtype
+-- @treturn number the distance
 M.ulp = misuse.guard(function(a, b, name)
   name = name or "float32"
   put("ulp", name, 0, a)
@@ -247,12 +260,18 @@ end)
 
 --- Returns the bits of a Lua value in a dtype, "float32" by default: hex(-math.log(2)) is
 -- "bf317218".
+-- @tparam number v
+-- @tparam[opt] string name of a dtype
+-- @treturn string hex digits
 M.hex = misuse.guard(function(v, name)
   local description = put("hex", name or "float32", 0, v)
   return element.hex[description.size](scratch.ptr, 0)
 end)
 
 --- Returns the Lua value of bits.
+-- @tparam string digits
+-- @tparam[opt] string name of a dtype
+-- @treturn number the value
 M.from_hex = misuse.guard(function(digits, name)
   local description, message = dtype.find(name or "float32")
   if not description then misuse.raise("from_hex: %s", message) end

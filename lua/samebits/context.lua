@@ -20,6 +20,7 @@ local function threads_text(self)
 end
 
 --- Describes the context in one line: the instruction set and the threads.
+-- @treturn string
 function Context:describe() return ("%s, %s"):format(self.isa, threads_text(self)) end
 
 function Context:__tostring()
@@ -41,6 +42,7 @@ end
 -- the cpu, how it cut up rows, such as "logprob_bf16 3960 x 512, 32768 B; logprob_finish 17 x 256"
 -- (blocks x threads per block, bytes of shared memory per block). "" before the first operation,
 -- and if it launched nothing. No result depends on it.
+-- @treturn string
 Context.plan = misuse.guard(function(self)
   if not self.handle then raise "plan: the context is closed" end
   return ffi.string(C.sb_last_plan(self.handle))
@@ -69,6 +71,8 @@ end
 -- first, then a graph's, and, if no stream is given, then any other stream's. Returns true if there
 -- is none; or nil, a message and the status' name if the device fails. Calls with a check raise
 -- their own errors and leave reports unchanged.
+-- @tparam[opt] stream stream
+-- @treturn boolean true; or nil, a message and the status' name
 Context.check = misuse.guard(function(self, stream)
   if not self.handle then raise "check: the context is closed" end
   local handle = stream ~= nil and devices.check_stream("check", stream, self.device).handle or nil
@@ -91,6 +95,8 @@ end
 -- whose `wait` waits until all work in it is done. Given a pointer (a framework's CUstream or
 -- cudaStream_t), wraps that stream, which must live until it has been waited for here. Returns nil,
 -- a message and a code if the device fails.
+-- @tparam[opt] any pointer of a framework's stream
+-- @treturn stream
 Context.stream = on_device "stream"
 
 local OPEN_OPTIONS = { threads = true, isa = true, split = true, block = true, cluster = true,
@@ -145,11 +151,11 @@ local M = {}
 --- Opens a backend.
 -- @tparam[opt] string backend its name ("cuda:1" is the second GPU); "auto", the default, is the
 -- best one on this machine
--- @tparam[opt] table opts on the cpu `threads`: the number of threads that work on a call, and
+-- @tparam[opt] table opts on the cpu `threads`: the number of threads that work on a call;
 -- `isa`: "scalar", "avx2" or "avx512"; `split`, and on a GPU `block`, `cluster`, `table` and
 -- `one_read`: the defaults of `ctx:logprob`'s options `split`, `threads`, `cluster`, `table` and
 -- `one_read`. None of them affects any bit.
--- @return the context, with the fields `backend`, `device`, `isa` ("avx2", "sm_90") and `threads`
+-- @treturn context with the fields `backend`, `device`, `isa` ("avx2", "sm_90") and `threads`
 -- (on a GPU, its multiprocessors); or nil, a message and the status' name
 M.open = misuse.guard(open)
 
@@ -160,6 +166,7 @@ M.is_context = class.is_context
 
 --- Returns every known backend, best first: a list of { name, available, why }, where `why` is the
 -- reason why a backend cannot be opened here.
+-- @treturn table
 function M.backends()
   local list, why = {}, ffi.new "char[512]"
   for index = 0, math.huge do
@@ -174,15 +181,25 @@ end
 
 local defaults = {}
 
+--- For code inside the library: the context of a device that `logprob` uses, opened at the first
+-- call; nil, a message and a code if it cannot be.
+function M.shared(name)
+  if not defaults[name] then
+    local ctx, message, code = open(name)
+    if not ctx then return nil, message, code end
+    defaults[name] = ctx
+  end
+  return defaults[name]
+end
+
 --- Scores a batch on a context of the batch's device. The context is opened at the first call and
 -- kept.
+-- @tparam batch batch a batch, or the table to make one from
+-- @tparam[opt] table opts as for `ctx:logprob`
+-- @treturn table as `ctx:logprob`; or nil, a message and the status' name
 M.logprob = misuse.guard(function(batch, opts)
   if not batches.is_batch(batch) then batch = batches.build(batch) end
-  local name = batch.device
-  if not defaults[name] then
-    defaults[name] = misuse.try(open(name))
-  end
-  return call.run(logprob.OP, "logprob", defaults[name], opts, batch)
+  return call.run(logprob.OP, "logprob", misuse.try(M.shared(batch.device)), opts, batch)
 end)
 
 return M

@@ -36,8 +36,8 @@ local M = {}
 --- Scores a batch conventionally, on the context's device. It works like `ctx:logprob` except for
 -- the bits, which depend on the launch, and therefore on the batch's size, its place in memory and
 -- the machine.
--- @param ctx a context
--- @param batch a batch, or the table to make one from
+-- @tparam context ctx
+-- @tparam batch batch a batch, or the table to make one from
 -- @tparam[opt] table opts `outputs`, `out`; `split`: the number of pieces to cut each row into; and
 -- on a GPU `threads`: the number of threads per block, `check` and `stream`, as for `ctx:logprob`.
 -- Unlike there, `split` and `threads` affect the bits, and the context's own settings of them are

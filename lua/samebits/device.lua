@@ -102,12 +102,23 @@ local function release(box)
   end
 end
 
+local finalizers = setmetatable({}, { __mode = "k" }) -- by pointer
+
 local function owned(box, pointer, free)
   box.users = box.users + 1
-  return ffi.gc(pointer, function(p)
+  local function finalize(p)
     free(box, p)
     release(box)
-  end)
+  end
+  finalizers[pointer] = finalize
+  return ffi.gc(pointer, finalize)
+end
+
+--- Gives memory back that `alloc` returned, before the collector does so.
+function M.free(pointer)
+  local finalize = finalizers[pointer]
+  finalizers[pointer] = nil
+  finalize(ffi.gc(pointer, nil))
 end
 
 local function check(self, status) return status_of.check(status, self.box.raw) end
@@ -203,6 +214,7 @@ function Stream:__tostring() return ("samebits stream on %s"):format(self.device
 
 --- Waits until everything that was put into the stream is done. Returns the stream; or nil, a
 -- message and a code.
+-- @treturn stream
 Stream.wait = misuse.guard(function(self)
   local ok, message, code = self.owner:wait(self)
   if not ok then return nil, message, code end
@@ -260,6 +272,11 @@ function M.of(name)
   self.anchor = owned(box, ffi.new "uint8_t[1]", function() end)
   opened[name] = self
   return self
+end
+
+--- Settles all devices: see `settle`.
+function M.settle_all()
+  for name in pairs(opened) do M.settle(name) end
 end
 
 --- Returns a device that has been opened; nil if it has not.

@@ -206,7 +206,7 @@ local function device_code(t)
 end
 
 --- Makes a DLManagedTensor over a tensor's memory, for a consumer that calls its deleter once.
--- @param t a tensor on "cpu" or "cuda:N", of any strides
+-- @tparam tensor t on "cpu" or "cuda:N", of any strides
 -- @return a DLManagedTensor *
 M.export = misuse.guard(function(t)
   if not tensor.is_tensor(t) then raise("dlpack.export: expected a tensor, got %s", type(t)) end
@@ -215,7 +215,7 @@ M.export = misuse.guard(function(t)
     held[key(managed)] = nil
   end)
   local box = {
-    tensor = t, managed = ffi.new "samebits_dl_managed",
+    owner = tensor.lend(t), managed = ffi.new "samebits_dl_managed",
     shape = ffi.new("int64_t[?]", t.ndim + 1, t.shape),
     strides = ffi.new("int64_t[?]", t.ndim + 1, t.strides),
   }

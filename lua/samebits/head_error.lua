@@ -66,8 +66,8 @@ local function matrix(name, value)
 end
 
 --- The bound of every row of hidden states.
--- @param hidden a tensor [N, D] or [B, T, D]: float32, float16 or bfloat16
--- @param weights a tensor [V, D]; bad rows of weights do not count
+-- @tparam tensor hidden a tensor [N, D] or [B, T, D]: float32, float16 or bfloat16
+-- @tparam tensor weights a tensor [V, D]; bad rows of weights do not count
 -- @tparam string format "h24w16" or "h24w24"
 -- @treturn tensor float32 [N] or [B, T], NaN for a bad row; or nil, a message and the status' name
 M.bounds = misuse.guard(function(hidden, weights, format)

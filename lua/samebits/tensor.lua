@@ -5,9 +5,15 @@
 -- first element's address on the device) and `owner` (the object that keeps the memory alive: keep
 -- the tensor or its owner as long as you use the pointer).
 --
--- Dimensions and indices count from 0: `t[0]` is the first row. Slice, select, transpose, view and
--- `t[i]` give views, which share memory. Only `set`, `t[i] = v`, `copy_` and writes through ptr
--- change a tensor.
+-- Dimensions and indices count from 0: `t[0]` is the first row; negative ones count from the end:
+-- `t[-1]` is the last row. Slice, select, transpose, view, expand and `t[i]` give views, which
+-- share memory. Only `set`, `t[i] = v`, `copy_` and writes through ptr change a tensor.
+--
+-- `+ - * /` and unary minus work element by element, on tensors of one shape (or whose sizes agree
+-- from the last dimension on, or are 1) and numbers. Results are float32, or float64 if an operand
+-- is float64, int32 or int64; numbers are rounded to that dtype, and each operation once more.
+-- `#t` and ipairs work only in a LuaJIT with the metamethods of Lua 5.2; others give 0 and nothing:
+-- `t:len()` and `t:each()` always work. Arithmetic on devices is made in memory and copied back.
 --
 -- On a device, views work as they do in memory. `get`, `t[i]`, `totable`, `bits` and tostring copy
 -- the elements that they show. A conversion to another dtype, and a contiguous copy of a tensor
@@ -44,11 +50,24 @@ local M = {
 local Tensor = {}  -- methods
 local metatable = { methods = Tensor }
 
+-- The tensors that share memory which `free` can give back, by its owner.
+local sharers = setmetatable({}, { __mode = "k" })
+local WEAK = { __mode = "k" }
+
 local function new(ptr, name, shape, strides, owner, device)
-  return setmetatable({
+  local t = setmetatable({
     ptr = ptr, dtype = name, shape = shape, strides = strides, owner = owner, device = device,
     ndim = #shape, itemsize = dtype.of[name].size,
   }, metatable)
+  local set = sharers[owner]
+  if set then set[t] = true end
+  return t
+end
+
+-- Notes that the memory can be given back.
+local function freeable(owner)
+  sharers[owner] = setmetatable({}, WEAK)
+  return owner
 end
 
 local function copy_list(list)
@@ -58,6 +77,8 @@ local function copy_list(list)
 end
 
 --- Whether a value is a tensor.
+-- @param value
+-- @treturn boolean
 function M.is_tensor(value) return getmetatable(value) == metatable end
 
 --- Describes a value for messages: "float32 [2, 3]" for a tensor, otherwise its type.
@@ -77,6 +98,7 @@ local function allocate(what, name, shape)
   local size = layout.numel(shape) * dtype.of[name].size
   local ptr, owner = storage.zeroed(size)
   if not ptr then raise("%s: no memory for %.17g bytes (%s %s)", what, size, name, text(shape)) end
+  if storage.is_freeable(owner) then freeable(owner) end
   return new(ptr, name, copy_list(shape), layout.dense(shape), owner, "cpu")
 end
 
@@ -95,6 +117,7 @@ local function allocate_on(what, device, kind, name, shape)
   local owner
   owner, message, code = at:alloc(layout.numel(shape) * dtype.of[name].size, kind)
   if not owner then return failed(what, device, message, code) end
+  freeable(owner)
   return new(owner, name, copy_list(shape), layout.dense(shape), owner,
              kind == devices.PINNED and "cpu" or device)
 end
@@ -239,6 +262,9 @@ end
 -- `opts.dtype` is "float32" by default. `opts.device` ("cpu", "cuda", "cuda:1") is the device that
 -- a pointer points to, or the device to put the lists' tensor on. Returns nil, a message and a code
 -- if the device is not available.
+-- @param data numbers in nested lists, one number, or a pointer
+-- @tparam[opt] table opts `dtype`, `shape`, `strides`, `device`, `owner`
+-- @treturn tensor
 M.tensor = misuse.guard(function(data, opts)
   unsupported.check(data)
   opts = check_options(opts)
@@ -293,6 +319,10 @@ end
 
 --- Makes a tensor of zeros from its shape, its dtype ("float32" by default) and its device ("cpu"
 -- by default). Returns nil, a message and a code if the device is not available.
+-- @tparam table shape
+-- @tparam[opt] string name of the dtype
+-- @tparam[opt] string device
+-- @treturn tensor
 M.zeros = misuse.guard(function(shape, name, device)
   name, shape, device = described("zeros", shape, name, device)
   local out = allocate("zeros", name, shape)
@@ -302,6 +332,10 @@ end)
 
 --- Makes a tensor like `zeros`, but with unspecified contents, for a caller that writes every
 -- element.
+-- @tparam table shape
+-- @tparam[opt] string name of the dtype
+-- @tparam[opt] string device
+-- @treturn tensor
 M.empty = misuse.guard(function(shape, name, device)
   name, shape, device = described("empty", shape, name, device)
   if device == "cpu" then return allocate("empty", name, shape) end
@@ -311,15 +345,21 @@ end)
 --- Makes a tensor in page-locked memory with unspecified contents. Copies between it and a device
 -- ("cuda") can overlap other work. On the device "cpu" it is ordinary memory. Returns nil, a
 -- message and a code if the device is not available.
+-- @tparam table shape
+-- @tparam[opt] string name of the dtype
+-- @tparam[opt] string device
+-- @treturn tensor
 M.pinned = misuse.guard(function(shape, name, device)
   name, shape, device = described("pinned", shape, name, device or "cuda")
   return allocate_on("pinned", device, devices.PINNED, name, shape)
 end)
 
 --- The number of elements.
+-- @treturn number
 function Tensor:numel() return layout.numel(self.shape) end
 
---- The size of the first dimension (`#t` cannot work in LuaJIT).
+--- The size of the first dimension. (`#t` is 0 where LuaJIT lacks the metamethods of Lua 5.2.)
+-- @treturn number
 function Tensor:len()
   if self.ndim == 0 then error("len: a tensor of shape [] has no dimension", 2) end
   return self.shape[1]
@@ -339,11 +379,11 @@ end
 -- The offset that one index adds; nil and a message if the index is out of range.
 local function step(t, what, dim, i)
   local size = t.shape[dim + 1]
-  if type(i) ~= "number" or i % 1 ~= 0 or i < 0 or i >= size then
-    return nil, ("%s: index %s in dim %d is outside [0, %.17g) (shape %s)"):format(
-      what, element.text(i), dim, size, text(t.shape))
+  if type(i) ~= "number" or i % 1 ~= 0 or i < -size or i >= size then
+    return nil, ("%s: index %s in dim %d is outside [%.17g, %.17g) (shape %s)"):format(
+      what, element.text(i), dim, -size, size, text(t.shape))
   end
-  return i * t.strides[dim + 1]
+  return (i < 0 and i + size or i) * t.strides[dim + 1]
 end
 
 -- The offset of an index, in elements; nil and a message if there is no such element.
@@ -382,6 +422,8 @@ end
 
 --- Returns the element at an index, one number per dimension. The element is a number; true or
 -- false for bool; an int64_t for int64 values beyond 2^53 in magnitude, which a number cannot hold.
+-- @param ... numbers
+-- @treturn number|boolean
 function Tensor:get(...)
   local offset, message = locate(self, "get", ...)
   if not offset then error(message, 2) end
@@ -391,6 +433,8 @@ function Tensor:get(...)
 end
 
 --- Stores a value at an index, converted as `tensor` converts list elements.
+-- @tparam number|boolean value
+-- @param ... numbers
 function Tensor:set(value, ...)
   local offset, message = locate(self, "set", ...)
   message = message or read_only(self, "set")
@@ -400,11 +444,11 @@ function Tensor:set(value, ...)
 end
 
 local function check_dim(t, what, dim)
-  if type(dim) ~= "number" or dim % 1 ~= 0 or dim < 0 or dim >= t.ndim then
-    raise("%s: dim %s is outside [0, %d) (shape %s)", what, element.text(dim), t.ndim,
+  if type(dim) ~= "number" or dim % 1 ~= 0 or dim < -t.ndim or dim >= t.ndim then
+    raise("%s: dim %s is outside [%d, %d) (shape %s)", what, element.text(dim), -t.ndim, t.ndim,
           text(t.shape))
   end
-  return dim + 1
+  return (dim < 0 and dim + t.ndim or dim) + 1
 end
 
 -- A view of the same memory, starting `offset` elements later.
@@ -414,7 +458,7 @@ end
 
 local function select_index(t, what, dim, i)
   local d = check_dim(t, what, dim)
-  local offset, message = step(t, what, dim, i)
+  local offset, message = step(t, what, d - 1, i)
   if not offset then raise(message) end
   local shape, strides = copy_list(t.shape), copy_list(t.strides)
   table.remove(shape, d)
@@ -423,22 +467,30 @@ local function select_index(t, what, dim, i)
 end
 
 --- Returns the view at index i of a dimension. The view lacks that dimension.
+-- @tparam number dim
+-- @tparam number i
+-- @treturn tensor
 Tensor.select = misuse.guard(function(self, dim, i)
   return select_index(self, "select", dim, i)
 end)
 
 --- The view of the indices `from` to `to` - 1 of a dimension. By default `from` is 0 and
--- `to` is the dimension's size.
+-- `to` is the dimension's size; negative ones count from the end.
+-- @tparam number dim
+-- @tparam[opt] number from
+-- @tparam[opt] number to
+-- @treturn tensor
 Tensor.slice = misuse.guard(function(self, dim, from, to)
   local d = check_dim(self, "slice", dim)
   local size = self.shape[d]
   from, to = from == nil and 0 or from, to == nil and size or to
   for _, bound in ipairs { from, to } do
-    if type(bound) ~= "number" or bound % 1 ~= 0 or bound < 0 or bound > size then
-      raise("slice: bound %s in dim %d is outside [0, %.17g] (shape %s)", element.text(bound), dim,
-            size, text(self.shape))
+    if type(bound) ~= "number" or bound % 1 ~= 0 or bound < -size or bound > size then
+      raise("slice: bound %s in dim %d is outside [%.17g, %.17g] (shape %s)", element.text(bound),
+            d - 1, -size, size, text(self.shape))
     end
   end
+  from, to = from < 0 and from + size or from, to < 0 and to + size or to
   if from > to then
     raise("slice: from %.17g to %.17g in dim %d (shape %s)", from, to, dim, text(self.shape))
   end
@@ -448,6 +500,9 @@ Tensor.slice = misuse.guard(function(self, dim, from, to)
 end)
 
 --- Returns the view with two dimensions exchanged (by default 0 and 1, for a matrix).
+-- @tparam[opt] number dim0
+-- @tparam[opt] number dim1
+-- @treturn tensor
 Tensor.transpose = misuse.guard(function(self, dim0, dim1)
   if dim0 == nil and dim1 == nil and self.ndim == 2 then dim0, dim1 = 0, 1 end
   local a, b = check_dim(self, "transpose", dim0), check_dim(self, "transpose", dim1)
@@ -457,17 +512,37 @@ Tensor.transpose = misuse.guard(function(self, dim0, dim1)
   return view_at(self, 0, shape, strides)
 end)
 
+--- Returns the view that repeats dimensions of size 1, and new ones in front, to make a shape.
+-- Several elements of it are then one place in memory.
+-- @tparam table shape
+-- @treturn tensor
+Tensor.expand = misuse.guard(function(self, shape)
+  shape = checked("expand", layout.shape(shape))
+  local strides, more = {}, #shape - self.ndim
+  for d = 1, #shape do
+    local size = self.shape[d - more] or 1
+    if more < 0 or size ~= shape[d] and size ~= 1 then
+      raise("expand: from shape %s to %s", text(self.shape), text(shape))
+    end
+    strides[d] = size == shape[d] and self.strides[d - more] or 0
+  end
+  return view_at(self, 0, shape, strides)
+end)
+
 --- Whether the elements follow each other in memory in index order.
+-- @treturn boolean
 function Tensor:is_contiguous() return is_contiguous(self) end
 
 --- Returns the tensor itself if it is contiguous, otherwise a contiguous copy on the same device
 -- (made in memory and copied back). Returns nil, a message and a code if the device fails.
+-- @treturn tensor
 Tensor.contiguous = misuse.guard(function(self)
   if is_contiguous(self) then return self end
   return cloned(self, "contiguous")
 end)
 
 --- Returns a contiguous copy on the same device; nil, a message and a code if the device fails.
+-- @treturn tensor
 Tensor.clone = misuse.guard(function(self) return cloned(self, "clone") end)
 
 -- The requested shape, given as a list or as arguments. One size may be -1, which is then computed
@@ -499,6 +574,8 @@ end
 
 --- Returns a view of the same elements in the same order, in another shape. Refused where only a
 -- copy could have that shape.
+-- @param ... sizes, or a list of them
+-- @treturn tensor
 Tensor.view = misuse.guard(function(self, ...)
   local shape = wanted_shape(self, "view", ...)
   local strides = layout.reshaped(self.shape, self.strides, shape)
@@ -510,6 +587,8 @@ Tensor.view = misuse.guard(function(self, ...)
 end)
 
 --- Returns the same elements in another shape, as a view if possible, otherwise as a copy.
+-- @param ... sizes, or a list of them
+-- @treturn tensor
 Tensor.reshape = misuse.guard(function(self, ...)
   local shape = wanted_shape(self, "reshape", ...)
   local strides = layout.reshaped(self.shape, self.strides, shape)
@@ -574,6 +653,9 @@ end
 -- that point, and the stream keeps both tensors until its `wait`. (Only copies between a device and
 -- page-locked memory overlap other work.) If a device is not available or fails, `to` returns nil,
 -- a message and a code.
+-- @tparam string target a dtype or a device
+-- @tparam[opt] table opts `stream`
+-- @treturn tensor
 Tensor.to = misuse.guard(function(self, target, opts)
   if dtype.of[target] then
     if opts ~= nil then raise "to: options are for devices" end
@@ -593,6 +675,9 @@ end)
 -- contiguous. Either tensor may be on any device. `opts.stream` works as for `to`; a tensor copied
 -- in a stream must be contiguous, too. Returns this tensor; or nil, a message and a code if a
 -- device fails.
+-- @tparam tensor source
+-- @tparam[opt] table opts `stream`
+-- @treturn tensor
 Tensor.copy_ = misuse.guard(function(self, source, opts)
   if not M.is_tensor(source) then raise("copy_: %s is no tensor", element.text(source)) end
   if source.dtype ~= self.dtype or text(source.shape) ~= text(self.shape) then
@@ -635,6 +720,7 @@ end)
 
 --- Returns the elements as nested lists (for a tensor of shape [], the value), each as `get`
 -- returns it.
+-- @treturn table
 Tensor.totable = misuse.guard(function(self)
   local t = readable(self, "totable")
   return nested.to(t.ptr, t.shape, t.strides, element.read[t.dtype])
@@ -642,6 +728,7 @@ end)
 
 --- Returns the encodings as nested lists of hex strings, two digits per byte, most significant
 -- first.
+-- @treturn table
 Tensor.bits = misuse.guard(function(self)
   local t = readable(self, "bits")
   return nested.to(t.ptr, t.shape, t.strides, element.hex[t.itemsize])
@@ -658,8 +745,13 @@ local index_number = misuse.guard(function(self, i)
   return value
 end)
 
+local function refuse_freed(self)
+  if rawget(self, "freed") then raise("tensor: %s has been freed", M.describe(self)) end
+end
+
 -- Makes the memory of a deferred tensor: its pointer or its owner.
 local function made(self, key)
+  refuse_freed(self)
   local make = rawget(self, "make")
   if not make then return nil end
   local ptr, owner = make()
@@ -689,10 +781,59 @@ function metatable.__newindex(self, key, value)
   rawset(self, key, value)
 end
 
-function metatable.__tostring(self) return tensor_text.describe(self, transfer.read) end
+function metatable.__tostring(self) return self:text() end
 
 --- Returns the text that tostring gives, in lines of `width` columns.
-function Tensor:text(width) return tensor_text.describe(self, transfer.read, width) end
+-- @tparam[opt] number width
+-- @treturn string
+function Tensor:text(width)
+  if rawget(self, "freed") then return tensor_text.head(self) .. ", freed" end
+  return tensor_text.describe(self, transfer.read, width)
+end
+
+local function following(t, i)
+  i = i + 1
+  if i < t.shape[1] then return i, t[i] end
+end
+
+--- For loops over the first dimension: `for i, row in t:each() do`, where `row` is `t[i]`.
+-- @treturn function an iterator
+-- @treturn tensor
+-- @treturn number
+Tensor.each = misuse.guard(function(self)
+  if self.ndim == 0 then raise "each: a tensor of shape [] has no dimension" end
+  return following, self, -1
+end)
+
+-- LuaJIT calls these if it was built with the metamethods of Lua 5.2.
+metatable.__len = Tensor.len
+metatable.__ipairs = Tensor.each
+
+--- Gives the memory back now, where it would otherwise wait for the collector: that of a tensor on
+-- a device, and 1 MiB or more in memory. Work in streams is waited for. This tensor, and for such
+-- memory all its views and batches of them, cannot be used any more. Memory that the library did
+-- not allocate, or that `samebits.dlpack` has lent out, stays as it is.
+Tensor.free = misuse.guard(function(self)
+  local owner = not rawget(self, "freed") and rawget(self, "owner")
+  local set = owner and sharers[owner] or { [self] = true }
+  for t in pairs(set) do t.freed, t.ptr, t.owner, t.make = true, nil, nil, nil end
+  if owner and sharers[owner] then
+    sharers[owner] = nil
+    devices.settle_all()
+    if not storage.free(owner) then devices.free(owner) end
+  end
+end)
+
+--- For code inside the library that lends memory out: `free` does not give it back any more.
+-- Returns the owner, to keep as long as the memory is lent.
+function M.lend(t)
+  local owner = t.owner
+  if owner ~= nil then sharers[owner] = nil end
+  return owner
+end
+
+require "samebits.tensor.arithmetic"(M, Tensor, metatable)
+require "samebits.tensor.reduce"(M, Tensor)
 
 -- Methods by class, for samebits.repl.sources.
 M.classes = { Tensor = Tensor }

@@ -401,8 +401,9 @@ end
 local M = {}
 
 --- Verifies a batch.
--- @param batch a batch, or the table to make one from. Without ids, each row's likeliest id is
--- scored. Of a large batch, only some rows are taken: as many as have 2^22 logits, but at least 8.
+-- @tparam batch batch a batch, or the table to make one from. Without ids, each row's likeliest id
+-- is scored. Of a large batch, only some rows are taken: as many as have 2^22 logits, but at least
+-- 8.
 -- @tparam[opt] table options `fn`: the function to verify in place of the library and the control
 -- group; `seed` (1): the seed of random choices; `rows`: the largest number of rows to take;
 -- `rounds` (2): how often each transform is tried; `transforms`: a list of their names, all by

@@ -68,8 +68,8 @@ end
 
 --- Returns the words of lists, int32 [rows, W] in memory: bit i % 32 of word i / 32 belongs to id
 -- i.
--- @param ids the kept ids of all rows, [K] integers, a tensor or a table
--- @param offsets where each row's ids begin, and K: [rows + 1]
+-- @tparam tensor|table ids the kept ids of all rows, [K] integers, a tensor or a table
+-- @tparam tensor|table offsets where each row's ids begin, and K: [rows + 1]
 -- @tparam number vocab V
 M.words = misuse.guard(function(ids, offsets, vocab)
   check_vocab("kept_words", vocab)
@@ -86,7 +86,7 @@ M.words = misuse.guard(function(ids, offsets, vocab)
 end)
 
 --- Returns the lists of kept sets, in memory: int32 ids [K], and int64 offsets [rows + 1].
--- @param kept as the field of a batch: int32 words [.., W], or flags [.., V]
+-- @tparam tensor kept as the field of a batch: int32 words [.., W], or flags [.., V]
 -- @tparam number vocab V
 M.lists = misuse.guard(function(kept, vocab)
   check_vocab("kept_lists", vocab)

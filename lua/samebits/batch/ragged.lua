@@ -306,25 +306,32 @@ local M = {}
 -- @tparam[opt] table opts `side`: where the padding goes, "right" (the default) or "left"; `value`:
 -- the padding's value, by default -100 for int32 and int64 and otherwise 0; `length`: T, by default
 -- the length of the longest sequence; `dtype`: the dtype of tables, by default int64
--- @return the tensor [B, T, ...] and the list of lengths
+-- @treturn tensor [B, T, ...]
+-- @treturn table the list of lengths
 M.pad = misuse.guard(pad)
 
 --- Joins sequences end to end.
 -- @tparam table list as for `pad`
 -- @tparam[opt] table opts `dtype`: the dtype of tables
--- @return the tensor [N, ...] and cu_seqlens, int64 [B + 1]
+-- @treturn tensor [N, ...]
+-- @treturn tensor cu_seqlens, int64 [B + 1]
 M.pack = misuse.guard(pack)
 
 --- Makes a mask [B, T] that is 1 on each sequence's positions and 0 on padding. With a shift and
 -- left padding, the mask leaves each sequence's first token active, whereas `batch_from` would mask
 -- it.
+-- @tparam table|tensor lengths
+-- @tparam[opt] number time T; by default that of the longest sequence
+-- @tparam[opt] string side where the padding is: "right" (the default) or "left"
+-- @treturn tensor uint8 [B, T]
 M.mask_from_lengths = misuse.guard(mask_from_lengths)
 
 --- Makes a mask [B, T] that is 1 only on completion tokens, the tokens after the prompt.
--- @param prompt_lengths the number of tokens of each prompt
--- @param total_lengths the number of tokens of each prompt and completion together
+-- @tparam table|tensor prompt_lengths the number of tokens of each prompt
+-- @tparam table|tensor total_lengths the number of tokens of each prompt and completion together
 -- @tparam[opt] number time T; by default that of the longest sequence
 -- @tparam[opt] string side where the padding is: "right" (the default) or "left"
+-- @treturn tensor uint8 [B, T]
 M.mask_from_splits = misuse.guard(mask_from_splits)
 
 --- Converts the table that `samebits.batch_from` takes to the table that a batch is made from.

@@ -154,16 +154,22 @@ function M.new(run)
 end
 
 --- The report for a terminal. opts: `width` (80 columns), `color` (false).
+-- @tparam[opt] table opts
+-- @treturn string
 function Report:text(opts) return require("samebits.drift.text").format(self, opts or {}) end
 
 --- The report as one JSON object (docs/drift.md describes it). It needs dkjson. If a path
 -- is given, the object is written there, and the result is true, or nil and a message.
+-- @tparam[opt] string path
+-- @treturn string|boolean the text, or true; or nil and a message
 Report.json = misuse.guard(function(self, path)
   return file.deliver("json", require("samebits.drift.json").format(self), path)
 end)
 
 --- The report as a page of HTML with plots, which needs no other file. If a path is given,
 -- the page is written there, and the result is true, or nil and a message.
+-- @tparam[opt] string path
+-- @treturn string|boolean the text, or true; or nil and a message
 Report.html = misuse.guard(function(self, path)
   return file.deliver("html", require("samebits.drift.html").format(self), path)
 end)

@@ -97,12 +97,16 @@ local M = {}
 -- @tparam[opt] string name of a tensor inside a .safetensors file
 -- @tparam[opt] table opts `copy` (false), whether to read the file instead of mapping it; opts may
 -- be given in place of the name
--- @return a tensor (.npy, or a name was given) or a table of tensors by name; or nil and a message.
--- In a table, the stand-in for a tensor of an unsupported dtype raises an error when it is used.
+-- @treturn tensor|table a tensor (.npy, or a name was given) or a table of tensors by name; or nil
+-- and a message. In a table, the stand-in for a tensor of an unsupported dtype raises an error when
+-- it is used.
 M.load = misuse.guard(load)
 
 --- Saves a tensor as .npy or a table of tensors as .safetensors, chosen by the path's ending.
--- @return true, or nil and a message
+-- @tparam string path that ends in .npy or .safetensors
+-- @tparam tensor|table value
+-- @tparam[opt] table metadata strings by name, for .safetensors
+-- @treturn boolean true, or nil and a message
 M.save = misuse.guard(save)
 
 M.exists, M.load_named, M.split_spec = exists, load_named, split_spec

@@ -193,6 +193,9 @@ function Call:batch(given, name, ids)
     raise("%s: the batch is on %s, the context is on %s: batch:to \"%s\" moves it", what,
           batch.device, self.device, self.device)
   end
+  for _, value in pairs(batch) do
+    if tensor.is_tensor(value) then local _ = value.ptr end -- refused if freed
+  end
   if batch.held ~= batch.vocab and not self.op.shards then
     raise("%s: the batch has the logits of ids %d to %d of %d, a shard: see ctx:partial", what,
           batch.first, batch.first + batch.held - 1, batch.vocab)
@@ -349,11 +352,15 @@ end
 local methods = setmetatable({}, { __mode = "k" })
 
 --- Whether a value is a context method that was made here.
-function M.is_method(value) return methods[value] == true end
+function M.is_method(value) return methods[value] ~= nil end
 
-local function method(f)
+--- Returns the op that a method was made from; nil for any other value.
+function M.op_of(value) return methods[value] or nil end
+
+-- op: the op, or false if the method is none.
+local function method(f, op)
   local guarded = misuse.guard(f)
-  methods[guarded] = true
+  methods[guarded] = op or false
   return guarded
 end
 
@@ -361,7 +368,7 @@ end
 function M.method(op)
   return method(function(self, ...)
     return M.run(op, op.name, self, (select(op.takes + 1, ...)), ...)
-  end)
+  end, op)
 end
 
 --- An address for arrays that a call does not touch, because it only returns its requirements.

@@ -98,6 +98,7 @@ end
 
 --- Makes a new id for a communicator, a string of 128 bytes. One rank makes it and sends it to the
 -- others by any means. Returns nil, a message and the status' name if there is no NCCL.
+-- @treturn string
 M.comm_id = call.plain("comm_id", new_id)
 
 --- Makes an NCCL communicator on the context's GPU.

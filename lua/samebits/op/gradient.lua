@@ -173,7 +173,7 @@ local BACKWARD = call.op {
 -- the outputs, in one pass over the logits. Ignored rows, and ids whose logit is -inf, get +0. If
 -- the derivatives are known before the batch is scored, the option `gradient` of `logprob` gives
 -- the same gradient in one call.
--- @param batch the batch that was scored
+-- @tparam batch batch the batch that was scored
 -- @tparam table given `saved`: the output `saved` of `logprob`; `token` and `entropy`, or one of
 -- them: the loss's derivatives with respect to these outputs, float32, of their shape (for
 -- `entropy`, both outputs must have been requested together)

@@ -41,9 +41,9 @@ local KL = call.op {
 
 --- Computes the divergence KL(p || q) of two sets of logits, in nats: of row r of p from row r of
 -- q.
--- @param p as for `logprob`; it needs no ids. p alone determines which rows are active.
--- @param q as for p, with logits of p's shape and any dtype, its own `temperature` and `kept`, and
--- the same `shift`. Its `ids`, `mask`, `rows` and `cu_seqlens` have no effect.
+-- @tparam batch p as for `logprob`; it needs no ids. p alone determines which rows are active.
+-- @tparam batch q as for p, with logits of p's shape and any dtype, its own `temperature` and
+-- `kept`, and the same `shift`. Its `ids`, `mask`, `rows` and `cu_seqlens` have no effect.
 -- @tparam[opt] table opts `outputs`: a list of "token", "sequence" (both by default); `split`,
 -- `out`, and on a GPU `check`, `stream`, `workspace` (`kl_workspace_size` returns its bytes),
 -- `threads` and `table`, as for `logprob`
@@ -54,8 +54,8 @@ local KL = call.op {
 M.kl = call.method(KL)
 
 --- Returns the bytes of workspace that `kl` needs for two batches with these options; 0 if none.
--- @param p as for `kl`
--- @param q as for `kl`
+-- @tparam batch p as for `kl`
+-- @tparam batch q as for `kl`
 -- @tparam[opt] table opts as for `kl`
 M.kl_workspace_size = call.workspace("kl_workspace_size", KL)
 

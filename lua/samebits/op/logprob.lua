@@ -65,7 +65,7 @@ local SIZE = call.like(M.OP, {
 -- is a table: `token` and `entropy`, or one of them, are the derivatives of the loss, as for
 -- `backward`; with them, `dtype` or `grad`, as there, or `in_place`, which if true replaces the
 -- batch's logits by their gradient.
--- @param batch a batch, or the table to make one from
+-- @tparam batch batch a batch, or the table to make one from
 -- @tparam[opt] table opts `outputs`: a list of "token", "lse", "sequence", "count" (these four by
 -- default), "outside" (by default with kept sets), "entropy", in nats, which costs more, and
 -- "saved", for `backward`; `gradient`: see above; `split`: the number of pieces to cut each row
@@ -83,7 +83,7 @@ local SIZE = call.like(M.OP, {
 M.logprob = call.method(M.OP)
 
 --- Returns the bytes of workspace that `logprob` needs for a batch with these options; 0 if none.
--- @param batch as for `logprob`
+-- @tparam batch batch as for `logprob`
 -- @tparam[opt] table opts as for `logprob`
 M.workspace_size = call.workspace("workspace_size", SIZE)
 

@@ -74,7 +74,7 @@ local SIZE = call.like(TOPK, {
 
 --- Computes the logprobs of K ids per row and their ranks. A rank counts the present ids that come
 -- before the id in order of logit, largest first; among equal logits the lower id comes first.
--- @param batch as for `logprob`, its ids [B, T, K] or [N, K]; each may be `ignore_index`
+-- @tparam batch batch as for `logprob`, its ids [B, T, K] or [N, K]; each may be `ignore_index`
 -- @tparam[opt] table opts `outputs`: a list of "logprob", "rank", "lse" (all by default); the rest
 -- as for `logprob`
 -- @treturn table `logprob` and `rank` (int32), shaped like the ids, and `lse`, one per row. Ignored
@@ -84,7 +84,7 @@ M.logprob_ids = call.method(IDS)
 
 --- The first k ids of each row by logit, largest first; among equal logits the lower id comes
 -- first. `ctx:topk(batch, 1)` is the argmax.
--- @param batch as for `logprob`; it needs no ids
+-- @tparam batch batch as for `logprob`; it needs no ids
 -- @tparam number k 1 to 64
 -- @tparam[opt] table opts `outputs`: a list of "ids", "logprob", "lse" (all by default); the rest
 -- as for `logprob`
@@ -95,7 +95,7 @@ M.topk = call.method(TOPK)
 
 --- Returns the bytes of workspace that are enough for `logprob_ids` and `topk` with a batch; 0 if
 -- they need none.
--- @param batch as for `logprob_ids` or `topk`
+-- @tparam batch batch as for `logprob_ids` or `topk`
 -- @tparam[opt] table opts `split`, and on a GPU `threads` and `cluster`, as for `logprob`
 M.order_workspace_size = call.workspace("order_workspace_size", SIZE)
 

@@ -121,7 +121,7 @@ local FINISH_SIZE = call.like(FINISH, {
 -- `first` on (see `samebits.batch`). Each process or GPU that holds a shard makes such records.
 -- After they are exchanged, merged and finished, they give the bits that `logprob` gives for whole
 -- rows.
--- @param batch as for `logprob`
+-- @tparam batch batch as for `logprob`
 -- @tparam[opt] table opts `entropy`: true for records that `finish` can compute entropy from;
 -- `split`, and on a GPU `check`, `stream`, `workspace`, `threads`, as for `logprob`
 -- @treturn table `states` [.., 32] and `targets` [.., 8], uint8, after the dimensions of the ids:
@@ -143,8 +143,8 @@ M.merge = call.method(MERGE)
 
 --- Computes the results of `logprob` from the records of whole rows, with the same bits.
 -- @tparam table records the merged ones
--- @param batch the batch of any one of the shards; its logits are not read. (A batch with logits of
--- no ids, [.., 0], and a `vocab` is enough.)
+-- @tparam batch batch the batch of any one of the shards; its logits are not read. (A batch with
+-- logits of no ids, [.., 0], and a `vocab` is enough.)
 -- @tparam[opt] table opts as for `logprob`
 -- @treturn table as `logprob`; or nil, a message and the status' name. Records that do not fit the
 -- batch, and an id that is not in exactly one of the merged shards, are errors.
@@ -152,7 +152,7 @@ M.finish = call.method(FINISH)
 
 --- Returns the bytes of workspace that are enough for `partial` and `finish` with a batch; 0 if
 -- they need none.
--- @param batch as for `partial` or `finish`
+-- @tparam batch batch as for `partial` or `finish`
 -- @tparam[opt] table opts the launch options, as for `logprob`
 M.shard_workspace_size = call.workspace("shard_workspace_size", PARTIAL_SIZE, FINISH_SIZE)
 

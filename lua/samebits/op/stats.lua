@@ -93,9 +93,9 @@ local SUMS = call.op {
 --- Compares two sets of logprobs of the same tokens, one by one: with d = other - sampled,
 -- importance ratios e^d and the estimators k1 = -d, k2 = d^2 / 2, k3 = e^d - 1 - d of KL(sampled ||
 -- other). Where the bits are equal the ratio is exactly 1 and the estimates are 0.
--- @param sampled a float32 tensor on the context's device: logprobs by the policy that the tokens
+-- @tparam tensor sampled float32, on the context's device: logprobs by the policy that the tokens
 -- were drawn from
--- @param other a tensor like `sampled`, of the same shape: logprobs by the other policy
+-- @tparam tensor other float32, like `sampled`, of the same shape: logprobs by the other policy
 -- @tparam[opt] table opts `outputs`: a list of "ratio", "k1", "k2", "k3" (all by default); `out`: a
 -- table from an earlier call; and on a GPU `stream`
 -- @treturn table the outputs, shaped as given; or nil, a message and the status' name
@@ -103,7 +103,7 @@ M.compare = call.method(COMPARE)
 
 --- Computes exact sums and means of one number per token, rounded once. Order, padding and packing
 -- change no bit.
--- @param values a float32 tensor on the context's device: [B, T], or [N] (one sequence, or packed)
+-- @tparam tensor values float32 on the context's device: [B, T], or [N] (one sequence, or packed)
 -- @tparam[opt] table opts `mask`: the same shape, non-zero where active; `cu_seqlens`: [B + 1], for
 -- packed values; `minus`: a tensor to subtract, exactly (with logprobs of two policies `exp_mean`
 -- is the sequence's ratio); `per`: "sequence", or "batch" for all together; `outputs`: a list of

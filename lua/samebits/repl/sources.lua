@@ -7,11 +7,13 @@
 
 local M = {}
 
---- Classes: the module, the table of methods in it, and the name of objects in texts.
+--- Classes: the module, the table of methods in it, and the name of objects in texts; `also`:
+-- further modules that define methods.
 M.CLASSES = {
   { name = "Context", module = "samebits.context", called = "ctx" },
   { name = "Batch", module = "samebits.batch", called = "batch" },
-  { name = "Tensor", module = "samebits.tensor", called = "t" },
+  { name = "Tensor", module = "samebits.tensor", called = "t",
+    also = { "samebits.tensor.arithmetic", "samebits.tensor.reduce" } },
   { name = "Stream", module = "samebits.device", called = "stream" },
   { name = "DriftReport", module = "samebits.drift.report", called = "r", owner = "Report" },
   { name = "VerifyReport", module = "samebits.verify.report", called = "r", owner = "Report" },
@@ -68,7 +70,8 @@ end
 function M.told_parameters(doc)
   local told = {}
   for _, line in ipairs(doc or {}) do
-    told[#told + 1] = line:match "^@param%S* ([%w_]+)" or line:match "^@tparam%S* %S+ ([%w_]+)"
+    told[#told + 1] = line:match "^@param%S* ([%w_.]+)" or
+                        line:match "^@tparam%S* %S+ ([%w_.]+)"
   end
   return told[1] and "(" .. table.concat(told, ", ") .. ")" or nil
 end
@@ -79,8 +82,8 @@ local function escaped(name) return (name:gsub("%p", "%%%0")) end
 local function definition(module, owner, name)
   local lines = lines_of(module)
   local patterns = {
-    "^function " .. owner .. "[.:]" .. escaped(name) .. "%f[^%w_]",
-    "^" .. owner .. "%." .. escaped(name) .. "%s*=",
+    "^ *function " .. owner .. "[.:]" .. escaped(name) .. "%f[^%w_]",
+    "^ *" .. owner .. "%." .. escaped(name) .. "%s*=",
   }
   if owner == "M" then patterns[3] = "^  " .. escaped(name) .. " = " end
   for at, line in ipairs(lines) do
@@ -160,9 +163,13 @@ function M.methods(class)
   for name, value in pairs(methods_of(class)) do
     if not name:find "^__" then
       local found = definition(class.module, class.owner or class.name, name)
+      for _, module in ipairs(class.also or {}) do
+        found = found or definition(module, class.owner or class.name, name)
+      end
       found = found and found.doc and found or origin(value) or found or {}
       list[#list + 1] = { name = name, doc = found.doc, value = value,
-                          parameters = found.parameters or "(...)" }
+                          parameters = found.parameters or M.told_parameters(found.doc) or
+                                       "(...)" }
     end
   end
   table.sort(list, function(a, b) return a.name < b.name end)

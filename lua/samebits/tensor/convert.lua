@@ -19,6 +19,7 @@ local band, cast = bit.band, ffi.cast
 local M = {}
 
 local BLOCK = 1024
+M.BLOCK = BLOCK
 local NAN = 0 / 0
 
 local pointer = element.pointer
@@ -187,6 +188,19 @@ function M.list(target_dtype, target, first, list, n)
     if bad then return start + bad + 1 end
     if numbers < count then return start + numbers + 1 end
   end
+end
+
+--- Loads elements first .. first + n - 1, at most BLOCK, as doubles. int64 values must be exactly
+-- doubles.
+function M.load(into, source_dtype, source, first, n)
+  load[source_dtype](source, first, n)
+  ffi.copy(into, block, n * 8)
+end
+
+--- Stores n doubles, at most BLOCK, as elements first .. first + n - 1 of a float dtype or bool.
+function M.store(target_dtype, target, first, n, from)
+  ffi.copy(block, from, n * 8)
+  store[target_dtype](target, first, n)
 end
 
 return M

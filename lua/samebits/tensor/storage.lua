@@ -18,6 +18,8 @@ local since = 0
 
 local bytes_p = ffi.typeof("uint8_t *")
 
+local large = setmetatable({}, { __mode = "k" }) -- memory from calloc
+
 --- Allocates `size` zeroed bytes. Returns a uint8_t pointer and the owner to keep alive with it;
 -- nil if memory is out.
 function M.zeroed(size)
@@ -37,7 +39,19 @@ function M.zeroed(size)
     if memory == nil then return nil end
   end
   memory = ffi.gc(ffi.cast(bytes_p, memory), ffi.C.samebits_libc_free)
+  large[memory] = true
   return memory, memory
+end
+
+--- Whether memory can be given back before the collector does so, by its owner.
+function M.is_freeable(owner) return large[owner] == true end
+
+--- Gives such memory back. Returns whether it was such memory.
+function M.free(owner)
+  if not large[owner] then return false end
+  large[owner] = nil
+  ffi.C.samebits_libc_free(ffi.gc(owner, nil))
+  return true
 end
 
 return M

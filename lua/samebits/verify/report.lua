@@ -197,6 +197,8 @@ end
 
 --- Returns a table of transforms, tokens and mismatches, and the conclusion. opts: `width`, the
 -- columns of a line; by default as many as necessary.
+-- @tparam[opt] table opts
+-- @treturn string
 function Report:text(opts)
   local width = opts and opts.width
   local lines = {}
@@ -218,12 +220,16 @@ end
 
 --- The report as one JSON object. It needs dkjson. If a path is given, the object is
 -- written there, and the result is true, or nil and a message.
+-- @tparam[opt] string path
+-- @treturn string|boolean the text, or true; or nil and a message
 Report.json = misuse.guard(function(self, path)
   return file.deliver("json", require("samebits.verify.json").format(self), path)
 end)
 
 --- The report as a page of HTML, which needs no other file. If a path is given, the page is
 -- written there, and the result is true, or nil and a message.
+-- @tparam[opt] string path
+-- @treturn string|boolean the text, or true; or nil and a message
 Report.html = misuse.guard(function(self, path)
   local words = { head = head(self), rows = rows_of(self), verdicts = {}, title =
                   self.ok and "verify: no bit changed" or "verify: bits changed" }
