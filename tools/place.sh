@@ -62,6 +62,7 @@ place_library() {
 
 place_modules() {
   find lua -name '*.lua' | while IFS= read -r f; do file 644 "$f" "$LUADIR/${f#lua/}"; done
+  find types -name '*.lua' | while IFS= read -r f; do file 644 "$f" "$modules/$f"; done
   for f in spec/vectors/*.txt; do file 644 "$f" "$modules/vectors/${f##*/}"; done
   file 755 bin/samebits "$BINDIR/samebits"
 }

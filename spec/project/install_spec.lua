@@ -27,7 +27,7 @@ setup(function()
   files = temporary.folder()
   tree, prefix = files:path "check out", files:path "pre fix"
   succeeds("mkdir -p %s/build/obj && cp -a Makefile samebits-*.rockspec README.md CHANGELOG.md " ..
-           "CONTRIBUTING.md LICENSE bin docs examples kernels lua src tools %s", quote(tree),
+           "CONTRIBUTING.md LICENSE bin docs examples kernels lua src tools types %s", quote(tree),
            quote(tree))
   succeeds("mkdir -p %s/spec && cp -a spec/vectors %s/spec", quote(tree), quote(tree))
   succeeds("cp -a build/Makefile build/*.make build/release %s/build && cp -a build/obj/release " ..
@@ -48,7 +48,9 @@ describe("make install", function()
 
   it("has built nothing anew, and puts every Lua module in place", function()
     assert.equal(succeeds("cd lua && find . -name '*.lua' | LC_ALL=C sort"),
-      succeeds("cd %s/share/lua/5.1 && find . -name '*.lua' | LC_ALL=C sort", quote(prefix)))
+      succeeds("cd %s/share/lua/5.1 && find . -path ./samebits/types -prune -o -name '*.lua' " ..
+               "-print | LC_ALL=C sort", quote(prefix)))
+    succeeds("diff -r types %s/share/lua/5.1/samebits/types", quote(prefix))
     succeeds("cmp build/release/libsamebits.so %s/lib/libsamebits.so.1", quote(prefix))
   end)
 

@@ -5,7 +5,7 @@ local COLUMNS = 100
 
 -- Generated, or data.
 local EXEMPT = { "^build/", "^spec/vectors/.*%.txt$", "%.safetensors$", "^bench/results/",
-                 "^spec/fuzz/corpus/" }
+                 "^types/", "^spec/fuzz/corpus/" }
 
 local function tracked()
   local pipe = io.popen "git ls-files 2>/dev/null"
