@@ -4,9 +4,9 @@
 --
 -- * `name`, and `summary`, a line;
 -- * `define(command)` adds the command's arguments to its argparse parser;
--- * `run(args, words)` gets argparse's result and the words after a script, which belong to the
---   script, and returns the exit status. samebits.cli.tell defines the statuses, and how a command
---   writes and fails.
+-- * `run(args, words, argv)` gets argparse's result, the words after a script, which belong to the
+--   script, and all words as they were given; it returns the exit status. samebits.cli.tell defines
+--   the statuses, and how a command writes and fails.
 
 local argparse = require "argparse"
 local lib = require "samebits.lib"
@@ -95,7 +95,7 @@ local function run(argv)
   local own, words = repl.split(argv)
   local args = parser:parse(join_negatives(own))
   if args.command == "help" then return help(parser, args.topic) end
-  local ok, result = xpcall(function() return named(args.command).run(args, words) end,
+  local ok, result = xpcall(function() return named(args.command).run(args, words, argv) end,
                             function(err) return { tell.message(err) } end)
   if ok then return result end
   local message, is_usage = unpack(result)

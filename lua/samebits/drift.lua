@@ -12,12 +12,15 @@ local causes = require "samebits.drift.causes"
 local context = require "samebits.context"
 local inputs = require "samebits.drift.inputs"
 local misuse = require "samebits.misuse"
+local provenance = require "samebits.drift.provenance"
 local report = require "samebits.drift.report"
 local scorer = require "samebits.drift.scorer"
 local sets = require "samebits.drift.sets"
 local sides = require "samebits.drift.sides"
+local stores = require "samebits.drift.store"
 local tally = require "samebits.drift.tally"
 local temperature = require "samebits.drift.temperature"
+local tokenizer = require "samebits.io.tokenizer"
 local tensor = require "samebits.tensor"
 local constants = require "samebits.cdef"
 
@@ -26,7 +29,8 @@ local raise = misuse.raise
 local OPTIONS = {
   ids = true, mask = true, cu_seqlens = true, temperature = true, kept = true, vocab = true,
   a = true, b = true, names = true, ignore_index = true, shift = true, near = true, worst = true,
-  memory = true, backend = true, threads = true, isa = true, progress = true,
+  memory = true, backend = true, threads = true, isa = true, progress = true, keep = true,
+  hash = true, tokenizer = true, command = true,
 }
 
 local MIB = 2 ^ 20
@@ -35,6 +39,9 @@ local MIB = 2 ^ 20
 -- otherwise.
 local MEMORY = 256 * MIB
 local LEAST = MIB
+
+--- The most tokens that are held one by one, for the heatmap and the exports.
+local KEEP = 2 ^ 22
 
 -- The largest number of tokens at a time.
 local CHUNK = 65536
@@ -70,7 +77,14 @@ local function options(meta)
   if meta.progress ~= nil and type(meta.progress) ~= "function" then
     raise("drift: progress: expected a function, got %s", type(meta.progress))
   end
+  for _, name in ipairs { "tokenizer", "command" } do
+    if meta[name] ~= nil and type(meta[name]) ~= "string" then
+      raise("drift: %s: expected a string, got %s", name, type(meta[name]))
+    end
+  end
   return {
+    keep = number("keep", meta.keep, KEEP, 0, 2 ^ 31),
+    hash = number("hash", meta.hash, provenance.HASHED, 0, 2 ^ 53),
     near = number("near", meta.near, 1e-5, 0, 1), worst = number("worst", meta.worst, 10, 0, 1e4),
     memory = number("memory", meta.memory, MEMORY, LEAST, 2 ^ 53),
     ignore_index = number("ignore_index", meta.ignore_index, constants.SB_IGNORE_INDEX,
@@ -161,6 +175,7 @@ local function compare(run)
     a.inexact = (a.inexact or 0) + inexact(a, first, n, on_a, x)
     b.inexact = (b.inexact or 0) + inexact(b, first, n, on_b, y)
     local each = run.cpu:compare(x, y)
+    if run.store then run.store:put(first, n, words(x), words(y), p, q) end
     local flags = tensor.zeros({ n }, "uint8")
     local different = count:add(first, n, words(x), words(y), p, q, {
       ratio = ffi.cast("const float *", each.ratio.ptr),
@@ -280,7 +295,7 @@ local function explain(run)
       score:forget(side, first, n)
       return made
     end,
-    extent = extents(run),
+    extent = extents(run), store = run.store,
   })
   why:screen(probes_of(run))
   for k, chunk in ipairs(run.chunks) do
@@ -320,11 +335,16 @@ local function drift(a, b, meta)
     rows_different = 0, step = chunk_rows(first, second, opts.memory), causes = {}, unexplained = 0,
     unexplained_small = 0,
     score = scorer.new(ctx, opts.ignore_index, opts.shift), opened = opened,
+    store = layout.rows <= opts.keep and stores.new(layout.rows) or nil,
+    made = provenance.made(ctx, meta.command),
+    texts = meta.tokenizer and misuse.try(tokenizer.open(meta.tokenizer)) or nil,
   }
   function run.ratio(x, y) return cpu:compare(x, y, { outputs = { "ratio" } }).ratio end
   local ok, result = pcall(function()
     compare(run)
     if run.tally.different > 0 then explain(run) end
+    scorer.check_files(opened) -- before they are hashed: a file that was shortened cannot be read
+    run.files = provenance.files(opened, opts.hash)
     scorer.check_files(opened)
     return report.new(run)
   end)
@@ -347,7 +367,10 @@ local M = {}
 -- (-100); `shift`: whether the logits of row t score id t + 1, which shapes may also tell; `near`
 -- (1e-5): nats within which a token counts as nearly explained; `worst` (10): the number of worst
 -- tokens to list; `memory` (256 MiB): bytes of logits to hold together; `backend` ("cpu"),
--- `threads`, `isa`: where to compute; `progress`: a function of done, total and the current step
+-- `threads`, `isa`: where to compute; `progress`: a function of done, total and the current step;
+-- `tokenizer`: the path of a tokenizer.json or vocab.json, for the texts of ids; `keep` (2^22): the
+-- most tokens to hold one by one, for the heatmap and the exports; `hash` (16 MiB): the size up to
+-- which files are hashed; `command`: what the report names as the command that made it
 -- @treturn table a report; or nil and a message if a file or a backend cannot be used. Inputs that
 -- do not fit together are an error.
 M.drift = misuse.guard(drift)

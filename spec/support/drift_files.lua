@@ -20,14 +20,16 @@ local function filed(value, save, name)
   return out
 end
 
--- A report as text, without the origins of its sides.
+--- A report as text, without the origins of its sides and of itself.
 local function text_of(report)
-  local sources = { report.a.source, report.b.source }
-  report.a.source, report.b.source = nil, nil
+  local sources = { report.a.source, report.b.source, report.made, report.files }
+  report.a.source, report.b.source, report.made, report.files = nil, nil, nil, nil
   local text = report:json()
-  report.a.source, report.b.source = sources[1], sources[2]
+  report.a.source, report.b.source, report.made, report.files = unpack(sources, 1, 4)
   return text
 end
+
+M.text_of = text_of
 
 -- The ways to turn sides into files: functions of a tensor and a name in a folder.
 local function ways(files)

@@ -22,7 +22,11 @@ logits of the position before. With the logits of a side the report can tell a
 wrong temperature, top-k, top-p or padding from an op that differs, and that
 from logits that differ already.
 
-Exit status: 0 equal, 1 drift, 2 something given cannot be used.
+The verdict is one of: equal; explained (by a setting that was computed again);
+localized (the logits, the op or the ids differ); unexplained; inconclusive
+(what would decide it was not given).
+
+Exit status: 0 equal, 1 any other verdict, 2 something given cannot be used.
 
     samebits drift rollout.safetensors trainer.safetensors
     samebits drift old.npy new.npy --logits-b logits.npy --ids ids.npy
@@ -66,7 +70,15 @@ function M.define(command)
   command:option("--threads", "cpu: threads to work with.", nil, options.integer(1, 1024))
     :argname "N"
   command:flag("--json", "Print one JSON object.")
-  command:option("--html", "Write a page with plots, too."):argname "PAGE"
+  command:option("--html", "Write a page with a heatmap, plots and tables, too."):argname "PAGE"
+  command:option("--csv", "Write the tokens one by one as comma-separated values, too.")
+    :argname "FILE"
+  command:option("--jsonl", "Write the tokens one by one as JSON lines, too."):argname "FILE"
+  command:option("--tokenizer", "A tokenizer.json or vocab.json, for the texts of ids.")
+    :argname "FILE"
+  command:option("--keep", "The most tokens to hold one by one, for --html, --csv and --jsonl " ..
+                 "(4194304).", nil, options.integer(0, 2 ^ 31)):argname "N"
+  command:flag("--hash", "Hash files of any size (by default, of up to 16 MiB).")
   command:flag("--quiet", "Print nothing but errors: the exit status tells.")
 end
 
@@ -95,8 +107,18 @@ local function progress()
   end
 end
 
---- Runs the command with argparse's result. Returns the exit status.
-function M.run(args)
+-- The command as words for a shell.
+local function command_of(argv)
+  local words = { "samebits" }
+  for _, word in ipairs(argv) do
+    words[#words + 1] = word:find "[^%w%-_./:=,+@%%]" and "'" .. word:gsub("'", "'\\''") .. "'" or
+                        word
+  end
+  return table.concat(words, " ")
+end
+
+--- Runs the command with argparse's result and the words as given. Returns the exit status.
+function M.run(args, _, argv)
   local temperatures = {}
   for _, name in ipairs { "temperature", "temperature_a", "temperature_b" } do
     temperatures[name] = options.temperature("--" .. name:gsub("_", "-"), args[name])
@@ -110,20 +132,24 @@ function M.run(args)
           kept = args.kept_b, name = args.name_b },
     ignore_index = args.ignore_index, shift = args.shift, near = args.near, worst = args.worst,
     memory = args.memory and args.memory * 2 ^ 20, backend = args.backend, threads = args.threads,
-    progress = progress(),
+    progress = progress(), tokenizer = args.tokenizer, hash = args.hash and 2 ^ 53 or nil,
+    keep = args.keep or (args.csv or args.jsonl) and 2 ^ 31 or nil,
+    command = argv and command_of(argv),
   })
   local tokens = report.tokens
   if tokens.compared + tokens.only_a + tokens.only_b == 0 then
     tell.fail "no token is active on either side: nothing was compared"
   end
   if args.html then tell.try(file.write, args.html, { report:html() }) end
+  if args.csv then tell.try(report.csv, report, args.csv) end
+  if args.jsonl then tell.try(report.jsonl, report, args.jsonl) end
   if args.json then
     tell.write(report:json())
   elseif not args.quiet then
     local tty = posix.is_terminal(1)
     tell.write(report:text { width = width(1), color = tty and not os.getenv "NO_COLOR" })
   end
-  return report.equal and tell.WELL or tell.NO
+  return report.verdict == "equal" and tell.WELL or tell.NO
 end
 
 return M

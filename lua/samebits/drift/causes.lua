@@ -109,12 +109,13 @@ end
 --- Makes the causes for two sides. given: `scorer` computes logprobs; `near` is a number of nats;
 -- `fits`: fitted temperatures (`taus`) and top-k and top-p (`sets`, of sets.lua), keyed by the
 -- labels of the side whose logits and of the side whose values they were fitted to ("AB");
--- `layout`; `tally`; `fetch` and `extent`: see values.lua.
+-- `layout`; `tally`; `fetch` and `extent`: see values.lua; `store`: where tokens are held one by
+-- one, if they are (store.lua).
 function M.new(a, b, given)
   local layout, fits = given.layout, given.fits
   local self = setmetatable({
     a = a, b = b, scorer = given.scorer, near = given.near, tally = given.tally,
-    list = {}, combinations = {},
+    list = {}, combinations = {}, numbered = {}, store = given.store,
     total = 0, op = { A = { checked = 0, different = 0, max_ulps = 0 },
                       B = { checked = 0, different = 0, max_ulps = 0 } },
   }, Causes)
@@ -272,8 +273,10 @@ local function judge_op(self, chunk, own)
   end
 end
 
--- How many tokens each set of hypotheses explains.
+-- How many tokens each set of hypotheses explains. The sets are numbered, for tokens that are held
+-- one by one.
 local function collect(self, chunk)
+  local store = self.store
   for i = 0, chunk.n - 1 do
     if chunk.flag[i] ~= 0 then
       self.total = self.total + 1
@@ -283,7 +286,13 @@ local function collect(self, chunk)
         by = {}
         self.combinations[exact] = by
       end
-      by[nearly] = (by[nearly] or 0) + 1
+      local held = by[nearly]
+      if not held then
+        held = { exact = exact, nearly = nearly, count = 0, index = #self.numbered + 1 }
+        by[nearly], self.numbered[held.index] = held, held
+      end
+      held.count = held.count + 1
+      if store then store:explain(chunk.first + i, held.index) end
       local rank = chunk.wanted[chunk.first + i]
       if rank then rank.exact, rank.nearly = exact, nearly end
     end
@@ -367,13 +376,11 @@ local function accepted(self)
   local out = {}
   for _, h in ipairs(self.list) do
     h.exactly, h.nearly = 0, 0
-    for exact, by in pairs(self.combinations) do
-      for nearly, count in pairs(by) do
-        if bit_of(exact, h.index) then
-          h.exactly = h.exactly + count
-        elseif bit_of(nearly, h.index) then
-          h.nearly = h.nearly + count
-        end
+    for _, held in ipairs(self.numbered) do
+      if bit_of(held.exact, h.index) then
+        h.exactly = h.exactly + held.count
+      elseif bit_of(held.nearly, h.index) then
+        h.nearly = h.nearly + held.count
       end
     end
     if enough(self, h) and not h.hidden then out[#out + 1] = h end
@@ -401,30 +408,31 @@ end
 
 --- Returns how many tokens each cause explains: a list of { cause, text, exactly, nearly, tokens,
 -- temperature }, where `tokens` counts each token once; the number of tokens that nothing explains;
--- and how many of those differ by `near` or less. Entries get their `cause` and `cause_exact`.
+-- and how many of those differ by `near` or less. Entries get their `cause` and `cause_exact`, and
+-- `by`, the cause's place in the list; the kinds of the store do, too.
 function Causes:finish(entries)
   local list, unexplained, small = accepted(self), 0, 0
   for _, h in ipairs(list) do h.tokens, h.tokens_exactly = 0, 0 end
-  for exact, by in pairs(self.combinations) do
-    for nearly, count in pairs(by) do
-      local h, exactly = assigned(list, exact, nearly)
-      if h then
-        h.tokens = h.tokens + count
-        if exactly then h.tokens_exactly = h.tokens_exactly + count end
-      else
-        unexplained = unexplained + count
-        if bit_of(exact, self.small.index) then small = small + count end
-      end
+  for _, held in ipairs(self.numbered) do
+    local h, exactly = assigned(list, held.exact, held.nearly)
+    held.hypothesis, held.exactly = h, exactly or false
+    if h then
+      h.tokens = h.tokens + held.count
+      if exactly then h.tokens_exactly = h.tokens_exactly + held.count end
+    else
+      unexplained = unexplained + held.count
+      if bit_of(held.exact, self.small.index) then small = small + held.count end
     end
   end
   for _, entry in pairs(entries) do
     local h, exactly = assigned(list, entry.exact or 0, entry.nearly or 0)
     entry.cause, entry.cause_exact = h and h.cause or "unexplained", exactly or false
+    entry.hypothesis = h
   end
   local out = {}
   for _, h in ipairs(list) do
     if h.tokens > 0 then
-      out[#out + 1] = { cause = h.cause, text = h.text, tokens = h.tokens,
+      out[#out + 1] = { hypothesis = h, cause = h.cause, text = h.text, tokens = h.tokens,
                         tokens_exactly = h.tokens_exactly, exactly = h.exactly, nearly = h.nearly,
                         temperature = h.temperature }
       if h.set then sets.tell(out[#out], h.set) end
@@ -434,6 +442,16 @@ function Causes:finish(entries)
     if x.tokens ~= y.tokens then return x.tokens > y.tokens end
     return x.text < y.text
   end)
+  local place = {}
+  for i, cause in ipairs(out) do place[cause.hypothesis], cause.hypothesis = i, nil end
+  for _, entry in pairs(entries) do
+    entry.by, entry.hypothesis = place[entry.hypothesis], nil
+  end
+  for i, held in ipairs(self.store and self.numbered or {}) do
+    local h = held.hypothesis
+    self.store.kinds[i] = { cause = h and h.cause or "unexplained", cause_exact = held.exactly,
+                            by = h and place[h] }
+  end
   return out, unexplained, small
 end
 

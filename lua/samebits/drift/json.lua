@@ -9,14 +9,19 @@ M.SCHEMA = "samebits.drift/1"
 
 local LISTS = { inputs = true, histogram = true, worst = true, causes = true, bands = true,
                 notes = true, positions = true, worst_sequences = true, sample = true,
-                shape = true, with = true, unused = true }
+                shape = true, with = true, unused = true, clips = true, below = true,
+                above = true, segments = true, files = true }
+
+-- Objects that the exports and the page are made from.
+local INNER = { sample = true, store = true, texts = true, ids = true, layout = true,
+                by_sequence = true }
 
 local KEYS = {
-  "schema", "version", "numerics", "equal", "inputs", "field", "a", "b", "shape", "sequences",
-  "tokens", "compared", "different", "unexplained", "causes", "cause", "text", "logits", "op",
-  "first", "row", "sequence", "position", "id", "a_hex", "b_hex", "ulps", "max", "histogram", "low",
-  "high", "count", "difference", "ratio", "kl", "finite", "worst", "worst_sequences", "positions",
-  "near", "notes",
+  "schema", "version", "numerics", "verdict", "verdict_text", "equal", "inputs", "field", "a", "b",
+  "shape", "sequences", "tokens", "compared", "different", "unexplained", "causes", "cause", "text",
+  "logits", "op", "first", "row", "sequence", "position", "id", "a_hex", "b_hex", "ulps", "max",
+  "histogram", "low", "high", "count", "difference", "ratio", "clips", "kl", "finite", "not_finite",
+  "noise", "segments", "worst", "worst_sequences", "positions", "near", "notes", "made", "files",
 }
 
 -- Values that JSON cannot represent as numbers become strings: "inf", "-inf", "nan".
@@ -40,7 +45,7 @@ function M.format(report)
   if not ok then misuse.raise "json: needs the Lua module dkjson (Debian: lua-dkjson)" end
   local out = { schema = M.SCHEMA }
   for key, value in pairs(report) do
-    if key ~= "sample" then out[key] = plain(value, key) end
+    if not INNER[key] then out[key] = plain(value, key) end
   end
   return printable.json(json.encode(out, { keyorder = KEYS, indent = false })) .. "\n"
 end

@@ -30,7 +30,16 @@
 --   contract's, `max_ulps`;
 -- * `positions`: a list of `first`, `last`, `compared`, `different`, `mean`, `max`;
 --   `worst_sequences`: `sequence`, `tokens`, `different`, `sum` (of differences), `not_finite`;
+--   `by_sequence`: the same of more of them, for the page;
 --   `sample`: tokens { row, a, b } for a plot;
+-- * `verdict`: a word (verdict.lua), and `verdict_text`: why;
+-- * `clips`: a list of `eps`, `below` and `above`: tokens whose ratio is outside 1 +- eps; `tails`:
+--   histograms of the log ratio (tails.lua); `noise`: the noise floor (noise.lua); `segments`: by
+--   round (segments.lua); `not_finite`: `tokens` that are not finite on a side, `nan_both`, and
+--   `a` and `b`: `nan`, `minus_infinite`, `plus_infinite`;
+-- * `made`: when, where and by what; `files`: `path`, `size`, `sha256` (provenance.lua);
+-- * `store`: the tokens one by one (store.lua), unless there are too many; `texts`: a tokenizer, if
+--   one was given; `ids` and `layout`, for the exports;
 -- * `near`; `notes`: a list of sentences; `version` and `numerics` of the library.
 
 local ffi = require "ffi"
@@ -38,6 +47,7 @@ local file = require "samebits.io.file"
 local misuse = require "samebits.misuse"
 local tally = require "samebits.drift.tally"
 local tensor = require "samebits.tensor"
+local verdict = require "samebits.drift.verdict"
 local version = require "samebits.lib"
 
 local element = tensor.element
@@ -67,7 +77,17 @@ local function token_of(run, entry, compare)
     id = ids and tonumber(ids:get(entry.row)) or nil, a = a, b = b,
     a_hex = tally.hex(entry.a), b_hex = tally.hex(entry.b), ulps = tally.ulps(entry.a, entry.b),
     difference = b - a, ratio = ratio, cause = entry.cause, cause_exact = entry.cause_exact,
+    by = entry.by,
   }
+end
+
+-- Puts the texts of tokens in.
+local function read_texts(run, tokens)
+  if not run.texts then return end
+  local ids = {}
+  for _, token in ipairs(tokens) do ids[#ids + 1] = token.id end
+  local texts = run.texts:texts(ids)
+  for _, token in ipairs(tokens) do token.token = texts[token.id] end
 end
 
 local function plural(n, one, several) return n == 1 and one or several end
@@ -105,6 +125,15 @@ local function logits_of(run)
   return out
 end
 
+local function not_finite_of(count)
+  local out = { tokens = count.compared - count.finite, nan_both = count.nan_both }
+  for _, at in ipairs { "a", "b" } do
+    out[at] = { nan = count["nan_" .. at], minus_infinite = count["minus_infinite_" .. at],
+                plus_infinite = count["plus_infinite_" .. at] }
+  end
+  return out
+end
+
 --- Makes the report of a finished run (drift.lua).
 function M.new(run)
   local count = run.tally
@@ -122,19 +151,26 @@ function M.new(run)
 
   local worst = {}
   for i, entry in ipairs(count.worst) do worst[i] = token_of(run, entry, ratio) end
-  for _, s in ipairs(count.sequences) do s.rank = nil end
+  local worst_sequences = {}
+  for i, s in ipairs(count.sequences) do
+    s.rank = nil
+    if i <= count.keep then worst_sequences[i] = s end
+  end
   local bands = {}
   for i, width in ipairs(tally.BANDS) do
     bands[i] = { width = width, inside = count.bands[i], outside = count.finite - count.bands[i] }
   end
-  return setmetatable({
+  local first = count.first and token_of(run, count.first, ratio) or nil
+  read_texts(run, { first })
+  read_texts(run, worst)
+  local self = {
     equal = count.different == 0 and count.only_a == 0 and count.only_b == 0 and #run.inputs == 0,
     inputs = run.inputs,
     a = side_of(run.a), b = side_of(run.b), shape = run.layout.shape,
     sequences = run.layout.sequences,
     tokens = { compared = count.compared, equal = count.equal, different = count.different,
                only_a = count.only_a, only_b = count.only_b, inactive = count.inactive },
-    first = count.first and token_of(run, count.first, ratio) or nil, worst = worst,
+    first = first, worst = worst,
     ulps = { max = count.max_ulps, histogram = count:ulps() },
     difference = { mean = mean "difference", mean_abs = mean "absolute",
                    max_abs = count.max_difference, histogram = count:differences(),
@@ -147,10 +183,17 @@ function M.new(run)
     unexplained_small = run.unexplained_small,
     logits = logits_of(run),
     op = { a = op_of(run, "A"), b = op_of(run, "B") },
-    positions = count:positions(), worst_sequences = count.sequences, sample = count.sample,
+    positions = count:positions(), worst_sequences = worst_sequences,
+    by_sequence = count.sequences, sample = count.sample,
+    clips = count.tails.clips, tails = count.tails:histogram(), not_finite = not_finite_of(count),
+    noise = count.noise:report({ a = run.a.dtype, b = run.b.dtype }, count.containers),
+    segments = count.segments:report(), made = run.made, files = run.files, store = run.store,
+    texts = run.texts, ids = run.a.ids or run.b.ids, layout = run.layout,
     near = run.opts.near, notes = notes_of(run), version = version.version,
     numerics = version.numerics,
-  }, Report)
+  }
+  self.verdict, self.verdict_text = verdict.of(self)
+  return setmetatable(self, Report)
 end
 
 --- The report for a terminal. opts: `width` (80 columns), `color` (false).
@@ -172,6 +215,17 @@ end)
 -- @treturn string|boolean the text, or true; or nil and a message
 Report.html = misuse.guard(function(self, path)
   return file.deliver("html", require("samebits.drift.html").format(self), path)
+end)
+
+--- The tokens that count on a side, as comma-separated values (docs/drift.md has the columns). If a
+-- path is given, they are written there, and the result is true, or nil and a message.
+Report.csv = misuse.guard(function(self, path)
+  return file.deliver("csv", require("samebits.drift.export").csv(self), path)
+end)
+
+--- The same as JSON lines: one object per token.
+Report.jsonl = misuse.guard(function(self, path)
+  return file.deliver("jsonl", require("samebits.drift.export").jsonl(self), path)
 end)
 
 --- Returns the report in one line.

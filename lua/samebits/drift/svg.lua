@@ -1,4 +1,5 @@
---- Plots as SVG, for a page whose style sheet colours them by class.
+--- Plots as SVG, for a page whose style sheet colours them by class. Ratios stand on a log axis
+-- that is mirrored at 1, so that both tails can be read.
 
 local page = require "samebits.text.page"
 local words = require "samebits.drift.words"
@@ -57,7 +58,7 @@ function M.bars(rows, title)
   for _, row in ipairs(rows) do
     most, labels = math.max(most, row[2] or 0), math.max(labels, #row[1])
   end
-  local step, left = 20, labels * 7 + 12
+  local step, left = 20, labels * 8 + 12
   local room = WIDTH - left - 80
   local plot = new(WIDTH, #rows * step + 4, title)
   for i, row in ipairs(rows) do
@@ -120,46 +121,171 @@ function M.positions(bins, title)
   return plot.done()
 end
 
--- The value that a given share of a sorted list does not exceed.
-local function quantile(sorted, share)
-  return sorted[math.max(1, math.min(#sorted, math.floor(share * #sorted + 0.5)))]
+-- The axis of log ratios: mirrored decades of |log ratio|, from 10^low to 10^high nats, and between
+-- them a gap for what is smaller. place(d) returns where a log ratio stands, from -1 to 1.
+local function mirrored(low, high, gap)
+  return function(d)
+    if d == 0 then return 0 end
+    local size = math.log10(math.abs(d))
+    local t = math.max(0, math.min(1, (size - low) / (high - low)))
+    return (d < 0 and -1 or 1) * (gap + (1 - gap) * t)
+  end
 end
 
---- Returns a plot of tokens: the logprob in A against the ratio of B to A. Tokens outside of the
--- axis are drawn hollow at its edge.
-function M.ratios(sample, title)
-  local plot = new(WIDTH, HEIGHT, title)
-  local low, ratios = -1e-3, {}
-  for i, token in ipairs(sample) do
-    low = math.min(low, token[2])
-    ratios[i] = math.exp(token[3] - token[2])
+-- The text of a power of ten.
+local function decade(e) return e >= 0 and e <= 2 and ("%d"):format(10 ^ e) or "1e" .. e end
+
+-- The decades that a mirrored axis names: all, or every other one where there are many.
+local function decades(low, high)
+  local step, out = high - low > 7 and 2 or 1, {}
+  for e = high, low + 1, -step do out[#out + 1] = e end
+  return out
+end
+
+-- Where the clips lie, as log ratios: { d, text }.
+local function clip_lines(clips)
+  local out = {}
+  for _, clip in ipairs(clips) do
+    out[#out + 1] = { math.log(1 - clip.eps), words.number(clip.eps) }
+    out[#out + 1] = { math.log(1 + clip.eps), words.number(clip.eps) }
   end
-  local sorted = {}
-  for i, ratio in ipairs(ratios) do sorted[i] = math.abs(ratio - 1) end
-  table.sort(sorted)
-  local furthest = math.max(quantile(sorted, 0.98), 1e-7) * 1.1
-  local bottom, top = 1 - furthest, 1 + furthest
-  -- If all ratios are close to 1, the axis shows the distance from 1, because six digits are not
-  -- enough.
-  local fine = furthest < 0.01
-  local function y_value(ratio) return fine and ratio - 1 or ratio end
-  local margin = furthest * 0.06
-  local x_of, y_of = axes(plot, low * 1.03, 0, y_value(bottom) - margin, y_value(top) + margin,
-                          "logprob in A", fine and "ratio of B to A, less 1" or "ratio of B to A")
-  for _, width in ipairs { 0, 0.001, 0.01, 0.1 } do
-    for _, at in ipairs { 1 - width, 1 + width } do
-      if at >= bottom and at <= top and (width == 0 or width > furthest / 12) then
-        plot.add('<line x1="%d" x2="%d" y1="%.1f" y2="%.1f" class="%s"/>', LEFT, WIDTH - RIGHT,
-                 y_of(y_value(at)), y_of(y_value(at)), width == 0 and "axis" or "band")
+  return out
+end
+
+local GAP = 0.06
+
+-- The decades that hold all buckets with tokens; nil if there are none.
+local function span(tails)
+  local low, high
+  for _, list in ipairs { tails.below, tails.above } do
+    for i, bucket in ipairs(list) do
+      if bucket.count > 0 then
+        local from = i == 1 and bucket.high or bucket.low
+        local to = bucket.high == math.huge and 10 * bucket.low or bucket.high
+        low, high = math.min(low or from, from), math.max(high or to, to)
       end
     end
   end
-  for i, token in ipairs(sample) do
-    local ratio = ratios[i]
-    local shown = math.max(bottom, math.min(top, ratio))
-    plot.add('<circle cx="%.1f" cy="%.1f" r="2.5" class="%s"/>', x_of(math.min(token[2], 0)),
-             y_of(y_value(shown)), shown == ratio and "dot" or "dot out")
+  if not low then return nil end
+  local first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
+  return first, math.max(last, first + 2)
+end
+
+--- Returns both tails of the log ratio: bars of tokens on a log axis, ratios below 1 to the left,
+-- above 1 to the right, equal ones between them; lines where clips lie, and the noise floor shaded.
+-- Returns nil if all ratios are 1.
+-- @tparam table tails histograms (tails.lua)
+-- @tparam table clips
+-- @tparam number floor nats
+-- @tparam string title
+function M.tails(tails, clips, floor, title)
+  local low, high = span(tails)
+  if not low then return nil end
+  local plot = new(WIDTH, HEIGHT, title)
+  local above = 32 -- for the clips' texts
+  local wide, tall = WIDTH - LEFT - RIGHT, HEIGHT - above - BOTTOM
+  local middle, place = LEFT + wide / 2, mirrored(low, high, GAP)
+  local function x_of(d) return middle + place(d) * wide / 2 end
+  local most = tails.same
+  for _, list in ipairs { tails.below, tails.above } do
+    for _, bucket in ipairs(list) do most = math.max(most, bucket.count) end
   end
+  local top = math.max(1, math.ceil(math.log10(most + 1)))
+  local function y_of(n)
+    return above + tall * (1 - math.log10(n + 1) / math.log10(10 ^ top + 1))
+  end
+  if floor > 10 ^ low then
+    plot.add('<rect x="%.1f" y="%d" width="%.1f" height="%d" class="floor"/>', x_of(-floor), above,
+             x_of(floor) - x_of(-floor), tall)
+  end
+  for e = 0, top do
+    plot.add('<line x1="%d" x2="%d" y1="%.1f" y2="%.1f" class="grid"/>', LEFT, WIDTH - RIGHT,
+             y_of(10 ^ e), y_of(10 ^ e))
+    plot.text(LEFT - 8, y_of(10 ^ e) + 4, "end", words.count(10 ^ e))
+  end
+  local function bar(from, to, n, what)
+    if n == 0 then return end
+    plot.add('<g><title>%s: %s tokens</title><rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" ' ..
+             'class="mark"/></g>', page.escape(what), words.count(n), from + 0.5, y_of(n),
+             math.max(to - from - 1, 1), y_of(0) - y_of(n))
+  end
+  for sign, list in pairs { [-1] = tails.below, [1] = tails.above } do
+    for i, bucket in ipairs(list) do
+      local from = i == 1 and 10 ^ low or bucket.low
+      local to = bucket.high == math.huge and 10 ^ high or bucket.high
+      local x, y = x_of(sign * from), x_of(sign * to)
+      if i == 1 then x = middle + sign * wide / 2 * GAP end
+      bar(math.min(x, y), math.max(x, y), bucket.count,
+          ("log ratio %s %s to %s nats"):format(sign < 0 and "-" or "+", words.number(bucket.low),
+                                               words.number(bucket.high)))
+    end
+  end
+  local half = wide / 2 * GAP
+  bar(middle - half * 0.7, middle + half * 0.7, tails.same, "ratio 1")
+  for i, line in ipairs(clip_lines(clips)) do
+    local size = math.abs(line[1])
+    if size > 10 ^ low and size < 10 ^ high then
+      plot.add('<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" class="band"/>', x_of(line[1]),
+               x_of(line[1]), above - 4 - 14 * (math.ceil(i / 2) % 2), above + tall)
+      plot.text(x_of(line[1]), above - 7 - 14 * (math.ceil(i / 2) % 2), "middle faint", line[2])
+    end
+  end
+  for _, e in ipairs(decades(low, high)) do
+    for _, sign in ipairs { -1, 1 } do
+      plot.text(x_of(sign * 10 ^ e), HEIGHT - BOTTOM + 18, "middle",
+                (sign < 0 and "-" or "") .. decade(e))
+    end
+  end
+  plot.text(middle, HEIGHT - BOTTOM + 18, "middle", "0")
+  plot.add('<line x1="%d" x2="%d" y1="%d" y2="%d" class="axis"/>', LEFT, WIDTH - RIGHT,
+           HEIGHT - BOTTOM, HEIGHT - BOTTOM)
+  plot.text(middle, HEIGHT - 6, "middle faint", "log of the ratio of B to A, nats")
+  plot.add('<text transform="translate(12 %.1f) rotate(-90)" class="middle faint">tokens</text>',
+           above + tall / 2)
+  return plot.done()
+end
+
+--- Returns a plot of tokens: the logprob in A against the ratio of B to A, on a log axis with both
+-- tails; equal ones stand in the middle.
+function M.ratios(sample, title)
+  local plot = new(WIDTH, HEIGHT, title)
+  local left, low, high = -1e-3, math.huge, -math.huge
+  for _, token in ipairs(sample) do
+    left = math.min(left, token[2])
+    local size = math.abs(token[3] - token[2])
+    if size > 0 then low, high = math.min(low, size), math.max(high, size) end
+  end
+  if high < 0 then low, high = 1e-7, 1e-5 end
+  low = math.max(math.floor(math.log10(low)), -10)
+  high = math.max(math.ceil(math.log10(high)), low + 2)
+  local wide, tall = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+  local place = mirrored(low, high, GAP)
+  local function y_of(d) return TOP + tall / 2 * (1 - place(d)) end
+  left = left * 1.03
+  local function x_of(x) return LEFT + (x - left) / -left * wide end
+  for _, e in ipairs(decades(low, high)) do
+    for _, sign in ipairs { -1, 1 } do
+      local y = y_of(sign * 10 ^ e)
+      plot.add('<line x1="%d" x2="%d" y1="%.1f" y2="%.1f" class="grid"/>', LEFT, WIDTH - RIGHT, y,
+               y)
+      plot.text(LEFT - 8, y + 4, "end", (sign < 0 and "-" or "+") .. decade(e))
+    end
+  end
+  plot.add('<line x1="%d" x2="%d" y1="%.1f" y2="%.1f" class="axis"/>', LEFT, WIDTH - RIGHT, y_of(0),
+           y_of(0))
+  plot.text(LEFT - 8, y_of(0) + 4, "end", "0")
+  for _, x in ipairs(ticks(left, 0, 8)) do
+    plot.text(x_of(x), HEIGHT - BOTTOM + 18, "middle", tick_text(x))
+  end
+  plot.text(LEFT + wide / 2, HEIGHT - 6, "middle faint", "logprob in A")
+  plot.add('<text transform="translate(12 %.1f) rotate(-90)" class="middle faint">log ratio, ' ..
+           'nats</text>', TOP + tall / 2)
+  -- One path, because it takes a fifth of the bytes of circles.
+  local dots = {}
+  for i, token in ipairs(sample) do
+    dots[i] = ("M%.0f %.0fh0"):format(x_of(math.min(token[2], 0)), y_of(token[3] - token[2]))
+  end
+  plot.add('<path d="%s" class="dots"/>', table.concat(dots))
   return plot.done()
 end
 

@@ -3,6 +3,9 @@
 
 local ffi = require "ffi"
 local bit = require "bit"
+local noise = require "samebits.drift.noise"
+local segments = require "samebits.drift.segments"
+local tails = require "samebits.drift.tails"
 local tensor = require "samebits.tensor"
 
 local half = tensor.half
@@ -18,6 +21,9 @@ M.ULP_BUCKETS, M.DECADES = 34, { -8, -7, -6, -5, -4, -3, -2, -1, 0, 1 }
 M.BANDS = { 0.001, 0.01, 0.1 }
 
 M.POSITION_BINS = 64
+
+--- The most sequences that are kept, unless more worst ones are wanted.
+M.SEQUENCES = 1000
 
 local SAMPLE = 2048 -- the largest number of tokens for the scatter plot
 local PROBE = 32    -- the number of differing tokens that explanations are tried on
@@ -111,12 +117,14 @@ Tally.__index = Tally
 -- keep.
 function M.new(layout, worst)
   local self = {
-    layout = layout, keep = worst,
+    layout = layout, keep = worst, keep_sequences = math.max(worst, M.SEQUENCES),
     compared = 0, equal = 0, different = 0, inactive = 0, only_a = 0, only_b = 0,
     -- The numbers of values that are zero, and that are zero or -inf.
     zeros_a = 0, zeros_b = 0, certain_a = 0, certain_b = 0,
     nan_a = 0, nan_b = 0, zero_a = 0, zero_b = 0, positive_a = 0, positive_b = 0,
-    infinite = 0, not_finite = 0,
+    infinite = 0, not_finite = 0, nan_both = 0,
+    minus_infinite_a = 0, minus_infinite_b = 0, plus_infinite_a = 0, plus_infinite_b = 0,
+    tails = tails.new(), noise = noise.new(), segments = segments.new(),
     finite = 0, max_ulps = 0, max_difference = 0,
     ulp_counts = ffi.new("double[?]", M.ULP_BUCKETS + 1),
     decade_counts = ffi.new("double[?]", #M.DECADES + 2),
@@ -149,7 +157,7 @@ end
 local function end_sequence(self)
   if self.sequence >= 0 and self.sequence_different > 0 then
     local total = self.sequence_sum:total()
-    put_worst(self.sequences, self.keep, {
+    put_worst(self.sequences, self.keep_sequences, {
       sequence = self.sequence, tokens = self.sequence_tokens,
       different = self.sequence_different, sum = total,
       rank = self.sequence_odd > 0 and math.huge or abs(total), not_finite = self.sequence_odd,
@@ -163,6 +171,15 @@ local function begin_sequence(self, row)
   self.first_row, self.past_row = self.layout.bounds(self.sequence)
   self.sequence_tokens, self.sequence_different, self.sequence_odd = 0, 0, 0
   self.sequence_sum = new_sum()
+  self.segments:begin()
+end
+
+-- Counts the infinite values of a token.
+local function infinite(self, x, y)
+  if x == MINUS_INFINITE then self.minus_infinite_a = self.minus_infinite_a + 1 end
+  if y == MINUS_INFINITE then self.minus_infinite_b = self.minus_infinite_b + 1 end
+  if x == INFINITE then self.plus_infinite_a = self.plus_infinite_a + 1 end
+  if y == INFINITE then self.plus_infinite_b = self.plus_infinite_b + 1 end
 end
 
 -- Counts a token whose encodings differ.
@@ -218,6 +235,7 @@ function Tally:add(first, n, a, b, active_a, active_b, each, flags)
       else
         self.inactive = self.inactive + 1
       end
+      self.segments:gap()
     else
       local x, y = a[i], b[i]
       local bin = floor((row - self.first_row) / self.position_width)
@@ -236,6 +254,7 @@ function Tally:add(first, n, a, b, active_a, active_b, each, flags)
       local nan_x, nan_y = is_nan(x), is_nan(y)
       if nan_x then self.nan_a = self.nan_a + 1 end
       if nan_y then self.nan_b = self.nan_b + 1 end
+      if nan_x and nan_y then self.nan_both = self.nan_both + 1 end
       if not nan_x and x > 0 then self.positive_a = self.positive_a + 1 end
       if not nan_y and y > 0 then self.positive_b = self.positive_b + 1 end
       if x == 0 or x == MINUS_ZERO then self.zeros_a = self.zeros_a + 1 end
@@ -246,6 +265,8 @@ function Tally:add(first, n, a, b, active_a, active_b, each, flags)
       if y == 0 and x ~= 0 then self.zero_b = self.zero_b + 1 end
       if band(x, 0x7fffffff) >= INFINITE or band(y, 0x7fffffff) >= INFINITE then
         if not nan_x and not nan_y then self.infinite = self.infinite + 1 end
+        infinite(self, x, y)
+        self.segments:add(x ~= y)
         if x ~= y then
           self.sequence_odd = self.sequence_odd + 1
           self.not_finite = self.not_finite + 1
@@ -264,6 +285,9 @@ function Tally:add(first, n, a, b, active_a, active_b, each, flags)
         for k = 1, 3 do
           if abs(ratio - 1) <= M.BANDS[k] then self.bands[k] = self.bands[k] + 1 end
         end
+        self.tails:add(d, ratio)
+        self.noise:add(x, y, size)
+        self.segments:add(x ~= y, d, abs(ratio - 1) > 0.1)
         if x ~= y then
           self.position_sum[bin] = self.position_sum[bin] + size
           self.sequence_sum:add(d)

@@ -68,7 +68,9 @@ end
 
 local function worst_table(add, report, width)
   local function short(x) return x ~= x and "NaN" or ("%.7g"):format(x) end
+  local texts = report.texts ~= nil
   local rows = { { "seq", "pos", "id", "A", "B", "B - A", "ULPs", "cause" } }
+  if texts then table.insert(rows[1], 4, "token") end
   for _, token in ipairs(report.worst) do
     local cause = words.CAUSES[token.cause] or ""
     if token.cause ~= "unexplained" and not token.cause_exact then cause = cause .. " (nearly)" end
@@ -78,6 +80,9 @@ local function worst_table(add, report, width)
       number(token.difference), token.ulps and
       (token.ulps < 1e6 and ("%.0f"):format(token.ulps) or number(token.ulps)) or "-", cause,
     }
+    if texts then
+      table.insert(rows[#rows], 4, token.token and words.token(token.token) or "-")
+    end
   end
   local widths = {}
   for _, row in ipairs(rows) do
@@ -144,8 +149,37 @@ local function how_far(add, report, width, bold)
     add("    outside 1 +- %-6g %s of %s (%s)", band.width, count(band.outside),
         count(report.finite), words.percent(band.outside, report.finite))
   end
+  for _, clip in ipairs(report.clips) do
+    add("%s", wrap(words.clip(clip, report), width, ("    clipped at %-8s"):format(
+      number(clip.eps)), (" "):rep(6)))
+  end
   fact("KL(A || B)", "k1 %s, k2 %s, k3 %s", number(report.kl.k1), number(report.kl.k2),
        number(report.kl.k3))
+  for i, line in ipairs(words.noise(report)) do
+    add("%s", wrap(line, width, i == 1 and "  floor      " or (" "):rep(13), (" "):rep(13)))
+  end
+end
+
+-- Rounds of several turns, one a line.
+local function rounds(add, report, width, bold)
+  if #report.segments == 0 then return end
+  add ""
+  add("%s", bold "rounds")
+  for _, round in ipairs(report.segments) do
+    add("%s", wrap(("%s of %s tokens differ in %s sequence%s; |B - A| mean %s, largest %s; %s " ..
+      "outside 1 +- 0.1"):format(count(round.different), count(round.compared),
+      count(round.sequences), round.sequences == 1 and "" or "s", number(round.mean_abs),
+      number(round.max), words.percent(round.outside, round.finite)), width,
+      ("  %-3d "):format(round.round), (" "):rep(6)))
+  end
+end
+
+local function made(add, report, width, bold)
+  add ""
+  add("%s", bold "made")
+  for _, fact in ipairs(words.made(report, width < 80 and 16 or 64)) do
+    add("%s", wrap(fact[2], width, ("  %-9s"):format(fact[1]), (" "):rep(11)))
+  end
 end
 
 function M.format(report, opts)
@@ -158,7 +192,8 @@ function M.format(report, opts)
   local function bold(text) return paint(BOLD, text) end
   local tokens = report.tokens
 
-  add("%s", paint(BOLD .. (report.equal and GREEN or RED), M.headline(report)))
+  add("%s", paint(BOLD .. (report.verdict == "equal" and GREEN or RED), M.headline(report)))
+  add("%s", wrap(report.verdict_text, width, report.verdict .. ": ", "  "))
   add ""
   if #report.inputs > 0 then
     for _, input in ipairs(report.inputs) do
@@ -171,7 +206,12 @@ function M.format(report, opts)
     add("%s", wrap(words.side(side, report.shape), width, "     ", "     "))
   end
   for _, note in ipairs(report.notes) do add("%s", wrap(note, width, "  ", "  ")) end
-  if report.equal or tokens.different == 0 then return table.concat(lines, "\n") .. "\n" end
+  local odd = words.not_finite(report)
+  if odd then add("%s", wrap(odd, width, "  ", "  ")) end
+  if report.equal or tokens.different == 0 then
+    made(add, report, width, bold)
+    return table.concat(lines, "\n") .. "\n"
+  end
 
   causes(add, report, width, bold)
 
@@ -183,6 +223,7 @@ function M.format(report, opts)
       words.ulps(first.ulps) .. " apart" or "NaN has no distance")
 
   how_far(add, report, width, bold)
+  rounds(add, report, width, bold)
 
   add ""
   add("%s", bold "ULPs, tokens")
@@ -196,6 +237,7 @@ function M.format(report, opts)
     add("%s", bold "worst tokens")
     worst_table(add, report, width)
   end
+  made(add, report, width, bold)
   return table.concat(lines, "\n") .. "\n"
 end
 

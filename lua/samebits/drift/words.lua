@@ -168,6 +168,9 @@ function M.side(side, shape)
   return ("%s; not used: %s"):format(text, table.concat(names, ", "))
 end
 
+--- Returns the text of a token in quotes, which show its spaces.
+function M.token(text) return '"' .. printable.text(text) .. '"' end
+
 --- Returns a side's name and its source.
 function M.title(side)
   local name, source = side.name, side.source
@@ -219,6 +222,86 @@ function M.facts(report)
     end
   end
   return out
+end
+
+--- Returns how many tokens a clip would take by drift alone: "3 of 41 (7.32 %): 1 below, 2 above".
+function M.clip(clip, report)
+  local n = clip.below + clip.above
+  local out = ("%s of %s (%s)"):format(M.count(n), M.count(report.finite),
+                                       M.percent(n, report.finite))
+  if n == 0 then return out end
+  return ("%s: %s below, %s above"):format(out, M.count(clip.below), M.count(clip.above))
+end
+
+--- Returns a sentence about values that are no finite numbers; nil if there are none.
+function M.not_finite(report)
+  local odd = report.not_finite
+  if odd.tokens == 0 then return nil end
+  local parts = {}
+  for _, label in ipairs { "A", "B" } do
+    local side, kinds = odd[label:lower()], {}
+    for _, kind in ipairs { { "nan", "NaN" }, { "minus_infinite", "-inf" },
+                            { "plus_infinite", "+inf" } } do
+      if side[kind[1]] > 0 then
+        kinds[#kinds + 1] = ("%s %s"):format(M.count(side[kind[1]]), kind[2])
+      end
+    end
+    if #kinds > 0 then
+      parts[#parts + 1] = ("%s has %s"):format(label, table.concat(kinds, ", "))
+    end
+  end
+  return ("%s of %s tokens (%s) are not finite on a side: %s. Ratios leave them out."):format(
+    M.count(odd.tokens), M.count(report.tokens.compared),
+    M.percent(odd.tokens, report.tokens.compared), table.concat(parts, "; "))
+end
+
+local function held(side, given)
+  if side.dtype == (given or "float32") then return side.dtype end
+  return ("%s (stored as %s)"):format(side.dtype, given)
+end
+
+--- Returns sentences about the noise floor: what rounding to the containers alone may do.
+function M.noise(report)
+  local noise, out = report.noise, {}
+  local a, b = held(noise.a, report.a.dtype), held(noise.b, report.b.dtype)
+  local what = a == b and ("Both sides' logprobs are " .. a) or
+               ("A's logprobs are %s, B's %s"):format(a, b)
+  out[1] = ("%s: rounding to that alone moves a difference by up to %s nats, %s on average.")
+    :format(what, M.number(noise.max), M.number(noise.mean))
+  if report.tokens.different > 0 then
+    out[2] = ("%s of the %s tokens that differ are within their own rounding."):format(
+      noise.within == report.tokens.different and "All" or noise.within == 0 and "None" or
+      M.count(noise.within), M.count(report.tokens.different))
+  end
+  for _, clip in ipairs(report.clips) do
+    if clip.eps < noise.mean then
+      out[#out + 1] = ("A clip of %s is below that floor: it would clip by the container."):format(
+        M.number(clip.eps))
+    end
+  end
+  return out
+end
+
+--- Returns a list of { label, text }: when, where and by what a report was made. digits: of the
+-- files' digests, 64 by default.
+function M.made(report, digits)
+  local made = report.made
+  local out = {
+    { "date", made.date }, { "host", made.host or "unknown" }, { "system", made.system },
+    { "samebits", ("%s, numerics %d; %s; %s"):format(made.version, made.numerics, made.backend,
+                                                     made.luajit) },
+  }
+  if made.command then table.insert(out, 1, { "command", printable.text(made.command) }) end
+  for i, file in ipairs(report.files) do
+    out[#out + 1] = { i == 1 and "files" or "", M.file(file, digits) }
+  end
+  return out
+end
+
+--- Returns a file's path, size and digest, cut to a number of digits.
+function M.file(file, digits)
+  return ("%s, %s bytes, %s"):format(printable.text(file.path), M.count(file.size), file.sha256 and
+    "sha256 " .. file.sha256:sub(1, digits or 64) or "not hashed")
 end
 
 return M

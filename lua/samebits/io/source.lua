@@ -70,6 +70,9 @@ function Source:at(first, size)
   return ptr, owner
 end
 
+--- Returns f(p, size) for the whole file, which must be mapped.
+function Source:read_all(f) return f(ffi.cast(bytes_p, self.map), self.size) end
+
 --- Whether a tensor's elements are the file's pages.
 function Source:holds(t)
   if not self.map or t.device ~= "cpu" then return false end

@@ -1,6 +1,7 @@
 -- samebits.drift.svg: which marks the plots hold, where they stand, and that texts are escaped.
 
 local svg = require "samebits.drift.svg"
+local tails = require "samebits.drift.tails"
 
 local function count(text, pattern) return select(2, text:gsub(pattern, "")) end
 
@@ -52,21 +53,35 @@ describe("a drawing", function()
                    text)
   end)
 
-  it("of ratios puts tokens by their logprob, and hollow ones at the edge", function()
-    local sample = {}
-    for i = 1, 100 do sample[i] = { i, -i / 10, -i / 10 + (i % 2 - 0.5) / 5 } end
-    sample[100][3] = 0
-    local text = svg.ratios(sample, "t")
-    assert.equal(99, #attribute(text, "circle", "dot", "cx"))
-    assert.equal(1, #attribute(text, "circle", "dot out", "cx"))
-    local x, y = attribute(text, "circle", "dot", "cx"), attribute(text, "circle", "dot", "cy")
-    assert.is_true(x[1] > x[2] and x[2] > x[99])
-    assert.is_true(y[1] < y[2]) -- the ratio of the first is the larger one
-    assert.matches(">ratio of B to A</text>", text)
+  it("of ratios puts tokens on a log axis with both tails", function()
+    local text = svg.ratios({ { 0, -1, -1 }, { 1, -2, -2 + 1e-3 }, { 2, -3, -3 - 1e-3 },
+                              { 3, -4, -4 + 1e-5 }, { 4, -5, -4 } }, "t")
+    local x, y = {}, {}
+    for left, top in text:match 'd="(.-)" class="dots"':gmatch "M(%d+) (%d+)h0" do
+      x[#x + 1], y[#y + 1] = tonumber(left), tonumber(top)
+    end
+    assert.equal(5, #x)
+    assert.is_true(x[1] > x[2] and x[2] > x[5])
+    assert.is_true(y[5] < y[2] and y[2] < y[4] and y[4] < y[1] and y[1] < y[3])
+    assert.near(y[1] - y[2], y[3] - y[1], 1) -- the tails are mirrored
+    assert.matches(">%+1e%-2</text>", text)
+    assert.matches(">%-1e%-2</text>", text)
   end)
 
-  it("of ratios close to 1 tells their distance from it", function()
-    assert.matches(">ratio of B to A, less 1</text>",
-                   svg.ratios({ { 0, -1, -1 }, { 1, -2, -2 + 1e-6 } }, "t"))
+  it("of ratios that are all 1 has them in the middle", function()
+    assert.matches("M%d+ 124h0", svg.ratios({ { 0, -1, -1 }, { 1, -2, -2 } }, "t"))
+  end)
+
+  it("of tails has a bar on each side, what is equal between them, clips and the floor", function()
+    local t = tails.new()
+    for _, d in ipairs { 0, 0, 0.3, -0.3, -0.3, 1e-6 } do t:add(d, math.exp(d)) end
+    local text = svg.tails(t:histogram(), t.clips, 1e-4, "t")
+    local x = attribute(text, "rect", "mark", "x")
+    assert.equal(4, #x)
+    assert.equal(6, count(text, 'class="band"'))
+    assert.equal(1, #attribute(text, "rect", "floor", "x"))
+    assert.matches("<title>log ratio %- 0.1 to 0.316 nats: 2 tokens</title>", text)
+    assert.matches("<title>ratio 1: 2 tokens</title>", text)
+    assert.is_nil(svg.tails(tails.new():histogram(), t.clips, 1e-4, "t"))
   end)
 end)

@@ -42,9 +42,24 @@ describe("a page", function()
       local _, closed = html:gsub("</" .. name .. ">", "")
       assert.same({ 1, 1 }, { opened, closed }, name)
     end
-    for _, words in ipairs { "<script", "<link", "<img", "src=", "url(", "@import", "http" } do
+    for _, words in ipairs { "<script", "<link", "<img", "src=", "url(", "@import", "http:",
+                             "https:" } do
       assert.is_nil(html:find(words, 1, true), words)
     end
     assert.truthy(html:find('<meta charset="utf-8">', 1, true))
+    assert.truthy(html:find("content=\"default-src 'none'; style-src 'unsafe-inline'; " ..
+                            "base-uri 'none'; form-action 'none'\">", 1, true))
+  end)
+
+  it("with a script names its digest, and keeps data from ending its element", function()
+    local html = page.format("t", true, {}, MADE, {
+      script = "run()", data = '["</script>"]', style = "b {}",
+      head = function(title) return "<header>" .. title .. "</header>" end,
+    })
+    assert.truthy(html:find("; script-src 'sha256-AvyuiL0SD1mVY3NNxR+V2uo+lhk6RMFrytWmRt6CrJQ='",
+                            1, true))
+    assert.truthy(html:find('id="data">["\\u003c/script>"]</script>', 1, true))
+    assert.truthy(html:find('<header><h1 class="good">t</h1></header>', 1, true))
+    assert.truthy(html:find("b {}</style>", 1, true))
   end)
 end)
