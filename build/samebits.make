@@ -131,6 +131,9 @@ GENERATED += $(OBJDIR)/exchange1.o
 GENERATED += $(OBJDIR)/gradient.o
 GENERATED += $(OBJDIR)/gradient1.o
 GENERATED += $(OBJDIR)/gradient2.o
+GENERATED += $(OBJDIR)/head.o
+GENERATED += $(OBJDIR)/head1.o
+GENERATED += $(OBJDIR)/hidden.o
 GENERATED += $(OBJDIR)/isa_avx2.o
 GENERATED += $(OBJDIR)/isa_avx512.o
 GENERATED += $(OBJDIR)/isa_scalar.o
@@ -140,6 +143,7 @@ GENERATED += $(OBJDIR)/kl1.o
 GENERATED += $(OBJDIR)/kl2.o
 GENERATED += $(OBJDIR)/launch.o
 GENERATED += $(OBJDIR)/lists.o
+GENERATED += $(OBJDIR)/logits.o
 GENERATED += $(OBJDIR)/logprob.o
 GENERATED += $(OBJDIR)/logprob1.o
 GENERATED += $(OBJDIR)/logprob2.o
@@ -153,6 +157,7 @@ GENERATED += $(OBJDIR)/order2.o
 GENERATED += $(OBJDIR)/plan.o
 GENERATED += $(OBJDIR)/plan_line.o
 GENERATED += $(OBJDIR)/pool.o
+GENERATED += $(OBJDIR)/products_scalar.o
 GENERATED += $(OBJDIR)/records.o
 GENERATED += $(OBJDIR)/report.o
 GENERATED += $(OBJDIR)/rows.o
@@ -186,6 +191,9 @@ OBJECTS += $(OBJDIR)/exchange1.o
 OBJECTS += $(OBJDIR)/gradient.o
 OBJECTS += $(OBJDIR)/gradient1.o
 OBJECTS += $(OBJDIR)/gradient2.o
+OBJECTS += $(OBJDIR)/head.o
+OBJECTS += $(OBJDIR)/head1.o
+OBJECTS += $(OBJDIR)/hidden.o
 OBJECTS += $(OBJDIR)/isa_avx2.o
 OBJECTS += $(OBJDIR)/isa_avx512.o
 OBJECTS += $(OBJDIR)/isa_scalar.o
@@ -195,6 +203,7 @@ OBJECTS += $(OBJDIR)/kl1.o
 OBJECTS += $(OBJDIR)/kl2.o
 OBJECTS += $(OBJDIR)/launch.o
 OBJECTS += $(OBJDIR)/lists.o
+OBJECTS += $(OBJDIR)/logits.o
 OBJECTS += $(OBJDIR)/logprob.o
 OBJECTS += $(OBJDIR)/logprob1.o
 OBJECTS += $(OBJDIR)/logprob2.o
@@ -208,6 +217,7 @@ OBJECTS += $(OBJDIR)/order2.o
 OBJECTS += $(OBJDIR)/plan.o
 OBJECTS += $(OBJDIR)/plan_line.o
 OBJECTS += $(OBJDIR)/pool.o
+OBJECTS += $(OBJDIR)/products_scalar.o
 OBJECTS += $(OBJDIR)/records.o
 OBJECTS += $(OBJDIR)/report.o
 OBJECTS += $(OBJDIR)/rows.o
@@ -393,6 +403,9 @@ $(OBJDIR)/exchange.o: ../src/api/exchange.c
 $(OBJDIR)/gradient.o: ../src/api/gradient.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/head.o: ../src/api/head.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/kept.o: ../src/api/kept.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -447,6 +460,12 @@ $(OBJDIR)/backend1.o: ../src/cpu/backend.c
 $(OBJDIR)/gradient1.o: ../src/cpu/gradient.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/head1.o: ../src/cpu/head.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/hidden.o: ../src/cpu/hidden.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/isa_avx2.o: ../src/cpu/isa_avx2.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -462,6 +481,9 @@ $(OBJDIR)/kl1.o: ../src/cpu/kl.c
 $(OBJDIR)/lists.o: ../src/cpu/lists.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/logits.o: ../src/cpu/logits.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/logprob1.o: ../src/cpu/logprob.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -469,6 +491,9 @@ $(OBJDIR)/order1.o: ../src/cpu/order.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/pool.o: ../src/cpu/pool.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/products_scalar.o: ../src/cpu/products_scalar.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/rows.o: ../src/cpu/rows.c

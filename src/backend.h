@@ -23,12 +23,15 @@ typedef struct sb_plan_line {
     size_t length;
 } sb_plan_line;
 
+typedef struct sb_backend sb_backend;
+
 /* ---- arguments of operations: checked, with the defaults filled in -------------------------- */
 
 /* A batch. Per-row arrays are as the caller gave them. The backend checks ids and temperatures,
  * because it can read them. */
 typedef struct sb_call {
-    sb_batch in;         /* strides resolved */
+    sb_batch in;         /* strides resolved. If head is not null, logits is null, logits_dtype is
+                            SB_F32, and the head has the ids first .. first + held - 1 */
     int64_t rows;        /* B * T or N */
     int64_t width;       /* ids per row: 1, K, or 0 if there are none */
     int64_t first, held; /* the ids first .. first + held - 1 have logits: a shard, or all of V */
@@ -117,6 +120,73 @@ typedef struct sb_exchange_call {
 
 #define SB_EXCHANGE_ROWS ((int64_t)1 << 40) /* with 2^15 ranks, sizes stay below 2^64 */
 
+/* What is known of a head without its weights. A prepared head begins with these bytes, padded with
+ * zeros to SB_HEAD_FORM bytes; the rest is the backend's own. */
+typedef struct sb_head_form {
+    char magic[8];     /* SB_HEAD_MAGIC */
+    uint32_t numerics; /* SB_NUMERICS */
+    uint32_t layout;   /* of the backend: sb_heads */
+    uint64_t bytes;    /* all of them */
+    int64_t ids, width, first;
+    int32_t format; /* an sb_format */
+    int32_t biased; /* whether there is a bias */
+    float scale;
+    float softcap;
+    uint64_t sum; /* of the bytes before it */
+} sb_head_form;
+
+#define SB_HEAD_MAGIC "sb head" /* with its zero: eight bytes */
+#define SB_HEAD_FORM 256        /* bytes in front of a head; also the alignment of its memory */
+
+/* A head: only api/head.c makes, changes and frees one. */
+struct sb_head {
+    sb_head_form form;
+    const sb_backend *backend;
+    int device;
+    void *allocation; /* what to free: memory lies in it; null: memory is the caller's */
+    void *memory;
+};
+
+/* SB_OP_HEAD: prepares weights into the memory of a head, its form included. */
+typedef struct sb_head_call {
+    sb_head_weights in; /* the stride filled in */
+    sb_head_form form;
+    void *memory;
+    sb_launch launch;
+} sb_head_call;
+
+/* SB_OP_LOGITS. The width of rows is call.held. */
+typedef struct sb_logits_call {
+    sb_logits_out out; /* strides filled in */
+    sb_call call;
+} sb_logits_call;
+
+/* SB_OP_SCALES. */
+typedef struct sb_scales_call {
+    uint32_t *scales;
+    const void *matrix;
+    int32_t dtype;
+    int64_t rows, width, row_stride;
+    sb_launch launch;
+} sb_scales_call;
+
+/* SB_OP_PRODUCTS. */
+typedef struct sb_products_call {
+    int64_t *sums;
+    const uint32_t *scales;
+    sb_call call;
+} sb_products_call;
+
+/* SB_OP_COMBINE. */
+typedef struct sb_combine_call {
+    float *logits;
+    const int64_t *sums;
+    const uint32_t *scales;
+    const sb_head *head;
+    int64_t rows, first, held;
+    sb_launch launch;
+} sb_combine_call;
+
 /* SB_OP_COMPARE. */
 typedef struct sb_compare_call {
     sb_compare_out out;
@@ -152,8 +222,15 @@ typedef struct sb_sums_call {
     X(COMPARE, compare, NONE, "statistics")                                                        \
     X(SUMS, sums, NONE, "statistics")
 
-/* The operations that only the cpu has. */
-#define SB_HOST_OPERATIONS(X) X(SAMPLE, sample, SCRATCH, "sampling")
+/* The operations that only the cpu has. A batch of hidden states is refused elsewhere with the
+ * message of HEAD. */
+#define SB_HOST_OPERATIONS(X)                                                                      \
+    X(SAMPLE, sample, SCRATCH, "sampling")                                                         \
+    X(HEAD, head, NONE, "heads: it takes logits only")                                             \
+    X(LOGITS, logits, SCRATCH, "heads: it takes logits only")                                      \
+    X(SCALES, scales, NONE, "heads: it takes logits only")                                         \
+    X(PRODUCTS, products, SCRATCH, "heads: it takes logits only")                                  \
+    X(COMBINE, combine, NONE, "heads: it takes logits only")
 
 /* The operations that only devices have. */
 #define SB_DEVICE_OPERATIONS(X)                                                                    \
@@ -205,7 +282,15 @@ typedef struct sb_comms {
     sb_status (*abort)(sb_context *ctx, void *comm);
 } sb_comms;
 
-typedef struct sb_backend {
+/* How a backend lays heads out. */
+typedef struct sb_heads {
+    uint32_t layout; /* a number of its own, for sb_head_form; changes when the layout does */
+    /* Required. The bytes of a head of these ids, width, format and bias, a multiple of 256 and at
+     * least SB_HEAD_FORM. */
+    uint64_t (*bytes)(const sb_head_form *form);
+} sb_heads;
+
+struct sb_backend {
     const char *name;
     int kept_sets;  /* calls may have kept sets */
     int kept_lists; /* and as lists */
@@ -235,11 +320,13 @@ typedef struct sb_backend {
     sb_op_slot ops[SB_OPS];
     const sb_device *device; /* null: the caller's arrays are ordinary memory */
     const sb_comms *comms;   /* null: ops has no SB_OP_EXCHANGE either */
-} sb_backend;
+    const sb_heads *heads;   /* null: ops has no SB_OP_HEAD either */
+};
 
 /* Only api/entry.c uses the members after plan. */
 struct sb_context {
     const sb_backend *backend;
+    int device;        /* the number in cuda:1; 0 otherwise */
     void *state;       /* the backend's own */
     sb_message error;  /* written only between sb_enter and sb_leave */
     sb_plan_line plan; /* likewise */

@@ -69,6 +69,7 @@
 /* Limits and defaults. */
 #define SB_MAX_VOCAB 1048576     /* the largest V: 2^20 */
 #define SB_MAX_TOPK 64           /* the largest k of sb_topk */
+#define SB_MAX_WIDTH 32768       /* the largest D of hidden states */
 #define SB_IGNORE_INDEX (-100)   /* the default ignore_index */
 
 /* The list of all statuses: name, number, meaning. */
@@ -184,6 +185,12 @@ SB_API sb_status sb_open(sb_context **ctx, uint32_t abi, const char *backend,
  * row's target and temperature are checked before its list. Of shards, each takes its own ids of
  * the lists, which are of whole rows, as words are.
  *
+ * Instead of logits, a batch may have hidden states and a head, which multiplies them by the
+ * weights of the last layer: see "logits from hidden states". Every call that takes logits takes
+ * hidden states as well, with the same masks, row lists, temperatures, shift and kept sets, except
+ * that sampling and gradients need logits, from sb_logits. The hidden state of an ignored row is
+ * never read.
+ *
  * The first of these cases that applies decides the result: the row is ignored (+0); its id is bad
  * (an error); it is poisoned, which means NaN or +inf among its logits, or empty, which means that
  * all are -inf (NaN); the target's logit is -inf (-inf); otherwise the formula. */
@@ -221,6 +228,17 @@ typedef struct sb_batch {
     int64_t kept_count;       /* the number of kept ids of all rows */
     int32_t kept_ids_dtype;   /* SB_I32 or SB_I64 */
     int32_t kept_offsets_dtype;/* SB_I32 or SB_I64 */
+    const struct sb_head *head; /* null: the batch has logits. Otherwise it has hidden states, whose
+                                 logits the head computes: logits is null, and row_stride and
+                                 batch_stride are not used. A struct whose size ends before head or
+                                 kept_ids is accepted as well */
+    const void *hidden;       /* [B, T, D] or [N, D]; any alignment */
+    int64_t hidden_width;     /* D, the head's */
+    int64_t hidden_row_stride;   /* elements from one row's hidden state to the next, >= D; 0: D */
+    int64_t hidden_batch_stride; /* padded: from one sequence to the next, >= 0; 0: T times the row
+                                 stride */
+    int32_t hidden_dtype;     /* SB_F32, SB_F16 or SB_BF16 */
+    int32_t hidden_reserved;  /* 0 */
 } sb_batch;
 
 /* A row's record, which sb_logprob and sb_finish can write for sb_logprob_backward: 32 bytes,
@@ -345,8 +363,8 @@ SB_API void sb_close(sb_context *ctx);
  *
  * In this order: queries about the library, its backends and a context; several ids per row and
  * ranks; words and lists of kept sets; sampling; gradients; shards of the vocabulary, and their
- * exchange between GPUs; ratios, sums and means of tokens; divergences; device memory and streams.
- * Each section can be read alone. */
+ * exchange between GPUs; ratios, sums and means of tokens; divergences; logits from hidden states;
+ * device memory and streams. Each section can be read alone. */
 
 /* ---- the library, its backends, a context ---- */
 
@@ -894,6 +912,183 @@ typedef struct sb_kl_out {
 SB_API sb_status sb_kl(sb_context *ctx, const sb_kl_out *out, const sb_batch *p, const sb_batch *q,
                        const sb_launch *launch);
 
+/* ---- logits from hidden states ----
+ *
+ * A head is the last layer of a language model: the logit of id v is the product of a hidden state
+ * of D elements and row v of the weights [V, D]. Engines compute this product in many ways, and
+ * most of them change the logits with the batch, the GPU or the number of ranks. A head of this
+ * library rounds both operands once, to integers under a power of two of their own row. The product
+ * of integers is exact, so its bits depend on the hidden state, the weights and the format alone:
+ * not on the batch, on tiles, on how V or D is cut over ranks, on the instruction or on the
+ * backend.
+ *
+ *     sb_head_weights weights = SB_HEAD_WEIGHTS_INIT;
+ *     weights.weights = w;                // bf16 [V, D]
+ *     weights.dtype = SB_BF16;
+ *     weights.ids = V;
+ *     weights.width = D;
+ *     sb_head_create(ctx, &head, &weights, NULL, 0, NULL);   // once; the weights may be freed
+ *
+ *     batch.head = head;                  // a batch as for sb_logprob, with vocab = V
+ *     batch.hidden = h;                   // bf16 [B, T, D]
+ *     batch.hidden_dtype = SB_BF16;
+ *     batch.hidden_width = D;
+ *     sb_logprob(ctx, &out, &batch, NULL);
+ *
+ * The logits [N, V] exist nowhere: they are computed a tile at a time, and summed there.
+ *
+ * docs/numerics.md, section "The linear head", defines the logit of an id: the product, then, each
+ * if there is one, bias, scale and softcap, cap * tanh(x / cap), in this order. Every step is
+ * rounded once. The result is an fp32 logit, to which all other rules of this header apply. */
+
+/* How operands are rounded; a part of the identity of every result. */
+typedef enum sb_format {
+    SB_H24W16 = 1, /* hidden states to 24 bits, weights to 16: 2 bytes per weight. The error of a
+                      logit is 10 to 300 times below that of bf16 logits, if no element of a hidden
+                      state is about 10^4 times the rest */
+    SB_H24W24 = 2  /* both to 24 bits: 3 bytes per weight, and at most the error of an fp32 product,
+                      at 1.7 times the work */
+} sb_format;
+
+/* Weights prepared for products: opaque. A head belongs to the backend and the device that prepared
+ * it, and serves all contexts there, several at the same time. */
+typedef struct sb_head sb_head;
+
+/* The weights of a head. Start from SB_HEAD_WEIGHTS_INIT. */
+typedef struct sb_head_weights {
+    uint32_t size;            /* sizeof(sb_head_weights) */
+    int32_t dtype;            /* of weights: SB_F32, SB_F16 or SB_BF16 */
+    const void *weights;      /* [ids, D]; any alignment on the cpu */
+    int64_t ids;              /* rows of weights, 1 .. SB_MAX_VOCAB: V, or the ids of a shard */
+    int64_t width;            /* D, 1 .. SB_MAX_WIDTH */
+    int64_t row_stride;       /* elements from one row to the next, >= D; 0: D */
+    int64_t first;            /* the id of the first row, a multiple of 16; 0 for a whole V */
+    const void *bias;         /* [ids], or null. A bias of -inf makes its id absent, whatever its
+                                 weights are */
+    const uint32_t *scales;   /* [ids], or null. If weights holds only some columns: the scales of
+                                 the whole rows, see sb_scales */
+    int32_t bias_dtype;       /* SB_F32, SB_F16 or SB_BF16 */
+    int32_t format;           /* SB_H24W16 or SB_H24W24 */
+    float scale;              /* multiplies the logits; in [2^-32, 2^32]; 1: none. For models that
+                                 divide by m: 1 / m */
+    float softcap;            /* cap of cap * tanh(x / cap); in [2^-10, 2^20]; 0: none */
+    int32_t keep_bad;         /* 0: a row with NaN, infinity or a number of about 2^48 or more is an
+                                 error that names it, unless its bias is -inf. 1: the logits of its
+                                 id are NaN, which poisons every row that keeps this id */
+    int32_t reserved;         /* 0 */
+} sb_head_weights;
+
+/* Writes how many bytes the head of some weights takes: about 2 or 3 bytes per weight. The arrays
+ * of weights may be null. Errors: SB_ERR_ARGUMENT, SB_ERR_SHAPE, SB_ERR_DTYPE. */
+SB_API sb_status sb_head_bytes(sb_context *ctx, uint64_t *bytes, const sb_head_weights *weights);
+
+/* Prepares a head. memory: where it goes, of at least the bytes of sb_head_bytes, in the memory of
+ * the backend, aligned to 256 bytes; it has to live as long as the head. null: the library
+ * allocates it. *head is null on failure.
+ *
+ * The weights are read once, in launch's stream, and are not needed afterwards. On a device without
+ * check, the call does not wait, and a bad row of weights is not an error, but makes logits NaN.
+ *
+ * Errors: SB_ERR_ARGUMENT, SB_ERR_SHAPE, SB_ERR_DTYPE, SB_ERR_MEMORY; SB_ERR_STATE, with the first
+ * bad row of weights and the number of bad rows, or with the row whose scale is below its weights.
+ * The only fields of launch that have an effect are stream and check. */
+SB_API sb_status sb_head_create(sb_context *ctx, sb_head **head, const sb_head_weights *weights,
+                                void *memory, uint64_t memory_size, const sb_launch *launch);
+
+/* Prepares other weights in place of a head's: after a step of training, for example. ids, width,
+ * first, format and whether there is a bias must be the head's; scale and softcap may differ. The
+ * bits are those of a new head. The caller orders this call and those that use the head: on a
+ * device by streams, otherwise none may be under way. On failure other than SB_ERR_DEVICE, the head
+ * is as it was. Errors: as sb_head_create. */
+SB_API sb_status sb_head_update(sb_context *ctx, sb_head *head, const sb_head_weights *weights,
+                                const sb_launch *launch);
+
+/* Opens a head from the bytes of one: a copy of what sb_head_create wrote into the caller's memory,
+ * by the same version of the library and the same kind of backend. memory is as for sb_head_create,
+ * and is only read. On a device the call waits.
+ *
+ * Errors: SB_ERR_STATE with the reason if these are no such bytes: another SB_NUMERICS, backend or
+ * size, or no head at all. What is behind the first 256 bytes is not examined: if it has been
+ * changed, logits change, but nothing outside memory is read. */
+SB_API sb_status sb_head_open(sb_context *ctx, sb_head **head, const void *memory,
+                              uint64_t memory_size);
+
+/* Describes a head: writes all fields of weights but the pointers, which become null. */
+SB_API sb_status sb_head_describe(sb_context *ctx, sb_head_weights *weights, const sb_head *head);
+
+/* Frees a head, and its memory if the library allocated it; null does nothing. All calls that use
+ * it must be done. */
+SB_API sb_status sb_head_free(sb_context *ctx, sb_head *head);
+
+/* The outputs of sb_logits. Start from SB_LOGITS_OUT_INIT. */
+typedef struct sb_logits_out {
+    uint32_t size;            /* sizeof(sb_logits_out) */
+    int32_t dtype;            /* of logits: SB_F32, SB_F16 or SB_BF16 */
+    void *logits;             /* [B, T, n] or [N, n], n as below: row r of logits belongs to row r
+                                 of the hidden states */
+    int64_t row_stride;       /* elements from one row to the next, >= n; 0: n */
+    int64_t batch_stride;     /* padded: from one sequence to the next; rows must not overlap; 0:
+                                 T * row_stride */
+    int64_t first, held;      /* which ids: first .. first + held - 1, multiples of 16 as in
+                                 sb_partial; n = held. 0, 0: all, n = V */
+} sb_logits_out;
+
+/* Computes the logits of a batch of hidden states: those that the other calls use, for samplers and
+ * trainers. In fp32 they are exact in this sense; in bf16 and fp16 they are rounded once more, to
+ * nearest even.
+ *
+ * batch is as for sb_topk: ids may be null. Temperatures are checked but have no effect. Ids
+ * outside a kept set get -inf, and ignored rows +0. With shift, an active row r has its logits at r
+ * - 1, as its hidden state. Writes: all rows.
+ *
+ * Errors: as sb_logprob; SB_ERR_ARGUMENT for a batch without a head. Deterministic across:
+ * everything but the row's hidden state, the weights of the id, its bias, the scale, the softcap,
+ * the format and the kept set. */
+SB_API sb_status sb_logits(sb_context *ctx, const sb_logits_out *out, const sb_batch *batch,
+                           const sb_launch *launch);
+
+/* If D is cut over ranks, each holds some columns of the hidden states and of the weights. The
+ * ranks agree on the scale of each row, then add up integers, and have the bits of whole rows:
+ *
+ *     sb_scales(ctx, of_w, w, SB_BF16, V, D_mine, 0, NULL);      // once per update of the weights
+ *     all_reduce(of_w, MAX);                                      // uint32, or int32
+ *     weights.scales = of_w;
+ *     sb_head_create(ctx, &head, &weights, NULL, 0, NULL);        // width is D_mine
+ *
+ *     sb_scales(ctx, of_h, h, SB_BF16, rows, D_mine, 0, NULL);
+ *     all_reduce(of_h, MAX);
+ *     sb_products(ctx, sums, &batch, of_h, first, n, NULL);
+ *     all_reduce(sums, SUM);                                      // int64, any algorithm
+ *     sb_combine(ctx, logits, sums, of_h, head, rows, first, n, NULL);
+ *
+ * The sums of a chunk of ids take 8 bytes per row and id: choose chunks, call sb_partial for each
+ * chunk of logits, and merge. */
+
+/* Computes the scale of each row of a matrix [rows, width]: the largest magnitude, as an integer.
+ * Maxima over columns are those of whole rows. Errors: SB_ERR_ARGUMENT, SB_ERR_SHAPE, SB_ERR_DTYPE.
+ * The only field of launch that has an effect is stream. */
+SB_API sb_status sb_scales(sb_context *ctx, uint32_t *scales, const void *matrix, int32_t dtype,
+                           int64_t rows, int64_t width, int64_t row_stride,
+                           const sb_launch *launch);
+
+/* Computes the integer products of a batch's hidden states and a head: sums [B, T, n] or [N, n] of
+ * the ids first .. first + n - 1, as in sb_partial. scales [B, T] or [N]: of the whole rows of
+ * hidden. Ignored and bad rows get 0. With shift, the sums of row r are at r - 1, and so is its
+ * scale. batch is as for sb_logits.
+ *
+ * Errors: as sb_logits; on the cpu and with check, SB_ERR_STATE if a row's scale is below that of
+ * its own columns. */
+SB_API sb_status sb_products(sb_context *ctx, int64_t *sums, const sb_batch *batch,
+                             const uint32_t *scales, int64_t first, int64_t n,
+                             const sb_launch *launch);
+
+/* Computes the logits [rows, n] of whole sums [rows, n], with bias, scale and softcap of the head.
+ * The bits are those of sb_logits. Errors: SB_ERR_ARGUMENT, SB_ERR_SHAPE. The only field of launch
+ * that has an effect is stream. */
+SB_API sb_status sb_combine(sb_context *ctx, float *logits, const int64_t *sums,
+                            const uint32_t *scales, const sb_head *head, int64_t rows,
+                            int64_t first, int64_t n, const sb_launch *launch);
+
 /* ---- device backends: cuda, cuda:N ----
  *
  * With these backends, all pointers of sb_batch, sb_logprob_out, sb_gradient and records are device
@@ -964,7 +1159,7 @@ SB_API sb_status sb_stream_wait(sb_context *ctx, void *stream);
 #define SB_OPEN_OPTIONS_INIT { sizeof(sb_open_options), 0, 0 }
 #define SB_BATCH_INIT                                                                              \
     { sizeof(sb_batch), SB_F32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, SB_IGNORE_INDEX, SB_I32,    \
-      SB_I32, 1.0f, 0, 0, 0, 0, 0, 0, SB_I32, SB_I32 }
+      SB_I32, 1.0f, 0, 0, 0, 0, 0, 0, SB_I32, SB_I32, 0, 0, 0, 0, 0, SB_F32, 0 }
 #define SB_LOGPROB_OUT_INIT { sizeof(sb_logprob_out), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define SB_IDS_OUT_INIT { sizeof(sb_ids_out), 0, 0, 0, 0 }
 #define SB_TOPK_OUT_INIT { sizeof(sb_topk_out), 0, 0, 0, 0 }
@@ -976,6 +1171,9 @@ SB_API sb_status sb_stream_wait(sb_context *ctx, void *stream);
 #define SB_SUMS_OUT_INIT { sizeof(sb_sums_out), 0, 0, 0, 0, 0 }
 #define SB_KL_OUT_INIT { sizeof(sb_kl_out), 0, 0, 0 }
 #define SB_GRADIENT_INIT { sizeof(sb_gradient), SB_F32, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define SB_HEAD_WEIGHTS_INIT                                                                       \
+    { sizeof(sb_head_weights), SB_F32, 0, 0, 0, 0, 0, 0, 0, SB_F32, SB_H24W16, 1.0f, 0.0f, 0, 0 }
+#define SB_LOGITS_OUT_INIT { sizeof(sb_logits_out), SB_F32, 0, 0, 0, 0, 0 }
 #define SB_LAUNCH_INIT { sizeof(sb_launch), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 #ifdef __cplusplus

@@ -18,7 +18,8 @@ local FOLDER = "types"
 -- Types as doc comments write them.
 local TYPES = {
   tensor = "samebits.Tensor", batch = "samebits.Batch|samebits.BatchSpec",
-  context = "samebits.Context", stream = "samebits.Stream", table = "table", number = "number",
+  context = "samebits.Context", head = "samebits.Head", stream = "samebits.Stream",
+  table = "table", number = "number",
   string = "string", boolean = "boolean", ["function"] = "function", any = "any",
 }
 
@@ -45,7 +46,10 @@ local FIELDS = {
   shape = "integer[]", strides = "integer[]", seed = "integer", isa = "string", block = "integer",
   copy = "boolean", side = '"right"|"left"', length = "integer", script = "string",
   grad = "samebits.Tensor", saved = "samebits.Tensor", token = "samebits.Tensor",
-  in_place = "boolean", reference = "samebits.Tensor", report = "samebits.DriftReport",
+  hidden = "samebits.Tensor", head = "samebits.Head", format = '"h24w16"|"h24w24"',
+  bias = "samebits.Tensor", scale = "number", softcap = "number", scales = "samebits.Tensor",
+  keep_bad = "boolean", n = "integer", to = "samebits.Tensor", in_place = "boolean",
+  reference = "samebits.Tensor", report = "samebits.DriftReport",
 }
 
 -- The same for one class alone.
@@ -62,9 +66,12 @@ local OBJECTS = {
              "itemsize integer", "device string", "ptr ffi.cdata* the first element's address",
              "owner any keeps the memory alive", "[integer] any a row, or an element" },
   Context = { "backend string", "device string", "isa string", "threads integer" },
-  Batch = { "logits samebits.Tensor", "ids? samebits.Tensor", "mask? samebits.Tensor",
-            "kept? samebits.Tensor", "temperature number|samebits.Tensor", "ignore_index integer",
+  Batch = { "logits? samebits.Tensor", "hidden? samebits.Tensor", "head? samebits.Head",
+            "ids? samebits.Tensor", "mask? samebits.Tensor", "kept? samebits.Tensor",
+            "temperature number|samebits.Tensor", "ignore_index integer",
             "device string", "shape integer[]", "sequences integer", "vocab integer" },
+  Head = { "ids integer", "width integer", "first integer", "format string", "scale number",
+           "softcap number", "bytes integer", "device string" },
   Stream = { "device string", "handle ffi.cdata*" },
   DriftReport = {}, VerifyReport = { "ok boolean" },
 }

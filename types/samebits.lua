@@ -50,6 +50,20 @@ function Context:check(stream) end
 --- any other use of a closed context is an error.
 function Context:close() end
 
+---@class samebits.CombineOptions
+---@field first? integer the id of the first sum
+---@field stream? samebits.Stream the stream to run in (the default stream if not given)
+
+--- Computes logits from sums of products over all columns, with the bits of `logits`.
+---@param sums samebits.Tensor int64 [.., n]: the sum over the ranks of what `products` returns
+---@param scales samebits.Tensor int32 [..]: those of whole rows of hidden
+---@param head samebits.Head any rank's
+---@param opts? samebits.CombineOptions
+---@return samebits.Tensor? # float32 [.., n]; or nil, a message and the status' name
+---@return string? message
+---@return string? code
+function Context:combine(sums, scales, head, opts) end
+
 --- Makes a new id for a communicator, a string of 128 bytes. One rank makes it and sends it to the
 --- others by any means. Returns nil, a message and the status' name if there is no NCCL.
 ---@return string
@@ -141,6 +155,40 @@ function Context:exchange_workspace_size(records, comm) end
 ---@return string? code
 function Context:finish(records, batch, opts) end
 
+---@class samebits.HeadOpts
+---@field format? "h24w16"|"h24w24" "h24w16" (the default
+---@field bias? samebits.Tensor a tensor [V]
+---@field scale? number a factor of all logits
+---@field softcap? number cap of cap * tanh(x / cap)
+---@field first? integer the id of the first row, if the weights are of a shard of the vocabulary
+---@field scales? samebits.Tensor those of whole rows, if the weights are some columns: see `scales`
+---@field keep_bad? boolean true if rows with NaN or infinity are no errors, but make logits NaN
+---@field check? boolean
+---@field stream? samebits.Stream
+
+--- Prepares a head from weights: the logit of id v is the exact product of a hidden state and row v
+--- of the weights, rounded once. docs/numerics.md has the definition, in "The linear head".
+---@param weights samebits.Tensor [V, D], float32, float16 or bfloat16, on the context's device; they are not needed afterwards
+---@param opts? samebits.HeadOpts `format`: "h24w16" (the default; 2 bytes per weight) or "h24w24" (3 bytes, and at most the error of a float32 product); `bias`: a tensor [V]; `scale`: a factor of all logits; `softcap`: cap of cap * tanh(x / cap); `first`: the id of the first row, if the weights are of a shard of the vocabulary; `scales`: those of whole rows, if the weights are some columns: see `scales`; `keep_bad`: true if rows with NaN or infinity are no errors, but make logits NaN; on a GPU `check` and `stream`, as for `logprob`
+---@return samebits.Head? # with the fields `ids`, `width`, `first`, `format`, `bytes` and `device`; for batches on the same device, of any context. Or nil, a message and the status' name. Invalid weights are errors.
+---@return string? message
+---@return string? code
+function Context:head(weights, opts) end
+
+---@class samebits.HeadUpdateOpts
+---@field format? "h24w16"|"h24w24"
+---@field first? integer
+
+--- Prepares other weights in a head, such as those after a step of training. Their shape, `format`,
+--- `first` and whether there is a bias must be the head's.
+---@param head samebits.Head
+---@param weights samebits.Tensor as for `head`
+---@param opts? samebits.HeadUpdateOpts as for `head`; `format` and `first` are the head's by default
+---@return samebits.Head? # the same one; or nil, a message and the status' name
+---@return string? message
+---@return string? code
+function Context:head_update(head, weights, opts) end
+
 ---@class samebits.KlOptions
 ---@field check? boolean (`kl_workspace_size` returns its bytes)
 ---@field out? samebits.KlResult a table from an earlier call, whose tensors are overwritten
@@ -170,6 +218,24 @@ function Context:kl(p, q, opts) end
 ---@param q samebits.Batch|samebits.BatchSpec as for `kl`
 ---@param opts? table as for `kl`
 function Context:kl_workspace_size(p, q, opts) end
+
+---@class samebits.LogitsOptions
+---@field check? boolean
+---@field dtype? samebits.Dtype "float32" (the default), or "bfloat16" or "float16", rounded once more
+---@field first? integer only the ids from `first` on, n of them, multiples of 16
+---@field n? integer
+---@field split? integer the number of pieces to cut each row into
+---@field stream? samebits.Stream the stream to run in (the default stream if not given)
+---@field to? samebits.Tensor a contiguous tensor to write to
+---@field workspace? samebits.Tensor a tensor to compute in, of the bytes that `workspace_size` returns
+
+--- Computes the logits of a batch of hidden states: those that all other calls use.
+---@param batch any with `hidden` and `head`, as for `logprob`; it needs no ids
+---@param opts? samebits.LogitsOptions
+---@return samebits.Tensor? # [.., V]: ignored rows are +0, ids outside kept sets -inf; or nil, a message and the status' name. Invalid batches are errors.
+---@return string? message
+---@return string? code
+function Context:logits(batch, opts) end
 
 ---@class samebits.LogprobOptions
 ---@field check? boolean
@@ -296,6 +362,24 @@ function Context:partial(batch, opts) end
 ---@return string
 function Context:plan() end
 
+---@class samebits.ProductsOptions
+---@field check? boolean
+---@field first? integer the id of the first sum
+---@field n? integer
+---@field split? integer the number of pieces to cut each row into
+---@field stream? samebits.Stream the stream to run in (the default stream if not given)
+---@field workspace? samebits.Tensor a tensor to compute in, of the bytes that `workspace_size` returns
+
+--- Computes the exact integer products of the columns that a rank holds. The elementwise sum over
+--- the ranks, in any order, is the product of whole rows.
+---@param batch any as for `logits`, of some columns, with a head that was made with `scales`
+---@param scales samebits.Tensor int32, those of whole rows of `hidden`: the maximum over the ranks
+---@param opts? samebits.ProductsOptions
+---@return samebits.Tensor? # int64 [.., n]; ignored rows are 0; or nil, a message and the status' name
+---@return string? message
+---@return string? code
+function Context:products(batch, scales, opts) end
+
 ---@class samebits.SampleOptions
 ---@field check? boolean (`sample_workspace_size` returns its bytes)
 ---@field out? samebits.SampleResult a table from an earlier call, whose tensors are overwritten
@@ -338,6 +422,18 @@ function Context:sample(batch, how, opts) end
 ---@param how? table as for `sample`
 ---@param opts? table as for `sample`
 function Context:sample_workspace_size(batch, how, opts) end
+
+---@class samebits.ScalesOptions
+---@field stream? samebits.Stream the stream to run in (the default stream if not given)
+
+--- Computes the scale of each row, for ranks that hold some columns of D each. The elementwise
+--- maximum over the ranks, as integers, is the scale of whole rows.
+---@param matrix samebits.Tensor [.., D]: hidden states or weights
+---@param opts? samebits.ScalesOptions
+---@return samebits.Tensor? # int32, the shape without D; or nil, a message and the status' name
+---@return string? message
+---@return string? code
+function Context:scales(matrix, opts) end
 
 --- Returns the bytes of workspace that are enough for `partial` and `finish` with a batch; 0 if
 --- they need none.
@@ -420,6 +516,8 @@ function Context:workspace_size(batch, opts) end
 --- * packed: logits [N, V], cu_seqlens [B + 1], and per row [N];
 --- * one sequence: logits [N, V] without cu_seqlens, and per row [N].
 ---
+--- Instead of logits, a batch may have hidden states [.., D] and a head: see `ctx:head`.
+---
 --- A batch refers to the tensors it was made from and keeps them alive. It copies only tensors that
 --- the library cannot read in place: logits whose vocabulary dimension is not contiguous or whose
 --- rows overlap, strided per-row tensors, and integers of another width.
@@ -428,7 +526,9 @@ function Context:workspace_size(batch, opts) end
 --- tables, and are copied to the device; values that must be converted pass through memory. Only the
 --- batch's `to` copies logits from one device to another.
 ---@class samebits.Batch
----@field logits samebits.Tensor
+---@field logits? samebits.Tensor
+---@field hidden? samebits.Tensor
+---@field head? samebits.Head
 ---@field ids? samebits.Tensor
 ---@field mask? samebits.Tensor
 ---@field kept? samebits.Tensor
@@ -721,6 +821,23 @@ function Tensor:transpose(dim0, dim1) end
 ---@return samebits.Tensor
 function Tensor:view(...) end
 
+--- Heads: the last layer of a language model, whose logits have the same bits for any batch, any
+--- cut of the vocabulary or of D, and any machine. `head` makes one. A batch with `hidden` and
+--- `head` then goes wherever a batch with `logits` goes.
+---@class samebits.Head
+---@field ids integer
+---@field width integer
+---@field first integer
+---@field format string
+---@field scale number
+---@field softcap number
+---@field bytes integer
+---@field device string
+local Head = {}
+
+--- Frees the head now, rather than when nothing refers to it. All calls that use it must be done.
+function Head:free() end
+
 ---@class samebits.Stream
 ---@field device string
 ---@field handle ffi.cdata*
@@ -763,10 +880,24 @@ function Stream:wait() end
 ---   contract's, `max_ulps`;
 --- * `positions`: a list of `first`, `last`, `compared`, `different`, `mean`, `max`;
 ---   `worst_sequences`: `sequence`, `tokens`, `different`, `sum` (of differences), `not_finite`;
+---   `by_sequence`: the same of more of them, for the page;
 ---   `sample`: tokens { row, a, b } for a plot;
+--- * `verdict`: a word (verdict.lua), and `verdict_text`: why;
+--- * `clips`: a list of `eps`, `below` and `above`: tokens whose ratio is outside 1 +- eps; `tails`:
+---   histograms of the log ratio (tails.lua); `noise`: the noise floor (noise.lua); `segments`: by
+---   round (segments.lua); `not_finite`: `tokens` that are not finite on a side, `nan_both`, and
+---   `a` and `b`: `nan`, `minus_infinite`, `plus_infinite`;
+--- * `made`: when, where and by what; `files`: `path`, `size`, `sha256` (provenance.lua);
+--- * `store`: the tokens one by one (store.lua), unless there are too many; `texts`: a tokenizer, if
+---   one was given; `ids` and `layout`, for the exports;
 --- * `near`; `notes`: a list of sentences; `version` and `numerics` of the library.
 ---@class samebits.DriftReport
 local DriftReport = {}
+
+--- The tokens that count on a side, as comma-separated values (docs/drift.md has the columns). If a
+--- path is given, they are written there, and the result is true, or nil and a message.
+---@param path any
+function DriftReport:csv(path) end
 
 --- The report as a page of HTML with plots, which needs no other file. If a path is given,
 --- the page is written there, and the result is true, or nil and a message.
@@ -781,6 +912,10 @@ function DriftReport:html(path) end
 ---@return string|boolean? # the text, or true; or nil and a message
 ---@return string? message
 function DriftReport:json(path) end
+
+--- The same as JSON lines: one object per token.
+---@param path any
+function DriftReport:jsonl(path) end
 
 --- The report for a terminal. opts: `width` (80 columns), `color` (false).
 ---@param opts? table
@@ -840,6 +975,8 @@ function M.backends() end
 
 ---@class samebits.BatchSpec
 ---@field logits samebits.Tensor a tensor [B, T, V] or [N, V] of float32, float16 or bfloat16
+---@field hidden? samebits.Tensor
+---@field head? samebits.Head
 ---@field ids? samebits.Tensor|table the target ids, integers [B, T] or [N], a tensor or nested tables
 ---@field mask? samebits.Tensor|table the same shape, bool or integers, non-zero where active
 ---@field kept? samebits.Tensor|table the ids of each row that take part
@@ -890,11 +1027,15 @@ function M.debug(...) end
 ---@field threads? integer where to compute
 ---@field isa? string where to compute
 ---@field progress? any a function of done, total and the current step
+---@field tokenizer? any the path of a tokenizer.json or vocab.json, for the texts of ids
+---@field keep? any (2^22)
+---@field hash? any (16 MiB)
+---@field command? any what the report names as the command that made it
 
 --- Compares two sides, A (the policy that the tokens were sampled from) and B.
 ---@param a any logprobs [B, T] or [N], or logits [B, T, V] or [N, V]: a tensor, nested lists, a DLManagedTensor *, the path of a .npy or .safetensors file (FILE:NAME names a tensor in it); or a table of the side's fields: `logprobs`, `logits`, `ids`, `mask`, `temperature`, `kept`, `cu_seqlens`, `vocab`, `name`, each in one of these forms
 ---@param b any as for `a`
----@param meta? samebits.DriftMeta fields that apply to both sides: the same fields; `a` and `b`: tables of fields of one side, for sides that are not tables; `names`: the names of the two; `ignore_index` (-100); `shift`: whether the logits of row t score id t + 1, which shapes may also tell; `near` (1e-5): nats within which a token counts as nearly explained; `worst` (10): the number of worst tokens to list; `memory` (256 MiB): bytes of logits to hold together; `backend` ("cpu"), `threads`, `isa`: where to compute; `progress`: a function of done, total and the current step
+---@param meta? samebits.DriftMeta fields that apply to both sides: the same fields; `a` and `b`: tables of fields of one side, for sides that are not tables; `names`: the names of the two; `ignore_index` (-100); `shift`: whether the logits of row t score id t + 1, which shapes may also tell; `near` (1e-5): nats within which a token counts as nearly explained; `worst` (10): the number of worst tokens to list; `memory` (256 MiB): bytes of logits to hold together; `backend` ("cpu"), `threads`, `isa`: where to compute; `progress`: a function of done, total and the current step; `tokenizer`: the path of a tokenizer.json or vocab.json, for the texts of ids; `keep` (2^22): the most tokens to hold one by one, for the heatmap and the exports; `hash` (16 MiB): the size up to which files are hashed; `command`: what the report names as the command that made it
 ---@return samebits.DriftReport? # a report; or nil and a message if a file or a backend cannot be used. Inputs that do not fit together are an error.
 ---@return string? message
 function M.drift(a, b, meta) end

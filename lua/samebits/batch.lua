@@ -8,6 +8,8 @@
 -- * packed: logits [N, V], cu_seqlens [B + 1], and per row [N];
 -- * one sequence: logits [N, V] without cu_seqlens, and per row [N].
 --
+-- Instead of logits, a batch may have hidden states [.., D] and a head: see `ctx:head`.
+--
 -- A batch refers to the tensors it was made from and keeps them alive. It copies only tensors that
 -- the library cannot read in place: logits whose vocabulary dimension is not contiguous or whose
 -- rows overlap, strided per-row tensors, and integers of another width.
@@ -17,6 +19,7 @@
 -- batch's `to` copies logits from one device to another.
 
 local ffi = require "ffi"
+local class = require "samebits.op.class"
 local devices = require "samebits.device"
 local fields = require "samebits.io.fields"
 local kept = require "samebits.batch.kept"
@@ -39,25 +42,32 @@ local LOGITS_DTYPES = { float32 = 1, float16 = 2, bfloat16 = 3 }
 local FIELDS = {
   logits = true, ids = true, mask = true, temperature = true, ignore_index = true, shift = true,
   rows = true, cu_seqlens = true, first = true, vocab = true, kept = true, kept_ids = true,
-  kept_offsets = true,
+  kept_offsets = true, hidden = true, head = true,
 }
 
-local function check_logits(value, is_shard)
+-- Checks the logits or hidden states of rows. last: the name of their last dimension.
+local function check_rows(name, value, last)
   if type(value) == "table" and not tensor.is_tensor(value) then
     local ok, made = pcall(tensor.tensor, value, { dtype = "float32" })
-    if not ok then raise("logits: %s", tostring(made)) end
+    if not ok then raise("%s: %s", name, tostring(made)) end
     value = made
   end
   if not tensor.is_tensor(value) then
-    raise("logits: expected a tensor [B, T, V] or [N, V], got %s", describe(value))
+    raise("%s: expected a tensor [B, T, %s] or [N, %s], got %s", name, last, last, describe(value))
   end
   if not LOGITS_DTYPES[value.dtype] then
-    raise("logits: dtype %s, expected float32, float16 or bfloat16%s", value.dtype,
-          value.dtype == "float64" and " (logits:to \"float32\" rounds them)" or "")
+    local hint = (" (%s:to \"float32\" rounds them)"):format(name)
+    raise("%s: dtype %s, expected float32, float16 or bfloat16%s", name, value.dtype,
+          value.dtype == "float64" and hint or "")
   end
   if value.ndim ~= 2 and value.ndim ~= 3 then
-    raise("logits: shape %s, expected [B, T, V] or [N, V]", shape_text(value.shape))
+    raise("%s: shape %s, expected [B, T, %s] or [N, %s]", name, shape_text(value.shape), last, last)
   end
+  return value
+end
+
+local function check_logits(value, is_shard)
+  value = check_rows("logits", value, "V")
   local vocab = value.shape[value.ndim]
   if vocab < (is_shard and 0 or 1) or vocab > constants.SB_MAX_VOCAB then
     raise("logits: shape %s: a vocabulary of %d; 1 to %d can be scored", shape_text(value.shape),
@@ -66,10 +76,27 @@ local function check_logits(value, is_shard)
   return value
 end
 
--- The logits in a form that the library can read, with row and sequence strides; copied only if
--- they cannot be read in place. The library takes a stride of 0 for the dense one. It is given for
--- dimensions of length 1, whose stride has no meaning.
-local function readable(logits)
+local function check_hidden(value, head, logits)
+  if not class.is_head(head) then
+    raise("head: expected a head, which ctx:head makes, got %s", describe(head))
+  end
+  if value == nil then raise "head: given without hidden" end
+  if logits ~= nil then raise "logits: given beside hidden and head: either, not both" end
+  value = check_rows("hidden", value, "D")
+  if value.shape[value.ndim] ~= head.width then
+    raise("hidden: shape %s, but the head's weights are [%d, %d]", shape_text(value.shape),
+          head.ids, head.width)
+  end
+  if value.device ~= head.device then
+    raise("hidden: the tensor is on %s, the head on %s", value.device, head.device)
+  end
+  return value
+end
+
+-- The logits or hidden states in a form that the library can read, with row and sequence strides;
+-- copied only if they cannot be read in place. The library takes a stride of 0 for the dense one.
+-- It is given for dimensions of length 1, whose stride has no meaning.
+local function readable(logits, name)
   local n, shape, strides = logits.ndim, logits.shape, logits.strides
   local vocab = shape[n]
   if vocab == 0 then return logits, 0, 0 end
@@ -79,8 +106,8 @@ local function readable(logits)
              (n == 2 or shape[1] <= 1 or sequence > 0)
   if ok then return logits, row, sequence end
   if logits.device ~= "cpu" then
-    raise("logits: shape %s with strides %s cannot be read in place on %s: make them contiguous " ..
-          "first", shape_text(shape), shape_text(strides), logits.device)
+    raise("%s: shape %s with strides %s cannot be read in place on %s: make them contiguous " ..
+          "first", name, shape_text(shape), shape_text(strides), logits.device)
   end
   return logits:contiguous(), 0, 0
 end
@@ -144,8 +171,16 @@ end
 local function describe_to_c(self, row_stride, batch_stride)
   local c = ffi.new "sb_batch"
   c.size = ffi.sizeof "sb_batch"
-  c.logits, c.logits_dtype = self.logits.ptr, LOGITS_DTYPES[self.logits.dtype]
-  c.vocab, c.row_stride, c.batch_stride = self.vocab, row_stride, batch_stride
+  c.vocab = self.vocab
+  if self.head then
+    c.logits_dtype = LOGITS_DTYPES.float32
+    c.head, c.hidden_width = self.head.handle, self.head.width
+    c.hidden, c.hidden_dtype = self.hidden.ptr, LOGITS_DTYPES[self.hidden.dtype]
+    c.hidden_row_stride, c.hidden_batch_stride = row_stride, batch_stride
+  else
+    c.logits, c.logits_dtype = self.logits.ptr, LOGITS_DTYPES[self.logits.dtype]
+    c.row_stride, c.batch_stride = row_stride, batch_stride
+  end
   c.batch = self.sequences
   if self.cu_seqlens then
     c.rows = self.shape[1]
@@ -172,6 +207,14 @@ local function describe_to_c(self, row_stride, batch_stride)
   return c
 end
 
+-- Sets the logits or hidden states, and the library's struct.
+local function describe_rows(self, rows)
+  local name = self.head and "hidden" or "logits"
+  local row_stride, batch_stride
+  self[name], row_stride, batch_stride = readable(rows, name)
+  self.c = describe_to_c(self, row_stride, batch_stride)
+end
+
 -- Sets which ids, out of how many, have logits here: all, unless the batch is a shard.
 local function set_ids_held(self, spec, held)
   for _, name in ipairs { "first", "vocab" } do
@@ -182,6 +225,14 @@ local function set_ids_held(self, spec, held)
   end
   if spec.first ~= nil and spec.vocab == nil then
     raise "first: given without vocab, the number of ids of whole rows"
+  end
+  if self.head then
+    if spec.first ~= nil then raise "first: given beside head, which knows its first id" end
+    if self.head.first > 0 and spec.vocab == nil then
+      raise "vocab: missing, the number of ids of whole rows: the head has those of a shard"
+    end
+    self.first, self.held, self.vocab = self.head.first, held, spec.vocab or held
+    return
   end
   self.first, self.held, self.vocab = spec.first or 0, held, spec.vocab or held
 end
@@ -219,13 +270,15 @@ local function build(spec, without_ids)
     if not FIELDS[key] then raise("batch: unknown field '%s'", tostring(key)) end
     tensor.unsupported.check(spec[key], key)
   end
-  for _, key in ipairs { "logits", not without_ids and "ids" or nil } do
+  local has_hidden = spec.head ~= nil or spec.hidden ~= nil
+  for _, key in ipairs { has_hidden and "head" or "logits", not without_ids and "ids" or nil } do
     if spec[key] == nil then raise("batch: %s is missing", key) end
   end
 
-  local logits = check_logits(spec.logits, spec.vocab ~= nil)
-  local self = setmetatable({ device = logits.device, unused = unused }, Batch)
-  set_ids_held(self, spec, logits.shape[logits.ndim])
+  local logits = has_hidden and check_hidden(spec.hidden, spec.head, spec.logits) or
+                 check_logits(spec.logits, spec.vocab ~= nil)
+  local self = setmetatable({ device = logits.device, unused = unused, head = spec.head }, Batch)
+  set_ids_held(self, spec, has_hidden and spec.head.ids or logits.shape[logits.ndim])
   set_layout(self, logits, spec.cu_seqlens)
 
   set_ids(self, spec.ids)
@@ -252,9 +305,7 @@ local function build(spec, without_ids)
   end
   self.shift = shift_of(spec.shift)
 
-  local row_stride, batch_stride
-  self.logits, row_stride, batch_stride = readable(logits)
-  self.c = describe_to_c(self, row_stride, batch_stride)
+  describe_rows(self, logits)
   return self
 end
 
@@ -273,6 +324,9 @@ local function to(self, device, opts)
   local name = devices.normal(device)
   if not name then raise("to: %s is no device, like 'cpu' and 'cuda:0'", tostring(device)) end
   if name == self.device then return self end
+  if self.head then
+    raise("to: the batch's head is on %s: make one there, and a batch of it", self.head.device)
+  end
   local made = {}
   for key, value in pairs(self) do made[key] = value end
   for _, field in ipairs(MOVED) do
@@ -283,9 +337,7 @@ local function to(self, device, opts)
     end
   end
   made.device = name
-  local row_stride, batch_stride
-  made.logits, row_stride, batch_stride = readable(made.logits)
-  made.c = describe_to_c(made, row_stride, batch_stride)
+  describe_rows(made, made.logits)
   return setmetatable(made, Batch)
 end
 
@@ -359,7 +411,12 @@ function Batch:__tostring()
     if tensor.is_tensor(value) then value = describe(value) end
     lines[#lines + 1] = ("  %-13s%s"):format(name, tostring(value))
   end
-  add("logits", self.logits)
+  if self.head then
+    add("hidden", self.hidden)
+    add("head", self.head)
+  else
+    add("logits", self.logits)
+  end
   if self.held ~= self.vocab then
     add("shard", ("%d ids from %d on, of %d"):format(self.held, self.first, self.vocab))
   end
@@ -386,6 +443,8 @@ local M = {}
 -- @tparam table spec
 --
 -- * `logits`: a tensor [B, T, V] or [N, V] of float32, float16 or bfloat16;
+-- * `hidden` and `head`, instead of `logits`: hidden states [B, T, D] or [N, D] of the same dtypes,
+--   and the head that computes their logits, from `ctx:head`;
 -- * `ids`: the target ids, integers [B, T] or [N], a tensor or nested tables; for `ctx:logprob_ids`
 --   [B, T, K] or [N, K];
 -- * `mask`: the same shape, bool or integers, non-zero where active; by default all are active. A

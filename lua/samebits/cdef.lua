@@ -68,6 +68,13 @@ typedef struct sb_batch {
     int64_t kept_count;
     int32_t kept_ids_dtype;
     int32_t kept_offsets_dtype;
+    const struct sb_head *head;
+    const void *hidden;
+    int64_t hidden_width;
+    int64_t hidden_row_stride;
+    int64_t hidden_batch_stride;
+    int32_t hidden_dtype;
+    int32_t hidden_reserved;
 } sb_batch;
 
 typedef struct sb_saved_row {
@@ -307,6 +314,70 @@ typedef struct sb_kl_out {
 sb_status sb_kl(sb_context *ctx, const sb_kl_out *out, const sb_batch *p, const sb_batch *q,
                        const sb_launch *launch);
 
+typedef enum sb_format {
+    SB_H24W16 = 1,
+    SB_H24W24 = 2
+} sb_format;
+
+typedef struct sb_head sb_head;
+
+typedef struct sb_head_weights {
+    uint32_t size;
+    int32_t dtype;
+    const void *weights;
+    int64_t ids;
+    int64_t width;
+    int64_t row_stride;
+    int64_t first;
+    const void *bias;
+    const uint32_t *scales;
+    int32_t bias_dtype;
+    int32_t format;
+    float scale;
+    float softcap;
+    int32_t keep_bad;
+    int32_t reserved;
+} sb_head_weights;
+
+sb_status sb_head_bytes(sb_context *ctx, uint64_t *bytes, const sb_head_weights *weights);
+
+sb_status sb_head_create(sb_context *ctx, sb_head **head, const sb_head_weights *weights,
+                                void *memory, uint64_t memory_size, const sb_launch *launch);
+
+sb_status sb_head_update(sb_context *ctx, sb_head *head, const sb_head_weights *weights,
+                                const sb_launch *launch);
+
+sb_status sb_head_open(sb_context *ctx, sb_head **head, const void *memory,
+                              uint64_t memory_size);
+
+sb_status sb_head_describe(sb_context *ctx, sb_head_weights *weights, const sb_head *head);
+
+sb_status sb_head_free(sb_context *ctx, sb_head *head);
+
+typedef struct sb_logits_out {
+    uint32_t size;
+    int32_t dtype;
+    void *logits;
+    int64_t row_stride;
+    int64_t batch_stride;
+    int64_t first, held;
+} sb_logits_out;
+
+sb_status sb_logits(sb_context *ctx, const sb_logits_out *out, const sb_batch *batch,
+                           const sb_launch *launch);
+
+sb_status sb_scales(sb_context *ctx, uint32_t *scales, const void *matrix, int32_t dtype,
+                           int64_t rows, int64_t width, int64_t row_stride,
+                           const sb_launch *launch);
+
+sb_status sb_products(sb_context *ctx, int64_t *sums, const sb_batch *batch,
+                             const uint32_t *scales, int64_t first, int64_t n,
+                             const sb_launch *launch);
+
+sb_status sb_combine(sb_context *ctx, float *logits, const int64_t *sums,
+                            const uint32_t *scales, const sb_head *head, int64_t rows,
+                            int64_t first, int64_t n, const sb_launch *launch);
+
 sb_status sb_check(sb_context *ctx, void *stream);
 
 typedef enum sb_memory {
@@ -331,5 +402,6 @@ return {
   SB_NUMERICS = 1,
   SB_MAX_VOCAB = 1048576,
   SB_MAX_TOPK = 64,
+  SB_MAX_WIDTH = 32768,
   SB_IGNORE_INDEX = -100,
 }

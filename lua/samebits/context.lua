@@ -33,7 +33,7 @@ end
 function Context:close()
   local handle = self.handle
   if not handle then return end
-  self.handle = nil
+  self.handle, self.alive.open = nil, false
   devices.settle(self.device)
   C.sb_close(ffi.gc(handle, nil))
 end
@@ -57,6 +57,7 @@ local OPS = {
   require "samebits.op.shards",
   require "samebits.op.stats",
   require "samebits.op.exchange",
+  require "samebits.op.head",
 }
 for _, op in ipairs(OPS) do
   for name, value in pairs(op) do
@@ -128,12 +129,15 @@ local function open(backend, opts)
   local name = ffi.string(C.sb_context_backend(handle[0]))
   local device = devices.normal(backend == "auto" and name or backend)
   -- The closure keeps the library loaded as long as the context may still have to be freed.
+  local alive = { open = true } -- for heads, which may be finalised after the context
   local owned = ffi.gc(handle[0], function(p)
+    alive.open = false
     devices.settle(device)
     C.sb_close(p)
   end)
   return setmetatable({
     handle = owned,
+    alive = alive,
     backend = name,
     device = device,
     isa = ffi.string(C.sb_context_isa(owned)),

@@ -26,6 +26,16 @@
     X(sb_compare, (ctx, 0, 0, 0, 0, 0))                                                            \
     X(sb_sums, (ctx, 0, 0, 0))                                                                     \
     X(sb_kl, (ctx, 0, 0, 0, 0))                                                                    \
+    X(sb_head_bytes, (ctx, 0, 0))                                                                  \
+    X(sb_head_create, (ctx, 0, 0, 0, 0, 0))                                                        \
+    X(sb_head_update, (ctx, 0, 0, 0))                                                              \
+    X(sb_head_open, (ctx, 0, 0, 0))                                                                \
+    X(sb_head_describe, (ctx, 0, 0))                                                               \
+    X(sb_head_free, (ctx, 0))                                                                      \
+    X(sb_logits, (ctx, 0, 0, 0))                                                                   \
+    X(sb_scales, (ctx, 0, 0, 0, 0, 0, 0, 0))                                                       \
+    X(sb_products, (ctx, 0, 0, 0, 0, 0, 0))                                                        \
+    X(sb_combine, (ctx, 0, 0, 0, 0, 0, 0, 0, 0))                                                   \
     X(sb_check, (ctx, 0))                                                                          \
     X(sb_memory_alloc, (ctx, 0, 0, SB_DEVICE))                                                     \
     X(sb_memory_free, (ctx, 0, SB_DEVICE))                                                         \

@@ -34,6 +34,8 @@ typedef struct outputs {
     sb_saved_row saved[ROWS];
     int32_t integers[ROWS * K];
     float logprobs[ROWS * K], grad[ROWS * FEW];
+    int64_t sums[ROWS * FEW];
+    uint32_t scales[ROWS];
 } outputs;
 
 typedef struct scenario {
@@ -49,6 +51,9 @@ typedef struct scenario {
     sb_saved_row saved[ROWS];
     sb_comm_id id;
     void *comm;
+    sb_head *head, *opened;
+    uint32_t scales[ROWS]; /* of hidden states */
+    int64_t sums[ROWS * FEW];
     char why[256];
 } scenario;
 
@@ -77,6 +82,9 @@ static sb_status open_context(scenario *s)
 static void close_all(scenario *s)
 {
     if (!s->ctx) return;
+    sb_head_free(s->ctx, s->opened);
+    sb_head_free(s->ctx, s->head);
+    s->head = s->opened = NULL;
     sb_comm_destroy(s->ctx, s->comm);
     sb_stream_destroy(s->ctx, s->stream);
     sb_memory_free(s->ctx, s->memory, SB_DEVICE);
@@ -459,6 +467,145 @@ static sb_status bad_divergence(scenario *s)
     return status;
 }
 
+/* ---- heads -------------------------------------------------------------------------------- */
+
+enum { WIDTH = 100 }; /* of hidden states; a head is of FEW ids */
+
+static _Alignas(256) unsigned char head_memory[65536];
+
+/* The device has no heads yet, and says so. */
+static sb_status of_cpu(const scenario *s, sb_status status)
+{
+    return !s->on_device ? status : status == SB_ERR_BACKEND ? SB_OK : SB_ERR_ARGUMENT;
+}
+
+static sb_head_weights weights_of(void)
+{
+    sb_head_weights weights = SB_HEAD_WEIGHTS_INIT;
+    weights.weights = logits;
+    weights.ids = FEW;
+    weights.width = WIDTH;
+    return weights;
+}
+
+static sb_batch hidden_of(const scenario *s)
+{
+    sb_batch batch = batch_of(rows);
+    batch.vocab = FEW;
+    batch.ids = few_ids;
+    batch.logits = NULL;
+    batch.head = s->head;
+    batch.hidden = logits + VOCAB;
+    batch.hidden_width = WIDTH;
+    return batch;
+}
+
+static sb_status size_head(scenario *s)
+{
+    sb_head_weights weights = weights_of();
+    uint64_t bytes = sizeof head_memory;
+    sb_status status = sb_head_bytes(s->ctx, &bytes, &weights);
+    return of_cpu(s, bytes > sizeof head_memory ? SB_ERR_MEMORY : status);
+}
+
+static sb_status create_in_memory(scenario *s)
+{
+    sb_head_weights weights = weights_of();
+    sb_head *head;
+    sb_status status = sb_head_create(s->ctx, &head, &weights, head_memory, sizeof head_memory,
+                                      NULL);
+    if (status == SB_OK) status = sb_head_free(s->ctx, head);
+    return of_cpu(s, status);
+}
+
+static sb_status create_head(scenario *s)
+{
+    sb_head_weights weights = weights_of();
+    return of_cpu(s, sb_head_create(s->ctx, &s->head, &weights, NULL, 0, NULL));
+}
+
+static sb_status update_head(scenario *s)
+{
+    sb_head_weights weights = weights_of();
+    return of_cpu(s, sb_head_update(s->ctx, s->head, &weights, NULL));
+}
+
+static sb_status open_head(scenario *s)
+{
+    return of_cpu(s, sb_head_open(s->ctx, &s->opened, head_memory, sizeof head_memory));
+}
+
+static sb_status describe_head(scenario *s)
+{
+    sb_head_weights weights;
+    return of_cpu(s, sb_head_describe(s->ctx, &weights, s->head));
+}
+
+static sb_status free_head(scenario *s)
+{
+    sb_head *head = s->opened;
+    s->opened = NULL;
+    return of_cpu(s,
+                  s->on_device ? sb_head_describe(s->ctx, NULL, NULL) : sb_head_free(s->ctx, head));
+}
+
+static sb_status logits_of_hidden(scenario *s)
+{
+    sb_batch batch = hidden_of(s);
+    sb_logits_out out = SB_LOGITS_OUT_INIT;
+    out.logits = s->out.grad;
+    return of_cpu(s, s->on_device ? sb_head_describe(s->ctx, NULL, NULL)
+                                  : sb_logits(s->ctx, &out, &batch, NULL));
+}
+
+static sb_status score_hidden(scenario *s)
+{
+    sb_batch batch = hidden_of(s);
+    return s->on_device ? SB_OK : entropy_of(s, &batch);
+}
+
+static sb_status several_of_hidden(scenario *s)
+{
+    sb_batch batch = hidden_of(s);
+    sb_ids_out out = SB_IDS_OUT_INIT;
+    out.logprob = s->out.lse;
+    out.rank = s->out.integers;
+    return s->on_device ? SB_OK : sb_logprob_ids(s->ctx, &out, &batch, 1, NULL);
+}
+
+static sb_status divergence_of_hidden(scenario *s)
+{
+    sb_batch p = hidden_of(s), q = hidden_of(s);
+    sb_kl_out out = SB_KL_OUT_INIT;
+    q.hidden = logits;
+    out.sequence = s->out.sequence;
+    return s->on_device ? SB_OK : sb_kl(s->ctx, &out, &p, &q, NULL);
+}
+
+static sb_status find_scales(scenario *s)
+{
+    sb_status status = of_cpu(
+        s, sb_scales(s->ctx, s->out.scales, logits + VOCAB, SB_F32, ROWS, WIDTH, 0, NULL));
+    if (status == SB_OK) memcpy(s->scales, s->out.scales, sizeof s->scales);
+    return status;
+}
+
+static sb_status products(scenario *s)
+{
+    sb_batch batch = hidden_of(s);
+    sb_status status = s->on_device
+                           ? SB_OK
+                           : sb_products(s->ctx, s->out.sums, &batch, s->scales, 0, FEW, NULL);
+    if (status == SB_OK) memcpy(s->sums, s->out.sums, sizeof s->sums);
+    return status;
+}
+
+static sb_status combine(scenario *s)
+{
+    return of_cpu(s,
+                  sb_combine(s->ctx, s->out.grad, s->sums, s->scales, s->head, ROWS, 0, FEW, NULL));
+}
+
 /* ---- shards ------------------------------------------------------------------------------- */
 
 static sb_status partial(scenario *s, int shard)
@@ -671,6 +818,20 @@ static const struct step {
     { "sb_logprob with the gradient, of a bad id", bad_forward_and_backward, SB_ERR_ID, NULL },
     { "sb_kl", divergence, SB_OK, NULL },
     { "sb_kl of a bad temperature", bad_divergence, SB_ERR_TEMPERATURE, NULL },
+    { "sb_head_bytes", size_head, SB_OK, NULL },
+    { "sb_head_create in memory", create_in_memory, SB_OK, NULL },
+    { "sb_head_create", create_head, SB_OK, NULL },
+    { "sb_head_update", update_head, SB_OK, NULL },
+    { "sb_head_open", open_head, SB_OK, NULL },
+    { "sb_head_describe", describe_head, SB_OK, NULL },
+    { "sb_head_free", free_head, SB_OK, NULL },
+    { "sb_logits", logits_of_hidden, SB_OK, NULL },
+    { "sb_logprob of hidden states", score_hidden, SB_OK, NULL },
+    { "sb_logprob_ids of hidden states", several_of_hidden, SB_OK, NULL },
+    { "sb_kl of hidden states", divergence_of_hidden, SB_OK, NULL },
+    { "sb_scales", find_scales, SB_OK, NULL },
+    { "sb_products", products, SB_OK, NULL },
+    { "sb_combine", combine, SB_OK, NULL },
     { "sb_check", check_stream, SB_OK, NULL },
     { "sb_memory_alloc", alloc, SB_OK, NULL },
     { "sb_memory_alloc, pinned", pin, SB_OK, NULL },

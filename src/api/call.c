@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "api/head.h"
 #include "api/kept.h"
 #include "det/leaf.h"
 #include "det/sum.h"
@@ -87,22 +88,23 @@ static sb_status check_row_list(const sb_call *call, sb_message *why)
     return SB_OK;
 }
 
-/* Checks that the size in bytes of the memory that the logits span fits int64. */
-static sb_status check_extent(const sb_call *call, sb_message *why)
+/* Checks that the size in bytes of the memory that logits or hidden states span fits int64. what:
+ * "logits'", for messages. */
+static sb_status check_extent(const sb_call *call, const char *what, int64_t batch_stride,
+                              int64_t row_stride, int32_t dtype, sb_message *why)
 {
     const sb_batch *in = &call->in;
-    int64_t itemsize = sb_itemsize(in->logits_dtype);
-    int64_t span = in->cu_seqlens ? product(call->rows, in->row_stride)
-                                  : product(in->batch > 0 ? in->batch - 1 : 0, in->batch_stride);
+    int64_t span = in->cu_seqlens ? product(call->rows, row_stride)
+                                  : product(in->batch > 0 ? in->batch - 1 : 0, batch_stride);
     if (span >= 0 && !in->cu_seqlens) {
-        int64_t last = product(in->time, in->row_stride);
+        int64_t last = product(in->time, row_stride);
         if (last < 0 || __builtin_add_overflow(span, last, &span)) span = -1;
     }
-    if (span < 0 || product(span, itemsize) < 0)
+    if (span < 0 || product(span, sb_itemsize(dtype)) < 0)
         return sb_fail(why, SB_ERR_SHAPE,
-                       "the logits' strides (batch %" PRId64 ", row %" PRId64
+                       "the %s strides (batch %" PRId64 ", row %" PRId64
                        ") reach past the address space",
-                       in->batch_stride, in->row_stride);
+                       what, batch_stride, row_stride);
     return SB_OK;
 }
 
@@ -127,6 +129,55 @@ static sb_status check_shard(const sb_call *call, sb_message *why)
     return SB_OK;
 }
 
+/* Fills in the strides of logits or hidden states of `width` elements per row, and checks them. The
+ * rows of call are known. */
+static sb_status check_strides(const sb_call *call, const char *what, int64_t width,
+                               int64_t *batch_stride, int64_t *row_stride, int32_t dtype,
+                               sb_message *why)
+{
+    if (*row_stride == 0) *row_stride = width;
+    if (*row_stride < width)
+        return sb_fail(why, SB_ERR_SHAPE,
+                       "%srow_stride %" PRId64 " is less than the %" PRId64 " %s of a row", what,
+                       *row_stride, width, *what ? "elements" : "logits");
+    if (!call->in.cu_seqlens) {
+        if (*batch_stride < 0)
+            return sb_fail(why, SB_ERR_SHAPE, "%sbatch_stride is %" PRId64, what, *batch_stride);
+        if (*batch_stride == 0) *batch_stride = product(call->in.time, *row_stride);
+    }
+    return check_extent(call, *what ? "hidden states'" : "logits'", *batch_stride, *row_stride,
+                        dtype, why);
+}
+
+/* Checks the hidden states of a batch and its head. */
+static sb_status check_hidden(sb_call *call, sb_message *why)
+{
+    sb_batch *in = &call->in;
+    const sb_head_form *form = &in->head->form;
+    if (in->logits)
+        return sb_fail(why, SB_ERR_ARGUMENT,
+                       "the batch has logits as well as a head: either, not both");
+    if (in->hidden_reserved != 0)
+        return sb_fail(why, SB_ERR_ARGUMENT, "hidden_reserved is %d, not 0",
+                       (int)in->hidden_reserved);
+    if (!sb_is_float(in->hidden_dtype))
+        return sb_fail(why, SB_ERR_DTYPE, "hidden_dtype is %d: it takes SB_F32, SB_F16 or SB_BF16",
+                       (int)in->hidden_dtype);
+    if (in->hidden_width != form->width)
+        return sb_fail(why, SB_ERR_SHAPE,
+                       "hidden states have %" PRId64 " elements, the head's weights %" PRId64,
+                       in->hidden_width, form->width);
+    if (call->first < form->first || call->first + call->held > form->first + form->ids)
+        return sb_fail(why, SB_ERR_SHAPE,
+                       "the call is about the ids %" PRId64 " to %" PRId64
+                       ", the head has weights of the ids %" PRId64 " to %" PRId64,
+                       call->first, call->first + call->held - 1, form->first,
+                       form->first + form->ids - 1);
+    if (call->rows > 0 && !in->hidden) return sb_fail(why, SB_ERR_ARGUMENT, "hidden is null");
+    return check_strides(call, "hidden_", form->width, &in->hidden_batch_stride,
+                         &in->hidden_row_stride, in->hidden_dtype, why);
+}
+
 static sb_status check_shape(sb_call *call, int device_memory, sb_message *why)
 {
     sb_batch *in = &call->in;
@@ -138,12 +189,6 @@ static sb_status check_shape(sb_call *call, int device_memory, sb_message *why)
     status = check_shard(call, why);
     if (status != SB_OK) return status;
     if (in->batch < 0) return sb_fail(why, SB_ERR_SHAPE, "batch is %" PRId64, in->batch);
-    if (in->row_stride == 0) in->row_stride = call->held;
-    if (in->row_stride < call->held)
-        return sb_fail(why, SB_ERR_SHAPE,
-                       "row_stride %" PRId64 " is less than the %" PRId64 " logits of a row",
-                       in->row_stride, call->held);
-
     if (in->cu_seqlens) {
         if (in->cu_seqlens_dtype != SB_I32 && in->cu_seqlens_dtype != SB_I64)
             return sb_fail(why, SB_ERR_DTYPE, "cu_seqlens_dtype is %d: it takes SB_I32 or SB_I64",
@@ -162,14 +207,10 @@ static sb_status check_shape(sb_call *call, int device_memory, sb_message *why)
             return sb_fail(why, SB_ERR_SHAPE,
                            "batch %" PRId64 " times time %" PRId64 " passes 2^63", in->batch,
                            in->time);
-        if (in->batch_stride < 0)
-            return sb_fail(why, SB_ERR_SHAPE, "batch_stride is %" PRId64, in->batch_stride);
-        if (in->batch_stride == 0) {
-            in->batch_stride = product(in->time, in->row_stride);
-            if (in->batch_stride < 0) return check_extent(call, why);
-        }
     }
-    status = check_extent(call, why);
+    status = check_strides(call, "", call->held, &in->batch_stride, &in->row_stride,
+                           in->logits_dtype, why);
+    if (status == SB_OK && in->head) status = check_hidden(call, why);
     return status == SB_OK ? sb_check_kept(call, device_memory, why) : status;
 }
 
@@ -182,6 +223,22 @@ sb_status sb_check_size(const void *argument, size_t size, const char *type, con
     if (given == size) return SB_OK;
     return sb_fail(why, SB_ERR_ARGUMENT, "%s.size is %u, not %u: start from %s", type,
                    (unsigned)given, (unsigned)size, init);
+}
+
+sb_status sb_batch_of(sb_batch *full, const sb_batch *batch, sb_message *why)
+{
+    const sb_batch none = SB_BATCH_INIT;
+    uint32_t given;
+    if (!batch) return sb_fail(why, SB_ERR_ARGUMENT, "batch is null");
+    memcpy(&given, batch, sizeof given);
+    *full = none;
+    if (given != offsetof(sb_batch, kept_ids) && given != offsetof(sb_batch, head)) {
+        sb_status status = sb_check_size(batch, sizeof *batch, "sb_batch", "SB_BATCH_INIT", why);
+        if (status != SB_OK) return status;
+    }
+    memcpy(full, batch, given);
+    full->size = sizeof *full;
+    return SB_OK;
 }
 
 sb_status sb_out_of(sb_logprob_out *full, const sb_logprob_out *out, sb_message *why)
@@ -206,33 +263,39 @@ sb_status sb_launch_of(sb_launch *filled, const sb_launch *launch, sb_message *w
     return sb_check_size(filled, sizeof *filled, "sb_launch", "SB_LAUNCH_INIT", why);
 }
 
-/* Fills in call, except for width, which the caller has set. */
-static sb_status part_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch, int64_t first,
-                              int64_t n, const sb_launch *launch)
+sb_status sb_part_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch, int64_t first,
+                          int64_t n, const sb_launch *launch)
 {
     const int device_memory = ctx->backend->device != NULL;
     sb_message *why = &ctx->error;
     sb_status status;
 
-    if (!batch) return sb_fail(why, SB_ERR_ARGUMENT, "batch is null");
-    status = sb_check_size(batch, sizeof *batch, "sb_batch", "SB_BATCH_INIT", why);
+    status = sb_batch_of(&call->in, batch, why);
     if (status == SB_OK) status = sb_launch_of(&call->launch, launch, why);
     if (status != SB_OK) return status;
-    call->in = *batch;
+    batch = &call->in;
     call->rows = 0;
     call->first = first;
     call->held = n;
     if (n == 0) {
-        call->in.logits = NULL;
+        call->in.logits = call->in.hidden = NULL;
+        call->in.head = NULL;
         call->in.row_stride = call->in.batch_stride = 0;
+    }
+    if (call->in.head) {
+        status = sb_check_head(ctx, call->in.head);
+        if (status != SB_OK) return status;
+        call->in.logits_dtype = SB_F32;
+        call->in.row_stride = call->in.batch_stride = 0;
+    } else if (call->in.hidden) {
+        return sb_fail(why, SB_ERR_ARGUMENT, "the batch has hidden states, and no head");
     }
     if (call->launch.split < 0 || call->launch.split > 65536)
         return sb_fail(why, SB_ERR_ARGUMENT, "split is %d, outside [0, 65536]",
                        (int)call->launch.split);
     if (batch->shift != 0 && batch->shift != 1)
         return sb_fail(why, SB_ERR_ARGUMENT, "shift is %d, not 0 or 1", (int)batch->shift);
-    if (batch->logits_dtype != SB_F32 && batch->logits_dtype != SB_F16 &&
-        batch->logits_dtype != SB_BF16)
+    if (!sb_is_float(batch->logits_dtype))
         return sb_fail(why, SB_ERR_DTYPE, "logits_dtype is %d: it takes SB_F32, SB_F16 or SB_BF16",
                        (int)batch->logits_dtype);
     if (batch->ids_dtype != SB_I32 && batch->ids_dtype != SB_I64)
@@ -244,7 +307,7 @@ static sb_status part_call_of(sb_context *ctx, sb_call *call, const sb_batch *ba
     if (!batch->temperatures && !sb_temperature_ok(batch->temperature))
         return sb_fail(why, SB_ERR_TEMPERATURE, "temperature %.9g is outside [2^-10, 2^10]",
                        printable(batch->temperature));
-    if (call->rows > 0 && n > 0 && !batch->logits)
+    if (call->rows > 0 && n > 0 && !batch->logits && !batch->head)
         return sb_fail(why, SB_ERR_ARGUMENT, "logits is null");
     if (call->rows > 0 && call->width > 0 && !batch->ids)
         return sb_fail(why, SB_ERR_ARGUMENT, "ids is null");
@@ -264,38 +327,36 @@ sb_status sb_wide_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch,
                           const sb_launch *launch)
 {
     call->width = width ? width : batch && batch->ids ? 1 : 0;
-    return part_call_of(ctx, call, batch, 0, batch ? batch->vocab : 0, launch);
+    return sb_part_call_of(ctx, call, batch, 0, batch ? batch->vocab : 0, launch);
 }
 
 sb_status sb_shard_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch, int64_t first,
                            int64_t n, const sb_launch *launch)
 {
     call->width = 1;
-    return part_call_of(ctx, call, batch, first, n, launch);
+    return sb_part_call_of(ctx, call, batch, first, n, launch);
 }
 
 sb_status sb_kept_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch)
 {
-    sb_batch in = SB_BATCH_INIT;
-    if (!batch) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "batch is null");
-    in.size = batch->size;
-    if (in.size == sizeof in) {
-        in.batch = batch->batch;
-        in.time = batch->time;
-        in.rows = batch->rows;
-        in.vocab = batch->vocab;
-        in.cu_seqlens = batch->cu_seqlens;
-        in.cu_seqlens_dtype = batch->cu_seqlens_dtype;
-        in.kept = batch->kept;
-        in.kept_stride = batch->kept_stride;
-        in.kept_ids = batch->kept_ids;
-        in.kept_offsets = batch->kept_offsets;
-        in.kept_count = batch->kept_count;
-        in.kept_ids_dtype = batch->kept_ids_dtype;
-        in.kept_offsets_dtype = batch->kept_offsets_dtype;
-    }
+    sb_batch in = SB_BATCH_INIT, full;
+    sb_status status = sb_batch_of(&full, batch, &ctx->error);
+    if (status != SB_OK) return status;
+    in.batch = full.batch;
+    in.time = full.time;
+    in.rows = full.rows;
+    in.vocab = full.vocab;
+    in.cu_seqlens = full.cu_seqlens;
+    in.cu_seqlens_dtype = full.cu_seqlens_dtype;
+    in.kept = full.kept;
+    in.kept_stride = full.kept_stride;
+    in.kept_ids = full.kept_ids;
+    in.kept_offsets = full.kept_offsets;
+    in.kept_count = full.kept_count;
+    in.kept_ids_dtype = full.kept_ids_dtype;
+    in.kept_offsets_dtype = full.kept_offsets_dtype;
     call->width = 0;
-    return part_call_of(ctx, call, &in, 0, 0, NULL);
+    return sb_part_call_of(ctx, call, &in, 0, 0, NULL);
 }
 
 sb_status sb_check_kept_sets(sb_context *ctx, const sb_call *call, const sb_logprob_out *out)

@@ -18,6 +18,9 @@ sb_status sb_check_size(const void *argument, size_t size, const char *type, con
 /* Checks launch options and copies them; null means the defaults. */
 sb_status sb_launch_of(sb_launch *filled, const sb_launch *launch, sb_message *why);
 
+/* Checks the struct of a batch and copies it. A struct that ends before head has no head. */
+sb_status sb_batch_of(sb_batch *full, const sb_batch *batch, sb_message *why);
+
 /* Checks the struct of outputs and copies it. Fields that the caller's struct is too short for are
  * null. */
 sb_status sb_out_of(sb_logprob_out *full, const sb_logprob_out *out, sb_message *why);
@@ -37,6 +40,10 @@ sb_status sb_shard_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch
 
 /* Fills in call from the extents and the kept sets of a batch; it has neither logits nor ids. */
 sb_status sb_kept_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch);
+
+/* The same, for a call whose width the caller has set: 1, or 0 without ids. */
+sb_status sb_part_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch, int64_t first,
+                          int64_t n, const sb_launch *launch);
 
 /* Refuses kept sets if ctx's backend does not support them. out may be null. */
 sb_status sb_check_kept_sets(sb_context *ctx, const sb_call *call, const sb_logprob_out *out);
@@ -100,8 +107,14 @@ static inline float sb_temperature_at(const sb_call *call, int64_t row)
     return call->in.temperatures ? sb_float_at(call->in.temperatures, row) : call->in.temperature;
 }
 
-/* Bytes per logit. */
+/* Bytes per logit, or per element of other arrays of floats. */
 static inline int64_t sb_itemsize(int32_t logits_dtype) { return logits_dtype == SB_F32 ? 4 : 2; }
+
+/* Whether a dtype is one of those. */
+static inline int sb_is_float(int32_t dtype)
+{
+    return dtype == SB_F32 || dtype == SB_F16 || dtype == SB_BF16;
+}
 
 /* The address of the logits that score row. */
 static inline const char *sb_logits_of(const sb_call *call, int64_t row)
@@ -144,6 +157,18 @@ static inline int64_t sb_kept_entry(const sb_call *call, sb_kept_list list, int6
     return list.first;
 }
 
+/* The address of the hidden state that scores row. */
+static inline const char *sb_hidden_of(const sb_call *call, int64_t row)
+{
+    const sb_batch *in = &call->in;
+    int64_t element;
+    row -= in->shift;
+    if (in->cu_seqlens) element = row * in->hidden_row_stride;
+    else
+        element = row / in->time * in->hidden_batch_stride + row % in->time * in->hidden_row_stride;
+    return (const char *)in->hidden + element * sb_itemsize(in->hidden_dtype);
+}
+
 /* Whether id is in row's kept set. */
 static inline int sb_is_kept(const sb_call *call, int64_t row, int64_t id)
 {
@@ -159,7 +184,7 @@ static inline int sb_is_kept(const sb_call *call, int64_t row, int64_t id)
     return word >> (id % 32) & 1;
 }
 
-/* Logit i of a row, as fp32. */
+/* Logit i of a row, or element i of another array of floats, as fp32. */
 static inline float sb_logit_at(const char *logits, int32_t logits_dtype, int64_t i)
 {
     uint16_t half;

@@ -116,6 +116,7 @@ static sb_status open_checked(sb_context **ctx, uint32_t abi, const char *name,
     made = calloc(1, sizeof *made);
     if (!made) return sb_fail(why, SB_ERR_MEMORY, "no memory for a context");
     made->backend = backend;
+    made->device = device;
     status = sb_gate_open(made, why);
     if (status == SB_OK) status = backend->open(made, device, options, why);
     if (status != SB_OK) {

@@ -19,11 +19,6 @@ _Static_assert(offsetof(sb_saved_row, best) == offsetof(sb_saved, best), "best")
 _Static_assert(offsetof(sb_saved_row, g) == offsetof(sb_saved, g), "g");
 _Static_assert(offsetof(sb_saved_row, h2) == offsetof(sb_saved, h2), "h2");
 
-static int is_float(int32_t dtype)
-{
-    return dtype == SB_F32 || dtype == SB_F16 || dtype == SB_BF16;
-}
-
 /* a * b + c for numbers that are not negative; -1 if the result exceeds int64. */
 static int64_t fma_extent(int64_t a, int64_t b, int64_t c)
 {
@@ -32,8 +27,7 @@ static int64_t fma_extent(int64_t a, int64_t b, int64_t c)
     return __builtin_mul_overflow(a, b, &p) || __builtin_add_overflow(p, c, &p) ? -1 : p;
 }
 
-/* Fills in grad's strides and checks that no two of its rows overlap. */
-static sb_status check_layout(sb_gradient *to, const sb_call *call, sb_message *why)
+sb_status sb_check_layout(sb_gradient *to, const sb_call *call, const char *what, sb_message *why)
 {
     const sb_batch *in = &call->in;
     int64_t span;
@@ -41,12 +35,12 @@ static sb_status check_layout(sb_gradient *to, const sb_call *call, sb_message *
     if (to->width == 0) to->width = call->held;
     if (to->width < call->held)
         return sb_fail(why, SB_ERR_SHAPE,
-                       "grad's width %" PRId64 " is less than the %" PRId64 " logits of a row",
+                       "%s's width %" PRId64 " is less than the %" PRId64 " logits of a row", what,
                        to->width, call->held);
     if (to->row_stride == 0) to->row_stride = to->width;
     if (to->row_stride < to->width)
-        return sb_fail(why, SB_ERR_SHAPE, "grad's row_stride %" PRId64 " is less than its width",
-                       to->row_stride);
+        return sb_fail(why, SB_ERR_SHAPE, "%s's row_stride %" PRId64 " is less than its width",
+                       what, to->row_stride);
     if (in->cu_seqlens) {
         span = fma_extent(call->rows, to->row_stride, 0);
         apart = 1;
@@ -55,7 +49,8 @@ static sb_status check_layout(sb_gradient *to, const sb_call *call, sb_message *
         int64_t sequences = in->batch > 0 ? in->batch - 1 : 0;
         int64_t sequence = fma_extent(rows, to->row_stride, to->width); /* its span */
         if (to->batch_stride < 0)
-            return sb_fail(why, SB_ERR_SHAPE, "grad's batch_stride is %" PRId64, to->batch_stride);
+            return sb_fail(why, SB_ERR_SHAPE, "%s's batch_stride is %" PRId64, what,
+                           to->batch_stride);
         if (to->batch_stride == 0) to->batch_stride = fma_extent(in->time, to->row_stride, 0);
         span = fma_extent(sequences, to->batch_stride, sequence);
         apart = call->rows == 0 || sequences == 0 || to->batch_stride >= sequence ||
@@ -66,18 +61,18 @@ static sb_status check_layout(sb_gradient *to, const sb_call *call, sb_message *
     }
     if (span < 0 || fma_extent(span, sb_itemsize(to->dtype), 0) < 0)
         return sb_fail(why, SB_ERR_SHAPE,
-                       "grad's strides (batch %" PRId64 ", row %" PRId64
+                       "%s's strides (batch %" PRId64 ", row %" PRId64
                        ") reach past the address space",
-                       to->batch_stride, to->row_stride);
+                       what, to->batch_stride, to->row_stride);
     if (!apart)
         return sb_fail(why, SB_ERR_SHAPE,
-                       "grad's rows overlap (batch_stride %" PRId64 ", row_stride %" PRId64 ")",
+                       "%s's rows overlap (batch_stride %" PRId64 ", row_stride %" PRId64 ")", what,
                        to->batch_stride, to->row_stride);
     if (to->grad && to->grad == in->logits &&
         (to->dtype != in->logits_dtype || to->row_stride != in->row_stride ||
          (!in->cu_seqlens && in->batch > 1 && to->batch_stride != in->batch_stride)))
         return sb_fail(why, SB_ERR_ARGUMENT,
-                       "grad takes the logits' place, but has another dtype or other strides");
+                       "%s takes the logits' place, but has another dtype or other strides", what);
     return SB_OK;
 }
 
@@ -85,10 +80,14 @@ static sb_status check_layout(sb_gradient *to, const sb_call *call, sb_message *
 static sb_status check_gradient(sb_gradient *to, const sb_call *call, sb_message *why)
 {
     sb_status status;
-    if (!is_float(to->dtype))
+    if (call->in.head)
+        return sb_fail(why, SB_ERR_ARGUMENT,
+                       "the gradient is by logits, and the batch has hidden states: compute their "
+                       "logits with sb_logits");
+    if (!sb_is_float(to->dtype))
         return sb_fail(why, SB_ERR_DTYPE, "grad's dtype is %d: it takes SB_F32, SB_F16 or SB_BF16",
                        (int)to->dtype);
-    status = check_layout(to, call, why);
+    status = sb_check_layout(to, call, "grad", why);
     if (status != SB_OK || call->rows == 0) return status; /* without rows, pointers may be null */
     if (!to->token && !to->entropy)
         return sb_fail(why, SB_ERR_ARGUMENT, "neither token nor entropy has an upstream gradient");

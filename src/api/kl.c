@@ -74,14 +74,11 @@ static sb_status prepare(sb_context *ctx, sb_kl_call *call, const sb_kl_out *out
     call->out = *out;
     status = call_of(ctx, &call->p, p, launch, 'p');
     if (status != SB_OK) return status;
-    status = q ? SB_OK : sb_fail(&ctx->error, SB_ERR_ARGUMENT, "batch is null");
-    if (status == SB_OK)
-        status = sb_check_size(q, sizeof *q, "sb_batch", "SB_BATCH_INIT", &ctx->error);
+    status = sb_batch_of(&other, q, &ctx->error);
     if (status != SB_OK) return sb_kl_blame(&ctx->error, 'q', status);
     status = check_alike(p, q, &ctx->error);
     if (status != SB_OK) return status;
 
-    other = *q;
     other.cu_seqlens = p->cu_seqlens;
     other.cu_seqlens_dtype = p->cu_seqlens_dtype;
     other.ids = p->ids;

@@ -134,6 +134,10 @@ static sb_status sample(sb_context *ctx, const sb_sample_out *out, const sb_batc
     if (status == SB_OK) status = sb_wide_call_of(ctx, &call.call, batch, 0, launch);
     if (status == SB_OK) status = sb_check_kept_sets(ctx, &call.call, NULL);
     if (status != SB_OK) return status;
+    if (call.call.in.head)
+        return sb_fail(why, SB_ERR_ARGUMENT,
+                       "sampling takes logits, and the batch has hidden states: compute their "
+                       "logits with sb_logits");
     if (!how) return sb_fail(why, SB_ERR_ARGUMENT, "how is null");
     status = sb_check_size(how, sizeof *how, "sb_sampling", "SB_SAMPLING_INIT", why);
     if (status == SB_OK) status = check_common(how, call.call.rows, why);

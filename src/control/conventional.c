@@ -34,6 +34,9 @@ static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_ba
         options->table || options->one_read)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
                        "the conventional logprob takes no workspace, cluster, table or one_read");
+    if (checked.call.in.head)
+        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
+                       "the conventional logprob takes logits, not hidden states");
     if (sb_has_kept(&checked.call.in) || checked.out.outside)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "the conventional logprob takes no kept sets");
     return sb_run(ctx, SB_OP_CONVENTIONAL, &checked, options);

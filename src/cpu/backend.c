@@ -58,6 +58,7 @@ static sb_status open_cpu(sb_context *ctx, int device, const sb_open_options *op
     c = calloc(1, sizeof *c);
     if (!c) return sb_fail(why, SB_ERR_MEMORY, "no memory for the cpu backend");
     c->isa = isa;
+    c->products = &sb_products_scalar;
     c->threads = threads;
     status = sb_pool_create(&c->pool, threads);
     if (status != SB_OK) {
@@ -79,6 +80,11 @@ static void close_cpu(sb_context *ctx)
     free(c->wholes.data);
     free(c->parts.data);
     free(c->models.data);
+    for (int i = 0; i < 2; i++) {
+        free(c->hidden[i].packed.data);
+        free(c->hidden[i].E.data);
+        free(c->hidden[i].targets.data);
+    }
     free(c);
 }
 
@@ -89,7 +95,9 @@ static void inherit_cpu(sb_context *ctx, int torn)
     static const sb_cpu_scratch none;
     sb_cpu *c = ctx->state;
     sb_pool_inherit(c->pool);
-    if (torn) c->rows = c->states = c->tokens = c->wholes = c->parts = c->models = none;
+    if (!torn) return;
+    c->rows = c->states = c->tokens = c->wholes = c->parts = c->models = none;
+    for (int i = 0; i < 2; i++) c->hidden[i].packed = c->hidden[i].E = c->hidden[i].targets = none;
 }
 
 static const char *isa_of(const sb_context *ctx) { return ((const sb_cpu *)ctx->state)->isa->name; }
@@ -115,4 +123,5 @@ const sb_backend sb_backend_cpu = {
     .kept_lists = 1,
     .ops = { [SB_OP_CONVENTIONAL] = { conventional, NULL },
              SB_OPERATIONS(SLOT) SB_HOST_OPERATIONS(SLOT) },
+    .heads = &sb_cpu_heads,
 };

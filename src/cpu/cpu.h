@@ -5,14 +5,9 @@
 
 #include "api/call.h"
 #include "api/records.h"
+#include "cpu/hidden.h"
 #include "cpu/isa.h"
 #include "cpu/pool.h"
-
-/* A buffer that is kept between calls and only grows. */
-typedef struct sb_cpu_scratch {
-    void *data;
-    size_t size;
-} sb_cpu_scratch;
 
 /* What sb_cpu_say_plan said last. Most calls are like the one before, so it is seldom put together
  * again: that would be a tenth of the smallest call. */
@@ -24,14 +19,17 @@ typedef struct sb_cpu_said {
 
 typedef struct sb_cpu {
     const sb_isa *isa;
+    const sb_product_isa *products;
     int32_t threads; /* as opened; the pool of a forked child has fewer */
     sb_pool *pool;
     sb_cpu_scratch rows;   /* int64 [active] the rows to compute */
     sb_cpu_scratch states; /* sb_state or sb_moments [active][split] */
     sb_cpu_scratch tokens; /* float [rows], where the caller wants sums but no tokens */
     sb_cpu_scratch wholes; /* sb_state or sb_saved_row [rows], where rows are visited again */
-    sb_cpu_scratch parts;  /* what a second pass finds in [active][split] pieces; or marks [rows] */
+    sb_cpu_scratch parts;  /* what a second pass finds in [active][split] pieces; or marks [rows];
+                              or the scales of weights [ids] */
     sb_cpu_scratch models; /* sb_state [rows], of rows without their kept sets */
+    sb_cpu_hidden_scratch hidden[2]; /* of a call, or of both of a divergence */
     sb_cpu_said said;
 } sb_cpu;
 
@@ -39,16 +37,14 @@ typedef struct sb_cpu {
  * all the work. */
 void sb_cpu_say_plan(sb_context *ctx, int alone, int64_t split);
 
-/* Returns memory for count items of size bytes, or null if there is none. A later call with the
- * same scratch may free it. */
-void *sb_cpu_room(sb_cpu_scratch *s, int64_t count, size_t size);
-
 /* The rows of a call. The caller sets the members before the blank line;
  * sb_cpu_job_prepare sets the rest. */
 typedef struct sb_cpu_job {
     const sb_call *call;
     /* Whether rows are reduced with their moments; each state is then an sb_moments. */
     int moments;
+    /* Whether finish asks for the logits of the rows' ids. */
+    int targets;
     /* Called once for each active row, with its complete state. Runs on any thread, in the
      * contract's floating-point mode. */
     void (*finish)(const struct sb_cpu_job *job, int64_t row, const sb_state *state,
@@ -64,12 +60,41 @@ typedef struct sb_cpu_job {
     int64_t split; /* pieces per row */
     int64_t piece; /* logits per piece, a multiple of 16 */
     int64_t chunk; /* rows per work item if split is 1 */
-    void *states;  /* sb_state or sb_moments [actives][split] if split is not 1 */
+    void *states; /* sb_state or sb_moments [actives][split] if split is not 1, or hidden is used */
+    sb_cpu_hidden hidden; /* if the call has a head */
 } sb_cpu_job;
+
+/* Whether a job's logits are computed from hidden states. Its work items are then tiles: a block of
+ * SB_CPU_TILE_ROWS active rows and a piece of the ids. */
+static inline int sb_cpu_is_hidden(const sb_cpu_job *job) { return job->call->in.head != NULL; }
+
+/* The logit of id k of an active row, which the call holds; job->targets is set. */
+float sb_cpu_target(const sb_cpu_job *job, int64_t row, int64_t k);
+
+/* How many pieces the ids of a call's rows are cut into, so that `blocks` blocks of rows keep all
+ * threads busy; at least 1. */
+int64_t sb_cpu_tile_pieces(const sb_cpu *c, const sb_call *call, int64_t blocks);
+
+/* Whether the products of some hidden states take too little time to wake threads. */
+int sb_cpu_tiles_alone(const sb_cpu_hidden *hidden);
 
 /* Performs every step that can fail: checks and lists the active rows, decides how to divide them,
  * and reserves memory. */
 sb_status sb_cpu_job_prepare(sb_context *ctx, sb_cpu_job *job);
+
+/* lists.c: the bits of a leaf that are in a row's list, where id is its first id. */
+uint32_t sb_cpu_list_bits(const sb_call *call, int64_t row, int64_t id);
+
+/* The kept bits of the ids from id on, a multiple of 16, of one leaf. */
+static inline uint32_t sb_cpu_kept_bits(const sb_call *call, int64_t row, int64_t id)
+{
+    const char *kept = (const char *)call->in.kept;
+    uint16_t bits; /* little-endian words: half a word */
+    if (call->in.kept_offsets) return sb_cpu_list_bits(call, row, id);
+    if (!kept) return 0xffff;
+    memcpy(&bits, kept + row * call->in.kept_stride * 4 + id / SB_LEAF * 2, 2);
+    return bits;
+}
 
 /* Writes n logits of a row to x as fp32. first is relative to the first id that the call holds,
  * and is a multiple of 16. An id that the row does not keep becomes -inf; its logit is not used. */

@@ -18,7 +18,8 @@ typedef struct kl_job {
     int64_t actives;
     int64_t split;         /* pieces per row */
     int64_t piece;         /* logits per piece, a multiple of 16 */
-    sb_divergence *states; /* [actives][split] if split is not 1 */
+    sb_divergence *states; /* [actives][split] if split is not 1, or tiles are used */
+    sb_cpu_hidden p, q;    /* if p or q has a head */
 } kl_job;
 
 /* Two rows with lists: the leaves that have an id kept by either. */
@@ -78,6 +79,40 @@ static void run_piece(void *shared, int64_t item)
     j->states[item] = reduce_piece(j, j->active[item / j->split], item % j->split);
 }
 
+/* The logits of a block of active rows, i .. i + rows - 1. */
+static void tile_of(const kl_job *j, const sb_call *call, const sb_cpu_hidden *hidden, int64_t i,
+                    int64_t rows, int64_t first, int64_t n, float x[][SB_CPU_TILE_IDS])
+{
+    if (call->in.head) sb_cpu_hidden_tile(hidden, i, rows, first, n, x[0], SB_CPU_TILE_IDS);
+    else
+        for (int64_t r = 0; r < rows; r++) sb_cpu_read(call, j->active[i + r], first, n, x[r]);
+}
+
+/* Reduces a block of active rows and a piece of their ids, where p or q has hidden states. */
+static void run_tile(void *shared, int64_t item)
+{
+    const kl_job *j = shared;
+    const sb_call *p = &j->call->p, *q = &j->call->q;
+    const int64_t i = item / j->split * SB_CPU_TILE_ROWS, piece = item % j->split;
+    const int64_t rows = j->actives - i < SB_CPU_TILE_ROWS ? j->actives - i : SB_CPU_TILE_ROWS;
+    const int64_t end = (piece + 1) * j->piece < p->held ? (piece + 1) * j->piece : p->held;
+    sb_row row_p[SB_CPU_TILE_ROWS], row_q[SB_CPU_TILE_ROWS];
+    for (int64_t r = 0; r < rows; r++) {
+        row_p[r] = sb_row_of(sb_temperature_at(p, j->active[i + r]));
+        row_q[r] = sb_row_of(sb_temperature_at(q, j->active[i + r]));
+        sb_kl_init(&j->states[(i + r) * j->split + piece], row_p[r].c, row_q[r].c);
+    }
+    for (int64_t first = piece * j->piece; first < end; first += SB_CPU_TILE_IDS) {
+        const int64_t n = end - first < SB_CPU_TILE_IDS ? end - first : SB_CPU_TILE_IDS;
+        float xp[SB_CPU_TILE_ROWS][SB_CPU_TILE_IDS], xq[SB_CPU_TILE_ROWS][SB_CPU_TILE_IDS];
+        tile_of(j, p, &j->p, i, rows, first, n, xp);
+        tile_of(j, q, &j->q, i, rows, first, n, xq);
+        for (int64_t r = 0; r < rows; r++)
+            j->reduce(&j->states[(i + r) * j->split + piece], xp[r], xq[r], n, &row_p[r],
+                      &row_q[r]);
+    }
+}
+
 static void merge_row(void *shared, int64_t i)
 {
     const kl_job *j = shared;
@@ -86,12 +121,22 @@ static void merge_row(void *shared, int64_t i)
     j->tokens[j->active[i]] = sb_kl_finish(&s);
 }
 
-/* Chooses whole rows when there are plenty of them, and pieces of rows when there are few. */
-static void plan_kl(kl_job *j, int32_t threads)
+static int is_hidden(const kl_job *j) { return j->call->p.in.head || j->call->q.in.head; }
+
+static int64_t tile_blocks(const kl_job *j)
 {
+    return (j->actives + SB_CPU_TILE_ROWS - 1) / SB_CPU_TILE_ROWS;
+}
+
+/* Chooses whole rows when there are plenty of them, and pieces of rows when there are few. */
+static void plan_kl(kl_job *j, const sb_cpu *c)
+{
+    const int32_t threads = sb_pool_threads(c->pool);
     const int64_t held = j->call->p.held, leaves = (held + SB_LEAF - 1) / SB_LEAF;
     int64_t split = j->call->p.launch.split;
-    if (split == 0) {
+    if (is_hidden(j)) {
+        split = sb_cpu_tile_pieces(c, &j->call->p, tile_blocks(j));
+    } else if (split == 0) {
         const int64_t most = held / PIECE_LOGITS, wanted = 4 * (int64_t)threads;
         if (threads > 1 && j->actives > 0) split = (wanted + j->actives - 1) / j->actives;
         if (split > most) split = most;
@@ -101,7 +146,22 @@ static void plan_kl(kl_job *j, int32_t threads)
     j->piece = (leaves + j->split - 1) / j->split * SB_LEAF;
 }
 
-static int runs_alone(const kl_job *j) { return j->actives * j->call->p.held <= ALONE_LOGITS; }
+static int runs_alone(const kl_job *j)
+{
+    if (j->call->p.in.head) return sb_cpu_tiles_alone(&j->p);
+    if (j->call->q.in.head) return sb_cpu_tiles_alone(&j->q);
+    return j->actives * j->call->p.held <= ALONE_LOGITS;
+}
+
+/* Reserves memory for the hidden states of p or q, if it has any. */
+static sb_status prepare_hidden(sb_context *ctx, const kl_job *j, sb_cpu_hidden *hidden,
+                                const sb_call *call, int which)
+{
+    sb_cpu *c = ctx->state;
+    if (!call->in.head) return SB_OK;
+    return sb_cpu_hidden_prepare(hidden, call, c->products, &c->hidden[which], j->active,
+                                 j->actives, 0, &ctx->error);
+}
 
 /* Performs every step that can fail. */
 static sb_status prepare(sb_context *ctx, kl_job *j)
@@ -118,9 +178,12 @@ static sb_status prepare(sb_context *ctx, kl_job *j)
     status = sb_list_active(&call->q, NULL, NULL, &ctx->error);
     if (status != SB_OK) return sb_kl_blame(&ctx->error, 'q', status);
     j->active = active;
-    plan_kl(j, sb_pool_threads(c->pool));
+    status = prepare_hidden(ctx, j, &j->p, &call->p, 0);
+    if (status == SB_OK) status = prepare_hidden(ctx, j, &j->q, &call->q, 1);
+    if (status != SB_OK) return status;
+    plan_kl(j, c);
     if (j->actives) sb_cpu_say_plan(ctx, runs_alone(j), j->split);
-    j->states = sb_cpu_room(&c->states, j->split > 1 ? j->actives * j->split : 0,
+    j->states = sb_cpu_room(&c->states, j->split > 1 || is_hidden(j) ? j->actives * j->split : 0,
                             sizeof *j->states);
     if (!j->states)
         return sb_fail(&ctx->error, SB_ERR_MEMORY,
@@ -141,12 +204,18 @@ sb_status sb_cpu_kl(sb_context *ctx, const void *checked)
     kl_job j = { .call = call, .reduce = c->isa->kl };
     sb_status status = prepare(ctx, &j);
     sb_sums_call sums;
-    const int alone = runs_alone(&j);
+    int alone;
     if (status != SB_OK) return status;
+    alone = runs_alone(&j);
 
     /* Nothing fails from here on. */
     memset(j.tokens, 0, (size_t)call->p.rows * sizeof *j.tokens);
-    if (j.split == 1) {
+    if (is_hidden(&j)) {
+        if (call->p.in.head) sb_cpu_hidden_pack(c->pool, &j.p);
+        if (call->q.in.head) sb_cpu_hidden_pack(c->pool, &j.q);
+        sb_pool_run(c->pool, alone, run_tile, &j, tile_blocks(&j) * j.split);
+        sb_pool_run(c->pool, alone, merge_row, &j, j.actives);
+    } else if (j.split == 1) {
         sb_pool_run(c->pool, alone, run_row, &j, j.actives);
     } else {
         sb_pool_run(c->pool, alone, run_piece, &j, j.actives * j.split);

@@ -51,3 +51,15 @@ void sb_cpu_read_list(const sb_call *call, int64_t row, int64_t first, int64_t n
         x[i - first] = sb_logit_at(l.logits, call->in.logits_dtype, i);
     }
 }
+
+uint32_t sb_cpu_list_bits(const sb_call *call, int64_t row, int64_t id)
+{
+    const sb_kept_list list = sb_kept_list_of(call, row);
+    uint32_t bits = 0;
+    for (int64_t at = sb_kept_entry(call, list, id); at < list.last; at++) {
+        const int64_t i = sb_kept_id_at(call, at) - id;
+        if (i >= SB_LEAF) break;
+        bits |= 1u << i;
+    }
+    return bits;
+}

@@ -78,8 +78,7 @@ static void finish_logprob(const sb_cpu_job *j, int64_t row, const sb_state *sta
                            const sb_row *constants)
 {
     const outputs *to = j->to;
-    const int64_t id = sb_int_at(j->call->in.ids, j->call->in.ids_dtype, row);
-    sb_cpu_results_write(&to->results, row, state, sb_target_logit(j->call, row, id), constants);
+    sb_cpu_results_write(&to->results, row, state, sb_cpu_target(j, row, 0), constants);
     if (to->gradient.written) sb_cpu_gradient_row(&to->gradient, row);
 }
 
@@ -108,9 +107,11 @@ sb_status sb_cpu_logprob(sb_context *ctx, const void *checked)
     const sb_call *call = &logprob->call;
     outputs to;
     sb_cpu_results *results = &to.results;
-    sb_cpu_job j = {
-        .call = call, .moments = sb_wants_moments(logprob), .finish = finish_logprob, .to = &to
-    };
+    sb_cpu_job j = { .call = call,
+                     .moments = sb_wants_moments(logprob),
+                     .targets = 1,
+                     .finish = finish_logprob,
+                     .to = &to };
     sb_status status = sb_cpu_job_prepare(ctx, &j);
     to.gradient.written = 0;
     if (status == SB_OK && out->gradient) status = prepare_gradient(ctx, logprob, &j, &to.gradient);

@@ -33,7 +33,7 @@ static void count_ranks(const sb_cpu_second_pass *pass, int64_t row, const float
         int64_t id = id_at(call, row, k), below = id - first;
         if (id == call->in.ignore_index) continue;
         below = below < 0 ? 0 : below > n ? n : below;
-        counts[k] += count_before(x, n, below, sb_target_logit(call, row, id));
+        counts[k] += count_before(x, n, below, sb_cpu_target(pass->job, row, k));
     }
 }
 
@@ -59,7 +59,7 @@ static void finish_ids(const sb_cpu_second_pass *pass, int64_t row, const sb_sta
         if (id == call->in.ignore_index) continue;
         if (out->logprob)
             out->logprob[at] = nan ? sb_float(SB_NAN_BITS)
-                                   : sb_logprob_beside(sum, sb_target_logit(call, row, id),
+                                   : sb_logprob_beside(sum, sb_cpu_target(pass->job, row, k),
                                                        constants);
         if (out->rank && !nan) out->rank[at] = sum_ranks(pass, parts, k);
     }
@@ -70,7 +70,7 @@ sb_status sb_cpu_ids(sb_context *ctx, const void *checked)
     const sb_ids_call *ids = checked;
     const sb_ids_out *out = &ids->out;
     const sb_call *call = &ids->call;
-    sb_cpu_job job = { .call = call };
+    sb_cpu_job job = { .call = call, .targets = 1 };
     sb_cpu_second_pass pass = { .job = &job,
                                 .size = out->rank ? (size_t)call->width * sizeof(int32_t) : 0,
                                 .visit = count_ranks,

@@ -32,16 +32,6 @@ void *sb_cpu_room(sb_cpu_scratch *s, int64_t count, size_t size)
 
 /* ---- kept sets ---------------------------------------------------------------------------- */
 
-/* A leaf's bits; little-endian words: half a word. */
-static uint32_t kept_bits(const sb_call *call, int64_t row, int64_t id)
-{
-    const char *kept = (const char *)call->in.kept;
-    uint16_t bits;
-    if (!kept) return 0xffff;
-    memcpy(&bits, kept + row * call->in.kept_stride * 4 + id / SB_LEAF * 2, 2);
-    return bits;
-}
-
 void sb_cpu_read(const sb_call *call, int64_t row, int64_t first, int64_t n, float *x)
 {
     const char *logits = sb_logits_of(call, row);
@@ -50,7 +40,7 @@ void sb_cpu_read(const sb_call *call, int64_t row, int64_t first, int64_t n, flo
         return;
     }
     for (int64_t at = 0; at < n; at += SB_LEAF) {
-        uint32_t bits = kept_bits(call, row, call->first + first + at);
+        uint32_t bits = sb_cpu_kept_bits(call, row, call->first + first + at);
         int64_t here = n - at < SB_LEAF ? n - at : SB_LEAF;
         for (int64_t i = 0; i < here; i++)
             x[at + i] = bits >> i & 1 ? sb_logit_at(logits, call->in.logits_dtype, first + at + i)
@@ -149,6 +139,53 @@ static void run_piece(void *shared, int64_t item)
     memcpy(state_at(j, item), &state, state_size(j));
 }
 
+/* ---- rows of hidden states ---------------------------------------------------------------- */
+
+/* A block of active rows and a piece of their ids. */
+static void run_tile(void *shared, int64_t item)
+{
+    const sb_cpu_job *j = shared;
+    const sb_isa *isa = j->cpu->isa;
+    const int64_t first = item / j->split * SB_CPU_TILE_ROWS, p = item % j->split;
+    const int64_t rows = j->actives - first < SB_CPU_TILE_ROWS ? j->actives - first
+                                                               : SB_CPU_TILE_ROWS;
+    const int64_t end = (p + 1) * j->piece < j->call->held ? (p + 1) * j->piece : j->call->held;
+    sb_row constants[SB_CPU_TILE_ROWS];
+    for (int64_t r = 0; r < rows; r++) {
+        void *state = state_at(j, (first + r) * j->split + p);
+        constants[r] = sb_row_of(sb_temperature_at(j->call, j->active[first + r]));
+        if (j->moments) sb_moments_init(state, constants[r].c);
+        else sb_state_init(state, constants[r].c);
+    }
+    for (int64_t id = p * j->piece; id < end; id += SB_CPU_TILE_IDS) {
+        const int64_t n = end - id < SB_CPU_TILE_IDS ? end - id : SB_CPU_TILE_IDS;
+        float x[SB_CPU_TILE_ROWS][SB_CPU_TILE_IDS];
+        sb_cpu_hidden_tile(&j->hidden, first, rows, id, n, x[0], SB_CPU_TILE_IDS);
+        for (int64_t r = 0; r < rows; r++) {
+            void *state = state_at(j, (first + r) * j->split + p);
+            if (j->moments) isa->moments_f32(state, x[r], n, &constants[r]);
+            else isa->f32(state, x[r], n, &constants[r]);
+        }
+    }
+}
+
+float sb_cpu_target(const sb_cpu_job *j, int64_t row, int64_t k)
+{
+    const sb_call *call = j->call;
+    int64_t low = 0, high = j->actives;
+    if (!sb_cpu_is_hidden(j))
+        return sb_target_logit(call, row,
+                               sb_int_at(call->in.ids, call->in.ids_dtype, row * call->width + k));
+    while (high - low > 1) { /* the list is in ascending order */
+        const int64_t middle = low + (high - low) / 2;
+        if (j->active[middle] <= row) low = middle;
+        else high = middle;
+    }
+    return j->hidden.targets[low * call->width + k];
+}
+
+/* ---- running a job ------------------------------------------------------------------------ */
+
 static void merge_row(void *shared, int64_t i)
 {
     const sb_cpu_job *j = shared;
@@ -171,8 +208,33 @@ int64_t sb_cpu_logits_per_row(const sb_call *call)
     return kept < call->held ? kept : call->held;
 }
 
+static int64_t tile_blocks(int64_t actives)
+{
+    return (actives + SB_CPU_TILE_ROWS - 1) / SB_CPU_TILE_ROWS;
+}
+
+int64_t sb_cpu_tile_pieces(const sb_cpu *c, const sb_call *call, int64_t blocks)
+{
+    const int64_t leaves = (call->held + SB_LEAF - 1) / SB_LEAF;
+    const int64_t threads = sb_pool_threads(c->pool), wanted = 4 * threads;
+    int64_t split = call->launch.split;
+    if (split == 0) {
+        const int64_t most = call->held / SB_CPU_TILE_IDS;
+        if (threads > 1 && blocks > 0) split = (wanted + blocks - 1) / blocks;
+        if (split > most) split = most;
+    }
+    if (split > leaves) split = leaves;
+    return split > 1 ? split : 1;
+}
+
+int sb_cpu_tiles_alone(const sb_cpu_hidden *h)
+{
+    return h->actives * h->call->held <= SB_CPU_ALONE_PRODUCTS / h->at.K;
+}
+
 static int runs_alone(const sb_cpu_job *j)
 {
+    if (sb_cpu_is_hidden(j)) return sb_cpu_tiles_alone(&j->hidden);
     return j->actives * sb_cpu_logits_per_row(j->call) <= CHUNK_LOGITS;
 }
 
@@ -197,7 +259,9 @@ static void plan_rows(sb_cpu_job *j, int32_t threads)
 {
     int64_t held = j->call->held, leaves = (held + SB_LEAF - 1) / SB_LEAF;
     int64_t each = sb_cpu_logits_per_row(j->call), split = j->call->launch.split;
-    if (split == 0) {
+    if (sb_cpu_is_hidden(j)) {
+        split = sb_cpu_tile_pieces(j->cpu, j->call, tile_blocks(j->actives));
+    } else if (split == 0) {
         int64_t most = each / PIECE_LOGITS, wanted = 4 * (int64_t)threads;
         split = j->actives == 0 || j->actives >= wanted || threads == 1
                     ? 1
@@ -234,9 +298,13 @@ sb_status sb_cpu_job_prepare(sb_context *ctx, sb_cpu_job *j)
     j->reduce_moments = call->in.logits_dtype == SB_F32   ? c->isa->moments_f32
                         : call->in.logits_dtype == SB_F16 ? c->isa->moments_f16
                                                           : c->isa->moments_bf16;
+    if (sb_cpu_is_hidden(j))
+        status = sb_cpu_hidden_prepare(&j->hidden, call, c->products, &c->hidden[0], active,
+                                       j->actives, j->targets, &ctx->error);
+    if (status != SB_OK) return status;
     plan_rows(j, sb_pool_threads(c->pool));
     if (j->actives) sb_cpu_say_plan(ctx, runs_alone(j), j->split);
-    if (j->split == 1) return SB_OK;
+    if (j->split == 1 && !sb_cpu_is_hidden(j)) return SB_OK;
     j->states = sb_cpu_room(&c->states, j->actives * j->split, state_size(j));
     if (j->states) return SB_OK;
     return sb_fail(&ctx->error, SB_ERR_MEMORY,
@@ -247,7 +315,11 @@ void sb_cpu_job_run(sb_cpu *c, const sb_cpu_job *j)
 {
     void *shared = (void *)(uintptr_t)j; /* the pool's items only read it */
     const int alone = runs_alone(j);
-    if (j->split > 1) {
+    if (sb_cpu_is_hidden(j)) {
+        sb_cpu_hidden_pack(c->pool, &j->hidden);
+        sb_pool_run(c->pool, alone, run_tile, shared, tile_blocks(j->actives) * j->split);
+        sb_pool_run(c->pool, alone, merge_row, shared, j->actives);
+    } else if (j->split > 1) {
         sb_pool_run(c->pool, alone, run_piece, shared, j->actives * j->split);
         sb_pool_run(c->pool, alone, merge_row, shared, j->actives);
     } else {

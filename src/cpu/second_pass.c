@@ -53,6 +53,25 @@ static void visit_piece(void *shared, int64_t item)
     }
 }
 
+/* The same for a block of rows of hidden states. */
+static void visit_tile(void *shared, int64_t item)
+{
+    const sb_cpu_second_pass *pass = shared;
+    const sb_cpu_job *j = pass->job;
+    const int64_t i = item / j->split * SB_CPU_TILE_ROWS, p = item % j->split;
+    const int64_t rows = j->actives - i < SB_CPU_TILE_ROWS ? j->actives - i : SB_CPU_TILE_ROWS;
+    const int64_t last = (p + 1) * j->piece < j->call->held ? (p + 1) * j->piece : j->call->held;
+    for (int64_t r = 0; r < rows; r++) memset(part_at(pass, (i + r) * j->split + p), 0, pass->size);
+    for (int64_t first = p * j->piece; first < last; first += SB_CPU_TILE_IDS) {
+        const int64_t n = last - first < SB_CPU_TILE_IDS ? last - first : SB_CPU_TILE_IDS;
+        float x[SB_CPU_TILE_ROWS][SB_CPU_TILE_IDS];
+        sb_cpu_hidden_tile(&j->hidden, i, rows, first, n, x[0], SB_CPU_TILE_IDS);
+        for (int64_t r = 0; r < rows; r++)
+            pass->visit(pass, j->active[i + r], x[r], n, first,
+                        part_at(pass, (i + r) * j->split + p));
+    }
+}
+
 static void finish_pass(void *shared, int64_t i)
 {
     const sb_cpu_second_pass *pass = shared;
@@ -82,7 +101,11 @@ void sb_cpu_second_pass_run(sb_cpu *c, const sb_cpu_second_pass *pass)
     void *shared = (void *)(uintptr_t)pass; /* the pool's items only read it */
     int alone = pass->job->actives * sb_cpu_logits_per_row(pass->job->call) <= SB_CPU_BUFFER;
     sb_cpu_job_run(c, pass->job);
-    if (pass->size)
+    if (pass->size && sb_cpu_is_hidden(pass->job))
+        sb_pool_run(c->pool, sb_cpu_tiles_alone(&pass->job->hidden), visit_tile, shared,
+                    (pass->job->actives + SB_CPU_TILE_ROWS - 1) / SB_CPU_TILE_ROWS *
+                        pass->job->split);
+    else if (pass->size)
         sb_pool_run(c->pool, alone, visit_piece, shared, pass->job->actives * pass->job->split);
     sb_pool_run(c->pool, alone, finish_pass, shared, pass->job->actives);
 }

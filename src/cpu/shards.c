@@ -25,7 +25,7 @@ static void record_row(const sb_cpu_job *j, int64_t row, const sb_state *state,
     sb_target target = { 0, 0 };
     (void)constants;
     if (id >= call->first && id < call->first + call->held) {
-        target.x = sb_bits32(sb_target_logit(call, row, id));
+        target.x = sb_bits32(sb_cpu_target(j, row, 0));
         target.owners = 1;
     }
     put(j->to, row, state, &target);
@@ -37,7 +37,7 @@ sb_status sb_cpu_partial(sb_context *ctx, const void *checked)
     const sb_call *call = &partial->call;
     sb_records to = partial->to;
     sb_cpu_job j = {
-        .call = call, .moments = sb_has_moments(&to), .finish = record_row, .to = &to
+        .call = call, .moments = sb_has_moments(&to), .targets = 1, .finish = record_row, .to = &to
     };
     sb_status status = sb_cpu_job_prepare(ctx, &j);
     if (status != SB_OK || call->rows == 0) return status;

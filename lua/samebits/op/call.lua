@@ -187,8 +187,10 @@ function Call:batch(given, name, ids)
   if not batch.ids and ids ~= "any" then raise("%s: the batch has no ids", what) end
   if batch.width and ids ~= "several" then
     raise("%s: the batch's ids are %s, several per row of the logits %s: see ctx:logprob_ids", what,
-          layout.text(batch.ids.shape), layout.text(batch.logits.shape))
+          layout.text(batch.ids.shape),
+          layout.text((batch.logits or batch.hidden).shape))
   end
+  if batch.head and not batch.head.handle then raise("%s: the head has been freed", what) end
   if batch.device ~= self.device then
     raise("%s: the batch is on %s, the context is on %s: batch:to \"%s\" moves it", what,
           batch.device, self.device, self.device)
@@ -332,6 +334,9 @@ local function hold(self)
   for _, thing in pairs(self.made) do at:hold(stream, thing) end
 end
 
+--- Holds everything that a call uses that is not run by `run`.
+function Call:hold_for_stream() hold(self) end
+
 local function check(self, status) try(status_of.check(status, self.context.handle)) end
 
 local function run(self, ...)
@@ -370,6 +375,9 @@ function M.method(op)
     return M.run(op, op.name, self, (select(op.takes + 1, ...)), ...)
   end, op)
 end
+
+--- Makes a method that begins its call itself: f(context, ...).
+function M.plain_method(f) return method(f) end
 
 --- An address for arrays that a call does not touch, because it only returns its requirements.
 M.ANYWHERE = ffi.cast(void_p, 256)

@@ -52,7 +52,8 @@ local function grad_or_dtype(what, opts, batch)
     if opts.dtype ~= nil then raise("%s: dtype: given beside grad", what) end
     return check_grad(what .. ": grad", opts.grad, batch)
   end
-  local dtype = opts.dtype == nil and batch.logits.dtype or opts.dtype
+  local dtype = opts.dtype == nil and (batch.logits and batch.logits.dtype or "float32") or
+                opts.dtype
   if not DTYPES[dtype] then
     raise("%s: dtype: expected float32, float16 or bfloat16, got %s", what, tostring(dtype))
   end
@@ -70,7 +71,7 @@ local function describe_to_c(grad, batch)
   c.dtype, c.grad, c.width = DTYPES[grad.dtype], grad.ptr, grad.shape[n]
   -- The stride of a dimension of length 1 has no meaning. Use the dense stride, or the logits' if
   -- in place.
-  local in_place = grad.ptr == batch.logits.ptr
+  local in_place = batch.logits ~= nil and grad.ptr == batch.logits.ptr
   if grad.shape[n - 1] > 1 then c.row_stride = grad.strides[n - 1]
   elseif in_place then c.row_stride = batch.c.row_stride end
   if n == 3 and grad.shape[1] > 1 then c.batch_stride = grad.strides[1]
@@ -111,6 +112,7 @@ local function check_beside(at, given, batch)
     for _, name in ipairs { "grad", "dtype" } do
       if given[name] ~= nil then raise("%s: %s: given beside in_place", what, name) end
     end
+    if not batch.logits then raise("%s: in_place: the batch has no logits", what) end
     return batch.logits
   end
   if given.grad == nil and given.dtype == nil and type(out) == "table" and out.grad ~= nil then

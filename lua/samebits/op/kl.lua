@@ -32,8 +32,9 @@ local KL = call.op {
   arguments = function(at, p, q)
     p, q = at:batch(p, "p"), at:batch(q, "q")
     if not layout.same(p.shape, q.shape) or p.vocab ~= q.vocab then
-      misuse.raise("%s: q's logits are %s, p's %s", at.what, layout.text(q.logits.shape),
-                   layout.text(p.logits.shape))
+      misuse.raise("%s: q's logits are %s, p's %s", at.what,
+                   layout.text(layout.appended(q.shape, q.vocab)),
+                   layout.text(layout.appended(p.shape, p.vocab)))
     end
     return p.c, beside(p, q)
   end,

@@ -14,6 +14,7 @@ M.CLASSES = {
   { name = "Batch", module = "samebits.batch", called = "batch" },
   { name = "Tensor", module = "samebits.tensor", called = "t",
     also = { "samebits.tensor.arithmetic", "samebits.tensor.reduce" } },
+  { name = "Head", module = "samebits.op.head", called = "head" },
   { name = "Stream", module = "samebits.device", called = "stream" },
   { name = "DriftReport", module = "samebits.drift.report", called = "r", owner = "Report" },
   { name = "VerifyReport", module = "samebits.verify.report", called = "r", owner = "Report" },

@@ -43,7 +43,7 @@ describe("completion:", function()
     assert.equal("samebits.backends samebits.batch samebits.batch_from samebits.bits",
                  words "samebits.b")
     assert.equal("samebits.bits.hex", words "samebits.bits.h")
-    assert.equal("ctx:logprob ctx:logprob_ids", words "ctx:log")
+    assert.equal("ctx:logits ctx:logprob ctx:logprob_ids", words "ctx:log")
     assert.equal("ctx.isa", words "ctx.is")
     assert.equal("", words "ctx:is")
     assert.equal("batch:active", words "batch:a")

@@ -1,0 +1,199 @@
+-- Logits from hidden states, on every backend and instruction set that has heads: the golden
+-- vectors, also in cuts of V and of D; and every call on hidden states has the bits of the same
+-- call on the logits that sb_logits gives.
+
+local samebits = require "samebits"
+local heads = require "spec.support.heads"
+local hex = require "spec.support.hex"
+local tensor = require "samebits.tensor"
+local vectors = require "samebits.vectors"
+
+local FORMATS = { "h24w16", "h24w24" }
+local cases
+
+-- A case as tensors in memory: hidden, weights, and what a head and a batch take besides.
+local function read_case(case)
+  local function floats(list) return list and hex.tensor(list, { #list }) end
+  return { hidden = case.hidden.logits,
+           weights = case.weights.logits:reshape(case.vocab, case.depth),
+           head = { format = case.format, bias = floats(case.bias), scale = case.scale,
+                    softcap = case.cap, keep_bad = true },
+           kept = case.kept and tensor.from_bits(case.kept, "int32"):view(1, #case.kept) }
+end
+
+heads.each(function(at)
+  describe("a head on " .. at.name, function()
+    local ctx = at.context()
+    local function here(t) return assert(t:to "cpu") end
+    local function there(t) return heads.placed(at, t) end
+
+    local function batch_of(case, its, head)
+      return { hidden = there(its.hidden), head = head, temperature = case.tau,
+               kept = its.kept and there(its.kept) }
+    end
+
+    it("gives the golden logits and logprobs", function()
+      cases = cases or assert(vectors.read "spec/vectors/heads.txt")
+      assert.is_true(#cases > 100)
+      for _, case in ipairs(cases) do
+        local its = read_case(case)
+        local spec = batch_of(case, its, heads.head(at, its.weights, its.head))
+        assert.same(case.expected, hex.of(here(assert(ctx:logits(spec)))), case.name)
+        for _, target in ipairs(case.targets) do
+          spec.ids = { target.id }
+          local out = assert(ctx:logprob(spec, { outputs = { "token", "lse" } }))
+          assert.same({ target.bits }, hex.of(here(out.token)), case.name)
+          assert.same({ case.lse }, hex.of(here(out.lse)), case.name)
+        end
+      end
+    end)
+
+    it("gives them if ranks hold columns of D", function()
+      for n, case in ipairs(cases) do
+        local its, D = read_case(case), case.depth
+        local cut = n % 3 == 0 and 1 or math.floor(D / 2)
+        if D > 1 and not its.kept then
+          local parts = { { 0, cut }, { cut, D } }
+          local of_h, of_w, sums, head
+          for _, part in ipairs(parts) do
+            part.h = its.hidden:slice(1, part[1], part[2]):clone()
+            part.w = its.weights:slice(1, part[1], part[2]):clone()
+            local h, w = here(ctx:scales(there(part.h))), here(ctx:scales(there(part.w)))
+            of_h = heads.elementwise(math.max, of_h, h)
+            of_w = heads.elementwise(math.max, of_w, w)
+          end
+          for _, part in ipairs(parts) do
+            local opts = { scales = of_w }
+            for key, value in pairs(its.head) do opts[key] = value end
+            head = heads.head(at, part.w, opts)
+            local got = ctx:products({ hidden = there(part.h), head = head }, there(of_h))
+            sums = heads.elementwise(function(a, b) return a + b end, sums, here(got))
+          end
+          local got = assert(ctx:combine(there(sums), there(of_h), head))
+          assert.same(case.expected, hex.of(here(got)), case.name)
+        end
+      end
+    end)
+
+    -- Hidden states of four dtypes and layouts, and every call beside the same call on logits.
+    it("gives every call the bits of its logits", function()
+      local V, D = 83, 70
+      local weights = { heads.values({ V, D }, "bfloat16", 3),
+                        heads.values({ V, D }, "float32", 4) }
+      local bias = heads.values({ V }, "float32", 5)
+      bias:set(-math.huge, 7)
+      for i, dtype in ipairs { "float32", "bfloat16", "float16" } do
+        local format = FORMATS[i % 2 + 1]
+        local head = heads.head(at, weights[i % 2 + 1], {
+          format = format, softcap = i == 2 and 5 or nil, bias = i > 1 and bias or nil,
+        })
+        local hidden = there(heads.values({ 3, 13, D }, dtype, i))
+        local ids, mask, kept, temperature = {}, {}, {}, {}
+        for b = 1, 3 do
+          ids[b], mask[b], kept[b], temperature[b] = {}, {}, {}, {}
+          for t = 1, 13 do
+            ids[b][t] = (b * 31 + t * 17) % V
+            mask[b][t] = (b + t) % 4 == 0 and 0 or 1
+            temperature[b][t] = 0.5 + t / 8
+            kept[b][t] = {}
+            for v = 1, V do kept[b][t][v] = (v * t + b) % 5 ~= 0 and 1 or 0 end
+          end
+        end
+        local function both(change)
+          local spec = { hidden = hidden, head = head, ids = ids, mask = mask,
+                         temperature = tensor.tensor(temperature, { dtype = "float32" }) }
+          for key, value in pairs(change) do spec[key] = value end
+          local other = {}
+          for key, value in pairs(spec) do other[key] = value end
+          other.hidden, other.head = nil, nil
+          other.logits = assert(ctx:logits({ hidden = hidden, head = head }))
+          return spec, other
+        end
+        local function same(name, got, expected)
+          for key, t in pairs(expected) do
+            assert.is_true(samebits.same_bits(here(got[key]), here(t)), name .. " " .. key)
+          end
+        end
+        for _, change in ipairs { {}, { shift = 1 }, { kept = kept },
+                                  { rows = { 0, 5, 20, 38 } } } do
+          local a, b = both(change)
+          local outputs = { outputs = { "token", "lse", "sequence", "count", "entropy",
+                                        "saved" } }
+          same("logprob", ctx:logprob(a, outputs), ctx:logprob(b, outputs))
+          outputs.split = 3
+          same("logprob in pieces", ctx:logprob(a, outputs), ctx:logprob(b, outputs))
+          same("topk", ctx:topk(a, 5), ctx:topk(b, 5))
+          same("kl", ctx:kl(a, b, { split = 2 }), ctx:kl(b, b))
+          same("kl of both", ctx:kl(b, a), ctx:kl(b, b))
+          same("partial", ctx:partial(a, { entropy = true }), ctx:partial(b, { entropy = true }))
+          local several = {}
+          for r = 1, 3 do
+            several[r] = {}
+            for t = 1, 13 do several[r][t] = { ids[r][t], (t * 5) % V, -100 } end
+          end
+          a.ids, b.ids = several, several
+          same("logprob_ids", ctx:logprob_ids(a), ctx:logprob_ids(b))
+        end
+      end
+    end)
+
+    it("gives shards of the vocabulary the records of whole rows", function()
+      local V, D = 130, 33
+      local weights = heads.values({ V, D }, "bfloat16", 9)
+      local hidden = there(heads.values({ 5, D }, "bfloat16", 10))
+      local ids = { 0, 129, 64, 17, 100 }
+      local whole = heads.head(at, weights)
+      local expected = ctx:logprob { hidden = hidden, head = whole, ids = ids }
+      for _, cuts in ipairs { { 0, 16, 130 }, { 0, 64, 80, 128, 130 } } do
+        local records = {}
+        for i = 1, #cuts - 1 do
+          local part = weights:slice(0, cuts[i], cuts[i + 1])
+          local head = heads.head(at, part:clone(), { first = cuts[i] })
+          records[i] = ctx:partial { hidden = hidden, head = head, ids = ids, vocab = V }
+        end
+        local finished = ctx:finish(ctx:merge(records),
+                                    { hidden = hidden, head = whole, ids = ids })
+        for key, t in pairs(expected) do
+          assert.is_true(samebits.same_bits(here(finished[key]), here(t)), key)
+        end
+      end
+    end)
+
+    it("updates a head in place, and rounds logits once more", function()
+      local weights = heads.values({ 40, 20 }, "float32", 1)
+      local more = heads.values({ 40, 20 }, "float32", 2)
+      local hidden = there(heads.values({ 3, 20 }, "float32", 3))
+      local head, other = heads.head(at, weights), heads.head(at, more, { softcap = 3 })
+      assert(ctx:head_update(head, there(more), { softcap = 3 }))
+      local got = here(ctx:logits { hidden = hidden, head = head })
+      assert.is_true(samebits.same_bits(got, here(ctx:logits { hidden = hidden, head = other })))
+      for _, dtype in ipairs { "bfloat16", "float16" } do
+        local half = here(ctx:logits({ hidden = hidden, head = head }, { dtype = dtype }))
+        assert.is_true(samebits.same_bits(half, got:to(dtype)))
+      end
+      local part = here(ctx:logits({ hidden = hidden, head = head }, { first = 16, n = 16 }))
+      assert.is_true(samebits.same_bits(part, got:slice(1, 16, 32):clone()))
+    end)
+
+    it("reads no hidden state of an ignored row", function()
+      local V, D = 20, 8
+      local head = heads.head(at, heads.values({ V, D }, "float32", 6))
+      local values = heads.values({ 4, D }, "float32", 7)
+      local clean = ctx:logprob { hidden = there(values), head = head, ids = { 1, 2, 3, 4 },
+                                  mask = { 1, 0, 1, 0 } }
+      for d = 0, D - 1 do
+        values:set(0 / 0, 1, d)
+        values:set(0 / 0, 3, d)
+      end
+      local spec = { hidden = there(values), head = head, ids = { 1, 2, 3, 4 } }
+      spec.mask = { 1, 0, 1, 0 }
+      local out = ctx:logprob(spec)
+      for key, t in pairs(clean) do assert.is_true(samebits.same_bits(here(out[key]), here(t))) end
+      spec.mask = nil
+      local bits = hex.of(here(ctx:logprob(spec).token))
+      assert.equal("7fc00000", bits[2])
+      assert.equal("7fc00000", bits[4])
+      assert.equal(hex.of(here(clean.token))[3], bits[3])
+    end)
+  end)
+end)

@@ -1,0 +1,12 @@
+/* head.h - heads: what calls on hidden states check of one, and where the array of a slice of D
+ * lies. */
+#ifndef SB_API_HEAD_H
+#define SB_API_HEAD_H
+
+#include "backend.h"
+
+/* Checks that a head can be used in a context: that it is not null, that it is one, that the
+ * context's backend has heads, and that it prepared this one on the context's device. */
+sb_status sb_check_head(sb_context *ctx, const sb_head *head);
+
+#endif
