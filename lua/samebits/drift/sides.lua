@@ -5,6 +5,7 @@ local ffi = require "ffi"
 local batches = require "samebits.batch"
 local logprob = require "samebits.op.logprob"
 local fields_of = require "samebits.io.fields"
+local hidden = require "samebits.drift.hidden"
 local inputs = require "samebits.drift.inputs"
 local misuse = require "samebits.misuse"
 local safetensors = require "samebits.io.safetensors"
@@ -20,6 +21,7 @@ local ROLES = fields_of.SIDE
 
 local OWN = { name = true, vocab = true }
 for _, role in ipairs(ROLES) do OWN[role] = true end
+for _, name in ipairs(hidden.SETTINGS) do OWN[name] = true end
 
 local RESULTS = {}
 for _, name in ipairs(logprob.OP.names) do RESULTS[name] = true end
@@ -75,7 +77,9 @@ end
 local function from_path(spec, opened)
   local source, why = fields_of.read(spec, ROLES, opened)
   if not source then misuse.fail(why) end
-  if not source.bare and not source.fields.logprobs and not source.fields.logits then
+  local with = source.fields
+  if not source.bare and not with.logprobs and not with.logits and
+     not (with.hidden and with.head) then
     misuse.fail(("%s: say which is meant, as %s:NAME"):format(fields_of.lacking(source.path,
       "neither logprobs nor logits", source.tensors), source.path))
   end
@@ -107,7 +111,8 @@ local function given(label, value, extra, opened)
       if not (is_beside or OWN[key] or RESULTS[key] or fields_of.is_named(key, ROLES)) then
         raise("%s: unknown field '%s'", label, tostring(key))
       end
-      if (key == "name" or key == "vocab") and not is_beside then fields[key] = field end
+      local is_role = fields_of.is_named(key, ROLES)
+      if OWN[key] and not is_role and not is_beside then fields[key] = field end
     end
   else
     raise("%s: expected logprobs or logits (a tensor, a list, a table of them, a file's path), " ..
@@ -392,7 +397,7 @@ end
 
 local function read(a, b, meta, wanted)
   local opened = {}
-  local sides = {}
+  local sides, told = {}, {}
   for i = 1, 2 do
     local label, value = "A", a
     if i == 2 then label, value = "B", b end
@@ -420,10 +425,12 @@ local function read(a, b, meta, wanted)
       end
     end
     if bare then place_bare(fields, bare, fields.ids, fields.cu_seqlens) end
+    hidden.screen(fields)
+    local with, unused = account(fields, held)
+    told[#told + 1] = hidden.resolve(label, fields)
     if not fields.logprobs and not fields.logits then
       raise("%s: neither logprobs nor logits are given", label)
     end
-    local with, unused = account(fields, held)
     sides[i] = { label = label, fields = fields, with = with, unused = unused,
                  source = type(value) == "string" and value or nil }
   end
@@ -448,6 +455,7 @@ local function read(a, b, meta, wanted)
     if fields.mask then batches.check_mask(side.label .. ": mask", fields.mask, fields.ids) end
   end
   local shift, notes, other_length = shapes.align({ sides[1].fields, sides[2].fields }, wanted)
+  for _, note in ipairs(told) do notes[#notes + 1] = note end
   local shape_a, shape_b = rows_of("A", sides[1].fields), rows_of("B", sides[2].fields)
   if not same_shape(shape_a, shape_b) then shapes.mismatch(shape_a, shape_b) end
   for i = 1, 2 do

@@ -40,6 +40,8 @@ local NAMES = {
   temperature = { "temperature" },
   kept = { "kept" },
   rows = { "rows" },
+  hidden = { "hidden", "hidden_states" },
+  head = { "head", "lm_head", "lm_head.weight" },
 }
 
 local ROLE_OF = {}
@@ -51,7 +53,8 @@ end
 M.BATCH = { "logits", "ids", "mask", "cu_seqlens", "temperature", "kept", "rows" }
 
 --- The roles of a side of a drift.
-M.SIDE = { "logprobs", "logits", "ids", "mask", "cu_seqlens", "temperature", "kept" }
+M.SIDE = { "logprobs", "logits", "ids", "mask", "cu_seqlens", "temperature", "kept", "hidden",
+           "head" }
 
 -- The roles that say which tokens a tensor is about.
 local BESIDE = { "ids", "mask", "cu_seqlens" }
@@ -61,7 +64,8 @@ local FLOATS = { float32 = true, float16 = true, bfloat16 = true, float64 = true
 -- Whether a tensor whose name tells nothing can have a role.
 local function fits(role, t)
   local is_float = FLOATS[t.dtype] == true
-  local wants_float = role == "logits" or role == "logprobs" or role == "temperature"
+  local wants_float = role == "logits" or role == "logprobs" or role == "temperature" or
+                      role == "hidden" or role == "head"
   return is_float == wants_float
 end
 
