@@ -243,6 +243,29 @@ describe("example", function()
     plotted(said, "tau/ratios.svg")
   end)
 
+  it("08: an exact head has the bits of the trainer in every shape and cut", function()
+    local said = run("08_exact_head.lua", quote(files:path "head"))
+    local rows = rows_of "head/exact_head.csv"
+    assert.equal(41, #rows)
+    local drifted = 0
+    for _, row in ipairs(rows) do
+      assert.equal(row.samebits, row.rank)
+      assert.equal(0, row.exact)
+      drifted = drifted + (row.bf16 ~= 0 and 1 or 0) + (row.float32 ~= 0 and 1 or 0)
+    end
+    assert.is_true(drifted > 41)
+    -- Two shapes of rollouts, 1, 2, 3 and 5 ranks of the vocabulary and of D; then the others.
+    local exact, conventional = said:match "^(.-)\nconventional head(.*)$"
+    local same, some = 0, 0
+    for count in exact:gmatch " (%d+) of 41\n" do
+      assert.equal("0", count, said)
+      same = same + 1
+    end
+    for count in conventional:gmatch " (%d+) of 41" do some = some + (count ~= "0" and 1 or 0) end
+    assert.same({ 10, 8 }, { same, some }, said)
+    plotted(said, "head/exact_head.svg")
+  end)
+
   it("folders are made where none is given", function()
     local said = run "02_batch_invariance.lua"
     local folder = said:match "wrote (/[^\n]*)/batchings.csv\n"
