@@ -1,4 +1,4 @@
---- Plots, by gnuplot: in the terminal, as PNG or as SVG.
+--- Plots: in the terminal, or by gnuplot as PNG or as SVG.
 --
 --     local plot = require "samebits.plot"
 --     print(plot.draw { kind = "lines", title = "reward",
@@ -6,7 +6,8 @@
 --     assert(plot.ratio_scatter { reference = sampled, out = "ratios.svg",
 --                                 series = { { name = "trainer", logprobs = out.token } } })
 --
--- `require "samebits"` does not load it, and nothing else in the library needs gnuplot.
+-- `require "samebits"` does not load it. Nothing else in the library needs gnuplot, not even plots
+-- in the terminal.
 -- @module samebits.plot
 
 local bits = require "samebits.bits"
@@ -21,22 +22,29 @@ local M = {}
 --- Draws a plot.
 -- @tparam table spec
 --
--- * `kind`: "lines", "scatter" or "histogram";
+-- * `kind`: "lines", "scatter", "histogram" or "heatmap";
 -- * `series`: a list of { name = , x = , y = }, lists of numbers or tensors [n]; x is 0, 1, ... by
 --   default. A histogram's x are the labels of its bars (strings, too), the same for all series;
---   its y are their heights;
--- * `title`, `xlabel`, `ylabel`; `logx`, `logy`: true for logarithmic axes;
+--   its y are their heights. A series may also have mask (as long as y: where it is 0 or false, it
+--   leaves a gap), smooth (the number of points of a running mean, drawn over the pale curve
+--   itself), and low and high (as long as y: a band);
+-- * `z`: a heatmap's values, a tensor or lists [rows, columns], and `mask` of the same shape;
+-- * `title`, `xlabel`, `ylabel`; `logx`, `logy`, `logz`: true for logarithmic axes;
 -- * `out`: a path that ends in .png or .svg; without it the plot is drawn in characters;
--- * `width`, `height`: pixels (960 x 600 by default), or columns and lines (78 x 24).
+-- * `width`, `height`: pixels (960 x 600 by default), or columns and lines (78 x 24);
+-- * `color`, `unicode`: of a plot in characters; without colour by default, and in Unicode if the
+--   locale is UTF-8.
 --
--- NaN and infinities, and on a logarithmic axis values that are not above 0, leave a gap; the
--- legend gives the number of such values.
+-- The axes show the range of the data. NaN and infinities, and on a logarithmic axis values that
+-- are not above 0, leave a gap; the legend gives the number of such values, and says if a curve
+-- equals an earlier one.
 -- @treturn string `out`, or the plot as text; nil and a message if nothing can be drawn, if gnuplot
 -- is missing (the message says how to install it), or if gnuplot or the file fails
 M.draw = misuse.guard(drawing.draw)
 
 -- The fields that the functions below pass on to draw.
-local LOOKS = { "title", "xlabel", "ylabel", "logx", "logy", "out", "width", "height" }
+local LOOKS = { "title", "xlabel", "ylabel", "logx", "logy", "out", "width", "height",
+                "color", "unicode" }
 
 local function drawn_as(kind, spec, defaults, series)
   local made = { kind = kind, series = series }
@@ -186,11 +194,30 @@ M.ratio_scatter = misuse.guard(function(spec)
   return drawn_as("scatter", spec, looks, series)
 end)
 
-local CURVE_FIELDS = with_looks { steps = true, curves = true }
+local CURVE_FIELDS = with_looks { steps = true, curves = true, smooth = true }
+
+-- The mean of runs at each step, and the least and greatest value there.
+local function mean_of_runs(where, runs)
+  if type(runs) ~= "table" or #runs == 0 then raise("%s.runs: expected a list of runs", where) end
+  local mean, low, high = {}, {}, {}
+  for r, run in ipairs(runs) do
+    local y = drawing.numbers(("%s.runs[%d]"):format(where, r - 1), run)
+    if r > 1 and #y ~= #mean then
+      raise("%s.runs[%d]: %d steps, but run 0 has %d", where, r - 1, #y, #mean)
+    end
+    for i, v in ipairs(y) do
+      mean[i] = (mean[i] or 0) + v / #runs
+      low[i], high[i] = math.min(low[i] or v, v), math.max(high[i] or v, v)
+    end
+  end
+  return mean, low, high
+end
 
 --- Draws curves over the steps of a training run.
--- @tparam table spec `curves`: a list of { name = , y = }, one number per step; `steps`: their
--- numbers, 0, 1, ... by default; and the fields of `draw` except kind and series
+-- @tparam table spec `curves`: a list of { name = , y = }, one number per step; or, in place of y,
+-- runs = { y, y, ... }: their mean is drawn over the band from the least to the greatest, and the
+-- legend gives their number; `steps`: their numbers, 0, 1, ... by default; `smooth`: the number of
+-- steps of a running mean; and the fields of `draw` except kind and series
 -- @treturn string as `draw`
 M.training = misuse.guard(function(spec)
   check_fields("training", spec, CURVE_FIELDS)
@@ -199,8 +226,15 @@ M.training = misuse.guard(function(spec)
   end
   local series = {}
   for s, curve in ipairs(spec.curves) do
-    check_fields(("training: curves[%d]"):format(s - 1), curve, { name = true, y = true })
-    series[s] = { name = curve.name, x = spec.steps, y = curve.y }
+    local where = ("training: curves[%d]"):format(s - 1)
+    check_fields(where, curve, { name = true, y = true, runs = true })
+    series[s] = { name = curve.name, x = spec.steps, y = curve.y, smooth = spec.smooth }
+    if curve.runs ~= nil then
+      if curve.y ~= nil then raise("%s: y: given beside runs", where) end
+      local one = series[s]
+      one.y, one.low, one.high = mean_of_runs(where, curve.runs)
+      one.name = ("%s (%d runs)"):format(curve.name or "mean", #curve.runs)
+    end
   end
   return drawn_as("lines", spec, { xlabel = "step" }, series)
 end)

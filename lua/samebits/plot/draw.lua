@@ -1,43 +1,28 @@
---- Makes one plot from the table that `draw` of plot.lua documents: checks it, writes gnuplot's
--- script, and draws it.
+--- Makes one plot from the table that `draw` of plot.lua documents: checks it, finds what can be
+-- drawn, and draws it in characters, or by gnuplot to a file.
 
 local file = require "samebits.io.file"
 local gnuplot = require "samebits.plot.gnuplot"
 local misuse = require "samebits.misuse"
+local scale = require "samebits.plot.scale"
+local script = require "samebits.plot.script"
 local tensor = require "samebits.tensor"
+local terminal = require "samebits.plot.terminal"
 
 local raise = misuse.raise
-local quote = gnuplot.quote
 
 local M = {}
 
 local FIELDS = {
-  kind = true, title = true, xlabel = true, ylabel = true, logx = true, logy = true,
-  series = true, out = true, width = true, height = true,
+  kind = true, title = true, xlabel = true, ylabel = true, logx = true, logy = true, logz = true,
+  series = true, z = true, mask = true, out = true, width = true, height = true, color = true,
+  unicode = true,
 }
-local SERIES_FIELDS = { name = true, x = true, y = true }
-local KINDS = { lines = true, histogram = true, scatter = true }
+local SERIES_FIELDS = { name = true, x = true, y = true, mask = true, low = true, high = true,
+                        smooth = true }
+local KINDS = { lines = true, histogram = true, scatter = true, heatmap = true }
 
--- Curves with up to this many points show the points, too.
-local MARKED = 60
-
-local COMMON = [[
-set encoding utf8
-set key outside below
-set grid]]
--- Default width and height: columns and lines of a terminal, pixels of a picture.
-local TERMINALS = {
-  text = { 78, 24, line = "set terminal dumb nofeed noenhanced mono size %d,%d\nunset grid" },
-  -- Not every gnuplot is built with cairo.
-  png = { 960, 600, line = [[
-w = %d; h = %d
-if (strstrt(GPVAL_TERMINALS, 'pngcairo')) { set terminal pngcairo noenhanced size w,h }
-else { set terminal png noenhanced size w,h }]] },
-  svg = { 960, 600, line = "set terminal svg noenhanced size %d,%d background 'white'" },
-}
--- The characters with which gnuplot draws the bars of the first, second, ... series in a terminal.
--- gnuplot does not show them in the legend.
-local BARS = "*#$%@&="
+local COLUMNS, LINES = 78, 24   -- of a plot in characters
 
 local function check_fields(what, value, known)
   if type(value) ~= "table" or tensor.is_tensor(value) then
@@ -79,9 +64,35 @@ end
 
 local function is_finite(v) return v - v == 0 end
 
--- The points of a series that can be drawn, and the number of those that cannot: values that are
--- not finite and, on a logarithmic axis, values that are not above 0. They leave a gap, and the
--- legend gives their number.
+-- A list of n booleans or numbers, from a list or a tensor; nil for nil.
+local function flags(what, value, n)
+  if value == nil then return nil end
+  if tensor.is_tensor(value) then value = value:reshape(-1):totable() end
+  if type(value) ~= "table" or #value ~= n then
+    raise("%s: expected %d values, as many as of y", what, n)
+  end
+  return value
+end
+
+local function is_off(mask, i) return mask and (mask[i] == 0 or mask[i] == false) end
+
+-- Running means of the last n values that can be drawn.
+local function smoothed(xs, ys, n)
+  local out, window, sum = {}, {}, 0
+  for i = 1, #xs do
+    if xs[i] then
+      window[#window + 1] = ys[i]
+      sum = sum + ys[i]
+      if #window > n then sum = sum - table.remove(window, 1) end
+      out[i] = sum / #window
+    end
+  end
+  return out
+end
+
+-- The points of a series: x[i] is false for values that cannot be drawn, because they are not
+-- finite or, on a logarithmic axis, not above 0. They leave a gap, and the legend gives their
+-- number. Values outside the mask only leave a gap.
 local function points(where, series, spec)
   check_fields(where, series, SERIES_FIELDS)
   check_text(where .. ".name", series.name)
@@ -90,30 +101,102 @@ local function points(where, series, spec)
     x = numbers(where .. ".x", series.x)
     if #x ~= #y then raise("%s: %d values of x, but %d of y", where, #x, #y) end
   end
-  local lines, drawn = {}, 0
+  local mask = flags(where .. ".mask", series.mask, #y)
+  local made = { x = {}, y = {}, lines = {}, drawn = 0, missing = 0, smooth = series.smooth }
   for i, v in ipairs(y) do
     local u = x and x[i] or i - 1
-    if is_finite(u) and is_finite(v) and not (spec.logx and u <= 0) and
-       not (spec.logy and v <= 0) then
-      lines[i] = ("%.17g %.17g"):format(u, v)
-      drawn = drawn + 1
+    made.y[i] = v
+    if is_off(mask, i) then
+      made.x[i] = false
+    elseif is_finite(u) and is_finite(v) and not (spec.logx and u <= 0) and
+           not (spec.logy and v <= 0) then
+      made.x[i] = u
+      made.drawn = made.drawn + 1
     else
-      lines[i] = "NaN NaN"
+      made.x[i] = false
+      made.missing = made.missing + 1
     end
   end
-  return { name = series.name, lines = lines, drawn = drawn, missing = #y - drawn }
+  if series.smooth ~= nil then
+    if type(series.smooth) ~= "number" or series.smooth < 1 or series.smooth % 1 ~= 0 then
+      raise("%s.smooth: expected a number of points, got %s", where, tostring(series.smooth))
+    end
+    made.raw, made.raw_y = {}, made.y
+    for i, u in ipairs(made.x) do
+      made.raw[i] = u and ("%.17g %.17g"):format(u, made.y[i]) or "NaN NaN"
+    end
+    made.y = smoothed(made.x, made.y, series.smooth)
+  end
+  for i, u in ipairs(made.x) do
+    made.lines[i] = u and ("%.17g %.17g"):format(u, made.y[i]) or "NaN NaN"
+  end
+  if series.low ~= nil or series.high ~= nil then
+    local low, high = numbers(where .. ".low", series.low), numbers(where .. ".high", series.high)
+    if #low ~= #y or #high ~= #y then
+      raise("%s: %d values of low and %d of high, but %d of y", where, #low, #high, #y)
+    end
+    made.low, made.high, made.band = low, high, {}
+    for i, u in ipairs(made.x) do
+      made.band[i] = u and is_finite(low[i]) and is_finite(high[i]) and
+                     ("%.17g %.17g %.17g"):format(u, low[i], high[i]) or "NaN NaN NaN"
+    end
+  end
+  return made
 end
 
-local function legend(series, mark)
-  local name = series.name or ""
-  if mark then name = ("%s %s"):format(mark, name) end
-  if series.missing == 0 then return name ~= "" and "title " .. quote(name) or "notitle" end
-  return "title " .. quote(("%s (%d not drawable)"):format(name, series.missing))
+-- Finds curves that lie on earlier ones, at half of their points or more.
+local function find_coincident(drawn, given)
+  for s, series in ipairs(drawn) do
+    for t = 1, s - 1 do
+      local other, same = drawn[t], 0
+      for i = 1, #series.x do
+        if series.x[i] and series.x[i] == other.x[i] and series.y[i] == other.y[i] then
+          same = same + 1
+        end
+      end
+      if not series.over and same > 0 and 2 * same >= series.drawn then
+        series.over, other.under = t, true
+        series.equals = same == series.drawn and same == other.drawn and given[t].name or nil
+      end
+    end
+  end
+end
+
+local function label_of(series, name)
+  local label = name or ""
+  if series.equals then label = ("%s (= %s)"):format(label, series.equals) end
+  if series.missing > 0 then label = ("%s (%d not drawable)"):format(label, series.missing) end
+  return label
+end
+
+-- The ranges of both axes: those of the data.
+local function axes_of(drawn, spec)
+  local low, high = { x = math.huge, y = math.huge }, { x = -math.huge, y = -math.huge }
+  local function take(name, v)
+    if is_finite(v) and not (spec["log" .. name] and v <= 0) then
+      low[name], high[name] = math.min(low[name], v), math.max(high[name], v)
+    end
+  end
+  for _, series in ipairs(drawn) do
+    for i = 1, #series.x do
+      if series.x[i] then
+        take("x", series.x[i])
+        take("y", series.y[i])
+        if series.raw_y then take("y", series.raw_y[i]) end
+        if series.low then
+          take("y", series.low[i])
+          take("y", series.high[i])
+        end
+      end
+    end
+  end
+  return { x = { scale.range(low.x, high.x, spec.logx) },
+           y = { scale.range(low.y, high.y, spec.logy) } }
 end
 
 -- The labels below a histogram's bars, which all its series share.
 local function bar_labels(spec)
-  local first = spec.series[1].x
+  local first, labels = spec.series[1].x, {}
   for s, series in ipairs(spec.series) do
     local x, where = series.x, ("draw: series[%d]"):format(s - 1)
     if type(x) ~= "table" then raise("%s.x: a histogram needs a list, got %s", where, type(x)) end
@@ -127,105 +210,123 @@ local function bar_labels(spec)
       end
     end
   end
-  local tics = {}
   for i, label in ipairs(first) do
-    if type(label) == "number" then label = ("%.6g"):format(label) end
-    tics[i] = ("%s %d"):format(gnuplot.label(label), i - 1)
+    labels[i] = type(label) == "number" and ("%.6g"):format(label) or label
   end
-  return "set xtics (" .. table.concat(tics, ", ") .. ")"
+  return labels
 end
 
-local STYLES = {
-  lines = function(series, dots)
-    return #series.lines <= MARKED and "linespoints linewidth 2" .. dots or "lines linewidth 2"
-  end,
-  scatter = function(_, dots) return "points" .. dots end,
-  histogram = function() return "histograms" end,
-}
-
--- gnuplot's script.
-local function script(spec, drawn, terminal)
-  local lines = { COMMON, terminal }
-  local function add(format, ...) lines[#lines + 1] = format:format(...) end
-  if spec.title then add("set title %s", quote(spec.title)) end
-  if spec.xlabel then add("set xlabel %s", quote(spec.xlabel)) end
-  if spec.ylabel then add("set ylabel %s", quote(spec.ylabel)) end
-  if spec.logx then add "set logscale x" end
-  if spec.logy then add "set logscale y" end
-  if spec.kind == "histogram" then
-    add "set style histogram clustered gap 1\nset style fill solid 0.6 border -1"
-    if not spec.logy then add "set yrange [0:*]" end
-    lines[#lines + 1] = bar_labels(spec)
+-- The values of a heatmap: `at(row, column)` is nil where nothing is drawn.
+local function grid_of(spec)
+  local z = spec.z
+  if not tensor.is_tensor(z) then
+    if type(z) ~= "table" then raise("draw: z: expected a tensor or lists, got %s", type(z)) end
+    z = tensor.tensor(z, { dtype = "float64" })
   end
-  local plots, in_text = {}, not spec.out
-  -- In a terminal points are letters, one per series.
-  local dots = in_text and "" or " pointtype 7 pointsize 0.6"
-  for s, series in ipairs(drawn) do
-    local mark = spec.kind == "histogram" and in_text and BARS:sub(s, s) or nil
-    local style = STYLES[spec.kind](series, dots)
-    if series.drawn > 0 then
-      lines[#lines + 1] = ("$s%d << END\n%s\nEND"):format(s, table.concat(series.lines, "\n"))
-      local columns = spec.kind == "histogram" and "2" or "1:2"
-      plots[s] = ("$s%d using %s with %s %s"):format(s, columns, style, legend(series, mark))
-    else
-      -- draws nothing, but adds the series to the legend
-      plots[s] = ("NaN with lines %s"):format(legend(series, mark))
+  if z.ndim ~= 2 then raise("draw: z: a tensor of %d dimensions, not 2", z.ndim) end
+  local mask = spec.mask
+  if mask ~= nil and not tensor.is_tensor(mask) then mask = tensor.tensor(mask) end
+  if mask and not tensor.layout.same(mask.shape, z.shape) then
+    raise("draw: mask: shape %s, z has %s", tensor.layout.text(mask.shape),
+          tensor.layout.text(z.shape))
+  end
+  local values, flag = z:totable(), mask and mask:totable()
+  local grid = { rows = z.shape[1], columns = z.shape[2], low = math.huge, high = -math.huge }
+  function grid.at(r, c)
+    local v = values[r + 1][c + 1]
+    if type(v) == "boolean" then v = v and 1 or 0 else v = tonumber(v) end
+    if is_off(flag and flag[r + 1], c + 1) or not is_finite(v) or spec.logz and v <= 0 then
+      return nil
+    end
+    return v
+  end
+  for r = 0, grid.rows - 1 do
+    for c = 0, grid.columns - 1 do
+      local v = grid.at(r, c)
+      if v then grid.low, grid.high = math.min(grid.low, v), math.max(grid.high, v) end
     end
   end
-  lines[#lines + 1] = "plot " .. table.concat(plots, ", ")
-  return table.concat(lines, "\n") .. "\n"
+  return grid, grid.low <= grid.high
+end
+
+-- What there is to draw; and whether there is anything.
+local function prepare(spec)
+  if spec.kind == "heatmap" then
+    local grid, any = grid_of(spec)
+    return { grid = grid }, any
+  end
+  local drawn, any = {}, 0
+  for s, series in ipairs(spec.series) do
+    drawn[s] = points(("draw: series[%d]"):format(s - 1), series, spec)
+    any = any + drawn[s].drawn
+  end
+  if spec.kind ~= "histogram" then find_coincident(drawn, spec.series) end
+  for s, series in ipairs(drawn) do series.label = label_of(series, spec.series[s].name) end
+  local labels = spec.kind == "histogram" and bar_labels(spec) or nil
+  return { drawn = drawn, labels = labels, axes = any > 0 and axes_of(drawn, spec) }, any > 0
 end
 
 local function check(spec)
   check_fields("draw", spec, FIELDS)
   if not KINDS[spec.kind] then
-    raise("draw: kind: expected \"lines\", \"histogram\" or \"scatter\", got %s",
+    raise("draw: kind: expected \"lines\", \"histogram\", \"scatter\" or \"heatmap\", got %s",
           tostring(spec.kind))
   end
   for _, name in ipairs { "title", "xlabel", "ylabel" } do
     check_text("draw: " .. name, spec[name])
   end
   if spec.kind == "histogram" and spec.logx then raise "draw: logx: a histogram's x are labels" end
-  if type(spec.series) ~= "table" or #spec.series == 0 then
+  if spec.kind == "heatmap" then
+    if spec.series ~= nil then raise "draw: series: a heatmap has z" end
+  elseif type(spec.series) ~= "table" or #spec.series == 0 then
     raise "draw: series: expected a list of { name =, x =, y = }"
+  elseif spec.mask ~= nil then
+    raise "draw: mask: is a heatmap's; each of the series has its own"
   end
 end
 
--- The kind of terminal for the name of a file.
+-- The kind of terminal for the name of a file; nil without one.
 local function terminal_of(out)
-  if out == nil then return TERMINALS.text end
+  if out == nil then return nil end
   file.check_path("draw", out)
-  local found = TERMINALS[(out:match "%.(%w+)$" or ""):lower()]
-  if not found or found == TERMINALS.text then
-    raise("draw: out: %s ends in neither .png nor .svg", out)
-  end
+  local found = script.TERMINALS[(out:match "%.(%w+)$" or ""):lower()]
+  if not found then raise("draw: out: %s ends in neither .png nor .svg", out) end
   return found
+end
+
+-- Whether the environment says that text is UTF-8.
+local function is_unicode()
+  for _, name in ipairs { "LC_ALL", "LC_CTYPE", "LANG" } do
+    local value = os.getenv(name)
+    if value and value ~= "" then return value:lower():find "utf%-?8" ~= nil end
+  end
+  return false
 end
 
 local function draw(spec)
   check(spec)
-  local terminal = terminal_of(spec.out)
-  local drawn, any = {}, 0
-  for s, series in ipairs(spec.series) do
-    drawn[s] = points(("draw: series[%d]"):format(s - 1), series, spec)
-    any = any + drawn[s].drawn
-  end
-  local text = script(spec, drawn, terminal.line:format(
-    check_size("width", spec.width, terminal[1]), check_size("height", spec.height, terminal[2])))
-  if any == 0 then
+  local picture_kind = terminal_of(spec.out)
+  local default = picture_kind or { COLUMNS, LINES }
+  local width = check_size("width", spec.width, default[1])
+  local height = check_size("height", spec.height, default[2])
+  local prepared, any = prepare(spec)
+  if not any then
     return nil, ("plot: none of the values can be drawn%s"):format(
-      (spec.logx or spec.logy) and " (a logarithmic axis shows what is above 0)" or "")
+      (spec.logx or spec.logy or spec.logz) and " (a logarithmic axis shows what is above 0)" or "")
   end
-  local picture, message = gnuplot.run(text)
+  if not picture_kind then
+    local unicode = spec.unicode
+    if unicode == nil then unicode = is_unicode() end
+    return terminal.draw(spec, prepared, { unicode = unicode, color = spec.color == true }, width,
+                         height)
+  end
+  local picture, message = gnuplot.run(script.write(spec, prepared, picture_kind, width, height))
   if not picture then return nil, message end
-  if not spec.out then
-    return picture:gsub(" +\n", "\n"):gsub("^\n+", ""):match "^(.-)%s*$" .. "\n"
-  end
   local ok, why = file.write(spec.out, { picture })
   if not ok then return nil, why end
   return spec.out
 end
 
-M.draw, M.check_fields = draw, check_fields
+M.draw, M.check_fields, M.numbers = draw, check_fields, numbers
 
 return M
