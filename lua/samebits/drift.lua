@@ -30,7 +30,7 @@ local OPTIONS = {
   ids = true, mask = true, cu_seqlens = true, temperature = true, kept = true, vocab = true,
   a = true, b = true, names = true, ignore_index = true, shift = true, near = true, worst = true,
   memory = true, backend = true, threads = true, isa = true, progress = true, keep = true,
-  hash = true, tokenizer = true, command = true,
+  hash = true, tokenizer = true, command = true, align = true,
 }
 
 local MIB = 2 ^ 20
@@ -76,6 +76,9 @@ local function options(meta)
   end
   if meta.progress ~= nil and type(meta.progress) ~= "function" then
     raise("drift: progress: expected a function, got %s", type(meta.progress))
+  end
+  if meta.align ~= nil and type(meta.align) ~= "boolean" then
+    raise("drift: align: expected a boolean, got %s", type(meta.align))
   end
   for _, name in ipairs { "tokenizer", "command" } do
     if meta[name] ~= nil and type(meta[name]) ~= "string" then
@@ -323,7 +326,8 @@ local function drift(a, b, meta)
   local opts
   opts, meta = options(meta)
   local first, second, layout, opened = sides.read(a, b, meta, opts.shift)
-  opts.shift = (opts.shift or layout.shift) and 1 or 0
+  -- Aligned sides have shifts of their own.
+  opts.shift = not layout.alignment and (opts.shift or layout.shift) and 1 or 0
   if meta.names then
     first.name, second.name = first.name or meta.names[1], second.name or meta.names[2]
   end
@@ -368,6 +372,7 @@ local M = {}
 -- (1e-5): nats within which a token counts as nearly explained; `worst` (10): the number of worst
 -- tokens to list; `memory` (256 MiB): bytes of logits to hold together; `backend` ("cpu"),
 -- `threads`, `isa`: where to compute; `progress`: a function of done, total and the current step;
+-- `align`: whether tokens are aligned by their ids; by default, if the layouts differ;
 -- `tokenizer`: the path of a tokenizer.json or vocab.json, for the texts of ids; `keep` (2^22): the
 -- most tokens to hold one by one, for the heatmap and the exports; `hash` (16 MiB): the size up to
 -- which files are hashed; `command`: what the report names as the command that made it

@@ -18,9 +18,10 @@ A is the policy that the tokens were sampled from (the rollout), B the other one
 ids, mask, cu_seqlens, temperature, kept: all that is there is used, and what
 both hold of these has to be equal, too. Logits need ids. Logprobs [B, T - 1]
 beside logits [B, T, V] and ids [B, T] are those of ids 1 to T - 1, each by the
-logits of the position before. With the logits of a side the report can tell a
-wrong temperature, top-k, top-p or padding from an op that differs, and that
-from logits that differ already.
+logits of the position before. Sides in different layouts, such as padded and
+packed, are aligned by their ids, if both have them. With the logits of a side
+the report can tell a wrong temperature, top-k, top-p or padding from an op that
+differs, and that from logits that differ already.
 
 The verdict is one of: equal; explained (by a setting that was computed again);
 localized (the logits, the op or the ids differ); unexplained; inconclusive
@@ -59,6 +60,7 @@ function M.define(command)
   command:option("--name-b", "What to call B."):argname "NAME"
   command:option("--ignore-index", "The id of tokens that do not count.", nil,
                  options.integer(-2 ^ 53, 2 ^ 53)):argname "N"
+  command:flag("--align", "Align tokens by their ids, as is done where the layouts differ.")
   command:flag("--shift", "Logits of row t score id t + 1 of the same sequence.")
   command:option("--near", "Nats within which a token counts as nearly explained.", nil,
                  options.number(0, 1)):argname "NATS"
@@ -132,7 +134,8 @@ function M.run(args, _, argv)
           kept = args.kept_b, name = args.name_b },
     ignore_index = args.ignore_index, shift = args.shift, near = args.near, worst = args.worst,
     memory = args.memory and args.memory * 2 ^ 20, backend = args.backend, threads = args.threads,
-    progress = progress(), tokenizer = args.tokenizer, hash = args.hash and 2 ^ 53 or nil,
+    progress = progress(), align = args.align,
+    tokenizer = args.tokenizer, hash = args.hash and 2 ^ 53 or nil,
     keep = args.keep or (args.csv or args.jsonl) and 2 ^ 31 or nil,
     command = argv and command_of(argv),
   })

@@ -81,7 +81,7 @@ local function settings(self, source, other)
                 text = ("%s is the logprob of its own logits without its kept sets"):format(of) })
   end
   if other.logprobs then
-    local now = self.scorer.shift
+    local now = source.shift or self.scorer.shift
     add(self, { cause = "shift", fitted = true, source = source, target = other, base = source,
                 suppose = { shift = 1 - now },
                 text = ("%s is the logprob of %s's logits of the %s: %s"):format(to, of,

@@ -12,11 +12,14 @@ local tally = require "samebits.drift.tally"
 
 local M = {}
 
---- The columns, in order.
+--- The columns, in order. Those of ALIGNED follow where the sides were aligned by their ids.
 M.COLUMNS = { "row", "sequence", "position", "id", "token", "state", "a", "b", "a_hex", "b_hex",
               "ulps", "difference", "ratio", "cause", "exactly", "why" }
 
-local NUMBERS = { row = true, sequence = true, position = true, id = true, a = true, b = true,
+M.ALIGNED = { "a_sequence", "a_position", "b_sequence", "b_position" }
+
+local NUMBERS = { a_sequence = true, a_position = true, b_sequence = true, b_position = true,
+                  row = true, sequence = true, position = true, id = true, a = true, b = true,
                   ulps = true, difference = true, ratio = true }
 
 local ESCAPES = { ['"'] = '\\"', ["\\"] = "\\\\" }
@@ -68,6 +71,10 @@ function M.each(report, f)
                       id = report.ids and plain_id(report.ids, row),
                       state = stores.NAMES[state] }
       token.token = texts[token.id]
+      if report.layout.origin then
+        token.a_sequence, token.a_position, token.b_sequence, token.b_position =
+          report.layout.origin(row)
+      end
       if on_a then token.a, token.a_hex = tally.value(x), tally.hex(x) end
       if on_b then token.b, token.b_hex = tally.value(y), tally.hex(y) end
       if on_a and on_b then
@@ -84,6 +91,15 @@ function M.each(report, f)
   end
 end
 
+local function columns_of(report)
+  if not report.layout.origin then return M.COLUMNS end
+  local out = {}
+  for _, list in ipairs { M.COLUMNS, M.ALIGNED } do
+    for _, column in ipairs(list) do out[#out + 1] = column end
+  end
+  return out
+end
+
 local function csv_cell(text)
   if text:find '[",\r\n]' then return '"' .. text:gsub('"', '""') .. '"' end
   return text
@@ -91,10 +107,11 @@ end
 
 --- Returns comma-separated values (RFC 4180), with a line of column names.
 function M.csv(report)
-  local lines = { table.concat(M.COLUMNS, ",") }
+  local columns = columns_of(report)
+  local lines = { table.concat(columns, ",") }
   local cells = {}
   M.each(report, function(token)
-    for i, column in ipairs(M.COLUMNS) do
+    for i, column in ipairs(columns) do
       local value = token[column]
       if value == nil then
         cells[i] = ""
@@ -114,10 +131,10 @@ end
 
 --- Returns one object per line. Keys that do not apply are missing.
 function M.jsonl(report)
-  local lines, parts = {}, {}
+  local lines, parts, columns = {}, {}, columns_of(report)
   M.each(report, function(token)
     local n = 0
-    for _, column in ipairs(M.COLUMNS) do
+    for _, column in ipairs(columns) do
       local value = token[column]
       if value ~= nil then
         local text

@@ -306,6 +306,19 @@ local function data_of(report, packed)
     parts[#parts + 1] = ('"%s":"%s"'):format(key, packed[key])
   end
   parts[#parts + 1] = ('"texts":[%s]'):format(table.concat(packed.texts, ","))
+  if report.layout.origin then
+    local origins = {}
+    for s = 0, report.layout.sequences - 1 do
+      local of_a, of_b = -1, -1
+      local low, past = report.layout.bounds(s)
+      for row = low, past - 1 do
+        local a, _, b = report.layout.origin(row)
+        of_a, of_b = a or of_a, b or of_b
+      end
+      origins[s + 1] = ("[%d,%d]"):format(of_a, of_b)
+    end
+    parts[#parts + 1] = ('"origins":[%s]'):format(table.concat(origins, ","))
+  end
   if packed.lengths then
     parts[#parts + 1] = ('"lengths":[%s]'):format(table.concat(packed.lengths, ","))
   end

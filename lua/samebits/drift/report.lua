@@ -37,6 +37,8 @@
 --   histograms of the log ratio (tails.lua); `noise`: the noise floor (noise.lua); `segments`: by
 --   round (segments.lua); `not_finite`: `tokens` that are not finite on a side, `nan_both`, and
 --   `a` and `b`: `nan`, `minus_infinite`, `plus_infinite`;
+-- * `alignment`: of sides in different layouts (align.lua); tokens then have `in_a` and `in_b`,
+--   their places there, and sides their `shape`;
 -- * `made`: when, where and by what; `files`: `path`, `size`, `sha256` (provenance.lua);
 -- * `store`: the tokens one by one (store.lua), unless there are too many; `texts`: a tokenizer, if
 --   one was given; `ids` and `layout`, for the exports;
@@ -63,8 +65,16 @@ local function side_of(side)
     logprobs = side.logprobs ~= nil, logits = side.logits ~= nil,
     dtype = side.dtype, logits_dtype = side.logits_dtype, vocab = side.vocab,
     temperature = tensor.is_tensor(side.temperature) and "per token" or side.temperature,
-    kept = side.kept ~= nil, with = side.with, unused = side.unused,
+    shape = side.map and side.shape or nil, kept = side.kept ~= nil, with = side.with,
+    unused = side.unused,
   }
+end
+
+-- A token's place in a side's own layout, of sides that were aligned. at: 1 for A, 3 for B.
+local function place_in(run, row, at)
+  if not run.layout.origin then return nil end
+  local sequence, position = select(at, run.layout.origin(row))
+  return sequence and { sequence = sequence, position = position } or nil
 end
 
 local function token_of(run, entry, compare)
@@ -77,7 +87,7 @@ local function token_of(run, entry, compare)
     id = ids and tonumber(ids:get(entry.row)) or nil, a = a, b = b,
     a_hex = tally.hex(entry.a), b_hex = tally.hex(entry.b), ulps = tally.ulps(entry.a, entry.b),
     difference = b - a, ratio = ratio, cause = entry.cause, cause_exact = entry.cause_exact,
-    by = entry.by,
+    by = entry.by, in_a = place_in(run, entry.row, 1), in_b = place_in(run, entry.row, 3),
   }
 end
 
@@ -106,10 +116,15 @@ local function notes_of(run)
     note(zero, "%s is exactly 0 at %d token%s where %s is not: what masked tokens get.", label,
          zero, plural(zero, "", "s"), label == "A" and "B" or "A")
   end
-  note(count.only_a, "%d token%s active in A only (mask or ignored id).", count.only_a,
-       plural(count.only_a, " is", "s are"))
-  note(count.only_b, "%d token%s active in B only (mask or ignored id).", count.only_b,
-       plural(count.only_b, " is", "s are"))
+  local why = run.layout.alignment and "" or " (mask or ignored id)"
+  note(count.only_a, "%d token%s active in A only%s.", count.only_a,
+       plural(count.only_a, " is", "s are"), why)
+  note(count.only_b, "%d token%s active in B only%s.", count.only_b,
+       plural(count.only_b, " is", "s are"), why)
+  for _, input in ipairs(run.inputs) do
+    note(input.field == "ids" and 2 * input.different >= input.of and 1 or 0,
+         "If the sequences are the same in another order, align (--align) pairs them by their ids.")
+  end
   return out
 end
 
@@ -188,6 +203,7 @@ function M.new(run)
     clips = count.tails.clips, tails = count.tails:histogram(), not_finite = not_finite_of(count),
     noise = count.noise:report({ a = run.a.dtype, b = run.b.dtype }, count.containers),
     segments = count.segments:report(), made = run.made, files = run.files, store = run.store,
+    alignment = run.layout.alignment,
     texts = run.texts, ids = run.a.ids or run.b.ids, layout = run.layout,
     near = run.opts.near, notes = notes_of(run), version = version.version,
     numerics = version.numerics,

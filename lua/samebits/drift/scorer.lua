@@ -40,22 +40,42 @@ function M.kept_of(side, first, past, vocab)
   return side.kept:slice(0, first, past):slice(1, 0, width)
 end
 
+--- Returns 1 if the logits of row r - 1 of a side score id r, otherwise 0.
+function M.shift_of(scorer, side) return side.shift or scorer.shift end
+
+-- A copy of the logits of aligned rows (align.lua); zeros for rows that are not flagged, and where
+-- the side has none.
+local function gathered(side, first, n, shift, flags)
+  local out = tensor.zeros({ n, side.vocab }, side.logits_dtype)
+  local p, size = ffi.cast("uint8_t *", flags.ptr), side.vocab * side.logits.itemsize
+  local step = side.logits.strides[1] * side.logits.itemsize
+  for i = 0, n - 1 do
+    local from = side.map[first + i] - shift
+    if p[i] ~= 0 and from >= 0 then
+      ffi.copy(out.ptr + i * size, side.logits.ptr + from * step, size)
+    end
+  end
+  return out
+end
+
 --- Returns the logprobs of rows first .. first + n - 1 of a side as fp32 [n], with +0 where `flags`
 -- (uint8 [n]) is 0. suppose replaces the side's own settings: `temperature` (a number, or fp32, one
 -- per row of the whole), `kept` (the side whose sets to use; false: none), `vocab` (only the ids
 -- below it), `shift`.
 function Scorer:rows(side, first, n, flags, suppose)
   suppose = suppose or {}
-  local past, shift = first + n, suppose.shift or self.shift
-  local low = math.max(first, shift)
+  local past, shift = first + n, suppose.shift or M.shift_of(self, side)
+  local low = side.map and first or math.max(first, shift)
   if low >= past then return tensor.zeros({ n }, "float32") end
   local vocab = suppose.vocab or side.vocab
   local temperature = suppose.temperature or side.temperature
   if tensor.is_tensor(temperature) then temperature = temperature:slice(0, low, past) end
   local kept = suppose.kept
   if kept == nil then kept = side.kept and side end
+  local logits = side.map and gathered(side, first, n, shift, flags) or
+                 side.logits:slice(0, low - shift, past - shift)
   local token = run(self, {
-    logits = side.logits:slice(0, low - shift, past - shift):slice(1, 0, vocab),
+    logits = logits:slice(1, 0, vocab),
     ids = indices(side.ids:slice(0, low, past)),
     mask = flags:slice(0, low - first, n),
     temperature = temperature,
@@ -83,7 +103,8 @@ end
 
 --- Returns the address of a row's logits.
 function Scorer:pointer(side, row)
-  return side.logits.ptr + (row - self.shift) * side.logits.strides[1] * side.logits.itemsize
+  local at = (side.map and side.map[row] or row) - M.shift_of(self, side)
+  return side.logits.ptr + at * side.logits.strides[1] * side.logits.itemsize
 end
 
 --- Copies a row's first n logits as fp32 to memory.
@@ -115,6 +136,7 @@ end
 
 --- Gives back the pages of files that rows first .. first + n - 1 of a side occupy.
 function Scorer:forget(side, first, n)
+  if side.map then return end -- its rows lie anywhere
   for field in pairs(side.mapped) do
     local from = field == "logits" and math.max(first - self.shift, 0) or first
     local t = side[field]:slice(0, from, from + n)

@@ -384,6 +384,13 @@ function show(cell) {
   var head = make("h3", "", place);
   card.appendChild(head);
   if (blocks && i >= 0) card.appendChild(make("p", "faint", "The worst of " + placeOf(cell) + "."));
+  if (data.origins) {
+    var from = data.origins[i >= 0 ? tokens.sequence[i] :
+                            Math.floor(cell / columns) * data.per_row];
+    card.appendChild(make("p", "faint", ["A", "B"].map(function (side, k) {
+      return from[k] < 0 ? "not in " + side : side + "'s sequence " + from[k];
+    }).join(", ")));
+  }
   var list = make("dl"), why = make("span");
   if (i >= 0 && tokens.id[i]) {
     var id = make("span", "", idOf(i));

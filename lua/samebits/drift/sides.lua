@@ -2,6 +2,7 @@
 -- pointers or files; checks them against each other; and puts their rows in one dimension.
 
 local ffi = require "ffi"
+local align = require "samebits.drift.align"
 local batches = require "samebits.batch"
 local logprob = require "samebits.op.logprob"
 local fields_of = require "samebits.io.fields"
@@ -11,6 +12,7 @@ local misuse = require "samebits.misuse"
 local safetensors = require "samebits.io.safetensors"
 local shapes = require "samebits.drift.shapes"
 local tensor = require "samebits.tensor"
+local constants = require "samebits.cdef"
 
 local raise = misuse.raise
 local shape_text, same_shape, describe = tensor.layout.text, tensor.layout.same, tensor.describe
@@ -395,6 +397,40 @@ local function finish(side, fields, others, layout, opened)
   end
 end
 
+-- The dimensions of a side's tokens, of the field that is there.
+local function dims_of(fields)
+  if fields.logprobs then return fields.logprobs.shape end
+  return without_last(fields.logits.shape)
+end
+
+-- Reads each side by its own shapes, and aligns them by their ids.
+local function aligned(sides, meta, wanted, opened)
+  for _, side in ipairs(sides) do
+    local fields = side.fields
+    if fields.ids == nil then
+      raise("%s: tokens are aligned by their ids, which are not given", side.label)
+    end
+    -- A side without logits has nothing to shift.
+    local asked = fields.logits and wanted
+    local shift, notes, other_length = shapes.align({ fields }, asked)
+    local layout = layout_of(side.label, rows_of(side.label, fields), fields.cu_seqlens)
+    layout.other_length, layout.notes = other_length, notes
+    side.shift = (asked or shift) and 1 or 0
+    finish(side, fields, {}, layout, opened)
+  end
+  local a, b = sides[1], sides[2]
+  local notes = { unpack(a.layout.notes) }
+  for _, note in ipairs(b.layout.notes) do notes[#notes + 1] = note end
+  local ignored = meta.ignore_index or constants.SB_IGNORE_INDEX
+  local layout, found = align.join(a, b, ignored, function(shape, offsets)
+    return layout_of("aligned", shape, offsets)
+  end)
+  for _, note in ipairs(align.notes(found)) do notes[#notes + 1] = note end
+  a.layout, b.layout = layout, layout
+  layout.notes, layout.alignment = notes, found
+  return layout
+end
+
 local function read(a, b, meta, wanted)
   local opened = {}
   local sides, told = {}, {}
@@ -442,6 +478,21 @@ local function read(a, b, meta, wanted)
     twice[key] = mine ~= nil and other ~= nil and mine ~= other
   end
 
+  local is_apart = sides[1].fields.ids ~= nil and sides[2].fields.ids ~= nil and
+                   align.is_needed(dims_of(sides[1].fields), dims_of(sides[2].fields))
+  if meta.align == true or meta.align == nil and is_apart then
+    for _, side in ipairs(sides) do
+      local fields = side.fields
+      if fields.mask then batches.check_mask(side.label .. ": mask", fields.mask, fields.ids) end
+    end
+    local layout = aligned(sides, meta, wanted, opened)
+    -- Ids are equal where tokens are aligned; what one side does not count is the other's alone.
+    twice.ids, twice.mask, twice.cu_seqlens = false, false, false
+    layout.twice, layout.shift = twice, false
+    for i = 1, 2 do sides[i].fields = nil end
+    return sides[1], sides[2], layout, opened
+  end
+
   -- A field that one side lacks is taken from the other side, because the tokens are the same.
   for i = 1, 2 do
     local mine, other = sides[i].fields, sides[3 - i].fields
@@ -475,6 +526,9 @@ end
 -- if the logits of row t score id t + 1. Also returns the files that were opened (io/source.lua).
 -- Fails if a file cannot be used, and raises misuse if inputs do not fit together. shift: true,
 -- false, or nil if it was not given.
+--
+-- Sides in different layouts that both give ids are aligned by these (align.lua; `meta.align`: true
+-- forces this, false forbids it). The layout then has `alignment`, and each side its `shift`.
 M.read = read
 
 return M

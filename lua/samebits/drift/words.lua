@@ -147,7 +147,7 @@ end
 --- Returns one line about the contents of a side.
 function M.side(side, shape)
   local parts = {}
-  local dims = table.concat(shape, ", ")
+  local dims = table.concat(side.shape or shape, ", ")
   if side.logprobs then
     parts[#parts + 1] = ("logprobs %s [%s]"):format(side.dtype, dims)
   end
@@ -269,9 +269,11 @@ function M.noise(report)
   out[1] = ("%s: rounding to that alone moves a difference by up to %s nats, %s on average.")
     :format(what, M.number(noise.max), M.number(noise.mean))
   if report.tokens.different > 0 then
-    out[2] = ("%s of the %s tokens that differ are within their own rounding."):format(
-      noise.within == report.tokens.different and "All" or noise.within == 0 and "None" or
-      M.count(noise.within), M.count(report.tokens.different))
+    out[2] = ("Of the %s token%s that differ%s, %s within %s own rounding."):format(
+      M.count(report.tokens.different), report.tokens.different == 1 and "" or "s",
+      report.tokens.different == 1 and "s" or "", noise.within == 0 and "none is" or
+      noise.within == 1 and "1 is" or M.count(noise.within) .. " are",
+      noise.within < 2 and "its" or "their")
   end
   for _, clip in ipairs(report.clips) do
     if clip.eps < noise.mean then
