@@ -131,6 +131,7 @@ GENERATED += $(OBJDIR)/kl1.o
 GENERATED += $(OBJDIR)/kl2.o
 GENERATED += $(OBJDIR)/launch.o
 GENERATED += $(OBJDIR)/lists.o
+GENERATED += $(OBJDIR)/lists1.o
 GENERATED += $(OBJDIR)/logits.o
 GENERATED += $(OBJDIR)/logprob.o
 GENERATED += $(OBJDIR)/logprob1.o
@@ -200,6 +201,7 @@ OBJECTS += $(OBJDIR)/kl1.o
 OBJECTS += $(OBJDIR)/kl2.o
 OBJECTS += $(OBJDIR)/launch.o
 OBJECTS += $(OBJDIR)/lists.o
+OBJECTS += $(OBJDIR)/lists1.o
 OBJECTS += $(OBJDIR)/logits.o
 OBJECTS += $(OBJDIR)/logprob.o
 OBJECTS += $(OBJDIR)/logprob1.o
@@ -475,6 +477,9 @@ $(OBJDIR)/kl2.o: ../src/cuda/kl.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/launch.o: ../src/cuda/launch.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/lists1.o: ../src/cuda/lists.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/logprob2.o: ../src/cuda/logprob.c

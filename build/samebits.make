@@ -143,6 +143,7 @@ GENERATED += $(OBJDIR)/kl1.o
 GENERATED += $(OBJDIR)/kl2.o
 GENERATED += $(OBJDIR)/launch.o
 GENERATED += $(OBJDIR)/lists.o
+GENERATED += $(OBJDIR)/lists1.o
 GENERATED += $(OBJDIR)/logits.o
 GENERATED += $(OBJDIR)/logprob.o
 GENERATED += $(OBJDIR)/logprob1.o
@@ -203,6 +204,7 @@ OBJECTS += $(OBJDIR)/kl1.o
 OBJECTS += $(OBJDIR)/kl2.o
 OBJECTS += $(OBJDIR)/launch.o
 OBJECTS += $(OBJDIR)/lists.o
+OBJECTS += $(OBJDIR)/lists1.o
 OBJECTS += $(OBJDIR)/logits.o
 OBJECTS += $(OBJDIR)/logprob.o
 OBJECTS += $(OBJDIR)/logprob1.o
@@ -238,6 +240,7 @@ ifeq ($(config),release)
 GENERATED += obj/release/conventional.cu.o
 GENERATED += obj/release/gradient.cu.o
 GENERATED += obj/release/kl.cu.o
+GENERATED += obj/release/lists.cu.o
 GENERATED += obj/release/logprob.cu.o
 GENERATED += obj/release/one_read.cu.o
 GENERATED += obj/release/order.cu.o
@@ -246,6 +249,7 @@ GENERATED += obj/release/stats.cu.o
 OBJECTS += obj/release/conventional.cu.o
 OBJECTS += obj/release/gradient.cu.o
 OBJECTS += obj/release/kl.cu.o
+OBJECTS += obj/release/lists.cu.o
 OBJECTS += obj/release/logprob.cu.o
 OBJECTS += obj/release/one_read.cu.o
 OBJECTS += obj/release/order.cu.o
@@ -256,6 +260,7 @@ else ifeq ($(config),debug)
 GENERATED += obj/debug/conventional.cu.o
 GENERATED += obj/debug/gradient.cu.o
 GENERATED += obj/debug/kl.cu.o
+GENERATED += obj/debug/lists.cu.o
 GENERATED += obj/debug/logprob.cu.o
 GENERATED += obj/debug/one_read.cu.o
 GENERATED += obj/debug/order.cu.o
@@ -264,6 +269,7 @@ GENERATED += obj/debug/stats.cu.o
 OBJECTS += obj/debug/conventional.cu.o
 OBJECTS += obj/debug/gradient.cu.o
 OBJECTS += obj/debug/kl.cu.o
+OBJECTS += obj/debug/lists.cu.o
 OBJECTS += obj/debug/logprob.cu.o
 OBJECTS += obj/debug/one_read.cu.o
 OBJECTS += obj/debug/order.cu.o
@@ -274,6 +280,7 @@ else ifeq ($(config),asan)
 GENERATED += obj/asan/conventional.cu.o
 GENERATED += obj/asan/gradient.cu.o
 GENERATED += obj/asan/kl.cu.o
+GENERATED += obj/asan/lists.cu.o
 GENERATED += obj/asan/logprob.cu.o
 GENERATED += obj/asan/one_read.cu.o
 GENERATED += obj/asan/order.cu.o
@@ -282,6 +289,7 @@ GENERATED += obj/asan/stats.cu.o
 OBJECTS += obj/asan/conventional.cu.o
 OBJECTS += obj/asan/gradient.cu.o
 OBJECTS += obj/asan/kl.cu.o
+OBJECTS += obj/asan/lists.cu.o
 OBJECTS += obj/asan/logprob.cu.o
 OBJECTS += obj/asan/one_read.cu.o
 OBJECTS += obj/asan/order.cu.o
@@ -292,6 +300,7 @@ else ifeq ($(config),tsan)
 GENERATED += obj/tsan/conventional.cu.o
 GENERATED += obj/tsan/gradient.cu.o
 GENERATED += obj/tsan/kl.cu.o
+GENERATED += obj/tsan/lists.cu.o
 GENERATED += obj/tsan/logprob.cu.o
 GENERATED += obj/tsan/one_read.cu.o
 GENERATED += obj/tsan/order.cu.o
@@ -300,6 +309,7 @@ GENERATED += obj/tsan/stats.cu.o
 OBJECTS += obj/tsan/conventional.cu.o
 OBJECTS += obj/tsan/gradient.cu.o
 OBJECTS += obj/tsan/kl.cu.o
+OBJECTS += obj/tsan/lists.cu.o
 OBJECTS += obj/tsan/logprob.cu.o
 OBJECTS += obj/tsan/one_read.cu.o
 OBJECTS += obj/tsan/order.cu.o
@@ -310,6 +320,7 @@ else ifeq ($(config),coverage)
 GENERATED += obj/coverage/conventional.cu.o
 GENERATED += obj/coverage/gradient.cu.o
 GENERATED += obj/coverage/kl.cu.o
+GENERATED += obj/coverage/lists.cu.o
 GENERATED += obj/coverage/logprob.cu.o
 GENERATED += obj/coverage/one_read.cu.o
 GENERATED += obj/coverage/order.cu.o
@@ -318,6 +329,7 @@ GENERATED += obj/coverage/stats.cu.o
 OBJECTS += obj/coverage/conventional.cu.o
 OBJECTS += obj/coverage/gradient.cu.o
 OBJECTS += obj/coverage/kl.cu.o
+OBJECTS += obj/coverage/lists.cu.o
 OBJECTS += obj/coverage/logprob.cu.o
 OBJECTS += obj/coverage/one_read.cu.o
 OBJECTS += obj/coverage/order.cu.o
@@ -541,6 +553,9 @@ $(OBJDIR)/kl2.o: ../src/cuda/kl.c
 $(OBJDIR)/launch.o: ../src/cuda/launch.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/lists1.o: ../src/cuda/lists.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/logprob2.o: ../src/cuda/logprob.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -579,6 +594,9 @@ obj/release/gradient.cu.o: ../kernels/gradient.cu ../tools/kernel.sh ../tools/em
 obj/release/kl.cu.o: ../kernels/kl.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/first.cuh ../kernels/groups.cuh ../kernels/records.cuh ../kernels/share.cuh ../kernels/kept.cuh ../kernels/team.cuh ../kernels/load.cuh ../kernels/pair_table.cuh ../kernels/cluster.cuh ../kernels/table.cuh ../kernels/unaligned.cuh ../kernels/finish.cuh ../kernels/piece.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/moments.cuh ../kernels/row.cuh ../kernels/merge.cuh ../kernels/one_read_row.cuh ../kernels/latency.cuh ../kernels/table_rows.cuh ../kernels/hip.cuh ../kernels/target.cuh ../kernels/mbarrier.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/kl.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/linear.h ../src/det/exp2.h ../src/det/record.h ../src/det/sample.h ../src/cuda/args.h
 	@echo "kernel kl.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/kl.cu obj/release/kl.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/release/lists.cu.o: ../kernels/lists.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/first.cuh ../kernels/groups.cuh ../kernels/records.cuh ../kernels/share.cuh ../kernels/kept.cuh ../kernels/team.cuh ../kernels/load.cuh ../kernels/pair_table.cuh ../kernels/cluster.cuh ../kernels/table.cuh ../kernels/unaligned.cuh ../kernels/finish.cuh ../kernels/piece.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/moments.cuh ../kernels/row.cuh ../kernels/merge.cuh ../kernels/one_read_row.cuh ../kernels/latency.cuh ../kernels/table_rows.cuh ../kernels/hip.cuh ../kernels/target.cuh ../kernels/mbarrier.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/kl.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/linear.h ../src/det/exp2.h ../src/det/record.h ../src/det/sample.h ../src/cuda/args.h
+	@echo "kernel lists.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/lists.cu obj/release/lists.cu.o --cuda=auto --arch=80,86,89,90,100,120
 obj/release/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/first.cuh ../kernels/groups.cuh ../kernels/records.cuh ../kernels/share.cuh ../kernels/kept.cuh ../kernels/team.cuh ../kernels/load.cuh ../kernels/pair_table.cuh ../kernels/cluster.cuh ../kernels/table.cuh ../kernels/unaligned.cuh ../kernels/finish.cuh ../kernels/piece.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/moments.cuh ../kernels/row.cuh ../kernels/merge.cuh ../kernels/one_read_row.cuh ../kernels/latency.cuh ../kernels/table_rows.cuh ../kernels/hip.cuh ../kernels/target.cuh ../kernels/mbarrier.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/kl.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/linear.h ../src/det/exp2.h ../src/det/record.h ../src/det/sample.h ../src/cuda/args.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/release/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
@@ -605,6 +623,9 @@ obj/debug/gradient.cu.o: ../kernels/gradient.cu ../tools/kernel.sh ../tools/embe
 obj/debug/kl.cu.o: ../kernels/kl.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/first.cuh ../kernels/groups.cuh ../kernels/records.cuh ../kernels/share.cuh ../kernels/kept.cuh ../kernels/team.cuh ../kernels/load.cuh ../kernels/pair_table.cuh ../kernels/cluster.cuh ../kernels/table.cuh ../kernels/unaligned.cuh ../kernels/finish.cuh ../kernels/piece.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/moments.cuh ../kernels/row.cuh ../kernels/merge.cuh ../kernels/one_read_row.cuh ../kernels/latency.cuh ../kernels/table_rows.cuh ../kernels/hip.cuh ../kernels/target.cuh ../kernels/mbarrier.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/kl.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/linear.h ../src/det/exp2.h ../src/det/record.h ../src/det/sample.h ../src/cuda/args.h
 	@echo "kernel kl.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/kl.cu obj/debug/kl.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/debug/lists.cu.o: ../kernels/lists.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/first.cuh ../kernels/groups.cuh ../kernels/records.cuh ../kernels/share.cuh ../kernels/kept.cuh ../kernels/team.cuh ../kernels/load.cuh ../kernels/pair_table.cuh ../kernels/cluster.cuh ../kernels/table.cuh ../kernels/unaligned.cuh ../kernels/finish.cuh ../kernels/piece.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/moments.cuh ../kernels/row.cuh ../kernels/merge.cuh ../kernels/one_read_row.cuh ../kernels/latency.cuh ../kernels/table_rows.cuh ../kernels/hip.cuh ../kernels/target.cuh ../kernels/mbarrier.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/kl.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/linear.h ../src/det/exp2.h ../src/det/record.h ../src/det/sample.h ../src/cuda/args.h
+	@echo "kernel lists.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/lists.cu obj/debug/lists.cu.o --cuda=auto --arch=80,86,89,90,100,120
 obj/debug/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/first.cuh ../kernels/groups.cuh ../kernels/records.cuh ../kernels/share.cuh ../kernels/kept.cuh ../kernels/team.cuh ../kernels/load.cuh ../kernels/pair_table.cuh ../kernels/cluster.cuh ../kernels/table.cuh ../kernels/unaligned.cuh ../kernels/finish.cuh ../kernels/piece.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/moments.cuh ../kernels/row.cuh ../kernels/merge.cuh ../kernels/one_read_row.cuh ../kernels/latency.cuh ../kernels/table_rows.cuh ../kernels/hip.cuh ../kernels/target.cuh ../kernels/mbarrier.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/kl.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/linear.h ../src/det/exp2.h ../src/det/record.h ../src/det/sample.h ../src/cuda/args.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/debug/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
@@ -631,6 +652,9 @@ obj/asan/gradient.cu.o: ../kernels/gradient.cu ../tools/kernel.sh ../tools/embed
 obj/asan/kl.cu.o: ../kernels/kl.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/first.cuh ../kernels/groups.cuh ../kernels/records.cuh ../kernels/share.cuh ../kernels/kept.cuh ../kernels/team.cuh ../kernels/load.cuh ../kernels/pair_table.cuh ../kernels/cluster.cuh ../kernels/table.cuh ../kernels/unaligned.cuh ../kernels/finish.cuh ../kernels/piece.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/moments.cuh ../kernels/row.cuh ../kernels/merge.cuh ../kernels/one_read_row.cuh ../kernels/latency.cuh ../kernels/table_rows.cuh ../kernels/hip.cuh ../kernels/target.cuh ../kernels/mbarrier.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/kl.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/linear.h ../src/det/exp2.h ../src/det/record.h ../src/det/sample.h ../src/cuda/args.h
 	@echo "kernel kl.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/kl.cu obj/asan/kl.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/asan/lists.cu.o: ../kernels/lists.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/first.cuh ../kernels/groups.cuh ../kernels/records.cuh ../kernels/share.cuh ../kernels/kept.cuh ../kernels/team.cuh ../kernels/load.cuh ../kernels/pair_table.cuh ../kernels/cluster.cuh ../kernels/table.cuh ../kernels/unaligned.cuh ../kernels/finish.cuh ../kernels/piece.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/moments.cuh ../kernels/row.cuh ../kernels/merge.cuh ../kernels/one_read_row.cuh ../kernels/latency.cuh ../kernels/table_rows.cuh ../kernels/hip.cuh ../kernels/target.cuh ../kernels/mbarrier.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/kl.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/linear.h ../src/det/exp2.h ../src/det/record.h ../src/det/sample.h ../src/cuda/args.h
+	@echo "kernel lists.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/lists.cu obj/asan/lists.cu.o --cuda=auto --arch=80,86,89,90,100,120
 obj/asan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/first.cuh ../kernels/groups.cuh ../kernels/records.cuh ../kernels/share.cuh ../kernels/kept.cuh ../kernels/team.cuh ../kernels/load.cuh ../kernels/pair_table.cuh ../kernels/cluster.cuh ../kernels/table.cuh ../kernels/unaligned.cuh ../kernels/finish.cuh ../kernels/piece.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/moments.cuh ../kernels/row.cuh ../kernels/merge.cuh ../kernels/one_read_row.cuh ../kernels/latency.cuh ../kernels/table_rows.cuh ../kernels/hip.cuh ../kernels/target.cuh ../kernels/mbarrier.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/kl.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/linear.h ../src/det/exp2.h ../src/det/record.h ../src/det/sample.h ../src/cuda/args.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/asan/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
@@ -657,6 +681,9 @@ obj/tsan/gradient.cu.o: ../kernels/gradient.cu ../tools/kernel.sh ../tools/embed
 obj/tsan/kl.cu.o: ../kernels/kl.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/first.cuh ../kernels/groups.cuh ../kernels/records.cuh ../kernels/share.cuh ../kernels/kept.cuh ../kernels/team.cuh ../kernels/load.cuh ../kernels/pair_table.cuh ../kernels/cluster.cuh ../kernels/table.cuh ../kernels/unaligned.cuh ../kernels/finish.cuh ../kernels/piece.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/moments.cuh ../kernels/row.cuh ../kernels/merge.cuh ../kernels/one_read_row.cuh ../kernels/latency.cuh ../kernels/table_rows.cuh ../kernels/hip.cuh ../kernels/target.cuh ../kernels/mbarrier.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/kl.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/linear.h ../src/det/exp2.h ../src/det/record.h ../src/det/sample.h ../src/cuda/args.h
 	@echo "kernel kl.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/kl.cu obj/tsan/kl.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/tsan/lists.cu.o: ../kernels/lists.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/first.cuh ../kernels/groups.cuh ../kernels/records.cuh ../kernels/share.cuh ../kernels/kept.cuh ../kernels/team.cuh ../kernels/load.cuh ../kernels/pair_table.cuh ../kernels/cluster.cuh ../kernels/table.cuh ../kernels/unaligned.cuh ../kernels/finish.cuh ../kernels/piece.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/moments.cuh ../kernels/row.cuh ../kernels/merge.cuh ../kernels/one_read_row.cuh ../kernels/latency.cuh ../kernels/table_rows.cuh ../kernels/hip.cuh ../kernels/target.cuh ../kernels/mbarrier.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/kl.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/linear.h ../src/det/exp2.h ../src/det/record.h ../src/det/sample.h ../src/cuda/args.h
+	@echo "kernel lists.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/lists.cu obj/tsan/lists.cu.o --cuda=auto --arch=80,86,89,90,100,120
 obj/tsan/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/first.cuh ../kernels/groups.cuh ../kernels/records.cuh ../kernels/share.cuh ../kernels/kept.cuh ../kernels/team.cuh ../kernels/load.cuh ../kernels/pair_table.cuh ../kernels/cluster.cuh ../kernels/table.cuh ../kernels/unaligned.cuh ../kernels/finish.cuh ../kernels/piece.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/moments.cuh ../kernels/row.cuh ../kernels/merge.cuh ../kernels/one_read_row.cuh ../kernels/latency.cuh ../kernels/table_rows.cuh ../kernels/hip.cuh ../kernels/target.cuh ../kernels/mbarrier.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/kl.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/linear.h ../src/det/exp2.h ../src/det/record.h ../src/det/sample.h ../src/cuda/args.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/tsan/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120
@@ -683,6 +710,9 @@ obj/coverage/gradient.cu.o: ../kernels/gradient.cu ../tools/kernel.sh ../tools/e
 obj/coverage/kl.cu.o: ../kernels/kl.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/first.cuh ../kernels/groups.cuh ../kernels/records.cuh ../kernels/share.cuh ../kernels/kept.cuh ../kernels/team.cuh ../kernels/load.cuh ../kernels/pair_table.cuh ../kernels/cluster.cuh ../kernels/table.cuh ../kernels/unaligned.cuh ../kernels/finish.cuh ../kernels/piece.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/moments.cuh ../kernels/row.cuh ../kernels/merge.cuh ../kernels/one_read_row.cuh ../kernels/latency.cuh ../kernels/table_rows.cuh ../kernels/hip.cuh ../kernels/target.cuh ../kernels/mbarrier.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/kl.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/linear.h ../src/det/exp2.h ../src/det/record.h ../src/det/sample.h ../src/cuda/args.h
 	@echo "kernel kl.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/kl.cu obj/coverage/kl.cu.o --cuda=auto --arch=80,86,89,90,100,120
+obj/coverage/lists.cu.o: ../kernels/lists.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/first.cuh ../kernels/groups.cuh ../kernels/records.cuh ../kernels/share.cuh ../kernels/kept.cuh ../kernels/team.cuh ../kernels/load.cuh ../kernels/pair_table.cuh ../kernels/cluster.cuh ../kernels/table.cuh ../kernels/unaligned.cuh ../kernels/finish.cuh ../kernels/piece.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/moments.cuh ../kernels/row.cuh ../kernels/merge.cuh ../kernels/one_read_row.cuh ../kernels/latency.cuh ../kernels/table_rows.cuh ../kernels/hip.cuh ../kernels/target.cuh ../kernels/mbarrier.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/kl.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/linear.h ../src/det/exp2.h ../src/det/record.h ../src/det/sample.h ../src/cuda/args.h
+	@echo "kernel lists.cu"
+	$(SILENT) sh ../tools/kernel.sh ../kernels/lists.cu obj/coverage/lists.cu.o --cuda=auto --arch=80,86,89,90,100,120
 obj/coverage/logprob.cu.o: ../kernels/logprob.cu ../tools/kernel.sh ../tools/embed.S samebits.make ../kernels/first.cuh ../kernels/groups.cuh ../kernels/records.cuh ../kernels/share.cuh ../kernels/kept.cuh ../kernels/team.cuh ../kernels/load.cuh ../kernels/pair_table.cuh ../kernels/cluster.cuh ../kernels/table.cuh ../kernels/unaligned.cuh ../kernels/finish.cuh ../kernels/piece.cuh ../kernels/device.cuh ../kernels/leaf.cuh ../kernels/moments.cuh ../kernels/row.cuh ../kernels/merge.cuh ../kernels/one_read_row.cuh ../kernels/latency.cuh ../kernels/table_rows.cuh ../kernels/hip.cuh ../kernels/target.cuh ../kernels/mbarrier.cuh ../src/det/order.h ../src/det/gradient.h ../src/det/leaf.h ../src/det/sum.h ../src/det/moments.h ../src/det/row.h ../src/det/accumulator.h ../src/det/finish.h ../src/det/convert.h ../src/det/saved.h ../src/det/log2.h ../src/det/kl.h ../src/det/float.h ../src/det/ratio.h ../src/det/digits.h ../src/det/linear.h ../src/det/exp2.h ../src/det/record.h ../src/det/sample.h ../src/cuda/args.h
 	@echo "kernel logprob.cu"
 	$(SILENT) sh ../tools/kernel.sh ../kernels/logprob.cu obj/coverage/logprob.cu.o --cuda=auto --arch=80,86,89,90,100,120

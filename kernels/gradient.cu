@@ -150,8 +150,7 @@ static __device__ __noinline__ void set_gradient_block(const sb_cuda_gradient_ar
     if (!r.logits) return;
     b->kind = GRADIENT_NAN;
     if (r.bad) {
-        bool id = r.id < 0 || r.id >= in.vocab;
-        if (reports) report(in, id ? SB_BAD_ID : SB_BAD_TEMPERATURE, row);
+        if (reports) report_row(in, r, row);
         return;
     }
     const sb_row constants = constants_of(in, r.tau);

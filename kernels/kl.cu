@@ -349,6 +349,10 @@ SB_DET void set_row_pair(const sb_cuda_kl_args &a, row_pair *mine, int64_t item,
         if (writes) report(a.in, SB_BAD_Q_TEMPERATURE, number);
         return;
     }
+    if (is_refused(a.q, number)) {
+        mine->p.fate = ROW_REFUSED;
+        return;
+    }
     mine->q.row = constants_of(a.q, tau);
     mine->q.logits = logits_of(a.q, number);
 }

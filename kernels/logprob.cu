@@ -347,7 +347,8 @@ extern "C" __global__ void __launch_bounds__(256)
         const int64_t id = int_at(in.ids, in.ids_dtype, row);
         if (!is_active(in, row, id) || !is_listed(in, row)) continue;
         active++;
-        if (in.outside && id >= 0 && id < in.vocab) outside += !is_kept(in, row, id);
+        if (!in.outside || id < 0 || id >= in.vocab) continue;
+        outside += in.strays ? ((const uint8_t *)in.strays)[row] : !is_kept(in, row, id);
     }
     for (int step = WARP / 2; step > 0; step /= 2) {
         sb_u128 other = (sb_u128)__shfl_xor_sync(FULL, (uint64_t)(sum.magnitude >> 64), step) << 64;

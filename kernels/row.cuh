@@ -115,8 +115,14 @@ struct row_of_call {
     const char *logits; /* null: the row is ignored */
     int64_t id;
     float tau;
-    bool bad; /* the id or the temperature is bad: the row is reported and becomes NaN */
+    bool bad; /* the id, the temperature or the list is bad: the row is reported and becomes NaN */
 };
+
+/* Whether row has a bad list, which lists_words has found and reported. */
+SB_DET bool is_refused(const sb_cuda_args &in, int64_t row)
+{
+    return in.refused && ((const uint8_t *)in.refused)[row];
+}
 
 SB_DET bool is_active(const sb_cuda_args &in, int64_t row, int64_t id)
 {
@@ -160,9 +166,16 @@ SB_DET row_of_call resolve(const sb_cuda_args &in, int64_t row)
     r.id = int_at(in.ids, in.ids_dtype, row);
     if (!is_active(in, row, r.id)) return r;
     r.tau = temperature_of(in, row);
-    r.bad = r.id < 0 || r.id >= in.vocab || !sb_temperature_ok(r.tau);
+    r.bad = r.id < 0 || r.id >= in.vocab || !sb_temperature_ok(r.tau) || is_refused(in, row);
     r.logits = logits_of(in, row);
     return r;
+}
+
+/* Reports a bad row, unless it is its list that is bad. */
+SB_DET void report_row(const sb_cuda_args &in, const row_of_call &r, int64_t row)
+{
+    if (r.id < 0 || r.id >= in.vocab) report(in, SB_BAD_ID, row);
+    else if (!sb_temperature_ok(r.tau)) report(in, SB_BAD_TEMPERATURE, row);
 }
 
 /* The outputs of a row that has no sum: ignored (0) or refused (NaN). */
@@ -205,9 +218,8 @@ SB_DET visit visit_row(const sb_cuda_args &in, int64_t item, bool writes)
         if (writes) write_row(in, v.number, 0.0f);
     } else if (v.r.bad) {
         if (writes) {
-            bool id = v.r.id < 0 || v.r.id >= in.vocab;
             write_row(in, v.number, sb_float(SB_NAN_BITS));
-            report(in, id ? SB_BAD_ID : SB_BAD_TEMPERATURE, v.number);
+            report_row(in, v.r, v.number);
         }
     } else {
         v.done = false;
@@ -289,6 +301,7 @@ SB_DET void set_any_row(const sb_cuda_args &in, any_row *mine, int64_t item, boo
         if (writes) report(in, bad ? SB_BAD_ID : SB_BAD_TEMPERATURE, row);
         return;
     }
+    if (is_refused(in, row)) return;
     mine->fate = ROW_ACTIVE;
     mine->row = constants_of(in, tau);
     mine->logits = logits_of(in, row);

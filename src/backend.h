@@ -214,7 +214,7 @@ typedef struct sb_sums_call {
     X(LOGPROB, logprob, SCRATCH, "logprob")                                                        \
     X(IDS, ids, SCRATCH, "logprobs of several ids")                                                \
     X(TOPK, topk, SCRATCH, "top-k")                                                                \
-    X(BACKWARD, backward, NONE, "gradient")                                                        \
+    X(BACKWARD, backward, SCRATCH, "gradient")                                                     \
     X(KL, kl, SCRATCH, "divergence of two batches")                                                \
     X(PARTIAL, partial, SCRATCH, "shards")                                                         \
     X(MERGE, merge, NONE, "shards")                                                                \
@@ -292,8 +292,7 @@ typedef struct sb_heads {
 
 struct sb_backend {
     const char *name;
-    int kept_sets;  /* calls may have kept sets */
-    int kept_lists; /* and as lists */
+    int kept_sets; /* calls may have kept sets, of either form */
 
     /* Required. Checks whether device number device can be opened here; if not, why has the reason.
      */

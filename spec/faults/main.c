@@ -62,7 +62,7 @@ static int64_t ids[ROWS] = { 5, 7, 39999 };
 static int64_t several[ROWS * K] = { 5, 6, 7, 0, 39999, -100 };
 static int64_t few_ids[ROWS] = { 5, 7, FEW - 1 };
 static uint32_t kept[ROWS * WORDS];
-static const int64_t kept_ids[] = { 5, 4000, 7, 39999 };
+static int64_t kept_ids[] = { 5, 4000, 7, 39999 };
 static const int32_t kept_offsets[ROWS + 1] = { 0, 2, 3, 4 };
 static const int64_t rows[ROWS - 1] = { 0, 2 };
 static const uint64_t positions[ROWS] = { 3, 4, 5 };
@@ -275,6 +275,56 @@ static void set_lists(sb_batch *batch)
     batch->kept_ids_dtype = SB_I64;
     batch->kept_offsets = kept_offsets;
     batch->kept_count = sizeof kept_ids / sizeof *kept_ids;
+}
+
+static sb_status logprob_of_lists(scenario *s)
+{
+    sb_batch batch = batch_of(rows);
+    sb_gradient gradient = SB_GRADIENT_INIT;
+    static const float by_token[ROWS] = { 1.0f, 0.5f, -1.0f };
+    static float grad[ROWS * VOCAB];
+    sb_logprob_out out = out_of(s, 0);
+    sb_launch launch = launch_of(s);
+    set_lists(&batch);
+    gradient.grad = grad;
+    gradient.token = by_token;
+    out.outside = s->out.outside;
+    out.gradient = &gradient;
+    return sb_logprob(s->ctx, &out, &batch, &launch);
+}
+
+static sb_status first_of_lists(scenario *s)
+{
+    sb_batch batch = batch_of(NULL);
+    sb_topk_out out = SB_TOPK_OUT_INIT;
+    sb_launch launch = launch_of(s);
+    set_lists(&batch);
+    out.ids = s->out.integers;
+    out.lse = s->out.lse;
+    return sb_topk(s->ctx, &out, &batch, K, &launch);
+}
+
+static sb_status divergence_of_lists(scenario *s)
+{
+    sb_batch p = batch_of(rows), q = batch_of(rows);
+    sb_kl_out out = SB_KL_OUT_INIT;
+    sb_launch launch = launch_of(s);
+    set_lists(&p);
+    set_lists(&q);
+    out.sequence = s->out.sequence;
+    return sb_kl(s->ctx, &out, &p, &q, &launch);
+}
+
+/* On the device kernels have to find it first, and the host looks at copies then. */
+static sb_status bad_lists(scenario *s)
+{
+    sb_status status;
+    kept_ids[1] = 5;
+    driver_reports_bad_rows(1);
+    status = logprob_of_lists(s);
+    driver_reports_bad_rows(0);
+    kept_ids[1] = 4000;
+    return status;
 }
 
 /* A conversion in memory, which a device refuses. */
@@ -803,6 +853,10 @@ static const struct step {
     { "sb_sums of bad cu_seqlens", bad_sums, SB_ERR_SHAPE, NULL },
     { "sb_sums of values in no sequence", values_outside, SB_ERR_SHAPE, NULL },
     { "sb_logprob with entropy", entropy, SB_OK, NULL },
+    { "sb_logprob of lists", logprob_of_lists, SB_OK, NULL },
+    { "sb_logprob of bad lists", bad_lists, SB_ERR_ID, NULL },
+    { "sb_topk of lists", first_of_lists, SB_OK, NULL },
+    { "sb_kl of lists", divergence_of_lists, SB_OK, NULL },
     { "sb_kept_words", words_of_lists, SB_OK, NULL },
     { "sb_kept_lists", lists_of_words, SB_OK, NULL },
     { "sb_logprob_ids", several_ids, SB_OK, NULL },

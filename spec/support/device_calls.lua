@@ -72,6 +72,9 @@ local function gradient(ctx, spec, good)
     own.grad, own.out = own.out and own.out.grad, nil
     return { grad = backward(ctx, job.batch, job.inputs, own) }
   end)
+  if spec.kept_ids then -- otherwise it needs none
+    function job.bytes() return ctx:backward_workspace_size(job.batch) end
+  end
   return job
 end
 

@@ -361,12 +361,9 @@ sb_status sb_kept_call_of(sb_context *ctx, sb_call *call, const sb_batch *batch)
 
 sb_status sb_check_kept_sets(sb_context *ctx, const sb_call *call, const sb_logprob_out *out)
 {
-    const sb_backend *backend = ctx->backend;
-    if (call->in.kept_offsets && !backend->kept_lists)
-        return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no lists of kept ids",
-                       backend->name);
-    if (backend->kept_sets || !(sb_has_kept(&call->in) || (out && out->outside))) return SB_OK;
-    return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no kept sets", backend->name);
+    if (ctx->backend->kept_sets || !(sb_has_kept(&call->in) || (out && out->outside))) return SB_OK;
+    return sb_fail(&ctx->error, SB_ERR_BACKEND, "the %s backend has no kept sets",
+                   ctx->backend->name);
 }
 
 sb_position sb_position_of(const sb_call *call, int64_t row)

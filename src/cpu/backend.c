@@ -120,7 +120,6 @@ const sb_backend sb_backend_cpu = {
     .isa = isa_of,
     .threads = threads_of,
     .kept_sets = 1,
-    .kept_lists = 1,
     .ops = { [SB_OP_CONVENTIONAL] = { conventional, NULL },
              SB_OPERATIONS(SLOT) SB_HOST_OPERATIONS(SLOT) },
     .heads = &sb_cpu_heads,

@@ -19,6 +19,10 @@
 #define SB_BAD_ROW_LIST 3
 #define SB_BAD_CU_SEQLENS 4
 #define SB_BAD_Q_TEMPERATURE 5
+#define SB_BAD_KEPT_ID 6
+#define SB_BAD_KEPT_OFFSETS 7
+#define SB_BAD_Q_KEPT_ID 8
+#define SB_BAD_Q_KEPT_OFFSETS 9
 #define SB_BAD_RECORD 16 /* + an sb_fault */
 #define SB_BAD_SHIFT 56
 
@@ -65,7 +69,10 @@ typedef struct sb_cuda_target {
 typedef struct sb_cuda_args {
     uint64_t logits, cu_seqlens, ids, mask, temperatures, row_list; /* device addresses, or 0 */
     uint64_t kept;                                                  /* likewise */
-    uint64_t token, lse, sequence, count, outside, entropy, saved;  /* outputs, or 0 */
+    uint64_t kept_ids, kept_offsets; /* lists, for kernels/lists.cu alone; or 0 */
+    uint64_t refused; /* uint8 [rows]: the row's list is bad, and has been reported; or 0 */
+    uint64_t strays;  /* uint8 [rows]: the row's target is not in its list; or 0 */
+    uint64_t token, lse, sequence, count, outside, entropy, saved; /* outputs, or 0 */
     uint64_t states;  /* sb_state [work][split], if split is not 1 */
     uint64_t targets; /* sb_cuda_target [work], likewise */
     uint64_t tokens;  /* float [rows]: token, or scratch if only sums are requested, or 0 */
@@ -75,6 +82,7 @@ typedef struct sb_cuda_args {
     int64_t row_stride, batch_stride; /* in elements */
     int64_t row_count, ignore_index;
     int64_t kept_stride; /* in words */
+    int64_t kept_count;  /* ids in all lists */
     int64_t width;       /* ids per row: 1, except for kernels/order.cu */
     int64_t whole; /* the first rows, each summed and finished by one block; others are in pieces */
     int64_t single; /* rows behind these that have one state; those after them have split pieces */
@@ -84,6 +92,7 @@ typedef struct sb_cuda_args {
     int64_t tail_more; /* the first so many groups take one more */
     int32_t split;
     int32_t cu_seqlens_dtype, ids_dtype, itemsize;
+    int32_t kept_ids_dtype, kept_offsets_dtype;
     int32_t shift;
     int32_t flat;   /* row r starts at element r * row_stride: packed, or a contiguous batch */
     int32_t simple; /* flat; no mask, row list, temperatures or shift */
@@ -94,6 +103,17 @@ typedef struct sb_cuda_args {
     float temperature;
     sb_row row; /* the row constants of temperature */
 } sb_cuda_args;
+
+/* kernels/lists.cu: shared memory per thread, of the kernels that sum lists. */
+#define SB_CUDA_LIST_BYTES 8
+
+/* For lists_words of kernels/lists.cu, which writes in.kept, if it is not 0, refused and
+ * in.strays. in.refused is 0. */
+typedef struct sb_cuda_lists_args {
+    sb_cuda_args in;
+    uint64_t refused; /* uint8 [rows] */
+    int32_t of_q;     /* the batch is the q of a divergence */
+} sb_cuda_lists_args;
 
 /* For kernels/shards.cu. in.vocab is the V of whole rows; in.states holds the pieces of rows. */
 typedef struct sb_cuda_shard_args {

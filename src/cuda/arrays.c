@@ -106,6 +106,8 @@ sb_status sb_cuda_check_call_arrays(sb_context *ctx, const sb_logprob_out *out, 
     const sb_batch *in = &call->in;
     const uint64_t id = in->ids_dtype == SB_I64 ? 8 : 4;
     const uint64_t offset = in->cu_seqlens_dtype == SB_I64 ? 8 : 4;
+    const uint64_t kept_id = in->kept_ids_dtype == SB_I64 ? 8 : 4;
+    const uint64_t kept_offset = in->kept_offsets_dtype == SB_I64 ? 8 : 4;
     const int64_t rows = call->rows, batch = in->batch, words = (in->vocab + 31) / 32;
     const sb_cuda_array arrays[] = {
         { "logits", in->logits, (size_t)sb_itemsize(in->logits_dtype), logits_bytes(call) },
@@ -115,6 +117,9 @@ sb_status sb_cuda_check_call_arrays(sb_context *ctx, const sb_logprob_out *out, 
         { "row_list", in->row_list, 8, sb_cuda_bytes(in->row_count, 8) },
         { "cu_seqlens", in->cu_seqlens, offset, plus(sb_cuda_bytes(batch, offset), offset) },
         { "kept", in->kept, 4, sb_cuda_span(1, rows, 0, in->kept_stride, words, 4) },
+        { "kept_ids", in->kept_ids, kept_id, sb_cuda_bytes(in->kept_count, kept_id) },
+        { "kept_offsets", in->kept_offsets, kept_offset,
+          plus(sb_cuda_bytes(rows, kept_offset), kept_offset) },
         { "token", out->token, 4, sb_cuda_bytes(rows, 4) },
         { "lse", out->lse, 4, sb_cuda_bytes(rows, 4) },
         { "sequence", out->sequence, 4, sb_cuda_bytes(batch, 4) },

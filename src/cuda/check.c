@@ -109,18 +109,20 @@ sb_status sb_cuda_find_first_bad(sb_context *ctx, const sb_call *call, const sb_
 {
     sb_call host = *call;
     CUstream stream = call->launch.stream;
-    const void *arrays[8] = { call->in.ids,
-                              call->in.mask,
-                              call->in.temperatures,
-                              call->in.row_list,
-                              call->in.cu_seqlens,
-                              records ? records->states : NULL,
-                              records ? records->targets : NULL,
-                              gradient ? gradient->saved : NULL };
+    const void *arrays[10] = { call->in.ids,
+                               call->in.mask,
+                               call->in.temperatures,
+                               call->in.row_list,
+                               call->in.cu_seqlens,
+                               records ? records->states : NULL,
+                               records ? records->targets : NULL,
+                               gradient ? gradient->saved : NULL,
+                               call->in.kept_ids,
+                               call->in.kept_offsets };
     const struct {
         int64_t count;
         size_t size;
-    } shapes[8] = {
+    } shapes[10] = {
         { call->rows * call->width, call->in.ids_dtype == SB_I64 ? 8 : 4 },
         { call->rows, 1 },
         { call->rows, 4 },
@@ -129,10 +131,12 @@ sb_status sb_cuda_find_first_bad(sb_context *ctx, const sb_call *call, const sb_
         { call->rows, records ? sb_state_size(records) : 0 },
         { call->rows, sizeof(sb_target_record) },
         { call->rows, sizeof(sb_saved_row) },
+        { call->in.kept_count, call->in.kept_ids_dtype == SB_I64 ? 8 : 4 },
+        { call->rows + 1, call->in.kept_offsets_dtype == SB_I64 ? 8 : 4 },
     };
     sb_status status = SB_OK;
     int fetched = 0;
-    for (; fetched < 8 && status == SB_OK; fetched++)
+    for (; fetched < 10 && status == SB_OK; fetched++)
         status = sb_cuda_fetch(ctx, &arrays[fetched], shapes[fetched].count, shapes[fetched].size,
                                stream);
     if (status == SB_OK) {
@@ -141,6 +145,8 @@ sb_status sb_cuda_find_first_bad(sb_context *ctx, const sb_call *call, const sb_
         host.in.temperatures = arrays[2];
         host.in.row_list = arrays[3];
         host.in.cu_seqlens = arrays[4];
+        host.in.kept_ids = arrays[8];
+        host.in.kept_offsets = arrays[9];
         status = sb_check_device_call(&host, &ctx->error);
         if (status == SB_OK && records) {
             sb_records on_host = *records;

@@ -160,12 +160,13 @@ sb_status sb_cuda_order_prepare(const sb_cuda *c, sb_message *why);
 sb_status sb_cuda_kl_prepare(const sb_cuda *c, sb_message *why);
 
 /* gradient.c: checks the arrays of a gradient alone (from: "" or "gradient.", the prefix of the
- * derivatives' names in messages); and only launches its kernel (reported: the call has written the
- * saved rows itself, and reported every bad row). */
+ * derivatives' names in messages); and only launches its kernel (lists: those of the call, as words
+ * already; reported: the call has written the saved rows itself, and reported every bad row). */
+typedef struct sb_cuda_lists sb_cuda_lists;
 sb_status sb_cuda_check_gradient_arrays(sb_context *ctx, const sb_gradient *gradient,
                                         const sb_call *call, const char *from);
 sb_status sb_cuda_launch_gradient(sb_context *ctx, const sb_gradient *gradient, const sb_call *call,
-                                  int reported);
+                                  const sb_cuda_lists *lists, int reported);
 
 /* one_read.c: likewise. */
 sb_status sb_cuda_one_read_prepare(sb_cuda *c, sb_message *why);

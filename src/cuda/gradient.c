@@ -1,9 +1,9 @@
 /* gradient.c - gradients on a GPU: the launch of kernels/gradient.cu, one kernel for each pair of
- * dtypes and each loss. It needs no scratch memory. logprob.c launches it behind the kernels that
- * save the rows. */
+ * dtypes and each loss. It needs scratch memory for lists of kept ids only. logprob.c launches it
+ * behind the kernels that save the rows. */
 #include <stdio.h>
 
-#include "cuda/cuda.h"
+#include "cuda/lists.h"
 #include "det/gradient.h"
 
 #define BLOCK 128 /* threads, if the call does not choose */
@@ -77,14 +77,24 @@ static sb_cuda_grid plan_gradient(const sb_cuda *c, sb_cuda_gradient_args *a, co
 }
 
 sb_status sb_cuda_launch_gradient(sb_context *ctx, const sb_gradient *to, const sb_call *call,
-                                  int reported)
+                                  const sb_cuda_lists *lists, int reported)
 {
     const sb_cuda *c = ctx->state;
-    sb_cuda_gradient_args a = sb_cuda_gradient_args_of(ctx, &NO_OUT, to, call);
+    const sb_call words = sb_cuda_words_call(call);
+    sb_cuda_gradient_args a = sb_cuda_gradient_args_of(ctx, &NO_OUT, to, &words);
     const sb_cuda_grid grid = plan_gradient(c, &a, call);
     a.reported = reported;
+    sb_cuda_use_words(&a.in, lists);
     return sb_cuda_launch(ctx, kernel_for(&c->gradient, call->in.logits_dtype, to->dtype, a.of),
                           grid, &a.in, call->launch.stream);
+}
+
+sb_status sb_cuda_backward_workspace(sb_context *ctx, const void *checked, uint64_t *bytes)
+{
+    const sb_backward_call *backward = checked;
+    (void)ctx;
+    *bytes = sb_cuda_lists_of(&backward->call).bytes;
+    return SB_OK;
 }
 
 sb_status sb_cuda_backward(sb_context *ctx, const void *checked)
@@ -92,9 +102,15 @@ sb_status sb_cuda_backward(sb_context *ctx, const void *checked)
     const sb_backward_call *backward = checked;
     const sb_gradient *to = &backward->to;
     const sb_call *call = &backward->call;
+    sb_cuda_lists lists = sb_cuda_lists_of(call);
+    CUdeviceptr scratch;
     sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
     if (status == SB_OK) status = sb_cuda_check_gradient_arrays(ctx, to, call, "");
-    if (status == SB_OK) status = sb_cuda_launch_gradient(ctx, to, call, 0);
+    if (status == SB_OK) status = sb_cuda_scratch(ctx, &call->launch, lists.bytes, &scratch);
+    if (status != SB_OK) return status;
+    status = sb_cuda_launch_words(ctx, call, &lists, scratch, 0);
+    if (status == SB_OK) status = sb_cuda_launch_gradient(ctx, to, call, &lists, 0);
+    sb_cuda_scratch_done(ctx, &call->launch, scratch);
     if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, to);
     return status;
 }

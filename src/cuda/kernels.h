@@ -96,6 +96,15 @@
     X(shards_finish)                                                                               \
     X(shards_finish_moments)
 
+#define SB_CUDA_LISTS_KERNELS(X)                                                                   \
+    X(logprob_f32_lists)                                                                           \
+    X(logprob_f16_lists)                                                                           \
+    X(logprob_bf16_lists)                                                                          \
+    X(entropy_f32_lists)                                                                           \
+    X(entropy_f16_lists)                                                                           \
+    X(entropy_bf16_lists)                                                                          \
+    X(lists_words)
+
 #define SB_CUDA_STATS_KERNELS(X)                                                                   \
     X(compare_tokens)                                                                              \
     X(reduce_sequences)
@@ -108,6 +117,7 @@
     X(one_read, SB_CUDA_ONE_READ_KERNELS)                                                          \
     X(kl, SB_CUDA_KL_KERNELS)                                                                      \
     X(shards, SB_CUDA_SHARD_KERNELS)                                                               \
+    X(lists, SB_CUDA_LISTS_KERNELS)                                                                \
     X(stats, SB_CUDA_STATS_KERNELS)
 
 #define SB_CUDA_FUNCTION(name) CUfunction name;

@@ -1,6 +1,6 @@
 /* kl.c - divergences on a GPU: the launches of kernels/kl.cu. stats.c sums them by sequence. */
 #include "api/kl.h"
-#include "cuda/cuda.h"
+#include "cuda/lists.h"
 #include "det/kl.h"
 
 #define THREADS 128 /* per block: more blocks of fewer threads are faster (measured) */
@@ -32,14 +32,18 @@ sb_status sb_cuda_kl_prepare(const sb_cuda *c, sb_message *why)
     return SB_OK;
 }
 
-/* Scratch, in this order: pieces, and tokens if only their sums are requested. */
+/* Scratch, in this order: the lists of p and q as words; pieces, and tokens if only their sums are
+ * requested. */
 typedef struct kl_plan {
     sb_cuda_kl_args a;
     sb_cuda_grid grid;
-    int table;               /* whether terms are looked up */
-    int finishes;            /* whether kl_finish follows */
+    int table;    /* whether terms are looked up */
+    int finishes; /* whether kl_finish follows */
+    sb_cuda_lists list_p, list_q;
     uint64_t pieces, tokens; /* bytes */
 } kl_plan;
+
+static uint64_t lists_bytes(const kl_plan *p) { return p->list_p.bytes + p->list_q.bytes; }
 
 /* Groups of threads that look terms up share rows and pieces of rows. */
 static void plan_table(const sb_cuda *c, const sb_call *call, kl_plan *p)
@@ -61,8 +65,11 @@ static kl_plan plan_kl(sb_context *ctx, const sb_kl_call *call)
 {
     const sb_cuda *c = ctx->state;
     kl_plan p = { .table = 0 };
-    sb_cuda_plan_shard(ctx, &NO_OUT, &call->q, &p.a.q);
-    p.grid = sb_cuda_plan_shard(ctx, &NO_OUT, &call->p, &p.a.in);
+    const sb_call words_p = sb_cuda_words_call(&call->p), words_q = sb_cuda_words_call(&call->q);
+    sb_cuda_plan_shard(ctx, &NO_OUT, &words_q, &p.a.q);
+    p.grid = sb_cuda_plan_shard(ctx, &NO_OUT, &words_p, &p.a.in);
+    p.list_p = sb_cuda_lists_of(&call->p);
+    p.list_q = sb_cuda_lists_of(&call->q);
     if (!call->p.launch.threads && p.grid.threads > THREADS) p.grid.threads = THREADS;
     p.grid.shared = call->p.in.logits_dtype != SB_F32 && call->q.in.logits_dtype != SB_F32
                         ? (uint32_t)p.grid.threads * STAGED
@@ -77,6 +84,18 @@ static kl_plan plan_kl(sb_context *ctx, const sb_kl_call *call)
                    sizeof(sb_divergence);
     p.tokens = call->out.sequence && !call->out.token ? (uint64_t)call->p.rows * sizeof(float) : 0;
     return p;
+}
+
+/* Writes the lists of both batches as words. */
+static sb_status launch_words(sb_context *ctx, const sb_kl_call *call, kl_plan *p,
+                              CUdeviceptr scratch)
+{
+    sb_status status = sb_cuda_launch_words(ctx, &call->p, &p->list_p, scratch, 0);
+    if (status == SB_OK)
+        status = sb_cuda_launch_words(ctx, &call->q, &p->list_q, scratch + p->list_p.bytes, 1);
+    sb_cuda_use_words(&p->a.in, &p->list_p);
+    sb_cuda_use_words(&p->a.q, &p->list_q);
+    return status;
 }
 
 static sb_status launch_kernels(sb_context *ctx, const sb_kl_call *call, kl_plan *p)
@@ -130,11 +149,13 @@ sb_status sb_cuda_kl(sb_context *ctx, const void *checked)
     CUdeviceptr scratch;
     sb_status status = check_arguments(ctx, call);
     if (status == SB_OK)
-        status = sb_cuda_scratch(ctx, &call->p.launch, p.pieces + p.tokens, &scratch);
+        status = sb_cuda_scratch(ctx, &call->p.launch, lists_bytes(&p) + p.pieces + p.tokens,
+                                 &scratch);
     if (status != SB_OK) return status;
-    p.a.in.states = scratch;
-    p.a.in.tokens = p.tokens ? scratch + p.pieces : sb_cuda_address(call->out.token);
-    status = launch_kernels(ctx, call, &p);
+    p.a.in.states = scratch + lists_bytes(&p);
+    p.a.in.tokens = p.tokens ? p.a.in.states + p.pieces : sb_cuda_address(call->out.token);
+    status = launch_words(ctx, call, &p, scratch);
+    if (status == SB_OK) status = launch_kernels(ctx, call, &p);
     sb_cuda_scratch_done(ctx, &call->p.launch, scratch);
     if (status == SB_OK && call->p.launch.check) status = check_call(ctx, call);
     return status;
@@ -143,6 +164,6 @@ sb_status sb_cuda_kl(sb_context *ctx, const void *checked)
 sb_status sb_cuda_kl_workspace(sb_context *ctx, const void *checked, uint64_t *bytes)
 {
     const kl_plan p = plan_kl(ctx, checked);
-    *bytes = p.pieces + p.tokens;
+    *bytes = lists_bytes(&p) + p.pieces + p.tokens;
     return SB_OK;
 }

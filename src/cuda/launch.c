@@ -47,6 +47,11 @@ sb_cuda_args sb_cuda_args_of(const sb_cuda *c, const sb_logprob_out *out, const 
     a.row_list = sb_cuda_address(in->row_list);
     a.kept = sb_cuda_address(in->kept);
     a.kept_stride = in->kept_stride;
+    a.kept_ids = sb_cuda_address(in->kept_ids);
+    a.kept_offsets = sb_cuda_address(in->kept_offsets);
+    a.kept_count = in->kept_count;
+    a.kept_ids_dtype = in->kept_ids_dtype;
+    a.kept_offsets_dtype = in->kept_offsets_dtype;
     a.width = call->width;
     a.token = sb_cuda_address(out->token);
     a.lse = sb_cuda_address(out->lse);
@@ -58,6 +63,7 @@ sb_cuda_args sb_cuda_args_of(const sb_cuda *c, const sb_logprob_out *out, const 
     a.states = scratch;
     a.targets = scratch + p->states;
     a.tokens = p->tokens ? scratch + p->states + p->targets : a.token;
+    a.strays = p->strays ? scratch + p->states + p->targets + p->tokens : 0;
     a.ahead = p->kind == SB_CUDA_STREAM && p->whole
                   ? (int64_t)c->gpu.multiprocessors * (1536 / p->threads)
                   : 0;
@@ -81,7 +87,8 @@ sb_cuda_args sb_cuda_args_of(const sb_cuda *c, const sb_logprob_out *out, const 
     a.itemsize = (int32_t)sb_itemsize(in->logits_dtype);
     a.shift = in->shift;
     a.flat = in->cu_seqlens || in->batch <= 1 || in->batch_stride == in->time * in->row_stride;
-    a.phases = a.flat && !in->row_list && (p->whole || p->groups) && p->work >= 64
+    a.phases = a.flat && !in->row_list && p->kind != SB_CUDA_LISTS && (p->whole || p->groups) &&
+                       p->work >= 64
                    ? sb_cuda_phases(call)
                    : 0;
     a.simple = a.flat && !in->mask && !in->row_list && !in->temperatures && !in->shift;

@@ -2,6 +2,7 @@
  * plan (plan.h) chooses. If the gradient is requested as well, gradient.c launches its kernel
  * behind them, or one_read.c launches a kernel for both. */
 #include "cuda/cuda.h"
+#include "cuda/lists.h"
 #include "cuda/one_read.h"
 
 /* The latency and cluster kernels need much shared memory, and clusters of 16. A table takes most
@@ -57,6 +58,15 @@ static CUfunction kernel_for(const sb_cuda_logprob_kernels *k, int32_t dtype, sb
     }
 }
 
+/* Those for rows that keep lists. */
+static CUfunction list_kernel_for(const sb_cuda_lists_kernels *k, int32_t dtype, int entropy)
+{
+    return entropy ? sb_cuda_for_dtype(dtype, k->entropy_f32_lists, k->entropy_f16_lists,
+                                       k->entropy_bf16_lists)
+                   : sb_cuda_for_dtype(dtype, k->logprob_f32_lists, k->logprob_f16_lists,
+                                       k->logprob_bf16_lists);
+}
+
 /* The same with moments for the entropy. */
 static CUfunction entropy_kernel_for(const sb_cuda_logprob_kernels *k, int32_t dtype,
                                      sb_cuda_kind kind)
@@ -83,18 +93,24 @@ static sb_status launch_kernels(sb_context *ctx, const sb_logprob_call *logprob,
                                 .threads = sb_cuda_block(p),
                                 .shared = sb_cuda_shared(p, dtype),
                                 .cluster = is_cluster ? p->split : 0,
-                                .early = is_cluster || p->kind == SB_CUDA_LATENCY || p->groups };
+                                .early = is_cluster || p->kind == SB_CUDA_LATENCY ||
+                                         p->kind == SB_CUDA_LISTS || p->groups };
     sb_cuda_grid finish = sb_cuda_warps_for(p->work - p->whole);
     const sb_cuda_logprob_kernels *k = &c->logprob;
-    const CUfunction kernel = out->entropy ? entropy_kernel_for(k, dtype, p->kind)
-                                           : kernel_for(k, dtype, p->kind);
+    const CUfunction kernel = p->kind == SB_CUDA_LISTS
+                                  ? list_kernel_for(&c->lists, dtype, out->entropy != NULL)
+                              : out->entropy ? entropy_kernel_for(k, dtype, p->kind)
+                                             : kernel_for(k, dtype, p->kind);
     const CUfunction finishes = out->entropy ? k->entropy_finish : k->logprob_finish;
     CUstream stream = call->launch.stream;
     sb_cuda_args a = sb_cuda_args_of(c, out, call, p, scratch);
     sb_status status = sb_cuda_clear_unlisted(ctx, call, &a);
 
     finish.early = 1;
-    if (status == SB_OK && (a.tokens || a.lse || a.entropy || a.saved || call->launch.check)) {
+    if (status == SB_OK && call->in.row_list)
+        status = sb_cuda_clear(ctx, a.strays, p->strays, stream); /* rows that are not listed */
+    if (status == SB_OK &&
+        (a.strays || a.tokens || a.lse || a.entropy || a.saved || call->launch.check)) {
         status = sb_cuda_launch(ctx, kernel, grid, &a, stream);
         if (status == SB_OK && p->states)
             status = sb_cuda_launch(ctx, finishes, finish, &a, stream);
@@ -106,12 +122,13 @@ static sb_status launch_kernels(sb_context *ctx, const sb_logprob_call *logprob,
 
 #define BOUNDARY 256 /* of a workspace */
 
-/* Scratch, in this order: saved rows and entropies, if only the gradient needs them; from the next
- * boundary on, that of the kernels for the logprobs. */
+/* Scratch, in this order: lists as words, for the gradient; saved rows and entropies, if only the
+ * gradient needs them; from the next boundary on, that of the kernels for the logprobs. */
 typedef struct logprob_plan {
     int reads_once; /* one_read.c's launch alone, with its own scratch */
     sb_cuda_one_read once;
     sb_cuda_plan kernels;
+    sb_cuda_lists lists;
     uint64_t saved, entropies, before, bytes; /* in bytes; before: up to the boundary; bytes: all */
 } logprob_plan;
 
@@ -129,10 +146,11 @@ static logprob_plan plan_logprob(sb_context *ctx, const sb_logprob_call *logprob
         return p;
     }
     p.kernels = sb_cuda_plan_of(&c->gpu, out, &logprob->call, moments);
-    p.bytes = p.kernels.states + p.kernels.targets + p.kernels.tokens;
+    p.bytes = p.kernels.states + p.kernels.targets + p.kernels.tokens + p.kernels.strays;
+    if (out->gradient) p.lists = sb_cuda_lists_of(&logprob->call);
     if (moments && !out->entropy) p.entropies = rows * sizeof(float);
     if (out->gradient && !out->saved) p.saved = rows * sizeof(sb_saved_row);
-    p.before = (p.saved + p.entropies + BOUNDARY - 1) / BOUNDARY * BOUNDARY;
+    p.before = (p.lists.bytes + p.saved + p.entropies + BOUNDARY - 1) / BOUNDARY * BOUNDARY;
     p.bytes += p.before;
     return p;
 }
@@ -141,15 +159,18 @@ static logprob_plan plan_logprob(sb_context *ctx, const sb_logprob_call *logprob
 static sb_status launch_logprob(sb_context *ctx, const sb_logprob_call *logprob, logprob_plan *p,
                                 CUdeviceptr scratch)
 {
+    const CUdeviceptr saved = scratch + p->lists.bytes;
     sb_logprob_call call = *logprob;
     sb_status status;
     if (p->reads_once) return sb_cuda_launch_one_read(ctx, logprob, &p->once, scratch);
-    if (p->saved) call.out.saved = (sb_saved_row *)(uintptr_t)scratch;
-    if (p->entropies) call.out.entropy = (float *)(uintptr_t)(scratch + p->saved);
+    if (p->saved) call.out.saved = (sb_saved_row *)(uintptr_t)saved;
+    if (p->entropies) call.out.entropy = (float *)(uintptr_t)(saved + p->saved);
     call.gradient.saved = call.out.saved;
     status = launch_kernels(ctx, &call, &p->kernels, scratch + p->before);
+    if (status == SB_OK && call.out.gradient)
+        status = sb_cuda_launch_words(ctx, &call.call, &p->lists, scratch, 0);
     if (status != SB_OK || !call.out.gradient) return status;
-    return sb_cuda_launch_gradient(ctx, &call.gradient, &call.call, 1);
+    return sb_cuda_launch_gradient(ctx, &call.gradient, &call.call, &p->lists, 1);
 }
 
 sb_status sb_cuda_logprob(sb_context *ctx, const void *checked)

@@ -40,9 +40,9 @@ static int serves(const sb_cuda *c, const sb_logprob_call *logprob)
     const sb_call *call = &logprob->call;
     const sb_batch *in = &call->in;
     return c->one_read_blocks && in->logits_dtype == SB_BF16 && to->dtype == SB_BF16 && to->token &&
-           !to->entropy && !out->entropy && !in->kept && !in->temperatures && in->vocab > 0 &&
-           in->vocab % 8 == 0 && to->width == in->vocab && is_aligned(in->logits, in->row_stride) &&
-           is_aligned(to->grad, to->row_stride);
+           !to->entropy && !out->entropy && !sb_has_kept(in) && !in->temperatures &&
+           in->vocab > 0 && in->vocab % 8 == 0 && to->width == in->vocab &&
+           is_aligned(in->logits, in->row_stride) && is_aligned(to->grad, to->row_stride);
 }
 
 /* Chooses the table for a temperature: from the largest bf16 whose term is exactly 1 with both

@@ -2,7 +2,7 @@
  * kernels/order.cu. Both operations first sum rows in pieces; their later steps differ. */
 #include <inttypes.h>
 
-#include "cuda/cuda.h"
+#include "cuda/lists.h"
 #include "det/accumulator.h"
 
 /* The common form of both operations. integers: ranks or ids. integers and logprobs have `columns`
@@ -133,19 +133,34 @@ static sb_status launch_kernels(sb_context *ctx, const order_call *o, sb_cuda_gr
     return status;
 }
 
+/* The same with words in place of lists, which *call receives. */
+static order_call with_words(const order_call *o, sb_call *call)
+{
+    order_call words = *o;
+    *call = sb_cuda_words_call(o->call);
+    words.call = call;
+    return words;
+}
+
 static sb_status run_order(sb_context *ctx, const order_call *o)
 {
     const sb_call *call = o->call;
+    sb_call planned;
+    const order_call words = with_words(o, &planned);
+    sb_cuda_lists lists = sb_cuda_lists_of(call);
     sb_cuda_order_args a;
     uint64_t needed;
-    const sb_cuda_grid grid = plan_order(ctx, o, &a, &needed);
+    const sb_cuda_grid grid = plan_order(ctx, &words, &a, &needed);
     CUdeviceptr scratch;
     sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
     if (status == SB_OK) status = check_outputs(ctx, o);
-    if (status == SB_OK) status = sb_cuda_scratch(ctx, &call->launch, needed, &scratch);
+    if (status == SB_OK)
+        status = sb_cuda_scratch(ctx, &call->launch, lists.bytes + needed, &scratch);
     if (status != SB_OK) return status;
-    set_scratch(&a, o, scratch);
-    status = launch_kernels(ctx, o, grid, &a);
+    set_scratch(&a, o, scratch + lists.bytes);
+    status = sb_cuda_launch_words(ctx, call, &lists, scratch, 0);
+    sb_cuda_use_words(&a.in, &lists);
+    if (status == SB_OK) status = launch_kernels(ctx, o, grid, &a);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
     if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
     return status;
@@ -153,8 +168,11 @@ static sb_status run_order(sb_context *ctx, const order_call *o)
 
 static sb_status order_workspace(sb_context *ctx, const order_call *o, uint64_t *bytes)
 {
+    sb_call planned;
+    const order_call words = with_words(o, &planned);
     sb_cuda_order_args a;
-    plan_order(ctx, o, &a, bytes);
+    plan_order(ctx, &words, &a, bytes);
+    *bytes += sb_cuda_lists_of(o->call).bytes;
     return SB_OK;
 }
 

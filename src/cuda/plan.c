@@ -147,7 +147,7 @@ static int table_serves(const sb_cuda_gpu *gpu, const sb_call *call)
 {
     const sb_batch *in = &call->in;
     if (in->logits_dtype == SB_F16 && in->temperature < 1.0f / 64) return 0; /* see raise_words */
-    return in->logits_dtype != SB_F32 && in->vocab > 0 && !in->kept && !in->temperatures &&
+    return in->logits_dtype != SB_F32 && in->vocab > 0 && !sb_has_kept(in) && !in->temperatures &&
            sb_cuda_table_bytes(in) <= (uint32_t)gpu->shared;
 }
 
@@ -275,6 +275,33 @@ static void share_moments(sb_cuda_plan *p, int multiprocessors, int64_t leaves, 
     p->piece = shares.piece;
 }
 
+/* ---- lists of kept ids -------------------------------------------------------------------- */
+
+#define LIST_TRIP 8          /* ids that a thread takes at once: see kernels/lists.cu */
+#define LIST_WARPS 32        /* per multiprocessor, that run at once */
+#define LIST_PIECE (1 << 13) /* ids of a piece */
+
+/* Plans rows that keep lists, whose lengths the host does not know: only their mean. More warps
+ * take a row if the rows are few, or long. */
+static void plan_lists(sb_cuda_plan *p, const sb_cuda_gpu *gpu, const sb_call *call)
+{
+    const int64_t each = call->in.kept_count / (call->rows > 0 ? call->rows : 1);
+    const int64_t warps = (int64_t)gpu->multiprocessors * LIST_WARPS;
+    int64_t split = call->launch.split;
+    p->kind = SB_CUDA_LISTS;
+    p->threads = WARP;
+    while (p->threads < SB_CUDA_MAX_BLOCK && each > LIST_TRIP * p->threads &&
+           (p->work * (p->threads / WARP) <= warps / 2 || each > 16 * LIST_TRIP * p->threads))
+        p->threads *= 2;
+    if (call->launch.threads) p->threads = call->launch.threads;
+    if (!split && p->work > 0 && p->work < gpu->multiprocessors) {
+        split = ceil_of(each, LIST_PIECE);
+        if (split > 2 * gpu->multiprocessors / p->work) split = 2 * gpu->multiprocessors / p->work;
+    }
+    p->split = split > 1 ? (int32_t)split : 1;
+    p->whole = p->split == 1 ? p->work : 0;
+}
+
 /* ---- the choice --------------------------------------------------------------------------- */
 
 /* Applies the choices that the call makes. */
@@ -305,6 +332,7 @@ static sb_cuda_plan with_scratch(sb_cuda_plan p, const sb_logprob_out *out, cons
     p.states = cut_rows ? (uint64_t)states * size : 0;
     p.targets = (uint64_t)cut_rows * sizeof(sb_cuda_target);
     p.tokens = sb_cuda_token_bytes(out, call->rows);
+    p.strays = p.kind == SB_CUDA_LISTS && out->outside ? (uint64_t)call->rows : 0;
     return p;
 }
 
@@ -331,6 +359,10 @@ sb_cuda_plan sb_cuda_plan_of(const sb_cuda_gpu *gpu, const sb_logprob_out *out, 
 
     p.work = call->in.row_list ? call->in.row_count : call->rows;
     p.whole = p.work;
+    if (call->in.kept_offsets && !call->in.kept) {
+        plan_lists(&p, gpu, call);
+        return with_scratch(p, out, call, moments);
+    }
     if (sb_cuda_takes_table(gpu, call, !moments) &&
         (!moments || call->in.logits_dtype == SB_BF16)) {
         if (moments) share_moments(&p, multiprocessors, leaves, &call->in);
@@ -393,6 +425,7 @@ uint32_t sb_cuda_shared(const sb_cuda_plan *p, int32_t dtype)
 {
     const uint32_t size = dtype == SB_F32 ? 4 : 2;
     if (p->kind == SB_CUDA_KEPT) return 0;
+    if (p->kind == SB_CUDA_LISTS) return (uint32_t)p->threads * SB_CUDA_LIST_BYTES;
     if (p->groups) return p->table;
     if (has_row_warp(p))
         return (uint32_t)p->threads / WARP * (SB_CUDA_RING / SB_CUDA_LANE_BYTES(size)) *

@@ -14,7 +14,8 @@ typedef enum sb_cuda_kind {
                         last ones */
     SB_CUDA_UNALIGNED, /* logprob_<dtype>_unaligned: the same by single warps; or a few warps of a
                           block take a row together */
-    SB_CUDA_KEPT       /* logprob_<dtype>_kept: every row in one or more pieces */
+    SB_CUDA_KEPT,      /* logprob_<dtype>_kept: every row in one or more pieces */
+    SB_CUDA_LISTS      /* logprob_<dtype>_lists: a warp or a few per row, or pieces of lists */
 } sb_cuda_kind;
 
 typedef struct sb_cuda_plan {
@@ -30,7 +31,7 @@ typedef struct sb_cuda_plan {
     int64_t single;  /* with moments, rows, from `whole` on, that are not cut */
     int64_t tail_each, tail_more; /* and how they share the rows that are not whole: see args.h */
     uint32_t table;               /* and the bytes of shared memory per block */
-    uint64_t states, targets, tokens; /* bytes of scratch, in this order */
+    uint64_t states, targets, tokens, strays; /* bytes of scratch, in this order */
 } sb_cuda_plan;
 
 #define SB_CUDA_MAX_BLOCK 512 /* the most threads per block that a call may request */

@@ -111,6 +111,15 @@ sb_status sb_cuda_name_report(sb_message *why, int64_t report)
     case SB_BAD_Q_TEMPERATURE:
         return sb_fail(why, SB_ERR_TEMPERATURE,
                        "row %" PRId64 ": q's temperature is outside [2^-10, 2^10]", index);
+    case SB_BAD_KEPT_ID:
+    case SB_BAD_Q_KEPT_ID:
+        return sb_fail(why, SB_ERR_ID, "row %" PRId64 ": %s ids are outside [0, V), or do not rise",
+                       index, kind == SB_BAD_KEPT_ID ? "its kept" : "q's kept");
+    case SB_BAD_KEPT_OFFSETS:
+    case SB_BAD_Q_KEPT_OFFSETS:
+        return sb_fail(why, SB_ERR_SHAPE,
+                       "row %" PRId64 ": %s offsets do not rise from 0 to the number of kept ids",
+                       index, kind == SB_BAD_KEPT_OFFSETS ? "its kept" : "q's kept");
     case SB_BAD_ROW_LIST:
         return sb_fail(why, SB_ERR_SHAPE,
                        "row_list[%" PRId64 "] is outside the rows, or not above the one before it",

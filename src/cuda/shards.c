@@ -2,7 +2,7 @@
  * uses sb_cuda_merge. */
 #include <stdlib.h>
 
-#include "cuda/cuda.h"
+#include "cuda/lists.h"
 #include "det/moments.h"
 
 static sb_cuda_grid threads_for(int64_t items)
@@ -67,19 +67,24 @@ sb_status sb_cuda_partial(sb_context *ctx, const void *checked)
 {
     const sb_partial_call *p = checked;
     const sb_call *call = &p->call;
+    const sb_partial_call planned = { p->to, sb_cuda_words_call(call) };
+    sb_cuda_lists lists = sb_cuda_lists_of(call);
     sb_cuda_shard_args a;
-    sb_cuda_grid grid = plan_partial(ctx, call, &a);
+    sb_cuda_grid grid = plan_partial(ctx, &planned.call, &a);
     CUdeviceptr scratch;
     sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
     if (status == SB_OK) status = sb_cuda_check_records(ctx, &p->to, call->rows, "");
     if (status == SB_OK)
-        status = sb_cuda_scratch(ctx, &call->launch, pieces_size(&a.in, &p->to), &scratch);
+        status = sb_cuda_scratch(ctx, &call->launch, lists.bytes + pieces_size(&a.in, &p->to),
+                                 &scratch);
     if (status != SB_OK) return status;
     a.states = sb_cuda_address(p->to.states);
     a.targets = sb_cuda_address(p->to.targets);
-    a.in.states = scratch;
+    a.in.states = scratch + lists.bytes;
     if (!a.in.logits) a.in.logits = a.states; /* an empty shard: not read, but must not be null */
-    status = run_partial(ctx, p, grid, &a);
+    status = sb_cuda_launch_words(ctx, call, &lists, scratch, 0);
+    sb_cuda_use_words(&a.in, &lists);
+    if (status == SB_OK) status = run_partial(ctx, &planned, grid, &a);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
     if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
     return status;
@@ -88,9 +93,10 @@ sb_status sb_cuda_partial(sb_context *ctx, const void *checked)
 sb_status sb_cuda_partial_workspace(sb_context *ctx, const void *checked, uint64_t *bytes)
 {
     const sb_partial_call *p = checked;
+    const sb_call planned = sb_cuda_words_call(&p->call);
     sb_cuda_shard_args a;
-    plan_partial(ctx, &p->call, &a);
-    *bytes = pieces_size(&a.in, &p->to);
+    plan_partial(ctx, &planned, &a);
+    *bytes = sb_cuda_lists_of(&p->call).bytes + pieces_size(&a.in, &p->to);
     return SB_OK;
 }
 
@@ -151,12 +157,13 @@ sb_status sb_cuda_merge(sb_context *ctx, const void *checked)
 
 /* ---- finish ------------------------------------------------------------------------------- */
 
-/* The scratch memory holds tokens if only their sums are requested. */
+/* The scratch memory holds what is said of each row's list, and tokens if only their sums are
+ * requested. */
 sb_status sb_cuda_finish_workspace(sb_context *ctx, const void *checked, uint64_t *bytes)
 {
     const sb_finish_call *f = checked;
     (void)ctx;
-    *bytes = sb_cuda_token_bytes(&f->out, f->call.rows);
+    *bytes = sb_cuda_list_bytes_of(&f->call).bytes + sb_cuda_token_bytes(&f->out, f->call.rows);
     return SB_OK;
 }
 
@@ -177,6 +184,7 @@ sb_status sb_cuda_finish(sb_context *ctx, const void *checked)
 {
     const sb_finish_call *f = checked;
     const sb_call *call = &f->call;
+    sb_cuda_lists lists = sb_cuda_list_bytes_of(call);
     uint64_t needed;
     sb_cuda_shard_args a;
     CUdeviceptr scratch;
@@ -190,8 +198,10 @@ sb_status sb_cuda_finish(sb_context *ctx, const void *checked)
     a.states = sb_cuda_address(f->from.states);
     a.targets = sb_cuda_address(f->from.targets);
     a.in.logits = a.states; /* not read, but must not be null */
-    if (needed) a.in.tokens = scratch;
-    status = run_finish(ctx, f, &a);
+    if (needed > lists.bytes) a.in.tokens = scratch + lists.bytes;
+    status = sb_cuda_launch_words(ctx, call, &lists, scratch, 0);
+    sb_cuda_use_words(&a.in, &lists);
+    if (status == SB_OK) status = run_finish(ctx, f, &a);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
     if (status == SB_OK && call->launch.check)
         status = sb_cuda_check_call(ctx, call, &f->from, NULL);

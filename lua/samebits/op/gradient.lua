@@ -152,7 +152,7 @@ end
 local BACKWARD = call.op {
   name = "backward",
   entry = "sb_logprob_backward",
-  launch = { "split", "threads", "check", "stream" },
+  launch = { "split", "threads", "check", "stream", "workspace" },
   options = { "grad", "dtype" },
   takes = 2,
   shards = true,
@@ -182,9 +182,28 @@ local BACKWARD = call.op {
 -- @tparam[opt] table opts `grad`: a tensor to write to, shaped like the logits or with wider rows,
 -- whose ends become +0; it may be the logits themselves; or `dtype`: the dtype of a new tensor, by
 -- default the logits' own ("float32", "float16" or "bfloat16", rounded once from float32); `split`,
--- and on a GPU `check`, `stream` and `threads`, as for `logprob`
+-- and on a GPU `check`, `stream`, `threads` and `workspace`, as for `logprob`
 -- @treturn tensor the gradient; the gradient of row r of the logits is in row r (with `shift`,
 -- too); or nil, a message and the status' name. Invalid arguments are errors.
 M.backward = call.method(BACKWARD)
+
+-- The same call without its tensors: only the batch tells how much workspace it needs.
+local SIZE = call.like(BACKWARD, {
+  takes = 1,
+  arguments = function(at, batch)
+    batch = at:batch(batch)
+    local c = ffi.new("sb_gradient", ffi.sizeof "sb_gradient", DTYPES[batch.logits.dtype],
+                      call.ANYWHERE)
+    c.first, c.held = batch.held > 0 and batch.first or batch.vocab, batch.held
+    c.saved = ffi.cast("const sb_saved_row *", call.ANYWHERE)
+    c.token = ffi.cast("const float *", call.ANYWHERE)
+    return at:hold(c), batch.c
+  end,
+})
+
+--- Returns the bytes of workspace that `backward` needs for a batch: 0 unless its rows keep lists
+-- of ids.
+-- @param batch as for `backward`
+M.backward_workspace_size = call.workspace("backward_workspace_size", SIZE)
 
 return M

@@ -1,0 +1,427 @@
+/* lists.cu - rows that keep lists of ids: their logprobs and entropies from the kept ids alone, and
+ * the lists as words, for the kernels of other operations.
+ *
+ *   row r keeps kept_ids[kept_offsets[r]] .. kept_ids[kept_offsets[r + 1] - 1], which rise
+ *
+ * Shapes: kept_ids [kept_count]; kept_offsets [rows + 1]; everything else in src/cuda/args.h.
+ *
+ * Each thread takes single ids. Most kept ids are alone in their leaf: the leaf's sum is then the
+ * one term (det/leaf.h, sb_lone_leaf_of), which the thread adds at once. If a leaf has more kept
+ * ids, the thread of the first one puts its entry into the warp's queue; a full queue gives each
+ * lane a leaf, which goes through det/leaf.h with the others absent. So do lone ids whose leaf is
+ * not ordinary. The reduction:
+ *
+ *     ids -> thread's state -> warp -> block -> [work][split] states -> logprob_finish
+ *
+ *     logprob_<dtype>_lists, entropy_<dtype>_lists
+ *                     grid work * split, blocks of a multiple of WARP threads up to 512. A row that
+ *                     is not cut is finished here.
+ *     lists_words     one block per item: checks the lists and writes words, and a byte for each
+ *                     row that is refused or whose target is not kept.
+ *
+ * Invariants: only the logits of kept ids are read, each at an id in [0, V); no entry outside
+ * [0, kept_count) is read. A row whose list is bad is reported and poisoned. */
+#include "finish.cuh"
+#include "moments.cuh"
+#include "piece.cuh"
+
+/* ---- lists -------------------------------------------------------------------------------- */
+
+/* A row's list. */
+struct id_list {
+    int64_t first; /* entry of kept_ids */
+    int32_t count; /* at most V + 1: more ids cannot all rise */
+    bool well;     /* its offsets are; if not, count is 0 */
+};
+
+/* A row's offsets, before they are looked at. */
+struct list_bounds {
+    int64_t first, last;
+};
+
+SB_DET list_bounds bounds_of(const sb_cuda_args &in, int64_t row)
+{
+    const list_bounds b = { int_at(in.kept_offsets, in.kept_offsets_dtype, row),
+                            int_at(in.kept_offsets, in.kept_offsets_dtype, row + 1) };
+    return b;
+}
+
+SB_DET id_list list_of(const sb_cuda_args &in, int64_t row, list_bounds b)
+{
+    id_list list;
+    list.well = b.first >= 0 && b.first <= b.last && b.last <= in.kept_count &&
+                (row > 0 || b.first == 0) && (row + 1 < in.rows || b.last == in.kept_count);
+    list.first = list.well ? b.first : 0;
+    list.count = list.well ? (int32_t)min(b.last - b.first, in.vocab + 1) : 0;
+    return list;
+}
+
+/* An entry with its neighbours: -1 before the first, and behind the last an id of no leaf. */
+template <class ID> struct entry {
+    ID before, id, after;
+};
+
+template <class ID> SB_DET entry<ID> entry_at(const ID *ids, int count, int k)
+{
+    entry<ID> e = { -1, ids[k], -1 };
+    if (k > 0) e.before = ids[k - 1];
+    if (k + 1 < count) e.after = ids[k + 1];
+    return e;
+}
+
+template <class ID> SB_DET bool is_well(const entry<ID> &e, ID vocab)
+{
+    return e.id > e.before && e.id >= 0 && e.id < vocab;
+}
+
+/* Whether two ids are in one leaf. -1 is in none. */
+template <class ID> SB_DET bool share_leaf(ID a, ID b) { return ((a ^ b) & -(ID)SB_LEAF) == 0; }
+
+template <class ID> SB_DET bool begins_leaf(const entry<ID> &e)
+{
+    return !share_leaf(e.before, e.id);
+}
+template <class ID> SB_DET bool ends_leaf(const entry<ID> &e) { return !share_leaf(e.id, e.after); }
+
+/* ---- leaves ------------------------------------------------------------------------------- */
+
+/* Adds the leaf of an id that is alone in it, with logit x. Returns true if it is not ordinary and
+ * has been left out. */
+SB_DET bool add_lone(thread_state *t, float x, const leaf_row &row)
+{
+    const float z0 = sb_fma32(x, row.c, SB_EVEN_MAGIC);
+    const uint32_t z = sb_bits32(z0), u = z - t->base;
+    const uint32_t M = (uint32_t)sb_leaf_term(x, row.c, scaled_magic(z0));
+    const uint32_t lo = __funnelshift_l(0, M, 2 * z), hi = __funnelshift_l(M, 0, 2 * z);
+    bool left = false;
+    if (u < DIGIT) { /* as in add_leaf */
+        t->s.l[1] += lo;
+        t->s.l[2] += hi;
+    } else if (u + DIGIT < DIGIT) {
+        t->s.l[0] += lo;
+        t->s.l[1] += hi;
+    } else {
+        add_other(t, x, z, M, &left);
+    }
+    return left;
+}
+
+SB_DET bool add_lone(thread_moments *t, float x, const leaf_row &row)
+{
+    const float z0 = sb_fma32(x, row.c, SB_EVEN_MAGIC);
+    const uint32_t z = sb_bits32(z0), u = z - t->base;
+    const float v = sb_leaf_term(x, row.c, scaled_magic(z0));
+    const float h = v * sb_fma32(x, row.c, SB_EVEN_MAGIC - z0);
+    const leaf_moments leaf = { (uint32_t)v, sb_nearest(h) };
+    bool left = false;
+    t->most = fmaxf(t->most, x);
+    if (u < DIGIT) add_at<1>(&t->s, leaf, 2 * u);
+    else if (u + DIGIT < DIGIT) add_at<0>(&t->s, leaf, 2 * u);
+    else add_other(t, x, z, leaf, &left);
+    return left;
+}
+
+SB_DET void poison(sb_state *s) { sb_state_poison(s); }
+SB_DET void poison(sb_moments *m) { sb_moments_poison(m); }
+
+/* Adds the leaf that begins at entry k. A function of its own, so that lone ids' code keeps its
+ * registers. */
+template <int DTYPE, class ID, class STATE>
+static __device__ __noinline__ void add_run(STATE *s, const ID *ids, int count, int k,
+                                            const char *logits, int64_t vocab, sb_row row)
+{
+    const ID first = ids[k] & -(ID)SB_LEAF;
+    uint32_t bits = 0;
+    float y[SB_LEAF];
+#pragma unroll
+    for (int i = 0; i < SB_LEAF; i++)
+        if (k + i < count) {
+            const int64_t at = (int64_t)ids[k + i] - first;
+            if (at >= 0 && at < SB_LEAF && first + at < vocab) bits |= 1u << at;
+        }
+#pragma unroll
+    for (int i = 0; i < SB_LEAF; i++)
+        y[i] = bits >> i & 1 ? load_one<DTYPE>(logits, first + i) : sb_float(SB_ABSENT_BITS);
+    add_any(s, y, row);
+}
+
+/* ---- a block's part of a row -------------------------------------------------------------- */
+
+#define TRIP 8 /* ids that a thread takes at once: their logits are on their way together */
+
+struct list_row {
+    block_row of;
+    id_list list;
+    int32_t kept; /* the target is in the list */
+    float x;      /* its logit; absent if it is not */
+};
+
+/* The entries of a warp's unfinished leaves, in the shared memory that the launch sizes. */
+struct run_queue {
+    int32_t entries[2 * WARP];
+};
+static_assert(sizeof(run_queue) == SB_CUDA_LIST_BYTES * WARP, "the launch's bytes per thread");
+
+/* Gives each lane one of the queue's last n entries, n <= WARP. */
+template <int DTYPE, class ID, class STATE>
+SB_DET void take_runs(STATE *s, const run_queue &q, int from, int n, const ID *ids,
+                      const list_row &mine, int64_t vocab)
+{
+    const int lane = threadIdx.x % WARP;
+    __syncwarp(); /* the entries are written */
+    if (lane < n)
+        add_run<DTYPE>(s, ids, mine.list.count, q.entries[from + lane], mine.of.logits, vocab,
+                       mine.of.row);
+    __syncwarp(); /* and read */
+}
+
+/* Sums the entries from .. to - 1 of a row's list. The block's threads stand side by side. Sets
+ * mine.x and mine.kept if the target is among them. */
+template <int DTYPE, class THREAD, class STATE, class ID>
+SB_DET void sum_list(STATE *s, const sb_cuda_args &in, list_row &mine, run_queue &q, int from,
+                     int to)
+{
+    const ID *ids = (const ID *)in.kept_ids + mine.list.first;
+    const char *logits = mine.of.logits;
+    const leaf_row row = { mine.of.row.c, mine.of.row.k64 };
+    const int count = mine.list.count, lane = threadIdx.x % WARP;
+    const uint64_t below = ((uint64_t)1 << lane) - 1;
+    const int64_t target = mine.of.id;
+    THREAD t;
+    STATE others; /* whose address may be taken */
+    bool bad = false;
+    int queued = 0;
+
+    t.base = NO_BASE;
+    begin_sum(&t, row.c);
+    make_none(&others);
+    for (int start = from; start < to; start += blockDim.x * TRIP) {
+        entry<ID> e[TRIP];
+        float x[TRIP];
+        uint32_t lone = 0, runs = 0; /* bits of the trip's ids */
+#pragma unroll
+        for (int i = 0; i < TRIP; i++) {
+            const int k = start + i * (int)blockDim.x + (int)threadIdx.x;
+            e[i].before = 0, e[i].id = -1, e[i].after = 0;
+            if (k < to) e[i] = entry_at<ID>(ids, count, k);
+        }
+#pragma unroll
+        for (int i = 0; i < TRIP; i++) {
+            const int k = start + i * (int)blockDim.x + (int)threadIdx.x;
+            const bool well = is_well(e[i], (ID)in.vocab), begins = begins_leaf(e[i]);
+            bad |= k < to && !well;
+            if (well && begins && ends_leaf(e[i])) lone |= 1u << i;
+            else if (well && begins) runs |= 1u << i;
+            x[i] = lone >> i & 1 ? load_one<DTYPE>(logits, e[i].id) : 0.0f;
+            if (well && e[i].id == target) {
+                mine.x = load_one<DTYPE>(logits, target);
+                mine.kept = 1;
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < TRIP; i++)
+            if (lone >> i & 1 && add_lone(&t, x[i], row)) runs |= 1u << i;
+#pragma unroll
+        for (int i = 0; i < TRIP; i++) {
+            const uint64_t lanes = __ballot_sync(FULL, runs >> i & 1);
+            if (lanes == 0) continue;
+            if (runs >> i & 1)
+                q.entries[queued + __popcll(lanes & below)] = start + i * (int)blockDim.x +
+                                                              (int)threadIdx.x;
+            queued += __popcll(lanes);
+            if (queued < WARP) continue;
+            queued -= WARP;
+            take_runs<DTYPE>(&others, q, queued, WARP, ids, mine, in.vocab);
+        }
+    }
+    take_runs<DTYPE>(&others, q, 0, queued, ids, mine, in.vocab);
+    end_sum(&t);
+    *s = t.s;
+    merge_into(s, others);
+    if (!bad) return;
+    report(in, SB_BAD_KEPT_ID, mine.of.number);
+    poison(s);
+}
+
+/* Whether a list, whose ids rise, has an id. Called by a whole warp, all lanes of which get the
+ * answer. Each step reads an id for each lane. */
+template <class ID> SB_DET bool has_id(const ID *ids, int count, int64_t id)
+{
+    int low = 0, high = count; /* if it is there, its entry is in [low, high) */
+    const int lane = threadIdx.x % WARP;
+    while (high - low > WARP) {
+        const int step = (high - low + WARP - 1) / WARP, k = low + lane * step;
+        const uint64_t reached = __ballot_sync(FULL, k < high && ids[k] <= id);
+        const int last = __popcll(reached) - 1; /* the last lane whose id is not above */
+        if (last < 0) return false;
+        low += last * step;
+        high = min(low + step, high);
+    }
+    return __any_sync(FULL, lane < high - low && ids[low + lane] == id);
+}
+
+SB_DET bool is_in_list(const sb_cuda_args &in, const list_row &mine)
+{
+    if (in.kept_ids_dtype == SB_CUDA_I64)
+        return has_id((const int64_t *)in.kept_ids + mine.list.first, mine.list.count, mine.of.id);
+    return has_id((const int32_t *)in.kept_ids + mine.list.first, mine.list.count, mine.of.id);
+}
+
+/* Sets a block's row and list. Called by one thread. The offsets are on their way before it is
+ * known whether the row is active. An ignored row's offsets are looked at, too. */
+SB_DET void set_list_row(const sb_cuda_args &in, list_row *mine, int64_t item, bool writes)
+{
+    mine->list.count = 0;
+    mine->kept = 0;
+    mine->x = sb_float(SB_ABSENT_BITS);
+    if (!listed_well(in, item)) {
+        set_block_row(in, &mine->of, item, writes);
+        return;
+    }
+    const int64_t row = row_at(in, item);
+    const list_bounds bounds = bounds_of(in, row);
+    set_block_row(in, &mine->of, item, writes);
+    mine->list = list_of(in, row, bounds);
+    if (writes && in.strays) ((uint8_t *)in.strays)[row] = 0;
+    if (writes && !mine->list.well) report(in, SB_BAD_KEPT_OFFSETS, row);
+}
+
+template <int DTYPE, class THREAD, class STATE> SB_DET void list_block(const sb_cuda_args &in)
+{
+    __shared__ list_row mine;
+    __shared__ STATE shared[PIECE_WARPS];
+    const int64_t item = blockIdx.x / (uint32_t)in.split; /* a grid has fewer than 2^31 blocks */
+    const int piece = in.split == 1 ? 0 : (int)(blockIdx.x % (uint32_t)in.split);
+    run_queue &q = ((run_queue *)staging)[threadIdx.x / WARP];
+    STATE s;
+
+    wait_for_primary();
+    if (threadIdx.x == 0) set_list_row(in, &mine, item, piece == 0);
+    __syncthreads(); /* mine is written */
+    if (mine.of.done) {
+        if (threadIdx.x != 0 || in.split == 1) return;
+        make_none(&((STATE *)in.states)[blockIdx.x]);
+        if (piece == 0) write_target(in, item, 0.0f, 0);
+        return;
+    }
+    const int each = (mine.list.count + in.split - 1) / in.split;
+    const int from = min(piece * each, mine.list.count), to = min(from + each, mine.list.count);
+    if (in.kept_ids_dtype == SB_CUDA_I64)
+        sum_list<DTYPE, THREAD, STATE, int64_t>(&s, in, mine, q, from, to);
+    else sum_list<DTYPE, THREAD, STATE, int32_t>(&s, in, mine, q, from, to);
+    begin_dependents();
+    if (!mine.list.well) poison(&s);
+    if (blockDim.x == WARP) {
+        warp_merge(&s);
+        __syncwarp(); /* the target's logit is written */
+    } else {
+        block_merge(&s, shared);
+    }
+    if (threadIdx.x >= WARP) return;
+    sum_in(&s)->c = sb_bits32(mine.of.row.c);
+    bool kept = mine.kept;
+    float x = mine.x;
+    if (in.split > 1) {
+        if (threadIdx.x == 0) ((STATE *)in.states)[blockIdx.x] = s;
+        if (piece != 0) return;
+        kept = is_in_list(in, mine);
+        x = kept ? load_one<DTYPE>(mine.of.logits, mine.of.id) : sb_float(SB_ABSENT_BITS);
+        if (threadIdx.x == 0) write_target(in, item, x, 1);
+    } else {
+        finish_row(in, mine.of.number, s, x, mine.of.row);
+    }
+    if (threadIdx.x == 0 && in.strays) ((uint8_t *)in.strays)[mine.of.number] = !kept;
+}
+
+#define LISTS(name, DTYPE)                                                                         \
+    extern "C" __global__ void __launch_bounds__(512, 2)                                           \
+        logprob_##name##_lists(const __grid_constant__ sb_cuda_args in)                            \
+    {                                                                                              \
+        list_block<DTYPE, thread_state, sb_state>(in);                                             \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(512, 1)                                           \
+        entropy_##name##_lists(const __grid_constant__ sb_cuda_args in)                            \
+    {                                                                                              \
+        list_block<DTYPE, thread_moments, sb_moments>(in);                                         \
+    }
+LISTS(f32, SB_CUDA_F32)
+LISTS(f16, SB_CUDA_F16)
+LISTS(bf16, SB_CUDA_BF16)
+
+/* ---- words -------------------------------------------------------------------------------- */
+
+/* Whether a list is bad. Sets *kept if it has the target. Called by a whole block. */
+template <class ID>
+SB_DET bool check_list(const ID *ids, int count, int64_t vocab, int64_t target, int32_t *kept)
+{
+    bool bad = false;
+    for (int k = threadIdx.x; k < count; k += blockDim.x) {
+        const entry<ID> e = entry_at<ID>(ids, count, k);
+        bad |= !is_well(e, (ID)vocab);
+        if (e.id == target) *kept = 1;
+    }
+    return bad;
+}
+
+/* Writes the words of a list whose ids rise: the thread of each word's first id writes it. */
+template <class ID> SB_DET void write_words(uint32_t *words, const ID *ids, int count)
+{
+    for (int k = threadIdx.x; k < count; k += blockDim.x) {
+        const ID word = ids[k] / 32;
+        uint32_t bits = 0;
+        if (k > 0 && ids[k - 1] / 32 == word) continue;
+        for (int i = k; i < count && ids[i] / 32 == word; i++) bits |= 1u << (ids[i] % 32);
+        words[word] = bits;
+    }
+}
+
+struct words_row {
+    any_row of;
+    id_list list;
+    int64_t target;
+    int32_t bad, kept;
+};
+
+extern "C" __global__ void __launch_bounds__(256)
+    lists_words(const __grid_constant__ sb_cuda_lists_args a)
+{
+    __shared__ words_row mine;
+    const sb_cuda_args &in = a.in;
+    const int64_t item = blockIdx.x;
+    const int words = (int)((in.vocab + 31) / 32);
+    if (threadIdx.x == 0) {
+        set_any_row(in, &mine.of, item, false);
+        mine.bad = mine.kept = 0;
+        mine.target = -1;
+        if (mine.of.fate != ROW_UNKNOWN)
+            mine.list = list_of(in, mine.of.number, bounds_of(in, mine.of.number));
+        if (mine.of.fate == ROW_ACTIVE && in.width == 1)
+            mine.target = int_at(in.ids, in.ids_dtype, mine.of.number);
+    }
+    __syncthreads(); /* mine is written */
+    if (mine.of.fate == ROW_UNKNOWN) return;
+    const bool looks = mine.of.fate == ROW_ACTIVE && mine.list.well;
+    const int count = mine.list.count;
+    const int32_t *narrow = (const int32_t *)in.kept_ids + mine.list.first;
+    const int64_t *wide = (const int64_t *)in.kept_ids + mine.list.first;
+    const bool is_wide = in.kept_ids_dtype == SB_CUDA_I64;
+    uint32_t *to = (uint32_t *)in.kept + mine.of.number * in.kept_stride;
+    bool bad = !mine.list.well;
+    if (looks)
+        bad = is_wide ? check_list(wide, count, in.vocab, mine.target, &mine.kept)
+                      : check_list(narrow, count, in.vocab, mine.target, &mine.kept);
+    if (bad) mine.bad = 1;
+    if (looks && in.kept)
+        for (int i = threadIdx.x; i < words; i += blockDim.x) to[i] = 0;
+    __syncthreads(); /* mine.bad is known, and the words are 0 */
+    if (looks && in.kept && !mine.bad) {
+        if (is_wide) write_words(to, wide, count);
+        else write_words(to, narrow, count);
+    }
+    if (threadIdx.x != 0) return;
+    if (mine.bad)
+        report(in, (mine.list.well ? SB_BAD_KEPT_ID : SB_BAD_KEPT_OFFSETS) + 2 * a.of_q,
+               mine.of.number);
+    ((uint8_t *)a.refused)[mine.of.number] = (uint8_t)mine.bad;
+    if (in.strays) ((uint8_t *)in.strays)[mine.of.number] = looks && !mine.kept;
+}
