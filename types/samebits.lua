@@ -20,6 +20,7 @@ local Context = {}
 ---@field split? integer the number of pieces to cut each row into
 ---@field stream? samebits.Stream the stream to run in (the default stream if not given)
 ---@field threads? integer the number of threads per block
+---@field workspace? samebits.Tensor a tensor to compute in, of the bytes that `workspace_size` returns
 
 --- Computes the gradient of a loss with respect to the logits from its derivatives with respect to
 --- the outputs, in one pass over the logits. Ignored rows, and ids whose logit is -inf, get +0. If
@@ -32,6 +33,11 @@ local Context = {}
 ---@return string? message
 ---@return string? code
 function Context:backward(batch, given, opts) end
+
+--- Returns the bytes of workspace that `backward` needs for a batch: 0 unless its rows keep lists
+--- of ids.
+---@param batch any as for `backward`
+function Context:backward_workspace_size(batch) end
 
 --- Waits for a stream (the default one if none is given), and raises an error if a call with `check
 --- = false` in that stream has met a bad id, temperature, row list, cu_seqlens or record since the
@@ -887,6 +893,8 @@ function Stream:wait() end
 ---   histograms of the log ratio (tails.lua); `noise`: the noise floor (noise.lua); `segments`: by
 ---   round (segments.lua); `not_finite`: `tokens` that are not finite on a side, `nan_both`, and
 ---   `a` and `b`: `nan`, `minus_infinite`, `plus_infinite`;
+--- * `alignment`: of sides in different layouts (align.lua); tokens then have `in_a` and `in_b`,
+---   their places there, and sides their `shape`;
 --- * `made`: when, where and by what; `files`: `path`, `size`, `sha256` (provenance.lua);
 --- * `store`: the tokens one by one (store.lua), unless there are too many; `texts`: a tokenizer, if
 ---   one was given; `ids` and `layout`, for the exports;
@@ -1027,15 +1035,16 @@ function M.debug(...) end
 ---@field threads? integer where to compute
 ---@field isa? string where to compute
 ---@field progress? any a function of done, total and the current step
+---@field align? any whether tokens are aligned by their ids
 ---@field tokenizer? any the path of a tokenizer.json or vocab.json, for the texts of ids
 ---@field keep? any (2^22)
 ---@field hash? any (16 MiB)
 ---@field command? any what the report names as the command that made it
 
 --- Compares two sides, A (the policy that the tokens were sampled from) and B.
----@param a any logprobs [B, T] or [N], or logits [B, T, V] or [N, V]: a tensor, nested lists, a DLManagedTensor *, the path of a .npy or .safetensors file (FILE:NAME names a tensor in it); or a table of the side's fields: `logprobs`, `logits`, `ids`, `mask`, `temperature`, `kept`, `cu_seqlens`, `vocab`, `name`, each in one of these forms
+---@param a any logprobs [B, T] or [N], or logits [B, T, V] or [N, V]: a tensor, nested lists, a DLManagedTensor *, the path of a .npy or .safetensors file (FILE:NAME names a tensor in it); or a table of the side's fields: `logprobs`, `logits`, `ids`, `mask`, `temperature`, `kept`, `cu_seqlens`, `vocab`, `name`, each in one of these forms; instead of logits `hidden`, `head`, and `format`, `bias`, `scale`, `softcap`
 ---@param b any as for `a`
----@param meta? samebits.DriftMeta fields that apply to both sides: the same fields; `a` and `b`: tables of fields of one side, for sides that are not tables; `names`: the names of the two; `ignore_index` (-100); `shift`: whether the logits of row t score id t + 1, which shapes may also tell; `near` (1e-5): nats within which a token counts as nearly explained; `worst` (10): the number of worst tokens to list; `memory` (256 MiB): bytes of logits to hold together; `backend` ("cpu"), `threads`, `isa`: where to compute; `progress`: a function of done, total and the current step; `tokenizer`: the path of a tokenizer.json or vocab.json, for the texts of ids; `keep` (2^22): the most tokens to hold one by one, for the heatmap and the exports; `hash` (16 MiB): the size up to which files are hashed; `command`: what the report names as the command that made it
+---@param meta? samebits.DriftMeta fields that apply to both sides: the same fields; `a` and `b`: tables of fields of one side, for sides that are not tables; `names`: the names of the two; `ignore_index` (-100); `shift`: whether the logits of row t score id t + 1, which shapes may also tell; `near` (1e-5): nats within which a token counts as nearly explained; `worst` (10): the number of worst tokens to list; `memory` (256 MiB): bytes of logits to hold together; `backend` ("cpu"), `threads`, `isa`: where to compute; `progress`: a function of done, total and the current step; `align`: whether tokens are aligned by their ids; by default, if the layouts differ; `tokenizer`: the path of a tokenizer.json or vocab.json, for the texts of ids; `keep` (2^22): the most tokens to hold one by one, for the heatmap and the exports; `hash` (16 MiB): the size up to which files are hashed; `command`: what the report names as the command that made it
 ---@return samebits.DriftReport? # a report; or nil and a message if a file or a backend cannot be used. Inputs that do not fit together are an error.
 ---@return string? message
 function M.drift(a, b, meta) end

@@ -364,7 +364,8 @@ local M = {}
 -- @param a logprobs [B, T] or [N], or logits [B, T, V] or [N, V]: a tensor, nested lists, a
 -- DLManagedTensor *, the path of a .npy or .safetensors file (FILE:NAME names a tensor in it); or a
 -- table of the side's fields: `logprobs`, `logits`, `ids`, `mask`, `temperature`, `kept`,
--- `cu_seqlens`, `vocab`, `name`, each in one of these forms
+-- `cu_seqlens`, `vocab`, `name`, each in one of these forms; instead of logits `hidden`, `head`,
+-- and `format`, `bias`, `scale`, `softcap`
 -- @param b as for `a`
 -- @tparam[opt] table meta fields that apply to both sides: the same fields; `a` and `b`: tables of
 -- fields of one side, for sides that are not tables; `names`: the names of the two; `ignore_index`

@@ -17,6 +17,7 @@ local batches = require "samebits.batch"
 local bits = require "samebits.bits"
 local cases = require "samebits.verify.case"
 local compare = require "samebits.verify.compare"
+local hidden = require "samebits.verify.hidden"
 local lib = require "samebits.lib"
 local misuse = require "samebits.misuse"
 local paths = require "samebits.verify.paths"
@@ -260,6 +261,7 @@ end
 local function applies(transform, path)
   if path.plain then return transform.plain end
   if transform.contract and path.kind ~= "samebits" then return false end
+  if transform.logits and path.of_hidden then return false end
   return not transform.only or transform.only(path)
 end
 
@@ -311,8 +313,8 @@ local function on_variants(list, sample)
       local case = sample.case(false)
       local made = transforms.named.batch.calls(case, sample.sequences)[1]
       for number, at in ipairs((variants.present())) do
-        run_call(paths.samebits(at.context()), nil, case, made, number - 1,
-                 entry_of(path, sample.sequences), found)
+        run_call(paths.samebits(at.context(), path.of_hidden and path.logprob or nil), nil, case,
+                 made, number - 1, entry_of(path, sample.sequences), found)
       end
       return line
     end
@@ -341,9 +343,10 @@ local function count_option(opts, name, default)
   return value
 end
 
-local function paths_of(opts)
+local function paths_of(opts, logprob)
   if opts.fn ~= nil then return { paths.of_function(opts.fn) } end
-  local list, why, code = paths.present(opts.backend, { threads = opts.threads, isa = opts.isa })
+  local list, why, code = paths.present(opts.backend, { threads = opts.threads, isa = opts.isa },
+                                        logprob)
   return list, why, code
 end
 
@@ -378,6 +381,9 @@ local function verify(value, options)
     list = wanted(options.transforms), only = options.transforms ~= nil,
   }
   local most = count_option(options, "rows")
+  local rows, logprob = hidden.take(value)
+  if rows and opts.fn then raise "verify: fn: not with hidden states" end
+  value = rows or value
   local batch = batches.is_batch(value) and value or batches.build(value, true)
   batch = misuse.try(batch:to "cpu")
 
@@ -388,7 +394,7 @@ local function verify(value, options)
     case.transform = "batch"
     return case
   end
-  local list = misuse.try(paths_of(opts))
+  local list = misuse.try(paths_of(opts, logprob))
   local ok, lines = pcall(run, list, sample, opts)
   for _, path in ipairs(list) do path.close() end
   if not ok then error(lines, 0) end
@@ -401,9 +407,10 @@ end
 local M = {}
 
 --- Verifies a batch.
--- @tparam batch batch a batch, or the table to make one from. Without ids, each row's likeliest id
--- is scored. Of a large batch, only some rows are taken: as many as have 2^22 logits, but at least
--- 8.
+-- @tparam batch batch a batch, or the table to make one from. With hidden states, `head` may be
+-- weights [V, D] as well, beside `format`, `bias`, `scale` and `softcap` as for `ctx:head`; there
+-- is no control group then. Without ids, each row's likeliest id is scored. Of a large batch, only
+-- some rows are taken: as many as have 2^22 logits, but at least 8.
 -- @tparam[opt] table options `fn`: the function to verify in place of the library and the control
 -- group; `seed` (1): the seed of random choices; `rows`: the largest number of rows to take;
 -- `rounds` (2): how often each transform is tried; `transforms`: a list of their names, all by

@@ -30,7 +30,7 @@ local M = {}
 ---@field isa? string the only backend to verify, by default each that can be opened
 
 --- Verifies a batch.
----@param batch samebits.Batch|samebits.BatchSpec a batch, or the table to make one from. Without ids, each row's likeliest id is scored. Of a large batch, only some rows are taken: as many as have 2^22 logits, but at least 8.
+---@param batch samebits.Batch|samebits.BatchSpec a batch, or the table to make one from. With hidden states, `head` may be weights [V, D] as well, beside `format`, `bias`, `scale` and `softcap` as for `ctx:head`; there is no control group then. Without ids, each row's likeliest id is scored. Of a large batch, only some rows are taken: as many as have 2^22 logits, but at least 8.
 ---@param options? samebits.VerifyOptions
 ---@return samebits.VerifyReport? # a report, whose `text`, `json` and `html` are for people and programs: `ok`: no bit of the library's, or of the function's, has changed; `paths`: a list of the verified paths, each with `name`, `kind` ("samebits", "conventional", "function"), `tokens`, `mismatches`, `max_ulps`, `first`, the first difference, and `worst`, the first that is `max_ulps` away; `transforms`: a list of { name, about, results }, the results by path; or nil and a message
 ---@return string? message

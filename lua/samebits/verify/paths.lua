@@ -34,8 +34,13 @@ local function path(kind, ctx, logprob)
   return self
 end
 
---- Makes the path of the library on a context, whose results have the contract's bits.
-function M.samebits(ctx) return path("samebits", ctx, ctx.logprob) end
+--- Makes the path of the library on a context, whose results have the contract's bits. logprob: how
+-- it scores a batch, unless by ctx:logprob (see hidden.lua).
+function M.samebits(ctx, logprob)
+  local self = path("samebits", ctx, logprob or ctx.logprob)
+  self.of_hidden = logprob ~= nil
+  return self
+end
 
 --- Makes the path of the control group on a context. Its NaNs may have any bits.
 function M.conventional(ctx)
@@ -86,8 +91,9 @@ function M.of_function(f)
 end
 
 --- Returns the paths of this machine: the library and the control group on each backend that can be
--- opened, or only on the named one. Returns nil and a message if there is none.
-function M.present(backend, opts)
+-- opened, or only on the named one. Returns nil and a message if there is none. With logprob, as
+-- for `samebits`, there is no control group.
+function M.present(backend, opts, logprob)
   local list = {}
   local names = { backend }
   if not backend then
@@ -98,8 +104,8 @@ function M.present(backend, opts)
   for _, name in ipairs(names) do
     local ctx, why, code = context.open(name, opts and name:find "^cpu" and opts or nil)
     if not ctx then return nil, why, code end
-    list[#list + 1] = M.samebits(ctx)
-    list[#list + 1] = M.conventional(ctx)
+    list[#list + 1] = M.samebits(ctx, logprob)
+    if not logprob then list[#list + 1] = M.conventional(ctx) end
   end
   return list
 end

@@ -7,6 +7,7 @@
 --
 -- * `about`, for people;
 -- * `plain`: any function of a batch that respects the mask can take the transform's batches;
+-- * `logits`: it changes which ids there are, which hidden states do not show;
 -- * `contract`: only implementations that keep the contract support the transform;
 -- * `least`, `most`: bounds on the number of sequences; `long`: they have several positions;
 --   `cost`: how many times logits are laid out;
@@ -292,7 +293,7 @@ M.list = {
   { name = "offset", about = "logits at an odd address",
     draws = { "layout", "offset", "gap" }, calls = batch },
 
-  { name = "vocabulary", about = "the vocabulary padded with -inf",
+  { name = "vocabulary", about = "the vocabulary padded with -inf", logits = true,
     draws = { "layout", "extra", "gap" }, calls = batch },
 
   { name = "containers", about = "the same logits in another dtype",
@@ -322,11 +323,11 @@ M.list = {
     opts = launch_options },
 
   { name = "shards", about = "the vocabulary cut into shards, merged in any order",
-    cost = 2, calls = batch, score = in_shards, contract = true,
+    cost = 2, calls = batch, score = in_shards, contract = true, logits = true,
     draws = { "layout", "extra", "cuts", "tree", "split", "block", "offset", "gap" } },
 
   -- Everything together.
-  { name = "everything", about = "many of these at once",
+  { name = "everything", about = "many of these at once", logits = true,
     calls = function(case, sequences)
     return one(case, sequences, shuffled(masked(arranged(case, sequences), case), case.order),
                { layout = layout_of(case) })
