@@ -4,7 +4,7 @@
 local COLUMNS = 100
 
 -- Generated, or data.
-local EXEMPT = { "^build/", "^spec/vectors/.*%.txt$", "%.safetensors$", "^bench/results/",
+local EXEMPT = { "^build/", "^spec/vectors/.*%.txt$", "%.safetensors$", "%.png$", "^bench/results/",
                  "^types/", "^spec/fuzz/corpus/" }
 
 local function tracked()

@@ -48,8 +48,8 @@ function Bytes:byte(x)
   self.n = self.n + 1
 end
 
--- x: an integer from 0 to 2^53. With x % 128 + 128, compiled code of LuaJIT 2.1 lost the 128 where
--- x was beyond 2^31; a spec packs such distances.
+-- x: an integer from 0 to 2^53. With x % 128 + 128, compiled code of LuaJIT 2.1.0-beta3 lost the
+-- 128 of one byte in 600 000, where x was beyond 2^31; so the byte is made of ints.
 function Bytes:number(x)
   while x >= 128 do
     local rest = math.floor(x / 128)

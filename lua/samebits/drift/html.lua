@@ -64,9 +64,10 @@ local function sides(add, report)
   add "</section>"
 end
 
-local function meter(part, whole, open)
-  return ('<div class="meter"><span%s style="width:%.1f%%"></span></div>'):format(
-    open and ' class="open"' or "", part > 0 and math.max(100 * part / whole, 1) or 0)
+local function meter(part, whole, open, color)
+  return ('<div class="meter"><span%s style="width:%.1f%%%s"></span></div>'):format(
+    open and ' class="open"' or "", part > 0 and math.max(100 * part / whole, 1) or 0,
+    color and (";background:var(--c%d)"):format(color) or "")
 end
 
 local function causes(add, report)
@@ -78,7 +79,7 @@ local function causes(add, report)
         '<b>%s</b><br>%s.</td><td>%s of %s</td><td>%s</td><td>%s</td></tr>',
         (i - 1) % COLORS, escape(words.CAUSES[cause.cause]), escape(cause.text),
         count(cause.tokens), count(whole),
-        count(cause.tokens_exactly), meter(cause.tokens, whole))
+        count(cause.tokens_exactly), meter(cause.tokens, whole, nil, (i - 1) % COLORS))
   end
   if report.unexplained > 0 then
     add('<tr><td class="left"><span class="swatch" style="background:var(--open)"></span>' ..
@@ -295,8 +296,9 @@ local function data_of(report, packed)
       export.quoted(words.CAUSES[cause.cause]), export.quoted(cause.text), (i - 1) % COLORS,
       tostring(FACTS[cause.cause] == true))
   end
-  list[#list + 1] = ('{"name":"unexplained","text":%s,"open":true}'):format(
-    export.quoted(words.unexplained(report)))
+  list[#list + 1] = ('{"name":"unexplained","text":"%s","open":true}'):format(
+    (report.a.logits or report.b.logits) and "Nothing that was tried gives this value." or
+    "Nothing that was tried gives this value. With logits, more could be tried.")
   local parts = {}
   for _, key in ipairs { "rows", "columns", "per_row", "per_column", "sequences", "longest",
                          "held" } do
@@ -360,11 +362,13 @@ function M.format(report)
     rounds(add, report)
   end
   local room = MOST - bytes_of(before) - bytes_of(after) - #script - #style - 24000
-  local packed = differs and cells.pack(report, room) or nil
+  local tokens = report.tokens
+  local packed = tokens.different + tokens.only_a + tokens.only_b > 0 and
+                 cells.pack(report, room) or nil
   parts = before
   where(add, packed)
   for _, part in ipairs(after) do before[#before + 1] = part end
-  if differs then tables(add, report, packed) end
+  if differs or packed then tables(add, report, packed) end
   made(add, report)
   return page.format(text.headline(report), report.equal, before, report, {
     style = style, head = function(title) return M.head(report, title) end,

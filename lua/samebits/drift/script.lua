@@ -269,7 +269,7 @@ function draw() {
   }
   pen.textAlign = "center";
   pen.textBaseline = "top";
-  step = ticks(columns, wide / data.per_column, 44);
+  step = ticks(columns, wide / data.per_column, 32);
   for (var p = 0; p < data.longest; p += step) {
     pen.fillText(String(p), GUTTER + (Math.floor(p / data.per_column) + 0.5) * wide,
                  HEAD + rows * tall + 5);
@@ -375,7 +375,7 @@ function show(cell) {
   shown = cell;
   card.textContent = "";
   if (cell < 0) {
-    card.appendChild(make("p", "faint", "Point at a cell, or choose one of the worst tokens."));
+    card.appendChild(make("p", "faint", "Point at a cell."));
     return;
   }
   var i = tokenIn[cell] - 1, code = i >= 0 ? tokens.code[i] : cells[cell];
@@ -500,6 +500,7 @@ function legend() {
   }
 }
 
+$("worst").hidden = worst.length === 0;
 worst.forEach(function (i, k) {
   var button = make("button", "", String(k + 1));
   button.type = "button";

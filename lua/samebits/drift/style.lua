@@ -6,7 +6,7 @@ return [==[
   --c7: #5b5bd6; --c8: #9c5b34; --c9: #5c6b7a; }
 @media (prefers-color-scheme: dark) { :root { --same: #28442f; --idle: #262625; --only: #5d5c56;
   --open: #ff7b72; --c0: #5598e7; --c1: #f0a04b; --c2: #4cc38a; --c3: #bf7af0; --c4: #4fc3d6;
-  --c5: #f08dc4; --c6: #d6b94a; --c7: #9a9af5; --c8: #cf9468; --c9: #9fb0c0; } }
+  --c5: #f08dc4; --c6: #d6b94a; --c7: #9a9af5; --c8: #cf9468; --c9: #9fb0c0; --dots: .7; } }
 :root.paper { color-scheme: light; --page: #ffffff; --card: #ffffff; --ink: #1a1a19;
   --faint: #63625e; --line: #e3e2de; --mark: #2a78d6; --soft: #c4dcf7; --bad: #b3261e;
   --good: #14713d; --flip: #fbe0dd; --warn: #8a5a00; --dull: #6a5a86; --same: #cfe5d7;
@@ -44,6 +44,7 @@ code.bits { font-size: 12px; overflow-wrap: anywhere; }
   margin-right: .4rem; vertical-align: -1px; }
 .legend, .tools, .worst { display: flex; flex-wrap: wrap; gap: .4rem .5rem; align-items: center;
   margin: .7rem 0 0; } .tools { margin: 0 0 .7rem; }
+[hidden] { display: none !important; }
 .key { border-color: transparent; padding: .05rem .35rem; }
 .scale { display: inline-flex; align-items: center; color: var(--faint); font-size: .85rem; }
 .scale i { width: .8rem; height: .75rem; } .scale i:first-of-type { margin-left: .4rem; }
@@ -57,7 +58,7 @@ input[type=search] { font: inherit; color: inherit; background: var(--page); pad
 #tokens tbody tr { cursor: pointer; } #tokens tbody tr:hover { background: var(--idle); }
 td.path, dd.path { overflow-wrap: anywhere; white-space: normal; }
 svg .dots { fill: none; stroke: var(--mark); stroke-width: 5; stroke-linecap: round;
-  stroke-opacity: .45; } svg .floor { fill: var(--faint);
+  stroke-opacity: var(--dots, .45); } svg .floor { fill: var(--faint);
   fill-opacity: .16; }
 @media (max-width: 52rem) { .where { grid-template-columns: minmax(0, 1fr); }
   .card { border-left: 0; border-top: 1px solid var(--line); padding: .8rem 0 0; } }

@@ -118,8 +118,8 @@ function M.of(report)
   if places > 0 then
     local tail = reasons > 0 and (" The other %s: %s."):format(count(reasons),
                                                               named(report, is_reason)) or ""
-    return "localized", ("%s: %s%s. Where is known, why is not.%s")
-      :format(share(places, n), named(report, is_place),
+    return "localized", ("%s trace%s to %s%s: that says where, not why.%s")
+      :format(share(places, n), n == 1 and "s" or "", named(report, is_place),
               at_places < places and " (some nearly)" or "", tail)
   end
   if different_tokens(report) then

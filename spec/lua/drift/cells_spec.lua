@@ -120,6 +120,24 @@ describe("packed tokens", function()
     end
   end)
 
+  it("read back where single distances pass 2^31, among many small ones", function()
+    local random, n = prng.new(9), 6000
+    local a, b, ids = samebits.zeros({ n }), samebits.zeros({ n }), samebits.zeros({ n }, "int32")
+    local p, q = ffi.cast("float *", a.ptr), ffi.cast("float *", b.ptr)
+    local id = ffi.cast("int32_t *", ids.ptr)
+    for i = 0, n - 1 do
+      p[i] = -0.01 - math.abs(random:normal())
+      q[i] = i % 700 == 699 and 0.0124 or p[i] * (1 + 0.02 * random:normal())
+      id[i] = random:integer(0, 40000)
+    end
+    local report = samebits.drift({ logprobs = a, ids = ids }, { logprobs = b })
+    local _, tokens = unpacked(cells.pack(report, 1e6))
+    for row = 0, n - 1 do
+      local token, store = tokens[row], report.store
+      assert.equal(order(store.b[row]) - order(store.a[row]), token and token.far, row)
+    end
+  end)
+
   it("have the values of those furthest apart where there is little room", function()
     local a, b = dump({ 2000 }, 4)
     local report = samebits.drift(a, b)

@@ -74,8 +74,21 @@ describe("drift's page", function()
     })
     text.texts = { texts = function() return { "</script>", "\27\"" } end }
     local data = text:html():match '<script type="application/json" id="data">(.-)</script>'
-    assert.same({ "</script>", "\\x1b\"" }, dkjson.decode(data).texts)
     assert.is_nil(data:find("<", 1, true))
+    assert.same({ "</script>", "\\x1b\"" }, dkjson.decode(data).texts)
+  end)
+
+  it("tells its script the causes, in order, and then what is unexplained", function()
+    local values = {}
+    for i = 1, 20 do values[i] = -i / 7 end
+    local half = samebits.tensor(values):to("float16"):to("float32")
+    local data = samebits.drift(values, half, { names = { "</script><b>", "b" } }):html()
+                 :match '<script type="application/json" id="data">(.-)</script>'
+    assert.is_nil(data:find("<", 1, true))
+    local causes = dkjson.decode(data).causes
+    assert.same({ name = "container dtype", text = "b is </script><b>, rounded to float16",
+                  color = "--c0", fact = false }, causes[1])
+    assert.same({ 2, "unexplained", true }, { #causes, causes[2].name, causes[2].open })
   end)
 
   it("gives a share of the tokens to what is unexplained", function()

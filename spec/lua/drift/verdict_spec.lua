@@ -40,8 +40,8 @@ describe("the verdict is", function()
   it("localized: the op, the logits or the ids", function()
     local other = { logits = plant.each(logits, function(i, x) return x + i % 3 / 50 end),
                     ids = ids }
-    is("localized", "All 24 tokens that differ: ", given, other)
-    is("localized", "the op. Where is known, why is not.", { logits = logits, ids = ids,
+    is("localized", "All 24 tokens that differ trace to ", given, other)
+    is("localized", "trace to the op: that says where, not why.", { logits = logits, ids = ids,
        logprobs = odd(truth) }, given)
     local moved = plant.ids({ B, T }, V, 99)
     is("localized", "target id", { logprobs = odd(truth), ids = ids },
