@@ -486,6 +486,7 @@ local function read(a, b, meta, wanted)
       if fields.mask then batches.check_mask(side.label .. ": mask", fields.mask, fields.ids) end
     end
     local layout = aligned(sides, meta, wanted, opened)
+    for _, note in ipairs(told) do table.insert(layout.notes, 1, note) end
     -- Ids are equal where tokens are aligned; what one side does not count is the other's alone.
     twice.ids, twice.mask, twice.cu_seqlens = false, false, false
     layout.twice, layout.shift = twice, false
