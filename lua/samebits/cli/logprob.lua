@@ -26,8 +26,9 @@ is -inf, 7fc00000 is NaN.
 --- Adds the command's arguments to its argparse parser.
 function M.define(command)
   command:epilog(options.FILES .. "\n\n" .. JSON)
-  command:argument("files", "Logits [B, T, V], or [N, V], and what else the files hold. Of .npy " ..
-                            "files floats are the logits, integers the ids."):args "*"
+  command:argument("files", "Logits [B, T, V], or [N, V], or hidden states and a head, and what " ..
+                            "else the files hold. Of .npy files floats are the logits, integers " ..
+                            "the ids."):args "*"
     :argname "FILE[:NAME]"
   command:option("--logits", "Logits, as FILE."):argname "FILE[:NAME]"
   options.add_batch(command)
@@ -129,13 +130,21 @@ function M.run(args)
     files[#files + 1] = args.logits
     tell.fail("no ids in %s: name them by --ids FILE[:NAME]", table.concat(files, " and "))
   end
+  local told = options.settings(spec)
+  -- Hidden states are scored on the cpu, where the files are, unless another backend is asked for.
+  local backend = spec.head and args.backend == "auto" and "cpu" or args.backend
+  local ctx = tell.try(samebits.open, backend, { threads = args.threads, isa = args.isa })
+  if spec.head then
+    if ctx.device ~= "cpu" then tell.misuse "hidden states need --backend cpu" end
+    spec.head = tell.try(ctx.head, ctx, spec.head, { format = spec.format })
+    spec.format = nil
+  end
   local batch = tell.try(samebits.batch, spec)
-  local ctx = tell.try(samebits.open, args.backend, { threads = args.threads, isa = args.isa })
   local moved = tell.try(batch.to, batch, ctx.device)
   local out = tell.try(ctx.logprob, ctx, moved)
   for name, t in pairs(out) do out[name] = tell.try(t.to, t, "cpu") end
   local text = args.json and as_json(ctx, batch, out, gathered) or
-               as_text(ctx, batch, out, gathered:lines(options.settings(spec)))
+               as_text(ctx, batch, out, gathered:lines(told))
   options.check_files(gathered)
   tell.write(text)
   ctx:close()

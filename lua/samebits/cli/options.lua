@@ -10,8 +10,9 @@ local M = {}
 M.FILES = [[
 FILE is a .npy file or a .safetensors file. All that a .safetensors file holds
 is used where its name tells what it is: logits, ids (or responses, ...), mask
-(or response_mask, ...), cu_seqlens, temperature, kept, rows; docs/drift.md has
-all names. FILE:NAME is one tensor of it, along with the file's ids, mask and
+(or response_mask, ...), cu_seqlens, temperature, kept, rows, and in place of
+logits hidden and head, hidden states [B, T, D] or [N, D] and weights [V, D];
+docs/drift.md has all names. FILE:NAME is one tensor of it, along with the file's ids, mask and
 cu_seqlens. A path that exists as it stands wins over a name after a colon.
 What an option names wins. The output tells what was used, and what was not.]]
 
@@ -48,6 +49,10 @@ function M.add_batch(command)
                  "A number, or FILE[:NAME] with one per row or one per sequence. (default: 1)")
     :argname "T"
   command:flag("--shift", "Logits of row t score id t + 1 of the same sequence.")
+  command:option("--format", "The format of a head: h24w16 or h24w24.", "h24w16", function(text)
+    if text == "h24w16" or text == "h24w24" then return text end
+    return nil, ("'%s' is neither h24w16 nor h24w24"):format(text)
+  end):argname "NAME"
 end
 
 --- Adds the options that say how the cpu computes.
@@ -76,7 +81,8 @@ function M.batch(args, files)
   local spec = { ignore_index = args.ignore_index, shift = args.shift }
   for role, t in pairs(gathered.fields) do spec[role] = t end
   if type(temperature) == "number" then spec.temperature = temperature end
-  if not spec.logits then
+  if spec.head then spec.format = args.format end
+  if not spec.logits and not spec.head then
     tell.fail("no logits, float32, float16 or bfloat16 [B, T, V] or [N, V], in %s",
               table.concat(files, " and "))
   end
@@ -100,6 +106,7 @@ function M.settings(spec)
   if spec.ignore_index ~= lib.constants.SB_IGNORE_INDEX then
     list[#list + 1] = { "ignore_index", ("%.0f"):format(spec.ignore_index) }
   end
+  if spec.format then list[#list + 1] = { "format", spec.format } end
   if spec.shift then list[#list + 1] = { "shift", "logits of row t score id t + 1" } end
   return list
 end

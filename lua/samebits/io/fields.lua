@@ -50,7 +50,7 @@ for role, names in pairs(NAMES) do
 end
 
 --- The roles of a batch, in the order in which they are reported.
-M.BATCH = { "logits", "ids", "mask", "cu_seqlens", "temperature", "kept", "rows" }
+M.BATCH = { "logits", "ids", "mask", "cu_seqlens", "temperature", "kept", "rows", "hidden", "head" }
 
 --- The roles of a side of a drift.
 M.SIDE = { "logprobs", "logits", "ids", "mask", "cu_seqlens", "temperature", "kept", "hidden",
@@ -222,6 +222,13 @@ function M.load_one(spec, role, opened)
   return t, source
 end
 
+-- Drops hidden states and a head unless both are there and logits are not: logits have priority.
+-- called: what is known of each role besides.
+local function screen(fields, called)
+  if fields.logits == nil and fields.hidden ~= nil and fields.head ~= nil then return end
+  for _, role in ipairs { "hidden", "head" } do fields[role], called[role] = nil, nil end
+end
+
 -- Gathering ---------------------------------------------------------------------------------------
 
 local Gathered = {}
@@ -335,6 +342,7 @@ function M.gather(files, named)
     end
   end
   take_along(self, named)
+  screen(self.fields, self.from)
   self.unused = unused_of(self)
   self.sources = nil
   return self
@@ -395,6 +403,7 @@ end
 function M.for_batch(spec)
   if not safetensors.is_loaded(spec) then return spec, {} end
   local made, called = M.by_role(spec, "batch: the file", M.BATCH)
+  screen(made, called)
   local unused = {}
   for key, value in pairs(spec) do
     local role = ROLE_OF[key]

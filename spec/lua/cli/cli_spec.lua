@@ -537,3 +537,40 @@ describe("it runs", function()
     assert.is_truthy(out:find(folder .. "/build/release/libsamebits.so", 1, true), out)
   end)
 end)
+
+describe("hidden states and a head in a file", function()
+  local FILE = "spec/vectors/smollm2_head.safetensors"
+
+  it("are scored by logprob, in the format that --format names", function()
+    local data, ctx = assert(samebits.load(FILE)), assert(samebits.open "cpu")
+    for _, format in ipairs { "h24w16", "h24w24" } do
+      local result = run("logprob", FILE, "--json", "--format", format)
+      assert.equal(0, result.status, result.err)
+      local head = assert(ctx:head(data.head, { format = format }))
+      local out = assert(ctx:logprob { hidden = data.hidden, head = head, ids = data.ids,
+                                       mask = data.mask })
+      assert.same(hex.of(out.sequence), json.decode(result.out).sequence_bits)
+    end
+    assert.matches("\nformat    h24w16\n", run("logprob", FILE).out)
+  end)
+
+  it("are verified by verify", function()
+    local result = run("verify", FILE, "--rows", "8", "--rounds", "1", "--backend", "cpu")
+    assert.equal(0, result.status, result.err)
+    assert.matches("samebits, cpu: no bit changed in %d+ tokens\n", result.out)
+  end)
+
+  it("are not used beside logits, or one without the other", function()
+    local t = samebits.zeros { 2, 3, 4 }
+    assert(samebits.save(path "both.safetensors", { logits = logits, ids = ids, hidden = t,
+                                                    head = samebits.zeros { 20, 4 } }))
+    local result = run("logprob", path "both.safetensors")
+    assert.equal(0, result.status, result.err)
+    assert.matches("\nnot used [^\n]*: head, hidden\n", result.out)
+    assert(samebits.save(path "alone.safetensors", { ids = ids, hidden = t }))
+    fails(run("logprob", path "alone.safetensors"), "no logits")
+    local refused = run("logprob", FILE, "--format", "bf16")
+    assert.equal(2, refused.status)
+    assert.matches("'bf16' is neither h24w16 nor h24w24\n$", refused.err)
+  end)
+end)

@@ -45,9 +45,9 @@ describe("the options of a batch", function()
                                      "--shift", "--ignore-index", "7" }
     assert.is_true(ok, args)
     assert.same({ ids = "a.npy", cu_seqlens = "c.npy", threads = 3, shift = true,
-                  ignore_index = 7 }, args)
+                  ignore_index = 7, format = "h24w16" }, args)
     local _, none = parser:pparse {}
-    assert.same({ ignore_index = -100 }, none)
+    assert.same({ ignore_index = -100, format = "h24w16" }, none)
     local bad, why = parser:pparse { "--threads", "0" }
     assert.is_false(bad)
     assert.matches("'0' is not an integer from 1 to 1024", why)
