@@ -97,7 +97,8 @@ project 'spec'
   files { 'spec/c/*.c', 'spec/c/*.h' }
   files { 'spec/fuzz/*.c', 'spec/fuzz/*.h' }
   removefiles { 'spec/fuzz/entry.c', 'spec/fuzz/no_kernels.c', 'spec/fuzz/reader.c' }
-  files { 'src/cpu/isa_*.c', 'src/cuda/plan.c' } -- the library does not export these
+  -- The library does not export these.
+  files { 'src/cpu/isa_*.c', 'src/cpu/products_*.c', 'src/cuda/plan.c' }
   buildoptions { '-pthread' }
   linkoptions { '-pthread', "-Wl,-rpath,'$$ORIGIN'" }
   links { 'samebits', 'm' }

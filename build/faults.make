@@ -149,6 +149,9 @@ GENERATED += $(OBJDIR)/order2.o
 GENERATED += $(OBJDIR)/plan.o
 GENERATED += $(OBJDIR)/plan_line.o
 GENERATED += $(OBJDIR)/pool.o
+GENERATED += $(OBJDIR)/products_amx.o
+GENERATED += $(OBJDIR)/products_avx2.o
+GENERATED += $(OBJDIR)/products_avx512.o
 GENERATED += $(OBJDIR)/products_scalar.o
 GENERATED += $(OBJDIR)/queues.o
 GENERATED += $(OBJDIR)/records.o
@@ -219,6 +222,9 @@ OBJECTS += $(OBJDIR)/order2.o
 OBJECTS += $(OBJDIR)/plan.o
 OBJECTS += $(OBJDIR)/plan_line.o
 OBJECTS += $(OBJDIR)/pool.o
+OBJECTS += $(OBJDIR)/products_amx.o
+OBJECTS += $(OBJDIR)/products_avx2.o
+OBJECTS += $(OBJDIR)/products_avx512.o
 OBJECTS += $(OBJDIR)/products_scalar.o
 OBJECTS += $(OBJDIR)/queues.o
 OBJECTS += $(OBJDIR)/records.o
@@ -429,6 +435,15 @@ $(OBJDIR)/order1.o: ../src/cpu/order.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/pool.o: ../src/cpu/pool.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/products_amx.o: ../src/cpu/products_amx.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/products_avx2.o: ../src/cpu/products_avx2.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/products_avx512.o: ../src/cpu/products_avx512.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/products_scalar.o: ../src/cpu/products_scalar.c

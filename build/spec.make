@@ -126,6 +126,11 @@ GENERATED += $(OBJDIR)/log2.o
 GENERATED += $(OBJDIR)/main.o
 GENERATED += $(OBJDIR)/plan.o
 GENERATED += $(OBJDIR)/plan1.o
+GENERATED += $(OBJDIR)/products.o
+GENERATED += $(OBJDIR)/products_amx.o
+GENERATED += $(OBJDIR)/products_avx2.o
+GENERATED += $(OBJDIR)/products_avx512.o
+GENERATED += $(OBJDIR)/products_scalar.o
 GENERATED += $(OBJDIR)/records.o
 GENERATED += $(OBJDIR)/records1.o
 GENERATED += $(OBJDIR)/results.o
@@ -159,6 +164,11 @@ OBJECTS += $(OBJDIR)/log2.o
 OBJECTS += $(OBJDIR)/main.o
 OBJECTS += $(OBJDIR)/plan.o
 OBJECTS += $(OBJDIR)/plan1.o
+OBJECTS += $(OBJDIR)/products.o
+OBJECTS += $(OBJDIR)/products_amx.o
+OBJECTS += $(OBJDIR)/products_avx2.o
+OBJECTS += $(OBJDIR)/products_avx512.o
+OBJECTS += $(OBJDIR)/products_scalar.o
 OBJECTS += $(OBJDIR)/records.o
 OBJECTS += $(OBJDIR)/records1.o
 OBJECTS += $(OBJDIR)/results.o
@@ -280,6 +290,9 @@ $(OBJDIR)/main.o: ../spec/c/main.c
 $(OBJDIR)/plan.o: ../spec/c/plan.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/products.o: ../spec/c/products.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/records.o: ../spec/c/records.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -326,6 +339,18 @@ $(OBJDIR)/isa_avx512.o: ../src/cpu/isa_avx512.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/isa_scalar.o: ../src/cpu/isa_scalar.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/products_amx.o: ../src/cpu/products_amx.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/products_avx2.o: ../src/cpu/products_avx2.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/products_avx512.o: ../src/cpu/products_avx512.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/products_scalar.o: ../src/cpu/products_scalar.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/plan1.o: ../src/cuda/plan.c

@@ -25,6 +25,8 @@ static const struct check {
     { "linear-cap", "the linear head's softcap, against tanh", check_linear_cap },
     { "isas-leaves", "random and nasty rows: every isa makes the scalar path's state",
       check_isas_leaves },
+    { "products", "exact products of a linear head, by every isa, up to the bounds",
+      check_products },
     { "fpmode", "a caller's rounding mode, FTZ and DAZ change nothing and are put back",
       check_fpmode },
     { "vectors", "golden vectors that the API does not reach", check_vectors },

@@ -28,6 +28,7 @@ int check_sum_order(void);
 int check_linear_integers(void);
 int check_linear_cap(void);
 int check_isas_leaves(void);
+int check_products(void);
 int check_fpmode(void);
 int check_record_targets(void);
 int check_cuda_plans(void);

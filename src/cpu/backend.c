@@ -42,6 +42,16 @@ static sb_status isa_named(const char *name, const sb_isa **isa, sb_message *why
                    "no isa is called \"%.40s\"; known: avx512, avx2, scalar, or auto", name);
 }
 
+/* The best products of an instruction set. */
+static const sb_product_isa *products_of(const sb_isa *isa)
+{
+    const sb_product_isa *wide[] = { &sb_products_amx, &sb_products_avx512, &sb_products_avx2 };
+    if (isa == &sb_isa_scalar) return &sb_products_scalar;
+    for (int i = isa == &sb_isa_avx512 ? 0 : 2; i < 3; i++)
+        if (wide[i]->available()) return wide[i];
+    return &sb_products_scalar;
+}
+
 static sb_status open_cpu(sb_context *ctx, int device, const sb_open_options *options,
                           sb_message *why)
 {
@@ -58,7 +68,7 @@ static sb_status open_cpu(sb_context *ctx, int device, const sb_open_options *op
     c = calloc(1, sizeof *c);
     if (!c) return sb_fail(why, SB_ERR_MEMORY, "no memory for the cpu backend");
     c->isa = isa;
-    c->products = &sb_products_scalar;
+    c->products = products_of(isa);
     c->threads = threads;
     status = sb_pool_create(&c->pool, threads);
     if (status != SB_OK) {

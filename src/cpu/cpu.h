@@ -33,6 +33,9 @@ typedef struct sb_cpu {
     sb_cpu_said said;
 } sb_cpu;
 
+/* Says, for sb_last_plan, which products compute logits. */
+void sb_cpu_say_products(sb_context *ctx);
+
 /* Says, for sb_last_plan, that each row is cut into split pieces. alone: the calling thread does
  * all the work. */
 void sb_cpu_say_plan(sb_context *ctx, int alone, int64_t split);

@@ -103,11 +103,14 @@ static void write_digits(const head_job *j, int8_t *group, int v, const int32_t 
                          int64_t n)
 {
     const int planes = j->at.planes;
-    for (int64_t k = 0; k < n; k++) {
-        int8_t *to = group + ((first + k) / 4 * planes * SB_LEAF + v) * 4 + (first + k) % 4;
-        const uint32_t digits = planes == 2 ? sb_linear_digits16(w[k]) : sb_linear_digits24(w[k]);
+    int8_t *to = group + (first / 4 * planes * SB_LEAF + v) * 4;
+    for (int64_t k = 0; k < n; k += 4, to += planes * SB_LEAF * 4) {
+        uint32_t digits[4];
+        for (int i = 0; i < 4; i++)
+            digits[i] = planes == 2 ? sb_linear_digits16(w[k + i]) : sb_linear_digits24(w[k + i]);
         for (int p = 0; p < planes; p++)
-            to[p * SB_LEAF * 4] = (int8_t)(uint8_t)(digits >> 8 * (planes - 1 - p));
+            for (int i = 0; i < 4; i++)
+                to[p * SB_LEAF * 4 + i] = (int8_t)(uint8_t)(digits[i] >> 8 * (planes - 1 - p));
     }
 }
 

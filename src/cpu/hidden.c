@@ -5,15 +5,23 @@
 #include <inttypes.h>
 
 #include "cpu/cpu.h"
+#include "det/convert.h"
 
 #define CHUNK 256 /* elements of a row that are converted at once */
 
 /* Converts n <= CHUNK elements to fp32. */
 static void convert(float *x, const void *row, int32_t dtype, int64_t n)
 {
-    if (dtype == SB_F32) memcpy(x, row, (size_t)n * 4);
+    uint16_t half[CHUNK];
+    if (dtype == SB_F32) {
+        memcpy(x, row, (size_t)n * 4);
+        return;
+    }
+    memcpy(half, row, (size_t)n * 2);
+    if (dtype == SB_F16)
+        for (int64_t k = 0; k < n; k++) x[k] = sb_from_f16(half[k]);
     else
-        for (int64_t k = 0; k < n; k++) x[k] = sb_logit_at(row, dtype, k);
+        for (int64_t k = 0; k < n; k++) x[k] = sb_from_bf16(half[k]);
 }
 
 uint32_t sb_cpu_scale(const void *row, int32_t dtype, int64_t n)
@@ -57,7 +65,7 @@ sb_status sb_cpu_hidden_prepare(sb_cpu_hidden *h, const sb_call *call, const sb_
                           .active = active,
                           .actives = actives };
     /* One more: packed rows begin at a multiple of 64. */
-    h->packed = sb_cpu_room(&scratch->packed, actives + 1, (size_t)h->at.K * 4);
+    h->packed = sb_cpu_room(&scratch->packed, actives + 1, (size_t)sb_cpu_pitch(h->at.K));
     h->E = sb_cpu_room(&scratch->E, actives, sizeof *h->E);
     if (h->packed) h->packed += (64 - (uintptr_t)h->packed % 64) % 64;
     if (with_targets) h->targets = sb_cpu_room(&scratch->targets, ids, sizeof *h->targets);
@@ -65,7 +73,10 @@ sb_status sb_cpu_hidden_prepare(sb_cpu_hidden *h, const sb_call *call, const sb_
     return sb_fail(why, SB_ERR_MEMORY, "no memory to pack %" PRId64 " hidden states", actives);
 }
 
-static char *packed_at(const sb_cpu_hidden *h, int64_t i) { return h->packed + i * h->at.K * 4; }
+static char *packed_at(const sb_cpu_hidden *h, int64_t i)
+{
+    return h->packed + i * sb_cpu_pitch(h->at.K);
+}
 
 /* The logits of row i's ids that the head has weights of; those of others are not used. */
 static void find_targets(const sb_cpu_hidden *h, int64_t i)

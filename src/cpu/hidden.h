@@ -39,7 +39,7 @@ typedef struct sb_cpu_hidden {
     int64_t actives;
     const uint32_t *scales; /* [rows] of whole rows, if these are some columns; or null */
     int32_t *E;             /* [actives] */
-    char *packed;           /* [actives] of 4 * K bytes */
+    char *packed;           /* [actives], sb_cpu_pitch(K) bytes apart */
     float *targets;         /* [actives][width]: the logits of the rows' ids; null: not wanted */
 } sb_cpu_hidden;
 

@@ -183,6 +183,7 @@ static sb_status prepare(sb_context *ctx, kl_job *j)
     if (status != SB_OK) return status;
     plan_kl(j, c);
     if (j->actives) sb_cpu_say_plan(ctx, runs_alone(j), j->split);
+    if (j->actives && is_hidden(j)) sb_cpu_say_products(ctx);
     j->states = sb_cpu_room(&c->states, j->split > 1 || is_hidden(j) ? j->actives * j->split : 0,
                             sizeof *j->states);
     if (!j->states)

@@ -84,7 +84,10 @@ static void run_tiles(sb_context *ctx, tile_job *j)
     sb_cpu *c = ctx->state;
     const int64_t blocks = (j->hidden.actives + SB_CPU_TILE_ROWS - 1) / SB_CPU_TILE_ROWS;
     const int alone = sb_cpu_tiles_alone(&j->hidden);
-    if (j->hidden.actives) sb_cpu_say_plan(ctx, alone, j->pieces);
+    if (j->hidden.actives) {
+        sb_cpu_say_plan(ctx, alone, j->pieces);
+        sb_cpu_say_products(ctx);
+    }
     sb_cpu_hidden_pack(c->pool, &j->hidden);
     sb_pool_run(c->pool, alone, run_tile, j, blocks * j->pieces);
 }

@@ -9,7 +9,7 @@
     128 /* of 4 elements, between two carries: |H w + r w'| < 2^22 + 2^14, so that 512 of
                      them stay below 2^31 */
 
-static void pack(void *packed, const int32_t *q, int64_t first, int64_t n, int64_t K)
+void sb_cpu_pack_pairs(void *packed, const int32_t *q, int64_t first, int64_t n, int64_t K)
 {
     static const int order[4] = { 0, 2, 1, 3 };
     int16_t *to = (int16_t *)packed + first * 2;
@@ -22,20 +22,23 @@ static void pack(void *packed, const int32_t *q, int64_t first, int64_t n, int64
         }
 }
 
-/* The sum over some steps of H * a + r * b, for one id. Either plane may be null. */
-static int32_t sum_of(const int16_t *row, const int8_t *a, const int8_t *b, int64_t steps,
-                      int64_t pitch)
+/* Adds four products for each id of a group: of the elements row[0 .. 3] and a plane of digits. */
+static void add(int32_t sums[SB_LEAF], const int16_t *row, const int8_t *w)
 {
-    int32_t sum = 0;
-    for (int64_t k = 0; k < steps; k++, row += 8) {
-        if (a)
-            sum += row[0] * a[k * pitch] + row[1] * a[k * pitch + 2] + row[2] * a[k * pitch + 1] +
-                   row[3] * a[k * pitch + 3];
-        if (b)
-            sum += row[4] * b[k * pitch] + row[5] * b[k * pitch + 2] + row[6] * b[k * pitch + 1] +
-                   row[7] * b[k * pitch + 3];
-    }
-    return sum;
+    for (int v = 0; v < SB_LEAF; v++)
+        sums[v] += row[0] * w[v * 4] + row[2] * w[v * 4 + 1] + row[1] * w[v * 4 + 2] +
+                   row[3] * w[v * 4 + 3];
+}
+
+/* Some steps of a hidden state: the sums of H w_j + r w_(j - 1) for each j. */
+static void add_steps(int32_t m[4][SB_LEAF], const int16_t *row, const int8_t *w, int64_t steps,
+                      int planes)
+{
+    for (int64_t k = 0; k < steps; k++, row += 8)
+        for (int p = 0; p < planes; p++, w += SB_LEAF * 4) {
+            add(m[p], row, w);
+            if (p + 1 < planes || planes == 3) add(m[p + 1], row + 4, w);
+        }
 }
 
 /* T of h24w16: 2^8 H w0 + (H w1 + r w0). S of h24w24:
@@ -43,22 +46,20 @@ static int32_t sum_of(const int16_t *row, const int8_t *a, const int8_t *b, int6
 static void products(int64_t (*sums)[SB_LEAF], const int8_t *digits, const void *packed, int rows,
                      int64_t K, int planes)
 {
-    const int64_t pitch = planes * SB_LEAF * 4, all = K / 4;
-    for (int i = 0; i < rows; i++)
-        for (int v = 0; v < SB_LEAF; v++) sums[i][v] = 0;
+    const int64_t all = K / 4;
+    const int sets = planes == 2 ? 2 : 4;
+    memset(sums, 0, (size_t)rows * sizeof *sums);
     for (int64_t step = 0; step < all; step += STEPS) {
         const int64_t steps = all - step < STEPS ? all - step : STEPS;
+        const int8_t *w = digits + step * planes * SB_LEAF * 4;
         for (int i = 0; i < rows; i++) {
-            const int16_t *row = (const int16_t *)packed + (i * K + step * 4) * 2;
+            int32_t m[4][SB_LEAF] = { { 0 } };
+            add_steps(m, (const int16_t *)packed + i * sb_cpu_pitch(K) / 2 + step * 8, w, steps,
+                      planes);
             for (int v = 0; v < SB_LEAF; v++) {
-                const int8_t *w0 = digits + step * pitch + v * 4, *w1 = w0 + SB_LEAF * 4;
-                const int8_t *w2 = w1 + SB_LEAF * 4;
-                const int64_t upper = (int64_t)sum_of(row, w0, NULL, steps, pitch) * 256 +
-                                      sum_of(row, w1, w0, steps, pitch);
-                sums[i][v] += planes == 2 ? upper
-                                          : upper * 65536 +
-                                                (int64_t)sum_of(row, w2, w1, steps, pitch) * 256 +
-                                                sum_of(row, NULL, w2, steps, pitch);
+                int64_t sum = m[0][v];
+                for (int j = 1; j < sets; j++) sum = sum * 256 + m[j][v];
+                sums[i][v] += sum;
             }
         }
     }
@@ -66,4 +67,4 @@ static void products(int64_t (*sums)[SB_LEAF], const int8_t *digits, const void 
 
 static int available(void) { return 1; }
 
-const sb_product_isa sb_products_scalar = { "scalar", available, pack, products };
+const sb_product_isa sb_products_scalar = { "scalar", available, sb_cpu_pack_pairs, products };

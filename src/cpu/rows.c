@@ -254,6 +254,13 @@ void sb_cpu_say_plan(sb_context *ctx, int alone, int64_t split)
     sb_plan_say(ctx, said->text);
 }
 
+void sb_cpu_say_products(sb_context *ctx)
+{
+    const sb_cpu *c = ctx->state;
+    sb_plan_say(ctx, ", products by ");
+    sb_plan_say(ctx, c->products->name);
+}
+
 /* How rows are cut up: whole rows when there are plenty, pieces when there are few. */
 static void plan_rows(sb_cpu_job *j, int32_t threads)
 {
@@ -304,6 +311,7 @@ sb_status sb_cpu_job_prepare(sb_context *ctx, sb_cpu_job *j)
     if (status != SB_OK) return status;
     plan_rows(j, sb_pool_threads(c->pool));
     if (j->actives) sb_cpu_say_plan(ctx, runs_alone(j), j->split);
+    if (j->actives && sb_cpu_is_hidden(j)) sb_cpu_say_products(ctx);
     if (j->split == 1 && !sb_cpu_is_hidden(j)) return SB_OK;
     j->states = sb_cpu_room(&c->states, j->actives * j->split, state_size(j));
     if (j->states) return SB_OK;
