@@ -944,10 +944,11 @@ SB_API sb_status sb_kl(sb_context *ctx, const sb_kl_out *out, const sb_batch *p,
 /* How operands are rounded; a part of the identity of every result. */
 typedef enum sb_format {
     SB_H24W16 = 1, /* hidden states to 24 bits, weights to 16: 2 bytes per weight. The error of a
-                      logit is 10 to 300 times below that of bf16 logits, if no element of a hidden
-                      state is about 10^4 times the rest */
-    SB_H24W24 = 2  /* both to 24 bits: 3 bytes per weight, and at most the error of an fp32 product,
-                      at 1.7 times the work */
+                      logit is 10 to 300 times below that of bf16 logits, unless elements of the
+                      hidden states are 10^3 times the rest and meet weights that are as much
+                      smaller (docs/accuracy.md) */
+    SB_H24W24 = 2  /* both to 24 bits: 3 bytes per weight, and about the error of an fp32 product or
+                      less, at 1.7 times the work */
 } sb_format;
 
 /* Weights prepared for products: opaque. A head belongs to the backend and the device that prepared
