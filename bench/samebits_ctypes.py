@@ -32,7 +32,19 @@ class Batch(ctypes.Structure):
         ("temperature", ctypes.c_float), ("shift", ctypes.c_int32), ("kept", ctypes.c_void_p),
         ("kept_stride", ctypes.c_int64), ("kept_ids", ctypes.c_void_p),
         ("kept_offsets", ctypes.c_void_p), ("kept_count", ctypes.c_int64),
-        ("kept_ids_dtype", ctypes.c_int32), ("kept_offsets_dtype", ctypes.c_int32)]
+        ("kept_ids_dtype", ctypes.c_int32), ("kept_offsets_dtype", ctypes.c_int32),
+        ("head", ctypes.c_void_p), ("hidden", ctypes.c_void_p), ("hidden_width", ctypes.c_int64),
+        ("hidden_row_stride", ctypes.c_int64), ("hidden_batch_stride", ctypes.c_int64),
+        ("hidden_dtype", ctypes.c_int32), ("hidden_reserved", ctypes.c_int32)]
+
+
+class Weights(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_uint32), ("dtype", ctypes.c_int32), ("weights", ctypes.c_void_p),
+        ("ids", ctypes.c_int64), ("width", ctypes.c_int64), ("row_stride", ctypes.c_int64),
+        ("first", ctypes.c_int64), ("bias", ctypes.c_void_p), ("scales", ctypes.c_void_p),
+        ("bias_dtype", ctypes.c_int32), ("format", ctypes.c_int32), ("scale", ctypes.c_float),
+        ("softcap", ctypes.c_float), ("keep_bad", ctypes.c_int32), ("reserved", ctypes.c_int32)]
 
 
 class Out(ctypes.Structure):
@@ -87,6 +99,10 @@ def _load():
     loaded.sb_logprob_ids.argtypes = loaded.sb_topk.argtypes = [pointer] * 3 + [ctypes.c_int64,
                                                                                pointer]
     loaded.sb_kl.argtypes = [pointer] * 5
+    loaded.sb_head_bytes.argtypes = [pointer] * 3
+    loaded.sb_head_create.argtypes = [pointer] * 4 + [u64, pointer]
+    loaded.sb_head_update.argtypes = [pointer] * 4
+    loaded.sb_head_free.argtypes = [pointer] * 2
     loaded.sb_check.argtypes = loaded.sb_stream_wait.argtypes = [pointer] * 2
     loaded.sb_stream_create.argtypes = loaded.sb_stream_destroy.argtypes = [pointer] * 2
     loaded.sb_memory_alloc.argtypes = [pointer, pointer, u64, i32]
@@ -183,6 +199,31 @@ class Call:
         return call
 
 
+class Head:
+    """A head of a tensor of weights [V, D] in a format: "h24w16" or "h24w24"."""
+
+    def __init__(self, ctx, weights, form):
+        self.ctx, self.weights, self.handle = ctx, weights, ctypes.c_void_p()
+        ids, width = weights.shape
+        self.of = Weights(size=ctypes.sizeof(Weights), dtype=_dtype(weights),
+                          weights=_address(weights), ids=ids, width=width, bias_dtype=F32,
+                          format={"h24w16": 1, "h24w24": 2}[form], scale=1.0)
+        size = ctypes.c_uint64()
+        ctx.must(lib.sb_head_bytes(ctx.handle, ctypes.byref(size), ctypes.byref(self.of)))
+        self.bytes = size.value
+        ctx.must(lib.sb_head_create(ctx.handle, ctypes.byref(self.handle), ctypes.byref(self.of),
+                                    None, 0, None))
+
+    def update(self, stream=None):
+        """Prepares the weights again."""
+        launch = Launch(size=ctypes.sizeof(Launch), stream=stream)
+        self.ctx.must(lib.sb_head_update(self.ctx.handle, self.handle, ctypes.byref(self.of),
+                                         ctypes.byref(launch)))
+
+    def free(self):
+        self.ctx.must(lib.sb_head_free(self.ctx.handle, self.handle))
+
+
 class Context:
     def __init__(self, backend, isa=None, threads=0):
         options = OpenOptions(ctypes.sizeof(OpenOptions), threads, isa and isa.encode())
@@ -212,7 +253,8 @@ class Context:
         """Makes a Call. logits is an [N, V] tensor; otherwise shape gives (N, V) or (B, T, V)."""
         *rows, vocab = shape or logits.shape
         batch = Batch(
-            size=ctypes.sizeof(Batch), logits_dtype=_dtype(logits), logits=_address(logits),
+            size=ctypes.sizeof(Batch), logits_dtype=F32 if logits is None else _dtype(logits),
+            logits=_address(logits), hidden_dtype=F32,
             vocab=vocab, row_stride=row_stride, cu_seqlens=_address(cu_seqlens), ids=_address(ids),
             mask=_address(mask), temperatures=_address(temperatures), row_list=_address(row_list),
             row_count=0 if row_list is None else len(row_list), ignore_index=-100,
@@ -230,6 +272,15 @@ class Context:
         keep = [logits, ids, token, lse, sequence, count, mask, temperatures, row_list, cu_seqlens,
                 entropy, saved]
         return Call(self, batch, out, launch, keep)
+
+    def prepare_hidden(self, hidden, head, ids, **options):
+        """The same for hidden states [N, D] and a Head in place of logits."""
+        vocab, width = head.weights.shape
+        call = self.prepare(None, ids, shape=(len(hidden), vocab), **options)
+        call.batch.head, call.batch.hidden = head.handle, _address(hidden)
+        call.batch.hidden_width, call.batch.hidden_dtype = width, _dtype(hidden)
+        call.keep += [hidden, head]
+        return call
 
     def logprob(self, logits, ids, stream=None, **options):
         self.prepare(logits, ids, **options)(stream)

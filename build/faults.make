@@ -120,7 +120,9 @@ GENERATED += $(OBJDIR)/gradient2.o
 GENERATED += $(OBJDIR)/graphs.o
 GENERATED += $(OBJDIR)/head.o
 GENERATED += $(OBJDIR)/head1.o
+GENERATED += $(OBJDIR)/head2.o
 GENERATED += $(OBJDIR)/hidden.o
+GENERATED += $(OBJDIR)/hidden1.o
 GENERATED += $(OBJDIR)/inject.o
 GENERATED += $(OBJDIR)/isa_avx2.o
 GENERATED += $(OBJDIR)/isa_avx512.o
@@ -193,7 +195,9 @@ OBJECTS += $(OBJDIR)/gradient2.o
 OBJECTS += $(OBJDIR)/graphs.o
 OBJECTS += $(OBJDIR)/head.o
 OBJECTS += $(OBJDIR)/head1.o
+OBJECTS += $(OBJDIR)/head2.o
 OBJECTS += $(OBJDIR)/hidden.o
+OBJECTS += $(OBJDIR)/hidden1.o
 OBJECTS += $(OBJDIR)/inject.o
 OBJECTS += $(OBJDIR)/isa_avx2.o
 OBJECTS += $(OBJDIR)/isa_avx512.o
@@ -486,6 +490,12 @@ $(OBJDIR)/exchange1.o: ../src/cuda/exchange.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/gradient2.o: ../src/cuda/gradient.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/head2.o: ../src/cuda/head.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/hidden1.o: ../src/cuda/hidden.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/kl2.o: ../src/cuda/kl.c

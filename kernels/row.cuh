@@ -106,7 +106,7 @@ SB_DET bool is_listed(const sb_cuda_args &in, int64_t row)
  * whichever thread writes last. */
 SB_DET void report(const sb_cuda_args &in, int64_t kind, int64_t index)
 {
-    *(volatile int64_t *)in.bad = kind << SB_BAD_SHIFT | (index + 1);
+    *(volatile int64_t *)in.bad = kind << SB_BAD_SHIFT | (in.before + index + 1);
 }
 
 /* ---- a row -------------------------------------------------------------------------------- */

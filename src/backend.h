@@ -220,17 +220,15 @@ typedef struct sb_sums_call {
     X(MERGE, merge, NONE, "shards")                                                                \
     X(FINISH, finish, SCRATCH, "shards")                                                           \
     X(COMPARE, compare, NONE, "statistics")                                                        \
-    X(SUMS, sums, NONE, "statistics")
-
-/* The operations that only the cpu has. A batch of hidden states is refused elsewhere with the
- * message of HEAD. */
-#define SB_HOST_OPERATIONS(X)                                                                      \
-    X(SAMPLE, sample, SCRATCH, "sampling")                                                         \
+    X(SUMS, sums, NONE, "statistics")                                                              \
     X(HEAD, head, NONE, "heads: it takes logits only")                                             \
     X(LOGITS, logits, SCRATCH, "heads: it takes logits only")                                      \
     X(SCALES, scales, NONE, "heads: it takes logits only")                                         \
     X(PRODUCTS, products, SCRATCH, "heads: it takes logits only")                                  \
     X(COMBINE, combine, NONE, "heads: it takes logits only")
+
+/* The operations that only the cpu has. */
+#define SB_HOST_OPERATIONS(X) X(SAMPLE, sample, SCRATCH, "sampling")
 
 /* The operations that only devices have. */
 #define SB_DEVICE_OPERATIONS(X)                                                                    \

@@ -291,12 +291,14 @@ typedef struct sb_launch {
                                  Nothing runs, and no array is touched */
     int32_t cluster;          /* cuda: 1: the pieces of a row, 2 .. 16, form a thread block cluster,
                                  if the GPU has clusters; 0: the library chooses; -1: no clusters,
-                                 and no logits are fetched before the id of their row is known */
+                                 and no logits are fetched before the id of their row is known.
+                                 With hidden states -1: products by the kernels for any GPU */
     int32_t timeout;          /* sb_exchange: milliseconds to wait for NCCL and the other ranks;
                                  0: 600000, which is ten minutes; -1: no limit */
     int32_t table;            /* cuda, sb_logprob and sb_kl: 1: terms are looked up in a table in
                                  shared memory, if the call and the GPU allow that; 0: the library
-                                 chooses; -1: no table */
+                                 chooses; -1: no table. With hidden states -1: products of
+                                 digits as bf16 */
     int32_t one_read;         /* cuda: 1: a call that computes logprobs and their gradient reads the
                                  logits once, if the call and the GPU allow that; 0: the library
                                  chooses; -1: it reads them twice */

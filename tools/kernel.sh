@@ -33,7 +33,15 @@ if [ -n "$nvcc" ]; then
   gen= of=
   for a in $(printf %s "$arch" | tr ',' ' '); do
     if [ "$a" -ge 90 ]; then of=90; else of=80; fi
-    gen="$gen -gencode arch=compute_$of,code=sm_$a"
+    case $name in
+      # For one GPU: instructions of sm_90a are not in the PTX for later SMs. Other GPUs get empty
+      # kernels.
+      *_hopper)
+        of=80
+        if [ "$a" -eq 90 ]; then gen="$gen -gencode arch=compute_90a,code=sm_90a"; fi
+        ;;
+      *) gen="$gen -gencode arch=compute_$of,code=sm_$a" ;;
+    esac
   done
   # The contract specifies every rounding, so these options come after those of NVCC_APPEND_FLAGS
   # and override them.

@@ -28,7 +28,11 @@ local refused_ptx = {
   { '^sin%.', 'an approximate instruction' }, { '^cos%.', 'an approximate instruction' },
   { '^tanh%.', 'an approximate instruction' }, { '^rsqrt%.', 'an approximate instruction' },
   { '%.ftz', 'flush to zero' },
-  { '^%a*mma[%._]', 'a tensor core' }, { '^tcgen05', 'a tensor core' },
+  { '%.satfinite', 'saturation' },
+  -- Sums of products of int8 in int32 are exact; the others order them.
+  { '^%a*mma[%._]', 'a tensor core', but = { '%.s32%.s8%.s8', '^wgmma%.fence', '^wgmma%.commit',
+                                            '^wgmma%.wait' } },
+  { '^tcgen05', 'a tensor core' },
   { '%.sat%.', 'saturation' },
   { '^%l+%..*%f[%w]b?f16', 'arithmetic on halves',
     but = { '^cvt%.', '^m[axin]+%.', '^setp?%.', '^neg%.', '^abs%.', '^mov%.', '^ld', '^st' } },
@@ -54,7 +58,7 @@ local refused_sass = {
   { '%.FTZ', 'flush to zero', but = { '^F2I%.' } },
   { '^[FD]%u%u%u%.[%w%.]*R[MPZ][%. ]', 'another rounding' },
   { '%.SAT', 'saturation' },
-  { '^%u*MMA[%. ]', 'a tensor core' },
+  { '^%u*MMA[%. ]', 'a tensor core', but = { '^IG?MMA%.' } },
   { '^CALL%.ABS', 'a function of others' },
   -- -0 + x converts a half to fp32; -0 * 0 + a constant loads that constant.
   { '^H[AMF]%u%u%d?%d?', 'arithmetic on halves',
@@ -65,6 +69,10 @@ local refused_sass = {
 local control_group = { ['kernels/conventional.cu'] = true }
 local expf_ptx = { '^ex2%.approx%.ftz%.f32$', '^cvt%.sat%.f32%.f32$', '^fma%.rm%.f32$' }
 local expf_sass = { '^MUFU%.EX2 ', '^FFMA%.SAT ', '^FFMA%.RM ' }
+
+-- The kernels that multiply digits as bf16, in sums that stay exact (kernels/head_tiles.cuh).
+local of_digits = '^head_bf16_'
+local digits_ptx, digits_sass = '^mma%.sync%..*%.f32%.bf16%.bf16%.f32$', '^HMMA%.'
 
 -- The routines that ptxas adds. Those for IEEE division, reciprocal and square root contain
 -- instructions that are refused elsewhere, but their results are rounded to nearest; the others
@@ -132,6 +140,7 @@ local function lint_ptx(name, text, control)
                               :match('^%s*(%l[%w_.:]*)')
       local reason = opcode and refusal(opcode, refused_ptx)
       if control and reason and any(opcode, expf_ptx) then reason = nil end
+      if where:find(of_digits) and reason and opcode:find(digits_ptx) then reason = nil end
       if reason then add(number, reason, statement, where) end
     end
     if line:find('__nv_') then add(number, 'libdevice', line, where) end
@@ -180,6 +189,7 @@ local function lint_sass(name, text, control)
       end
       local reason = not routine and refusal(code, refused_sass)
       if control and reason and any(code, expf_sass) then reason = nil end
+      if where:find(of_digits) and reason and code:find(digits_sass) then reason = nil end
       if reason then add(number, reason, code, where) end
       if code:find('^MUFU%.RCP ') then seeds = seeds + 1 end
       if code:find('^MUFU%.RCP64H ') then seeds64 = seeds64 + 1 end

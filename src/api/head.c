@@ -102,6 +102,35 @@ static sb_status check_options(const sb_head_weights *in, sb_message *why)
     return SB_OK;
 }
 
+static uint32_t scale_at(const uint32_t *scales, int64_t v)
+{
+    uint32_t a;
+    memcpy(&a, (const char *)scales + v * 4, 4);
+    return a;
+}
+
+sb_status sb_check_weight_rows(const sb_head_weights *in, const uint32_t *own, sb_message *why)
+{
+    int64_t bad = 0, first = 0;
+    for (int64_t v = 0; v < in->ids; v++) {
+        const uint32_t scale = in->scales ? scale_at(in->scales, v) : own[v];
+        if (scale < own[v])
+            return sb_fail(why, SB_ERR_STATE,
+                           "the scale of row %" PRId64
+                           " of the weights is %08x, below the %08x of its own columns",
+                           v, (unsigned)scale, (unsigned)own[v]);
+        if (in->keep_bad || !sb_linear_is_bad(sb_linear_E(scale))) continue;
+        if (in->bias && sb_is_absent(sb_logit_at(in->bias, in->bias_dtype, v))) continue;
+        if (bad++ == 0) first = v;
+    }
+    if (bad == 0) return SB_OK;
+    return sb_fail(why, SB_ERR_STATE,
+                   "row %" PRId64 " of the weights (id %" PRId64
+                   ") has NaN, infinity or a number of about 2^48 or more, as %" PRId64
+                   " of %" PRId64 " rows do",
+                   first, in->first + first, bad, in->ids);
+}
+
 static sb_head_form form_of(const sb_context *ctx, const sb_head_weights *in)
 {
     sb_head_form form;

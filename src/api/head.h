@@ -9,4 +9,8 @@
  * context's backend has heads, and that it prepared this one on the context's device. */
 sb_status sb_check_head(sb_context *ctx, const sb_head *head);
 
+/* Refuses weights with bad rows, or with a row whose given scale is below its own. in->scales and
+ * in->bias can be read; own: the scale of each row. */
+sb_status sb_check_weight_rows(const sb_head_weights *in, const uint32_t *own, sb_message *why);
+
 #endif

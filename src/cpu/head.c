@@ -5,6 +5,7 @@
 
 #include <inttypes.h>
 
+#include "api/head.h"
 #include "cpu/cpu.h"
 
 #define CHUNK 256 /* elements of a row that are converted at once: a multiple of SB_CPU_HEAD_K */
@@ -60,39 +61,13 @@ static void scale_group(void *shared, int64_t g)
         j->scales[v] = sb_cpu_scale(row_at(in, v), in->dtype, in->width);
 }
 
-static uint32_t given_scale(const sb_head_weights *in, int64_t v)
-{
-    uint32_t a;
-    memcpy(&a, (const char *)in->scales + v * 4, 4);
-    return a;
-}
-
-/* Replaces the scales by the caller's, if there are any, and refuses bad rows. */
+/* Refuses bad rows, and replaces the scales by the caller's, if there are any. */
 static sb_status check_rows(sb_context *ctx, const head_job *j)
 {
     const sb_head_weights *in = &j->call->in;
-    int64_t bad = 0, first = 0;
-    for (int64_t v = 0; v < in->ids; v++) {
-        if (in->scales) {
-            const uint32_t own = j->scales[v];
-            j->scales[v] = given_scale(in, v);
-            if (j->scales[v] < own)
-                return sb_fail(&ctx->error, SB_ERR_STATE,
-                               "the scale of row %" PRId64
-                               " of the weights is %08x, below the %08x "
-                               "of its own columns",
-                               v, (unsigned)j->scales[v], (unsigned)own);
-        }
-        if (in->keep_bad || !sb_linear_is_bad(sb_linear_E(j->scales[v]))) continue;
-        if (sb_is_absent(bias_at(in, v))) continue;
-        if (bad++ == 0) first = v;
-    }
-    if (bad == 0) return SB_OK;
-    return sb_fail(&ctx->error, SB_ERR_STATE,
-                   "row %" PRId64 " of the weights (id %" PRId64
-                   ") has NaN, infinity or a number of about 2^48 or more, as %" PRId64
-                   " of %" PRId64 " rows do",
-                   first, in->first + first, bad, in->ids);
+    const sb_status status = sb_check_weight_rows(in, j->scales, &ctx->error);
+    if (status == SB_OK && in->scales) memcpy(j->scales, in->scales, (size_t)in->ids * 4);
+    return status;
 }
 
 /* ---- digits ------------------------------------------------------------------------------- */

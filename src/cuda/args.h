@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 
+#include "../det/linear.h"
 #include "../det/row.h"
 
 #define SB_CUDA_F32 1 /* the values of sb_dtype */
@@ -23,6 +24,8 @@
 #define SB_BAD_KEPT_OFFSETS 7
 #define SB_BAD_Q_KEPT_ID 8
 #define SB_BAD_Q_KEPT_OFFSETS 9
+#define SB_BAD_WEIGHTS 10
+#define SB_BAD_SCALE 11
 #define SB_BAD_RECORD 16 /* + an sb_fault */
 #define SB_BAD_SHIFT 56
 
@@ -77,6 +80,7 @@ typedef struct sb_cuda_args {
     uint64_t targets; /* sb_cuda_target [work], likewise */
     uint64_t tokens;  /* float [rows]: token, or scratch if only sums are requested, or 0 */
     uint64_t bad;     /* int64, in mapped host memory: see report.h */
+    int64_t before;   /* rows in front of the call's first one, in reports */
     int64_t work;     /* rows to visit: rows, or row_count */
     int64_t rows, batch, time, vocab;
     int64_t row_stride, batch_stride; /* in elements */
@@ -194,6 +198,113 @@ typedef struct sb_cuda_one_read_args {
     uint32_t least;                 /* the bf16 pattern of the table's least pair */
     int32_t ties; /* a logit in the table's range may be a tie: (k + 1/2) / c for an integer k */
 } sb_cuda_one_read_args;
+
+/* kernels/head*.cu: rows in a tile of digits, bytes of each of them in a block of the tile, and
+ * bytes of a plane's block. */
+#define SB_CUDA_HEAD_TILE 128
+#define SB_CUDA_HEAD_DEPTH 64
+#define SB_CUDA_HEAD_BLOCK (SB_CUDA_HEAD_TILE * SB_CUDA_HEAD_DEPTH)
+
+/* head_few: the most rows, threads, the slots of a warp's ring, and bytes of shared memory. */
+#define SB_CUDA_HEAD_FEWEST 8
+#define SB_CUDA_HEAD_FEW_THREADS 512
+#define SB_CUDA_HEAD_RING(planes) ((planes) == 2 ? 3 : 2)
+#define SB_CUDA_HEAD_FEW_SHARED(planes, blocks)                                                    \
+    (24 * (64 * (blocks) + 64) + 16 * SB_CUDA_HEAD_RING(planes) * (planes)*1024 +                  \
+     8 * ((planes) == 2 ? 3 : 5) * 512 + 8 * 8 * 20 * 4)
+
+/* head_tiles, head_bf16: threads, and bytes of shared memory. group: rows that a block sums at
+ * once. */
+#define SB_CUDA_HEAD_TILES_THREADS 256
+#define SB_CUDA_HEAD_TILES_SHARED(planes, group)                                                   \
+    (2 * ((planes)*SB_CUDA_HEAD_BLOCK + 3 * (group)*SB_CUDA_HEAD_DEPTH) +                          \
+     32 * (SB_CUDA_HEAD_TILE + 4) * 4)
+
+/* kernels/head_hopper.cu: threads, bytes of shared memory, and stages of the ring for many rows. */
+#define SB_CUDA_HEAD_HOPPER_THREADS 384
+#define SB_CUDA_HEAD_HOPPER_SHARED 232448
+#define SB_CUDA_HEAD_STAGES(planes) ((planes) == 2 ? 5 : 4)
+
+/* The most rows whose items are not searched for active rows first. */
+#define SB_CUDA_HEAD_FEW 64
+
+/* The exponent of a row of weights, as a byte: E + 112, so that the byte is the exponent of the
+ * fp32 number 2^(E - 15); 255 if the row is bad. */
+#define SB_CUDA_HEAD_EXPONENT 112
+#define SB_CUDA_HEAD_BAD 255
+
+/* An active row of hidden states. */
+typedef struct sb_cuda_head_row {
+    uint64_t hidden;    /* its address; 0: the row is not active */
+    int64_t number, id; /* in the batch */
+    int64_t to;         /* where its logits go, in elements */
+    float c, k64, lim;  /* of sb_row */
+    float scale;        /* 2^(E - 15); NaN if the row is bad */
+    uint32_t x, owners; /* the target's logit, as in sb_target */
+} sb_cuda_head_row;
+
+/* in.logits is the address of the hidden states, and in's strides and dtype are theirs; in.vocab is
+ * the V of whole rows. The tiles of a chunk of rows are numbered row tile by row tile; block b of
+ * `groups` takes the same number of tiles from b times this number on, and has a state for each row
+ * of each row tile that it meets.
+ *
+ * The tiles of ids begin at id `first`, and the call is about the leaves from id first + skip on,
+ * up to id first + held - 1. */
+typedef struct sb_cuda_head_args {
+    sb_cuda_args in;
+    uint64_t planes, exponents, bias; /* of the weights: digits; bytes; float [held], or 0 */
+    uint64_t rows;   /* sb_cuda_head_row [work]: the active rows, one behind the other */
+    uint64_t items;  /* int64 [work]: their work items */
+    uint64_t count;  /* int64: how many these are; 0: rows has an entry for each work item */
+    uint64_t digits; /* of the hidden states of a chunk of rows */
+    uint64_t states; /* sb_state [groups + row tiles][stride] */
+    uint64_t scales; /* uint32: those of whole rows, by the row of hidden; 0: the rows' own */
+    uint64_t to_states, to_targets; /* records of a shard, by row, instead of results; or 0 */
+    uint64_t logits;                /* where logits go; 0: they are summed */
+    uint64_t sums;                  /* int64: where exact products go, likewise */
+    int64_t logits_stride, logits_batch_stride; /* in elements */
+    int64_t before;                             /* of the first work item: its number */
+    int64_t first, skip, held;
+    int64_t depth;       /* D */
+    int64_t chunk, most; /* the chunk's first row, and how many it may have */
+    sb_linear_steps steps;
+    int32_t blocks; /* of a row: ceil(D / SB_CUDA_HEAD_DEPTH) */
+    int32_t tiles;  /* of ids */
+    int32_t groups;
+    int32_t stride; /* rows of a tile that have states: SB_CUDA_HEAD_TILE or fewer */
+    int32_t logits_dtype;
+    int32_t by_item;      /* logits go to the row of the work item, not to that of hidden */
+    int32_t planes_count; /* digits per weight */
+    int32_t plain; /* no bias, scale, cap or kept set: logits are as the product gives them */
+} sb_cuda_head_args;
+
+/* Preparing weights. */
+typedef struct sb_cuda_weights_args {
+    sb_cuda_args in;                           /* only for reports */
+    uint64_t weights;                          /* [held][depth], row_stride elements apart */
+    uint64_t bias, scales;                     /* [held], or 0 */
+    uint64_t form, planes, exponents, to_bias; /* where they go */
+    int64_t held, depth, row_stride;
+    int32_t dtype, bias_dtype, blocks;
+    int32_t keep_bad;  /* do not report bad rows */
+    uint64_t head[32]; /* the head's first bytes */
+} sb_cuda_weights_args;
+
+/* Scales of the rows of a matrix; and logits of whole sums. */
+typedef struct sb_cuda_scales_args {
+    sb_cuda_args in; /* only for reports */
+    uint64_t scales, matrix;
+    int64_t rows, width, row_stride;
+    int32_t dtype;
+} sb_cuda_scales_args;
+
+typedef struct sb_cuda_combine_args {
+    sb_cuda_args in; /* only for reports */
+    uint64_t logits, sums, scales, exponents, bias;
+    int64_t rows, held;
+    sb_linear_steps steps;
+    int32_t planes;
+} sb_cuda_combine_args;
 
 /* For kernels/kl.cu: the two batches. The fields of q that are used: logits, their layout and
  * dtype, kept, temperatures. in.states is sb_divergence [work][split]. */

@@ -46,6 +46,18 @@ static uint64_t logits_bytes(const sb_call *call)
                         call->held, size);
 }
 
+/* The same of hidden states. */
+static uint64_t hidden_bytes(const sb_call *call)
+{
+    const sb_batch *in = &call->in;
+    const uint64_t size = (uint64_t)sb_itemsize(in->hidden_dtype);
+    if (in->cu_seqlens)
+        return sb_cuda_span(1, call->rows - in->shift, 0, in->hidden_row_stride, in->hidden_width,
+                            size);
+    return sb_cuda_span(in->batch, in->time - in->shift, in->hidden_batch_stride,
+                        in->hidden_row_stride, in->hidden_width, size);
+}
+
 /* ---- checks ------------------------------------------------------------------------------- */
 
 /* The driver's attributes of an address, from one query. */
@@ -111,6 +123,8 @@ sb_status sb_cuda_check_call_arrays(sb_context *ctx, const sb_logprob_out *out, 
     const int64_t rows = call->rows, batch = in->batch, words = (in->vocab + 31) / 32;
     const sb_cuda_array arrays[] = {
         { "logits", in->logits, (size_t)sb_itemsize(in->logits_dtype), logits_bytes(call) },
+        { "hidden", in->head ? in->hidden : NULL, (size_t)sb_itemsize(in->hidden_dtype),
+          hidden_bytes(call) },
         { "ids", in->ids, id, times(sb_cuda_bytes(rows, id), (uint64_t)call->width) },
         { "mask", in->mask, 1, sb_cuda_bytes(rows, 1) },
         { "temperatures", in->temperatures, 4, sb_cuda_bytes(rows, 4) },

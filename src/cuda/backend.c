@@ -6,6 +6,7 @@
 
 #include "cuda/capture.h"
 #include "cuda/cuda.h"
+#include "cuda/head.h"
 
 /* The kernels, embedded by tools/kernel.sh; size 0: built without nvcc. */
 extern const uint64_t sb_fatbin_logprob_size;
@@ -97,6 +98,7 @@ static sb_status load_kernels(sb_cuda *c, sb_message *why)
     if (status == SB_OK) status = sb_cuda_order_prepare(c, why);
     if (status == SB_OK) status = sb_cuda_kl_prepare(c, why);
     if (status == SB_OK) status = sb_cuda_one_read_prepare(c, why);
+    if (status == SB_OK) status = sb_cuda_head_prepare(c, why);
     return status == SB_OK ? ask_room(c, why) : status;
 }
 
@@ -246,4 +248,5 @@ const sb_backend sb_backend_cuda = {
              SB_OPERATIONS(SLOT) SB_DEVICE_OPERATIONS(SLOT) },
     .device = &device,
     .comms = &comms,
+    .heads = &sb_cuda_heads,
 };

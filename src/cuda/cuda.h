@@ -30,8 +30,9 @@ typedef struct sb_cuda {
     int hopper;          /* compute capability 9.0: has clusters and early set-up of kernels */
     int one_read_blocks; /* of kernels/one_read.cu that run at the same time; 0: it does not run */
     sb_cuda_reports reports;
-    int word;     /* index in reports: the word of the operation under way */
-    int launched; /* whether kernels of that operation may be running or queued */
+    int word;       /* index in reports: the word of the operation under way */
+    int64_t before; /* rows in front of those of a launch, for reports: see hidden.c */
+    int launched;   /* whether kernels of that operation may be running or queued */
 #define SB_CUDA_MODULE(file, LIST) sb_cuda_##file##_kernels file;
     SB_CUDA_MODULES(SB_CUDA_MODULE)
 #undef SB_CUDA_MODULE

@@ -109,6 +109,30 @@
     X(compare_tokens)                                                                              \
     X(reduce_sequences)
 
+#define SB_CUDA_HEAD_KERNELS(X)                                                                    \
+    X(head_weights_a)                                                                              \
+    X(head_weights_b)                                                                              \
+    X(head_hidden)                                                                                 \
+    X(head_list)                                                                                   \
+    X(head_few_a)                                                                                  \
+    X(head_few_b)                                                                                  \
+    X(head_tiles_a)                                                                                \
+    X(head_tiles_b)                                                                                \
+    X(head_bf16_a)                                                                                 \
+    X(head_bf16_b)                                                                                 \
+    X(head_finish)                                                                                 \
+    X(head_blank)                                                                                  \
+    X(head_mask)                                                                                   \
+    X(head_scales)                                                                                 \
+    X(head_products)                                                                               \
+    X(head_combine)
+
+#define SB_CUDA_HEAD_HOPPER_KERNELS(X)                                                             \
+    X(head_many_a)                                                                                 \
+    X(head_many_b)                                                                                 \
+    X(head_some_a)                                                                                 \
+    X(head_some_b)
+
 /* The name of each file, and its list. */
 #define SB_CUDA_MODULES(X)                                                                         \
     X(logprob, SB_CUDA_LOGPROB_KERNELS)                                                            \
@@ -118,7 +142,9 @@
     X(kl, SB_CUDA_KL_KERNELS)                                                                      \
     X(shards, SB_CUDA_SHARD_KERNELS)                                                               \
     X(lists, SB_CUDA_LISTS_KERNELS)                                                                \
-    X(stats, SB_CUDA_STATS_KERNELS)
+    X(stats, SB_CUDA_STATS_KERNELS)                                                                \
+    X(head, SB_CUDA_HEAD_KERNELS)                                                                  \
+    X(head_hopper, SB_CUDA_HEAD_HOPPER_KERNELS)
 
 #define SB_CUDA_FUNCTION(name) CUfunction name;
 

@@ -1,5 +1,6 @@
 /* kl.c - divergences on a GPU: the launches of kernels/kl.cu. stats.c sums them by sequence. */
 #include "api/kl.h"
+#include "cuda/head.h"
 #include "cuda/lists.h"
 #include "det/kl.h"
 
@@ -145,9 +146,15 @@ static sb_status check_call(sb_context *ctx, const sb_kl_call *call)
 sb_status sb_cuda_kl(sb_context *ctx, const void *checked)
 {
     const sb_kl_call *call = checked;
-    kl_plan p = plan_kl(ctx, call);
+    kl_plan p;
     CUdeviceptr scratch;
     sb_status status = check_arguments(ctx, call);
+    if (status == SB_OK && (call->p.in.head || call->q.in.head)) {
+        status = sb_cuda_hidden_kl(ctx, call);
+        if (status == SB_OK && call->p.launch.check) status = check_call(ctx, call);
+        return status;
+    }
+    p = plan_kl(ctx, call);
     if (status == SB_OK)
         status = sb_cuda_scratch(ctx, &call->p.launch, lists_bytes(&p) + p.pieces + p.tokens,
                                  &scratch);
@@ -163,7 +170,10 @@ sb_status sb_cuda_kl(sb_context *ctx, const void *checked)
 
 sb_status sb_cuda_kl_workspace(sb_context *ctx, const void *checked, uint64_t *bytes)
 {
-    const kl_plan p = plan_kl(ctx, checked);
+    const sb_kl_call *call = checked;
+    kl_plan p;
+    if (call->p.in.head || call->q.in.head) return sb_cuda_hidden_kl_workspace(ctx, call, bytes);
+    p = plan_kl(ctx, call);
     *bytes = lists_bytes(&p) + p.pieces + p.tokens;
     return SB_OK;
 }

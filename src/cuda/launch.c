@@ -198,6 +198,7 @@ sb_status sb_cuda_launch(sb_context *ctx, CUfunction kernel, sb_cuda_grid grid, 
     config.attributes = attributes;
     config.attribute_count = count;
     a->bad = sb_cuda_word_address(&c->reports, c->word);
+    a->before = c->before;
     c->launched = 1;
     DRIVER(&ctx->error, &c->driver, LaunchKernelEx, &config, kernel, parameters, NULL);
     say_launch(ctx, kernel, grid);

@@ -2,6 +2,7 @@
  * plan (plan.h) chooses. If the gradient is requested as well, gradient.c launches its kernel
  * behind them, or one_read.c launches a kernel for both. */
 #include "cuda/cuda.h"
+#include "cuda/head.h"
 #include "cuda/lists.h"
 #include "cuda/one_read.h"
 
@@ -177,9 +178,12 @@ sb_status sb_cuda_logprob(sb_context *ctx, const void *checked)
 {
     const sb_logprob_call *logprob = checked;
     const sb_call *call = &logprob->call;
-    logprob_plan p = plan_logprob(ctx, logprob);
+    logprob_plan p;
     CUdeviceptr scratch;
-    sb_status status = sb_cuda_check_arguments(ctx, &logprob->out, call);
+    sb_status status;
+    if (call->in.head) return sb_cuda_hidden_logprob(ctx, logprob);
+    p = plan_logprob(ctx, logprob);
+    status = sb_cuda_check_arguments(ctx, &logprob->out, call);
     if (status == SB_OK && logprob->out.gradient)
         status = sb_cuda_check_gradient_arrays(ctx, &logprob->gradient, call, "gradient.");
     if (status == SB_OK) status = sb_cuda_scratch(ctx, &call->launch, p.bytes, &scratch);
@@ -192,6 +196,8 @@ sb_status sb_cuda_logprob(sb_context *ctx, const void *checked)
 
 sb_status sb_cuda_logprob_workspace(sb_context *ctx, const void *checked, uint64_t *bytes)
 {
-    *bytes = plan_logprob(ctx, checked).bytes;
+    const sb_logprob_call *logprob = checked;
+    if (logprob->call.in.head) return sb_cuda_hidden_logprob_workspace(ctx, logprob, bytes);
+    *bytes = plan_logprob(ctx, logprob).bytes;
     return SB_OK;
 }

@@ -2,6 +2,7 @@
  * kernels/order.cu. Both operations first sum rows in pieces; their later steps differ. */
 #include <inttypes.h>
 
+#include "cuda/head.h"
 #include "cuda/lists.h"
 #include "det/accumulator.h"
 
@@ -191,23 +192,25 @@ static order_call order_of_topk(const sb_topk_call *t)
 sb_status sb_cuda_ids(sb_context *ctx, const void *call)
 {
     const order_call o = order_of_ids(call);
-    return run_order(ctx, &o);
+    return o.call->in.head ? sb_cuda_hidden_ids(ctx, call) : run_order(ctx, &o);
 }
 
 sb_status sb_cuda_ids_workspace(sb_context *ctx, const void *call, uint64_t *bytes)
 {
     const order_call o = order_of_ids(call);
+    if (o.call->in.head) return sb_cuda_hidden_ids_workspace(ctx, call, bytes);
     return order_workspace(ctx, &o, bytes);
 }
 
 sb_status sb_cuda_topk(sb_context *ctx, const void *call)
 {
     const order_call o = order_of_topk(call);
-    return run_order(ctx, &o);
+    return o.call->in.head ? sb_cuda_hidden_topk(ctx, call) : run_order(ctx, &o);
 }
 
 sb_status sb_cuda_topk_workspace(sb_context *ctx, const void *call, uint64_t *bytes)
 {
     const order_call o = order_of_topk(call);
+    if (o.call->in.head) return sb_cuda_hidden_topk_workspace(ctx, call, bytes);
     return order_workspace(ctx, &o, bytes);
 }

@@ -120,6 +120,14 @@ sb_status sb_cuda_name_report(sb_message *why, int64_t report)
         return sb_fail(why, SB_ERR_SHAPE,
                        "row %" PRId64 ": %s offsets do not rise from 0 to the number of kept ids",
                        index, kind == SB_BAD_KEPT_OFFSETS ? "its kept" : "q's kept");
+    case SB_BAD_WEIGHTS:
+        return sb_fail(why, SB_ERR_STATE,
+                       "row %" PRId64
+                       " of the weights has NaN, infinity or a number of about 2^48 or more",
+                       index);
+    case SB_BAD_SCALE:
+        return sb_fail(why, SB_ERR_STATE,
+                       "row %" PRId64 ": its scale is below that of its own columns", index);
     case SB_BAD_ROW_LIST:
         return sb_fail(why, SB_ERR_SHAPE,
                        "row_list[%" PRId64 "] is outside the rows, or not above the one before it",

@@ -2,6 +2,7 @@
  * uses sb_cuda_merge. */
 #include <stdlib.h>
 
+#include "cuda/head.h"
 #include "cuda/lists.h"
 #include "det/moments.h"
 
@@ -70,9 +71,12 @@ sb_status sb_cuda_partial(sb_context *ctx, const void *checked)
     const sb_partial_call planned = { p->to, sb_cuda_words_call(call) };
     sb_cuda_lists lists = sb_cuda_lists_of(call);
     sb_cuda_shard_args a;
-    sb_cuda_grid grid = plan_partial(ctx, &planned.call, &a);
+    sb_cuda_grid grid;
     CUdeviceptr scratch;
-    sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
+    sb_status status;
+    if (call->in.head) return sb_cuda_hidden_partial(ctx, p);
+    grid = plan_partial(ctx, &planned.call, &a);
+    status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
     if (status == SB_OK) status = sb_cuda_check_records(ctx, &p->to, call->rows, "");
     if (status == SB_OK)
         status = sb_cuda_scratch(ctx, &call->launch, lists.bytes + pieces_size(&a.in, &p->to),
@@ -95,6 +99,7 @@ sb_status sb_cuda_partial_workspace(sb_context *ctx, const void *checked, uint64
     const sb_partial_call *p = checked;
     const sb_call planned = sb_cuda_words_call(&p->call);
     sb_cuda_shard_args a;
+    if (p->call.in.head) return sb_cuda_hidden_partial_workspace(ctx, p, bytes);
     plan_partial(ctx, &planned, &a);
     *bytes = sb_cuda_lists_of(&p->call).bytes + pieces_size(&a.in, &p->to);
     return SB_OK;

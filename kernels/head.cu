@@ -1,0 +1,372 @@
+/* head.cu - logprobs from hidden states and a prepared head: preparing weights and hidden states,
+ * products of few rows and on every GPU, and the end of a row. head_hopper.cu has the products for
+ * GPUs with wgmma.
+ *
+ *   logit[r][v] = the linear head of docs/numerics.md; then as logprob.cu
+ *
+ * Shapes: hidden states [B, T, D] or [N, D], weights [V, D], fp32, fp16 or bf16, any alignment;
+ * everything else in src/cuda/args.h. The logits exist nowhere: a tile's become states.
+ *
+ *     head_weights_a, head_weights_b
+ *                             a warp per row of weights, also of those that fill the last tile.
+ *                             a: h24w16, two planes; b: h24w24, three planes
+ *     head_list               finds the active rows, in order; a thread per work item
+ *     head_hidden             a warp per row of a chunk, of which there may be fewer. Without
+ *                             head_list, rows are work items, and it also looks at them
+ *     head_few_a, head_few_b  at most 8 rows: head_few.cuh
+ *     head_tiles_a, head_tiles_b, head_bf16_a, head_bf16_b
+ *                             any number of rows: head_tiles.cuh
+ *     head_finish             a warp per row of the chunk
+ *
+ * In this order, one behind the other. Products: one block for each of a.groups shares. */
+#include "finish.cuh"
+#include "head_digits.cuh"
+#include "head_few.cuh"
+#include "head_leaves.cuh"
+#include "head_tiles.cuh"
+#include "records.cuh"
+
+/* ---- weights ------------------------------------------------------------------------------ */
+
+template <int PLANES> SB_DET void prepare_weights(const sb_cuda_weights_args &a)
+{
+    const int64_t size = a.dtype == SB_CUDA_F32 ? 4 : 2;
+    const int64_t row = warp_item();
+    const int lane = threadIdx.x % WARP;
+    const row_of_numbers from = { (const char *)a.weights + row * a.row_stride * size,
+                                  row < a.held ? (int32_t)a.depth : 0, a.dtype };
+    const bool scaled = row < a.held && a.scales;
+    const uint32_t given = scaled ? ((const uint32_t *)a.scales)[row] : 0;
+    const int32_t E = write_digits<PLANES>((char *)a.planes, row, a.blocks, from,
+                                           scaled ? &given : nullptr);
+    if (row == 0 && a.form && lane < 32) ((uint64_t *)a.form)[lane] = a.head[lane];
+    if (lane != 0) return;
+    const bool bad = sb_linear_is_bad(E);
+    float b = 0.0f;
+    ((uint8_t *)a.exponents)[row] = bad ? SB_CUDA_HEAD_BAD : (uint8_t)(E + SB_CUDA_HEAD_EXPONENT);
+    if (a.to_bias && row < a.held) {
+        b = a.bias_dtype == SB_CUDA_F32   ? ((const float *)a.bias)[row]
+            : a.bias_dtype == SB_CUDA_F16 ? sb_from_f16(((const uint16_t *)a.bias)[row])
+                                          : sb_from_bf16(((const uint16_t *)a.bias)[row]);
+        ((float *)a.to_bias)[row] = b;
+    }
+    if (bad && !a.keep_bad && !sb_is_absent(b)) report(a.in, SB_BAD_WEIGHTS, row);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    head_weights_a(const __grid_constant__ sb_cuda_weights_args a)
+{
+    prepare_weights<2>(a);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    head_weights_b(const __grid_constant__ sb_cuda_weights_args a)
+{
+    prepare_weights<3>(a);
+}
+
+/* ---- rows --------------------------------------------------------------------------------- */
+
+/* Writes the records of a work item whose row is not active. */
+SB_DET void write_no_record(const sb_cuda_head_args &a, int64_t item, bool refused)
+{
+    if (!a.to_states || !listed_well(a.in, item)) return;
+    const int64_t row = row_at(a.in, item);
+    sb_state s;
+    make_none(&s);
+    if (refused) s = refused_state<sb_state>();
+    ((sb_state *)a.to_states)[row] = s;
+    ((sb_target *)a.to_targets)[row] = { 0, 0 };
+}
+
+/* Where the logits of a row go. */
+SB_DET int64_t place_of_logits(const sb_cuda_head_args &a, int64_t number)
+{
+    const int64_t source = number - a.in.shift;
+    if (a.by_item) return (number - a.before) * a.logits_stride;
+    if (a.in.cu_seqlens) return source * a.logits_stride;
+    return source / a.in.time * a.logits_batch_stride + source % a.in.time * a.logits_stride;
+}
+
+/* Looks at a work item. If its row is not active, the result has no hidden state; what is to be
+ * written or reported then, this function does if `writes`. Called by one thread. */
+SB_DET sb_cuda_head_row find_row(const sb_cuda_head_args &a, int64_t item, bool writes)
+{
+    sb_cuda_head_row row;
+    sb_row constants;
+    memset(&row, 0, sizeof row);
+    if (a.logits || a.sums) {
+        any_row any;
+        set_any_row(a.in, &any, a.before + item, writes);
+        if (any.fate != ROW_ACTIVE) return row;
+        row.hidden = (uint64_t)any.logits;
+        row.number = any.number;
+        row.to = place_of_logits(a, any.number);
+        constants = any.row;
+    } else {
+        const visit v = visit_row(a.in, item, writes);
+        if (v.done && writes) write_no_record(a, item, v.r.bad);
+        if (v.done) return row;
+        row.hidden = (uint64_t)v.r.logits;
+        row.number = v.number;
+        row.id = v.r.id;
+        constants = constants_of(a.in, v.r.tau);
+    }
+    row.c = constants.c, row.k64 = constants.k64, row.lim = constants.lim;
+    return row;
+}
+
+/* Whether a work item's row is active. writes: as for visit_row. */
+SB_DET bool is_active_item(const sb_cuda_head_args &a, int64_t item, bool writes)
+{
+    if (a.logits || a.sums) {
+        any_row any;
+        set_any_row(a.in, &any, a.before + item, writes);
+        return any.fate == ROW_ACTIVE;
+    }
+    const visit v = visit_row(a.in, item, writes);
+    if (v.done && writes) write_no_record(a, item, v.r.bad);
+    return !v.done;
+}
+
+/* A block lists 1024 work items, behind those of the blocks before it, which it counts itself. */
+extern "C" __global__ void __launch_bounds__(1024)
+    head_list(const __grid_constant__ sb_cuda_head_args a)
+{
+    __shared__ int32_t of_warp[32];
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const int64_t first = blockIdx.x * (int64_t)blockDim.x, item = first + threadIdx.x;
+    int32_t before = 0;
+    wait_for_primary();
+    begin_dependents();
+    bool active = false;
+#pragma unroll 1
+    for (int64_t i = threadIdx.x; i <= item; i += blockDim.x) {
+        before += active;
+        active = i < a.in.work && is_active_item(a, i, i == item);
+    }
+    int32_t up_to = active; /* how many of the warp's, up to this lane, are active */
+    for (int step = 1; step < WARP; step *= 2) {
+        const int32_t other = __shfl_up_sync(FULL, up_to, step);
+        if (lane >= step) up_to += other;
+    }
+    const int32_t of_lanes = __shfl_sync(FULL, up_to, WARP - 1);
+    before = (int32_t)__reduce_add_sync(FULL, (uint32_t)before);
+    if (lane == 0) of_warp[warp] = before;
+    __syncthreads(); /* of_warp has the items of the blocks before */
+    int64_t place = up_to - 1;
+    for (int i = 0; i < (int)blockDim.x / WARP; i++) place += of_warp[i];
+    __syncthreads(); /* of_warp has been read */
+    if (lane == 0) of_warp[warp] = of_lanes;
+    __syncthreads(); /* of_warp has the block's items */
+    for (int i = 0; i < warp; i++) place += of_warp[i];
+    if (active) ((int64_t *)a.items)[place] = item;
+    if (threadIdx.x == blockDim.x - 1 && blockIdx.x == gridDim.x - 1)
+        *(int64_t *)a.count = place + 1;
+}
+
+extern "C" __global__ void __launch_bounds__(64)
+    head_hidden(const __grid_constant__ sb_cuda_head_args a)
+{
+    const int64_t i = warp_item();
+    const int lane = threadIdx.x % WARP;
+    wait_for_primary();
+    begin_dependents(); /* not before: head_few reads weights before it waits */
+    if (i >= rows_of_chunk(a)) return;
+    sb_cuda_head_row *const row = (sb_cuda_head_row *)a.rows + a.chunk + i;
+    if (lane == 0)
+        *row = find_row(a, a.count ? ((const int64_t *)a.items)[a.chunk + i] : i, !a.count);
+    __syncwarp(); /* the record is written */
+    const row_of_numbers from = { (const char *)*(const volatile uint64_t *)&row->hidden,
+                                  (int32_t)a.depth, a.in.logits_dtype };
+    if (!from.p) return;
+    const int64_t source = *(const volatile int64_t *)&row->number - a.in.shift;
+    const uint32_t given = a.scales ? ((const uint32_t *)a.scales)[source] : 0;
+    const int32_t E = write_digits<3>((char *)a.digits, i, a.blocks, from,
+                                      a.scales ? &given : nullptr);
+    if (lane != 0) return;
+    const bool bad = sb_linear_is_bad(E);
+    row->scale = bad ? sb_float(SB_NAN_BITS)
+                     : sb_float((uint32_t)(E + SB_CUDA_HEAD_EXPONENT) << 23);
+    if (bad && a.scales && !sb_linear_is_bad(sb_linear_E(given)))
+        report(a.in, SB_BAD_SCALE, row->number);
+}
+
+/* ---- products ----------------------------------------------------------------------------- */
+
+#if defined(__HIPCC__)
+#define FEW(PLANES, RING) head_tiles<PLANES>(a)
+#define TILES(PLANES, SUMS, N) head_tiles<PLANES>(a)
+#else
+#define FEW(PLANES, RING) head_few<PLANES, RING>(a)
+#define TILES(PLANES, SUMS, N) head_tiles<PLANES, SUMS<PLANES == 2 ? 3 : 5, N>>(a)
+#endif
+
+#define PRODUCTS(name, PLANES, RING)                                                               \
+    extern "C" __global__ void __launch_bounds__(512, 1)                                           \
+        head_few_##name(const __grid_constant__ sb_cuda_head_args a)                               \
+    {                                                                                              \
+        FEW(PLANES, RING);                                                                         \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(TILES_THREADS, 1)                                 \
+        head_tiles_##name(const __grid_constant__ sb_cuda_head_args a)                             \
+    {                                                                                              \
+        TILES(PLANES, int8_sums, 8);                                                               \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(TILES_THREADS, 1)                                 \
+        head_bf16_##name(const __grid_constant__ sb_cuda_head_args a)                              \
+    {                                                                                              \
+        TILES(PLANES, bf16_sums, 4);                                                               \
+    }
+PRODUCTS(a, 2, SB_CUDA_HEAD_RING(2))
+PRODUCTS(b, 3, SB_CUDA_HEAD_RING(3))
+
+/* ---- the end of a row --------------------------------------------------------------------- */
+
+/* Merges the states of a row of the chunk. Called by one warp; every lane gets the result. */
+SB_DET sb_state sum_of_row(const sb_cuda_head_args &a, const head_share &share, int64_t i)
+{
+    const int64_t tile = i / SB_CUDA_HEAD_TILE;
+    const int row = (int)(i % SB_CUDA_HEAD_TILE);
+    sb_state s;
+    make_none(&s);
+    for_blocks_of(a, share, tile,
+                  [&](int64_t block) { merge_into(&s, *state_place(a, share, block, tile, row)); });
+    warp_merge(&s);
+    return s;
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    head_finish(const __grid_constant__ sb_cuda_head_args a)
+{
+    const int64_t i = warp_item();
+    begin_dependents();
+    wait_for_primary();
+    const head_share share = share_of(a);
+    if (i >= share.rows) return;
+    const sb_cuda_head_row row = ((const sb_cuda_head_row *)a.rows)[a.chunk + i];
+    if (!row.hidden) return;
+    const float tau = a.in.temperatures ? ((const float *)a.in.temperatures)[row.number] : 1.0f;
+    sb_state s = sum_of_row(a, share, i);
+    if (a.to_states) {
+        if (threadIdx.x % WARP != 0) return;
+        s.c = sb_bits32(row.c);
+        ((sb_state *)a.to_states)[row.number] = s;
+        ((sb_target *)a.to_targets)[row.number] = { row.x, row.owners };
+        return;
+    }
+    finish_row(a.in, row.number, s, sb_float(row.x), constants_of(a.in, tau));
+}
+
+/* ---- beside logits ------------------------------------------------------------------------ */
+
+/* Writes the logits of rows that are not active: +0, or NaN if the row is refused. A block per
+ * row. */
+extern "C" __global__ void __launch_bounds__(256)
+    head_blank(const __grid_constant__ sb_cuda_head_args a)
+{
+    __shared__ any_row mine;
+    const int64_t source = blockIdx.x; /* of hidden */
+    if (threadIdx.x == 0) {
+        sb_cuda_args in = a.in;
+        in.row_list = 0;
+        mine.fate = ROW_IGNORED;
+        if (source + in.shift < in.rows && is_listed(a.in, source + in.shift))
+            set_any_row(in, &mine, source + in.shift, false);
+    }
+    __syncthreads(); /* mine is written */
+    if (mine.fate == ROW_ACTIVE) return;
+    const int64_t to = place_of_logits(a, source + a.in.shift), ids = a.held - a.skip;
+    const float x = nan_or_nothing(mine.fate);
+    for (int64_t i = threadIdx.x; i < ids; i += blockDim.x) {
+        if (a.sums) ((int64_t *)a.sums)[to + i] = 0;
+        else if (a.logits_dtype == SB_CUDA_F32) ((float *)a.logits)[to + i] = x;
+        else if (a.logits_dtype == SB_CUDA_F16) ((uint16_t *)a.logits)[to + i] = sb_to_f16(x);
+        else ((uint16_t *)a.logits)[to + i] = sb_to_bf16(x);
+    }
+}
+
+/* Writes which rows the mask, the row list and shift leave, as a mask, and reports bad entries of
+ * the row list. A thread per row. */
+extern "C" __global__ void __launch_bounds__(256)
+    head_mask(const __grid_constant__ sb_cuda_head_args a)
+{
+    const int64_t row = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
+    if (row < a.in.row_count && !listed_well(a.in, row)) report(a.in, SB_BAD_ROW_LIST, row);
+    if (row >= a.in.rows) return;
+    ((uint8_t *)a.logits)[row] = is_listed(a.in, row) &&
+                                 !(a.in.mask && !((const uint8_t *)a.in.mask)[row]) &&
+                                 !(a.in.shift && starts_sequence(a.in, row));
+}
+
+/* ---- columns of D ------------------------------------------------------------------------- */
+
+/* The scales of the rows of a matrix. A warp per row. */
+extern "C" __global__ void __launch_bounds__(256)
+    head_scales(const __grid_constant__ sb_cuda_scales_args a)
+{
+    const int64_t row = warp_item(), first = row * a.row_stride;
+    uint32_t most = 0;
+    if (row >= a.rows) return;
+    for (int64_t k = threadIdx.x % WARP; k < a.width; k += WARP) {
+        const char *const from = (const char *)a.matrix;
+        const float x = a.dtype == SB_CUDA_F32 ? ((const float *)from)[first + k]
+                        : a.dtype == SB_CUDA_F16
+                            ? sb_from_f16(((const uint16_t *)from)[first + k])
+                            : sb_from_bf16(((const uint16_t *)from)[first + k]);
+        most = max(most, sb_linear_magnitude(x));
+    }
+    most = __reduce_max_sync(FULL, most);
+    if (threadIdx.x % WARP == 0) ((uint32_t *)a.scales)[row] = most;
+}
+
+/* The exact sum of the products of a row of the chunk and an id: T, or S of h24w24. */
+SB_DET int64_t exact_product(const sb_cuda_head_args &a, int64_t row, int64_t id)
+{
+    constexpr int TILE = SB_CUDA_HEAD_TILE;
+    const int planes = a.planes_count;
+    int64_t sum = 0;
+    for (int block = 0; block < a.blocks; block++) {
+        const int8_t *h = (const int8_t *)a.digits + block_place<3>(row / TILE, a.blocks, block);
+        const int8_t *w = (const int8_t *)a.planes +
+                          (id / TILE * a.blocks + block) * planes * SB_CUDA_HEAD_BLOCK;
+        for (uint32_t k = 0; k < SB_CUDA_HEAD_DEPTH; k++) {
+            const uint32_t in_h = chunk_place((uint32_t)(row % TILE), k / 16) + k % 16;
+            const uint32_t in_w = chunk_place((uint32_t)(id % TILE), k / 16) + k % 16;
+            int32_t H = 0, W = 0;
+            for (int i = 0; i < 3; i++) H = H * 256 + h[i * SB_CUDA_HEAD_BLOCK + in_h];
+            for (int j = 0; j < planes; j++) W = W * 256 + w[j * SB_CUDA_HEAD_BLOCK + in_w];
+            if (planes == 3) sum += (int64_t)H * W;
+            else
+                sum += (int64_t)sb_linear_upper(H) * W + h[2 * SB_CUDA_HEAD_BLOCK + in_h] * w[in_w];
+        }
+    }
+    return sum;
+}
+
+/* A warp per row of the chunk and 32 ids. */
+extern "C" __global__ void __launch_bounds__(256)
+    head_products(const __grid_constant__ sb_cuda_head_args a)
+{
+    const int64_t groups = (a.held - a.skip + WARP - 1) / WARP, item = warp_item();
+    const int64_t i = item / groups, k = item % groups * WARP + threadIdx.x % WARP;
+    if (i >= rows_of_chunk(a) || k >= a.held - a.skip) return;
+    const sb_cuda_head_row *const row = (const sb_cuda_head_row *)a.rows + a.chunk + i;
+    if (row->hidden) ((int64_t *)a.sums)[row->to + k] = exact_product(a, i, a.skip + k);
+}
+
+/* The logits of whole sums. A thread per logit. */
+extern "C" __global__ void __launch_bounds__(256)
+    head_combine(const __grid_constant__ sb_cuda_combine_args a)
+{
+    const int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
+    if (i >= a.rows * a.held) return;
+    const int64_t id = i % a.held, sum = ((const int64_t *)a.sums)[i];
+    const uint32_t exponent = ((const uint8_t *)a.exponents)[id];
+    const int32_t E_w = exponent == SB_CUDA_HEAD_BAD ? SB_LINEAR_E_BAD
+                                                     : (int32_t)exponent - SB_CUDA_HEAD_EXPONENT;
+    const int64_t T = a.planes == 3 ? sb_linear_T_of_sum(sum) : sum;
+    const float x = sb_linear_logit(T, sb_linear_E(((const uint32_t *)a.scales)[i / a.held]), E_w);
+    ((float *)a.logits)[i] = sb_linear_finish(x, a.bias ? ((const float *)a.bias)[id] : 0.0f,
+                                              &a.steps);
+}

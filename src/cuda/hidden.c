@@ -1,0 +1,602 @@
+/* hidden.c - operations on hidden states on a GPU. Logprobs and shards without entropies come
+ * straight from the products (head.c). Everything else takes the logits of some rows at a time,
+ * which lie in scratch memory, and goes the way of batches of logits with these. */
+#include "api/kl.h"
+#include "cuda/head.h"
+#include "cuda/lists.h"
+
+#define BOUNDARY 256
+#define LOGITS_BYTES ((uint64_t)24 << 20) /* of logits at once */
+
+static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
+
+static uint64_t padded(uint64_t bytes) { return (bytes + BOUNDARY - 1) / BOUNDARY * BOUNDARY; }
+
+/* The operations below on some rows at a time have kept sets as words alone. */
+static sb_status check_lists(sb_context *ctx, const sb_call *call)
+{
+    if (!call->in.kept_offsets) return SB_OK;
+    return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
+                   "the cuda backend takes kept_ids with hidden states for logprobs and for shards "
+                   "without entropies only: use kept");
+}
+
+/* ---- some rows at a time ------------------------------------------------------------------ */
+
+/* An operation on one or two batches, at least one of which has hidden states. */
+typedef struct rows_op {
+    const sb_call *calls[2]; /* the second one may be null */
+    const void *op;          /* of SB_OP_* */
+    /* Both take the batches of some rows, from row `first` on, with logits. */
+    sb_status (*run)(sb_context *ctx, const void *op, const sb_call part[2], int64_t first);
+    sb_status (*workspace)(sb_context *ctx, const void *op, const sb_call part[2], uint64_t *bytes);
+} rows_op;
+
+/* Scratch memory, in this order: a mask, logits, what their products need, what the operation on
+ * some rows needs. */
+typedef struct rows_plan {
+    int64_t most; /* rows at once */
+    uint64_t mask, logits, hidden, op, bytes;
+} rows_plan;
+
+static int is_flat(const sb_batch *in)
+{
+    return in->cu_seqlens || in->batch <= 1 || in->batch_stride == in->time * in->row_stride;
+}
+
+static uint64_t logits_bytes(const sb_call *call, int64_t rows)
+{
+    return call && call->in.head ? padded((uint64_t)rows * (uint64_t)call->held * sizeof(float))
+                                 : 0;
+}
+
+/* The logits of a batch that has some, from row `first` on. */
+static const void *logits_from(const sb_call *call, int64_t first)
+{
+    const sb_batch *in = &call->in;
+    const int64_t source = first - in->shift;
+    const int64_t element = in->cu_seqlens ? source * in->row_stride
+                                           : source / in->time * in->batch_stride +
+                                                 source % in->time * in->row_stride;
+    /* the first row of a sequence, whose logits may not exist, is alone, and ignored */
+    return (const char *)in->logits + (source < 0 ? 0 : element) * sb_itemsize(in->logits_dtype);
+}
+
+static const void *moved(const void *array, int64_t elements, int64_t size)
+{
+    return array ? (const char *)array + elements * size : NULL;
+}
+
+/* The batch of n rows from row `first` on. */
+static sb_call part_of(const sb_call *call, int64_t first, int64_t n, CUdeviceptr mask,
+                       CUdeviceptr logits, CUdeviceptr workspace, uint64_t size)
+{
+    sb_call part = *call;
+    sb_batch *in = &part.in;
+    part.rows = in->rows = in->time = n;
+    in->batch = 1;
+    in->cu_seqlens = NULL;
+    in->row_list = NULL;
+    in->row_count = 0;
+    in->shift = 0;
+    in->ids = moved(in->ids, first * call->width, in->ids_dtype == SB_I64 ? 8 : 4);
+    in->temperatures = moved(in->temperatures, first, 4);
+    in->kept = moved(in->kept, first, 4 * in->kept_stride);
+    in->mask = (const uint8_t *)(uintptr_t)(mask + (uint64_t)first);
+    if (in->head) {
+        in->logits = (const void *)(uintptr_t)logits;
+        in->logits_dtype = SB_F32;
+        in->row_stride = call->held;
+    } else {
+        in->logits = logits_from(call, first);
+    }
+    in->batch_stride = n * in->row_stride;
+    in->head = NULL;
+    in->hidden = NULL;
+    part.launch.check = 0;
+    part.launch.needed = NULL;
+    part.launch.workspace = (void *)(uintptr_t)workspace;
+    part.launch.workspace_size = size;
+    return part;
+}
+
+/* How many rows come next. The logits of a batch that has some must be rows of one stride, and the
+ * first row of a sequence may have none. */
+static int64_t rows_from(const rows_op *o, int64_t first, int64_t most)
+{
+    int64_t n = o->calls[0]->rows - first < most ? o->calls[0]->rows - first : most;
+    for (int i = 0; i < 2 && o->calls[i]; i++) {
+        const sb_batch *in = &o->calls[i]->in;
+        if (in->head) continue;
+        if (in->shift && (in->cu_seqlens ? first == 0 : first % in->time == 0)) return 1;
+        if (!is_flat(in) || (in->shift && !in->cu_seqlens)) {
+            const int64_t left = in->time - first % in->time;
+            n = left < n ? left : n;
+        }
+    }
+    return n;
+}
+
+static sb_cuda_hidden hidden_of(const sb_call *call, int64_t first, int64_t n, CUdeviceptr mask,
+                                CUdeviceptr logits)
+{
+    return (sb_cuda_hidden){ .call = call,
+                             .logits = logits,
+                             .mask = mask,
+                             .logits_dtype = SB_F32,
+                             .row_stride = call->held,
+                             .before = first,
+                             .work = n };
+}
+
+static sb_status plan_rows(sb_context *ctx, const rows_op *o, rows_plan *p)
+{
+    const sb_call *call = o->calls[0];
+    uint64_t row = 0;
+    memset(p, 0, sizeof *p);
+    for (int i = 0; i < 2 && o->calls[i]; i++)
+        if (o->calls[i]->in.head) row += (uint64_t)o->calls[i]->held * sizeof(float);
+    p->most = (int64_t)(LOGITS_BYTES / row);
+    if (p->most < 1) p->most = 1;
+    if (p->most > call->rows) p->most = call->rows;
+    if (p->most == 0) return SB_OK;
+    p->mask = padded((uint64_t)call->rows);
+    for (int i = 0; i < 2 && o->calls[i]; i++) {
+        p->logits += logits_bytes(o->calls[i], p->most);
+        if (o->calls[i]->in.head) {
+            const sb_cuda_hidden h = hidden_of(o->calls[i], 0, p->most, 1, 1);
+            const uint64_t bytes = sb_cuda_hidden_bytes(ctx->state, &h);
+            if (bytes > p->hidden) p->hidden = bytes;
+        }
+    }
+    for (int64_t n = 1, last = 0; !last; n *= 2) { /* fewer rows may need more */
+        sb_call part[2];
+        uint64_t bytes;
+        last = n >= p->most;
+        for (int i = 0; i < 2 && o->calls[i]; i++)
+            part[i] = part_of(o->calls[i], 0, last ? p->most : n, 0, 0, 0, 0);
+        const sb_status status = o->workspace(ctx, o->op, part, &bytes);
+        if (status != SB_OK) return status;
+        if (bytes > p->op) p->op = bytes;
+    }
+    p->op = padded(p->op + p->op / 4);
+    p->bytes = p->mask + p->logits + p->hidden + p->op;
+    return SB_OK;
+}
+
+/* Writes which rows the mask, the row list and shift leave. */
+static sb_status launch_mask(sb_context *ctx, const sb_call *call, CUdeviceptr mask)
+{
+    const sb_cuda *c = ctx->state;
+    const int64_t most = call->rows > call->in.row_count ? call->rows : call->in.row_count;
+    const sb_cuda_grid grid = { .blocks = (most + 255) / 256, .threads = 256 };
+    sb_cuda_plan none;
+    sb_cuda_head_args a;
+    memset(&none, 0, sizeof none);
+    memset(&a, 0, sizeof a);
+    a.in = sb_cuda_args_of(c, &NO_OUT, call, &none, 0);
+    a.logits = mask;
+    return sb_cuda_launch(ctx, c->head.head_mask, grid, &a.in, call->launch.stream);
+}
+
+static sb_status run_part(sb_context *ctx, const rows_op *o, const rows_plan *p, int64_t first,
+                          int64_t n, CUdeviceptr scratch)
+{
+    sb_cuda *c = ctx->state;
+    const CUdeviceptr hidden = scratch + p->mask + p->logits, op = hidden + p->hidden;
+    CUdeviceptr logits = scratch + p->mask;
+    sb_status status = SB_OK;
+    sb_call part[2];
+    for (int i = 0; i < 2 && o->calls[i] && status == SB_OK; i++) {
+        const sb_cuda_hidden h = hidden_of(o->calls[i], first, n, scratch, logits);
+        part[i] = part_of(o->calls[i], first, n, scratch, logits, op, p->op);
+        if (o->calls[i]->in.head) status = sb_cuda_run_hidden(ctx, &h, hidden);
+        logits += logits_bytes(o->calls[i], p->most);
+    }
+    if (status != SB_OK) return status;
+    c->before = first; /* in reports */
+    status = o->run(ctx, o->op, part, first);
+    c->before = 0;
+    return status;
+}
+
+static sb_status run_rows(sb_context *ctx, const rows_op *o, const rows_plan *p,
+                          CUdeviceptr scratch)
+{
+    const int64_t rows = o->calls[0]->rows;
+    int64_t n;
+    sb_status status = SB_OK;
+    if (rows == 0) return SB_OK;
+    status = launch_mask(ctx, o->calls[0], scratch);
+    for (int64_t first = 0; first < rows && status == SB_OK; first += n) {
+        n = rows_from(o, first, p->most);
+        status = run_part(ctx, o, p, first, n, scratch);
+    }
+    return status;
+}
+
+/* ---- logprobs ----------------------------------------------------------------------------- */
+
+static sb_logprob_out out_from(const sb_logprob_out *all, int64_t first)
+{
+    sb_logprob_out out = *all;
+    out.token = all->token ? all->token + first : NULL;
+    out.lse = all->lse ? all->lse + first : NULL;
+    out.entropy = all->entropy ? all->entropy + first : NULL;
+    out.saved = all->saved ? all->saved + first : NULL;
+    out.sequence = NULL;
+    out.count = out.outside = NULL;
+    return out;
+}
+
+static sb_status logprob_part(sb_context *ctx, const void *op, const sb_call part[2], int64_t first)
+{
+    sb_logprob_call call = *(const sb_logprob_call *)op;
+    call.out = out_from(&call.out, first);
+    call.call = part[0];
+    return sb_cuda_logprob(ctx, &call);
+}
+
+static sb_status logprob_part_workspace(sb_context *ctx, const void *op, const sb_call part[2],
+                                        uint64_t *bytes)
+{
+    sb_logprob_call call = *(const sb_logprob_call *)op;
+    call.out = out_from(&call.out, 0);
+    call.call = part[0];
+    return sb_cuda_logprob_workspace(ctx, &call, bytes);
+}
+
+/* Scratch memory: tokens, if only their sums are requested; lists as words; then that of the
+ * rows. */
+typedef struct logprob_plan {
+    rows_op by_rows;
+    sb_cuda_hidden hidden;
+    rows_plan rows;
+    sb_cuda_lists lists;
+    uint64_t tokens, bytes;
+} logprob_plan;
+
+static sb_status plan_logprob(sb_context *ctx, const sb_logprob_call *call, logprob_plan *p)
+{
+    sb_status status = SB_OK;
+    memset(p, 0, sizeof *p);
+    p->tokens = padded(sb_cuda_token_bytes(&call->out, call->call.rows));
+    p->hidden = (sb_cuda_hidden){ .call = &call->call, .out = &call->out };
+    p->by_rows = (rows_op){ .calls = { &call->call },
+                            .op = call,
+                            .run = logprob_part,
+                            .workspace = logprob_part_workspace };
+    if (call->out.entropy) status = plan_rows(ctx, &p->by_rows, &p->rows);
+    p->lists = sb_cuda_lists_of(&call->call);
+    if (p->lists.bytes) p->hidden.lists = &p->lists;
+    p->bytes = p->tokens + p->lists.bytes;
+    p->bytes += call->out.entropy ? p->rows.bytes : sb_cuda_hidden_bytes(ctx->state, &p->hidden);
+    return status;
+}
+
+static sb_status run_logprob(sb_context *ctx, const sb_logprob_call *asked, logprob_plan *p,
+                             CUdeviceptr scratch)
+{
+    const sb_cuda *c = ctx->state;
+    const sb_call *call = &asked->call;
+    sb_logprob_call with_tokens = *asked;
+    sb_logprob_out *out = &with_tokens.out;
+    sb_cuda_plan none;
+    sb_cuda_args a;
+    sb_status status = SB_OK;
+    memset(&none, 0, sizeof none);
+    if (p->tokens) out->token = (float *)(uintptr_t)scratch;
+    p->by_rows.op = &with_tokens;
+    p->hidden.out = out;
+    a = sb_cuda_args_of(c, out, call, &none, 0);
+    if (asked->out.entropy) {
+        status = run_rows(ctx, &p->by_rows, &p->rows, scratch + p->tokens);
+    } else if (out->token || out->lse || out->saved || call->launch.check) {
+        status = sb_cuda_launch_words(ctx, call, &p->lists, scratch + p->tokens, 0);
+        sb_cuda_use_words(&a, &p->lists);
+        if (status == SB_OK) status = sb_cuda_clear_unlisted(ctx, call, &a);
+        if (status == SB_OK)
+            status = sb_cuda_run_hidden(ctx, &p->hidden, scratch + p->tokens + p->lists.bytes);
+    }
+    return status == SB_OK ? sb_cuda_sum_sequences(ctx, call, &a) : status;
+}
+
+sb_status sb_cuda_hidden_logprob(sb_context *ctx, const sb_logprob_call *call)
+{
+    logprob_plan p;
+    CUdeviceptr scratch;
+    sb_status status = sb_cuda_check_arguments(ctx, &call->out, &call->call);
+    if (status == SB_OK && call->out.entropy) status = check_lists(ctx, &call->call);
+    if (status == SB_OK) status = plan_logprob(ctx, call, &p);
+    if (status == SB_OK) status = sb_cuda_scratch(ctx, &call->call.launch, p.bytes, &scratch);
+    if (status != SB_OK) return status;
+    status = run_logprob(ctx, call, &p, scratch);
+    sb_cuda_scratch_done(ctx, &call->call.launch, scratch);
+    if (status == SB_OK && call->call.launch.check)
+        status = sb_cuda_check_call(ctx, &call->call, NULL, NULL);
+    return status;
+}
+
+sb_status sb_cuda_hidden_logprob_workspace(sb_context *ctx, const sb_logprob_call *call,
+                                           uint64_t *bytes)
+{
+    logprob_plan p;
+    const sb_status status = plan_logprob(ctx, call, &p);
+    *bytes = p.bytes;
+    return status;
+}
+
+/* ---- operations that only have rows ------------------------------------------------------- */
+
+static sb_status run_by_rows(sb_context *ctx, const rows_op *o)
+{
+    const sb_launch *launch = &o->calls[0]->launch;
+    rows_plan p;
+    CUdeviceptr scratch;
+    sb_status status = plan_rows(ctx, o, &p);
+    if (status == SB_OK) status = sb_cuda_scratch(ctx, launch, p.bytes, &scratch);
+    if (status != SB_OK) return status;
+    status = run_rows(ctx, o, &p, scratch);
+    sb_cuda_scratch_done(ctx, launch, scratch);
+    return status;
+}
+
+static sb_status bytes_by_rows(sb_context *ctx, const rows_op *o, uint64_t *bytes)
+{
+    rows_plan p;
+    const sb_status status = plan_rows(ctx, o, &p);
+    *bytes = p.bytes;
+    return status;
+}
+
+/* The same with the checks in front of and behind a call of one batch. */
+static sb_status call_by_rows(sb_context *ctx, const rows_op *o)
+{
+    sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, o->calls[0]);
+    if (status == SB_OK) status = check_lists(ctx, o->calls[0]);
+    if (status == SB_OK) status = run_by_rows(ctx, o);
+    if (status == SB_OK && o->calls[0]->launch.check)
+        status = sb_cuda_check_call(ctx, o->calls[0], NULL, NULL);
+    return status;
+}
+
+/* ---- shards ------------------------------------------------------------------------------- */
+
+static sb_partial_call partial_from(const void *op, const sb_call *part, int64_t first)
+{
+    sb_partial_call call = *(const sb_partial_call *)op;
+    call.to.states = (char *)call.to.states + (size_t)first * sb_state_size(&call.to);
+    call.to.targets += first;
+    call.call = *part;
+    return call;
+}
+
+static sb_status partial_part(sb_context *ctx, const void *op, const sb_call part[2], int64_t first)
+{
+    const sb_partial_call call = partial_from(op, part, first);
+    return sb_cuda_partial(ctx, &call);
+}
+
+static sb_status partial_part_workspace(sb_context *ctx, const void *op, const sb_call part[2],
+                                        uint64_t *bytes)
+{
+    const sb_partial_call call = partial_from(op, part, 0);
+    return sb_cuda_partial_workspace(ctx, &call, bytes);
+}
+
+static rows_op rows_of_partial(const sb_partial_call *call)
+{
+    return (rows_op){ .calls = { &call->call },
+                      .op = call,
+                      .run = partial_part,
+                      .workspace = partial_part_workspace };
+}
+
+/* Scratch memory: lists as words; then that of the products. */
+static uint64_t partial_bytes(sb_context *ctx, const sb_partial_call *p)
+{
+    const sb_cuda_hidden h = { .call = &p->call, .to = &p->to };
+    return sb_cuda_lists_of(&p->call).bytes + sb_cuda_hidden_bytes(ctx->state, &h);
+}
+
+static sb_status run_partial(sb_context *ctx, const sb_partial_call *p, CUdeviceptr scratch)
+{
+    const sb_call *call = &p->call;
+    sb_cuda_lists lists = sb_cuda_lists_of(call);
+    const sb_cuda_hidden h = { .call = call, .to = &p->to, .lists = lists.bytes ? &lists : NULL };
+    CUstream stream = call->launch.stream;
+    const uint64_t rows = (uint64_t)call->rows;
+    sb_status status = SB_OK;
+    if (call->in.row_list) { /* rows that are not listed */
+        status = sb_cuda_clear(ctx, sb_cuda_address(p->to.states), rows * sizeof(sb_state), stream);
+        if (status == SB_OK)
+            status = sb_cuda_clear(ctx, sb_cuda_address(p->to.targets),
+                                   rows * sizeof(sb_target_record), stream);
+    }
+    if (status == SB_OK) status = sb_cuda_launch_words(ctx, call, &lists, scratch, 0);
+    return status == SB_OK ? sb_cuda_run_hidden(ctx, &h, scratch + lists.bytes) : status;
+}
+
+sb_status sb_cuda_hidden_partial(sb_context *ctx, const sb_partial_call *p)
+{
+    const sb_call *call = &p->call;
+    const rows_op o = rows_of_partial(p);
+    CUdeviceptr scratch;
+    sb_status status = sb_cuda_check_records(ctx, &p->to, call->rows, "");
+    if (status != SB_OK) return status;
+    if (sb_has_moments(&p->to)) return call_by_rows(ctx, &o);
+    status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
+    if (status == SB_OK)
+        status = sb_cuda_scratch(ctx, &call->launch, partial_bytes(ctx, p), &scratch);
+    if (status != SB_OK) return status;
+    status = run_partial(ctx, p, scratch);
+    sb_cuda_scratch_done(ctx, &call->launch, scratch);
+    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
+    return status;
+}
+
+sb_status sb_cuda_hidden_partial_workspace(sb_context *ctx, const sb_partial_call *p,
+                                           uint64_t *bytes)
+{
+    const rows_op o = rows_of_partial(p);
+    if (sb_has_moments(&p->to)) return bytes_by_rows(ctx, &o, bytes);
+    *bytes = partial_bytes(ctx, p);
+    return SB_OK;
+}
+
+/* ---- several ids, first ids --------------------------------------------------------------- */
+
+static sb_ids_call ids_from(const void *op, const sb_call *part, int64_t first)
+{
+    sb_ids_call call = *(const sb_ids_call *)op;
+    const int64_t entries = first * call.call.width;
+    if (call.out.logprob) call.out.logprob += entries;
+    if (call.out.rank) call.out.rank += entries;
+    if (call.out.lse) call.out.lse += first;
+    call.call = *part;
+    return call;
+}
+
+static sb_status ids_part(sb_context *ctx, const void *op, const sb_call part[2], int64_t first)
+{
+    const sb_ids_call call = ids_from(op, part, first);
+    return sb_cuda_ids(ctx, &call);
+}
+
+static sb_status ids_part_workspace(sb_context *ctx, const void *op, const sb_call part[2],
+                                    uint64_t *bytes)
+{
+    const sb_ids_call call = ids_from(op, part, 0);
+    return sb_cuda_ids_workspace(ctx, &call, bytes);
+}
+
+static rows_op rows_of_ids(const sb_ids_call *call)
+{
+    return (rows_op){
+        .calls = { &call->call }, .op = call, .run = ids_part, .workspace = ids_part_workspace
+    };
+}
+
+sb_status sb_cuda_hidden_ids(sb_context *ctx, const sb_ids_call *call)
+{
+    const rows_op o = rows_of_ids(call);
+    return call_by_rows(ctx, &o);
+}
+
+sb_status sb_cuda_hidden_ids_workspace(sb_context *ctx, const sb_ids_call *call, uint64_t *bytes)
+{
+    const rows_op o = rows_of_ids(call);
+    return bytes_by_rows(ctx, &o, bytes);
+}
+
+static sb_topk_call topk_from(const void *op, const sb_call *part, int64_t first)
+{
+    sb_topk_call call = *(const sb_topk_call *)op;
+    if (call.out.logprob) call.out.logprob += first * call.k;
+    if (call.out.ids) call.out.ids += first * call.k;
+    if (call.out.lse) call.out.lse += first;
+    call.call = *part;
+    return call;
+}
+
+static sb_status topk_part(sb_context *ctx, const void *op, const sb_call part[2], int64_t first)
+{
+    const sb_topk_call call = topk_from(op, part, first);
+    return sb_cuda_topk(ctx, &call);
+}
+
+static sb_status topk_part_workspace(sb_context *ctx, const void *op, const sb_call part[2],
+                                     uint64_t *bytes)
+{
+    const sb_topk_call call = topk_from(op, part, 0);
+    return sb_cuda_topk_workspace(ctx, &call, bytes);
+}
+
+static rows_op rows_of_topk(const sb_topk_call *call)
+{
+    return (rows_op){
+        .calls = { &call->call }, .op = call, .run = topk_part, .workspace = topk_part_workspace
+    };
+}
+
+sb_status sb_cuda_hidden_topk(sb_context *ctx, const sb_topk_call *call)
+{
+    const rows_op o = rows_of_topk(call);
+    return call_by_rows(ctx, &o);
+}
+
+sb_status sb_cuda_hidden_topk_workspace(sb_context *ctx, const sb_topk_call *call, uint64_t *bytes)
+{
+    const rows_op o = rows_of_topk(call);
+    return bytes_by_rows(ctx, &o, bytes);
+}
+
+/* ---- divergences -------------------------------------------------------------------------- */
+
+static sb_kl_call kl_from(const void *op, const sb_call part[2], int64_t first)
+{
+    sb_kl_call call = *(const sb_kl_call *)op;
+    if (call.out.token) call.out.token += first;
+    call.out.sequence = NULL;
+    call.p = part[0];
+    call.q = part[1];
+    return call;
+}
+
+static sb_status kl_part(sb_context *ctx, const void *op, const sb_call part[2], int64_t first)
+{
+    const sb_kl_call call = kl_from(op, part, first);
+    return sb_cuda_kl(ctx, &call);
+}
+
+static sb_status kl_part_workspace(sb_context *ctx, const void *op, const sb_call part[2],
+                                   uint64_t *bytes)
+{
+    const sb_kl_call call = kl_from(op, part, 0);
+    return sb_cuda_kl_workspace(ctx, &call, bytes);
+}
+
+static rows_op rows_of_kl(const sb_kl_call *call)
+{
+    return (rows_op){
+        .calls = { &call->p, &call->q }, .op = call, .run = kl_part, .workspace = kl_part_workspace
+    };
+}
+
+/* Scratch memory: tokens, if only their sums are requested; then that of the rows. */
+static uint64_t kl_tokens(const sb_kl_call *call)
+{
+    const int64_t rows = call->p.rows;
+    return call->out.sequence && !call->out.token ? padded((uint64_t)rows * sizeof(float)) : 0;
+}
+
+sb_status sb_cuda_hidden_kl(sb_context *ctx, const sb_kl_call *asked)
+{
+    const sb_launch *launch = &asked->p.launch;
+    const uint64_t tokens = kl_tokens(asked);
+    sb_kl_call call = *asked;
+    rows_op o = rows_of_kl(&call);
+    rows_plan p;
+    CUdeviceptr scratch;
+    sb_status status = check_lists(ctx, &asked->p);
+    if (status == SB_OK) status = check_lists(ctx, &asked->q);
+    if (status == SB_OK) status = plan_rows(ctx, &o, &p);
+    if (status == SB_OK) status = sb_cuda_scratch(ctx, launch, tokens + p.bytes, &scratch);
+    if (status != SB_OK) return status;
+    if (tokens) call.out.token = (float *)(uintptr_t)scratch;
+    status = run_rows(ctx, &o, &p, scratch + tokens);
+    if (status == SB_OK && call.out.sequence) {
+        const sb_sums_call sums = sb_kl_sums(asked, call.out.token);
+        status = sb_cuda_launch_sums(ctx, &sums);
+    }
+    sb_cuda_scratch_done(ctx, launch, scratch);
+    return status;
+}
+
+sb_status sb_cuda_hidden_kl_workspace(sb_context *ctx, const sb_kl_call *call, uint64_t *bytes)
+{
+    const rows_op o = rows_of_kl(call);
+    const sb_status status = bytes_by_rows(ctx, &o, bytes);
+    *bytes += kl_tokens(call);
+    return status;
+}
