@@ -10,7 +10,7 @@ local M = {}
 --- The same for the Lua modules: see samebits.repl.sources.
 M.CLASSES, M.head, M.members, M.methods = sources.CLASSES, sources.head, sources.members,
                                           sources.methods
-M.told_parameters = sources.told_parameters
+M.told_parameters, M.fields_of = sources.told_parameters, sources.fields_of
 
 local function read(path)
   local file = assert(io.open(path, "rb"))

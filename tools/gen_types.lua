@@ -118,39 +118,7 @@ local function type_of(tag)
   end))
 end
 
--- The fields that a description names: a list of { name, text }. Several names may share a text, as
--- in "`sequence` and `count`: ...".
-local function fields_of(text)
-  local list, known = {}, {}
-  text = " " .. text:gsub("%s*\n%s*", " ")
-  local function add(name, what)
-    if not known[name] and #name > 1 then
-      known[name] = true
-      list[#list + 1] = { name = name, text = what }
-    end
-  end
-  for part in (text .. ";"):gmatch "(.-);" do
-    local at = 1
-    while true do
-      local from, past, name = part:find("`([%l_]+)`", at)
-      if not from then break end
-      local names, said = { name }, part:sub(at, from - 1)
-      at = past + 1
-      while true do
-        local next_name, after = part:match("^,? ?a?n?d? `([%l_]+)`()", at)
-        if not next_name then break end
-        names[#names + 1], at = next_name, after
-      end
-      local what = part:match("^:%s*(.*)$", at) or part:match("^ (%b())", at) or ""
-      -- Names that a text only refers to.
-      if not said:find "as for $" and not said:find "as $" and not said:find "With $" then
-        for _, one in ipairs(names) do add(one, (what:gsub("%. %u.*$", ""))) end
-      end
-      if part:find("^:", at) then break end
-    end
-  end
-  return list
-end
+local fields_of = api.fields_of
 
 local function comment(lines, indent)
   local out = {}

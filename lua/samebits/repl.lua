@@ -6,19 +6,24 @@
 -- docs/repl.md shows how to use it.
 -- @module samebits.repl
 
+local call = require "samebits.op.call"
 local chunk = require "samebits.repl.chunk"
+local color = require "samebits.repl.color"
+local complete = require "samebits.repl.complete"
 local context = require "samebits.context"
 local frames = require "samebits.repl.frame"
 local helpers = require "samebits.repl.helpers"
 local history = require "samebits.repl.history"
 local interrupt = require "samebits.repl.interrupt"
 local lib = require "samebits.lib"
-local complete = require "samebits.repl.complete"
+local magic = require "samebits.repl.magic"
 local posix = require "samebits.io.posix"
 local pretty = require "samebits.repl.pretty"
 local printable = require "samebits.text.printable"
+local tensor = require "samebits.tensor"
 local terminal = require "samebits.repl.terminal"
 local traceback = require "samebits.repl.traceback"
+local wrap = require "samebits.text.wrap"
 
 local print = print   -- the prompt's own, even if the user replaces print
 
@@ -26,9 +31,12 @@ local M = {}
 
 local LEAVE = { exit = true, quit = true, ["exit()"] = true, ["quit()"] = true }
 
-local function complain(text)
+local function complain(text, colored)
   io.stdout:flush()
-  io.stderr:write(printable.lines(text), "\n")
+  local first, rest = printable.lines(text):match "^([^\n]*)(.*)$"
+  local width = posix.columns(2)
+  if width then first = wrap.line(first, width) end
+  io.stderr:write(color.paint(colored, "error", first), color.paint(colored, "faint", rest), "\n")
 end
 
 -- Names -------------------------------------------------------------------------------------------
@@ -36,12 +44,18 @@ end
 -- Looks names at the prompt up in this order: the prompt's own names (locals, `_`, replaced
 -- helpers); the locals and upvalues of a frame; helpers; globals.
 local function new_session(frame)
-  local self = { own = {}, frame = frame }
+  local self = { own = {}, frame = frame, colored = color.enabled() }
   local globals = frame and frame:globals() or _G
   local env = self.own
 
   local special = helpers.make(function(name) return env[name] end)
   special.samebits = require "samebits"
+  self.help = special.help
+  -- Lua's own sees no rows of a tensor.
+  function special.ipairs(value)
+    if tensor.is_tensor(value) then return value:each() end
+    return ipairs(value)
+  end
   if frame then
     function special.where() print(frame:where()) end
   end
@@ -111,21 +125,51 @@ end
 local function pack(...) return { n = select("#", ...), ... } end
 
 -- Runs a compiled chunk and shows its values. Returns true, or false and the error.
-local function run(self, f, keeps)
+local function run(self, f, keeps, timed)
   setfenv(f, self.env)
   -- Typed code is interpreted, because Ctrl-C could not be noticed inside a compiled loop.
   jit.off(f, true)
   local forget = keeps and chunk.keep(f, function(name, value) keep(self, name, value) end)
   local ok, message = protected(function()
+    local wall, cpu = posix.seconds(), os.clock()
     local values = pack(f())
+    if timed then
+      wall, cpu = posix.seconds() - wall, os.clock() - cpu
+      local text = ("%s (cpu %s)"):format(magic.seconds(wall), magic.seconds(cpu))
+      print(color.paint(self.colored, "faint", text))
+    end
     if values.n > 0 then
       keep(self, "_", values[1])
-      print(pretty.all(values.n, values))
+      print(color.values(self.colored, pretty.all(values.n, values)))
     end
   end)
   if forget then forget() end
   io.stdout:flush()
   return ok, message
+end
+
+-- Compiles one text as chunk.compile does. What is no Lua (see magic.lua) becomes a function, too.
+-- The fourth result is whether its time is taken.
+local function compile(self, text, name)
+  local asked = magic.question(text)
+  if asked then
+    return function()
+      if asked == "" then self.help() else self.help(asked) end
+    end, false, nil
+  end
+  local rest = magic.timed(text:match "^\n*(.*)$")
+  local lines = text:match "^\n*"
+  local f, keeps, unfinished = chunk.compile(rest and lines .. rest or text, name)
+  if not f then return nil, keeps, unfinished end
+  local wrong = magic.wrong_length(rest or text, function(chain)
+    local ok, value = complete.follow(chain, self.scope.get)
+    return ok and tensor.is_tensor(value)
+  end)
+  if wrong then
+    return nil, ("%s: Lua cannot count the rows of a tensor: t:len() does, and t:each() goes " ..
+                 "through them"):format(wrong)
+  end
+  return f, keeps, nil, rest ~= nil
 end
 
 -- Reads lines from anything but a terminal, chunk after chunk, until the first error.
@@ -136,9 +180,9 @@ local function run_input(self)
     if not text then first = number end
     text = text and text .. "\n" .. line or line
     -- Line feeds in front, so that messages count the lines of the input.
-    local f, keeps, unfinished = chunk.compile(("\n"):rep(first - 1) .. text, "=stdin")
+    local f, keeps, unfinished, timed = compile(self, ("\n"):rep(first - 1) .. text, "=stdin")
     if f then
-      local ok, message = run(self, f, keeps)
+      local ok, message = run(self, f, keeps, timed)
       if not ok then
         complain(message)
         return 1
@@ -177,15 +221,11 @@ local function new_memory(term)
     last = line
   end
   return function(text)
-    local whole, entries = chunk.one_line(text), {}
-    for line in (whole or text):gmatch "[^\n]+" do
-      if line:find "%S" and line ~= last then
-        entries[#entries + 1], last = line, line
-        term:add(line)
-      end
-    end
+    if not text:find "%S" or text == last then return end
+    last = text
+    term:add(text)
     if not path then return end
-    local ok, message = history.append(path, entries)
+    local ok, message = history.append(path, { text })
     if not ok then
       tell(message)
       path = nil
@@ -198,7 +238,8 @@ end
 local function read_chunk(self, term, remember, prompt)
   local text
   while true do
-    local line, why = term:read(text and (" "):rep(#prompt - 3) .. ">> " or prompt)
+    local shown = text and (" "):rep(#prompt - 3) .. ">> " or prompt
+    local line, why = term:read(color.prompt(self.colored and term.name ~= "plain", shown))
     if not line then
       if why == "end" and not text then return nil end
       if why == "end" then io.stdout:write "\n" end
@@ -214,11 +255,11 @@ local function read_chunk(self, term, remember, prompt)
       end
     end
     text = text and text .. "\n" .. line or line
-    local f, keeps, unfinished = chunk.compile(text, "=prompt")
+    local f, keeps, unfinished, timed = compile(self, text, "=prompt")
     if not unfinished then remember(text) end
-    if f then return f, keeps end
+    if f then return f, keeps, timed end
     if not unfinished then
-      complain(keeps)
+      complain(keeps, self.colored)
       return false
     end
   end
@@ -231,18 +272,17 @@ local function converse(self, prompt)
   local remember = new_memory(term)
   while true do
     interrupt.rearm()
-    local f, keeps = read_chunk(self, term, remember, prompt)
+    local f, keeps, timed = read_chunk(self, term, remember, prompt)
     if f == nil then
       if not keeps then io.stdout:write "\n" end
       return
     end
     if f then
       interrupt.rearm()
-      local ok, message = run(self, f, keeps)
-      -- The terminal has shown ^C without a line end. A call of a C function may have ended
-      -- normally.
-      if interrupt.came() then io.stdout:write "\n" end
-      if not ok then complain(message) end
+      local ok, message = run(self, f, keeps, timed)
+      -- The terminal has shown ^C without a line end. What ran may have ended normally.
+      if interrupt.came() then io.stdout:write(ok and "\n(had ended)\n" or "\n") end
+      if not ok then complain(message, self.colored) end
     end
   end
 end
@@ -260,7 +300,9 @@ local function attended(f, ...)
   local hook, mask, count = debug.gethook()
   debug.sethook()
   local restore = interrupt.watch()
+  call.after = interrupt.look
   local function finish(ok, ...)
+    call.after = nil
     restore()
     if hook then debug.sethook(hook, mask, count) end
     if not ok then error((...), 0) end
@@ -314,8 +356,9 @@ end
 -- Entries -----------------------------------------------------------------------------------------
 
 local function greet()
-  print(("samebits %s, numerics %d, %s. help() says what is at hand; Ctrl-D leaves."):format(
-    lib.version, lib.numerics, jit.version))
+  local text = ("samebits %s, numerics %d, %s. help() says what is at hand; Ctrl-D leaves."):format(
+    lib.version, lib.numerics, jit.version)
+  print(wrap.line(text, posix.columns(1) or #text))
 end
 
 --- Runs the prompt.

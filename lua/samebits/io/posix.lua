@@ -29,6 +29,8 @@ int samebits_libc_mkdir(const char *path, unsigned int mode) __asm__("mkdir");
 int samebits_libc_isatty(int fd) __asm__("isatty");
 typedef struct samebits_window { unsigned short rows, columns, x, y; } samebits_window;
 int samebits_libc_ioctl(int fd, unsigned long request, ...) __asm__("ioctl");
+typedef struct samebits_timespec { long seconds, nanoseconds; } samebits_timespec;
+int samebits_libc_clock_gettime(int clock, samebits_timespec *out) __asm__("clock_gettime");
 ]]
 
 local C = ffi.C
@@ -123,6 +125,15 @@ function M.columns(fd)
   if C.samebits_libc_ioctl(fd, TIOCGWINSZ, window) == 0 and window[0].columns >= LEAST then
     return window[0].columns
   end
+end
+
+local CLOCK_MONOTONIC = 1
+local now = ffi.new "samebits_timespec[1]"
+
+--- Returns the seconds since some fixed moment.
+function M.seconds()
+  C.samebits_libc_clock_gettime(CLOCK_MONOTONIC, now)
+  return tonumber(now[0].seconds) + tonumber(now[0].nanoseconds) * 1e-9
 end
 
 function M.close(fd) return C.samebits_libc_close(fd) == 0 end

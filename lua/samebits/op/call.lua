@@ -45,6 +45,10 @@ local launch_t, void_p = ffi.typeof "sb_launch", ffi.typeof "void *"
 
 local M = {}
 
+--- A function that is called after each call of the library and may raise an error; nil if there is
+-- none. The prompt looks there for Ctrl-C.
+M.after = nil
+
 --- The options of a launch that most ops have.
 M.LAUNCH = { "split", "threads", "cluster", "table", "one_read", "check", "stream", "workspace" }
 
@@ -343,6 +347,7 @@ local function run(self, ...)
   local list, n = listed(self, self.op.struct and self:outputs(), ...)
   local status = C[self.op.entry](self.context.handle, unpack(list, 1, n))
   hold(self)
+  if M.after then M.after() end
   check(self, status)
   return self:results()
 end

@@ -57,16 +57,21 @@ end
 
 local function linear_marks(low, high, most)
   local rough = (high - low) / most
-  local step = 10 ^ math.floor(log10(rough))
-  for _, m in ipairs { 1, 2, 5, 10 } do
-    if step * m >= rough then
-      step = step * m
-      break
+  local power, marks, step = 10 ^ math.floor(log10(rough)), nil, nil
+  local function set(m)
+    step, marks = power * m, {}
+    for k = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) do
+      marks[#marks + 1] = k * step + 0 -- not -0
     end
   end
-  local marks = {}
-  for k = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) do
-    marks[#marks + 1] = k * step + 0 -- not -0
+  local steps = { 0.5, 1, 2, 5, 10 }
+  local i = 2
+  while power * steps[i] < rough and i < #steps do i = i + 1 end
+  set(steps[i])
+  -- One mark is no scale.
+  while #marks < 2 and i > 1 do
+    i = i - 1
+    set(steps[i])
   end
   return marks, step
 end

@@ -73,17 +73,4 @@ function M.keep(f, take)
   return function() rawset(environment, KEEP, nil) end
 end
 
---- Returns a chunk of several lines as one line, for the history; nil if that would be another
--- program, as with comments and long strings.
-function M.one_line(text)
-  if not text:find "\n" then return text end
-  local joined = text:gsub("%s*\n%s*", " ")
-  local function code(source)
-    local f = M.compile(source, "=")
-    return f and string.dump(f, true)
-  end
-  local before = code(text)
-  return before and before == code(joined) and joined or nil
-end
-
 return M

@@ -4,6 +4,7 @@
 -- they raise the message, so that `d = load "typo.npy"` does not silently become nil.
 
 local bits = require "samebits.bits"
+local color = require "samebits.repl.color"
 local complete = require "samebits.repl.complete"
 local context = require "samebits.context"
 local drift = require "samebits.drift"
@@ -93,15 +94,17 @@ The prompt shows the values of an expression by itself; show does it inside of l
   { "plot", "plot(y)", "curves in the terminal, or in a file", [[
 plot(y)             y: a list or a tensor of numbers, against 0, 1, 2, ...
 plot(y1, y2, ...)   several curves
-plot{ kind = "lines", title = "reward", out = "a.png", series = { { name = "a", x =, y = } } }
-                    kind: "lines", "histogram" or "scatter"; also xlabel, ylabel, logx, logy; out
-                    ends in .png or .svg; without it the plot is drawn in the terminal
-
-Needs gnuplot.]] },
+plot(t)             a heatmap of a tensor of two dimensions
+plot(y, { mask = m, logy = true, title = "reward" })
+                    options: mask leaves tokens out; also kind, xlabel, ylabel, logx, logz, width,
+                    height; out = "a.svg" or "a.png" writes a picture, which needs gnuplot
+plot{ kind = "lines", series = { { name = "a", x =, y =, mask =, smooth = } } }
+                    more: help "samebits.plot.draw"]] },
   { "help", 'help "logprob"', "this; or more about one of them or another function", [[
 help()              lists what is at hand
 help "bits"         about a helper
-help(ctx.topk)      about a function of the library, from its source; so does help "topk"
+help(ctx.topk)      about a function of the library, from its source; so do help "topk" and ?topk
+help "one_read"     which functions have such an option; any other word: what mentions it
 help(samebits)      what there is: of a module, of ctx, of a tensor, a batch, a report]] },
 }
 
@@ -111,8 +114,9 @@ for _, entry in ipairs(TEXTS) do BY_NAME[entry[1]] = entry end
 local KEYS = [[
 ctx is the best backend's context, opened when it is first used; samebits the library; _ the last
 value shown. An expression shows its values (so does =expression), a statement runs; what is not
-complete goes on in the next line. A local at the prompt stays. Tab completes names, fields and
-methods; Ctrl-C stops what runs, or drops the line; Ctrl-D leaves.]]
+complete goes on in the next line. A local at the prompt stays. ?name and name? show help; %time
+before a statement tells how long it takes. Tab completes names, fields and methods; Ctrl-C stops
+what runs, or drops the line; Ctrl-D leaves.]]
 
 local function overview()
   local lines = {}
@@ -137,21 +141,57 @@ end
 -- The help on a name that has no value at the prompt, or an error that suggests other names.
 local function search(name, width)
   if sources.is_public(name) then return manual.of_module(name, width) end
-  local text, near = manual.search(name)
+  -- A function's full name, such as ctx:topk or samebits.plot.draw.
+  local owner, last = name:match "^(.*)[.:]([%w_]+)$"
+  if owner and sources.is_public(owner) then
+    for _, member in ipairs(sources.members(owner)) do
+      if member.name == last and member.parameters then return manual.of_member(name, member) end
+    end
+  end
+  for _, class in ipairs(sources.CLASSES) do
+    for _, method in ipairs(owner == class.called and sources.methods(class) or {}) do
+      if method.name == last then
+        return manual.of(method.value, class.called .. ":" .. last)
+      end
+    end
+  end
+  local text = manual.search(name, width)
   if text then return text end
-  error(("help: nothing is known of '%s'%s; help() lists what is"):format(name,
-    #near > 0 and ", but of " .. table.concat(near, ", ") or ""), 0)
+  error(("help: nothing is known of '%s'; help() lists what is"):format(name), 0)
 end
 
 -- One dimension of numbers.
-local function curve(y, i)
+local function curve(y, i, count, mask)
   if tensor.is_tensor(y) then y = y:reshape(-1):totable() end
   if type(y) ~= "table" then
     error(("plot: argument %d is %s, not a list or a tensor"):format(i, type(y)), 0)
   end
-  local x = {}
-  for k = 1, #y do x[k] = k - 1 end
-  return { name = ("%d"):format(i), x = x, y = y }
+  return { name = count > 1 and ("%d"):format(i) or nil, y = y, mask = mask }
+end
+
+-- A table of options: its keys are names.
+local function is_options(value)
+  return type(value) == "table" and not tensor.is_tensor(value) and type(next(value)) == "string"
+end
+
+-- The plot of the arguments of the helper.
+local function asked_for(n, ...)
+  local given = { ... }
+  if n == 1 and is_options(given[1]) and (given[1].series or given[1].z) then return given[1] end
+  local asked = {}
+  if n > 1 and is_options(given[n]) then
+    for key, value in pairs(given[n]) do asked[key] = value end
+    n = n - 1
+  end
+  local first, mask = given[1], asked.mask
+  if n == 1 and tensor.is_tensor(first) and first.ndim == 2 and first.shape[1] > 1 and
+     asked.kind == nil then
+    asked.kind, asked.z = "heatmap", first
+    return asked
+  end
+  asked.kind, asked.series, asked.mask = asked.kind or "lines", {}, nil
+  for i = 1, n do asked.series[i] = curve(given[i], i, n, mask) end
+  return asked
 end
 
 --- Returns the helpers as a table by name. `get` returns the value of a name at the prompt.
@@ -188,19 +228,23 @@ function M.make(get)
     for i = 1, select("#", ...) do print(pretty.text((select(i, ...)))) end
   end
 
-  function helpers.plot(first, ...)
+  function helpers.plot(...)
     local plot = module("samebits.plot", "plot")
-    local asked = first
-    if tensor.is_tensor(first) or type(first) ~= "table" or first.series == nil then
-      asked = { kind = "lines", series = {} }
-      for i = 1, 1 + select("#", ...) do asked.series[i] = curve(select(i, first, ...), i) end
+    local asked = {}
+    for key, value in pairs(asked_for(select("#", ...), ...)) do asked[key] = value end
+    if asked.out == nil then
+      asked.width = asked.width or math.min(posix.columns(1) or 78, 160)
+      asked.height = asked.height or 20
+      if asked.color == nil then asked.color = color.enabled() end
     end
     print((must(calm(plot.draw, asked)):gsub("\n+$", "")))
   end
 
   function helpers.help(...)
     local width = posix.columns(1) or WRITTEN
-    local function tell(text) print(wrap.page(text:gsub("\n$", ""), width)) end
+    local function tell(text)
+      print(color.help(color.enabled(), wrap.page(text:gsub("\n$", ""), width)))
+    end
     if select("#", ...) == 0 then return tell(overview()) end
     local topic = ...
     local name = type(topic) == "string" and topic:gsub("%(%)$", "") or nil

@@ -1,6 +1,7 @@
---- The lines typed in earlier sessions, in a file.
+--- What was typed in earlier sessions, in a file: one entry per line. A line feed inside an entry
+-- is stored as the byte 30 (ASCII's record separator).
 --
--- Each line is added when it is typed, in one write, so that no line is lost by parallel sessions
+-- Each entry is added when it is typed, in one write, so that no line is lost by parallel sessions
 -- or by sessions that crash.
 
 local file = require "samebits.io.file"
@@ -8,7 +9,10 @@ local posix = require "samebits.io.posix"
 
 local M = {}
 
-local KEPT = 2000   -- lines; a file with twice as many is cut to this number
+local KEPT = 2000   -- entries; a file with twice as many is cut to this number
+local SEPARATOR = "\30"
+
+local function stored_as(entry) return (entry:gsub("\n", SEPARATOR)) end
 
 --- Returns the path of the file: $XDG_STATE_HOME/samebits/history, or
 -- ~/.local/state/samebits/history. Returns nil if the environment names neither folder.
@@ -43,12 +47,16 @@ function M.load(path)
   local lines = {}
   for line in (text or ""):gmatch "[^\n]+" do
     -- C code would end the line at a NUL.
-    if not line:find "%z" then lines[#lines + 1] = line end
+    if not line:find "%z" then lines[#lines + 1] = (line:gsub(SEPARATOR, "\n")) end
   end
   if #lines <= KEPT then return lines end
   local recent = {}
   for i = #lines - KEPT + 1, #lines do recent[#recent + 1] = lines[i] end
-  if #lines > 2 * KEPT then file.write(path, { table.concat(recent, "\n") .. "\n" }) end
+  if #lines > 2 * KEPT then
+    local stored = {}
+    for i, entry in ipairs(recent) do stored[i] = stored_as(entry) end
+    file.write(path, { table.concat(stored, "\n") .. "\n" })
+  end
   return recent
 end
 
@@ -58,7 +66,9 @@ function M.append(path, lines)
   make_folders(path)
   local fd = posix.append(path)
   if not fd then return nil, ("%s: %s"):format(path, posix.words()) end
-  local text = table.concat(lines, "\n") .. "\n"
+  local stored = {}
+  for i, entry in ipairs(lines) do stored[i] = stored_as(entry) end
+  local text = table.concat(stored, "\n") .. "\n"
   local ok = posix.write(fd, text, #text)
   local why = not ok and posix.words() or nil
   posix.close(fd)

@@ -2,9 +2,11 @@
 --
 -- No Lua code may run inside a signal handler. The handler is therefore a function of libc that has
 -- no effect (abs), and it is set to be used once. After the signal its disposition is back at the
--- default, which is noticed by a hook that the interpreter calls every so many instructions. A
--- second Ctrl-C before the first one was noticed (in compiled code or inside a call of C) ends the
--- program, as it would have without this module.
+-- default, which is noticed by a hook that the interpreter calls every so many instructions, and by
+-- the ops of a context after each call of the library (op/call.lua): a call into C is not cut
+-- short, because nothing of it could be trusted, but nothing runs after it either. A second Ctrl-C
+-- before the first one was noticed (in compiled code or inside a call of C) ends the program, as it
+-- would have without this module.
 
 local ffi = require "ffi"
 
@@ -53,7 +55,8 @@ end
 --- Forgets an earlier Ctrl-C.
 function M.rearm() C.samebits_libc_sigaction(SIGINT, once, nil) end
 
-local function look()
+--- Raises MESSAGE if Ctrl-C has come.
+function M.look()
   if M.came() then error(M.MESSAGE, 0) end
 end
 
@@ -69,7 +72,7 @@ function M.call(f, handler)
     return ...
   end
   local function whole()
-    debug.sethook(look, "", INSTRUCTIONS)
+    debug.sethook(M.look, "", INSTRUCTIONS)
     return finish(xpcall(f, function(err)
       restore()
       return handler(err)

@@ -1,6 +1,7 @@
 --- The text of `help` about functions, modules and objects of the library, from the comments in its
 -- sources.
 
+local call = require "samebits.op.call"
 local misuse = require "samebits.misuse"
 local sources = require "samebits.repl.sources"
 local wrap = require "samebits.text.wrap"
@@ -83,18 +84,24 @@ local function head_of(f, name)
   return ("%s(%s)"):format(name, table.concat(names, ", "))
 end
 
+local all -- all public names, as { full name, member }; reading the sources takes time
+
 -- Calls visit(full name, member) for all public names.
 local function each(visit)
-  for _, module in ipairs { "samebits", "samebits.bits" } do
-    for _, member in ipairs(sources.members(module)) do
-      visit(module .. "." .. member.name, member)
+  if not all then
+    all = {}
+    for _, module in ipairs { "samebits", "samebits.bits" } do
+      for _, member in ipairs(sources.members(module)) do
+        all[#all + 1] = { module .. "." .. member.name, member }
+      end
+    end
+    for _, class in ipairs(sources.CLASSES) do
+      for _, method in ipairs(sources.methods(class)) do
+        all[#all + 1] = { class.called .. ":" .. method.name, method }
+      end
     end
   end
-  for _, class in ipairs(sources.CLASSES) do
-    for _, method in ipairs(sources.methods(class)) do
-      visit(class.called .. ":" .. method.name, method)
-    end
-  end
+  for _, one in ipairs(all) do visit(one[1], one[2]) end
 end
 
 -- The public name of a function, and its description in the sources; nil if it has no public name.
@@ -133,6 +140,11 @@ function M.of(f, name)
   if not member or not member.doc then return nil end
   if name and called:find ":" then called = as_method(name) end
   return called .. member.parameters .. "\n\n" .. text_of(member.doc)
+end
+
+--- Returns the documentation of a member of a module, or of a method of a class.
+function M.of_member(name, member)
+  return name .. (member.parameters or "") .. "\n\n" .. text_of(member.doc or {})
 end
 
 -- Lists -------------------------------------------------------------------------------------------
@@ -206,9 +218,55 @@ end
 
 -- Searching ---------------------------------------------------------------------------------------
 
---- Returns the documentation of all public functions with a name, or nil; and the names that
--- contain this name.
-function M.search(word)
+-- The texts of the parameters and results that are tables, each a list of lines.
+local function tables_of(doc)
+  local tags, current = {}, nil
+  for _, line in ipairs(doc or {}) do
+    if line:find "^@" then
+      local rest = line:match "^@t%l+%S*%s+table%s+(.*)$"
+      current = rest and { rest }
+      tags[#tags + 1] = current
+    elseif current then
+      current[#current + 1] = line
+    end
+  end
+  return tags
+end
+
+-- Returns the functions that have a field or an option of a name: a list of { function, text }. A
+-- text is given once, with the first function that has it.
+local function options(word)
+  local list = {}
+  each(function(full, member)
+    local text
+    for _, tag in ipairs(tables_of(member.doc)) do
+      for _, field in ipairs(sources.fields_of(table.concat(tag, "\n"))) do
+        if field.name == word and (not text or #field.text > #text) then text = field.text end
+      end
+    end
+    local op = call.op_of(member.value)
+    if text or op and op.known[word] then list[#list + 1] = { full, text or "" } end
+  end)
+  return list
+end
+
+-- The functions whose documentation holds a word, in whatever case.
+local function mentions(word)
+  local list, pattern = {}, word:lower()
+  each(function(full, member)
+    local doc = table.concat(member.doc or {}, "\n"):lower()
+    if doc:find(pattern, 1, true) then
+      list[#list + 1] = { full, first_sentence(member.doc) }
+    end
+  end)
+  return list
+end
+
+--- Returns what is known of a word: the documentation of the public functions of this name, the
+-- functions that have such an option, and if there are neither, the functions whose name or
+-- documentation holds the word. Returns nil if nothing does.
+function M.search(word, width)
+  width = width or 100
   local found, near, seen = {}, {}, {}
   each(function(full, member)
     local value, name = member.value, member.name
@@ -217,11 +275,23 @@ function M.search(word)
     if name == word then
       found[#found + 1] = M.of(value, full)
     elseif #word > 1 and name:find(word, 1, true) then
-      near[#near + 1] = full
+      near[#near + 1] = { full, first_sentence(member.doc) }
     end
   end)
-  table.sort(near)
-  return #found > 0 and table.concat(found, "\n\n") or nil, near
+  local others = options(word)
+  if #others > 0 then
+    found[#found + 1] = ("the option or field '%s' of\n\n%s"):format(word, listed(others, width))
+  end
+  if #found > 0 then return table.concat(found, "\n\n") end
+  if #word < 2 then return nil end
+  local list, known = near, {}
+  for _, entry in ipairs(near) do known[entry[1]] = true end
+  for _, entry in ipairs(mentions(word)) do
+    if not known[entry[1]] then list[#list + 1] = entry end
+  end
+  if #list == 0 then return nil end
+  return ("what mentions '%s'\n\n%s\n\nMore of each: help \"%s\""):format(word,
+    listed(list, width), list[1][1])
 end
 
 return M

@@ -164,6 +164,42 @@ local function of_cdata(v, path, depth)
   return tostring(v)
 end
 
+local LARGE = 2 ^ 20   -- elements; the extremes of larger tensors are not looked for
+
+-- A tensor's values in a table of results: all of them, or the extremes.
+local function values_of(t)
+  if t:numel() <= SMALL then
+    return (tostring(t):match "\n(.*)$":gsub("%s+", " "):gsub("%[ ", "["))
+  end
+  if t.device ~= "cpu" or t:numel() > LARGE or t.dtype == "uint8" then return "" end
+  local low, high = t:min(), t:max()
+  if type(low) ~= "number" then return ("%s .. %s"):format(tostring(low), tostring(high)) end
+  return ("%.6g .. %.6g"):format(low, high)
+end
+
+-- The results of a call, a table of nothing but tensors: a row for each.
+local function of_tensors(t)
+  local names, rows, wide = {}, {}, { 0, 0, 0 }
+  for name, value in next, t do
+    if not (is_name(name) and tensor.is_tensor(value)) then return nil end
+    names[#names + 1] = name
+  end
+  if #names < 2 then return nil end
+  table.sort(names)
+  for i, name in ipairs(names) do
+    local value = t[name]
+    local ok, text = pcall(values_of, value)
+    rows[i] = { name, value.dtype .. (value.device ~= "cpu" and " " .. value.device or ""),
+                tensor.layout.text(value.shape), ok and text or "" }
+    for c = 1, 3 do wide[c] = math.max(wide[c], #rows[i][c]) end
+  end
+  local format = ("%%-%ds  %%-%ds  %%-%ds  %%s"):format(unpack(wide))
+  for i, row in ipairs(rows) do
+    rows[i] = format:format(unpack(row)):sub(1, math.max(M.width(), 20)):gsub("%s+$", "")
+  end
+  return table.concat(rows, "\n")
+end
+
 -- An object's own text, or false if it has none. `whole` requests the complete text of reports.
 local function own_words(v, whole)
   local metatable = debug.getmetatable(v)
@@ -203,6 +239,8 @@ function M.text(v)
   if type(v) == "string" and v:find "\n" then return printable.lines((v:gsub("\n$", ""))) end
   local kind = type(v)
   if tensor.is_tensor(v) then return (v:text(posix.columns(1)):gsub("\n$", "")) end
+  local results = kind == "table" and debug.getmetatable(v) == nil and of_tensors(v)
+  if results then return results end
   return printable.lines((kind == "table" or kind == "userdata") and own_words(v, true) or
                          inner(v, {}, 0))
 end

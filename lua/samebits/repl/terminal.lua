@@ -10,6 +10,7 @@
 local ffi = require "ffi"
 local interrupt = require "samebits.repl.interrupt"
 local posix = require "samebits.io.posix"
+local suggest = require "samebits.repl.suggest"
 
 -- Compiled code must not call a function that calls back into Lua.
 jit.off(true, true)
@@ -42,6 +43,15 @@ extern int samebits_line_attempted_over __asm__("rl_attempted_completion_over");
 extern int samebits_line_append_character __asm__("rl_completion_append_character");
 extern int samebits_line_done __asm__("rl_done");
 extern char *samebits_line_buffer __asm__("rl_line_buffer");
+typedef void (*samebits_line_action)(void);
+void samebits_line_redisplay(void) __asm__("rl_redisplay");
+extern samebits_line_action samebits_line_redisplay_function __asm__("rl_redisplay_function");
+extern int samebits_line_point __asm__("rl_point");
+extern int samebits_line_end __asm__("rl_end");
+int samebits_line_insert(const char *text) __asm__("rl_insert_text");
+int samebits_line_forward(int count, int key) __asm__("rl_forward_char");
+int samebits_line_newline(int count, int key) __asm__("rl_newline");
+int samebits_line_bind(const char *keys, samebits_line_command f) __asm__("rl_bind_keyseq");
 extern const char *samebits_line_name __asm__("rl_readline_name");
 extern const char *samebits_line_breaks __asm__("rl_basic_word_break_characters");
 extern const char *samebits_line_completer_breaks __asm__("rl_completer_word_break_characters");
@@ -129,6 +139,55 @@ local function make_callbacks()
   end)
 end
 
+-- The columns of a prompt, without its escapes.
+local function width_of(prompt) return #prompt:gsub("\1.-\2", "") end
+
+local entries, reading = {}, nil   -- the history; the prompt of the line that is edited
+
+-- What may follow the line, if the cursor is at its end.
+local function suggestion()
+  if not reading or not reading.suggests then return nil end
+  local line, at = library.samebits_line_buffer, library.samebits_line_point
+  if line == nil or at ~= library.samebits_line_end then return nil end
+  return suggest.rest(entries, ffi.string(line))
+end
+
+local function show_suggestion()
+  local column = width_of(reading.prompt) + library.samebits_line_end
+  local room = (posix.columns(1) or 0) - column - 1
+  -- Only in the first row, where the column of the cursor is known.
+  if room < 0 or library.samebits_line_point ~= library.samebits_line_end then return end
+  io.stdout:write(suggest.drawn(suggestion(), room))
+  io.stdout:flush()
+end
+
+-- For readline alone.
+local function make_suggestions()
+  callbacks.redisplay = ffi.cast("samebits_line_action", function()
+    library.samebits_line_redisplay()
+    if reading and reading.suggests then pcall(show_suggestion) end
+  end)
+  callbacks.forward = ffi.cast("samebits_line_command", function(count, key)
+    local _, rest = pcall(suggestion)
+    if type(rest) == "string" then return library.samebits_line_insert(rest) end
+    return library.samebits_line_forward(count, key)
+  end)
+  callbacks.newline = ffi.cast("samebits_line_command", function(count, key)
+    if reading and reading.suggests then
+      io.stdout:write "\27[K"
+      io.stdout:flush()
+    end
+    return library.samebits_line_newline(count, key)
+  end)
+  library.samebits_line_redisplay_function = callbacks.redisplay
+  for _, keys in ipairs { "\\e[C", "\\eOC", "\\C-f" } do
+    library.samebits_line_bind(keys, callbacks.forward)
+  end
+  for _, keys in ipairs { "\\C-m", "\\C-j" } do
+    library.samebits_line_bind(keys, callbacks.newline)
+  end
+end
+
 -- Finds the library and sets it up, once.
 local function prepare()
   if asked_for then return library ~= nil end
@@ -159,6 +218,7 @@ local function prepare()
   library.samebits_line_breaks = BREAKS
   library.samebits_line_completer_breaks = BREAKS
   library.samebits_line_add_defun("samebits-drop-line", callbacks.drop, CTRL_C)
+  if library_name == "readline" then make_suggestions() end
   return true
 end
 
@@ -178,7 +238,10 @@ end
 function Edited:read(prompt)
   io.stdout:flush()
   complete, dropped = self.complete, false
+  -- A suggestion that is not faint would look like typed text.
+  reading = { prompt = prompt, suggests = prompt:find("\1", 1, true) ~= nil }
   local line = without_interrupt_key(library.samebits_line_readline, prompt)
+  reading = nil
   local text
   if line ~= nil then
     text = ffi.string(line)
@@ -194,7 +257,10 @@ function Edited:read(prompt)
 end
 
 --- Adds an entry to the lines that the arrow keys show.
-function Edited.add(_, entry) library.samebits_line_add_history(entry) end
+function Edited.add(_, entry)
+  entries[#entries + 1] = entry
+  library.samebits_line_add_history(entry)
+end
 
 --- Opens the terminal.
 -- @tparam function completer (before, word) to a list of words, or nil if names of files may be

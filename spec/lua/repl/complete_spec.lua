@@ -55,7 +55,7 @@ describe("completion:", function()
   end)
 
   it("of tensors and their rows", function()
-    assert.equal("t:select t:set t:slice", words "t:s")
+    assert.equal("t:select t:set t:slice t:sum", words "t:s")
     assert.equal("t.shape", words "t.sh")
     assert.equal("t[0]:bits", words "t[0]:b")
     assert.equal("data.nested.deep[1]:is_contiguous", words "data.nested.deep[1]:is")

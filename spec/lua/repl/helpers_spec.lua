@@ -70,11 +70,34 @@ describe("the helpers", function()
     end
   end)
 
+  it("help with options, full names and words", function()
+    says(printed(helpers.help, "one_read"), "the option or field 'one_read' of\n",
+         "\nctx:logprob ", "reading the logits once")
+    says(printed(helpers.help, "samebits.plot.draw"), "samebits.plot.draw(", "`logx`")
+    says(printed(helpers.help, "ctx:topk"), "ctx:topk(batch, k, opts)\n\n")
+    says(printed(helpers.help, "importance"), "what mentions 'importance'", "\nctx:compare ")
+  end)
+
+  it("plot curves, with options and masks, and two dimensions as a heatmap", function()
+    local t = samebits.tensor { { 1, 2, 3 }, { 3, 4, 9 } }
+    local look = { unicode = false, width = 40, height = 12 }
+    local function plotted(options, ...)
+      local arguments = { ... }
+      for key, value in pairs(look) do options[key] = value end
+      arguments[#arguments + 1] = options
+      return printed(helpers.plot, unpack(arguments))
+    end
+    says(plotted({ title = "two" }, t[0], t[1]), "two\n", "* 1   o 2", "8 +")
+    assert.is_nil(plotted({ mask = { 1, 1, 0 } }, t[1]):find "8 %+")
+    says(plotted({}, t), "0 +", "1 +", "1 .:-=+*#%@ 9")
+    says(plotted({ mask = { { 1, 1, 1 }, { 1, 1, 0 } } }, t), "1 .:-=+*#%@ 4")
+  end)
+
   it("help with values at the prompt, and suggest names", function()
     assert.matches("^samebits%.open%(backend, opts%)\n\n", printed(helpers.help, "samebits.open"))
     assert.equal("5", printed(helpers.help, "five"))
-    says(refused(helpers.help, "mask_from"),
-         "help: nothing is known of 'mask_from', but of samebits.mask_from_lengths, ")
+    says(printed(helpers.help, "mask_from"),
+         "what mentions 'mask_from'\n\nsamebits.mask_from_lengths", "\nsamebits.mask_from_splits")
     assert.equal("help: nothing is known of 'nowhere'; help() lists what is",
                  refused(helpers.help, "nowhere"))
     assert.equal("help: the value is nil; help() lists what is", refused(helpers.help, nil))

@@ -20,6 +20,13 @@ describe("history:", function()
       "cd %s && stat -c %s a/b/history a/b | tr '\\n' ' '", files.name, "%A")))
   end)
 
+  it("keeps entries of several lines as they were typed", function()
+    local path = files:path "several"
+    local entries = { "function f()\n  return 1 -- one\nend", "f()" }
+    assert.is_true(history.append(path, entries))
+    assert.same(entries, history.load(path))
+  end)
+
   it("keeps the last lines of many, and cuts the file at times", function()
     local lines = {}
     for i = 1, 4500 do lines[i] = "line " .. i end

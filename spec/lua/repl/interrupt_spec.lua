@@ -30,6 +30,22 @@ describe("Ctrl-C:", function()
                                                   function(e) return e .. "!" end) })
   end)
 
+  it("is noticed right after a call of the library, though that call ends", function()
+    local call, samebits = require "samebits.op.call", require "samebits"
+    local ctx, calls = assert(samebits.open "cpu"), 0
+    call.after = function()
+      calls = calls + 1
+      interrupt.look()
+    end
+    local batch = samebits.batch { logits = samebits.tensor { { 0, 0 } }, ids = { 1 } }
+    assert.is_table(ctx:logprob(batch))
+    ffi.C.samebits_spec_raise(2)
+    local ok, why = pcall(ctx.logprob, ctx, batch)
+    call.after = nil
+    assert.same({ false, interrupt.MESSAGE, 2 }, { ok, why, calls })
+    ctx:close()
+  end)
+
   it("leaves a hook of the caller's as it was", function()
     local function hook() end
     debug.sethook(hook, "", 123)

@@ -149,9 +149,37 @@ show { 1, 2 }
     assert.matches("function: built in", (run "help(print)"))
     assert.same({ "help: nothing is known of 'nowhere'; help() lists what is\n", 1 },
                 { run "help 'nowhere'" })
-    assert.matches("nothing is known of 'mask_from', but of samebits.mask_from_lengths, " ..
-                   "samebits.mask_from_splits; help", (run "help 'mask_from'"))
+    assert.matches("what mentions 'mask_from'.*\nsamebits.mask_from_lengths", (run "?mask_from"))
+    assert.equal(topk, (run "?ctx:topk"))
+    assert.equal(topk, (run "topk?"))
+    assert.equal(run "help()", (run "?"))
     assert.matches("help: the value is nil", (run "help(nothing)"))
+  end)
+
+  it("knows tensors: results as a table, ipairs, and no #", function()
+    local said = run [==[
+t = samebits.tensor { { 1, 2 }, { 3, 4 } }
+for i, row in ipairs(t) do print(i .. " " .. row:sum()) end
+for i, v in ipairs { "a" } do print(i .. " " .. v) end
+{ token = t, count = samebits.tensor({ 2, 2 }, { dtype = "int64" }), lse = t * 2 }
+#"#t" + #{ t }
+#t[0]
+]==]
+    assert.equal([==[
+0 3
+1 7
+1 a
+count  int64    [2]     [2, 2]
+lse    float32  [2, 2]  [[2, 4], [6, 8]]
+token  float32  [2, 2]  [[1, 2], [3, 4]]
+3
+#t[0]: Lua cannot count the rows of a tensor: t:len() does, and t:each() goes through them
+]==], said)
+  end)
+
+  it("takes the time of a statement", function()
+    local said = run "%time x = 1\nx\n%time x +\n 1"
+    assert.matches("^[%d.]+ us %(cpu [%d.]+ us%)\n1\n[%d.]+ us %(cpu [%d.]+ us%)\n2\n$", said)
   end)
 
   it("help of modules and objects lists what they have", function()
@@ -161,7 +189,8 @@ show { 1, 2 }
       assert.is_truthy(said:find("\nsamebits." .. name, 1, true), name)
     end
     assert.equal(said, (run "help 'samebits'"))
-    assert.matches("^Plots, by gnuplot.*\nsamebits%.plot%.draw%(", (run "help 'samebits.plot'"))
+    assert.matches("^Plots: in the terminal.*\nsamebits%.plot%.draw%(",
+                   (run "help 'samebits.plot'"))
     assert.matches("\nsamebits%.bits%.hex%(", (run "help(samebits.bits)"))
     said = run "help(ctx)"
     assert.matches("^samebits context: .*\nctx:topk%(batch, k, opts%) +The first k ids", said)

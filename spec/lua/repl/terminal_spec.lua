@@ -68,6 +68,25 @@ local function missing(editor)
   end
 end
 
+describe("a terminal with readline in colours", function()
+  it("suggests the rest of a line, which Right takes", function()
+    if missing "readline" then return pending(missing "readline") end
+    with("SAMEBITS_LINES=readline bin/samebits repl", nil, function(at)
+      at.shows "\n> ?\n$"
+      at.enter "first = 20 + 1"
+      at.type "fir"
+      at.shows "\n> first = 20 %+ 1\n$"
+      at.key "Enter"
+      at.shows "\n> fir\nnil\n>\n$"
+      at.type "firs"
+      at.key "Right"
+      at.enter "+ 3"
+      at.enter "_, first"
+      at.shows "\n> first = 20 %+ 1%+ 3\n> _, first\nnil, 24\n>\n$"
+    end)
+  end)
+end)
+
 for _, editor in ipairs { "libedit", "readline" } do
   describe("a terminal with " .. editor .. ":", function()
     local command = ("SAMEBITS_LINES=%s bin/samebits repl"):format(editor)
@@ -99,7 +118,7 @@ for _, editor in ipairs { "libedit", "readline" } do
         at.key "C-d"
         at.shows "\nleft 0\n$"
       end)
-      assert.equal("samebits.numerics\nfunction twice(x) return 2 * x end\ntwice(21)\n" ..
+      assert.equal("samebits.numerics\nfunction twice(x)\30  return 2 * x\30end\ntwice(21)\n" ..
                    'load "spec/vectors/smollm2.safetensors".ids:len()\n',
                    files:read "state/samebits/history")
       with(command, nil, function(at)
@@ -109,7 +128,7 @@ for _, editor in ipairs { "libedit", "readline" } do
         at.shows "\n> twice%(21%)\n$"
         at.key "Up"
         at.key "Enter"
-        at.shows "\n> function twice%(x%) return 2 %* x end\n>\n$"
+        at.shows "\n> function twice%(x%)\n  return 2 %* x\nend\n>\n$"
         at.enter "twice(4)"
         at.shows "\n8\n>\n$"
       end)
