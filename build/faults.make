@@ -150,6 +150,9 @@ GENERATED += $(OBJDIR)/order1.o
 GENERATED += $(OBJDIR)/order2.o
 GENERATED += $(OBJDIR)/plan.o
 GENERATED += $(OBJDIR)/plan_line.o
+GENERATED += $(OBJDIR)/policy.o
+GENERATED += $(OBJDIR)/policy1.o
+GENERATED += $(OBJDIR)/policy2.o
 GENERATED += $(OBJDIR)/pool.o
 GENERATED += $(OBJDIR)/products_amx.o
 GENERATED += $(OBJDIR)/products_avx2.o
@@ -225,6 +228,9 @@ OBJECTS += $(OBJDIR)/order1.o
 OBJECTS += $(OBJDIR)/order2.o
 OBJECTS += $(OBJDIR)/plan.o
 OBJECTS += $(OBJDIR)/plan_line.o
+OBJECTS += $(OBJDIR)/policy.o
+OBJECTS += $(OBJDIR)/policy1.o
+OBJECTS += $(OBJDIR)/policy2.o
 OBJECTS += $(OBJDIR)/pool.o
 OBJECTS += $(OBJDIR)/products_amx.o
 OBJECTS += $(OBJDIR)/products_avx2.o
@@ -372,6 +378,9 @@ $(OBJDIR)/order.o: ../src/api/order.c
 $(OBJDIR)/plan_line.o: ../src/api/plan_line.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/policy.o: ../src/api/policy.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/records.o: ../src/api/records.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -436,6 +445,9 @@ $(OBJDIR)/logprob1.o: ../src/cpu/logprob.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/order1.o: ../src/cpu/order.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/policy1.o: ../src/cpu/policy.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/pool.o: ../src/cpu/pool.c
@@ -523,6 +535,9 @@ $(OBJDIR)/order2.o: ../src/cuda/order.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/plan.o: ../src/cuda/plan.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/policy2.o: ../src/cuda/policy.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/report.o: ../src/cuda/report.c

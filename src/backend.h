@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 
+#include "det/policy.h"
 #include "samebits.h"
 
 /* An error message for the user: one line, terminated. */
@@ -203,6 +204,33 @@ typedef struct sb_sums_call {
     sb_launch launch;
 } sb_sums_call;
 
+/* SB_OP_POLICY_LOSS. */
+typedef struct sb_policy_call {
+    sb_policy_out out;
+    sb_policy in;
+    sb_policy_rules rules;
+    int64_t rows; /* B * T or N */
+    sb_launch launch;
+} sb_policy_call;
+
+/* SB_OP_POLICY_MERGE. Of in only tokens and sequences are used. */
+typedef struct sb_policy_merge_call {
+    sb_policy_out out;
+    sb_policy in;
+    sb_policy_rules rules;
+    const sb_policy_record *records;
+    int64_t count;
+    sb_launch launch;
+} sb_policy_merge_call;
+
+/* SB_OP_GROUP_ADVANTAGES. */
+typedef struct sb_groups_call {
+    sb_groups_out out;
+    sb_groups in;
+    int64_t rows; /* rewards */
+    sb_launch launch;
+} sb_groups_call;
+
 /* ---- a backend ------------------------------------------------------------------------------ */
 
 /* The operations that every backend has. The columns: the name of the number; the name in functions
@@ -221,6 +249,9 @@ typedef struct sb_sums_call {
     X(FINISH, finish, SCRATCH, "shards")                                                           \
     X(COMPARE, compare, NONE, "statistics")                                                        \
     X(SUMS, sums, NONE, "statistics")                                                              \
+    X(POLICY_LOSS, policy_loss, SCRATCH, "policy loss")                                            \
+    X(POLICY_MERGE, policy_merge, NONE, "policy loss")                                             \
+    X(GROUP_ADVANTAGES, group_advantages, SCRATCH, "group advantages")                             \
     X(HEAD, head, NONE, "heads: it takes logits only")                                             \
     X(LOGITS, logits, SCRATCH, "heads: it takes logits only")                                      \
     X(SCALES, scales, NONE, "heads: it takes logits only")                                         \

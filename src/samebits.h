@@ -366,7 +366,7 @@ SB_API void sb_close(sb_context *ctx);
  * In this order: queries about the library, its backends and a context; several ids per row and
  * ranks; words and lists of kept sets; sampling; gradients; shards of the vocabulary, and their
  * exchange between GPUs; ratios, sums and means of tokens; divergences; logits from hidden states;
- * device memory and streams. Each section can be read alone. */
+ * policy losses; device memory and streams. Each section can be read alone. */
 
 /* ---- the library, its backends, a context ---- */
 
@@ -1091,6 +1091,258 @@ SB_API sb_status sb_products(sb_context *ctx, int64_t *sums, const sb_batch *bat
 SB_API sb_status sb_combine(sb_context *ctx, float *logits, const int64_t *sums,
                             const uint32_t *scales, const sb_head *head, int64_t rows,
                             int64_t first, int64_t n, const sb_launch *launch);
+/* ---- policy losses and group advantages ----
+ *
+ * The loss of a PPO, GRPO or similar step, from token logprobs, and its gradient by them:
+ *
+ *     sb_policy policy = SB_POLICY_INIT;
+ *     policy.now = now;                   // fp32 [B, T]: the policy that is trained
+ *     policy.old = old;                   // when the tokens were sampled
+ *     policy.advantages = advantages;     // fp32 [B]
+ *     policy.mask = mask;
+ *     policy.batch = B;
+ *     policy.time = T;
+ *     out.token = by_token;               // fp32 [B, T]: ready for sb_logprob_backward
+ *     sb_policy_loss(ctx, &out, &policy, NULL);
+ *
+ *     algorithm   loss, norm                                  cited formulas: docs/numerics.md
+ *     PPO, GRPO   SB_CLIP, SB_TOKEN_MEAN or SB_SEQUENCE_MEAN, with kl, beta and ref
+ *     Dr. GRPO    SB_CLIP, SB_CONSTANT; advantages without std
+ *     DAPO        SB_CLIP, SB_TOKEN_MEAN; eps_high above eps_low
+ *     GSPO        SB_GSPO, SB_SEQUENCE_MEAN
+ *     CISPO       SB_CISPO; eps_low 1 if there is no lower bound
+ *     REINFORCE   SB_REINFORCE
+ *
+ * The scalar loss is a sum over tokens, or sequences, divided by a number of the whole step. All
+ * sums are exact: if a step is divided into micro-batches or ranks, and each call is given the
+ * step's `tokens` and `sequences`, then the gradients have the bits of one call for the whole step,
+ * and sb_policy_merge makes the step's scalar and metrics from the calls' records, in any order. */
+
+/* The term that advantages enter, with ratio = e^(now - old) and the bounds lo = 1 - eps_low and
+ * hi = 1 + eps_high. */
+typedef enum sb_policy_loss_kind {
+    SB_CLIP = 1,     /* -min(ratio * A, clamp(ratio, lo, hi) * A); with dual, at most -dual * A
+                        where A < 0 */
+    SB_GSPO = 2,     /* the same with one ratio per sequence, e^mean(now - old) */
+    SB_CISPO = 3,    /* -clamp(ratio, lo, hi) * A * now; no gradient flows through the clamp */
+    SB_REINFORCE = 4 /* -A * now */
+} sb_policy_loss_kind;
+
+/* How token losses are reduced to a scalar. */
+typedef enum sb_policy_norm {
+    SB_TOKEN_MEAN = 1,    /* the sum over tokens / tokens */
+    SB_SEQUENCE_MEAN = 2, /* the mean of the sequences' means */
+    SB_SEQUENCE_SUM = 3,  /* the mean of the sequences' sums */
+    SB_CONSTANT = 4       /* the sum over tokens / constant */
+} sb_policy_norm;
+
+/* Estimators of KL(now || ref), as in sb_compare. The last two have the value of k1 or k3 and the
+ * derivative of k2, which is an unbiased one of the divergence. */
+typedef enum sb_policy_kl {
+    SB_K1 = 1,
+    SB_K2 = 2,
+    SB_K3 = 3,
+    SB_K1_PLUS = 4,
+    SB_K3_PLUS = 5
+} sb_policy_kl;
+
+/* What becomes of a weight e^(old - rollout) outside [w_low, w_high]. */
+typedef enum sb_policy_weight {
+    SB_UNWEIGHTED = 0,   /* no weights */
+    SB_TRUNCATE = 1, /* it becomes that bound */
+    SB_DROP = 2      /* it becomes 0; the token stays in every count */
+} sb_policy_weight;
+
+/* What has one such weight. */
+typedef enum sb_policy_level {
+    SB_PER_TOKEN = 0,
+    SB_PER_SEQUENCE = 1, /* the product of the tokens' weights */
+    SB_GEOMETRIC = 2     /* their geometric mean */
+} sb_policy_level;
+
+/* The inputs and options of sb_policy_loss. Start from SB_POLICY_INIT. Layouts are as in sb_batch:
+ * padded [B, T], or packed [N] with cu_seqlens. At most 2^30 positions per call. */
+typedef struct sb_policy {
+    uint32_t size;            /* sizeof(sb_policy) */
+    int32_t cu_seqlens_dtype; /* SB_I32 or SB_I64 */
+    const float *now;         /* [B, T] or [N]: token logprobs by the policy that is trained */
+    const float *old;         /* the same shape: by the policy before the step's first update; null:
+                                 now, as a constant, so every ratio is 1 */
+    const float *ref;         /* the same shape: by the reference policy, for the KL; or null */
+    const float *rollout;     /* the same shape: by the engine that drew the tokens, for weights and
+                                 for the metric drift; or null */
+    const float *entropy;     /* the same shape: sb_logprob's, for the bonus and its metric; null */
+    const float *advantages;  /* [B], or the same shape as now: see per_token */
+    const uint8_t *mask;      /* the same shape, non-zero: active; null: all active */
+    const void *cu_seqlens;   /* [B + 1], at most 2^24 positions per sequence; null: padded */
+    int64_t batch;            /* B >= 0 */
+    int64_t time;             /* T, 0 .. 2^29; padded layout only */
+    int64_t rows;             /* N >= 0; packed layout only */
+    int64_t tokens;           /* active tokens of the whole step, at most 2^53; 0: of this call */
+    int64_t sequences;        /* sequences with an active token, likewise */
+    double constant;          /* the divisor of SB_CONSTANT; above 0 and finite */
+    double eps_low;           /* in [0, 1] */
+    double eps_high;          /* >= 0 and finite */
+    int32_t loss;             /* sb_policy_loss_kind */
+    int32_t norm;             /* sb_policy_norm */
+    int32_t kl;               /* sb_policy_kl */
+    int32_t weight;           /* sb_policy_weight; other than 0: rollout is given */
+    int32_t level;            /* sb_policy_level */
+    int32_t per_token;        /* 1: advantages has one element per token; 0: one per sequence */
+    float dual;               /* above 1, and at least 1 + eps_high; 0 or +inf: none */
+    float beta;               /* the coefficient of the KL, >= 0, finite; above 0: ref is given */
+    float eta;                /* that of the entropy bonus, likewise; above 0: entropy is given */
+    float w_low;              /* 0 <= w_low <= w_high */
+    float w_high;             /* above 0 and finite, if there are weights */
+    float upstream;           /* scales both gradients and nothing else; finite. 1, a loss scale, or
+                                 the number of ranks whose gradients will be averaged */
+} sb_policy;
+
+/* The exact sums of a call: 784 bytes, little-endian, the same on every machine. It may be stored
+ * and sent. docs/numerics.md, section "Policy losses", defines it. */
+typedef struct sb_policy_record {
+    uint32_t adds_sequences; /* 1: sums[0] adds losses of sequences; 0: of tokens */
+    uint32_t parts;          /* 255 with metrics; 1 without: then only the loss is there */
+    int64_t counts[8];       /* tokens, sequences, high, low, dual, cut, drift, outside */
+    uint32_t most, least;    /* order keys of the largest ratio, and ~ of the smallest; 0: none */
+    struct {
+        int64_t digits[10];
+        uint32_t seen, reserved;
+    } sums[8];               /* loss, pg, kl, entropy, ratio, k1, k3, weight */
+} sb_policy_record;
+
+/* What a step's log shows: means over active tokens, and fractions of them. */
+typedef struct sb_policy_metrics {
+    float loss;      /* the scalar */
+    float pg;        /* the mean of the term that advantages enter, weighted */
+    float kl;        /* of the chosen estimator of KL(now || ref), whatever beta is */
+    float entropy;
+    float ratio;
+    float k1, k3;    /* of KL(old || now) */
+    float weight;    /* after it is cut */
+    float high, low; /* tokens whose ratio was clipped above and below */
+    float dual;      /* tokens where dual held */
+    float cut;       /* tokens whose weight was outside its bounds */
+    float drift;     /* tokens that would be clipped if rollout stood for old, and are not: what a
+                        trainer loses that takes the engine's logprobs for its own */
+    float outside;   /* tokens with now = -inf */
+    float ratio_min, ratio_max; /* NaN without active tokens */
+} sb_policy_metrics;
+
+/* The outputs of sb_policy_loss and sb_policy_merge. Start from SB_POLICY_OUT_INIT. A null output
+ * is not computed. Outputs must not overlap each other or an input. */
+typedef struct sb_policy_out {
+    uint32_t size;              /* sizeof(sb_policy_out) */
+    uint32_t reserved;          /* 0 */
+    float *loss;                /* [1]: of the call's tokens, divided as the step's */
+    float *sequence;            /* [B]: of each sequence, the sum or (SB_SEQUENCE_MEAN) the mean of
+                                   its tokens' losses */
+    float *token;               /* [B, T] or [N]: the scalar's derivative by each now */
+    float *entropy;             /* the same shape: by each entropy */
+    sb_policy_record *record;   /* [1]; with metrics only if metrics are requested as well */
+    sb_policy_metrics *metrics; /* [1] */
+} sb_policy_out;
+
+/* Computes a policy loss, its gradients and its metrics.
+ *
+ *   l = w * pg + beta * kl - eta * entropy          for each active token, rounded to fp32 once
+ *   loss = the sum of l, or of the sequences' losses, divided as norm says
+ *
+ * pg is the term of sb_policy_loss_kind, w the token's importance weight. docs/numerics.md defines
+ * the computation, and its bounds: token is within 5.1 * 2^-24 times (|A| k w + beta (e^d + 1)) / Z
+ * of the exact derivative, and the scalar within 8.1 * 2^-24 times the mean of |pg| + beta |kl| +
+ * eta |entropy|.
+ *
+ * Inactive tokens are not read; their gradients are +0. A NaN of an active token makes its own
+ * gradient and all sums that it enters NaN, and leaves the gradients of other tokens unchanged (of
+ * other sequences, if ratios or weights are of sequences). A sequence without active tokens has
+ * loss +0 and is not counted in sequences. Without any active token, loss and metrics are +0.
+ *
+ * Errors: SB_ERR_ARGUMENT for an option outside its range or without its input; SB_ERR_SHAPE, also
+ * if tokens or sequences is given and below the call's own number; SB_ERR_DTYPE. On a device
+ * without check, loss, sequences, gradients and metrics of a call whose totals are too small are
+ * NaN. The fields of launch that have an effect are stream, check and workspace.
+ * Deterministic across: everything but the token's numbers, the options, tokens and sequences and,
+ * where ratios or weights are of sequences, the other active tokens of the sequence. */
+SB_API sb_status sb_policy_loss(sb_context *ctx, const sb_policy_out *out, const sb_policy *policy,
+                                const sb_launch *launch);
+
+/* Merges records [count] of micro-batches or ranks, count >= 1, into the record, the scalar loss
+ * and the metrics of all of them together; the other outputs are null. Any order and any tree of
+ * merges gives the same bytes. Of policy only norm, constant, tokens and sequences are used; tokens
+ * and sequences are the step's, or 0: the records' own sum. out.record may be one of records.
+ *
+ * Errors: SB_ERR_STATE, with the number of the first record that no call gives, that is of another
+ * norm or has other metrics than the first one, or that brings the tokens above 2^30; also if
+ * metrics are requested of records without them. On a device without check, the outputs are NaN
+ * then, and every later call refuses the record. Otherwise as sb_policy_loss. */
+SB_API sb_status sb_policy_merge(sb_context *ctx, const sb_policy_out *out, const sb_policy *policy,
+                                 const sb_policy_record *records, int64_t count,
+                                 const sb_launch *launch);
+
+/* A group's exact sums: 240 bytes, as sb_policy_record otherwise. */
+typedef struct sb_group_record {
+    uint64_t count;
+    int64_t digits[10];   /* the sum of the rewards */
+    uint32_t seen, reserved;
+    uint64_t squares[18]; /* the sum of their squares */
+} sb_group_record;
+
+/* What an advantage is divided by. */
+typedef enum sb_group_scale {
+    SB_UNSCALED = 0,  /* nothing (Dr. GRPO) */
+    SB_GROUP_STD = 1, /* the group's standard deviation + eps (GRPO) */
+    SB_STEP_STD = 2   /* that of all groups together + eps */
+} sb_group_scale;
+
+/* The inputs and options of sb_group_advantages. Start from SB_GROUPS_INIT. */
+typedef struct sb_groups {
+    uint32_t size;           /* sizeof(sb_groups) */
+    int32_t offsets_dtype;   /* SB_I32 or SB_I64 */
+    const float *rewards;    /* [groups * each] or [rows]: one group after the other */
+    const void *offsets;     /* [groups + 1], as cu_seqlens of sb_batch; null: each */
+    int64_t groups;          /* >= 0 */
+    int64_t each;            /* rewards per group, without offsets */
+    int64_t rows;            /* rewards, with offsets */
+    const sb_group_record *records; /* [shards][groups]: if other ranks have more rewards of the
+                                groups, the records of all ranks, this one included; or null */
+    int64_t shards;          /* >= 1 with records */
+    int32_t scale;           /* sb_group_scale */
+    int32_t population;      /* 1: divide the squares by n; 0: by n - 1 */
+    float eps;               /* >= 0 and finite */
+    int32_t reserved;        /* 0 */
+} sb_groups;
+
+/* The outputs of sb_group_advantages. Start from SB_GROUPS_OUT_INIT. A null output is not computed.
+ */
+typedef struct sb_groups_out {
+    uint32_t size;            /* sizeof(sb_groups_out) */
+    uint32_t reserved;        /* 0 */
+    float *advantages;        /* [groups * each] or [rows] */
+    sb_group_record *records; /* [groups]: of these rewards; or, with records, the merged ones */
+    double *mean;             /* [groups] */
+    double *std;              /* [groups]; +0 for a group of one reward or none */
+} sb_groups_out;
+
+/* Computes advantages within groups.
+ *
+ *   advantage = (reward - mean) / (std + eps)
+ *
+ * Mean and variance come from exact sums, so a reward's advantage does not depend on the order, on
+ * the place of the group, or on how the group is divided over ranks. A reward that equals the mean
+ * has advantage +0, so equal rewards have, whatever eps is, and a group of one has. If a reward is
+ * NaN or infinite, all advantages of its group are NaN (with SB_STEP_STD, all of the call).
+ * |error| <= 2^-23.9 relative + 2^-52 |reward| / (std + eps).
+ *
+ * To share groups between ranks, each rank first requests records only, and all gather them; each
+ * then calls again with records.
+ *
+ * Errors: SB_ERR_ARGUMENT, SB_ERR_SHAPE, also for a group of 2^26 rewards or more; SB_ERR_DTYPE;
+ * SB_ERR_STATE, with the number of the group and the shard of the first record that no call gives,
+ * or that makes the group too large. On a device without check, such a group is NaN. The fields of
+ * launch that have an effect are stream, check and workspace. */
+SB_API sb_status sb_group_advantages(sb_context *ctx, const sb_groups_out *out,
+                                     const sb_groups *groups, const sb_launch *launch);
 
 /* ---- device backends: cuda, cuda:N ----
  *
@@ -1173,6 +1425,13 @@ SB_API sb_status sb_stream_wait(sb_context *ctx, void *stream);
 #define SB_VALUES_INIT { sizeof(sb_values), SB_I32, 0, 0, 0, 0, 0, 0, 0 }
 #define SB_SUMS_OUT_INIT { sizeof(sb_sums_out), 0, 0, 0, 0, 0 }
 #define SB_KL_OUT_INIT { sizeof(sb_kl_out), 0, 0, 0 }
+#define SB_POLICY_INIT                                                                             \
+    { sizeof(sb_policy), SB_I32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.0, 0.2, 0.2, SB_CLIP,    \
+      SB_TOKEN_MEAN, SB_K3, SB_UNWEIGHTED, SB_PER_TOKEN, 0, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 1.0f }
+#define SB_POLICY_OUT_INIT { sizeof(sb_policy_out), 0, 0, 0, 0, 0, 0, 0 }
+#define SB_GROUPS_INIT                                                                             \
+    { sizeof(sb_groups), SB_I32, 0, 0, 0, 0, 0, 0, 0, SB_GROUP_STD, 0, 1e-4f, 0 }
+#define SB_GROUPS_OUT_INIT { sizeof(sb_groups_out), 0, 0, 0, 0, 0 }
 #define SB_GRADIENT_INIT { sizeof(sb_gradient), SB_F32, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define SB_HEAD_WEIGHTS_INIT                                                                       \
     { sizeof(sb_head_weights), SB_F32, 0, 0, 0, 0, 0, 0, 0, SB_F32, SB_H24W16, 1.0f, 0.0f, 0, 0 }

@@ -1935,6 +1935,229 @@ def check_logits(name, form, h, w, depth, logits, own, largest):
             largest[:] = share, name + ", " + form
 
 
+# --- Policy losses ------------------------------------------------------------------------------
+
+POLICY_KEYS = ("new", "old", "ref", "rollout", "entropy")
+METRICS = ref.PARTS + ref.MARKS + ("ratio_min", "ratio_max")
+
+
+def policy_bound(case, sequences, policy, got):
+    """Checks gradients against exact formulas, where the stated bound holds: nothing near a bound
+    of a clip, no overflow and nothing subnormal."""
+    near = 3e-7
+    for s, by_new in zip(sequences, got["by_new"]):
+        n = len(s)
+        tokens = policy.tokens or sum(map(len, sequences))
+        count = policy.sequences or sum(1 for s in sequences if s)
+        z = {"token-mean": tokens, "seq-mean-token-mean": n * count, "seq-mean-token-sum": count,
+             "constant": policy.constant}[policy.norm]
+        for t, g in zip(s, by_new):
+            if not all(map(math.isfinite, t.values())) or policy.weight or policy.loss == "gspo":
+                continue
+            with mpmath.workdps(60):
+                mpf = mpmath.mpf
+                a, x = mpf(t["advantage"]), mpf(t["new"])
+                rho = mpmath.exp(x - mpf(t.get("old", t["new"])))
+                k = rho
+                if any(abs(rho / b - 1) < near for b in (policy.lo, policy.hi, policy.dual) if b):
+                    continue
+                clipped = policy.clip(float(rho), t["advantage"])[1]
+                if policy.loss == "cispo":
+                    k = mpf(policy.hi) if rho > policy.hi else max(rho, mpf(policy.lo))
+                slope, growth = -k * a, 0
+                if policy.loss == "reinforce":
+                    k, slope = mpf(1), -a
+                elif clipped and policy.loss == "clip":
+                    slope = mpf(0)
+                if policy.beta:
+                    d = mpf(t["ref"]) - x
+                    growth = {"k1": mpf(1), "k2": abs(d), "k3": mpmath.exp(d) + 1}.get(
+                        policy.kl, abs(d))
+                    slope += policy.beta * {"k1": mpf(1), "k3": 1 - mpmath.exp(d)}.get(policy.kl,
+                                                                                      -d)
+                scale = abs(mpf(policy.upstream)) / mpf(z)
+                true = slope * mpf(policy.upstream) / mpf(z)
+                bound = 5.1 * mpf(2) ** -24 * (abs(a) * k + policy.beta * growth) * scale
+                if 2.0 ** -100 < abs(true) < 2.0 ** 100 and abs(mpf(g) - true) > bound:
+                    sys.exit("gen_vectors.py: %s: gradient %r is not %s within %s"
+                             % (case, g, mpmath.nstr(true, 20), mpmath.nstr(bound, 5)))
+
+
+def policy_file():
+    out = File("policy", "policy losses, their gradients, metrics and records; group advantages")
+    draws = SplitMix64(140)
+
+    def fp32(b):
+        return ref.from_bits32(b)
+
+    def add_record(record):
+        words = ["%x" % w for w in ref.struct.unpack("<%dQ" % (len(record) // 8), record)]
+        for first in range(0, len(words), 10):
+            out.add("record", *words[first:first + 10])
+
+    def emit(name, listed, per_token=False, **options):
+        policy = ref.Policy(**options)
+        got = ref.policy_loss(listed, policy)
+        policy_bound(name, listed, policy, got)
+        tokens = [t for s in listed for t in s]
+        out.add("case", name)
+        for key, value in options.items():
+            if isinstance(value, (str, int)) and key not in ("eps_low", "eps_high", "constant"):
+                out.add("option", key, value)
+            elif key in ("eps_low", "eps_high", "constant"):
+                out.add("option", key, float(value).hex())
+            else:
+                out.add("option", key, ref.to32(value).hex())
+        out.add("lengths", *map(len, listed))
+        for key in POLICY_KEYS:
+            if tokens and key in tokens[0]:
+                out.values(key, [float_bits(t[key]) for t in tokens], "f32")
+        if per_token:
+            out.values("advantages", [float_bits(t["advantage"]) for t in tokens], "f32")
+        else:
+            out.values("advantages", [float_bits(s[0]["advantage"]) if s else 0
+                                      for s in listed], "f32")
+        for key in ("by_new", "by_entropy"):
+            out.values(key, [ref.bits32(x) for s in got[key] for x in s], "f32")
+        out.values("sequence", [ref.bits32(x) for x in got["sequence"]], "f32")
+        out.values("metrics", [ref.bits32(got["metrics"][key]) for key in METRICS], "f32")
+        add_record(got["record"])
+        out.add("end")
+
+    def table(drop=()):
+        """The two sequences of docs/numerics.md."""
+        columns = {"new": (-1, -2, -0.5, -3), "old": (-1.25, -2, -0.75, -2.5),
+                   "ref": (-1.125, -2, -0.5, -3.5), "rollout": (-1.25, -2.0625, -0.75, -3.5),
+                   "entropy": (1, 2, 0.5, 3), "advantage": (1, 1, 1, -0.5)}
+        tokens = [{key: float(c[i]) for key, c in columns.items() if key not in drop}
+                  for i in range(4)]
+        return [tokens[:3], tokens[3:]]
+
+    mean, total = "seq-mean-token-mean", "seq-mean-token-sum"
+    emit("table clip", table())
+    emit("table grpo", table(), norm=mean, beta=0.04, eta=0.01, weight="truncate", w_high=1.5)
+    emit("table gspo", table(), loss="gspo", eps_low=3e-4, eps_high=4e-4, norm=mean)
+    emit("table cispo", table(), loss="cispo", eps_low=1, eps_high=0.28, norm="constant",
+         constant=8)
+    emit("table reinforce", table(), loss="reinforce", norm=total, kl="k2", beta=0.5,
+         weight="mask", w_high=1.5, level="geometric")
+    emit("no old", table(("old", "ref", "rollout", "entropy")))
+
+    def one(name, token, **options):
+        emit(name, [[{key: fp32(b) for key, b in token.items()}]], **options)
+
+    one("another precision", dict(new=0xC0909CFA, old=0xBF857753, ref=0xC088F35B,
+                                  rollout=0xBF60E7C3, entropy=0x3E21671F, advantage=0x3D9D0D4B),
+        eps_high=0.272, beta=0.1, eta=0.01, weight="truncate", w_high=2.0, norm=mean, sequences=7)
+    one("rounded once", dict(new=0, ref=0xB37FFFFE, advantage=0xBF800001), kl="k1",
+        beta=fp32(0x3F800001))
+    for kl in ("k1", "k2", "k3", "k1+", "k3+"):
+        one("small " + kl, dict(new=0xAE812345, ref=0xAFABCDEF, advantage=0), kl=kl, beta=1.0)
+    one("beta slope", dict(new=0xBF22A7F9, ref=0x402958D9, advantage=0xC023ED5E), beta=0.1)
+    one("above hi", dict(new=0xBF5B045B, old=0xBF8C4DD9, advantage=0x3F800000), eps_high=0.272)
+
+    # Special values in every place, with every loss.
+    special = (0xC0000000, 0xFF800000, 0x7F800000, 0x7FC00000, 0x80000000, 0xC3480000)
+    for loss in ("clip", "gspo", "cispo", "reinforce"):
+        for kl in ("k1", "k3", "k2", "k1+", "k3+"):
+            sequences = []
+            for new in special:
+                for other in special:
+                    a = (1.0, -1.0, 0.0, -0.5)[draws.below(4)]
+                    sequences.append([{"new": fp32(new), "old": fp32(other), "ref": fp32(
+                        draws.pick(special)), "rollout": fp32(draws.pick(special)),
+                        "entropy": fp32(draws.pick(special)), "advantage": a}])
+            more = [{"beta": 0.25, "eta": 0.5}, {}][draws.below(2)]
+            weight = [{"weight": "truncate", "w_low": 0.5, "w_high": 2.0},
+                      {"weight": "mask", "w_high": 4.0}, {}][draws.below(3)]
+            emit("special %s %s" % (loss, kl), sequences, loss=loss, kl=kl,
+                 norm=draws.pick(("token-mean", mean, total)), dual=3.0, **more, **weight)
+    for loss in ("gspo", "clip", "reinforce"):
+        emit("NaN beside, " + loss, [[{"new": -1.0, "advantage": 1.0},
+                                      {"new": math.nan, "advantage": 1.0}]], loss=loss)
+    for a in (math.nan, INF, -INF, 0.0, -0.0):
+        emit("advantage %r" % a, [[{"new": -1.0, "old": -1.5, "advantage": a}], []])
+    for new, old in ((0.0, -200.0), (-200.0, 0.0), (-88.0, 0.0), (0.0, -88.0)):
+        for a in (1.0, -1.0, 0.0):
+            for dual in (INF, 3.0):
+                emit("far ratio", [[{"new": new, "old": old, "advantage": a}]], dual=dual)
+    emit("nothing", [[], []])
+    emit("empty sequences", [[], [{"new": -1.0, "advantage": 2.0}], [], []], norm=mean)
+    emit("no tokens of many", [[]], tokens=100, sequences=5, norm=total)
+
+    def drawn(lengths, wide=20, drop=(), per_token=False):
+        sequences = []
+        for n in lengths:
+            advantage = ref.to32((draws.below(2 ** 20) - 2 ** 19) / 2 ** 18)
+            s = []
+            for _ in range(n):
+                x = -(draws.below(2 ** 24) / 2 ** 21)
+
+                def near(x):
+                    step = (draws.below(2 ** 24) - 2 ** 23) / 2.0 ** (22 + draws.below(wide))
+                    return ref.to32(x + step)
+                old = near(x)
+                t = {"new": ref.to32(x), "old": old, "ref": near(x), "rollout": near(old),
+                     "entropy": ref.to32(draws.below(2 ** 22) / 2 ** 20), "advantage": advantage}
+                if per_token:
+                    t["advantage"] = ref.to32((draws.below(2 ** 20) - 2 ** 19) / 2 ** 18)
+                s.append({key: v for key, v in t.items() if key not in drop})
+            sequences.append(s)
+        return sequences
+
+    norms = ({}, {"norm": mean}, {"norm": total}, {"norm": "constant", "constant": 1234.5},
+             {"tokens": 1000}, {"norm": mean, "sequences": 77})
+    for loss in ("clip", "gspo", "cispo", "reinforce"):
+        for i, norm in enumerate(norms):
+            options = {"loss": loss, **norm}
+            if i % 2:
+                options.update(beta=0.04, kl=("k1", "k2", "k3", "k1+", "k3+")[(i + len(loss)) % 5])
+            if i % 3 == 1:
+                options.update(eta=0.003, upstream=-1024.0)
+            if i >= 2:
+                options.update(weight=("truncate", "mask")[i % 2],
+                               level=("token", "sequence", "geometric")[(i + len(loss)) % 3],
+                               w_low=(0.0, 0.5)[i // 4], w_high=1.25)
+            if loss == "clip":
+                options.update(dual=1.5, eps_high=0.28)
+            per_token = i % 2 == 0
+            emit("drawn %s %d" % (loss, i), drawn((7, 1, 0, 12, 3), per_token=per_token),
+                 per_token=per_token, **options)
+    emit("long", drawn((300, 41), drop=("rollout", "entropy")), beta=0.1, norm=mean)
+
+    def group(name, rewards, eps=1e-4):
+        mean64, std = ref.group_mean_std(rewards)
+        population = ref.group_mean_std(rewards, True)[1]
+        out.add("group", name)
+        out.add("eps", ref.to32(eps).hex())
+        out.values("rewards", [float_bits(x) for x in rewards], "f32")
+        for key, scaled, s in (("advantages", True, std), ("population", True, population),
+                               ("unscaled", False, std)):
+            out.values(key, [ref.bits32(ref.group_advantage(x, mean64, s, eps, scaled))
+                             for x in rewards], "f32")
+        out.add("mean", *(["nan"] if mean64 != mean64 else [mean64.hex()]))
+        out.add("std", *(["nan"] if std != std else [std.hex()]))
+        add_record(ref.group_record(rewards))
+        out.add("end")
+
+    group("of docs/numerics.md", [1.0, 0.0, 0.0, 1.0, 1.0])
+    group("tenths", [ref.to32(x) for x in (0.1, 0.2, 0.7, 0.001)])
+    group("none", [])
+    group("one", [0.3125])
+    group("equal", [ref.to32(0.1)] * 7, eps=0.0)
+    group("NaN", [1.0, math.nan])
+    group("-inf", [1.0, -INF, 2.0])
+    group("largest and least", [fp32(0x7F7FFFFF), fp32(0xFF7FFFFF), fp32(1), fp32(0x80000001)])
+    group("neighbours", [fp32(0x3F800000), fp32(0x3F800001)], eps=0.0)
+    group("far, and near each other", [fp32(0x4B800000 + i % 3) for i in range(16)])
+    for n in (2, 3, 8, 33):
+        group("drawn %d" % n, [ref.to32(draws.below(2 ** 24) / 2 ** 23 - 1) for _ in range(n)])
+        group("any exponent %d" % n, [fp32((draws.below(254) << 23 | draws.below(2 ** 23))
+                                           | (draws.next() >> 63) << 31) for _ in range(n)])
+        group("zero and one %d" % n, [float(draws.below(2)) for _ in range(n)])
+    return out
+
+
 # --- Main ---------------------------------------------------------------------------------------
 
 # The special rows of the contract: m, the rest, logprob of id 0, lse (tau 0x1.715476p+0).
@@ -1965,7 +2188,8 @@ def main(arguments):
     for make in (constants_file, exp2_file, lg_file, leaf_file, merge_file, sums_file,
                  lambda: edge_rows(accuracy), lambda: generated_rows(accuracy), batches_file,
                  shards_file, order_file, sample_file, compare_file, means_file,
-                 entropy_file, gradient_file, kl_file, linear_file, heads_file):
+                 entropy_file, gradient_file, kl_file, linear_file, heads_file,
+                 policy_file):
         out = make()
         path = os.path.join(folder, out.name + ".txt")
         old = None

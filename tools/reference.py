@@ -39,6 +39,7 @@ import json
 import math
 import struct
 import sys
+from fractions import Fraction
 
 VERSION = "1"       # of this program
 NUMERICS = 1        # of the arithmetic
@@ -1062,6 +1063,282 @@ def compare(sampled, other):
     d = 0.0 if same else other - sampled
     e, rest = growth(d)
     return to32(e), to32(0.0 - d), to32(0.5 * (d * d)), to32(rest)
+
+
+# --- Policy losses ------------------------------------------------------------------------------
+
+NO_OLD = object()
+
+
+def difference(x, y):
+    """Ratios: D(x, y) = RN64(x - y); +0 where the bits are equal, NaN where either is NaN."""
+    if x != x or y != y:
+        return math.nan
+    return 0.0 if struct.pack("<f", x) == struct.pack("<f", y) else x - y
+
+
+class Policy:
+    """The options of a policy loss. loss: clip, gspo, cispo or reinforce; norm: token-mean,
+    seq-mean-token-mean, seq-mean-token-sum or constant; kl: k1, k2, k3, k1+, k3+; weight: None,
+    truncate or mask; level: token, sequence or geometric."""
+
+    def __init__(self, loss="clip", norm="token-mean", eps_low=0.2, eps_high=0.2, dual=INF,
+                 kl="k3", beta=0.0, eta=0.0, weight=None, level="token", w_low=0.0, w_high=0.0,
+                 constant=0.0, tokens=0, sequences=0, upstream=1.0):
+        self.loss, self.norm, self.kl = loss, norm, kl
+        self.lo, self.hi = to32(1 - eps_low), to32(1 + eps_high)
+        self.dual, self.beta, self.eta = to32(dual), to32(beta), to32(eta)
+        self.weight, self.level = weight, level
+        self.w_low, self.w_high = to32(w_low), to32(w_high)
+        self.constant, self.tokens, self.sequences = constant, tokens, sequences
+        self.upstream = to32(upstream)
+
+    def adds_sequences(self):
+        return self.norm.startswith("seq")
+
+    def clip(self, rho, advantage):
+        """Token, step 2: (k, mark)."""
+        if self.loss == "reinforce":
+            return 1.0, None
+        if self.loss == "cispo":
+            return ((self.hi, "high") if rho > self.hi else (self.lo, "low") if rho < self.lo
+                    else (rho, None))
+        if advantage > 0 and rho > self.hi:
+            return self.hi, "high"
+        if advantage < 0 and rho < self.lo:
+            return self.lo, "low"
+        if advantage < 0 and rho > self.dual:
+            return self.dual, "dual"
+        return rho, None
+
+
+def product(x, y):
+    """RN32(x * y), with 0 * inf = NaN as IEEE has it."""
+    return to32(x * y)
+
+
+def kl_and_slope(kind, new, ref):
+    """Token, step 5."""
+    d = difference(ref, new)
+    if d != d:
+        return math.nan, math.nan
+    k1, k2, k3 = to32(0.0 - d), to32(0.5 * (d * d)), to32(growth(d)[1])
+    kl = {"k1": k1, "k2": k2, "k3": k3}[kind[:2]]
+    if kind == "k1":
+        return kl, 1.0
+    if kind == "k3":
+        if d >= 89:
+            x = INF
+        elif d <= -104:
+            x = -1.0
+        else:
+            z = fma64(d, LOG2E, 1.5 * 2.0 ** 52)
+            e, rest = growth(d)
+            x = rest + d if z - 1.5 * 2.0 ** 52 == 0 else e - 1.0
+        return kl, 0.0 - x
+    return kl, 0.0 - d
+
+
+def mean64(terms, count):
+    """Sums, Means: R / count, or the infinity or NaN of the sum, as a double."""
+    special = exact_sum(terms)
+    if not math.isfinite(special) and not all(map(math.isfinite, terms)):
+        return special
+    total = sum(map(Fraction, terms))
+    return float(total) / count if total else 0.0
+
+
+class Sum:
+    """Record: ten digits that are never carried, and what was seen."""
+
+    def __init__(self):
+        self.digits, self.seen, self.values = [0] * 10, 0, []
+
+    def add(self, x):
+        self.values.append(x)
+        if x != x:
+            self.seen |= 1
+        elif x in (INF, -INF):
+            self.seen |= 2 if x > 0 else 4
+        else:
+            b = bits32(x)
+            E, m, sign = b >> 23 & 255, b & 0x7FFFFF, -1 if b >> 31 else 1
+            m, E = (m | 0x800000, E) if E else (m, 1)
+            w, k = m << (E - 1 & 31), E - 1 >> 5
+            self.digits[k] += sign * (w & 0xFFFFFFFF)
+            self.digits[k + 1] += sign * (w >> 32)
+
+    def over(self, z):
+        """RN32(RN64(R / z)); +0 where that is zero."""
+        return mean32(mean64(self.values, z)) if self.values else 0.0
+
+    def record(self):
+        return struct.pack("<10qII", *self.digits, self.seen, 0)
+
+
+MARKS = ("high", "low", "dual", "cut", "drift", "outside")
+PARTS = ("loss", "pg", "kl", "entropy", "ratio", "k1", "k3", "weight")
+
+
+def policy_loss(sequences, p):
+    """Policy losses. sequences: a list of lists of active tokens, each a dict with new, advantage
+    and, where given, old, ref, rollout, entropy. Returns a dict: loss, sequence [L_b], by_new and
+    by_entropy (lists of lists), metrics, record (bytes, with metrics)."""
+    has = {key: any(key in t for s in sequences for t in s)
+           for key in ("ref", "rollout", "entropy")}
+    own_tokens = sum(map(len, sequences))
+    own_sequences = sum(1 for s in sequences if s)
+    tokens, count = p.tokens or own_tokens, p.sequences or own_sequences
+    sums = {part: Sum() for part in PARTS}
+    marks = dict.fromkeys(MARKS, 0)
+    ratios, out = [], {"sequence": [], "by_new": [], "by_entropy": []}
+    for s in sequences:
+        new = [t["new"] for t in s]
+        old = [t.get("old", t["new"]) for t in s]
+        rollout = [t.get("rollout") for t in s]
+        n = len(s)
+        joint = drifted = None
+        if p.loss == "gspo" and n:
+            joint = ratio(mean64(list(differences(new, old)), n))
+            if has["rollout"]:
+                drifted = ratio(mean64(list(differences(new, rollout)), n))
+        shared = None
+        if p.weight and n and p.level != "token":
+            shared = ratio(mean64(list(differences(old, rollout)),
+                                  1 if p.level == "sequence" else n))
+        losses, by_new, by_entropy = [], [], []
+        if n:
+            z = {"token-mean": float(tokens), "seq-mean-token-mean": float(n * count),
+                 "seq-mean-token-sum": float(count), "constant": p.constant}[p.norm]
+            scale = p.upstream / z
+        for t, x, y in zip(s, new, old):
+            advantage = t["advantage"]
+            d = difference(x, y)
+            rho = joint if joint is not None else ratio(d)
+            k, mark = p.clip(rho, advantage)
+            a = product(k, advantage)
+            if k != k or advantage != advantage or x != x:
+                pg = g = math.nan
+            elif 0 in (k, advantage, a):
+                pg = g = 0.0
+            elif p.loss in ("cispo", "reinforce"):
+                g = to32(0.0 - a)
+                pg = product(g, x)
+                g = math.nan if pg != pg else g
+            else:
+                pg = to32(0.0 - a)
+                g = 0.0 if mark else pg
+            w, cut = 0.0, False
+            if p.weight:
+                w = shared if shared is not None else ratio(difference(y, t["rollout"]))
+                if w > p.w_high or w < p.w_low:
+                    cut = True
+                    w = 0.0 if p.weight == "mask" else p.w_high if w > p.w_high else p.w_low
+                if pg != pg or w != w:
+                    pg = g = math.nan
+                elif w == 0:
+                    pg = g = 0.0
+                else:
+                    pg, g = product(w, pg), product(w, g)
+            kl, slope = kl_and_slope(p.kl, x, t["ref"]) if has["ref"] else (0.0, 0.0)
+            l, gradient = pg, g
+            if p.beta:
+                l = pg + p.beta * kl
+                gradient = g + p.beta * slope
+            if p.eta:
+                l = l - p.eta * t["entropy"]
+            losses.append(to32(l))
+            by_new.append(to32(gradient * scale + 0.0))
+            by_entropy.append(to32((0.0 - p.eta) * scale + 0.0) if p.eta else 0.0)
+            values = (pg, kl, t.get("entropy", 0.0), rho,
+                      to32(0.0 - d), math.nan if d != d else to32(growth(d)[1]), w)
+            for part, value in zip(PARTS[1:], values):
+                sums[part].add(value)
+            if rho == rho:
+                ratios.append(rho)
+            for name in (mark, "cut" if cut else None, "outside" if x == -INF else None):
+                if name:
+                    marks[name] += 1
+            if has["rollout"] and not mark:
+                other = drifted if joint is not None else ratio(difference(x, t["rollout"]))
+                if p.clip(other, advantage)[1]:
+                    marks["drift"] += 1
+        of = Sum()
+        for l in losses:
+            of.add(l)
+        if p.norm == "seq-mean-token-mean":
+            L = of.over(n) if n else 0.0
+        else:
+            L = exact_sum(losses)
+        out["sequence"].append(L)
+        out["by_new"].append(by_new)
+        out["by_entropy"].append(by_entropy)
+        if n:
+            for value in [L] if p.adds_sequences() else losses:
+                sums["loss"].add(value)
+    z = {"token-mean": tokens, "constant": p.constant}.get(p.norm, count)
+    out["loss"] = sums["loss"].over(z) if z else 0.0
+    out["metrics"] = {part: sums[part].over(own_tokens) if own_tokens else 0.0
+                      for part in PARTS[1:]}
+    out["metrics"]["loss"] = out["loss"]
+    for mark in MARKS:
+        out["metrics"][mark] = to32(marks[mark] / own_tokens) if own_tokens else 0.0
+    out["metrics"]["ratio_min"] = min(ratios) if ratios else math.nan
+    out["metrics"]["ratio_max"] = max(ratios) if ratios else math.nan
+    keys = [order_key(rho) for rho in ratios]
+    most, least = max(keys, default=0), max((key ^ 0xFFFFFFFF for key in keys), default=0)
+    out["record"] = struct.pack(
+        "<II8qII", int(p.adds_sequences()), 255, own_tokens, own_sequences,
+        *(marks[mark] for mark in MARKS), most, least) + b"".join(
+            sums[part].record() for part in PARTS)
+    return out
+
+
+# --- Group advantages ---------------------------------------------------------------------------
+
+def group_record(rewards):
+    """Group advantages: the 240 bytes of a group."""
+    total, squares = Sum(), [0] * 18
+    for x in rewards:
+        total.add(x)
+        if math.isfinite(x):
+            b = bits32(x)
+            E, m = b >> 23 & 255, b & 0x7FFFFF
+            m, E = (m | 0x800000, E) if E else (m, 1)
+            w, k = m * m << (2 * E - 2 & 31), 2 * E - 2 >> 5
+            for i in range(3):
+                squares[k + i] += w >> 32 * i & 0xFFFFFFFF
+    return (struct.pack("<Q", len(rewards)) + total.record() + struct.pack("<18Q", *squares))
+
+
+def round53(n, unit):
+    """An integer in units of 2^unit as a double, rounded once."""
+    x = Fraction(n) * Fraction(2) ** unit
+    return x.numerator / x.denominator
+
+
+def group_mean_std(rewards, population=False):
+    """Group advantages: (mean, std) as doubles."""
+    n = len(rewards)
+    if not all(map(math.isfinite, rewards)):
+        return math.nan, math.nan
+    x = sum(int(Fraction(v) * 2 ** 149) for v in rewards)
+    mean = round53(x, -149) / n if n and x else 0.0
+    if n <= 1:
+        return mean, 0.0
+    y = sum(int(Fraction(v) * 2 ** 149) ** 2 for v in rewards)
+    spread = round53(n * y - x * x, -298)
+    return mean, math.sqrt(spread / float(n * n if population else n * (n - 1)))
+
+
+def group_advantage(x, mean, std, eps=1e-4, scaled=True):
+    """Group advantages: of one reward."""
+    if mean != mean or scaled and std != std:
+        return math.nan
+    e = x - mean
+    if e == 0:
+        return 0.0
+    return mean32(e / (std + to32(eps)) if scaled else e)
 
 
 # --- Edges: whole batches -----------------------------------------------------------------------

@@ -161,6 +161,32 @@ function Context:exchange_workspace_size(records, comm) end
 ---@return string? code
 function Context:finish(records, batch, opts) end
 
+---@class samebits.GroupAdvantagesOptions
+---@field check? boolean
+---@field eps? any (1e-4)
+---@field offsets? any [groups + 1], where each group begins
+---@field out? samebits.GroupAdvantagesResult a table from an earlier call, whose tensors are overwritten
+---@field outputs? ("advantages"|"records"|"mean"|"std")[] a list of "advantages", "records", "mean", "std" (all by default)
+---@field population? any true to divide the squares by n, not by n - 1
+---@field records? any those of all ranks, a list or a tensor [shards, groups, 240], if other ranks have rewards of the same groups
+---@field scale? number "group" (the group's own std, the default), "step" (that of all groups together) or "none"
+---@field stream? samebits.Stream the stream to run in (the default stream if not given)
+---@field workspace? samebits.Tensor a tensor to compute in, of the bytes that `workspace_size` returns
+
+---@class samebits.GroupAdvantagesResult
+---@field advantages samebits.Tensor float32
+---@field records samebits.Tensor uint8
+---@field mean samebits.Tensor float64
+---@field std samebits.Tensor float64
+
+--- Computes advantages of rewards within groups: (reward - mean) / (std + eps), from exact sums.
+---@param rewards any a float32 tensor on the context's device: [groups, each], or [N] (one group, or with offsets)
+---@param opts? samebits.GroupAdvantagesOptions
+---@return samebits.GroupAdvantagesResult? # `advantages` shaped as `rewards`; `records` [groups, 240], uint8, of these rewards or merged; `mean` and `std` [groups], float64. Or nil, a message and the status' name.
+---@return string? message
+---@return string? code
+function Context:group_advantages(rewards, opts) end
+
 ---@class samebits.HeadOpts
 ---@field format? "h24w16"|"h24w24" "h24w16" (the default
 ---@field bias? samebits.Tensor a tensor [V]
@@ -367,6 +393,83 @@ function Context:partial(batch, opts) end
 --- and if it launched nothing. No result depends on it.
 ---@return string
 function Context:plan() end
+
+---@class samebits.PolicyLossOptions
+---@field beta? any
+---@field check? boolean
+---@field constant? any (of "loss", "record", "metrics")
+---@field dual? any (0: off)
+---@field eps_high? any (0.2)
+---@field eps_low? any (0.2)
+---@field eta? any that of the entropy bonus (0)
+---@field kl? any "k1", "k2", "k3" (the default), "k1+" or "k3+", with `beta`, its coefficient (0)
+---@field level? any
+---@field loss? any "clip" (the default), "gspo", "cispo" or "reinforce"
+---@field norm? any "token-mean" (the default), "sequence-mean", "sequence-sum" or "constant", with `constant`, the divisor
+---@field out? samebits.PolicyLossResult a table from an earlier call
+---@field outputs? ("loss"|"sequence"|"token"|"entropy"|"record"|"metrics")[] a list of "loss", "sequence", "token", "entropy", "record", "metrics" (all by default, "entropy" if `eta` is given)
+---@field sequences? any the active ones of the whole step (those of this call by default)
+---@field stream? samebits.Stream the stream to run in (the default stream if not given)
+---@field tokens? any the active ones of the whole step (those of this call by default)
+---@field upstream? any scales the gradients (1)
+---@field w_high? any
+---@field w_low? any
+---@field weight? any "none" (the default), "truncate" or "drop", with `level`: "token" (the default), "sequence" or "geometric", `w_low` (0) and `w_high`
+---@field workspace? samebits.Tensor a tensor to compute in, of the bytes that `workspace_size` returns
+
+---@class samebits.PolicyLossResult
+---@field loss samebits.Tensor float32
+---@field sequence samebits.Tensor float32
+---@field token samebits.Tensor float32
+---@field entropy samebits.Tensor float32
+---@field record samebits.Tensor uint8
+---@field metrics samebits.Tensor float32
+---@field now samebits.Tensor
+---@field policy_metrics samebits.Tensor
+
+--- Computes a policy loss (PPO, GRPO, Dr. GRPO, DAPO, GSPO, CISPO, REINFORCE), its gradient by the
+--- token logprobs, and metrics. If a step is divided into micro-batches or ranks that are given the
+--- step's `tokens` and `sequences`, the gradients have the bits of one call for the whole step;
+--- `policy_merge` makes the step's loss and metrics from the records.
+---@param tokens table float32 tensors on the context's device, [B, T], or [N] (one sequence, or packed): `now`, the logprobs by the policy that is trained; optional: `old` (before the first update; `now` by default), `ref` (the reference policy), `rollout` (the engine that drew the tokens), `entropy`. `advantages`: [B], or shaped as `now`. `mask`: shaped as `now`, non-zero where active; `cu_seqlens`: [B + 1], for packed ones
+---@param opts? samebits.PolicyLossOptions
+---@return samebits.PolicyLossResult? # `loss` [1], `sequence` [B], `token`, the gradient by `now`, and `entropy`, the gradient by `entropy`, shaped as `now`; `record` [784], uint8; `metrics`, float32, see `policy_metrics`. Or nil, a message and the status' name. Invalid inputs are errors.
+---@return string? message
+---@return string? code
+function Context:policy_loss(tokens, opts) end
+
+---@class samebits.PolicyMergeOptions
+---@field check? boolean
+---@field constant? any (of "loss", "record", "metrics")
+---@field norm? any (of "loss", "record", "metrics")
+---@field out? samebits.PolicyMergeResult a table from an earlier call, whose tensors are overwritten
+---@field outputs? ("loss"|"record"|"metrics")[] (of "loss", "record", "metrics")
+---@field sequences? any (of "loss", "record", "metrics")
+---@field stream? samebits.Stream the stream to run in (the default stream if not given)
+---@field tokens? any (of "loss", "record", "metrics")
+
+---@class samebits.PolicyMergeResult
+---@field loss samebits.Tensor float32
+---@field record samebits.Tensor uint8
+---@field metrics samebits.Tensor float32
+
+--- Merges the records of `policy_loss` of micro-batches or ranks, in any order, and computes the
+--- loss and the metrics of all their tokens together.
+---@param records any a list of records, or a tensor uint8 [.., 784], on the context's device
+---@param opts? samebits.PolicyMergeOptions
+---@return samebits.PolicyMergeResult? # the outputs; or nil, a message and the status' name. A record that does not fit the others or the norm is an error that names it, counted from 0.
+---@return string? message
+---@return string? code
+function Context:policy_merge(records, opts) end
+
+--- Returns metrics by name: a table with `loss`, `pg`, `kl`, `entropy`, `ratio`, `k1`, `k3`,
+--- `weight`, the fractions `high`, `low`, `dual`, `cut`, `drift`, `outside`, and `ratio_min` and
+--- `ratio_max`.
+---@param metrics any the tensor from `policy_loss` or `policy_merge`, on any device
+function Context:policy_metrics(metrics) end
+
+--- Returns the bytes of workspace that are enough for `policy_loss` with the same arguments.
+function Context:policy_workspace_size() end
 
 ---@class samebits.ProductsOptions
 ---@field check? boolean

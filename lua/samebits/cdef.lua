@@ -378,6 +378,159 @@ sb_status sb_combine(sb_context *ctx, float *logits, const int64_t *sums,
                             const uint32_t *scales, const sb_head *head, int64_t rows,
                             int64_t first, int64_t n, const sb_launch *launch);
 
+typedef enum sb_policy_loss_kind {
+    SB_CLIP = 1,
+    SB_GSPO = 2,
+    SB_CISPO = 3,
+    SB_REINFORCE = 4
+} sb_policy_loss_kind;
+
+typedef enum sb_policy_norm {
+    SB_TOKEN_MEAN = 1,
+    SB_SEQUENCE_MEAN = 2,
+    SB_SEQUENCE_SUM = 3,
+    SB_CONSTANT = 4
+} sb_policy_norm;
+
+typedef enum sb_policy_kl {
+    SB_K1 = 1,
+    SB_K2 = 2,
+    SB_K3 = 3,
+    SB_K1_PLUS = 4,
+    SB_K3_PLUS = 5
+} sb_policy_kl;
+
+typedef enum sb_policy_weight {
+    SB_UNWEIGHTED = 0,
+    SB_TRUNCATE = 1,
+    SB_DROP = 2
+} sb_policy_weight;
+
+typedef enum sb_policy_level {
+    SB_PER_TOKEN = 0,
+    SB_PER_SEQUENCE = 1,
+    SB_GEOMETRIC = 2
+} sb_policy_level;
+
+typedef struct sb_policy {
+    uint32_t size;
+    int32_t cu_seqlens_dtype;
+    const float *now;
+    const float *old;
+    const float *ref;
+    const float *rollout;
+    const float *entropy;
+    const float *advantages;
+    const uint8_t *mask;
+    const void *cu_seqlens;
+    int64_t batch;
+    int64_t time;
+    int64_t rows;
+    int64_t tokens;
+    int64_t sequences;
+    double constant;
+    double eps_low;
+    double eps_high;
+    int32_t loss;
+    int32_t norm;
+    int32_t kl;
+    int32_t weight;
+    int32_t level;
+    int32_t per_token;
+    float dual;
+    float beta;
+    float eta;
+    float w_low;
+    float w_high;
+    float upstream;
+} sb_policy;
+
+typedef struct sb_policy_record {
+    uint32_t adds_sequences;
+    uint32_t parts;
+    int64_t counts[8];
+    uint32_t most, least;
+    struct {
+        int64_t digits[10];
+        uint32_t seen, reserved;
+    } sums[8];
+} sb_policy_record;
+
+typedef struct sb_policy_metrics {
+    float loss;
+    float pg;
+    float kl;
+    float entropy;
+    float ratio;
+    float k1, k3;
+    float weight;
+    float high, low;
+    float dual;
+    float cut;
+    float drift;
+    float outside;
+    float ratio_min, ratio_max;
+} sb_policy_metrics;
+
+typedef struct sb_policy_out {
+    uint32_t size;
+    uint32_t reserved;
+    float *loss;
+    float *sequence;
+    float *token;
+    float *entropy;
+    sb_policy_record *record;
+    sb_policy_metrics *metrics;
+} sb_policy_out;
+
+sb_status sb_policy_loss(sb_context *ctx, const sb_policy_out *out, const sb_policy *policy,
+                                const sb_launch *launch);
+
+sb_status sb_policy_merge(sb_context *ctx, const sb_policy_out *out, const sb_policy *policy,
+                                 const sb_policy_record *records, int64_t count,
+                                 const sb_launch *launch);
+
+typedef struct sb_group_record {
+    uint64_t count;
+    int64_t digits[10];
+    uint32_t seen, reserved;
+    uint64_t squares[18];
+} sb_group_record;
+
+typedef enum sb_group_scale {
+    SB_UNSCALED = 0,
+    SB_GROUP_STD = 1,
+    SB_STEP_STD = 2
+} sb_group_scale;
+
+typedef struct sb_groups {
+    uint32_t size;
+    int32_t offsets_dtype;
+    const float *rewards;
+    const void *offsets;
+    int64_t groups;
+    int64_t each;
+    int64_t rows;
+    const sb_group_record *records;
+    int64_t shards;
+    int32_t scale;
+    int32_t population;
+    float eps;
+    int32_t reserved;
+} sb_groups;
+
+typedef struct sb_groups_out {
+    uint32_t size;
+    uint32_t reserved;
+    float *advantages;
+    sb_group_record *records;
+    double *mean;
+    double *std;
+} sb_groups_out;
+
+sb_status sb_group_advantages(sb_context *ctx, const sb_groups_out *out,
+                                     const sb_groups *groups, const sb_launch *launch);
+
 sb_status sb_check(sb_context *ctx, void *stream);
 
 typedef enum sb_memory {

@@ -56,6 +56,7 @@ local OPS = {
   require "samebits.op.kl",
   require "samebits.op.shards",
   require "samebits.op.stats",
+  require "samebits.op.policy",
   require "samebits.op.exchange",
   require "samebits.op.head",
 }

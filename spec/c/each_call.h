@@ -36,6 +36,9 @@
     X(sb_scales, (ctx, 0, 0, 0, 0, 0, 0, 0))                                                       \
     X(sb_products, (ctx, 0, 0, 0, 0, 0, 0))                                                        \
     X(sb_combine, (ctx, 0, 0, 0, 0, 0, 0, 0, 0))                                                   \
+    X(sb_policy_loss, (ctx, 0, 0, 0))                                                              \
+    X(sb_policy_merge, (ctx, 0, 0, 0, 0, 0))                                                       \
+    X(sb_group_advantages, (ctx, 0, 0, 0))                                                         \
     X(sb_check, (ctx, 0))                                                                          \
     X(sb_memory_alloc, (ctx, 0, 0, SB_DEVICE))                                                     \
     X(sb_memory_free, (ctx, 0, SB_DEVICE))                                                         \

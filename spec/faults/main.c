@@ -36,6 +36,10 @@ typedef struct outputs {
     float logprobs[ROWS * K], grad[ROWS * FEW];
     int64_t sums[ROWS * FEW];
     uint32_t scales[ROWS];
+    sb_policy_record tally;
+    sb_policy_metrics metrics;
+    sb_group_record group;
+    double mean;
 } outputs;
 
 typedef struct scenario {
@@ -199,6 +203,112 @@ static sb_status bad_sums(scenario *s)
     sb_status status;
     driver_reports_bad_rows(1);
     status = sum_values(s, ROWS + 1);
+    driver_reports_bad_rows(0);
+    return status;
+}
+
+static sb_status policy_of(scenario *s, int32_t end)
+{
+    const int32_t ends[2] = { 0, end };
+    sb_policy_out out = SB_POLICY_OUT_INIT;
+    sb_policy policy = SB_POLICY_INIT;
+    sb_launch launch = SB_LAUNCH_INIT;
+    launch.check = 1;
+    launch.stream = s->stream;
+    out.loss = s->out.sequence;
+    out.sequence = s->out.lse;
+    out.token = s->out.token;
+    out.entropy = s->out.entropy;
+    out.record = &s->out.tally;
+    out.metrics = &s->out.metrics;
+    policy.now = logits;
+    policy.old = temperatures;
+    policy.advantages = temperatures;
+    policy.mask = mask;
+    policy.batch = 1;
+    policy.rows = ROWS;
+    policy.cu_seqlens = ends;
+    policy.loss = SB_GSPO;
+    policy.norm = SB_SEQUENCE_MEAN;
+    return sb_policy_loss(s->ctx, &out, &policy, &launch);
+}
+
+static sb_status policy_loss(scenario *s) { return policy_of(s, ROWS); }
+
+static sb_status bad_policy(scenario *s)
+{
+    sb_status status;
+    driver_reports_bad_rows(1);
+    status = policy_of(s, ROWS + 1);
+    driver_reports_bad_rows(0);
+    return status;
+}
+
+/* An empty record, and one that no call gives. */
+static sb_policy_record tallies[2] = { { 0, 1, { 0 }, 0, 0, { { { 0 }, 0, 0 } } },
+                                       { 2, 1, { 0 }, 0, 0, { { { 0 }, 0, 0 } } } };
+
+static sb_status merge_tallies(scenario *s, const sb_policy_record *from)
+{
+    sb_policy_out out = SB_POLICY_OUT_INIT;
+    sb_policy policy = SB_POLICY_INIT;
+    sb_launch launch = SB_LAUNCH_INIT;
+    launch.check = 1;
+    launch.stream = s->stream;
+    out.loss = s->out.sequence;
+    out.record = &s->out.tally;
+    return sb_policy_merge(s->ctx, &out, &policy, from, 1, &launch);
+}
+
+static sb_status policy_merge(scenario *s) { return merge_tallies(s, &tallies[0]); }
+
+static sb_status bad_policy_merge(scenario *s)
+{
+    sb_status status;
+    driver_reports_bad_rows(1);
+    status = merge_tallies(s, &tallies[1]);
+    driver_reports_bad_rows(0);
+    return status;
+}
+
+static sb_status groups_of(scenario *s, int32_t end, const sb_group_record *from)
+{
+    const int32_t ends[2] = { 0, end };
+    sb_groups_out out = SB_GROUPS_OUT_INIT;
+    sb_groups groups = SB_GROUPS_INIT;
+    sb_launch launch = SB_LAUNCH_INIT;
+    launch.check = 1;
+    launch.stream = s->stream;
+    out.advantages = s->out.token;
+    out.records = &s->out.group;
+    out.mean = &s->out.mean;
+    groups.rewards = temperatures;
+    groups.offsets = ends;
+    groups.groups = 1;
+    groups.rows = ROWS;
+    groups.records = from;
+    groups.shards = 1;
+    groups.scale = SB_STEP_STD;
+    return sb_group_advantages(s->ctx, &out, &groups, &launch);
+}
+
+static sb_status group_advantages(scenario *s) { return groups_of(s, ROWS, NULL); }
+
+static sb_status bad_groups(scenario *s)
+{
+    sb_status status;
+    driver_reports_bad_rows(1);
+    status = groups_of(s, ROWS + 1, NULL);
+    driver_reports_bad_rows(0);
+    return status;
+}
+
+static sb_status bad_group_record(scenario *s)
+{
+    static const sb_group_record bad = { 1, { 0 }, 8, 0, { 0 } };
+    sb_status status;
+    driver_reports_bad_rows(1);
+    status = groups_of(s, ROWS, &bad);
     driver_reports_bad_rows(0);
     return status;
 }
@@ -886,6 +996,13 @@ static const struct step {
     { "sb_scales", find_scales, SB_OK, NULL },
     { "sb_products", products, SB_OK, NULL },
     { "sb_combine", combine, SB_OK, NULL },
+    { "sb_policy_loss", policy_loss, SB_OK, NULL },
+    { "sb_policy_loss of bad cu_seqlens", bad_policy, SB_ERR_SHAPE, NULL },
+    { "sb_policy_merge", policy_merge, SB_OK, NULL },
+    { "sb_policy_merge of a bad record", bad_policy_merge, SB_ERR_STATE, NULL },
+    { "sb_group_advantages", group_advantages, SB_OK, NULL },
+    { "sb_group_advantages of bad offsets", bad_groups, SB_ERR_SHAPE, NULL },
+    { "sb_group_advantages of a bad record", bad_group_record, SB_ERR_STATE, NULL },
     { "sb_check", check_stream, SB_OK, NULL },
     { "sb_memory_alloc", alloc, SB_OK, NULL },
     { "sb_memory_alloc, pinned", pin, SB_OK, NULL },

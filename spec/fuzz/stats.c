@@ -1,4 +1,5 @@
-/* stats.c - sb_compare and sb_sums on arguments made from bytes, right and wrong ones.
+/* stats.c - sb_compare, sb_sums and the calls for policy losses on arguments made from bytes, right
+ * and wrong ones.
  *
  * What has to hold: an error, in words, exactly where samebits.h says so; outputs untouched by a
  * refusal, written whole by a success; the same bits with other threads, and in another order. */
@@ -180,11 +181,130 @@ static void try_sums(source *s)
     free(mask);
 }
 
+/* ---- policy losses ------------------------------------------------------------------------ */
+
+enum { MOST_TOKENS = 60 };
+
+/* The outputs of either call for policy losses. */
+typedef struct policy_results {
+    float loss, sequence[MOST_TOKENS], token[MOST_TOKENS], entropy[MOST_TOKENS];
+    sb_policy_record record;
+    sb_policy_metrics metrics;
+} policy_results;
+
+static sb_policy_out policy_out(policy_results *r, uint8_t wanted)
+{
+    sb_policy_out out = SB_POLICY_OUT_INIT;
+    if (wanted & 1) out.loss = &r->loss;
+    if (wanted & 2) out.sequence = r->sequence;
+    if (wanted & 4) out.token = r->token;
+    if (wanted & 8) out.entropy = r->entropy;
+    if (wanted & 16) out.record = &r->record;
+    if (wanted & 32) out.metrics = &r->metrics;
+    return out;
+}
+
+static const float numbers[] = { 0.0f, 0.1f, 0.5f, 1.0f, 1.5f, 3.0f, -1.0f, 1e30f, INFINITY, NAN };
+
+static float number(source *s) { return numbers[byte(s) % (sizeof numbers / sizeof *numbers)]; }
+
+static void try_policy(source *s)
+{
+    policy_results results[2];
+    sb_policy p = SB_POLICY_INIT;
+    const uint8_t wanted = byte(s);
+    const int64_t batch = byte(s) % 6, time = byte(s) % 10, rows = batch * time;
+    float *arrays[6];
+    uint8_t *mask = byte(s) % 2 ? array(rows, 1) : NULL;
+    sb_status status[2];
+    for (int i = 0; i < 6; i++)
+        arrays[i] = byte(s) % 4 ? make_numbers(s, rows > batch ? rows : batch, SB_F32) : NULL;
+    for (int64_t i = 0; mask && i < rows; i++) mask[i] = byte(s) % 3;
+    p.now = arrays[0], p.old = arrays[1], p.ref = arrays[2];
+    p.rollout = arrays[3], p.entropy = arrays[4], p.advantages = arrays[5];
+    p.mask = mask;
+    p.batch = batch;
+    p.time = time;
+    p.tokens = byte(s) % 4 ? 0 : byte(s);
+    p.sequences = byte(s) % 4 ? 0 : byte(s);
+    p.loss = byte(s) % 6;
+    p.norm = byte(s) % 6;
+    p.kl = byte(s) % 7;
+    p.weight = byte(s) % 4;
+    p.level = byte(s) % 4;
+    p.per_token = byte(s) % 3;
+    p.constant = (double)number(s), p.eps_low = (double)number(s), p.eps_high = (double)number(s);
+    p.dual = number(s), p.beta = number(s), p.eta = number(s);
+    p.w_low = number(s), p.w_high = number(s), p.upstream = number(s);
+    for (int i = 0; i < 2; i++) {
+        sb_policy_out out = policy_out(&results[i], wanted);
+        memset(&results[i], 0xa5, sizeof results[i]);
+        status[i] = sb_policy_loss(contexts[i], &out, &p, NULL);
+        check_status(status[i], contexts[i]);
+    }
+    HOLDS(status[0] == status[1], "%d and %d", (int)status[0], (int)status[1]);
+    HOLDS(memcmp(&results[0], &results[1], sizeof *results) == 0, "policy loss");
+    HOLDS(status[0] == SB_OK || is_filled(&results[0], sizeof *results, 0xa5), "%s",
+          sb_last_error(contexts[0]));
+    for (int i = 0; i < 6; i++) free(arrays[i]);
+    free(mask);
+}
+
+/* Records of any bytes: each is refused, or merges in either order to the same bytes. */
+static void try_records(source *s)
+{
+    sb_policy_record records[2];
+    sb_group_record groups[2];
+    policy_results results[2];
+    sb_group_record merged[2];
+    sb_policy p = SB_POLICY_INIT;
+    sb_groups g = SB_GROUPS_INIT;
+    sb_status status[2], group_status[2];
+    memset(records, 0, sizeof records);
+    memset(groups, 0, sizeof groups);
+    for (int i = 0; i < 2; i++) {
+        records[i].parts = byte(s) % 8 ? 255 : byte(s);
+        records[i].counts[0] = byte(s);
+    }
+    for (int n = byte(s) % 16; n > 0; n--) { /* at any place */
+        ((uint8_t *)records)[(byte(s) << 8 | byte(s)) % (int)sizeof records] = byte(s);
+        ((uint8_t *)groups)[(byte(s) << 8 | byte(s)) % (int)sizeof groups] = byte(s);
+    }
+    p.norm = byte(s) % 8 ? SB_TOKEN_MEAN : SB_SEQUENCE_MEAN;
+    g.groups = 1;
+    g.records = groups;
+    g.shards = 2;
+    g.scale = byte(s) % 3;
+    for (int i = 0; i < 2; i++) {
+        const sb_policy_record swapped[2] = { records[i], records[1 - i] };
+        const sb_group_record other[2] = { groups[i], groups[1 - i] };
+        sb_policy_out out = policy_out(&results[i], 1 | 16 | 32);
+        sb_groups_out groups_out = SB_GROUPS_OUT_INIT;
+        memset(&results[i], 0xa5, sizeof results[i]);
+        memset(&merged[i], 0xa5, sizeof merged[i]);
+        groups_out.records = &merged[i];
+        g.records = other;
+        status[i] = sb_policy_merge(contexts[i], &out, &p, swapped, 2, NULL);
+        check_status(status[i], contexts[i]);
+        group_status[i] = sb_group_advantages(contexts[i], &groups_out, &g, NULL);
+        check_status(group_status[i], contexts[i]);
+    }
+    HOLDS(status[0] == status[1], "%d and %d", (int)status[0], (int)status[1]);
+    HOLDS(group_status[0] == group_status[1], "%d and %d", (int)group_status[0],
+          (int)group_status[1]);
+    HOLDS(memcmp(&results[0], &results[1], sizeof *results) == 0, "merge");
+    HOLDS(memcmp(&merged[0], &merged[1], sizeof *merged) == 0, "groups");
+}
+
 int fuzz_stats(const uint8_t *data, size_t size)
 {
     source s = { data, size };
     open_contexts();
-    if (byte(&s) % 2) try_sums(&s);
-    else try_compare(&s);
+    switch (byte(&s) % 4) {
+    case 0: try_compare(&s); break;
+    case 1: try_sums(&s); break;
+    case 2: try_policy(&s); break;
+    default: try_records(&s);
+    }
     return 0;
 }

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "../det/linear.h"
+#include "../det/policy.h"
 #include "../det/row.h"
 
 #define SB_CUDA_F32 1 /* the values of sb_dtype */
@@ -26,7 +27,12 @@
 #define SB_BAD_Q_KEPT_OFFSETS 9
 #define SB_BAD_WEIGHTS 10
 #define SB_BAD_SCALE 11
-#define SB_BAD_RECORD 16 /* + an sb_fault */
+#define SB_BAD_TOKENS 12    /* the index below is how many there are */
+#define SB_BAD_SEQUENCES 13 /* likewise */
+#define SB_BAD_TALLY 14
+#define SB_BAD_OFFSETS 15
+#define SB_BAD_GROUP 16
+#define SB_BAD_RECORD 32 /* + an sb_fault */
 #define SB_BAD_SHIFT 56
 
 /* For the kernels for few rows: bytes of logits in flight per thread, and bytes of shared memory
@@ -152,6 +158,66 @@ typedef struct sb_cuda_stats_args {
     uint64_t sum, mean, exp_mean, count; /* float and int64 [batch], or 0 */
     int64_t tokens;                      /* the number of tokens to compare */
 } sb_cuda_stats_args;
+
+/* kernels/policy.cu: threads per block; rows per unit are a multiple of SLAB. */
+#define SB_CUDA_POLICY_BLOCK 256
+#define SB_CUDA_POLICY_SLAB 256
+#define SB_CUDA_GROUP_BLOCK 128
+
+/* Of a sequence: its active tokens, and its constants but for the scale. */
+typedef struct sb_cuda_policy_length {
+    int64_t count;
+    sb_policy_sequence of;
+} sb_cuda_policy_length;
+
+/* Of a segment: the sum of its losses, and its active tokens. */
+typedef struct sb_cuda_policy_part {
+    sb_digits sum;
+    int64_t count;
+} sb_cuda_policy_part;
+
+/* Of a block of policy_sequences. */
+typedef struct sb_cuda_policy_total {
+    sb_digits sum; /* what its sequences add to S */
+    int64_t tokens, sequences;
+} sb_cuda_policy_total;
+
+/* The fields of in that are used: batch, time, rows, cu_seqlens and its dtype, mask, sequence, bad.
+ */
+typedef struct sb_cuda_policy_args {
+    sb_cuda_args in;
+    uint64_t now, old, ref, rollout, given_entropy, advantages; /* float; 0: not given */
+    uint64_t loss, token, entropy, record, metrics;             /* outputs, or 0 */
+    uint64_t refused; /* int32: cu_seqlens is bad; or 0: padded */
+    uint64_t counts;  /* int64 [segments], or 0: no sequence's constants need them */
+    uint64_t joints;  /* sb_policy_joint [segments] */
+    uint64_t lengths; /* sb_cuda_policy_length [batch], or 0 with counts */
+    uint64_t totals;  /* int64 [2]: tokens and sequences of the call; or 0 */
+    uint64_t parts;   /* sb_cuda_policy_part [segments] */
+    uint64_t sums;    /* sb_cuda_policy_total [sequence_blocks] */
+    uint64_t tallies; /* sb_tally [token_blocks], with metrics; when merging, [units] */
+    sb_policy_rules rules;
+    int64_t tokens, sequences; /* of the step; 0: of the call */
+    int64_t units;
+    int64_t sequence_blocks, token_blocks;
+    int32_t unit; /* rows */
+    int32_t per_token;
+    int32_t joint;  /* sums of differences are needed */
+    int32_t vector; /* arrays are aligned to 16 bytes, the mask to 4 */
+} sb_cuda_policy_args;
+
+/* Of in, only bad is used. */
+typedef struct sb_cuda_group_args {
+    sb_cuda_args in;
+    uint64_t rewards, offsets, from;         /* from: sb_group [shards][groups]; or 0 */
+    uint64_t advantages, records, mean, std; /* outputs, or 0 */
+    uint64_t own;                            /* sb_group [groups] */
+    uint64_t refused;                        /* int32: offsets are bad; or 0: there are none */
+    uint64_t step;                           /* double: the step's deviation; or 0 */
+    int64_t groups, each, rows, shards;
+    int32_t offsets_dtype, population, scaled;
+    float eps;
+} sb_cuda_group_args;
 
 /* kernels/gradient.cu: how many 16-byte groups of logits a thread fetches ahead. */
 #define SB_CUDA_GRADIENT_AHEAD 4

@@ -133,6 +133,23 @@
     X(head_some_a)                                                                                 \
     X(head_some_b)
 
+#define SB_CUDA_POLICY_KERNELS(X)                                                                  \
+    X(policy_offsets)                                                                              \
+    X(policy_count)                                                                                \
+    X(policy_lengths)                                                                              \
+    X(policy_totals)                                                                               \
+    X(policy_tokens_clip)                                                                          \
+    X(policy_tokens_clip_k3)                                                                       \
+    X(policy_tokens_loss)                                                                          \
+    X(policy_tokens_metrics)                                                                       \
+    X(policy_sequences)                                                                            \
+    X(policy_finish)                                                                               \
+    X(policy_merge)                                                                                \
+    X(group_offsets)                                                                               \
+    X(group_records)                                                                               \
+    X(group_total)                                                                                 \
+    X(group_advantages)
+
 /* The name of each file, and its list. */
 #define SB_CUDA_MODULES(X)                                                                         \
     X(logprob, SB_CUDA_LOGPROB_KERNELS)                                                            \
@@ -144,7 +161,8 @@
     X(lists, SB_CUDA_LISTS_KERNELS)                                                                \
     X(stats, SB_CUDA_STATS_KERNELS)                                                                \
     X(head, SB_CUDA_HEAD_KERNELS)                                                                  \
-    X(head_hopper, SB_CUDA_HEAD_HOPPER_KERNELS)
+    X(head_hopper, SB_CUDA_HEAD_HOPPER_KERNELS)                                                    \
+    X(policy, SB_CUDA_POLICY_KERNELS)
 
 #define SB_CUDA_FUNCTION(name) CUfunction name;
 

@@ -132,6 +132,27 @@ sb_status sb_cuda_name_report(sb_message *why, int64_t report)
         return sb_fail(why, SB_ERR_SHAPE,
                        "row_list[%" PRId64 "] is outside the rows, or not above the one before it",
                        index);
+    case SB_BAD_TOKENS:
+        return sb_fail(why, SB_ERR_SHAPE, "%" PRId64 " tokens are active, and tokens is below that",
+                       index);
+    case SB_BAD_SEQUENCES:
+        return sb_fail(why, SB_ERR_SHAPE,
+                       "%" PRId64 " sequences have active tokens, and sequences is below that",
+                       index);
+    case SB_BAD_TALLY:
+        return sb_fail(why, SB_ERR_STATE,
+                       "record %" PRId64
+                       ": no call gives it, or it does not fit the norm, the metrics or the others",
+                       index);
+    case SB_BAD_OFFSETS:
+        return sb_fail(
+            why, SB_ERR_SHAPE,
+            "offsets around group %" PRId64 " do not rise from 0 to the number of rewards", index);
+    case SB_BAD_GROUP:
+        return sb_fail(why, SB_ERR_STATE,
+                       "group %" PRId64
+                       ": no call gives one of its records, or it has 2^26 rewards or more",
+                       index);
     default:
         return sb_fail(why, SB_ERR_SHAPE,
                        "cu_seqlens around sequence %" PRId64

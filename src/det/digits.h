@@ -18,14 +18,14 @@
 #define SB_SEEN_MINUS_INF 4u
 
 typedef struct sb_digits {
-    int64_t d[SB_DIGITS]; /* digit k weighs 2^(32 k - 149); the last receives only carries */
-    uint32_t seen;
+    int64_t d[SB_DIGITS];    /* digit k weighs 2^(32 k - 149); the last receives only carries */
+    uint32_t seen, reserved; /* reserved: 0 */
 } sb_digits;
 
 SB_DET void sb_digits_init(sb_digits *s)
 {
     for (int k = 0; k < SB_DIGITS; k++) s->d[k] = 0;
-    s->seen = 0;
+    s->seen = s->reserved = 0;
 }
 
 SB_DET void sb_digits_add(sb_digits *s, float x)
@@ -66,6 +66,17 @@ SB_DET void sb_digits_merge(sb_digits *s, const sb_digits *other)
     s->seen |= other->seen;
 }
 
+/* Whether a sum of at most `values` values can have these digits; then any such sums of together
+ * SB_DIGITS_MAX values may be merged. Requires: 0 <= values <= SB_DIGITS_MAX. */
+SB_DET int sb_digits_are_well(const sb_digits *s, int64_t values)
+{
+    const int64_t most = values * 4294967296;
+    if (s->seen >> 3 != 0 || s->reserved != 0) return 0;
+    for (int k = 0; k < SB_DIGITS; k++)
+        if (s->d[k] > most || s->d[k] < -most) return 0;
+    return 1;
+}
+
 /* Writes the magnitude of the finite sum as 32-bit digits, and returns whether it is negative. */
 SB_DET int sb_digits_magnitude(const sb_digits *s, uint32_t m[SB_DIGITS])
 {
@@ -86,15 +97,14 @@ SB_DET int sb_digits_magnitude(const sb_digits *s, uint32_t m[SB_DIGITS])
     return (int)flip;
 }
 
-/* The finite sum, rounded once to `precision` bits, at most 53, to nearest even; a zero sum gives
- * +0. */
-SB_DET double sb_digits_round(const sb_digits *s, int32_t precision)
+/* A magnitude of `count` 32-bit words, the lowest first, whose bit 0 weighs 2^unit, rounded once to
+ * `precision` bits, at most 53, to nearest even. Requires: it is below 2^1023, and 2^unit is not
+ * subnormal. */
+SB_DET double sb_round_words(const uint32_t *m, int32_t count, int32_t unit, int32_t precision)
 {
-    uint32_t m[SB_DIGITS], half = 0, sticky = 0;
-    const int minus = sb_digits_magnitude(s, m);
-    int32_t last = SB_DIGITS - 1, cut, k, shift;
+    uint32_t half = 0, sticky = 0;
+    int32_t last = count - 1, cut, k, shift;
     uint64_t q;
-    double value;
     while (last > 0 && m[last] == 0) last--;
     if (m[last] == 0) return 0.0;
     cut = 32 * last + sb_top64(m[last]) - precision + 1;
@@ -102,9 +112,9 @@ SB_DET double sb_digits_round(const sb_digits *s, int32_t precision)
     k = cut / 32;
     shift = cut % 32;
     q = m[k];
-    if (k + 1 < SB_DIGITS) q |= (uint64_t)m[k + 1] << 32;
+    if (k + 1 < count) q |= (uint64_t)m[k + 1] << 32;
     q >>= shift;
-    if (shift > 0 && k + 2 < SB_DIGITS) q |= (uint64_t)m[k + 2] << (64 - shift);
+    if (shift > 0 && k + 2 < count) q |= (uint64_t)m[k + 2] << (64 - shift);
     if (cut > 0) {
         const int32_t below = cut - 1;
         half = m[below / 32] >> (below % 32) & 1u;
@@ -112,8 +122,17 @@ SB_DET double sb_digits_round(const sb_digits *s, int32_t precision)
         for (int32_t i = 0; i < below / 32; i++) sticky |= m[i];
     }
     q += half & (sticky != 0 || (q & 1) != 0 ? 1u : 0u);
-    /* q <= 2^53 and -149 <= cut - 149 < 160: both factors and the product are exact. */
-    value = (double)q * sb_double((uint64_t)(cut - 149 + 1023) << 52);
+    /* q <= 2^53: both factors and the product are exact. */
+    return (double)q * sb_double((uint64_t)(cut + unit + 1023) << 52);
+}
+
+/* The finite sum, rounded once to `precision` bits, at most 53, to nearest even; a zero sum gives
+ * +0. */
+SB_DET double sb_digits_round(const sb_digits *s, int32_t precision)
+{
+    uint32_t m[SB_DIGITS];
+    const int minus = sb_digits_magnitude(s, m);
+    const double value = sb_round_words(m, SB_DIGITS, -149, precision);
     return minus ? -value : value;
 }
 
@@ -137,13 +156,17 @@ SB_DET float sb_digits_sum(const sb_digits *s)
     return (float)sum; /* exact */
 }
 
+/* The sum in fp64: rounded once to 53 bits. */
+SB_DET double sb_digits_sum64(const sb_digits *s)
+{
+    const uint32_t special = sb_digits_special(s);
+    return special ? (double)sb_float(special) : sb_digits_round(s, 53);
+}
+
 /* The mean of a sum of count terms, in fp64, before its last rounding; +0 if count is 0. */
 SB_DET double sb_digits_mean(const sb_digits *s, int64_t count)
 {
-    const uint32_t special = sb_digits_special(s);
-    if (count == 0) return 0.0;
-    if (special) return (double)sb_float(special);
-    return sb_digits_round(s, 53) / (double)count;
+    return count == 0 ? 0.0 : sb_digits_sum64(s) / (double)count;
 }
 
 /* A mean rounded to fp32. Every NaN has the same encoding, and -0 becomes +0. */
