@@ -70,18 +70,10 @@ function Run:rollout()
   return ids, logprobs, rewards
 end
 
--- The advantage of each completion over its group, in standard deviations.
-local function advantages(rewards)
-  local out = {}
-  for first = 1, B, M.GROUP do
-    local mean, square = 0, 0
-    for b = first, first + M.GROUP - 1 do mean = mean + rewards[b] / M.GROUP end
-    for b = first, first + M.GROUP - 1 do square = square + (rewards[b] - mean) ^ 2 / M.GROUP end
-    for b = first, first + M.GROUP - 1 do
-      out[b] = (rewards[b] - mean) / (math.sqrt(square) + 1e-4)
-    end
-  end
-  return out
+-- The advantage of each completion over its group, in standard deviations: a tensor [B].
+function Run:advantages(rewards)
+  local groups = samebits.tensor(rewards):view(M.PROMPTS, M.GROUP)
+  return assert(self.ctx:group_advantages(groups, { population = true })).advantages:view(B)
 end
 
 local function contexts_of(ids, first, past)
@@ -94,8 +86,12 @@ local function contexts_of(ids, first, past)
   return list
 end
 
--- Adds the gradient of a micro-batch, sequences first .. past - 1, and records its statistics.
-function Run:accumulate(first, past, ids, rollout, advantage, notes)
+-- For support/divided.lua.
+Run.contexts_of = contexts_of
+
+-- Adds the gradient of a micro-batch, sequences first .. past - 1. Returns the record of its loss
+-- and the number of its tokens whose logprobs differ from the rollout's.
+function Run:accumulate(first, past, ids, rollout, advantages)
   local contexts = contexts_of(ids, first, past)
   local batch = samebits.batch {
     logits = self.policy:logits(contexts, self.training:slice(0, 0, past - first)),
@@ -103,40 +99,39 @@ function Run:accumulate(first, past, ids, rollout, advantage, notes)
   }
   local new = assert(self.logprob(self.ctx, batch)).token
   local old = rollout:slice(0, first, past)
-  local met = assert(self.ctx:compare(old, new))
-
-  -- The loss is -mean(min(r A, clip(r) A)), and dr / dlogprob is r.
-  local by_token = samebits.zeros { past - first, T }
-  for b = 0, past - first - 1 do
-    local A = advantage[first + b + 1]
-    for t = 0, T - 1 do
-      local r = met.ratio:get(b, t)
-      local clipped = A > 0 and r > 1 + M.CLIP or A < 0 and r < 1 - M.CLIP
-      by_token:set(clipped and 0 or -A * r / (B * T), b, t)
-      notes.clipped = notes.clipped + (clipped and 1 or 0) / (B * T)
-      notes.ratio = math.max(notes.ratio, math.abs(r - 1))
-      notes.kl = notes.kl + met.k3:get(b, t) / (B * T)
-      notes.unequal = notes.unequal + (new:get(b, t) == old:get(b, t) and 0 or 1)
-    end
-  end
+  -- The mean over the tokens of the whole step, of which the micro-batch is a part.
+  local loss = assert(self.ctx:policy_loss({
+    now = new, old = old, advantages = advantages:slice(0, first, past),
+  }, { eps_low = M.CLIP, eps_high = M.CLIP, tokens = B * T }))
   -- In place, since the logits are no longer needed.
   self.policy:backward(contexts, assert(self.ctx:logprob(batch, {
-    outputs = {}, gradient = { token = by_token, in_place = true } })).grad)
+    outputs = {}, gradient = { token = loss.token, in_place = true } })).grad)
+  local same, report = samebits.same_bits(new, old)
+  return loss.record, same and 0 or report.count
+end
+
+-- The updates' notes: what the records of its micro-batches say together.
+function Run:notes(records, unequal)
+  local m = self.ctx:policy_metrics(assert(self.ctx:policy_merge(records)).metrics)
+  return { unequal = unequal, kl = m.k3, clipped = m.high + m.low, loss = m.loss,
+           ratio = math.max(math.abs(m.ratio_min - 1), math.abs(m.ratio_max - 1)) }
 end
 
 -- Performs a rollout and the updates from it. Returns the mean `reward` and, for each update in
 -- `updates`: `unequal`, the number of tokens whose logprobs differ from the rollout's; `ratio`, the
--- largest |ratio - 1|; `kl`, the mean k3; and `clipped`, the share of clipped tokens.
+-- largest |ratio - 1|; `kl`, the mean k3; `clipped`, the share of clipped tokens; and `loss`.
 function Run:step()
   local ids, rollout, rewards = self:rollout()
-  local advantage, notes = advantages(rewards), { reward = 0, updates = {} }
+  local advantages, notes = self:advantages(rewards), { reward = 0, updates = {} }
   for b = 1, B do notes.reward = notes.reward + rewards[b] / B end
   for u = 1, M.UPDATES do
-    notes.updates[u] = { unequal = 0, ratio = 0, kl = 0, clipped = 0 }
+    local records, unequal = {}, 0
     for first = 0, B - 1, self.micro do
-      self:accumulate(first, math.min(first + self.micro, B), ids, rollout, advantage,
-                      notes.updates[u])
+      local record, differ = self:accumulate(first, math.min(first + self.micro, B), ids, rollout,
+                                             advantages)
+      records[#records + 1], unequal = record, unequal + differ
     end
+    notes.updates[u] = self:notes(records, unequal)
     self.policy:update(M.RATE)
   end
   self.steps = self.steps + 1

@@ -20,8 +20,8 @@ end
 
 local function says(text, words) assert.truthy(text:find(words, 1, true), text) end
 
-local BITS = { samebits = true, rank = true, conventional = true, rollout = true, replayed = true,
-               trainer = true }
+local BITS = { bits = true, samebits = true, rank = true, conventional = true, rollout = true,
+               replayed = true, trainer = true }
 
 -- The rows of a CSV, by the names in its first line.
 local function rows_of(name)
@@ -264,6 +264,27 @@ describe("example", function()
     for count in conventional:gmatch " (%d+) of 41" do some = some + (count ~= "0" and 1 or 0) end
     assert.same({ 10, 8 }, { same, some }, said)
     plotted(said, "head/exact_head.svg")
+  end)
+
+  it("09: a step's division reaches no bit of samebits, and many of its twin", function()
+    local said = run("09_micro_batches.lua", quote(files:path "divided") .. " 1")
+    local divisions, drifted = 0, 0
+    for path, losses, gradients, weights in
+        said:gmatch "(%l+) +%d[^\n]- +(%d+) of +%d+ +(%d+) of +%d+ +(%d+) of +%d+\n" do
+      local unequal = losses + gradients + weights
+      divisions = divisions + 1
+      if path == "samebits" then assert.equal(0, unequal) else drifted = drifted + unequal end
+    end
+    assert.equal(8, divisions)
+    assert.is_true(drifted > 100)
+    local first = {}
+    for _, row in ipairs(rows_of "divided/micro_batches.csv") do
+      if row.path == "samebits" then
+        first[row.update] = first[row.update] or row.bits
+        assert.equal(first[row.update], row.bits)
+      end
+    end
+    assert.equal(2, #first)
   end)
 
   it("folders are made where none is given", function()
