@@ -1,10 +1,13 @@
-"""samebits for PyTorch: selected logprobs as an autograd function. It uses ctypes, so there is
-nothing to build.
+"""samebits for PyTorch: selected logprobs and policy losses as autograd functions. It uses ctypes,
+so there is nothing to build.
 
     from samebits_torch import selected_logprobs, check
     logprobs = selected_logprobs(logits, ids, temperature=0.7)    # fp32, shaped like ids
     logprobs.sum().backward()
     check(logits.device)                                          # on a GPU: were all ids good?
+
+    loss, record, metrics = policy_loss(new, advantages, old=old, mask=mask, tokens=tokens)
+    loss.backward()                                               # into new, and so into logits
 
 logits are fp32, fp16 or bf16 [.., V] on the CPU or a CUDA device; ids are int32 or int64 [..]. An
 id of -100 is ignored: its logprob and gradient are 0, and its logits are not read. On a GPU, the
@@ -36,8 +39,11 @@ lib.sb_check.argtypes = [ctypes.c_void_p] * 2
 HAS_BACKWARD = hasattr(lib, "sb_logprob_backward")
 if HAS_BACKWARD:
     lib.sb_logprob_backward.argtypes = [ctypes.c_void_p] * 4
+lib.sb_policy_loss.argtypes = [ctypes.c_void_p] * 4
+lib.sb_policy_merge.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64, ctypes.c_void_p]
 
 u32, i32, i64, f32 = ctypes.c_uint32, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
+f64 = ctypes.c_double
 pointer = ctypes.c_void_p
 
 
@@ -80,7 +86,29 @@ class Gradient(Struct):
                 ("entropy", pointer), ("first", i64), ("held", i64)]
 
 
+class Policy(Struct):
+    _fields_ = ([("size", u32), ("cu_seqlens_dtype", i32)] +
+                [(name, pointer) for name in ("now", "old", "ref", "rollout", "entropy",
+                                              "advantages", "mask", "cu_seqlens")] +
+                [(name, i64) for name in ("batch", "time", "rows", "tokens", "sequences")] +
+                [(name, f64) for name in ("constant", "eps_low", "eps_high")] +
+                [(name, i32) for name in ("loss", "norm", "kl", "weight", "level", "per_token")] +
+                [(name, f32) for name in ("dual", "beta", "eta", "w_low", "w_high", "upstream")])
+
+
+class PolicyOut(Struct):
+    _fields_ = [("size", u32), ("reserved", u32), ("loss", pointer), ("sequence", pointer),
+                ("token", pointer), ("entropy", pointer), ("record", pointer),
+                ("metrics", pointer)]
+
+
 SAVED_BYTES = 32  # the size of an sb_saved_row
+RECORD_BYTES = 784  # that of an sb_policy_record
+METRICS = ("loss", "pg", "kl", "entropy", "ratio", "k1", "k3", "weight", "high", "low", "dual",
+           "cut", "drift", "outside", "ratio_min", "ratio_max")
+LOSSES = {"clip": 1, "gspo": 2, "cispo": 3, "reinforce": 4}
+NORMS = {"token-mean": 1, "sequence-mean": 2, "sequence-sum": 3, "constant": 4}
+KLS = {"k1": 1, "k2": 2, "k3": 3, "k1+": 4, "k3+": 5}
 
 contexts = {}
 
@@ -180,3 +208,62 @@ def selected_logprobs(logits, ids, temperature=1.0):
         flat = flat.contiguous()
     token = SelectedLogprobs.apply(flat, ids.reshape(-1).contiguous(), float(temperature))
     return token.reshape(ids.shape)
+
+
+class PolicyLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, now, policy, keep):
+        loss, metrics = now.new_empty(1), now.new_empty(len(METRICS))
+        record = torch.empty(RECORD_BYTES, dtype=torch.uint8, device=now.device)
+        by_now = torch.empty_like(now)
+        out = PolicyOut(loss=loss.data_ptr(), token=by_now.data_ptr(), record=record.data_ptr(),
+                        metrics=metrics.data_ptr())
+        policy.now = now.data_ptr()
+        launch, handle = Launch(stream=stream_of(now.device)), context(now.device)
+        must(lib.sb_policy_loss(handle, ctypes.byref(out), ctypes.byref(policy),
+                                ctypes.byref(launch)), handle)
+        ctx.save_for_backward(by_now)
+        ctx.mark_non_differentiable(record, metrics)
+        del keep  # the tensors of policy have lived until here
+        return loss[0], record, metrics
+
+    @staticmethod
+    def backward(ctx, upstream, _record, _metrics):
+        by_now, = ctx.saved_tensors
+        return by_now * upstream, None, None
+
+
+def policy_loss(now, advantages, old=None, ref=None, rollout=None, mask=None, tokens=0,
+                sequences=0, loss="clip", norm="token-mean", eps_low=0.2, eps_high=0.2, dual=0.0,
+                kl="k3", beta=0.0, constant=0.0):
+    """The policy loss of token logprobs now [B, T], its record and its metrics (METRICS names
+    them). advantages are [B], or shaped as now; tokens and sequences are the active ones of the
+    whole step, if this is a part of it. Differentiable with respect to now."""
+    def given(t, dtype=torch.float32):
+        return None if t is None else t.detach().to(dtype).contiguous()
+    now = now.float().contiguous()
+    keep = [given(t) for t in (advantages, old, ref, rollout)] + [given(mask, torch.uint8)]
+    for t in keep[1:]:
+        if t is not None and t.shape != now.shape:
+            raise ValueError("%s does not fit now %s" % (tuple(t.shape), tuple(now.shape)))
+    policy = Policy(cu_seqlens_dtype=4, batch=now.shape[0], time=now.shape[1], tokens=tokens,
+                    sequences=sequences, constant=constant, eps_low=eps_low, eps_high=eps_high,
+                    loss=LOSSES[loss], norm=NORMS[norm], kl=KLS[kl], dual=dual, beta=beta,
+                    per_token=int(keep[0].dim() == 2), upstream=1.0)
+    for name, t in zip(("advantages", "old", "ref", "rollout", "mask"), keep):
+        if t is not None:
+            setattr(policy, name, t.data_ptr())
+    return PolicyLoss.apply(now, policy, keep)
+
+
+def merged_loss(records, tokens=0, norm="token-mean"):
+    """The loss and the metrics of several records together, as of one call for all tokens."""
+    all_records = torch.stack(records)
+    loss = torch.empty(1, device=all_records.device)
+    metrics = torch.empty(len(METRICS), device=all_records.device)
+    out, policy = PolicyOut(loss=loss.data_ptr(), metrics=metrics.data_ptr()), Policy(
+        norm=NORMS[norm], tokens=tokens)
+    launch, handle = Launch(stream=stream_of(loss.device)), context(loss.device)
+    must(lib.sb_policy_merge(handle, ctypes.byref(out), ctypes.byref(policy),
+                             all_records.data_ptr(), len(records), ctypes.byref(launch)), handle)
+    return loss[0], dict(zip(METRICS, metrics.tolist()))

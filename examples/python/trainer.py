@@ -12,7 +12,8 @@ import sys
 
 import torch
 
-from samebits_torch import HAS_BACKWARD, IGNORE_INDEX, check, selected_logprobs
+from samebits_torch import (HAS_BACKWARD, IGNORE_INDEX, check, merged_loss, policy_loss,
+                            selected_logprobs)
 
 B, T, V, TEMPERATURE = 8, 24, 2003, 0.7
 
@@ -59,19 +60,29 @@ def main(device):
     active = ids[:, 1:] != IGNORE_INDEX
     advantages = torch.randn(B, 1).to(device)
 
-    loss, tokens = 0.0, int(active.sum())
+    # Each micro-batch is told how many tokens the step has, so the gradients of its tokens, and the
+    # loss that the records give together, are those of the step in one call.
+    tokens, records, by_token = int(active.sum()), [], torch.zeros(B, T, device=table.device)
     for rows in torch.randperm(B).to(device).split(3):
         new = score(table, ids, rows, ours)
         different = int((bits(new) != bits(old[rows])).sum())
         assert different == 0, "%d logprobs of the trainer have other bits" % different
-        ratio = torch.exp(new - old[rows])
-        assert bool((ratio == 1).all()), "a ratio is not exactly 1"
-        part = -(ratio * advantages[rows] * active[rows]).sum() / tokens
+        new.retain_grad()
+        part, record, _ = policy_loss(new, advantages[rows, 0], old=old[rows], mask=active[rows],
+                                      tokens=tokens)
         part.backward()
-        loss += float(part.detach())
+        records.append(record)
+        by_token[rows] = new.grad
+    loss, metrics = merged_loss(records, tokens)
+    assert metrics["ratio_min"] == metrics["ratio_max"] == 1, "a ratio is not exactly 1"
+    now = old.clone().requires_grad_()
+    whole, _, _ = policy_loss(now, advantages[:, 0], old=old, mask=active, tokens=tokens)
+    whole.backward()
+    assert torch.equal(bits(whole), bits(loss)) and torch.equal(bits(now.grad), bits(by_token))
     if device != "cpu":
         check(table.device)
     print("%d tokens: rollout and trainer have the same bits, every ratio is 1" % tokens)
+    print("loss and gradients of micro-batches have the bits of the whole step")
 
     gradient, table.grad = table.grad, None
     new = score(table, ids, torch.arange(B), fp32_log_softmax)
@@ -79,7 +90,7 @@ def main(device):
     torch.testing.assert_close(gradient, table.grad, rtol=1e-4, atol=1e-7)
     by = "the library" if HAS_BACKWARD else "PyTorch's softmax"
     print("the gradient, by %s, is that of PyTorch's log_softmax" % by)
-    print("loss %.6f" % loss)
+    print("loss %.6f" % float(loss))
 
 
 if __name__ == "__main__":
