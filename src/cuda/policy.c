@@ -198,7 +198,7 @@ static sb_status launch_policy(sb_context *ctx, policy_plan *p, CUstream stream)
             status = sb_cuda_launch(ctx, k->policy_totals, blocks_of(1, 1024), &a->in, stream);
     }
     if (status == SB_OK)
-        status = sb_cuda_launch(ctx, a->metrics ? k->policy_tokens_metrics : k->policy_tokens_loss,
+        status = sb_cuda_launch(ctx, tokens_kernel(k, a),
                                 blocks_of(a->token_blocks, SB_CUDA_POLICY_BLOCK), &a->in, stream);
     if (status == SB_OK) status = sb_cuda_launch(ctx, k->policy_sequences, after, &a->in, stream);
     if (status == SB_OK) status = sb_cuda_launch(ctx, k->policy_finish, finish, &a->in, stream);
