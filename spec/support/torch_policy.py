@@ -112,7 +112,7 @@ def job(line, stream):
         elif loss == "cispo":
             k = ratio.clamp(low, high)
         d = ref - new
-        slope = torch.exp(d) + 1 if kind == "k3" else torch.ones_like(d) if kind == "k1" else d.abs()
+        slope = {"k3": torch.exp(d) + 1, "k1": torch.ones_like(d)}.get(kind, d.abs())
         ones = torch.ones_like(new)
         scale = {"token-mean": 1 / mask.sum(), "constant": 1 / constant,
                  "sequence-mean": 1 / count / (mask.sum(-1) > 0).sum(),
