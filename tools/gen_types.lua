@@ -41,7 +41,9 @@ local FIELDS = {
   kept_ids = "samebits.Tensor|table", kept_offsets = "samebits.Tensor|table",
   rows = "samebits.Tensor|table", vocab = "integer", first = "integer", shift = "boolean|integer",
   minus = "samebits.Tensor", per = '"sequence"|"batch"', title = "string", xlabel = "string",
-  ylabel = "string", logx = "boolean", logy = "boolean", width = "integer", height = "integer",
+  ylabel = "string", logx = "boolean", logy = "boolean", logz = "boolean", color =
+    "boolean", unicode = "boolean", z = "samebits.Tensor|table",
+  width = "integer", height = "integer",
   kind = "string", series = "table[]", dtype = "samebits.Dtype", device = "string",
   shape = "integer[]", strides = "integer[]", seed = "integer", isa = "string", block = "integer",
   copy = "boolean", side = '"right"|"left"', length = "integer", script = "string",
@@ -112,7 +114,7 @@ local function parsed(doc)
 end
 
 local function type_of(tag)
-  if not tag.type then return "any" end
+  if not tag.type then return tag.name == "batch" and TYPES.batch or "any" end
   return (tag.type:gsub("[^|]+", function(name)
     return TYPES[name] or error("no LuaCATS type for " .. name)
   end))

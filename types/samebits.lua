@@ -36,7 +36,7 @@ function Context:backward(batch, given, opts) end
 
 --- Returns the bytes of workspace that `backward` needs for a batch: 0 unless its rows keep lists
 --- of ids.
----@param batch any as for `backward`
+---@param batch samebits.Batch|samebits.BatchSpec as for `backward`
 function Context:backward_workspace_size(batch) end
 
 --- Waits for a stream (the default one if none is given), and raises an error if a call with `check
@@ -110,8 +110,8 @@ function Context:compare(sampled, other, opts) end
 function Context:describe() end
 
 ---@class samebits.ExchangeOptions
----@field check? boolean (of `exchange_workspace_size` bytes)
----@field stream? samebits.Stream (of `exchange_workspace_size` bytes)
+---@field check? boolean
+---@field stream? samebits.Stream the stream to run in (the default stream if not given)
 ---@field timeout? number the seconds to wait for the other ranks with `check`, and for NCCL with a non-blocking communicator
 ---@field workspace? samebits.Tensor (of `exchange_workspace_size` bytes)
 
@@ -222,11 +222,11 @@ function Context:head(weights, opts) end
 function Context:head_update(head, weights, opts) end
 
 ---@class samebits.KlOptions
----@field check? boolean (`kl_workspace_size` returns its bytes)
+---@field check? boolean
 ---@field out? samebits.KlResult a table from an earlier call, whose tensors are overwritten
 ---@field outputs? ("token"|"sequence")[] a list of "token", "sequence" (both by default)
 ---@field split? integer the number of pieces to cut each row into
----@field stream? samebits.Stream (`kl_workspace_size` returns its bytes)
+---@field stream? samebits.Stream the stream to run in (the default stream if not given)
 ---@field table? integer 1 looks terms up in a table in shared memory where the batch and the GPU allow that, -1 never does
 ---@field threads? integer the number of threads per block
 ---@field workspace? samebits.Tensor (`kl_workspace_size` returns its bytes)
@@ -255,14 +255,14 @@ function Context:kl_workspace_size(p, q, opts) end
 ---@field check? boolean
 ---@field dtype? samebits.Dtype "float32" (the default), or "bfloat16" or "float16", rounded once more
 ---@field first? integer only the ids from `first` on, n of them, multiples of 16
----@field n? integer
+---@field n? integer only the ids from `first` on, n of them, multiples of 16
 ---@field split? integer the number of pieces to cut each row into
 ---@field stream? samebits.Stream the stream to run in (the default stream if not given)
 ---@field to? samebits.Tensor a contiguous tensor to write to
 ---@field workspace? samebits.Tensor a tensor to compute in, of the bytes that `workspace_size` returns
 
 --- Computes the logits of a batch of hidden states: those that all other calls use.
----@param batch any with `hidden` and `head`, as for `logprob`; it needs no ids
+---@param batch samebits.Batch|samebits.BatchSpec with `hidden` and `head`, as for `logprob`; it needs no ids
 ---@param opts? samebits.LogitsOptions
 ---@return samebits.Tensor? # [.., V]: ignored rows are +0, ids outside kept sets -inf; or nil, a message and the status' name. Invalid batches are errors.
 ---@return string? message
@@ -397,10 +397,10 @@ function Context:plan() end
 ---@class samebits.PolicyLossOptions
 ---@field beta? any
 ---@field check? boolean
----@field constant? any (of "loss", "record", "metrics")
+---@field constant? any
 ---@field dual? any (0: off)
 ---@field eps_high? any (0.2)
----@field eps_low? any (0.2)
+---@field eps_low? any
 ---@field eta? any that of the entropy bonus (0)
 ---@field kl? any "k1", "k2", "k3" (the default), "k1+" or "k3+", with `beta`, its coefficient (0)
 ---@field level? any
@@ -440,13 +440,13 @@ function Context:policy_loss(tokens, opts) end
 
 ---@class samebits.PolicyMergeOptions
 ---@field check? boolean
----@field constant? any (of "loss", "record", "metrics")
----@field norm? any (of "loss", "record", "metrics")
+---@field constant? any
+---@field norm? any "token-mean" (the default), "sequence-mean", "sequence-sum" or "constant", with `constant`, the divisor
 ---@field out? samebits.PolicyMergeResult a table from an earlier call, whose tensors are overwritten
 ---@field outputs? ("loss"|"record"|"metrics")[] (of "loss", "record", "metrics")
----@field sequences? any (of "loss", "record", "metrics")
+---@field sequences? any the active ones of the whole step (those of this call by default)
 ---@field stream? samebits.Stream the stream to run in (the default stream if not given)
----@field tokens? any (of "loss", "record", "metrics")
+---@field tokens? any the active ones of the whole step (those of this call by default)
 
 ---@class samebits.PolicyMergeResult
 ---@field loss samebits.Tensor float32
@@ -474,14 +474,14 @@ function Context:policy_workspace_size() end
 ---@class samebits.ProductsOptions
 ---@field check? boolean
 ---@field first? integer the id of the first sum
----@field n? integer
+---@field n? integer only the ids from `first` on, n of them, multiples of 16
 ---@field split? integer the number of pieces to cut each row into
 ---@field stream? samebits.Stream the stream to run in (the default stream if not given)
 ---@field workspace? samebits.Tensor a tensor to compute in, of the bytes that `workspace_size` returns
 
 --- Computes the exact integer products of the columns that a rank holds. The elementwise sum over
 --- the ranks, in any order, is the product of whole rows.
----@param batch any as for `logits`, of some columns, with a head that was made with `scales`
+---@param batch samebits.Batch|samebits.BatchSpec as for `logits`, of some columns, with a head that was made with `scales`
 ---@param scales samebits.Tensor int32, those of whole rows of `hidden`: the maximum over the ranks
 ---@param opts? samebits.ProductsOptions
 ---@return samebits.Tensor? # int64 [.., n]; ignored rows are 0; or nil, a message and the status' name
@@ -490,11 +490,11 @@ function Context:policy_workspace_size() end
 function Context:products(batch, scales, opts) end
 
 ---@class samebits.SampleOptions
----@field check? boolean (`sample_workspace_size` returns its bytes)
+---@field check? boolean
 ---@field out? samebits.SampleResult a table from an earlier call, whose tensors are overwritten
 ---@field outputs? ("token"|"logprob"|"kept_logprob"|"count"|"kept")[] a list of "token", "logprob", "kept_logprob" (these by default), "count" and "kept"
 ---@field split? integer the number of pieces to cut each row into
----@field stream? samebits.Stream (`sample_workspace_size` returns its bytes)
+---@field stream? samebits.Stream the stream to run in (the default stream if not given)
 ---@field threads? integer the number of threads per block
 ---@field workspace? samebits.Tensor (`sample_workspace_size` returns its bytes)
 
@@ -517,7 +517,7 @@ function Context:products(batch, scales, opts) end
 --- int32 for top_k, float32 for top_p and min_p, float64 for u, otherwise int64, which is taken as
 --- unsigned. If several rows are drawn, at least one of `seed`, `stream`, `position`, `u` and `bits`
 --- must be per row, unless top_k is 1.
----@param batch any as for `logprob`; it needs no ids
+---@param batch samebits.Batch|samebits.BatchSpec as for `logprob`; it needs no ids
 ---@param how? table see above
 ---@param opts? samebits.SampleOptions
 ---@return samebits.SampleResult? # `token` (int32), the ids that were drawn; `logprob`, theirs under the model, as `logprob` gives it without kept sets; `kept_logprob`, theirs under the kept set; `count`, the number of kept ids; `kept` (int32), [B, T, W] or [N, W], the kept sets, as a batch's `kept`. An ignored row has -1 and +0, a row of NaN -1 and NaN. Or nil, a message and the status' name. Invalid batches and values are errors.
@@ -527,7 +527,7 @@ function Context:sample(batch, how, opts) end
 
 --- Returns the bytes of workspace that `sample` needs for a batch with these values and options; 0
 --- if none.
----@param batch any as for `sample`
+---@param batch samebits.Batch|samebits.BatchSpec as for `sample`
 ---@param how? table as for `sample`
 ---@param opts? table as for `sample`
 function Context:sample_workspace_size(batch, how, opts) end
@@ -1097,7 +1097,7 @@ function M.backends() end
 ---@field cu_seqlens? samebits.Tensor|table [B + 1], for packed logits
 ---@field rows? samebits.Tensor|table the rows to score, strictly rising
 ---@field ignore_index? integer the id of tokens not to score
----@field vocab? integer (0 by default)
+---@field vocab? integer
 ---@field first? integer (0 by default)
 ---@field shift? boolean|integer 1 or true if the logits of row t score id t + 1 of the same sequence
 
@@ -1128,6 +1128,8 @@ M.bits = require "samebits.bits"
 function M.debug(...) end
 
 ---@class samebits.DriftMeta
+---@field a? any tables of fields of one side, for sides that are not tables
+---@field b? any tables of fields of one side, for sides that are not tables
 ---@field names? any the names of the two
 ---@field ignore_index? integer (-100)
 ---@field shift? boolean|integer whether the logits of row t score id t + 1, which shapes may also tell

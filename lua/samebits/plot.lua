@@ -26,9 +26,10 @@ local M = {}
 -- * `series`: a list of { name = , x = , y = }, lists of numbers or tensors [n]; x is 0, 1, ... by
 --   default. A histogram's x are the labels of its bars (strings, too), the same for all series;
 --   its y are their heights. A series may also have mask (as long as y: where it is 0 or false, it
---   leaves a gap), smooth (the number of points of a running mean, drawn over the pale curve
---   itself), and low and high (as long as y: a band);
--- * `z`: a heatmap's values, a tensor or lists [rows, columns], and `mask` of the same shape;
+--   leaves a gap), smooth (the number of points of a running mean around each, drawn over the pale
+--   curve itself), and low and high (as long as y: a band);
+-- * `z`: a heatmap's values, a tensor or lists [rows, columns];
+-- * `mask`: of the shape of z, 0 or false where nothing is drawn;
 -- * `title`, `xlabel`, `ylabel`; `logx`, `logy`, `logz`: true for logarithmic axes;
 -- * `out`: a path that ends in .png or .svg; without it the plot is drawn in characters;
 -- * `width`, `height`: pixels (960 x 600 by default), or columns and lines (78 x 24);

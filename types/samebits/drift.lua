@@ -14,6 +14,8 @@
 local M = {}
 
 ---@class samebits.DriftMeta
+---@field a? any tables of fields of one side, for sides that are not tables
+---@field b? any tables of fields of one side, for sides that are not tables
 ---@field names? any the names of the two
 ---@field ignore_index? integer (-100)
 ---@field shift? boolean|integer whether the logits of row t score id t + 1, which shapes may also tell

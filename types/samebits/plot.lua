@@ -19,20 +19,22 @@ local M = {}
 ---@class samebits.DrawSpec
 ---@field kind? string "lines", "scatter", "histogram" or "heatmap"
 ---@field series? table[] a list of { name = , x = , y = }, lists of numbers or tensors [n]
+---@field z? samebits.Tensor|table a heatmap's values, a tensor or lists [rows, columns]
+---@field mask? samebits.Tensor|table of the shape of z, 0 or false where nothing is drawn
 ---@field title? string
 ---@field xlabel? string
 ---@field ylabel? string
 ---@field logx? boolean true for logarithmic axes
 ---@field logy? boolean true for logarithmic axes
----@field logz? any true for logarithmic axes
+---@field logz? boolean true for logarithmic axes
 ---@field out? string a path that ends in .png or .svg
 ---@field width? integer pixels (960 x 600 by default), or columns and lines (78 x 24)
 ---@field height? integer pixels (960 x 600 by default), or columns and lines (78 x 24)
----@field color? any of a plot in characters
----@field unicode? any of a plot in characters
+---@field color? boolean of a plot in characters
+---@field unicode? boolean of a plot in characters
 
 --- Draws a plot.
----@param spec samebits.DrawSpec  * `kind`: "lines", "scatter", "histogram" or "heatmap"; * `series`: a list of { name = , x = , y = }, lists of numbers or tensors [n]; x is 0, 1, ... by default. A histogram's x are the labels of its bars (strings, too), the same for all series; its y are their heights. A series may also have mask (as long as y: where it is 0 or false, it leaves a gap), smooth (the number of points of a running mean, drawn over the pale curve itself), and low and high (as long as y: a band); * `z`: a heatmap's values, a tensor or lists [rows, columns], and `mask` of the same shape; * `title`, `xlabel`, `ylabel`; `logx`, `logy`, `logz`: true for logarithmic axes; * `out`: a path that ends in .png or .svg; without it the plot is drawn in characters; * `width`, `height`: pixels (960 x 600 by default), or columns and lines (78 x 24); * `color`, `unicode`: of a plot in characters; without colour by default, and in Unicode if the locale is UTF-8. The axes show the range of the data. NaN and infinities, and on a logarithmic axis values that are not above 0, leave a gap; the legend gives the number of such values, and says if a curve equals an earlier one.
+---@param spec samebits.DrawSpec  * `kind`: "lines", "scatter", "histogram" or "heatmap"; * `series`: a list of { name = , x = , y = }, lists of numbers or tensors [n]; x is 0, 1, ... by default. A histogram's x are the labels of its bars (strings, too), the same for all series; its y are their heights. A series may also have mask (as long as y: where it is 0 or false, it leaves a gap), smooth (the number of points of a running mean around each, drawn over the pale curve itself), and low and high (as long as y: a band); * `z`: a heatmap's values, a tensor or lists [rows, columns]; * `mask`: of the shape of z, 0 or false where nothing is drawn; * `title`, `xlabel`, `ylabel`; `logx`, `logy`, `logz`: true for logarithmic axes; * `out`: a path that ends in .png or .svg; without it the plot is drawn in characters; * `width`, `height`: pixels (960 x 600 by default), or columns and lines (78 x 24); * `color`, `unicode`: of a plot in characters; without colour by default, and in Unicode if the locale is UTF-8. The axes show the range of the data. NaN and infinities, and on a logarithmic axis values that are not above 0, leave a gap; the legend gives the number of such values, and says if a curve equals an earlier one.
 ---@return string? # `out`, or the plot as text; nil and a message if nothing can be drawn, if gnuplot is missing (the message says how to install it), or if gnuplot or the file fails
 ---@return string? message
 function M.draw(spec) end

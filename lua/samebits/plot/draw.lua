@@ -76,16 +76,16 @@ end
 
 local function is_off(mask, i) return mask and (mask[i] == 0 or mask[i] == false) end
 
--- Running means of the last n values that can be drawn.
+-- Running means of the n values around each, of those that can be drawn. (A mean of earlier values
+-- would lag behind.)
 local function smoothed(xs, ys, n)
-  local out, window, sum = {}, {}, 0
+  local out = {}
   for i = 1, #xs do
-    if xs[i] then
-      window[#window + 1] = ys[i]
-      sum = sum + ys[i]
-      if #window > n then sum = sum - table.remove(window, 1) end
-      out[i] = sum / #window
+    local sum, count = 0, 0
+    for k = i - math.floor((n - 1) / 2), i + math.floor(n / 2) do
+      if xs[k] then sum, count = sum + ys[k], count + 1 end
     end
+    out[i] = count > 0 and sum / count or 0
   end
   return out
 end
@@ -121,9 +121,12 @@ local function points(where, series, spec)
     if type(series.smooth) ~= "number" or series.smooth < 1 or series.smooth % 1 ~= 0 then
       raise("%s.smooth: expected a number of points, got %s", where, tostring(series.smooth))
     end
-    made.raw, made.raw_y = {}, made.y
-    for i, u in ipairs(made.x) do
-      made.raw[i] = u and ("%.17g %.17g"):format(u, made.y[i]) or "NaN NaN"
+    -- A band shows by itself how the values vary.
+    if series.low == nil then
+      made.raw, made.raw_y = {}, made.y
+      for i, u in ipairs(made.x) do
+        made.raw[i] = u and ("%.17g %.17g"):format(u, made.y[i]) or "NaN NaN"
+      end
     end
     made.y = smoothed(made.x, made.y, series.smooth)
   end
@@ -134,6 +137,9 @@ local function points(where, series, spec)
     local low, high = numbers(where .. ".low", series.low), numbers(where .. ".high", series.high)
     if #low ~= #y or #high ~= #y then
       raise("%s: %d values of low and %d of high, but %d of y", where, #low, #high, #y)
+    end
+    if series.smooth then
+      low, high = smoothed(made.x, low, series.smooth), smoothed(made.x, high, series.smooth)
     end
     made.low, made.high, made.band = low, high, {}
     for i, u in ipairs(made.x) do

@@ -83,7 +83,8 @@ function M.fields_of(text)
   local list, known = {}, {}
   text = " " .. text:gsub("%s*\n%s*", " ")
   local function add(name, what)
-    if not known[name] and #name > 1 then
+    -- A single letter is often a variable of the text.
+    if not known[name] and (#name > 1 or what ~= "") then
       known[name] = true
       list[#list + 1] = { name = name, text = what }
     end
@@ -100,10 +101,14 @@ function M.fields_of(text)
         if not next_name then break end
         names[#names + 1], at = next_name, after
       end
-      local what = part:match("^:%s*(.*)$", at) or part:match("^ (%b())", at) or ""
+      local what = part:match("^:%s*(.*)$", at) or ""
+      -- What is in brackets tells of the last name alone.
+      local aside = part:match("^ (%b())", at)
       -- Names that a text only refers to.
       if not said:find "as for $" and not said:find "as $" and not said:find "With $" then
-        for _, one in ipairs(names) do add(one, (what:gsub("%. %u.*$", ""))) end
+        for i, one in ipairs(names) do
+          add(one, i == #names and aside or (what:gsub("%. %u.*$", "")))
+        end
       end
       if part:find("^:", at) then break end
     end

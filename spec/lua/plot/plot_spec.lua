@@ -152,10 +152,12 @@ describe("what gnuplot is told", function()
   it("is the mean and the band of runs, smoothed", function()
     local said = script [[plot.training { smooth = 2, curves = {
       { name = "reward", runs = { { 0, 1, 4 }, { 2, 3, 0 } } } } }]]
-    assert.truthy(said:find("$s1 << END\n0 1\n1 1.5\n2 2\nEND", 1, true), said)
-    assert.truthy(said:find("$raw1 << END\n0 1\n1 2\n2 2\nEND", 1, true), said)
-    assert.truthy(said:find("$band1 << END\n0 0 2\n1 1 3\n2 0 4\nEND", 1, true), said)
-    assert.truthy(said:find("title 'reward (2 runs)'", 1, true), said)
+    says(said, "$s1 << END\n0 1.5\n1 2\n2 2\nEND",
+         "$band1 << END\n0 0.5 2.5\n1 0.5 3.5\n2 0 4\nEND", "title 'reward (2 runs)'")
+    assert.is_nil(said:find("$raw", 1, true))
+    said = script [[plot.training { smooth = 3, curves = { { y = { 0, 3, 0, 0/0, 8 } } } }]]
+    says(said, "$raw1 << END\n0 0\n1 3\n2 0\nNaN NaN\n4 8\nEND",
+         "$s1 << END\n0 1.5\n1 1\n2 1.5\nNaN NaN\n4 8\nEND")
   end)
 
   it("is curves over steps", function()
