@@ -64,8 +64,12 @@ local function draw(list)
   return list[#list].id
 end
 
+-- sets: words, or { ids = .., offsets = .. }, the lists of the kept ids; both give the same bits.
 local function score(of, ids, sets)
-  return assert(ctx:logprob { logits = of, ids = ids, kept = sets })
+  local lists = sets and not samebits.is_tensor(sets)
+  return assert(ctx:logprob { logits = of, ids = ids, kept = not lists and sets or nil,
+                              kept_ids = lists and sets.ids or nil,
+                              kept_offsets = lists and sets.offsets or nil })
 end
 
 -- The rollout draws each token from the kept ids and scores it separately, as a decoding engine
@@ -124,6 +128,13 @@ local whole, replayed = trained(logits), trained(logits, kept)
 local whole_ratio = report("against all ids", whole, 0)
 local replayed_ratio = report("against the kept sets, replayed", replayed, 0)
 assert(samebits.same_bits(rollout, replayed))
+
+-- Engines record sets as lists, which take the kept ids of each token instead of V bits, and cost
+-- the trainer no more than these ids.
+local recorded = {}
+recorded.ids, recorded.offsets = samebits.kept_lists(kept, V)
+report("against the kept sets, as lists", trained(logits, recorded))
+assert(samebits.same_bits(rollout, (trained(logits, recorded))))
 
 -- An update makes every second token less likely and the others likelier. If the trainer derives
 -- sets from its own new logits, they miss some of the drawn tokens, whose ratios become 0. Replayed

@@ -27,10 +27,11 @@ local constants = require "samebits.cdef"
 local raise = misuse.raise
 
 local OPTIONS = {
-  ids = true, mask = true, cu_seqlens = true, temperature = true, kept = true, vocab = true,
-  a = true, b = true, names = true, ignore_index = true, shift = true, near = true, worst = true,
-  memory = true, backend = true, threads = true, isa = true, progress = true, keep = true,
-  hash = true, tokenizer = true, command = true, align = true,
+  ids = true, mask = true, cu_seqlens = true, temperature = true, kept = true, kept_ids = true,
+  kept_offsets = true, vocab = true, a = true, b = true, names = true, ignore_index = true,
+  shift = true, near = true, worst = true, memory = true, backend = true, threads = true,
+  isa = true, progress = true, keep = true, hash = true, tokenizer = true, command = true,
+  align = true,
 }
 
 local MIB = 2 ^ 20
@@ -363,9 +364,9 @@ local M = {}
 --- Compares two sides, A (the policy that the tokens were sampled from) and B.
 -- @param a logprobs [B, T] or [N], or logits [B, T, V] or [N, V]: a tensor, nested lists, a
 -- DLManagedTensor *, the path of a .npy or .safetensors file (FILE:NAME names a tensor in it); or a
--- table of the side's fields: `logprobs`, `logits`, `ids`, `mask`, `temperature`, `kept`,
--- `cu_seqlens`, `vocab`, `name`, each in one of these forms; instead of logits `hidden`, `head`,
--- and `format`, `bias`, `scale`, `softcap`
+-- table of the side's fields: `logprobs`, `logits`, `ids`, `mask`, `temperature`, `kept` (or
+-- `kept_ids` and `kept_offsets`), `cu_seqlens`, `vocab`, `name`, each in one of these forms;
+-- instead of logits `hidden`, `head`, and `format`, `bias`, `scale`, `softcap`
 -- @param b as for `a`
 -- @tparam[opt] table meta fields that apply to both sides: the same fields; `a` and `b`: tables of
 -- fields of one side, for sides that are not tables; `names`: the names of the two; `ignore_index`

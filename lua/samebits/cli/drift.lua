@@ -53,6 +53,8 @@ function M.define(command)
   for _, side in ipairs { "a", "b" } do
     tensor("--kept-" .. side,
            ("Kept sets of %s (top-k, top-p, grammar), one row per token."):format(side:upper()))
+    tensor("--kept-ids-" .. side, ("The same as lists: all kept ids of %s."):format(side:upper()))
+    tensor("--kept-offsets-" .. side, "Where each token's kept ids begin, and their number.")
   end
   command:option("--vocab", "Ids of the vocabulary, where logits have padding behind them.", nil,
                  options.integer(1, 2 ^ 31)):argname "V"
@@ -129,9 +131,11 @@ function M.run(args, _, argv)
     ids = args.ids, mask = args.mask, cu_seqlens = args.cu_seqlens, vocab = args.vocab,
     temperature = temperatures.temperature,
     a = { logits = args.logits_a, temperature = temperatures.temperature_a,
-          kept = args.kept_a, name = args.name_a },
+          kept = args.kept_a, kept_ids = args.kept_ids_a, kept_offsets = args.kept_offsets_a,
+          name = args.name_a },
     b = { logits = args.logits_b, temperature = temperatures.temperature_b,
-          kept = args.kept_b, name = args.name_b },
+          kept = args.kept_b, kept_ids = args.kept_ids_b, kept_offsets = args.kept_offsets_b,
+          name = args.name_b },
     ignore_index = args.ignore_index, shift = args.shift, near = args.near, worst = args.worst,
     memory = args.memory and args.memory * 2 ^ 20, backend = args.backend, threads = args.threads,
     progress = progress(), align = args.align,

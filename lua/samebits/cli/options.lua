@@ -10,11 +10,12 @@ local M = {}
 M.FILES = [[
 FILE is a .npy file or a .safetensors file. All that a .safetensors file holds
 is used where its name tells what it is: logits, ids (or responses, ...), mask
-(or response_mask, ...), cu_seqlens, temperature, kept, rows, and in place of
-logits hidden and head, hidden states [B, T, D] or [N, D] and weights [V, D];
-docs/drift.md has all names. FILE:NAME is one tensor of it, along with the file's ids, mask and
-cu_seqlens. A path that exists as it stands wins over a name after a colon.
-What an option names wins. The output tells what was used, and what was not.]]
+(or response_mask, ...), cu_seqlens, temperature, kept (or kept_ids and
+kept_offsets), rows, and in place of logits hidden and head, hidden states
+[B, T, D] or [N, D] and weights [V, D]; docs/drift.md has all names. FILE:NAME
+is one tensor of it, along with the file's ids, mask and cu_seqlens. A path
+that exists as it stands wins over a name after a colon. What an option names
+wins. The output tells what was used, and what was not.]]
 
 --- Converters for argparse: of integers, and of any numbers, within low and high.
 function M.integer(low, high)
@@ -43,6 +44,8 @@ function M.add_batch(command)
   tensor("--mask", "The same shape, non-zero where a token counts.")
   tensor("--cu-seqlens", "[B + 1]: where the sequences of [N, V] start and end.")
   tensor("--kept", "Which ids take part, one row per token: flags [.., V], or int32 words.")
+  tensor("--kept-ids", "The same as lists: all kept ids, one token's after the other's.")
+  tensor("--kept-offsets", "Where each token's kept ids begin, and their number.")
   command:option("--ignore-index", "The id of tokens not to score.",
                  tostring(lib.constants.SB_IGNORE_INDEX), M.integer(-WIDEST, WIDEST)):argname "N"
   command:option("--temperature",
@@ -73,7 +76,8 @@ end
 -- (see samebits.io.fields). files: a list of FILE[:NAME].
 function M.batch(args, files)
   local named = { logits = args.logits, ids = args.ids, mask = args.mask,
-                  cu_seqlens = args.cu_seqlens, kept = args.kept }
+                  cu_seqlens = args.cu_seqlens, kept = args.kept, kept_ids = args.kept_ids,
+                  kept_offsets = args.kept_offsets }
   local temperature = M.temperature("--temperature", args.temperature)
   named.temperature = type(temperature) == "number" or temperature
 

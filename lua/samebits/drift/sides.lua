@@ -8,6 +8,7 @@ local logprob = require "samebits.op.logprob"
 local fields_of = require "samebits.io.fields"
 local hidden = require "samebits.drift.hidden"
 local inputs = require "samebits.drift.inputs"
+local kept_sets = require "samebits.batch.kept"
 local misuse = require "samebits.misuse"
 local safetensors = require "samebits.io.safetensors"
 local shapes = require "samebits.drift.shapes"
@@ -65,8 +66,9 @@ local function as_tensor(label, role, value, opened)
     return in_memory(label, role, require("samebits.dlpack").import(value))
   end
   if type(value) == "table" then
-    local dtype = (role == "ids" or role == "cu_seqlens" or role == "mask" or role == "kept") and
-                  "int64" or "float32"
+    local is_integer = role == "ids" or role == "cu_seqlens" or role == "mask" or
+                       role:find "^kept"
+    local dtype = is_integer and "int64" or "float32"
     local ok, made = pcall(tensor.tensor, value, { dtype = dtype })
     if not ok then raise("%s: %s: %s", label, role, tostring(made)) end
     return made
@@ -336,7 +338,8 @@ local function kept_of(label, kept, layout, vocab)
         describe(kept), dims, vocab, dims, words)
 end
 
-local SHARED = { "ids", "mask", "cu_seqlens", "temperature", "kept", "vocab" }
+local SHARED = { "ids", "mask", "cu_seqlens", "temperature", "kept", "kept_ids", "kept_offsets",
+                 "vocab" }
 
 local function vocab_of(label, value, held)
   if value == nil then return held end
@@ -401,6 +404,42 @@ end
 local function dims_of(fields)
   if fields.logprobs then return fields.logprobs.shape end
   return without_last(fields.logits.shape)
+end
+
+-- One more than the largest id.
+local function ids_up_to(ids)
+  local read, p, most = tensor.element.read[ids.dtype], ids:contiguous().ptr, 0
+  for i = 0, ids:numel() - 1 do most = math.max(most, tonumber(read(p, i))) end
+  return most + 1
+end
+
+-- Lists of kept ids become words, in the dimensions of the side's tokens: the comparison takes one
+-- form. logits: of either side, for V; without any, V is taken from the ids.
+local function words_of_lists(label, fields, logits)
+  local ids, offsets = fields.kept_ids, fields.kept_offsets
+  if ids == nil and offsets == nil then return end
+  if fields.kept ~= nil then raise("%s: kept: given together with kept_ids", label) end
+  for name, other in pairs { kept_ids = "kept_offsets", kept_offsets = "kept_ids" } do
+    if fields[name] == nil then raise("%s: %s: missing beside %s", label, name, other) end
+    if fields[name].ndim ~= 1 or not INTEGERS[fields[name].dtype] then
+      raise("%s: %s: %s, expected integers [%s]", label, name, describe(fields[name]),
+            name == "kept_ids" and "K" or "tokens + 1")
+    end
+  end
+  local vocab = logits and logits.shape[logits.ndim] or ids_up_to(ids)
+  local ok, words = pcall(kept_sets.words, ids, offsets, vocab)
+  if not ok then raise("%s: %s", label, (tostring(words):gsub("^.-kept_words: ", ""))) end
+  local rows = offsets.shape[1] - 1
+  for _, shape in ipairs { fields.logits and without_last(fields.logits.shape) or {},
+                           fields.logprobs and fields.logprobs.shape or {},
+                           fields.ids and fields.ids.shape or {} } do
+    if #shape > 0 and product(shape) == rows then
+      fields.kept = words:view(tensor.layout.appended(shape, words.shape[2]))
+      return
+    end
+  end
+  raise("%s: kept_offsets: %d kept sets, expected one a token, %s", label, rows,
+        shape_text(dims_of(fields)))
 end
 
 -- Reads each side by its own shapes, and aligns them by their ids.
@@ -470,6 +509,14 @@ local function read(a, b, meta, wanted)
     sides[i] = { label = label, fields = fields, with = with, unused = unused,
                  source = type(value) == "string" and value or nil }
   end
+
+  local of_a, of_b = sides[1].fields, sides[2].fields
+  -- The same lists for both sides are the same kept sets.
+  local alike = of_a.kept_ids ~= nil and of_a.kept_ids == of_b.kept_ids and
+                of_a.kept_offsets == of_b.kept_offsets
+  words_of_lists("A", of_a, of_a.logits or of_b.logits)
+  if alike and same_shape(dims_of(of_a), dims_of(of_b)) then of_b.kept = of_a.kept
+  else words_of_lists("B", of_b, of_b.logits or of_a.logits) end
 
   -- Fields that both sides gave, unless they are the same object.
   local twice = {}

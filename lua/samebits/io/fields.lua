@@ -39,6 +39,8 @@ local NAMES = {
   cu_seqlens = { "cu_seqlens" },
   temperature = { "temperature" },
   kept = { "kept" },
+  kept_ids = { "kept_ids", "sampling_mask.token_ids", "sampling_mask_token_ids" },
+  kept_offsets = { "kept_offsets", "sampling_mask.offsets", "sampling_mask_offsets" },
   rows = { "rows" },
   hidden = { "hidden", "hidden_states" },
   head = { "head", "lm_head", "lm_head.weight" },
@@ -50,11 +52,12 @@ for role, names in pairs(NAMES) do
 end
 
 --- The roles of a batch, in the order in which they are reported.
-M.BATCH = { "logits", "ids", "mask", "cu_seqlens", "temperature", "kept", "rows", "hidden", "head" }
+M.BATCH = { "logits", "ids", "mask", "cu_seqlens", "temperature", "kept", "kept_ids",
+            "kept_offsets", "rows", "hidden", "head" }
 
 --- The roles of a side of a drift.
-M.SIDE = { "logprobs", "logits", "ids", "mask", "cu_seqlens", "temperature", "kept", "hidden",
-           "head" }
+M.SIDE = { "logprobs", "logits", "ids", "mask", "cu_seqlens", "temperature", "kept", "kept_ids",
+           "kept_offsets", "hidden", "head" }
 
 -- The roles that say which tokens a tensor is about.
 local BESIDE = { "ids", "mask", "cu_seqlens" }

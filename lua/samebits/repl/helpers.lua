@@ -62,7 +62,8 @@ logprob(batch, opts)   per sequence
 logprob(d)             of all that a file holds, if its tensors are called logits, ids, mask, ...
 
 batch: what samebits.batch makes, or its table: logits [B, T, V] or [N, V]; ids; and, as needed,
-mask, temperature, cu_seqlens, kept, shift, rows, ignore_index. opts: help(ctx.logprob).
+mask, temperature, cu_seqlens, kept (or kept_ids and kept_offsets), shift, rows, ignore_index.
+opts: help(ctx.logprob).
 
 The bits of out.token depend on each row's logits, its id and the temperature, and on nothing else.
 ]] },

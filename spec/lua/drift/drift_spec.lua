@@ -183,6 +183,10 @@ describe("drift, attribution:", function()
     report = drift(given, plant.logprobs { logits = logits, ids = ids, kept = kept },
                    { b = { kept = kept } })
     blames(report, "kept", report.tokens.different, "within B's kept sets")
+    local list, offsets = samebits.kept_lists(kept, V)
+    report = drift(given, plant.logprobs { logits = logits, ids = ids, kept = kept },
+                   { b = { kept_ids = list, kept_offsets = offsets } })
+    blames(report, "kept", report.tokens.different, "within B's kept sets")
   end)
 
   it("a kept set, left out of the values beside it", function()

@@ -194,6 +194,38 @@ describe("drift, inputs that differ:", function()
     tells(report, "kept", 1, "id 34 is kept in B, not in A.")
   end)
 
+  it("kept sets, as lists of ids", function()
+    local words, flags = samebits.zeros({ B, T, 2 }, "int32"), samebits.zeros({ B, T, V }, "uint8")
+    for row = 0, B * T - 1 do
+      for id = row % 3, V - 1, 3 do
+        flags:set(1, math.floor(row / T), row % T, id)
+        local word = words:get(math.floor(row / T), row % T, math.floor(id / 32))
+        words:set(bit.bor(word, bit.lshift(1, id % 32)), math.floor(row / T), row % T,
+                  math.floor(id / 32))
+      end
+    end
+    local list, offsets = samebits.kept_lists(flags, V)
+    local a = { logprobs = truth, logits = logits, ids = ids, kept = words }
+    local function other(ids_of, offsets_of, with)
+      return { logprobs = truth, logits = with ~= false and logits or nil, ids = ids,
+               kept_ids = ids_of, kept_offsets = offsets_of }
+    end
+    assert.is_true(drift(a, other(list, offsets:to "int32")).equal)
+    assert.is_true(drift(a, other(list, offsets, false)).equal)
+    local more = changed(list, list:get(0) + 1, 0)
+    tells(drift(a, other(more, offsets)), "kept", 1, "id 0 is kept in A, not in B.")
+    local function refused(what, ids_of, offsets_of)
+      local ok, why = pcall(samebits.drift, other(ids_of, offsets_of), truth)
+      assert.is_false(ok)
+      assert.matches(what, why)
+    end
+    refused("A: row 0 .*kept id 0 %(entry 1%) is not above", changed(list, 0, 1), offsets)
+    refused("A: kept_offsets: missing beside kept_ids", list)
+    refused("A: kept_offsets: 23 kept sets, expected one a token, %[3, 8%]",
+            list:slice(0, 0, tonumber(offsets:get(B * T - 1))),
+            offsets:slice(0, 0, B * T):contiguous())
+  end)
+
   it("kept sets that cannot be are refused, without logits, too", function()
     for _, shape in ipairs { {}, { T }, { B, T } } do
       local kept = samebits.zeros(shape, "uint8")

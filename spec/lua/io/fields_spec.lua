@@ -219,6 +219,16 @@ describe("gathering", function()
     assert.equal("ids logits mask", roles(gather({}, { logits = path .. ":logits" })))
   end)
 
+  it("lists of kept ids by the names of engines", function()
+    local list, offsets = samebits.kept_lists(samebits.zeros({ 2, 3, 20 }, "bool"), 20)
+    local path = save("lists.safetensors", { logits = logits, ids = ids, kept_ids = list,
+                                             ["sampling_mask.offsets"] = offsets })
+    local gathered = gather({ path }, {})
+    assert.equal("ids kept_ids kept_offsets logits", roles(gathered))
+    assert.equal("nan", tostring(samebits.logprob(gathered.fields).token:get(0, 0)):match "nan")
+    assert.equal(7, samebits.batch(assert(samebits.load(path))).kept_offsets.shape[1])
+  end)
+
   it("what is named wins", function()
     local path, other = dump(), save("mask.npy", mask)
     local gathered = gather({ path }, { mask = other, temperature = true })
