@@ -88,6 +88,34 @@ local function camel(name)
   return (name:gsub("^%l", string.upper):gsub("_(%l)", string.upper))
 end
 
+-- How descriptions begin, and what that says of the type.
+local BEGINNINGS = {
+  { "^%(%-?%d[%d.e^-]*%)", "number" }, { "^%([%d.^]+ %u?i?%u?%a*%)", "number" },
+  { "^%-?%d[%d.e-]* by default", "number" }, { "^true ", "boolean" }, { "^whether ", "boolean" },
+  { "^the number of ", "integer" }, { "^a list of .* or a tensor", "table|samebits.Tensor" },
+  { "^a list of ", "table" }, { "^tables? of ", "table" },
+  { "^a function ", "function" }, { "^the path ", "string" },
+  { "^a float32 tensor", "samebits.Tensor" },
+}
+
+-- The type that a description tells of: the strings that it lists, or by its first words; nil if it
+-- tells of none.
+local function told_type(text)
+  local at, literals = 1, {}
+  while true do
+    local literal, past = text:match('^("[%w_+-]+")()', at)
+    if not literal then break end
+    literals[#literals + 1] = literal
+    at = text:match("^ %b()()", past) or past
+    at = text:match("^, or ()", at) or text:match("^, ()", at) or text:match("^ or ()", at) or
+         #text + 1
+  end
+  if #literals > 1 then return table.concat(literals, "|") end
+  for _, beginning in ipairs(BEGINNINGS) do
+    if text:find(beginning[1]) then return beginning[2] end
+  end
+end
+
 -- A comment's parts: `about`, its lines before the first tag, and its tags, each { kind, type,
 -- name, optional, text }.
 local function parsed(doc)
@@ -114,7 +142,9 @@ local function parsed(doc)
 end
 
 local function type_of(tag)
-  if not tag.type then return tag.name == "batch" and TYPES.batch or "any" end
+  if not tag.type then
+    return tag.name == "batch" and TYPES.batch or told_type(tag.text) or "any"
+  end
   return (tag.type:gsub("[^|]+", function(name)
     return TYPES[name] or error("no LuaCATS type for " .. name)
   end))
@@ -170,7 +200,7 @@ local function op_classes(method, op, tags)
   for option in pairs(op.known) do listed[#listed + 1] = option end
   table.sort(listed)
   for _, option in ipairs(listed) do
-    local kind = FIELDS[option] or "any"
+    local kind = FIELDS[option] or told_type(words[option] or "") or "any"
     if option == "outputs" then
       local names = {}
       for i, output in ipairs(op.names) do names[i] = ('"%s"'):format(output) end
@@ -201,7 +231,8 @@ local function option_class(name, tag)
   local fields = fields_of(tag.text)
   if #fields == 0 then return "table" end
   for _, field in ipairs(fields) do
-    field.type, field.optional = OWN[name .. "." .. field.name] or FIELDS[field.name] or "any", true
+    field.type, field.optional = OWN[name .. "." .. field.name] or FIELDS[field.name] or
+                                 told_type(field.text) or "any", true
   end
   class(name, fields)
   return name

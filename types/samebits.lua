@@ -163,11 +163,11 @@ function Context:finish(records, batch, opts) end
 
 ---@class samebits.GroupAdvantagesOptions
 ---@field check? boolean
----@field eps? any (1e-4)
+---@field eps? number (1e-4)
 ---@field offsets? any [groups + 1], where each group begins
 ---@field out? samebits.GroupAdvantagesResult a table from an earlier call, whose tensors are overwritten
 ---@field outputs? ("advantages"|"records"|"mean"|"std")[] a list of "advantages", "records", "mean", "std" (all by default)
----@field population? any true to divide the squares by n, not by n - 1
+---@field population? boolean true to divide the squares by n, not by n - 1
 ---@field records? any those of all ranks, a list or a tensor [shards, groups, 240], if other ranks have rewards of the same groups
 ---@field scale? number "group" (the group's own std, the default), "step" (that of all groups together) or "none"
 ---@field stream? samebits.Stream the stream to run in (the default stream if not given)
@@ -180,7 +180,7 @@ function Context:finish(records, batch, opts) end
 ---@field std samebits.Tensor float64
 
 --- Computes advantages of rewards within groups: (reward - mean) / (std + eps), from exact sums.
----@param rewards any a float32 tensor on the context's device: [groups, each], or [N] (one group, or with offsets)
+---@param rewards samebits.Tensor a float32 tensor on the context's device: [groups, each], or [N] (one group, or with offsets)
 ---@param opts? samebits.GroupAdvantagesOptions
 ---@return samebits.GroupAdvantagesResult? # `advantages` shaped as `rewards`; `records` [groups, 240], uint8, of these rewards or merged; `mean` and `std` [groups], float64. Or nil, a message and the status' name.
 ---@return string? message
@@ -399,13 +399,13 @@ function Context:plan() end
 ---@field check? boolean
 ---@field constant? any
 ---@field dual? any (0: off)
----@field eps_high? any (0.2)
+---@field eps_high? number (0.2)
 ---@field eps_low? any
 ---@field eta? any that of the entropy bonus (0)
----@field kl? any "k1", "k2", "k3" (the default), "k1+" or "k3+", with `beta`, its coefficient (0)
+---@field kl? "k1"|"k2"|"k3"|"k1+"|"k3+" "k1", "k2", "k3" (the default), "k1+" or "k3+", with `beta`, its coefficient (0)
 ---@field level? any
----@field loss? any "clip" (the default), "gspo", "cispo" or "reinforce"
----@field norm? any "token-mean" (the default), "sequence-mean", "sequence-sum" or "constant", with `constant`, the divisor
+---@field loss? "clip"|"gspo"|"cispo"|"reinforce" "clip" (the default), "gspo", "cispo" or "reinforce"
+---@field norm? "token-mean"|"sequence-mean"|"sequence-sum"|"constant" "token-mean" (the default), "sequence-mean", "sequence-sum" or "constant", with `constant`, the divisor
 ---@field out? samebits.PolicyLossResult a table from an earlier call
 ---@field outputs? ("loss"|"sequence"|"token"|"entropy"|"record"|"metrics")[] a list of "loss", "sequence", "token", "entropy", "record", "metrics" (all by default, "entropy" if `eta` is given)
 ---@field sequences? any the active ones of the whole step (those of this call by default)
@@ -414,7 +414,7 @@ function Context:plan() end
 ---@field upstream? any scales the gradients (1)
 ---@field w_high? any
 ---@field w_low? any
----@field weight? any "none" (the default), "truncate" or "drop", with `level`: "token" (the default), "sequence" or "geometric", `w_low` (0) and `w_high`
+---@field weight? "none"|"truncate"|"drop" "none" (the default), "truncate" or "drop", with `level`: "token" (the default), "sequence" or "geometric", `w_low` (0) and `w_high`
 ---@field workspace? samebits.Tensor a tensor to compute in, of the bytes that `workspace_size` returns
 
 ---@class samebits.PolicyLossResult
@@ -455,7 +455,7 @@ function Context:policy_loss(tokens, opts) end
 
 --- Merges the records of `policy_loss` of micro-batches or ranks, in any order, and computes the
 --- loss and the metrics of all their tokens together.
----@param records any a list of records, or a tensor uint8 [.., 784], on the context's device
+---@param records table|samebits.Tensor a list of records, or a tensor uint8 [.., 784], on the context's device
 ---@param opts? samebits.PolicyMergeOptions
 ---@return samebits.PolicyMergeResult? # the outputs; or nil, a message and the status' name. A record that does not fit the others or the norm is an error that names it, counted from 0.
 ---@return string? message
@@ -1108,8 +1108,8 @@ function M.backends() end
 function M.batch(spec, opts) end
 
 ---@class samebits.BatchFromSpec
----@field sequences? any a list of { logits = [t, V], ids = [t], mask = [t], prompt = n }, where the latter two are optional and the first `prompt` tokens are not scored
----@field layout? any "right", "left" (where the padding goes) or "packed"
+---@field sequences? table a list of { logits = [t, V], ids = [t], mask = [t], prompt = n }, where the latter two are optional and the first `prompt` tokens are not scored
+---@field layout? "right"|"left"|"packed" "right", "left" (where the padding goes) or "packed"
 ---@field length? integer T of a padded layout
 ---@field temperature? number|samebits.Tensor|table
 ---@field shift? boolean|integer
@@ -1128,26 +1128,26 @@ M.bits = require "samebits.bits"
 function M.debug(...) end
 
 ---@class samebits.DriftMeta
----@field a? any tables of fields of one side, for sides that are not tables
----@field b? any tables of fields of one side, for sides that are not tables
+---@field a? table tables of fields of one side, for sides that are not tables
+---@field b? table tables of fields of one side, for sides that are not tables
 ---@field names? any the names of the two
 ---@field ignore_index? integer (-100)
 ---@field shift? boolean|integer whether the logits of row t score id t + 1, which shapes may also tell
----@field near? any (1e-5)
----@field worst? any (10)
----@field memory? any (256 MiB)
+---@field near? number (1e-5)
+---@field worst? number (10)
+---@field memory? number (256 MiB)
 ---@field backend? any ("cpu")
 ---@field threads? integer where to compute
 ---@field isa? string where to compute
----@field progress? any a function of done, total and the current step
----@field align? any whether tokens are aligned by their ids
----@field tokenizer? any the path of a tokenizer.json or vocab.json, for the texts of ids
----@field keep? any (2^22)
----@field hash? any (16 MiB)
+---@field progress? function a function of done, total and the current step
+---@field align? boolean whether tokens are aligned by their ids
+---@field tokenizer? string the path of a tokenizer.json or vocab.json, for the texts of ids
+---@field keep? number (2^22)
+---@field hash? number (16 MiB)
 ---@field command? any what the report names as the command that made it
 
 --- Compares two sides, A (the policy that the tokens were sampled from) and B.
----@param a any logprobs [B, T] or [N], or logits [B, T, V] or [N, V]: a tensor, nested lists, a DLManagedTensor *, the path of a .npy or .safetensors file (FILE:NAME names a tensor in it); or a table of the side's fields: `logprobs`, `logits`, `ids`, `mask`, `temperature`, `kept`, `cu_seqlens`, `vocab`, `name`, each in one of these forms; instead of logits `hidden`, `head`, and `format`, `bias`, `scale`, `softcap`
+---@param a any logprobs [B, T] or [N], or logits [B, T, V] or [N, V]: a tensor, nested lists, a DLManagedTensor *, the path of a .npy or .safetensors file (FILE:NAME names a tensor in it); or a table of the side's fields: `logprobs`, `logits`, `ids`, `mask`, `temperature`, `kept` (or `kept_ids` and `kept_offsets`), `cu_seqlens`, `vocab`, `name`, each in one of these forms; instead of logits `hidden`, `head`, and `format`, `bias`, `scale`, `softcap`
 ---@param b any as for `a`
 ---@param meta? samebits.DriftMeta fields that apply to both sides: the same fields; `a` and `b`: tables of fields of one side, for sides that are not tables; `names`: the names of the two; `ignore_index` (-100); `shift`: whether the logits of row t score id t + 1, which shapes may also tell; `near` (1e-5): nats within which a token counts as nearly explained; `worst` (10): the number of worst tokens to list; `memory` (256 MiB): bytes of logits to hold together; `backend` ("cpu"), `threads`, `isa`: where to compute; `progress`: a function of done, total and the current step; `align`: whether tokens are aligned by their ids; by default, if the layouts differ; `tokenizer`: the path of a tokenizer.json or vocab.json, for the texts of ids; `keep` (2^22): the most tokens to hold one by one, for the heatmap and the exports; `hash` (16 MiB): the size up to which files are hashed; `command`: what the report names as the command that made it
 ---@return samebits.DriftReport? # a report; or nil and a message if a file or a backend cannot be used. Inputs that do not fit together are an error.

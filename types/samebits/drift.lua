@@ -14,26 +14,26 @@
 local M = {}
 
 ---@class samebits.DriftMeta
----@field a? any tables of fields of one side, for sides that are not tables
----@field b? any tables of fields of one side, for sides that are not tables
+---@field a? table tables of fields of one side, for sides that are not tables
+---@field b? table tables of fields of one side, for sides that are not tables
 ---@field names? any the names of the two
 ---@field ignore_index? integer (-100)
 ---@field shift? boolean|integer whether the logits of row t score id t + 1, which shapes may also tell
----@field near? any (1e-5)
----@field worst? any (10)
----@field memory? any (256 MiB)
+---@field near? number (1e-5)
+---@field worst? number (10)
+---@field memory? number (256 MiB)
 ---@field backend? any ("cpu")
 ---@field threads? integer where to compute
 ---@field isa? string where to compute
----@field progress? any a function of done, total and the current step
----@field align? any whether tokens are aligned by their ids
----@field tokenizer? any the path of a tokenizer.json or vocab.json, for the texts of ids
----@field keep? any (2^22)
----@field hash? any (16 MiB)
+---@field progress? function a function of done, total and the current step
+---@field align? boolean whether tokens are aligned by their ids
+---@field tokenizer? string the path of a tokenizer.json or vocab.json, for the texts of ids
+---@field keep? number (2^22)
+---@field hash? number (16 MiB)
 ---@field command? any what the report names as the command that made it
 
 --- Compares two sides, A (the policy that the tokens were sampled from) and B.
----@param a any logprobs [B, T] or [N], or logits [B, T, V] or [N, V]: a tensor, nested lists, a DLManagedTensor *, the path of a .npy or .safetensors file (FILE:NAME names a tensor in it); or a table of the side's fields: `logprobs`, `logits`, `ids`, `mask`, `temperature`, `kept`, `cu_seqlens`, `vocab`, `name`, each in one of these forms; instead of logits `hidden`, `head`, and `format`, `bias`, `scale`, `softcap`
+---@param a any logprobs [B, T] or [N], or logits [B, T, V] or [N, V]: a tensor, nested lists, a DLManagedTensor *, the path of a .npy or .safetensors file (FILE:NAME names a tensor in it); or a table of the side's fields: `logprobs`, `logits`, `ids`, `mask`, `temperature`, `kept` (or `kept_ids` and `kept_offsets`), `cu_seqlens`, `vocab`, `name`, each in one of these forms; instead of logits `hidden`, `head`, and `format`, `bias`, `scale`, `softcap`
 ---@param b any as for `a`
 ---@param meta? samebits.DriftMeta fields that apply to both sides: the same fields; `a` and `b`: tables of fields of one side, for sides that are not tables; `names`: the names of the two; `ignore_index` (-100); `shift`: whether the logits of row t score id t + 1, which shapes may also tell; `near` (1e-5): nats within which a token counts as nearly explained; `worst` (10): the number of worst tokens to list; `memory` (256 MiB): bytes of logits to hold together; `backend` ("cpu"), `threads`, `isa`: where to compute; `progress`: a function of done, total and the current step; `align`: whether tokens are aligned by their ids; by default, if the layouts differ; `tokenizer`: the path of a tokenizer.json or vocab.json, for the texts of ids; `keep` (2^22): the most tokens to hold one by one, for the heatmap and the exports; `hash` (16 MiB): the size up to which files are hashed; `command`: what the report names as the command that made it
 ---@return samebits.DriftReport? # a report; or nil and a message if a file or a backend cannot be used. Inputs that do not fit together are an error.

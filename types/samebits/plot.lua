@@ -58,9 +58,9 @@ function M.drift_by_position(spec) end
 function M.ratio_scatter(spec) end
 
 ---@class samebits.TrainingSpec
----@field curves? any a list of { name = , y = }, one number per step
+---@field curves? table a list of { name = , y = }, one number per step
 ---@field steps? any their numbers, 0, 1, ... by default
----@field smooth? any the number of steps of a running mean
+---@field smooth? integer the number of steps of a running mean
 ---@field draw? any
 
 --- Draws curves over the steps of a training run.

@@ -30,6 +30,7 @@ describe("the prompt", function()
     end
     assert.equal("#t", wrong "for i = 1, #t do end")
     assert.equal("#o.t[0]", wrong "print(# o.t[0])")
+    assert.equal("#t", wrong "--[[ a comment ]] print(#t)")
     for _, text in ipairs { "#list", "'#t'", '"#t"', "-- #t", "[[ #t ]]", "--[[\n#t\n]] x", "#t2",
                             '"\\"#t"', "x - #list" } do
       assert.is_nil(wrong(text))
