@@ -117,6 +117,7 @@ GENERATED += $(OBJDIR)/exp2.o
 GENERATED += $(OBJDIR)/exp2_avx2.o
 GENERATED += $(OBJDIR)/exp2_avx512.o
 GENERATED += $(OBJDIR)/forks.o
+GENERATED += $(OBJDIR)/heads.o
 GENERATED += $(OBJDIR)/isa_avx2.o
 GENERATED += $(OBJDIR)/isa_avx512.o
 GENERATED += $(OBJDIR)/isa_scalar.o
@@ -155,6 +156,7 @@ OBJECTS += $(OBJDIR)/exp2.o
 OBJECTS += $(OBJDIR)/exp2_avx2.o
 OBJECTS += $(OBJDIR)/exp2_avx512.o
 OBJECTS += $(OBJDIR)/forks.o
+OBJECTS += $(OBJDIR)/heads.o
 OBJECTS += $(OBJDIR)/isa_avx2.o
 OBJECTS += $(OBJDIR)/isa_avx512.o
 OBJECTS += $(OBJDIR)/isa_scalar.o
@@ -315,6 +317,9 @@ $(OBJDIR)/call.o: ../spec/fuzz/call.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/conventional.o: ../spec/fuzz/conventional.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/heads.o: ../spec/fuzz/heads.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/records1.o: ../spec/fuzz/records.c

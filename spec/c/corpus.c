@@ -46,6 +46,6 @@ static int replay(const char *name, target *try)
 int check_corpus(void)
 {
     return replay("call", fuzz_call) && replay("conventional", fuzz_conventional) &&
-           replay("rows", fuzz_rows) && replay("shards", fuzz_shards) &&
-           replay("stats", fuzz_stats);
+           replay("heads", fuzz_heads) && replay("rows", fuzz_rows) &&
+           replay("shards", fuzz_shards) && replay("stats", fuzz_stats);
 }
