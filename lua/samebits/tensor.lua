@@ -50,6 +50,9 @@ local M = {
 local Tensor = {}  -- methods
 local metatable = { methods = Tensor }
 
+--- How many times a tensor has been freed; 0 means that none needs to be looked for.
+M.freed = 0
+
 -- The tensors that share memory which `free` can give back, by its owner.
 local sharers = setmetatable({}, { __mode = "k" })
 local WEAK = { __mode = "k" }
@@ -816,6 +819,7 @@ metatable.__ipairs = Tensor.each
 Tensor.free = misuse.guard(function(self)
   local owner = not rawget(self, "freed") and rawget(self, "owner")
   local set = owner and sharers[owner] or { [self] = true }
+  M.freed = M.freed + 1
   for t in pairs(set) do t.freed, t.ptr, t.owner, t.make = true, nil, nil, nil end
   if owner and sharers[owner] then
     sharers[owner] = nil

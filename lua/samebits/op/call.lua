@@ -199,8 +199,10 @@ function Call:batch(given, name, ids)
     raise("%s: the batch is on %s, the context is on %s: batch:to \"%s\" moves it", what,
           batch.device, self.device, self.device)
   end
-  for _, value in pairs(batch) do
-    if tensor.is_tensor(value) then local _ = value.ptr end -- refused if freed
+  if tensor.freed > 0 then
+    for _, value in pairs(batch) do
+      if tensor.is_tensor(value) then local _ = value.ptr end -- refused if freed
+    end
   end
   if batch.held ~= batch.vocab and not self.op.shards then
     raise("%s: the batch has the logits of ids %d to %d of %d, a shard: see ctx:partial", what,

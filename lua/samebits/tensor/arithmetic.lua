@@ -19,6 +19,8 @@ local raise, try, text = misuse.raise, misuse.try, layout.text
 
 local BLOCK = convert.BLOCK
 local a, b = ffi.new("double[?]", BLOCK), ffi.new("double[?]", BLOCK)
+local result = ffi.new("double[?]", BLOCK)
+local float = ffi.typeof "float"
 
 -- Each operation has its own loop, so that each is compiled by itself. The loops read the blocks a
 -- and b, and write `out`.
@@ -78,11 +80,13 @@ end
 
 return function(tensor, Tensor, metatable)
   -- A number as the dtype holds it.
-  local function rounded(value, dtype) return tensor.tensor(value, { dtype = dtype }):get() end
+  local function rounded(value, dtype)
+    return dtype == "float32" and tonumber(ffi.cast(float, value)) or value
+  end
 
   local function run(shape, dtype, device, compute, x, y)
     local out = try(tensor.empty(shape, dtype))
-    local numel, result = layout.numel(shape), ffi.new("double[?]", BLOCK)
+    local numel = layout.numel(shape)
     for first = 0, numel - 1, BLOCK do
       local n = math.min(BLOCK, numel - first)
       load(a, x, first, n)
