@@ -16,15 +16,11 @@
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/* By how many stages the second warpgroup starts behind the first one. */
-#if !defined(HEAD_SKEW)
-#define HEAD_SKEW 2
-#endif
-#define SKEW_BARRIER 2         /* mbarrier.cuh has barrier 1 */
 #define HOPPER_MULTIPLIERS 256 /* threads of the two warpgroups */
+#define TURN_BARRIER 2         /* and 3: a warpgroup's turn begins. mbarrier.cuh has barrier 1 */
 
-/* A ring of stages: two barriers for each. */
-template <int STAGES> struct head_ring {
+/* A ring of stages: two barriers for each. TAKERS: how many warpgroups multiply each stage. */
+template <int STAGES, int TAKERS> struct head_ring {
     shared_address full, empty; /* of stage 0; 8 bytes each */
     int stage;
     uint32_t parity;
@@ -35,7 +31,7 @@ template <int STAGES> struct head_ring {
         if (threadIdx.x == 0) {
             for (int i = 0; i < STAGES; i++) {
                 make_barrier(barriers + i, 1);
-                make_barrier(barriers + STAGES + i, HOPPER_MULTIPLIERS / 128);
+                make_barrier(barriers + STAGES + i, TAKERS);
             }
             publish_barriers();
         }
@@ -44,6 +40,12 @@ template <int STAGES> struct head_ring {
     __device__ __forceinline__ void next()
     {
         if (++stage == STAGES) stage = 0, parity ^= 1;
+    }
+    __device__ __forceinline__ void skip(int stages)
+    {
+        stage += stages;
+        parity ^= stage / STAGES & 1;
+        stage %= STAGES;
     }
     __device__ __forceinline__ void wait_full() { wait_for_phase(full + stage * 8, parity); }
     /* Of the copying thread; bytes: what it will copy into the stage. */
@@ -84,12 +86,17 @@ SB_DET void multiply_stage(int32_t (&L)[LEVELS][N], shared_address h, uint32_t h
 
 /* ---- any number of rows ------------------------------------------------------------------- */
 
-/* A block's tile is 128 rows by 128 ids; a warpgroup has 64 of the rows. Shared memory: stages;
- * logits of a warp's 16 rows and 32 ids; states; exponents of the tile's ids, for each warp;
- * barriers. */
-template <int PLANES> struct many_shape {
-    static constexpr int STAGES = SB_CUDA_HEAD_STAGES(PLANES);
-    static constexpr int OF_H = 3 * SB_CUDA_HEAD_BLOCK, OF_W = PLANES * SB_CUDA_HEAD_BLOCK;
+/* A block's tile is 128 rows by 128 ids; a warpgroup has 64 of the rows. Either both warpgroups
+ * multiply each stage, which has all rows and needs the weights once. Or they take turns: a stage
+ * has the rows of one, and all stages of the first one's rows come before those of the second one.
+ * One then multiplies while the other one makes leaves of its logits, which takes as long as about
+ * nine stages. Shared memory: stages; logits of a warp's 16 rows and 32 ids; states; exponents of
+ * the tile's ids, for each warp; barriers. */
+template <int PLANES, bool TURNS> struct many_shape {
+    static constexpr int ROWS = TURNS ? 64 : 128, TAKERS = TURNS ? 1 : 2;
+    static constexpr int STAGES = PLANES == 2 ? (TURNS ? 7 : 5) : TURNS ? 5 : 4;
+    static constexpr uint32_t H_PLANE = ROWS * SB_CUDA_HEAD_DEPTH;
+    static constexpr int OF_H = 3 * H_PLANE, OF_W = PLANES * SB_CUDA_HEAD_BLOCK;
     static constexpr int STRIDE = 36, LOGITS = (15 * STRIDE + 32) * 4, WARPS = 8;
     static constexpr int STATES = STATE_WORDS * WARP * 4, EXPONENTS = SB_CUDA_HEAD_TILE;
     static constexpr int AT_LOGITS = STAGES * (OF_H + OF_W);
@@ -99,53 +106,76 @@ template <int PLANES> struct many_shape {
     static_assert(AT_BARRIERS + 16 * STAGES <= SB_CUDA_HEAD_HOPPER_SHARED, "shared memory");
 };
 
-/* Copies all stages of the block's share. By one thread. */
-template <int PLANES>
-SB_DET void copy_many(const sb_cuda_head_args &a, const head_share &share,
-                      head_ring<many_shape<PLANES>::STAGES> &ring)
+/* How many warpgroups have rows in a tile, of those that take turns. */
+SB_DET int turns_of(const head_share &share, const head_walk &walk)
 {
-    typedef many_shape<PLANES> S;
-    constexpr uint32_t BLOCK = SB_CUDA_HEAD_BLOCK;
+    return share.rows - walk.row_tile * SB_CUDA_HEAD_TILE > 64 ? 2 : 1;
+}
+
+/* Copies all stages of the block's share. By one thread. */
+template <int PLANES, bool TURNS>
+SB_DET void copy_many(
+    const sb_cuda_head_args &a, const head_share &share,
+    head_ring<many_shape<PLANES, TURNS>::STAGES, many_shape<PLANES, TURNS>::TAKERS> &ring)
+{
+    typedef many_shape<PLANES, TURNS> S;
     const shared_address stages = address_of(staging);
     for (head_walk walk = begin_walk(a, share); walk.left > 0; next_tile(&walk)) {
         const char *const h = (const char *)a.digits + block_place<3>(walk.row_tile, a.blocks, 0);
         const char *const w = (const char *)a.planes +
                               block_place<PLANES>(walk.id_tile, a.blocks, 0);
-        for (int low = PLANES == 3; low >= 0; low--) {
-            const uint32_t skip = low ? BLOCK : 0; /* digits 0 have no part in levels 3 and 4 */
+        const int turns = TURNS ? turns_of(share, walk) : 1;
+        for (int pass = 0; pass < turns * (PLANES - 1); pass++) {
+            const bool low = PLANES == 3 && pass % 2 == 0;
+            const int first = low; /* digits 0 have no part in levels 3 and 4 */
+            const char *const of_h = h + pass / (PLANES - 1) * S::H_PLANE;
             for (int block = 0; block < a.blocks; block++, ring.next()) {
-                const shared_address to = stages + ring.stage * (S::OF_H + S::OF_W) + skip;
-                const shared_address barrier = ring.begin_copies(S::OF_H + S::OF_W - 2 * skip);
-                copy_bulk(to, h + (int64_t)block * S::OF_H + skip, S::OF_H - skip, barrier);
-                copy_bulk(to + S::OF_H, w + (int64_t)block * S::OF_W + skip, S::OF_W - skip,
-                          barrier);
+                const shared_address to = stages + ring.stage * (S::OF_H + S::OF_W);
+                const shared_address barrier = ring.begin_copies(
+                    (3 - first) * S::H_PLANE + (PLANES - first) * SB_CUDA_HEAD_BLOCK);
+                if (TURNS) {
+                    for (int plane = first; plane < 3; plane++)
+                        copy_bulk(to + plane * S::H_PLANE,
+                                  of_h + (int64_t)(3 * block + plane) * SB_CUDA_HEAD_BLOCK,
+                                  S::H_PLANE, barrier);
+                } else {
+                    copy_bulk(to + first * S::H_PLANE,
+                              h + (int64_t)(3 * block + first) * SB_CUDA_HEAD_BLOCK,
+                              (3 - first) * S::H_PLANE, barrier);
+                }
+                copy_bulk(to + S::OF_H + first * SB_CUDA_HEAD_BLOCK,
+                          w + (int64_t)(PLANES * block + first) * SB_CUDA_HEAD_BLOCK,
+                          (PLANES - first) * SB_CUDA_HEAD_BLOCK, barrier);
                 ring.end_of_copies();
             }
         }
     }
 }
 
-template <int PLANES, bool LOW>
-SB_DET void multiply_many(const sb_cuda_head_args &a, int32_t (&L)[3][64],
-                          head_ring<many_shape<PLANES>::STAGES> &ring, int meet_at)
+template <int PLANES, bool TURNS, bool LOW>
+SB_DET void multiply_many(
+    const sb_cuda_head_args &a, int32_t (&L)[3][64],
+    head_ring<many_shape<PLANES, TURNS>::STAGES, many_shape<PLANES, TURNS>::TAKERS> &ring)
 {
-    typedef many_shape<PLANES> S;
+    typedef many_shape<PLANES, TURNS> S;
     const shared_address stages = address_of(staging);
-    const uint32_t rows = threadIdx.x / 128 * 64 * SB_CUDA_HEAD_DEPTH;
+    const uint32_t rows = TURNS ? 0 : threadIdx.x / 128 * 64 * SB_CUDA_HEAD_DEPTH;
     for (int block = 0; block < a.blocks; block++) {
         const shared_address from = stages + ring.stage * (S::OF_H + S::OF_W);
         ring.wait_full();
 #pragma unroll
         for (int i = 0; i < 3; i++) pin(L[i]);
         wgmma_begin();
-        multiply_stage<PLANES, LOW, 3, 64, false>(L, from + rows, SB_CUDA_HEAD_BLOCK,
-                                                  from + S::OF_H, SB_CUDA_HEAD_BLOCK);
+        multiply_stage<PLANES, LOW, 3, 64, false>(L, from + rows, S::H_PLANE, from + S::OF_H,
+                                                  SB_CUDA_HEAD_BLOCK);
         wgmma_end();
         wgmma_wait<1>();
         if (block > 0) ring.release_last();
         ring.next();
-        if (block == meet_at) group_barrier(SKEW_BARRIER, HOPPER_MULTIPLIERS);
     }
+    /* The other warpgroup's stages come next. It must not wait for them before all of these have
+     * come: a parity tells only the next phase of a barrier. */
+    if (TURNS && !LOW) group_arrive(TURN_BARRIER + 1 - threadIdx.x / 128, HOPPER_MULTIPLIERS);
     wgmma_wait<0>();
 #pragma unroll
     for (int i = 0; i < 3; i++) pin(L[i]);
@@ -153,11 +183,11 @@ SB_DET void multiply_many(const sb_cuda_head_args &a, int32_t (&L)[3][64],
 }
 
 /* Makes leaves of a tile's logits. A warp has 16 rows; a lane takes leaves of row lane / 2. */
-template <int PLANES>
+template <int PLANES, bool TURNS>
 SB_DET void leaves_of_many(const sb_cuda_head_args &a, int32_t (&L)[3][64], int64_t rows,
                            int64_t row0, int64_t id0, bool first, bool last, sb_state *states)
 {
-    typedef many_shape<PLANES> S;
+    typedef many_shape<PLANES, TURNS> S;
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, g = lane / 4, q = lane % 4;
     float *const logits = (float *)((char *)staging + S::AT_LOGITS + warp * S::LOGITS);
     uint32_t *const words = (uint32_t *)((char *)staging + S::AT_STATES + warp * S::STATES) + lane;
@@ -206,39 +236,42 @@ SB_DET void leaves_of_many(const sb_cuda_head_args &a, int32_t (&L)[3][64], int6
     if (lane % 2 == 0 && there && !a.logits) states[row0 % SB_CUDA_HEAD_TILE + lane / 2] = t.s;
 }
 
-template <int PLANES> SB_DET void head_many(const sb_cuda_head_args &a)
+template <int PLANES, bool TURNS> SB_DET void head_many(const sb_cuda_head_args &a)
 {
-    typedef many_shape<PLANES> S;
-    head_ring<S::STAGES> ring((uint64_t *)((char *)staging + S::AT_BARRIERS));
+    typedef many_shape<PLANES, TURNS> S;
+    head_ring<S::STAGES, S::TAKERS> ring((uint64_t *)((char *)staging + S::AT_BARRIERS));
     begin_dependents();
     wait_for_primary();
     const head_share share = share_of(a);
     if (share.tiles == 0) return;
     if (threadIdx.x >= HOPPER_MULTIPLIERS) {
         fewer_registers<24>();
-        if (threadIdx.x == HOPPER_MULTIPLIERS) copy_many<PLANES>(a, share, ring);
+        if (threadIdx.x == HOPPER_MULTIPLIERS) copy_many<PLANES, TURNS>(a, share, ring);
         return;
     }
     more_registers<240>();
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const shared_address exponents =
         address_of((char *)staging + S::AT_EXPONENTS + warp * S::EXPONENTS) + lane * 4;
-    head_walk walk = begin_walk(a, share);
-    int meet_at = -1; /* the block behind which the first warpgroup lets the second one start */
-    if (HEAD_SKEW > 0 && walk.left > 0) {
-        if (warp < 4) meet_at = min(HEAD_SKEW, a.blocks) - 1;
-        else group_barrier(SKEW_BARRIER, HOPPER_MULTIPLIERS);
-    }
-    for (; walk.left > 0; next_tile(&walk)) {
+    int tiles = 0; /* so far */
+    for (head_walk walk = begin_walk(a, share); walk.left > 0; next_tile(&walk), tiles++) {
         const int64_t id0 = (int64_t)walk.id_tile * SB_CUDA_HEAD_TILE;
         int32_t L[3][64];
+        const int stages = (PLANES - 1) * a.blocks; /* of a warpgroup's turn */
+        const int turns = TURNS ? turns_of(share, walk) : 1, turn = TURNS ? warp / 4 : 0;
+        if (TURNS && (turn == 1 || tiles > 0))
+            group_barrier(TURN_BARRIER + turn, HOPPER_MULTIPLIERS);
+        ring.skip(min(turn, turns) * stages);
+        if (turn >= turns) {
+            group_arrive(TURN_BARRIER, HOPPER_MULTIPLIERS);
+            continue;
+        }
         copy4(exponents, (const char *)a.exponents + id0 + lane * 4);
         end_copies();
         if constexpr (PLANES == 3) {
 #pragma unroll
             for (int n = 0; n < 64; n++) L[0][n] = 32768, L[1][n] = 0, L[2][n] = 0;
-            multiply_many<PLANES, true>(a, L, ring, meet_at);
-            meet_at = -1;
+            multiply_many<PLANES, TURNS, true>(a, L, ring);
 #pragma unroll
             for (int n = 0; n < 64; n++) L[2][n] = (L[1][n] + (L[0][n] >> 8)) >> 8;
         } else {
@@ -247,11 +280,11 @@ template <int PLANES> SB_DET void head_many(const sb_cuda_head_args &a)
         }
 #pragma unroll
         for (int n = 0; n < 64; n++) L[0][n] = LEVEL_0_START, L[1][n] = 0;
-        multiply_many<PLANES, false>(a, L, ring, meet_at);
-        meet_at = -1;
-        leaves_of_many<PLANES>(a, L, share.rows, walk.row_tile * SB_CUDA_HEAD_TILE + warp * 16, id0,
-                               walk.begins, ends_row_tile(walk),
-                               state_place(a, share, blockIdx.x, walk.row_tile, 0));
+        multiply_many<PLANES, TURNS, false>(a, L, ring);
+        ring.skip((turns - 1 - turn) * stages);
+        leaves_of_many<PLANES, TURNS>(
+            a, L, share.rows, walk.row_tile * SB_CUDA_HEAD_TILE + warp * 16, id0, walk.begins,
+            ends_row_tile(walk), state_place(a, share, blockIdx.x, walk.row_tile, 0));
     }
 }
 
@@ -272,7 +305,7 @@ template <int PLANES> struct some_shape {
 };
 
 template <int PLANES>
-SB_DET void copy_some(const sb_cuda_head_args &a, head_ring<some_shape<PLANES>::STAGES> &ring)
+SB_DET void copy_some(const sb_cuda_head_args &a, head_ring<some_shape<PLANES>::STAGES, 2> &ring)
 {
     typedef some_shape<PLANES> S;
     constexpr int ROWS = S::ROWS * SB_CUDA_HEAD_DEPTH;
@@ -296,7 +329,7 @@ SB_DET void copy_some(const sb_cuda_head_args &a, head_ring<some_shape<PLANES>::
 
 template <int PLANES>
 SB_DET void multiply_some(const sb_cuda_head_args &a, int32_t (&L)[some_shape<PLANES>::LEVELS][32],
-                          head_ring<some_shape<PLANES>::STAGES> &ring)
+                          head_ring<some_shape<PLANES>::STAGES, 2> &ring)
 {
     typedef some_shape<PLANES> S;
     const shared_address stages = address_of(staging);
@@ -324,7 +357,7 @@ template <int PLANES> SB_DET void head_some(const sb_cuda_head_args &a)
 {
     typedef some_shape<PLANES> S;
     constexpr int LEVELS = S::LEVELS;
-    head_ring<S::STAGES> ring((uint64_t *)((char *)staging + S::AT_BARRIERS));
+    head_ring<S::STAGES, 2> ring((uint64_t *)((char *)staging + S::AT_BARRIERS));
     begin_dependents();
     wait_for_primary();
     if (threadIdx.x >= HOPPER_MULTIPLIERS) {

@@ -286,10 +286,9 @@ typedef struct sb_cuda_one_read_args {
     (2 * ((planes)*SB_CUDA_HEAD_BLOCK + 3 * (group)*SB_CUDA_HEAD_DEPTH) +                          \
      32 * (SB_CUDA_HEAD_TILE + 4) * 4)
 
-/* kernels/head_hopper.cu: threads, bytes of shared memory, and stages of the ring for many rows. */
+/* kernels/head_hopper.cu: threads, and bytes of shared memory. */
 #define SB_CUDA_HEAD_HOPPER_THREADS 384
 #define SB_CUDA_HEAD_HOPPER_SHARED 232448
-#define SB_CUDA_HEAD_STAGES(planes) ((planes) == 2 ? 5 : 4)
 
 /* The most rows whose items are not searched for active rows first. */
 #define SB_CUDA_HEAD_FEW 64

@@ -52,6 +52,8 @@ sb_status sb_cuda_head_prepare(const sb_cuda *c, sb_message *why)
         { k->head_bf16_b, SB_CUDA_HEAD_TILES_SHARED(3, 32) },
         { h->head_many_a, SB_CUDA_HEAD_HOPPER_SHARED },
         { h->head_many_b, SB_CUDA_HEAD_HOPPER_SHARED },
+        { h->head_turns_a, SB_CUDA_HEAD_HOPPER_SHARED },
+        { h->head_turns_b, SB_CUDA_HEAD_HOPPER_SHARED },
         { h->head_some_a, SB_CUDA_HEAD_HOPPER_SHARED },
         { h->head_some_b, SB_CUDA_HEAD_HOPPER_SHARED },
     };
@@ -191,11 +193,21 @@ typedef struct product {
     uint32_t shared;
 } product;
 
+/* The warpgroups take turns where the end of a tile takes long beside its product (measured).
+ * a: the format is h24w16. */
+static CUfunction hopper_kernel(const sb_cuda_head_hopper_kernels *h, int64_t rows, int32_t blocks,
+                                int a)
+{
+    if (rows <= SB_CUDA_HEAD_FEW) return a ? h->head_some_a : h->head_some_b;
+    if (rows > SB_CUDA_HEAD_TILE && blocks <= (a ? 32 : 16))
+        return a ? h->head_turns_a : h->head_turns_b;
+    return a ? h->head_many_a : h->head_many_b;
+}
+
 static product product_of(const sb_cuda *c, const sb_launch *launch, int64_t rows, int32_t blocks,
                           int32_t planes)
 {
     const sb_cuda_head_kernels *k = &c->head;
-    const sb_cuda_head_hopper_kernels *h = &c->head_hopper;
     const uint32_t few = (uint32_t)SB_CUDA_HEAD_FEW_SHARED(planes, blocks);
     const int a = planes == 2, any_gpu = launch->cluster < 0;
     if (launch->table < 0 || (has_slow_int8(c) && !any_gpu))
@@ -203,12 +215,9 @@ static product product_of(const sb_cuda *c, const sb_launch *launch, int64_t row
                           SB_CUDA_HEAD_TILES_SHARED(planes, 32) };
     if (!any_gpu && rows <= SB_CUDA_HEAD_FEWEST && few <= (uint32_t)c->gpu.shared)
         return (product){ a ? k->head_few_a : k->head_few_b, SB_CUDA_HEAD_FEW_THREADS, few };
-    if (!any_gpu && has_wgmma(c)) {
-        const int some = rows <= SB_CUDA_HEAD_FEW;
-        return (product){ some ? (a ? h->head_some_a : h->head_some_b)
-                               : (a ? h->head_many_a : h->head_many_b),
+    if (!any_gpu && has_wgmma(c))
+        return (product){ hopper_kernel(&c->head_hopper, rows, blocks, a),
                           SB_CUDA_HEAD_HOPPER_THREADS, SB_CUDA_HEAD_HOPPER_SHARED };
-    }
     return (product){ a ? k->head_tiles_a : k->head_tiles_b, SB_CUDA_HEAD_TILES_THREADS,
                       SB_CUDA_HEAD_TILES_SHARED(planes, 64) };
 }

@@ -130,6 +130,8 @@
 #define SB_CUDA_HEAD_HOPPER_KERNELS(X)                                                             \
     X(head_many_a)                                                                                 \
     X(head_many_b)                                                                                 \
+    X(head_turns_a)                                                                                \
+    X(head_turns_b)                                                                                \
     X(head_some_a)                                                                                 \
     X(head_some_b)
 
