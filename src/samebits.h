@@ -188,8 +188,7 @@ SB_API sb_status sb_open(sb_context **ctx, uint32_t abi, const char *backend,
  * Instead of logits, a batch may have hidden states and a head, which multiplies them by the
  * weights of the last layer: see "logits from hidden states". Every call that takes logits takes
  * hidden states as well, with the same masks, row lists, temperatures, shift and kept sets, except
- * that sampling and gradients need logits, from sb_logits. The hidden state of an ignored row is
- * never read.
+ * sb_sample, which needs those of sb_logits. The hidden state of an ignored row is never read.
  *
  * The first of these cases that applies decides the result: the row is ignored (+0); its id is bad
  * (an error); it is poisoned, which means NaN or +inf among its logits, or empty, which means that
@@ -591,7 +590,8 @@ typedef struct sb_gradient {
     const float *entropy;     /* likewise, by each entropy; at least one of the two is not null */
     int64_t first, held;      /* if the logits are a shard's: first and n of sb_partial. V above is
                                  then n. 0, 0: the logits are of all ids. An empty shard has held 0
-                                 and a first that is not 0, such as V */
+                                 and a first that is not 0, such as V. If the batch has hidden
+                                 states: the ids to compute, any piece of the head's */
 } sb_gradient;
 
 /* Computes the gradient of a loss with respect to the logits from its derivatives by the outputs.
@@ -603,18 +603,22 @@ typedef struct sb_gradient {
  * rows get +0, and their logits are not read. Absent logits (-inf) and those with p below 2^-125
  * get +0 as well. A poisoned or empty row gets NaN: 7fc00000, in bf16 7fc0, in fp16 7e00. Results
  * are computed in fp32; if grad is bf16 or fp16, they are rounded once more, to nearest even.
- * Before that rounding, for derivatives t and e of a row, |error| <= 5.7e-7 |t| / tau and
- * 1.1e-5 |e| / tau, plus half an ulp each. docs/numerics.md has the formulas in section
- * "Gradients", and narrower bounds in "Error of a gradient".
+ * Before that rounding, for derivatives t and e of a row, |error| <= 5.7e-7 |t| / tau and 1.1e-5
+ * |e| / tau, plus half an ulp each. docs/numerics.md has the formulas in section "Gradients", and
+ * narrower bounds in "Error of a gradient".
  *
- * batch is the one of the forward call. With shift, a result at r belongs to the logits of row
- * r - 1: token, entropy and saved are then at r, and the gradient is at r - 1.
+ * If the batch has hidden states, grad is by their logits, after bias, scale and softcap; it may be
+ * computed a chunk of ids at a time, into the same memory, and each chunk multiplied with weights
+ * and hidden states by any means. Only the cpu backend has this so far.
+ *
+ * batch is the one of the forward call. With shift, a result at r belongs to the logits of row r -
+ * 1: token, entropy and saved are then at r, and the gradient is at r - 1.
  *
  * Writes: all of grad, elements V .. width - 1 included. Errors: as sb_logprob; SB_ERR_STATE, with
  * the number of the first row whose saved record cannot come from such a row, has another
  * temperature, or lacks the entropy although the derivative by it is given; SB_ERR_SHAPE if rows of
- * grad overlap.
- * Deterministic across: everything but the row's logits, id, temperature and derivatives. */
+ * grad overlap. Deterministic across: everything but the row's logits, id, temperature and
+ * derivatives. */
 SB_API sb_status sb_logprob_backward(sb_context *ctx, const sb_gradient *gradient,
                                      const sb_batch *batch, const sb_launch *launch);
 

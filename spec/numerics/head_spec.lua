@@ -137,6 +137,40 @@ heads.each(function(at)
       end
     end)
 
+    it("gives the gradient by its logits, whole and in chunks", function()
+      local V, D = 131, 40
+      local head = heads.head(at, heads.values({ V, D }, "bfloat16", 21), { softcap = 20 })
+      local hidden = there(heads.values({ 2, 19, D }, "bfloat16", 22))
+      local ids, mask, rows = {}, {}, {}
+      for b = 1, 2 do
+        ids[b], mask[b] = {}, {}
+        for t = 1, 19 do
+          ids[b][t], mask[b][t] = (b * 37 + t * 11) % V, t % 5 == 0 and 0 or 1
+        end
+      end
+      for i = 1, 38 do rows[i] = (i % 7 - 3) / 4 end
+      local function derivatives() return there(hex.tensor(rows, { 2, 19 })) end
+      for _, shift in ipairs { 0, 1 } do
+        local a = { hidden = hidden, head = head, ids = ids, mask = mask, shift = shift }
+        local b = { logits = assert(ctx:logits { hidden = hidden, head = head }), ids = ids,
+                    mask = mask, shift = shift }
+        local outputs = { outputs = { "entropy", "saved" } }
+        local given = { saved = ctx:logprob(b, outputs).saved, token = derivatives(),
+                        entropy = derivatives() }
+        local whole = here(ctx:backward(b, given))
+        assert.is_true(samebits.same_bits(here(ctx:backward(a, given)), whole))
+        for _, chunk in ipairs { { 0, 16 }, { 16, 96 }, { 112, 19 } } do
+          local grad = here(ctx:backward(a, given, { first = chunk[1], n = chunk[2] }))
+          local expected = whole:slice(2, chunk[1], chunk[1] + chunk[2]):clone()
+          assert.is_true(samebits.same_bits(grad, expected))
+        end
+        local wide = ctx:logprob(a, { gradient = { token = derivatives(), dtype = "bfloat16" } })
+        local other = ctx:logprob(b, { gradient = { token = derivatives(), dtype = "bfloat16" } })
+        assert.is_true(samebits.same_bits(here(wide.grad), here(other.grad)))
+        assert.is_true(samebits.same_bits(here(wide.token), here(other.token)))
+      end
+    end)
+
     it("gives shards of the vocabulary the records of whole rows", function()
       local V, D = 130, 33
       local weights = heads.values({ V, D }, "bfloat16", 9)

@@ -80,10 +80,6 @@ sb_status sb_check_layout(sb_gradient *to, const sb_call *call, const char *what
 static sb_status check_gradient(sb_gradient *to, const sb_call *call, sb_message *why)
 {
     sb_status status;
-    if (call->in.head)
-        return sb_fail(why, SB_ERR_ARGUMENT,
-                       "the gradient is by logits, and the batch has hidden states: compute their "
-                       "logits with sb_logits");
     if (!sb_is_float(to->dtype))
         return sb_fail(why, SB_ERR_DTYPE, "grad's dtype is %d: it takes SB_F32, SB_F16 or SB_BF16",
                        (int)to->dtype);
@@ -101,6 +97,15 @@ static sb_status copy_gradient(sb_gradient *to, const sb_gradient *gradient, sb_
                                      why);
     if (status == SB_OK) *to = *gradient;
     return status;
+}
+
+sb_status sb_check_hidden_gradient(sb_context *ctx, const sb_call *call)
+{
+    if (!call->in.head || ctx->backend->hidden_gradients) return SB_OK;
+    return sb_fail(&ctx->error, SB_ERR_BACKEND,
+                   "the %s backend has no gradients of hidden states: compute their logits with "
+                   "sb_logits",
+                   ctx->backend->name);
 }
 
 sb_status sb_gradient_of(sb_gradient *to, const sb_gradient *gradient, const sb_call *call,
@@ -132,6 +137,7 @@ static sb_status backward(sb_context *ctx, const sb_gradient *gradient, const sb
     if (to->held == 0 && to->first == 0 && batch) to->held = batch->vocab;
     status = sb_shard_call_of(ctx, &call.call, batch, to->first, to->held, launch);
     if (status == SB_OK) status = sb_check_kept_sets(ctx, &call.call, NULL);
+    if (status == SB_OK) status = sb_check_hidden_gradient(ctx, &call.call);
     if (status == SB_OK) status = check_gradient(to, &call.call, &ctx->error);
     if (status == SB_OK && call.call.rows > 0 && !to->saved)
         status = sb_fail(&ctx->error, SB_ERR_ARGUMENT, "saved is null");

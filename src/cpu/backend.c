@@ -133,4 +133,5 @@ const sb_backend sb_backend_cpu = {
     .ops = { [SB_OP_CONVENTIONAL] = { conventional, NULL },
              SB_OPERATIONS(SLOT) SB_HOST_OPERATIONS(SLOT) },
     .heads = &sb_cpu_heads,
+    .hidden_gradients = 1,
 };

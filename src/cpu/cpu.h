@@ -78,6 +78,12 @@ float sb_cpu_target(const sb_cpu_job *job, int64_t row, int64_t k);
  * threads busy; at least 1. */
 int64_t sb_cpu_tile_pieces(const sb_cpu *c, const sb_call *call, int64_t blocks);
 
+/* The blocks of rows of hidden states. */
+static inline int64_t sb_cpu_tile_blocks(int64_t actives)
+{
+    return (actives + SB_CPU_TILE_ROWS - 1) / SB_CPU_TILE_ROWS;
+}
+
 /* Whether the products of some hidden states take too little time to wake threads. */
 int sb_cpu_tiles_alone(const sb_cpu_hidden *hidden);
 
@@ -182,16 +188,22 @@ typedef struct sb_cpu_gradient {
     const sb_call *call;
     sb_gradient to; /* to.saved: the rows' records */
     sb_spread gradient;
-    const uint8_t *active; /* [rows of logits]: whether the row scores an active token */
-    int64_t pieces, piece; /* pieces per row, and elements of grad per piece */
-    int of;                /* SB_OF_* */
-    int written;           /* sb_cpu_gradient_row has been called for each active row */
+    const uint8_t *active;       /* [rows of logits]: whether the row scores an active token */
+    int64_t pieces, piece;       /* pieces per row, and elements of grad per piece */
+    int of;                      /* SB_OF_* */
+    int written;                 /* sb_cpu_gradient_row has been called for each active row */
+    const sb_cpu_hidden *hidden; /* of a call with a head, packed when the gradient runs; or null */
+    int64_t tiles;               /* pieces of the ids of a block of hidden states */
 } sb_cpu_gradient;
 
 /* Sets *gradient, with written 0, from the active rows, which may be freed then. Requires: width >=
  * 1. Fails for lack of memory only; to.saved is not used yet. */
 sb_status sb_cpu_gradient_prepare(sb_context *ctx, sb_cpu_gradient *gradient, const sb_call *call,
                                   const sb_gradient *to, const int64_t *active, int64_t actives);
+
+/* The gradient is by logits of hidden states: those of the active rows. */
+void sb_cpu_gradient_of_hidden(const sb_cpu *c, sb_cpu_gradient *gradient,
+                               const sb_cpu_hidden *hidden);
 
 /* Writes the gradient by one active row, whose record is there. Runs on any thread. */
 void sb_cpu_gradient_row(const sb_cpu_gradient *gradient, int64_t row);

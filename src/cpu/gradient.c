@@ -78,14 +78,60 @@ static void spread(const sb_cpu_gradient *j, int64_t row, const sb_saved *saved,
     if (owner) store(grad + target * sb_itemsize(to->dtype), to->dtype, own);
 }
 
-/* Writes elements first .. end - 1 of the gradient of a row of logits. */
+/* Writes n elements from `first` on of an active row whose logits, kept sets applied, are x. */
+static void spread_logits(const sb_cpu_gradient *j, int64_t row, const float *x, int64_t first,
+                          int64_t n)
+{
+    const sb_call *call = j->call;
+    const sb_gradient *to = &j->to;
+    const sb_saved saved = saved_at(to, row);
+    const int64_t target = sb_int_at(call->in.ids, call->in.ids_dtype, row) - call->first - first;
+    const float tau = sb_temperature_at(call, row);
+    const sb_row constants = sb_row_of(tau);
+    const sb_upstream up = { to->token ? sb_float_at(to->token, row) : 0.0f,
+                             to->entropy ? sb_float_at(to->entropy, row) : 0.0f };
+    char *grad = grad_at(j, row - call->in.shift, first);
+    sb_gradient_row g;
+    if (saved.kind == SB_SAVED_NAN) {
+        for (int64_t i = 0; i < n; i++)
+            store(grad + i * sb_itemsize(to->dtype), to->dtype, sb_float(SB_NAN_BITS));
+        return;
+    }
+    g = sb_gradient_row_of(&saved, &constants, tau, up, j->of);
+    j->gradient(grad, to->dtype, x, SB_F32, n, &g, j->of);
+    if (to->token && target >= 0 && target < n)
+        store(grad + target * sb_itemsize(to->dtype), to->dtype,
+              sb_gradient_at_target(x[target], &g, &saved, &constants, tau, up, j->of));
+}
+
+/* Writes a block of active rows of hidden states and a piece of their ids. */
+static void run_tile(void *shared, int64_t item)
+{
+    const sb_cpu_gradient *j = shared;
+    const sb_cpu_hidden *h = j->hidden;
+    const int64_t i = item / j->tiles * SB_CPU_TILE_ROWS;
+    const int64_t rows = h->actives - i < SB_CPU_TILE_ROWS ? h->actives - i : SB_CPU_TILE_ROWS;
+    const int64_t leaves = (j->call->held + SB_LEAF - 1) / SB_LEAF;
+    const int64_t size = (leaves + j->tiles - 1) / j->tiles * SB_LEAF,
+                  from = item % j->tiles * size;
+    const int64_t end = from + size < j->call->held ? from + size : j->call->held;
+    for (int64_t first = from; first < end; first += SB_CPU_TILE_IDS) {
+        const int64_t n = end - first < SB_CPU_TILE_IDS ? end - first : SB_CPU_TILE_IDS;
+        float x[SB_CPU_TILE_ROWS][SB_CPU_TILE_IDS];
+        sb_cpu_hidden_tile(h, i, rows, first, n, x[0], SB_CPU_TILE_IDS);
+        for (int64_t r = 0; r < rows; r++) spread_logits(j, h->active[i + r], x[r], first, n);
+    }
+}
+
+/* Writes elements first .. end - 1 of the gradient of a row of logits, of one of hidden states only
+ * what run_tile does not write. */
 static void write_elements(const sb_cpu_gradient *j, int64_t source, int64_t first, int64_t end)
 {
     const sb_gradient *to = &j->to;
     const int64_t row = source + j->call->in.shift;
     int64_t held = j->call->held < end ? j->call->held : end; /* the rest is padding */
     if (held < first || !j->active[source]) held = first;
-    if (held > first) {
+    if (held > first && !j->hidden) {
         const sb_saved saved = saved_at(to, row);
         if (saved.kind == SB_SAVED_NAN)
             for (int64_t i = first; i < held; i++)
@@ -137,6 +183,12 @@ sb_status sb_cpu_gradient_prepare(sb_context *ctx, sb_cpu_gradient *j, const sb_
     return SB_OK;
 }
 
+void sb_cpu_gradient_of_hidden(const sb_cpu *c, sb_cpu_gradient *j, const sb_cpu_hidden *hidden)
+{
+    j->hidden = hidden;
+    j->tiles = sb_cpu_tile_pieces(c, j->call, sb_cpu_tile_blocks(hidden->actives));
+}
+
 /* Whether the rows take too little time to be given to several threads. */
 static int is_small(const sb_cpu_gradient *j)
 {
@@ -147,6 +199,9 @@ void sb_cpu_gradient_run(sb_cpu *c, const sb_cpu_gradient *j)
 {
     void *shared = (void *)(uintptr_t)j; /* the pool's items only read it */
     sb_pool_run(c->pool, is_small(j), run_piece, shared, j->call->rows * j->pieces);
+    if (j->hidden)
+        sb_pool_run(c->pool, sb_cpu_tiles_alone(j->hidden), run_tile, shared,
+                    sb_cpu_tile_blocks(j->hidden->actives) * j->tiles);
 }
 
 sb_status sb_cpu_backward(sb_context *ctx, const void *checked)
@@ -156,6 +211,7 @@ sb_status sb_cpu_backward(sb_context *ctx, const void *checked)
     const sb_call *call = &backward->call;
     sb_cpu *c = ctx->state;
     sb_cpu_gradient j;
+    sb_cpu_hidden hidden;
     int64_t *list = sb_cpu_room(&c->rows, call->rows, sizeof *list), actives;
     sb_status status;
     if (!list)
@@ -166,7 +222,14 @@ sb_status sb_cpu_backward(sb_context *ctx, const void *checked)
     if (status != SB_OK) return status;
     if (gradient->width == 0) return SB_OK; /* an empty shard has nothing to write */
     status = sb_cpu_gradient_prepare(ctx, &j, call, gradient, list, actives);
-    if (status == SB_OK && call->rows) sb_cpu_say_plan(ctx, is_small(&j), j.pieces);
-    if (status == SB_OK) sb_cpu_gradient_run(c, &j);
-    return status;
+    if (status == SB_OK && call->in.head) {
+        status = sb_cpu_hidden_prepare(&hidden, call, c->products, &c->hidden[0], list, actives, 0,
+                                       &ctx->error);
+        sb_cpu_gradient_of_hidden(c, &j, &hidden);
+    }
+    if (status != SB_OK) return status;
+    if (call->rows) sb_cpu_say_plan(ctx, is_small(&j), j.pieces);
+    if (j.hidden) sb_cpu_hidden_pack(c->pool, &hidden);
+    sb_cpu_gradient_run(c, &j);
+    return SB_OK;
 }

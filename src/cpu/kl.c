@@ -123,11 +123,6 @@ static void merge_row(void *shared, int64_t i)
 
 static int is_hidden(const kl_job *j) { return j->call->p.in.head || j->call->q.in.head; }
 
-static int64_t tile_blocks(const kl_job *j)
-{
-    return (j->actives + SB_CPU_TILE_ROWS - 1) / SB_CPU_TILE_ROWS;
-}
-
 /* Chooses whole rows when there are plenty of them, and pieces of rows when there are few. */
 static void plan_kl(kl_job *j, const sb_cpu *c)
 {
@@ -135,7 +130,7 @@ static void plan_kl(kl_job *j, const sb_cpu *c)
     const int64_t held = j->call->p.held, leaves = (held + SB_LEAF - 1) / SB_LEAF;
     int64_t split = j->call->p.launch.split;
     if (is_hidden(j)) {
-        split = sb_cpu_tile_pieces(c, &j->call->p, tile_blocks(j));
+        split = sb_cpu_tile_pieces(c, &j->call->p, sb_cpu_tile_blocks(j->actives));
     } else if (split == 0) {
         const int64_t most = held / PIECE_LOGITS, wanted = 4 * (int64_t)threads;
         if (threads > 1 && j->actives > 0) split = (wanted + j->actives - 1) / j->actives;
@@ -214,7 +209,7 @@ sb_status sb_cpu_kl(sb_context *ctx, const void *checked)
     if (is_hidden(&j)) {
         if (call->p.in.head) sb_cpu_hidden_pack(c->pool, &j.p);
         if (call->q.in.head) sb_cpu_hidden_pack(c->pool, &j.q);
-        sb_pool_run(c->pool, alone, run_tile, &j, tile_blocks(&j) * j.split);
+        sb_pool_run(c->pool, alone, run_tile, &j, sb_cpu_tile_blocks(j.actives) * j.split);
         sb_pool_run(c->pool, alone, merge_row, &j, j.actives);
     } else if (j.split == 1) {
         sb_pool_run(c->pool, alone, run_row, &j, j.actives);

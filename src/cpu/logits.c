@@ -72,7 +72,7 @@ static sb_status prepare(sb_context *ctx, tile_job *j, const sb_call *call)
                        call->rows);
     status = sb_list_active(call, active, &actives, &ctx->error);
     if (status != SB_OK || call->held == 0) return status;
-    blocks = (actives + SB_CPU_TILE_ROWS - 1) / SB_CPU_TILE_ROWS;
+    blocks = sb_cpu_tile_blocks(actives);
     j->pieces = sb_cpu_tile_pieces(c, call, blocks);
     j->piece = ((call->held + j->pieces - 1) / j->pieces + SB_LEAF - 1) / SB_LEAF * SB_LEAF;
     return sb_cpu_hidden_prepare(&j->hidden, call, c->products, &c->hidden[0], active, actives, 0,
@@ -82,7 +82,7 @@ static sb_status prepare(sb_context *ctx, tile_job *j, const sb_call *call)
 static void run_tiles(sb_context *ctx, tile_job *j)
 {
     sb_cpu *c = ctx->state;
-    const int64_t blocks = (j->hidden.actives + SB_CPU_TILE_ROWS - 1) / SB_CPU_TILE_ROWS;
+    const int64_t blocks = sb_cpu_tile_blocks(j->hidden.actives);
     const int alone = sb_cpu_tiles_alone(&j->hidden);
     if (j->hidden.actives) {
         sb_cpu_say_plan(ctx, alone, j->pieces);

@@ -96,7 +96,8 @@ static sb_status prepare_gradient(sb_context *ctx, const sb_logprob_call *logpro
         return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory to save %" PRId64 " rows",
                        call->rows);
     status = sb_cpu_gradient_prepare(ctx, gradient, call, &to, j->active, j->actives);
-    gradient->written = j->split == 1;
+    gradient->written = j->split == 1 && !sb_cpu_is_hidden(j);
+    if (status == SB_OK && sb_cpu_is_hidden(j)) sb_cpu_gradient_of_hidden(c, gradient, &j->hidden);
     return status;
 }
 

@@ -208,11 +208,6 @@ int64_t sb_cpu_logits_per_row(const sb_call *call)
     return kept < call->held ? kept : call->held;
 }
 
-static int64_t tile_blocks(int64_t actives)
-{
-    return (actives + SB_CPU_TILE_ROWS - 1) / SB_CPU_TILE_ROWS;
-}
-
 int64_t sb_cpu_tile_pieces(const sb_cpu *c, const sb_call *call, int64_t blocks)
 {
     const int64_t leaves = (call->held + SB_LEAF - 1) / SB_LEAF;
@@ -267,7 +262,7 @@ static void plan_rows(sb_cpu_job *j, int32_t threads)
     int64_t held = j->call->held, leaves = (held + SB_LEAF - 1) / SB_LEAF;
     int64_t each = sb_cpu_logits_per_row(j->call), split = j->call->launch.split;
     if (sb_cpu_is_hidden(j)) {
-        split = sb_cpu_tile_pieces(j->cpu, j->call, tile_blocks(j->actives));
+        split = sb_cpu_tile_pieces(j->cpu, j->call, sb_cpu_tile_blocks(j->actives));
     } else if (split == 0) {
         int64_t most = each / PIECE_LOGITS, wanted = 4 * (int64_t)threads;
         split = j->actives == 0 || j->actives >= wanted || threads == 1
@@ -325,7 +320,7 @@ void sb_cpu_job_run(sb_cpu *c, const sb_cpu_job *j)
     const int alone = runs_alone(j);
     if (sb_cpu_is_hidden(j)) {
         sb_cpu_hidden_pack(c->pool, &j->hidden);
-        sb_pool_run(c->pool, alone, run_tile, shared, tile_blocks(j->actives) * j->split);
+        sb_pool_run(c->pool, alone, run_tile, shared, sb_cpu_tile_blocks(j->actives) * j->split);
         sb_pool_run(c->pool, alone, merge_row, shared, j->actives);
     } else if (j->split > 1) {
         sb_pool_run(c->pool, alone, run_piece, shared, j->actives * j->split);

@@ -103,8 +103,7 @@ void sb_cpu_second_pass_run(sb_cpu *c, const sb_cpu_second_pass *pass)
     sb_cpu_job_run(c, pass->job);
     if (pass->size && sb_cpu_is_hidden(pass->job))
         sb_pool_run(c->pool, sb_cpu_tiles_alone(&pass->job->hidden), visit_tile, shared,
-                    (pass->job->actives + SB_CPU_TILE_ROWS - 1) / SB_CPU_TILE_ROWS *
-                        pass->job->split);
+                    sb_cpu_tile_blocks(pass->job->actives) * pass->job->split);
     else if (pass->size)
         sb_pool_run(c->pool, alone, visit_piece, shared, pass->job->actives * pass->job->split);
     sb_pool_run(c->pool, alone, finish_pass, shared, pass->job->actives);

@@ -149,11 +149,25 @@ function M.untouched(at, given, batch)
   return at:hold(c)
 end
 
+-- The batch as it is, or with the ids of a piece of its head.
+local function part_of(at, batch)
+  local first, n = at.opts.first, at.opts.n
+  if first == nil and n == nil then return batch end
+  if not batch.head then raise "backward: first, n: the batch has logits, not hidden states" end
+  first = first == nil and batch.first or call.small_integer("first", first)
+  n = n == nil and batch.first + batch.held - first or call.small_integer("n", n)
+  if first < batch.first or n < 1 or first + n > batch.first + batch.held then
+    raise("backward: first %d, n %d: the head has the ids %d to %d", first, n, batch.first,
+          batch.first + batch.held - 1)
+  end
+  return setmetatable({ first = first, held = n }, { __index = batch })
+end
+
 local BACKWARD = call.op {
   name = "backward",
   entry = "sb_logprob_backward",
   launch = { "split", "threads", "check", "stream", "workspace" },
-  options = { "grad", "dtype" },
+  options = { "grad", "dtype", "first", "n" },
   takes = 2,
   shards = true,
   arguments = function(at, batch, given)
@@ -162,9 +176,10 @@ local BACKWARD = call.op {
     check_derivatives("backward", given)
     local saved = at:input("saved", given.saved, "uint8", appended(batch.shape, SAVED), 8)
     local derivatives = derivatives_of(at, "", given, batch)
-    local grad, dtype = grad_or_dtype("backward", at.opts, batch)
-    at.result = at:hold(grad or new_grad(batch, dtype))
-    local c = describe_to_c(at.result, batch)
+    local part = part_of(at, batch)
+    local grad, dtype = grad_or_dtype("backward", at.opts, part)
+    at.result = at:hold(grad or new_grad(part, dtype))
+    local c = describe_to_c(at.result, part)
     c.saved = ffi.cast("const sb_saved_row *", saved.ptr)
     for name, t in pairs(derivatives) do c[name] = ffi.cast("const float *", t.ptr) end
     return c, batch.c
@@ -181,7 +196,8 @@ local BACKWARD = call.op {
 -- `entropy`, both outputs must have been requested together)
 -- @tparam[opt] table opts `grad`: a tensor to write to, shaped like the logits or with wider rows,
 -- whose ends become +0; it may be the logits themselves; or `dtype`: the dtype of a new tensor, by
--- default the logits' own ("float32", "float16" or "bfloat16", rounded once from float32); `split`,
+-- default the logits' own ("float32", "float16" or "bfloat16", rounded once from float32); `first`
+-- and `n`, for hidden states: only the ids from `first` on, n of them, multiples of 16; `split`,
 -- and on a GPU `check`, `stream`, `threads` and `workspace`, as for `logprob`
 -- @treturn tensor the gradient; the gradient of row r of the logits is in row r (with `shift`,
 -- too); or nil, a message and the status' name. Invalid arguments are errors.
