@@ -16,7 +16,9 @@ local Context = {}
 ---@class samebits.BackwardOptions
 ---@field check? boolean
 ---@field dtype? samebits.Dtype the dtype of a new tensor, by default the logits' own ("float32", "float16" or "bfloat16", rounded once from float32)
+---@field first? integer
 ---@field grad? samebits.Tensor a tensor to write to, shaped like the logits or with wider rows, whose ends become +0
+---@field n? integer only the ids from `first` on, n of them, multiples of 16
 ---@field split? integer the number of pieces to cut each row into
 ---@field stream? samebits.Stream the stream to run in (the default stream if not given)
 ---@field threads? integer the number of threads per block
@@ -473,7 +475,7 @@ function Context:policy_workspace_size() end
 
 ---@class samebits.ProductsOptions
 ---@field check? boolean
----@field first? integer the id of the first sum
+---@field first? integer
 ---@field n? integer only the ids from `first` on, n of them, multiples of 16
 ---@field split? integer the number of pieces to cut each row into
 ---@field stream? samebits.Stream the stream to run in (the default stream if not given)

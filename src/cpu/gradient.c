@@ -109,11 +109,11 @@ static void run_tile(void *shared, int64_t item)
 {
     const sb_cpu_gradient *j = shared;
     const sb_cpu_hidden *h = j->hidden;
-    const int64_t i = item / j->tiles * SB_CPU_TILE_ROWS;
+    const int64_t blocks = sb_cpu_tile_blocks(h->actives);
+    const int64_t i = item % blocks * SB_CPU_TILE_ROWS;
     const int64_t rows = h->actives - i < SB_CPU_TILE_ROWS ? h->actives - i : SB_CPU_TILE_ROWS;
     const int64_t leaves = (j->call->held + SB_LEAF - 1) / SB_LEAF;
-    const int64_t size = (leaves + j->tiles - 1) / j->tiles * SB_LEAF,
-                  from = item % j->tiles * size;
+    const int64_t size = (leaves + j->tiles - 1) / j->tiles * SB_LEAF, from = item / blocks * size;
     const int64_t end = from + size < j->call->held ? from + size : j->call->held;
     for (int64_t first = from; first < end; first += SB_CPU_TILE_IDS) {
         const int64_t n = end - first < SB_CPU_TILE_IDS ? end - first : SB_CPU_TILE_IDS;

@@ -123,12 +123,24 @@ void sb_cpu_hidden_pack(sb_pool *pool, const sb_cpu_hidden *h)
 
 /* ---- tiles -------------------------------------------------------------------------------- */
 
+/* A leaf whose ids are all kept, without bias, scale and softcap. */
+static void combine_plain(const int8_t *E, int planes, const int64_t *sums, int32_t E_h, float *x)
+{
+    int64_t T[SB_LEAF];
+    for (int v = 0; v < SB_LEAF; v++) T[v] = planes == 3 ? sb_linear_T_of_sum(sums[v]) : sums[v];
+    for (int v = 0; v < SB_LEAF; v++) x[v] = sb_linear_logit(T[v], E_h, E[v]);
+}
+
 void sb_cpu_combine_leaf(const sb_head *head, const sb_cpu_head_parts *at,
                          const sb_linear_steps *steps, const int64_t *sums, int32_t E_h,
                          int64_t first, int64_t n, uint32_t bits, float *x)
 {
     const char *memory = head->memory;
     const int8_t *E = (const int8_t *)memory + at->E + first;
+    if (n == SB_LEAF && bits == 0xffff && !at->bias && steps->scale == 1.0f && steps->cap == 0.0f) {
+        combine_plain(E, at->planes, sums, E_h, x);
+        return;
+    }
     for (int64_t v = 0; v < n; v++) {
         int64_t T;
         float b = 0.0f;

@@ -7,7 +7,7 @@
 #include "cpu/head.h"
 #include "cpu/pool.h"
 
-#define SB_CPU_TILE_ROWS 32             /* at most, in a tile: a multiple of SB_CPU_HEAD_ROWS */
+#define SB_CPU_TILE_ROWS 64             /* at most, in a tile: a multiple of SB_CPU_HEAD_ROWS */
 #define SB_CPU_TILE_IDS 256             /* a multiple of 16 */
 #define SB_CPU_ALONE_ELEMENTS 65536     /* arrays of at most this many elements, and calls */
 #define SB_CPU_ALONE_PRODUCTS (1 << 20) /* of at most this many products, run on one thread */

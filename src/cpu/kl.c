@@ -8,6 +8,7 @@
 #include "det/kl.h"
 
 #define PIECE_LOGITS 4096  /* a piece of a row is at least this long, unless split says otherwise */
+#define TILE_IDS 128       /* ids in a tile of hidden states, of which a thread has two */
 #define ALONE_LOGITS 16384 /* a call with at most this many runs on one thread */
 
 typedef struct kl_job {
@@ -81,9 +82,9 @@ static void run_piece(void *shared, int64_t item)
 
 /* The logits of a block of active rows, i .. i + rows - 1. */
 static void tile_of(const kl_job *j, const sb_call *call, const sb_cpu_hidden *hidden, int64_t i,
-                    int64_t rows, int64_t first, int64_t n, float x[][SB_CPU_TILE_IDS])
+                    int64_t rows, int64_t first, int64_t n, float x[][TILE_IDS])
 {
-    if (call->in.head) sb_cpu_hidden_tile(hidden, i, rows, first, n, x[0], SB_CPU_TILE_IDS);
+    if (call->in.head) sb_cpu_hidden_tile(hidden, i, rows, first, n, x[0], TILE_IDS);
     else
         for (int64_t r = 0; r < rows; r++) sb_cpu_read(call, j->active[i + r], first, n, x[r]);
 }
@@ -93,7 +94,8 @@ static void run_tile(void *shared, int64_t item)
 {
     const kl_job *j = shared;
     const sb_call *p = &j->call->p, *q = &j->call->q;
-    const int64_t i = item / j->split * SB_CPU_TILE_ROWS, piece = item % j->split;
+    const int64_t blocks = sb_cpu_tile_blocks(j->actives);
+    const int64_t i = item % blocks * SB_CPU_TILE_ROWS, piece = item / blocks;
     const int64_t rows = j->actives - i < SB_CPU_TILE_ROWS ? j->actives - i : SB_CPU_TILE_ROWS;
     const int64_t end = (piece + 1) * j->piece < p->held ? (piece + 1) * j->piece : p->held;
     sb_row row_p[SB_CPU_TILE_ROWS], row_q[SB_CPU_TILE_ROWS];
@@ -102,9 +104,9 @@ static void run_tile(void *shared, int64_t item)
         row_q[r] = sb_row_of(sb_temperature_at(q, j->active[i + r]));
         sb_kl_init(&j->states[(i + r) * j->split + piece], row_p[r].c, row_q[r].c);
     }
-    for (int64_t first = piece * j->piece; first < end; first += SB_CPU_TILE_IDS) {
-        const int64_t n = end - first < SB_CPU_TILE_IDS ? end - first : SB_CPU_TILE_IDS;
-        float xp[SB_CPU_TILE_ROWS][SB_CPU_TILE_IDS], xq[SB_CPU_TILE_ROWS][SB_CPU_TILE_IDS];
+    for (int64_t first = piece * j->piece; first < end; first += TILE_IDS) {
+        const int64_t n = end - first < TILE_IDS ? end - first : TILE_IDS;
+        float xp[SB_CPU_TILE_ROWS][TILE_IDS], xq[SB_CPU_TILE_ROWS][TILE_IDS];
         tile_of(j, p, &j->p, i, rows, first, n, xp);
         tile_of(j, q, &j->q, i, rows, first, n, xq);
         for (int64_t r = 0; r < rows; r++)

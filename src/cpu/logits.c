@@ -5,6 +5,8 @@
 #include "cpu/cpu.h"
 #include "det/convert.h"
 
+#define SUM_IDS 128 /* ids in a tile of sums, which take twice the bytes of logits */
+
 /* ---- tiles of a call's rows --------------------------------------------------------------- */
 
 typedef struct tile_job {
@@ -40,18 +42,20 @@ static void run_tile(void *shared, int64_t item)
 {
     const tile_job *j = shared;
     const sb_call *call = j->hidden.call;
-    const int64_t i = item / j->pieces * SB_CPU_TILE_ROWS, first = item % j->pieces * j->piece;
+    const int64_t blocks = sb_cpu_tile_blocks(j->hidden.actives);
+    const int64_t i = item % blocks * SB_CPU_TILE_ROWS, first = item / blocks * j->piece;
     const int64_t rows = j->hidden.actives - i < SB_CPU_TILE_ROWS ? j->hidden.actives - i
                                                                   : SB_CPU_TILE_ROWS;
     const int64_t end = first + j->piece < call->held ? first + j->piece : call->held;
-    for (int64_t id = first; id < end; id += SB_CPU_TILE_IDS) {
-        const int64_t n = end - id < SB_CPU_TILE_IDS ? end - id : SB_CPU_TILE_IDS;
+    const int64_t step = j->out ? SB_CPU_TILE_IDS : SUM_IDS;
+    for (int64_t id = first; id < end; id += step) {
+        const int64_t n = end - id < step ? end - id : step;
         union {
             float x[SB_CPU_TILE_ROWS][SB_CPU_TILE_IDS];
-            int64_t sums[SB_CPU_TILE_ROWS][SB_CPU_TILE_IDS];
+            int64_t sums[SB_CPU_TILE_ROWS][SUM_IDS];
         } tile;
         if (j->out) sb_cpu_hidden_tile(&j->hidden, i, rows, id, n, tile.x[0], SB_CPU_TILE_IDS);
-        else sb_cpu_hidden_sums(&j->hidden, i, rows, id, n, tile.sums[0], SB_CPU_TILE_IDS);
+        else sb_cpu_hidden_sums(&j->hidden, i, rows, id, n, tile.sums[0], SUM_IDS);
         for (int64_t r = 0; r < rows; r++) {
             const int64_t source = j->hidden.active[i + r] - call->in.shift;
             if (j->out)

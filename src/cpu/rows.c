@@ -12,6 +12,7 @@
 #include "det/moments.h"
 
 #define PIECE_LOGITS 4096  /* a piece of a row is at least this long, unless split says otherwise */
+#define SHARED_IDS 2048    /* ids whose weights threads share in a cache */
 #define CHUNK_LOGITS 65536 /* rows handed out at once hold about this much; less runs unthreaded */
 
 void *sb_cpu_room(sb_cpu_scratch *s, int64_t count, size_t size)
@@ -141,12 +142,14 @@ static void run_piece(void *shared, int64_t item)
 
 /* ---- rows of hidden states ---------------------------------------------------------------- */
 
-/* A block of active rows and a piece of their ids. */
+/* A block of active rows and a piece of their ids. All blocks of a piece come one after another:
+ * they use the same weights, which threads then find in a shared cache. */
 static void run_tile(void *shared, int64_t item)
 {
     const sb_cpu_job *j = shared;
     const sb_isa *isa = j->cpu->isa;
-    const int64_t first = item / j->split * SB_CPU_TILE_ROWS, p = item % j->split;
+    const int64_t blocks = sb_cpu_tile_blocks(j->actives);
+    const int64_t first = item % blocks * SB_CPU_TILE_ROWS, p = item / blocks;
     const int64_t rows = j->actives - first < SB_CPU_TILE_ROWS ? j->actives - first
                                                                : SB_CPU_TILE_ROWS;
     const int64_t end = (p + 1) * j->piece < j->call->held ? (p + 1) * j->piece : j->call->held;
@@ -216,6 +219,8 @@ int64_t sb_cpu_tile_pieces(const sb_cpu *c, const sb_call *call, int64_t blocks)
     if (split == 0) {
         const int64_t most = call->held / SB_CPU_TILE_IDS;
         if (threads > 1 && blocks > 0) split = (wanted + blocks - 1) / blocks;
+        if (threads > 1 && blocks > 1 && split < call->held / SHARED_IDS)
+            split = call->held / SHARED_IDS;
         if (split > most) split = most;
     }
     if (split > leaves) split = leaves;

@@ -58,7 +58,8 @@ static void visit_tile(void *shared, int64_t item)
 {
     const sb_cpu_second_pass *pass = shared;
     const sb_cpu_job *j = pass->job;
-    const int64_t i = item / j->split * SB_CPU_TILE_ROWS, p = item % j->split;
+    const int64_t blocks = sb_cpu_tile_blocks(j->actives);
+    const int64_t i = item % blocks * SB_CPU_TILE_ROWS, p = item / blocks;
     const int64_t rows = j->actives - i < SB_CPU_TILE_ROWS ? j->actives - i : SB_CPU_TILE_ROWS;
     const int64_t last = (p + 1) * j->piece < j->call->held ? (p + 1) * j->piece : j->call->held;
     for (int64_t r = 0; r < rows; r++) memset(part_at(pass, (i + r) * j->split + p), 0, pass->size);
