@@ -13,7 +13,7 @@ local M = {}
 
 --- The files that the public API can be checked with.
 M.FILES = { "rows.txt", "generated.txt", "batches.txt", "shards.txt", "order.txt",
-            "sample.txt", "constants.txt", "entropy.txt", "gradient.txt", "kl.txt" }
+            "sample.txt", "constants.txt", "entropy.txt", "gradient.txt", "kl.txt", "heads.txt" }
 
 local here = debug.getinfo(1, "S").source:match "^@(.*)/[^/]*$" or "."
 
@@ -424,6 +424,37 @@ local function check_kl(ctx, case)
   end
 end
 
+-- Checks the logits of a row of hidden, and the logprobs of its targets without them.
+local function check_head(ctx, case)
+  local function there(t) return assert(t:to(ctx.device)) end
+  local bias = case.bias and there(tensor.from_bits(case.bias))
+  local head, why = ctx:head(there(case.weights.logits:view(case.vocab, case.depth)), {
+    format = case.format, bias = bias, scale = case.scale, softcap = case.cap, keep_bad = true,
+  })
+  if not head then return why end
+  local spec = { hidden = there(case.hidden.logits), head = head, temperature = case.tau }
+  if case.kept then
+    spec.kept = there(tensor.from_bits(case.kept, "int32"):view(1, #case.kept))
+  end
+  local logits, lost = ctx:logits(spec)
+  if not logits then return lost end
+  logits = assert(logits:to "cpu")
+  for i, want in ipairs(case.expected) do
+    if hex(logits, i - 1) ~= want then
+      return ("logit %d: expected %s, got %s"):format(i - 1, want, hex(logits, i - 1))
+    end
+  end
+  for _, target in ipairs(case.targets) do
+    spec.ids = { target.id }
+    local out, problem = score(ctx, spec, { outputs = { "token", "lse" } })
+    if not out then return problem end
+    if hex(out.token, 0) ~= target.bits or hex(out.lse, 0) ~= case.lse then
+      return ("id %d: expected %s and lse %s, got %s and %s"):format(target.id, target.bits,
+        case.lse, hex(out.token, 0), hex(out.lse, 0))
+    end
+  end
+end
+
 local function check_refused(ctx, case)
   local batch, lost = batches.new { logits = tensor.zeros { 1, 1 }, ids = { 0 },
                                     temperature = case.refused }:to(ctx.device)
@@ -438,6 +469,7 @@ end
 local function check(ctx, case)
   if case.refused then return check_refused(ctx, case) end
   if case.kl then return check_kl(ctx, case) end
+  if case.weights then return check_head(ctx, case) end
   if case.grad then return check_gradient(ctx, case) end
   if case.entropy_bits then return check_entropy(ctx, case) end
   if case.targets then return check_row(ctx, case) end
