@@ -722,8 +722,7 @@ local Tensor = {}
 
 --- Returns the absolute values: float32, or float64 for float64, int32 and int64.
 ---@return samebits.Tensor
----@param ... any
-function Tensor:abs(...) end
+function Tensor:abs() end
 
 --- Returns where the greatest element is, the first one if several are equal; or the first NaN.
 ---@param dim? number as for `sum`
@@ -772,8 +771,7 @@ function Tensor:eq(other) end
 --- double, rounded once: good to look at, but not under the contract about bits. `ctx:compare` has
 --- e^x with the same bits everywhere.
 ---@return samebits.Tensor
----@param ... any
-function Tensor:exp(...) end
+function Tensor:exp() end
 
 --- Returns the view that repeats dimensions of size 1, and new ones in front, to make a shape.
 --- Several elements of it are then one place in memory.
@@ -818,8 +816,7 @@ function Tensor:len() end
 
 --- Returns the natural logarithms of the elements: see `exp`.
 ---@return samebits.Tensor
----@param ... any
-function Tensor:log(...) end
+function Tensor:log() end
 
 --- Returns a mask, bool, of where this tensor is less than another one or a number. NaN is
 --- neither less nor greater than anything, nor equal to it. Lua's own comparisons cannot do this:

@@ -140,7 +140,7 @@ local function run(self, f, keeps, timed)
     end
     if values.n > 0 then
       keep(self, "_", values[1])
-      print(color.values(self.colored, pretty.all(values.n, values)))
+      print(pretty.all(values.n, values, self.colored and color.values or nil))
     end
   end)
   if forget then forget() end

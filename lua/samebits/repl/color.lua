@@ -75,10 +75,9 @@ local function line_of(line)
   return table.concat(out)
 end
 
---- Returns the text of shown values in colours. Text of another kind (reports, objects in their own
--- words) is unchanged.
-function M.values(on, text)
-  if not on or text:find("\27", 1, true) then return text end
+--- Returns the text of shown data in colours.
+function M.values(text)
+  if text:find("\27", 1, true) then return text end
   return (text:gsub("[^\n]+", line_of))
 end
 

@@ -245,12 +245,21 @@ function M.text(v)
                          inner(v, {}, 0))
 end
 
---- Returns several values as text, on one line if all are short.
-function M.all(n, values)
+-- Whether a value is shown in this module's form, and not in words of its own.
+local function is_data(v)
+  if type(v) == "string" then return not v:find "\n" end
+  local metatable = (type(v) == "table" or type(v) == "userdata") and debug.getmetatable(v)
+  return type(metatable) ~= "table" or tensor.is_tensor(v)
+end
+
+--- Returns several values as text, on one line if all are short. paint: nil, or a function that
+-- colours the text of data.
+function M.all(n, values, paint)
   local parts, length, lines = {}, 0, false
   for i = 1, n do
     parts[i] = M.text(values[i])
     length, lines = length + #parts[i] + 2, lines or parts[i]:find "\n" ~= nil
+    if paint and is_data(values[i]) then parts[i] = paint(parts[i]) end
   end
   return table.concat(parts, (lines or length > M.width() + 2) and "\n" or ", ")
 end

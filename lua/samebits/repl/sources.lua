@@ -207,9 +207,14 @@ function M.methods(class)
         found = found or definition(module, class.owner or class.name, name)
       end
       found = found and found.doc and found or origin(value) or found or {}
-      list[#list + 1] = { name = name, doc = found.doc, value = value,
-                          parameters = found.parameters or M.told_parameters(found.doc) or
-                                       "(...)" }
+      local shown = found.parameters
+      if shown == nil or shown == "(...)" then
+        -- The function is made elsewhere. A comment that tells of results tells of all parameters.
+        local told = M.told_parameters(found.doc)
+        local whole = table.concat(found.doc or {}, "\n"):find "@t?return" ~= nil
+        shown = told or whole and "()" or "(...)"
+      end
+      list[#list + 1] = { name = name, doc = found.doc, value = value, parameters = shown }
     end
   end
   table.sort(list, function(a, b) return a.name < b.name end)

@@ -9,8 +9,8 @@ describe("colours", function()
     for _, text in ipairs { "1e-7, nan, \"a\\\"b nil\", true", "",
                             "{ a = 1, t = tensor float32 [2] cpu }", "it's\n'open",
                             "tensor int8 [2] cpu\n[1, 2]", "0x1p-3 x2 1.5e+10" } do
-      assert.equal(text, bare(color.values(true, text)))
-      assert.equal(text, color.values(false, text))
+      assert.equal(text, bare(color.values(text)))
+      assert.equal(text, color.paint(false, "error", text))
       assert.equal(text, bare(color.help(true, text)))
       assert.equal(text, bare(color.paint(true, "error", text)))
     end
@@ -18,9 +18,9 @@ describe("colours", function()
 
   it("mark strings, words, names and heads of tensors", function()
     assert.equal('\27[36mb\27[0m = \27[32m"x nil"\27[0m, \27[33mnil\27[0m, 2e5',
-                 color.values(true, 'b = "x nil", nil, 2e5'))
+                 color.values('b = "x nil", nil, 2e5'))
     assert.equal("\27[2mtensor int8 [2] cpu\27[0m\n[1, 2]",
-                 color.values(true, "tensor int8 [2] cpu\n[1, 2]"))
+                 color.values("tensor int8 [2] cpu\n[1, 2]"))
   end)
 
   it("of a prompt are bracketed, with a character after the last", function()

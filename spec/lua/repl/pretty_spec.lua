@@ -85,5 +85,9 @@ describe("showing", function()
   it("several values on a line, or on lines", function()
     assert.equal('nil, "no such file", 3', pretty.all(3, { nil, "no such file", 3 }))
     assert.equal("1\na\nb", pretty.all(2, { 1, "a\nb" }))
+    -- Words of an object are no data, and get no colours.
+    local report = setmetatable({}, { __tostring = function() return "it's me" end })
+    local function paint(text) return "<" .. text .. ">" end
+    assert.equal("<1>, it's me, <nil>", pretty.all(3, { 1, report, nil }, paint))
   end)
 end)
