@@ -129,7 +129,8 @@ SB_DET bool is_active_item(const sb_cuda_head_args &a, int64_t item, bool writes
     return !v.done;
 }
 
-/* A block lists 1024 work items, behind those of the blocks before it, which it counts itself. */
+/* A thread of a block lists a work item, behind those of the blocks before it, which it counts
+ * itself. */
 extern "C" __global__ void __launch_bounds__(1024)
     head_list(const __grid_constant__ sb_cuda_head_args a)
 {

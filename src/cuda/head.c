@@ -358,7 +358,7 @@ sb_status sb_cuda_run_hidden(sb_context *ctx, const sb_cuda_hidden *h, CUdevicep
 {
     const sb_cuda *c = ctx->state;
     const layout l = layout_of(c, h);
-    const sb_cuda_grid lists = { .blocks = (l.work + 1023) / 1024, .threads = 1024, .early = 1 };
+    const sb_cuda_grid lists = { .blocks = (l.work + 511) / 512, .threads = 512, .early = 1 };
     sb_cuda_head_args a = head_args_of(c, h, &l, scratch);
     sb_status status = SB_OK;
     if (l.work == 0) return SB_OK;
