@@ -123,12 +123,22 @@ void sb_cpu_hidden_pack(sb_pool *pool, const sb_cpu_hidden *h)
 
 /* ---- tiles -------------------------------------------------------------------------------- */
 
-/* A leaf whose ids are all kept, without bias, scale and softcap. */
-static void combine_plain(const int8_t *E, int planes, const int64_t *sums, int32_t E_h, float *x)
+/* The logits of a leaf whose ids are all kept, without bias, scale and softcap: sb_linear_logit in
+ * a form that compilers turn into vectors. 2^52 + 2^51 + T is a double, whose encoding is that of
+ * 2^52 + 2^51 plus T, since |T| < 2^51; so T becomes a double exactly, and is rounded once. Returns
+ * 0 if a row is bad. */
+static int combine_plain(const int8_t *E, int planes, const int64_t *sums, int32_t E_h, float *x)
 {
-    int64_t T[SB_LEAF];
-    for (int v = 0; v < SB_LEAF; v++) T[v] = planes == 3 ? sb_linear_T_of_sum(sums[v]) : sums[v];
-    for (int v = 0; v < SB_LEAF; v++) x[v] = sb_linear_logit(T[v], E_h, E[v]);
+    float steps[SB_LEAF];
+    int bad = sb_linear_is_bad(E_h);
+    for (int v = 0; v < SB_LEAF; v++) bad |= E[v] > SB_LINEAR_E_MAX;
+    if (bad) return 0;
+    for (int v = 0; v < SB_LEAF; v++) steps[v] = sb_float((uint32_t)(E_h + E[v] - 30 + 127) << 23);
+    for (int v = 0; v < SB_LEAF; v++) {
+        const int64_t T = planes == 3 ? sb_linear_T_of_sum(sums[v]) : sums[v];
+        x[v] = (float)(sb_double((uint64_t)T + sb_bits64(0x1.8p+52)) - 0x1.8p+52) * steps[v];
+    }
+    return 1;
 }
 
 void sb_cpu_combine_leaf(const sb_head *head, const sb_cpu_head_parts *at,
@@ -137,10 +147,9 @@ void sb_cpu_combine_leaf(const sb_head *head, const sb_cpu_head_parts *at,
 {
     const char *memory = head->memory;
     const int8_t *E = (const int8_t *)memory + at->E + first;
-    if (n == SB_LEAF && bits == 0xffff && !at->bias && steps->scale == 1.0f && steps->cap == 0.0f) {
-        combine_plain(E, at->planes, sums, E_h, x);
+    if (n == SB_LEAF && bits == 0xffff && !at->bias && steps->scale == 1.0f && steps->cap == 0.0f &&
+        combine_plain(E, at->planes, sums, E_h, x))
         return;
-    }
     for (int64_t v = 0; v < n; v++) {
         int64_t T;
         float b = 0.0f;
