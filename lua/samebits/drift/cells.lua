@@ -19,11 +19,12 @@
 local bit = require "bit"
 local ffi = require "ffi"
 local base64 = require "samebits.text.base64"
+local bytes = require "samebits.text.bytes"
 local export = require "samebits.drift.export"
 local stores = require "samebits.drift.store"
 local tally = require "samebits.drift.tally"
 
-local band, bor, rshift = bit.band, bit.bor, bit.rshift
+local band = bit.band
 
 local M = {}
 
@@ -31,39 +32,7 @@ M.MOST_ROWS, M.MOST_COLUMNS, M.MOST_CELLS = 512, 2048, 2 ^ 17
 
 local NONE, INACTIVE, EQUAL, FIRST_CAUSE = 0, 1, 2, 5
 
--- Bytes that grow.
-local Bytes = {}
-Bytes.__index = Bytes
-
-local function bytes() return setmetatable({ n = 0, room = 4096, p = ffi.new("uint8_t[?]", 4096) },
-                                           Bytes) end
-
-function Bytes:byte(x)
-  if self.n == self.room then
-    local p = ffi.new("uint8_t[?]", 2 * self.room)
-    ffi.copy(p, self.p, self.n)
-    self.p, self.room = p, 2 * self.room
-  end
-  self.p[self.n] = x
-  self.n = self.n + 1
-end
-
--- x: an integer from 0 to 2^53. With x % 128 + 128, compiled code of LuaJIT 2.1.0-beta3 lost the
--- 128 of one byte in 600 000, where x was beyond 2^31; so the byte is made of ints.
-function Bytes:number(x)
-  while x >= 128 do
-    local rest = math.floor(x / 128)
-    self:byte(bor(x - 128 * rest, 128))
-    x = rest
-  end
-  self:byte(x)
-end
-
-function Bytes:word(w)
-  for k = 0, 24, 8 do self:byte(band(rshift(w, k), 0xff)) end
-end
-
-function Bytes:text() return base64.encode(self.p, self.n) end
+local function encoded(stream) return base64.encode(stream.p, stream.n) end
 
 -- The place of an encoding among all; unlike tally's, +0 and -0 have different ones.
 local function place(w) return w >= 0 and w or -band(w, 0x7fffffff) - 1 end
@@ -164,10 +133,10 @@ end
 -- The ids of the chosen rows, the most frequent first, and their places from 1 on.
 local function ids_of(report, chosen)
   if not report.ids then return {}, {} end
-  local times, list = {}, {}
+  local times, list, id_of = {}, {}, export.id_reader(report.ids)
   for row = 0, report.store.rows - 1 do
     if chosen[row] ~= 0 then
-      local id = tonumber(report.ids:get(row))
+      local id = id_of(row)
       if not times[id] then times[id], list[#list + 1] = 0, id end
       times[id] = times[id] + 1
     end
@@ -182,29 +151,30 @@ local function ids_of(report, chosen)
 end
 
 local function values_of(report, chosen, places)
-  local store, out, causes, before = report.store, bytes(), #report.causes, -1
+  local store, out, causes, before = report.store, bytes.new(), #report.causes, -1
+  local id_of = report.ids and export.id_reader(report.ids)
   for row = 0, store.rows - 1 do
     if chosen[row] ~= 0 then
       local x, y = store.a[row], store.b[row]
-      out:number(row - before - 1)
+      out:varint(row - before - 1)
       before = row
       out:byte(code_of(store, row, causes))
-      out:number(report.ids and places[tonumber(report.ids:get(row))] or 0)
+      out:varint(id_of and places[id_of(row)] or 0)
       out:word(x)
       local far = place(y) - place(x)
-      out:number(far >= 0 and 2 * far or -2 * far - 1)
+      out:varint(far >= 0 and 2 * far or -2 * far - 1)
     end
   end
   return out
 end
 
 local function runs(codes, n)
-  local out, first = bytes(), 0
+  local out, first = bytes.new(), 0
   while first < n do
     local past = first + 1
     while past < n and codes[past] == codes[first] do past = past + 1 end
     out:byte(codes[first])
-    out:number(past - first)
+    out:varint(past - first)
     first = past
   end
   return out
@@ -212,7 +182,7 @@ end
 
 -- Sizes of the cells that no chosen token stands for.
 local function rest_of(shape, layout, codes, sizes, chosen)
-  local out = bytes()
+  local out = bytes.new()
   if shape.is_blocks then
     for cell = 0, shape.rows * shape.columns - 1 do
       if codes[cell] >= FIRST_CAUSE then out:byte(sizes[cell]) end
@@ -235,7 +205,8 @@ local BYTES = 14
 --- Returns the packed tokens as a table of plain values: the map's `rows`, `columns`, `per_row`,
 -- `per_column`, `sequences`, `longest`, `blocks`; `lengths` of packed sequences; the streams
 -- `cells`, `sizes`, `values` in base64; `ids`, a stream of numbers, and `texts`, strings; `held`,
--- how many tokens have values, of `different` ones. Nil if the report does not hold its tokens.
+-- how many tokens have values, of `different` ones. Nil if the report does not hold its tokens, or
+-- has so many sequences that there is no room.
 -- @tparam table report
 -- @tparam number room bytes that the result may take in the page, about
 function M.pack(report, room)
@@ -247,7 +218,9 @@ function M.pack(report, room)
   for row = 0, store.rows - 1 do
     if store.state[row] == stores.EQUAL then store.equal_rows = store.equal_rows + 1 end
   end
-  local cells = runs(codes, shape.rows * shape.columns):text()
+  -- Lengths and origins of sequences, as JSON.
+  room = room - shape.sequences * ((layout.offsets and 8 or 0) + (layout.origin and 16 or 0))
+  local cells = encoded(runs(codes, shape.rows * shape.columns))
   local different = report.tokens.different
   local most = math.floor(math.max(0, room - #cells) / BYTES)
   local best
@@ -255,8 +228,8 @@ function M.pack(report, room)
   for _ = 1, 6 do
     local chosen, n = choose(store, own, most, different)
     local ids, places = ids_of(report, chosen)
-    local list = bytes()
-    for _, id in ipairs(ids) do list:number(id >= 0 and 2 * id or -2 * id - 1) end
+    local list = bytes.new()
+    for _, id in ipairs(ids) do list:varint(id >= 0 and 2 * id or -2 * id - 1) end
     local texts, written = {}, 0
     if report.texts then
       local found = report.texts:texts(ids)
@@ -266,8 +239,8 @@ function M.pack(report, room)
       end
     end
     local made = {
-      values = values_of(report, chosen, places):text(), ids = list:text(), texts = texts,
-      sizes = rest_of(shape, layout, codes, sizes, chosen):text(), held = n,
+      values = encoded(values_of(report, chosen, places)), ids = encoded(list), texts = texts,
+      sizes = encoded(rest_of(shape, layout, codes, sizes, chosen)), held = n,
     }
     local size = #cells + #made.values + #made.ids + #made.sizes + written
     if size <= room then

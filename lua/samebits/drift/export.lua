@@ -5,10 +5,12 @@
 -- formats: spaces stay visible, and no cell of a table starts with a character that a spreadsheet
 -- would take for a formula.
 
+local bytes = require "samebits.text.bytes"
 local misuse = require "samebits.misuse"
 local printable = require "samebits.text.printable"
 local stores = require "samebits.drift.store"
 local tally = require "samebits.drift.tally"
+local tensor = require "samebits.tensor"
 
 local M = {}
 
@@ -29,22 +31,28 @@ function M.quoted(text)
   return '"' .. printable.text(text):gsub('["\\]', ESCAPES) .. '"'
 end
 
-local function number(x)
-  if x ~= x then return "nan" end
-  if x == math.huge then return "inf" elseif x == -math.huge then return "-inf" end
-  if x % 1 == 0 and math.abs(x) < 2 ^ 53 then return ("%.0f"):format(x) end
-  return ("%.9g"):format(x)
+--- Returns a function that returns the id of a row as a number. It reads through a pointer, because
+-- there may be millions.
+function M.id_reader(ids)
+  local read, p, step = tensor.element.read[ids.dtype], ids.ptr, ids.strides[1]
+  return function(row)
+    local id = read(p, row * step)
+    return type(id) == "cdata" and tonumber(id) or id
+  end
 end
 
-local function plain_id(ids, row)
-  local id = ids:get(row)
-  return type(id) == "cdata" and tonumber(id) or id
+-- The texts of all ids that count, by id.
+local function texts_of(report, id_of)
+  local store, known, ids = report.store, {}, {}
+  for row = 0, store.rows - 1 do
+    local id = store.state[row] ~= stores.INACTIVE and id_of(row)
+    if id and not known[id] then known[id], ids[#ids + 1] = true, id end
+  end
+  return report.texts:texts(ids)
 end
 
---- Calls f(token) for each token that counts on a side, in order of rows: `row`, `sequence`,
--- `position`, `id`, `token`, `state`, `a`, `b`, `a_hex`, `b_hex`, `ulps`, `difference`, `ratio`,
--- `cause`, `exactly`, `why`; the last three, and what a side lacks, are nil where they do not
--- apply.
+--- Calls f(token) for each token that counts on a side, in order of rows; the table is used again.
+-- It holds the columns; those that do not apply are nil.
 function M.each(report, f)
   local store = report.store
   if not store then
@@ -52,35 +60,29 @@ function M.each(report, f)
     for _, n in ipairs(report.shape) do rows = rows * n end
     misuse.raise("the report holds none of its %.0f tokens one by one: give keep (--keep)", rows)
   end
-  local texts = {}
-  if report.texts and report.ids then
-    local ids = {}
-    for row = 0, store.rows - 1 do
-      local id = store.state[row] ~= stores.INACTIVE and plain_id(report.ids, row)
-      if id and texts[id] == nil then texts[id], ids[#ids + 1] = false, id end
-    end
-    texts = report.texts:texts(ids)
-  end
+  local id_of = report.ids and M.id_reader(report.ids)
+  local texts = report.texts and id_of and texts_of(report, id_of) or {}
+  local origin, token = report.layout.origin, {}
   for row = 0, store.rows - 1 do
     local state = store.state[row]
     if state ~= stores.INACTIVE then
       local on_a, on_b = state ~= stores.ONLY_B, state ~= stores.ONLY_A
       local x, y = store.a[row], store.b[row]
-      local sequence, position = report.layout.place(row)
-      local token = { row = row, sequence = sequence, position = position,
-                      id = report.ids and plain_id(report.ids, row),
-                      state = stores.NAMES[state] }
+      token.row, token.state = row, stores.NAMES[state]
+      token.sequence, token.position = report.layout.place(row)
+      token.id = id_of and id_of(row)
       token.token = texts[token.id]
-      if report.layout.origin then
-        token.a_sequence, token.a_position, token.b_sequence, token.b_position =
-          report.layout.origin(row)
+      if origin then
+        token.a_sequence, token.a_position, token.b_sequence, token.b_position = origin(row)
       end
-      if on_a then token.a, token.a_hex = tally.value(x), tally.hex(x) end
-      if on_b then token.b, token.b_hex = tally.value(y), tally.hex(y) end
+      token.a, token.a_hex = on_a and tally.value(x) or nil, on_a and tally.hex(x) or nil
+      token.b, token.b_hex = on_b and tally.value(y) or nil, on_b and tally.hex(y) or nil
+      token.ulps, token.difference, token.ratio = nil, nil, nil
       if on_a and on_b then
         token.ulps, token.difference = tally.ulps(x, y), x == y and 0 or token.b - token.a
         token.ratio = math.exp(token.difference)
       end
+      token.cause, token.exactly, token.why = nil, nil, nil
       if state == stores.DIFFERENT then
         local kind = store:explained(row)
         token.cause, token.exactly = kind.cause, kind.cause_exact
@@ -105,54 +107,95 @@ local function csv_cell(text)
   return text
 end
 
---- Returns comma-separated values (RFC 4180), with a line of column names.
+-- f, which makes a string of another one, with its results kept.
+local function kept(f)
+  return setmetatable({}, { __index = function(self, text)
+    local made = f(text)
+    self[text] = made
+    return made
+  end })
+end
+
+local function csv_text(value) return csv_cell(printable.text(tostring(value))) end
+local function csv_token(value) return csv_cell(M.quoted(value)) end
+
+-- Digits alone need no escapes.
+local HEX = { a_hex = true, b_hex = true }
+
+-- A list of stretches of bytes, each of which a file can be written from (io/file.lua).
+local STRETCH = 2 ^ 22
+
+local function cut(parts, out)
+  if out.n < STRETCH then return out end
+  parts[#parts + 1] = { ptr = out.p, size = out.n }
+  return bytes.new()
+end
+
+local function done(parts, out)
+  parts[#parts + 1] = { ptr = out.p, size = out.n }
+  return parts
+end
+
+-- Puts a number. quote: what stands around one that is not finite.
+local function put_number(out, x, quote)
+  if x % 1 == 0 and math.abs(x) < 2 ^ 53 then return out:integer(x) end
+  if x == x and math.abs(x) < math.huge then return out:text(("%.9g"):format(x)) end
+  out:text(quote)
+  out:text(x ~= x and "nan" or x > 0 and "inf" or "-inf")
+  out:text(quote)
+end
+
+--- Returns comma-separated values (RFC 4180), with a line of column names, as a list of parts
+-- { ptr, size }.
 function M.csv(report)
-  local columns = columns_of(report)
-  local lines = { table.concat(columns, ",") }
-  local cells = {}
+  local columns, parts, out = columns_of(report), {}, bytes.new()
+  local texts, tokens = kept(csv_text), kept(csv_token)
+  out:text(table.concat(columns, ",") .. "\r\n")
   M.each(report, function(token)
     for i, column in ipairs(columns) do
       local value = token[column]
-      if value == nil then
-        cells[i] = ""
-      elseif NUMBERS[column] then
-        cells[i] = number(value)
-      elseif column == "token" then
-        cells[i] = csv_cell(M.quoted(value))
-      else
-        cells[i] = csv_cell(printable.text(tostring(value)))
+      if i > 1 then out:byte(44) end
+      if value ~= nil then
+        if NUMBERS[column] then
+          put_number(out, value, "")
+        elseif HEX[column] then
+          out:text(value)
+        else
+          out:text(column == "token" and tokens[value] or texts[tostring(value)])
+        end
       end
     end
-    lines[#lines + 1] = table.concat(cells, ",")
+    out:text "\r\n"
+    out = cut(parts, out)
   end)
-  lines[#lines + 1] = ""
-  return table.concat(lines, "\r\n")
+  return done(parts, out)
 end
 
---- Returns one object per line. Keys that do not apply are missing.
+--- Returns one object per line, in the same form. Keys that do not apply are missing.
 function M.jsonl(report)
-  local lines, parts, columns = {}, {}, columns_of(report)
+  local columns, parts, out = columns_of(report), {}, bytes.new()
+  local texts, keys = kept(M.quoted), {}
+  for i, column in ipairs(columns) do keys[i] = ('%s"%s":'):format(i > 1 and "," or "{", column) end
   M.each(report, function(token)
-    local n = 0
-    for _, column in ipairs(columns) do
+    for i, column in ipairs(columns) do
       local value = token[column]
       if value ~= nil then
-        local text
+        out:text(keys[i])
         if NUMBERS[column] then
-          text = number(value)
-          if not text:find "^-?%d" then text = '"' .. text .. '"' end
-        elseif type(value) == "boolean" then
-          text = tostring(value)
+          put_number(out, value, '"')
+        elseif HEX[column] then
+          out:byte(34)
+          out:text(value)
+          out:byte(34)
         else
-          text = M.quoted(value)
+          out:text(value == true and "true" or value == false and "false" or texts[value])
         end
-        n = n + 1
-        parts[n] = ('"%s":%s'):format(column, text)
       end
     end
-    lines[#lines + 1] = "{" .. table.concat(parts, ",", 1, n) .. "}\n"
+    out:text "}\n"
+    out = cut(parts, out)
   end)
-  return table.concat(lines)
+  return done(parts, out)
 end
 
 return M

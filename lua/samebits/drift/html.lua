@@ -235,9 +235,9 @@ local function plots(add, report)
   add "</div>"
 end
 
-local function tables(add, report, packed)
+local function worst_tokens(add, report)
   if #report.worst > 0 then
-    add('<section class="%s"><h2>Worst tokens</h2><table><tr>', packed and "still" or "")
+    add('<section class="%s"><h2>Worst tokens</h2><table><tr>', report.store and "still" or "")
     for _, title in ipairs { "sequence", "position", "id", "A", "B", "B - A", "ratio", "ULPs",
                              "cause" } do
       add("<th>%s</th>", title)
@@ -256,6 +256,10 @@ local function tables(add, report, packed)
     end
     add "</table></section>"
   end
+end
+
+-- The table of all tokens, which the script fills.
+local function all_tokens(add, report, packed)
   if packed then
     add '<section id="tokens-section" class="lively"><h2>Tokens</h2><div class="tools">'
     add('<input id="find" type="search" placeholder="find %scause, id, sequence:position" ' ..
@@ -270,6 +274,9 @@ local function tables(add, report, packed)
     end
     add "</section>"
   end
+end
+
+local function sequences(add, report)
   if #report.by_sequence > 0 and report.sequences > 1 then
     add '<section><h2>Sequences</h2><table class="sort"><tr><th>sequence</th>'
     add "<th>tokens</th>"
@@ -344,33 +351,43 @@ local function bytes_of(parts)
   return n
 end
 
+-- Bytes of a page beside its parts, its style and its script.
+local REST = 20000
+
+--- Returns the page.
 function M.format(report)
-  local before, after, parts = {}, {}, nil
+  local parts
   local function add(format, ...)
     parts[#parts + 1] = select("#", ...) > 0 and format:format(...) or format
   end
   local differs = report.tokens.different > 0
-  parts = before
+  local above, plotted, below = {}, {}, {}
+  parts = above
   inputs(add, report)
   sides(add, report)
   if differs then causes(add, report) end
-  parts = after
   if differs then
+    parts = plotted
     clips(add, report)
     figures(add, report)
     plots(add, report)
     rounds(add, report)
+    worst_tokens(add, report)
   end
-  local room = MOST - bytes_of(before) - bytes_of(after) - #script - #style - 24000
-  local tokens = report.tokens
-  local packed = tokens.different + tokens.only_a + tokens.only_b > 0 and
-                 cells.pack(report, room) or nil
-  parts = before
-  where(add, packed)
-  for _, part in ipairs(after) do before[#before + 1] = part end
-  if differs or packed then tables(add, report, packed) end
+  parts = below
+  if differs then sequences(add, report) end
   made(add, report)
-  return page.format(text.headline(report), report.equal, before, report, {
+
+  local room = MOST - bytes_of(above) - bytes_of(plotted) - bytes_of(below) - #script - #style -
+               REST
+  local alone = report.tokens.only_a + report.tokens.only_b
+  local packed = (differs or alone > 0) and cells.pack(report, room) or nil
+  parts = above
+  where(add, packed)
+  for _, part in ipairs(plotted) do add("%s", part) end
+  all_tokens(add, report, packed)
+  for _, part in ipairs(below) do add("%s", part) end
+  return page.format(text.headline(report), report.equal, parts, report, {
     style = style, head = function(title) return M.head(report, title) end,
     script = packed and script, data = packed and data_of(report, packed),
   })

@@ -233,16 +233,22 @@ Report.html = misuse.guard(function(self, path)
   return file.deliver("html", require("samebits.drift.html").format(self), path)
 end)
 
+-- Writes the tokens in a format into a file, or returns them as a string.
+local function export(self, format, path)
+  if path ~= nil then file.check_path(format, path) end
+  local parts = require("samebits.drift.export")[format](self)
+  if path ~= nil then return file.write(path, parts) end
+  local out = {}
+  for i, part in ipairs(parts) do out[i] = ffi.string(part.ptr, part.size) end
+  return table.concat(out)
+end
+
 --- The tokens that count on a side, as comma-separated values (docs/drift.md has the columns). If a
 -- path is given, they are written there, and the result is true, or nil and a message.
-Report.csv = misuse.guard(function(self, path)
-  return file.deliver("csv", require("samebits.drift.export").csv(self), path)
-end)
+Report.csv = misuse.guard(function(self, path) return export(self, "csv", path) end)
 
 --- The same as JSON lines: one object per token.
-Report.jsonl = misuse.guard(function(self, path)
-  return file.deliver("jsonl", require("samebits.drift.export").jsonl(self), path)
-end)
+Report.jsonl = misuse.guard(function(self, path) return export(self, "jsonl", path) end)
 
 --- Returns the report in one line.
 function Report:__tostring() return require("samebits.drift.text").headline(self) end
