@@ -633,12 +633,6 @@ enum { WIDTH = 100 }; /* of hidden states; a head is of FEW ids */
 
 static _Alignas(256) unsigned char head_memory[65536];
 
-/* The device has no heads yet, and says so. */
-static sb_status of_cpu(const scenario *s, sb_status status)
-{
-    return !s->on_device ? status : status == SB_ERR_BACKEND ? SB_OK : SB_ERR_ARGUMENT;
-}
-
 static sb_head_weights weights_of(void)
 {
     sb_head_weights weights = SB_HEAD_WEIGHTS_INIT;
@@ -665,48 +659,50 @@ static sb_status size_head(scenario *s)
     sb_head_weights weights = weights_of();
     uint64_t bytes = sizeof head_memory;
     sb_status status = sb_head_bytes(s->ctx, &bytes, &weights);
-    return of_cpu(s, bytes > sizeof head_memory ? SB_ERR_MEMORY : status);
+    return bytes > sizeof head_memory ? SB_ERR_MEMORY : status;
 }
 
+static sb_status free_opened(scenario *s)
+{
+    sb_status status = sb_head_free(s->ctx, s->opened);
+    if (status == SB_OK) s->opened = NULL;
+    return status;
+}
+
+/* It may be here again after its last step has failed. */
 static sb_status create_in_memory(scenario *s)
 {
     sb_head_weights weights = weights_of();
-    sb_head *head;
-    sb_status status = sb_head_create(s->ctx, &head, &weights, head_memory, sizeof head_memory,
-                                      NULL);
-    if (status == SB_OK) status = sb_head_free(s->ctx, head);
-    return of_cpu(s, status);
+    sb_status status = SB_OK;
+    if (!s->opened)
+        status = sb_head_create(s->ctx, &s->opened, &weights, head_memory, sizeof head_memory,
+                                NULL);
+    return status == SB_OK ? free_opened(s) : status;
 }
 
 static sb_status create_head(scenario *s)
 {
     sb_head_weights weights = weights_of();
-    return of_cpu(s, sb_head_create(s->ctx, &s->head, &weights, NULL, 0, NULL));
+    return sb_head_create(s->ctx, &s->head, &weights, NULL, 0, NULL);
 }
 
 static sb_status update_head(scenario *s)
 {
     sb_head_weights weights = weights_of();
-    return of_cpu(s, sb_head_update(s->ctx, s->head, &weights, NULL));
+    return sb_head_update(s->ctx, s->head, &weights, NULL);
 }
 
+/* On the device no kernel has written the memory. */
 static sb_status open_head(scenario *s)
 {
-    return of_cpu(s, sb_head_open(s->ctx, &s->opened, head_memory, sizeof head_memory));
+    sb_status status = sb_head_open(s->ctx, &s->opened, head_memory, sizeof head_memory);
+    return s->on_device && status == SB_ERR_STATE ? SB_OK : status;
 }
 
 static sb_status describe_head(scenario *s)
 {
     sb_head_weights weights;
-    return of_cpu(s, sb_head_describe(s->ctx, &weights, s->head));
-}
-
-static sb_status free_head(scenario *s)
-{
-    sb_head *head = s->opened;
-    s->opened = NULL;
-    return of_cpu(s,
-                  s->on_device ? sb_head_describe(s->ctx, NULL, NULL) : sb_head_free(s->ctx, head));
+    return sb_head_describe(s->ctx, &weights, s->head);
 }
 
 static sb_status logits_of_hidden(scenario *s)
@@ -714,14 +710,13 @@ static sb_status logits_of_hidden(scenario *s)
     sb_batch batch = hidden_of(s);
     sb_logits_out out = SB_LOGITS_OUT_INIT;
     out.logits = s->out.grad;
-    return of_cpu(s, s->on_device ? sb_head_describe(s->ctx, NULL, NULL)
-                                  : sb_logits(s->ctx, &out, &batch, NULL));
+    return sb_logits(s->ctx, &out, &batch, NULL);
 }
 
 static sb_status score_hidden(scenario *s)
 {
     sb_batch batch = hidden_of(s);
-    return s->on_device ? SB_OK : entropy_of(s, &batch);
+    return entropy_of(s, &batch);
 }
 
 static sb_status several_of_hidden(scenario *s)
@@ -730,7 +725,7 @@ static sb_status several_of_hidden(scenario *s)
     sb_ids_out out = SB_IDS_OUT_INIT;
     out.logprob = s->out.lse;
     out.rank = s->out.integers;
-    return s->on_device ? SB_OK : sb_logprob_ids(s->ctx, &out, &batch, 1, NULL);
+    return sb_logprob_ids(s->ctx, &out, &batch, 1, NULL);
 }
 
 static sb_status divergence_of_hidden(scenario *s)
@@ -739,13 +734,13 @@ static sb_status divergence_of_hidden(scenario *s)
     sb_kl_out out = SB_KL_OUT_INIT;
     q.hidden = logits;
     out.sequence = s->out.sequence;
-    return s->on_device ? SB_OK : sb_kl(s->ctx, &out, &p, &q, NULL);
+    return sb_kl(s->ctx, &out, &p, &q, NULL);
 }
 
 static sb_status find_scales(scenario *s)
 {
-    sb_status status = of_cpu(
-        s, sb_scales(s->ctx, s->out.scales, logits + VOCAB, SB_F32, ROWS, WIDTH, 0, NULL));
+    sb_status status = sb_scales(s->ctx, s->out.scales, logits + VOCAB, SB_F32, ROWS, WIDTH, 0,
+                                 NULL);
     if (status == SB_OK) memcpy(s->scales, s->out.scales, sizeof s->scales);
     return status;
 }
@@ -753,17 +748,14 @@ static sb_status find_scales(scenario *s)
 static sb_status products(scenario *s)
 {
     sb_batch batch = hidden_of(s);
-    sb_status status = s->on_device
-                           ? SB_OK
-                           : sb_products(s->ctx, s->out.sums, &batch, s->scales, 0, FEW, NULL);
+    sb_status status = sb_products(s->ctx, s->out.sums, &batch, s->scales, 0, FEW, NULL);
     if (status == SB_OK) memcpy(s->sums, s->out.sums, sizeof s->sums);
     return status;
 }
 
 static sb_status combine(scenario *s)
 {
-    return of_cpu(s,
-                  sb_combine(s->ctx, s->out.grad, s->sums, s->scales, s->head, ROWS, 0, FEW, NULL));
+    return sb_combine(s->ctx, s->out.grad, s->sums, s->scales, s->head, ROWS, 0, FEW, NULL);
 }
 
 /* ---- shards ------------------------------------------------------------------------------- */
@@ -988,7 +980,7 @@ static const struct step {
     { "sb_head_update", update_head, SB_OK, NULL },
     { "sb_head_open", open_head, SB_OK, NULL },
     { "sb_head_describe", describe_head, SB_OK, NULL },
-    { "sb_head_free", free_head, SB_OK, NULL },
+    { "sb_head_free", free_opened, SB_OK, NULL },
     { "sb_logits", logits_of_hidden, SB_OK, NULL },
     { "sb_logprob of hidden states", score_hidden, SB_OK, NULL },
     { "sb_logprob_ids of hidden states", several_of_hidden, SB_OK, NULL },

@@ -138,6 +138,9 @@ heads.each(function(at)
     end)
 
     it("gives the gradient by its logits, whole and in chunks", function()
+      if at.backend == "cuda" then
+        return pending "the cuda backend has no gradients of hidden states"
+      end
       local V, D = 131, 40
       local head = heads.head(at, heads.values({ V, D }, "bfloat16", 21), { softcap = 20 })
       local hidden = there(heads.values({ 2, 19, D }, "bfloat16", 22))

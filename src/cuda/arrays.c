@@ -108,7 +108,9 @@ static sb_status check_array(sb_context *ctx, const sb_cuda_array *array)
 
 sb_status sb_cuda_check_arrays(sb_context *ctx, const sb_cuda_array *arrays, size_t count)
 {
+    const sb_cuda *c = ctx->state;
     sb_status status = SB_OK;
+    if (c->inside) return SB_OK;
     for (size_t i = 0; i < count && status == SB_OK; i++) status = check_array(ctx, &arrays[i]);
     return status;
 }

@@ -195,7 +195,9 @@ static sb_status run_part(sb_context *ctx, const rows_op *o, const rows_plan *p,
     }
     if (status != SB_OK) return status;
     c->before = first; /* in reports */
+    c->inside = 1;
     status = o->run(ctx, o->op, part, first);
+    c->inside = 0;
     c->before = 0;
     return status;
 }
@@ -350,9 +352,11 @@ static sb_status bytes_by_rows(sb_context *ctx, const rows_op *o, uint64_t *byte
 }
 
 /* The same with the checks in front of and behind a call of one batch. */
-static sb_status call_by_rows(sb_context *ctx, const rows_op *o)
+static sb_status call_by_rows(sb_context *ctx, const rows_op *o, const sb_cuda_array *outputs,
+                              size_t count)
 {
     sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, o->calls[0]);
+    if (status == SB_OK) status = sb_cuda_check_arrays(ctx, outputs, count);
     if (status == SB_OK) status = check_lists(ctx, o->calls[0]);
     if (status == SB_OK) status = run_by_rows(ctx, o);
     if (status == SB_OK && o->calls[0]->launch.check)
@@ -424,7 +428,7 @@ sb_status sb_cuda_hidden_partial(sb_context *ctx, const sb_partial_call *p)
     CUdeviceptr scratch;
     sb_status status = sb_cuda_check_records(ctx, &p->to, call->rows, "");
     if (status != SB_OK) return status;
-    if (sb_has_moments(&p->to)) return call_by_rows(ctx, &o);
+    if (sb_has_moments(&p->to)) return call_by_rows(ctx, &o, NULL, 0);
     status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
     if (status == SB_OK)
         status = sb_cuda_scratch(ctx, &call->launch, partial_bytes(ctx, p), &scratch);
@@ -480,7 +484,13 @@ static rows_op rows_of_ids(const sb_ids_call *call)
 sb_status sb_cuda_hidden_ids(sb_context *ctx, const sb_ids_call *call)
 {
     const rows_op o = rows_of_ids(call);
-    return call_by_rows(ctx, &o);
+    const uint64_t row = sb_cuda_bytes(call->call.width, 4);
+    const sb_cuda_array outputs[] = {
+        { "rank", call->out.rank, 4, sb_cuda_bytes(call->call.rows, row) },
+        { "logprob", call->out.logprob, 4, sb_cuda_bytes(call->call.rows, row) },
+        { "lse", call->out.lse, 4, sb_cuda_bytes(call->call.rows, 4) },
+    };
+    return call_by_rows(ctx, &o, outputs, 3);
 }
 
 sb_status sb_cuda_hidden_ids_workspace(sb_context *ctx, const sb_ids_call *call, uint64_t *bytes)
@@ -522,7 +532,13 @@ static rows_op rows_of_topk(const sb_topk_call *call)
 sb_status sb_cuda_hidden_topk(sb_context *ctx, const sb_topk_call *call)
 {
     const rows_op o = rows_of_topk(call);
-    return call_by_rows(ctx, &o);
+    const uint64_t row = sb_cuda_bytes(call->k, 4);
+    const sb_cuda_array outputs[] = {
+        { "ids", call->out.ids, 4, sb_cuda_bytes(call->call.rows, row) },
+        { "logprob", call->out.logprob, 4, sb_cuda_bytes(call->call.rows, row) },
+        { "lse", call->out.lse, 4, sb_cuda_bytes(call->call.rows, 4) },
+    };
+    return call_by_rows(ctx, &o, outputs, 3);
 }
 
 sb_status sb_cuda_hidden_topk_workspace(sb_context *ctx, const sb_topk_call *call, uint64_t *bytes)
