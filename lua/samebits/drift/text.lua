@@ -62,8 +62,9 @@ local function trimmed(buckets, label)
 end
 
 local function token_place(token)
-  return ("sequence %d, position %d%s"):format(token.sequence, token.position,
-                                              token.id and (", id %.0f"):format(token.id) or "")
+  return ("sequence %d, position %d%s%s"):format(token.sequence, token.position,
+    token.id and (", id %.0f"):format(token.id) or "",
+    token.token and " " .. words.token(token.token) or "")
 end
 
 local function worst_table(add, report, width)

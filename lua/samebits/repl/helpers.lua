@@ -85,8 +85,9 @@ drift(a, b)         a, b: tensors, paths of .npy or .safetensors files (FILE:NAM
 drift(a, b, meta)   { logits =, ids =, temperature =, ... } of what is known of a side;
                     meta: what is known of both
 
-Shows the report; r = drift(a, b) keeps it: r:text(); r:html "page.html" writes a page with plots,
-r:json "report.json" an object. More: help(samebits.drift).]] },
+Shows the report; r = drift(a, b) keeps it: r.verdict; r:html "page.html" writes a page with a map
+of all tokens, r:csv "tokens.csv" the tokens, r:json "report.json" an object. More:
+help(samebits.drift).]] },
   { "show", "show(value)", "a value in full: tables, tensors, C structs", [[
 show(value, ...)    prints what the prompt would show of each value
 
