@@ -10,8 +10,9 @@
  * cannot matter:
  *
  *     policy_offsets     packed only: checks cu_seqlens; a bad entry makes the whole call NaN
- *     policy_count       a segment's active tokens and, if ratios or weights are of sequences, the
- *                        sums of its differences; only if the constants of a sequence need them
+ *     policy_count       a segment's active tokens; only if the constants of a sequence need them.
+ *                        policy_count_joint: the sums of its differences, too, if ratios or weights
+ *                        are of sequences
  *     policy_lengths     a sequence's tokens and constants, from its segments
  *     policy_totals      one block: tokens and sequences of the call; only if the step's are not
  *                        given
@@ -30,7 +31,7 @@
 #include "../src/det/group.h"
 #include "../src/det/policy.h"
 #include "merge.cuh"
-#include "row.cuh"
+#include "policy_row.cuh"
 
 #define BLOCK SB_CUDA_POLICY_BLOCK
 #define WARPS (BLOCK / WARP)
@@ -38,14 +39,10 @@
 #define SLAB (EACH * WARP) /* rows that a warp visits at a time */
 static_assert(SB_CUDA_POLICY_SLAB % SLAB == 0, "units end where slabs do");
 
-typedef sb_cuda_policy_args policy_args;
-
 SB_DET void put(uint64_t to, int64_t i, float x)
 {
     if (to) ((float *)to)[i] = x;
 }
-
-SB_DET bool is_refused(const policy_args &a) { return a.refused && *(const int32_t *)a.refused; }
 
 /* ---- digits over a warp ------------------------------------------------------------------- */
 
@@ -188,8 +185,8 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     *(volatile int32_t *)a.refused = 1;
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK)
-    policy_count(const __grid_constant__ policy_args a)
+/* JOINT: the sums of differences, too. */
+template <bool JOINT> SB_DET void count_tokens(const policy_args &a)
 {
     const int lane = threadIdx.x % WARP;
     const int64_t unit = warp_item();
@@ -197,16 +194,17 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     const uint64_t old = a.old ? a.old : a.now;
     for (int64_t row = unit * a.unit, end = unit_end(a, unit); row < end;) {
         const segment s = segment_at(a, unit, row);
-        int64_t count = 0;
+        uint32_t count = 0;
         sb_policy_joint joint;
-        sb_digits_init(&joint.moved);
-        sb_digits_init(&joint.drifted);
-        sb_digits_init(&joint.weight);
+        if (JOINT) {
+            sb_digits_init(&joint.moved);
+            sb_digits_init(&joint.drifted);
+            sb_digits_init(&joint.weight);
+        }
         for (int64_t i = row / SLAB * SLAB + lane * EACH; i < s.last; i += SLAB) {
             const uint32_t active = active_rows(a, s, i);
             count += __popc(active);
-            if (!a.joint) continue;
-            for (int k = 0; k < EACH; k++) {
+            for (int k = 0; JOINT && k < EACH; k++) {
                 if (!(active >> k & 1)) continue;
                 const float x = ((const float *)a.now)[i + k], y = ((const float *)old)[i + k];
                 sb_digits_add_difference(&joint.moved, x, y);
@@ -216,18 +214,30 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
                 sb_digits_add_difference(&joint.weight, y, z);
             }
         }
-        count = warp_sum_signed(count);
-        if (a.joint) {
+        count = __reduce_add_sync(FULL, count);
+        if (JOINT) {
             warp_merge(&joint.moved);
             warp_merge(&joint.drifted);
             warp_merge(&joint.weight);
         }
         if (lane == 0) {
             ((int64_t *)a.counts)[unit + s.b] = count;
-            if (a.joint) ((sb_policy_joint *)a.joints)[unit + s.b] = joint;
+            if (JOINT) ((sb_policy_joint *)a.joints)[unit + s.b] = joint;
         }
         row = s.last;
     }
+}
+
+extern "C" __global__ void __launch_bounds__(BLOCK)
+    policy_count(const __grid_constant__ policy_args a)
+{
+    count_tokens<false>(a);
+}
+
+extern "C" __global__ void __launch_bounds__(BLOCK)
+    policy_count_joint(const __grid_constant__ policy_args a)
+{
+    count_tokens<true>(a);
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK)
@@ -333,23 +343,6 @@ SB_DET uint64_t warp_merged_word(const uint64_t *from, int64_t count, int word)
 }
 
 /* ---- tokens ------------------------------------------------------------------------------- */
-
-/* The constants of a segment's sequence. */
-SB_DET sb_policy_sequence constants_of(const policy_args &a, int64_t b)
-{
-    int64_t tokens = a.tokens, sequences = a.sequences, count = 1;
-    sb_policy_sequence of;
-    of.ratio = of.drifted = of.weight = 1.0f;
-    if (a.lengths) {
-        const sb_cuda_policy_length *length = (const sb_cuda_policy_length *)a.lengths + b;
-        of = length->of;
-        count = length->count;
-    }
-    if (a.totals && !tokens) tokens = ((const int64_t *)a.totals)[0];
-    if (a.totals && !sequences) sequences = ((const int64_t *)a.totals)[1];
-    of.scale = (double)a.rules.upstream / sb_policy_divisor(&a.rules, count, tokens, sequences);
-    return of;
-}
 
 /* What a thread keeps of its tokens for metrics. Counts are of at most 2^30 tokens. */
 struct token_tally {

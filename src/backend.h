@@ -42,12 +42,22 @@ typedef struct sb_call {
 /* Whether a batch has kept sets, of either form. */
 static inline int sb_has_kept(const sb_batch *in) { return in->kept || in->kept_offsets; }
 
+/* SB_OP_POLICY_LOSS, and the loss that a gradient of SB_OP_LOGPROB is of: then in.now is null. */
+typedef struct sb_policy_call {
+    sb_policy_out out;
+    sb_policy in;
+    sb_policy_rules rules;
+    int64_t rows; /* B * T or N */
+    sb_launch launch;
+} sb_policy_call;
+
 /* SB_OP_LOGPROB and SB_OP_CONVENTIONAL. out has all fields, even if the caller's struct is shorter.
  * out.gradient is null or the caller's; its checked form is gradient, whose width and strides are
  * filled in. The control group has no gradient. */
 typedef struct sb_logprob_call {
     sb_logprob_out out;
-    sb_gradient gradient; /* if out.gradient is not null; saved is null */
+    sb_gradient gradient;  /* if out.gradient is not null; saved is null */
+    sb_policy_call policy; /* if gradient.policy is not null */
     sb_call call;
 } sb_logprob_call;
 
@@ -203,15 +213,6 @@ typedef struct sb_sums_call {
     int64_t rows; /* B * T or N */
     sb_launch launch;
 } sb_sums_call;
-
-/* SB_OP_POLICY_LOSS. */
-typedef struct sb_policy_call {
-    sb_policy_out out;
-    sb_policy in;
-    sb_policy_rules rules;
-    int64_t rows; /* B * T or N */
-    sb_launch launch;
-} sb_policy_call;
 
 /* SB_OP_POLICY_MERGE. Of in only tokens and sequences are used. */
 typedef struct sb_policy_merge_call {

@@ -339,6 +339,17 @@ typedef struct sb_launch {
  * derivative by the entropy, the entropies are computed even if out.entropy is null. The struct is
  * in ordinary memory on every backend, and is not used once the call has returned.
  *
+ * If the loss is a policy loss whose tokens do not depend on each other (any but SB_GSPO, and no
+ * weights of sequences), its derivatives follow from the call's own logprobs:
+ *
+ *     gradient.policy = &policy;          // in place of gradient.token; policy.now is null
+ *     gradient.policy_out = &policy_out;  // the loss, its record, its metrics; may be null
+ *
+ * All results have the bits of three calls: sb_logprob, sb_policy_loss of its token, and
+ * sb_logprob_backward. The batch's layout holds for policy, too: policy's batch, time, rows and
+ * cu_seqlens are not used. eta is 0, because the bonus needs entropies. On a device without check,
+ * the gradient is NaN if the step's totals are too small.
+ *
  * Requires: ctx is open; out and batch are as described at their types. Writes: all elements of
  * every requested output. Errors: SB_ERR_ARGUMENT, SB_ERR_SHAPE, SB_ERR_DTYPE, SB_ERR_ID and
  * SB_ERR_TEMPERATURE (the message names the first bad row), SB_ERR_MEMORY. For the gradient, as
@@ -592,6 +603,10 @@ typedef struct sb_gradient {
                                  then n. 0, 0: the logits are of all ids. An empty shard has held 0
                                  and a first that is not 0, such as V. If the batch has hidden
                                  states: the ids to compute, any piece of the head's */
+    const struct sb_policy *policy; /* sb_logprob only, in place of token: the loss that the call's
+                                 token logprobs enter, see sb_policy_loss; null otherwise. A struct
+                                 whose size ends before this field is accepted as well */
+    const struct sb_policy_out *policy_out; /* with policy: its outputs, or null */
 } sb_gradient;
 
 /* Computes the gradient of a loss with respect to the logits from its derivatives by the outputs.
@@ -1436,7 +1451,7 @@ SB_API sb_status sb_stream_wait(sb_context *ctx, void *stream);
 #define SB_GROUPS_INIT                                                                             \
     { sizeof(sb_groups), SB_I32, 0, 0, 0, 0, 0, 0, 0, SB_GROUP_STD, 0, 1e-4f, 0 }
 #define SB_GROUPS_OUT_INIT { sizeof(sb_groups_out), 0, 0, 0, 0, 0 }
-#define SB_GRADIENT_INIT { sizeof(sb_gradient), SB_F32, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define SB_GRADIENT_INIT { sizeof(sb_gradient), SB_F32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define SB_HEAD_WEIGHTS_INIT                                                                       \
     { sizeof(sb_head_weights), SB_F32, 0, 0, 0, 0, 0, 0, 0, SB_F32, SB_H24W16, 1.0f, 0.0f, 0, 0 }
 #define SB_LOGITS_OUT_INIT { sizeof(sb_logits_out), SB_F32, 0, 0, 0, 0, 0 }

@@ -208,6 +208,8 @@ typedef struct sb_gradient {
     const float *token;
     const float *entropy;
     int64_t first, held;
+    const struct sb_policy *policy;
+    const struct sb_policy_out *policy_out;
 } sb_gradient;
 
 sb_status sb_logprob_backward(sb_context *ctx, const sb_gradient *gradient,

@@ -90,7 +90,7 @@ end
 
 describe("sb_logprob refuses", function()
   it("a struct of the wrong size, and what the call has itself", function()
-    refused(ARGUMENT, "sb_gradient.size is 4, not 80: start from SB_GRADIENT_INIT",
+    refused(ARGUMENT, "sb_gradient.size is 4, not 96: start from SB_GRADIENT_INIT",
             function(g) g.size = 4 end)
     refused(ARGUMENT, "gradient.saved is not null", function(g, a) g.saved = a.saved end)
     refused(ARGUMENT, "gradient.first is 16 and held 0, not 0", function(g) g.first = 16 end)

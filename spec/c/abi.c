@@ -132,7 +132,9 @@ AT(sb_gradient, token, 48);
 AT(sb_gradient, entropy, 56);
 AT(sb_gradient, first, 64);
 AT(sb_gradient, held, 72);
-_Static_assert(sizeof(sb_gradient) == 80, "sb_gradient");
+AT(sb_gradient, policy, 80);
+AT(sb_gradient, policy_out, 88);
+_Static_assert(sizeof(sb_gradient) == 96, "sb_gradient");
 
 AT(sb_compare_out, ratio, 8);
 AT(sb_compare_out, k1, 16);

@@ -85,7 +85,10 @@ static sb_status check_gradient(sb_gradient *to, const sb_call *call, sb_message
                        (int)to->dtype);
     status = sb_check_layout(to, call, "grad", why);
     if (status != SB_OK || call->rows == 0) return status; /* without rows, pointers may be null */
-    if (!to->token && !to->entropy)
+    if (to->policy && (to->token || to->entropy))
+        return sb_fail(why, SB_ERR_ARGUMENT, "%s is given beside policy",
+                       to->token ? "token" : "entropy");
+    if (!to->token && !to->entropy && !to->policy)
         return sb_fail(why, SB_ERR_ARGUMENT, "neither token nor entropy has an upstream gradient");
     return to->grad || to->width == 0 ? SB_OK : sb_fail(why, SB_ERR_ARGUMENT, "grad is null");
 }
@@ -93,8 +96,15 @@ static sb_status check_gradient(sb_gradient *to, const sb_call *call, sb_message
 /* Copies the caller's struct. */
 static sb_status copy_gradient(sb_gradient *to, const sb_gradient *gradient, sb_message *why)
 {
-    sb_status status = sb_check_size(gradient, sizeof *gradient, "sb_gradient", "SB_GRADIENT_INIT",
-                                     why);
+    const size_t shorter = offsetof(sb_gradient, policy);
+    sb_status status;
+    if (gradient->size == shorter) {
+        memset(to, 0, sizeof *to);
+        memcpy(to, gradient, shorter);
+        to->size = sizeof *to;
+        return SB_OK;
+    }
+    status = sb_check_size(gradient, sizeof *gradient, "sb_gradient", "SB_GRADIENT_INIT", why);
     if (status == SB_OK) *to = *gradient;
     return status;
 }
@@ -134,6 +144,9 @@ static sb_status backward(sb_context *ctx, const sb_gradient *gradient, const sb
     if (!gradient) return sb_fail(&ctx->error, SB_ERR_ARGUMENT, "gradient is null");
     status = copy_gradient(to, gradient, &ctx->error);
     if (status != SB_OK) return status;
+    if (to->policy)
+        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
+                       "policy is not null: only sb_logprob computes the logprobs that it needs");
     if (to->held == 0 && to->first == 0 && batch) to->held = batch->vocab;
     status = sb_shard_call_of(ctx, &call.call, batch, to->first, to->held, launch);
     if (status == SB_OK) status = sb_check_kept_sets(ctx, &call.call, NULL);

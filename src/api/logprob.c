@@ -4,6 +4,7 @@
 #include "api/call.h"
 #include "api/entry.h"
 #include "api/gradient.h"
+#include "api/policy.h"
 #include "api/run.h"
 
 sb_status sb_logprob_call_of(sb_context *ctx, sb_logprob_call *call, const sb_logprob_out *out,
@@ -22,6 +23,9 @@ static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_ba
     if (status == SB_OK && call.out.gradient) status = sb_check_hidden_gradient(ctx, &call.call);
     if (status == SB_OK && call.out.gradient)
         status = sb_gradient_of(&call.gradient, call.out.gradient, &call.call, &ctx->error);
+    if (status == SB_OK && call.out.gradient && call.gradient.policy)
+        status = sb_policy_of(ctx, &call.policy, call.gradient.policy, call.gradient.policy_out,
+                              &call.call);
     return status == SB_OK ? sb_run(ctx, SB_OP_LOGPROB, &call, &call.call.launch) : status;
 }
 

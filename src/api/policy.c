@@ -208,6 +208,45 @@ static sb_status policy_loss(sb_context *ctx, const sb_policy_out *out, const sb
     return sb_run(ctx, SB_OP_POLICY_LOSS, &call, &call.launch);
 }
 
+sb_status sb_policy_of(sb_context *ctx, sb_policy_call *policy, const sb_policy *given,
+                       const sb_policy_out *out, const sb_call *call)
+{
+    static const sb_policy_out NO_OUT = SB_POLICY_OUT_INIT;
+    const sb_batch *in = &call->in;
+    sb_message *why = &ctx->error;
+    sb_status status = sb_check_size(given, sizeof *given, "sb_policy", "SB_POLICY_INIT", why);
+    if (status == SB_OK && out)
+        status = sb_check_size(out, sizeof *out, "sb_policy_out", "SB_POLICY_OUT_INIT", why);
+    if (status != SB_OK) return status;
+    policy->out = out ? *out : NO_OUT;
+    policy->in = *given;
+    policy->in.batch = in->batch;
+    policy->in.time = in->time;
+    policy->in.rows = in->rows;
+    policy->in.cu_seqlens = in->cu_seqlens;
+    policy->in.cu_seqlens_dtype = in->cu_seqlens_dtype;
+    policy->rows = call->rows;
+    policy->launch = call->launch;
+    status = check_rows(why, "batch times time", call->rows);
+    if (status == SB_OK) status = rules_of(&policy->rules, &policy->in, why);
+    if (status != SB_OK) return status;
+    if (given->now)
+        return sb_fail(why, SB_ERR_ARGUMENT,
+                       "policy.now is not null: the call uses the logprobs that it computes");
+    if (sb_policy_is_joint(&policy->rules))
+        return sb_fail(why, SB_ERR_ARGUMENT,
+                       "ratios or weights of sequences need all logprobs before any gradient: call "
+                       "sb_policy_loss, then sb_logprob_backward");
+    if (policy->rules.adds_entropy)
+        return sb_fail(why, SB_ERR_ARGUMENT,
+                       "eta is %.9g: the bonus needs entropies: call sb_policy_loss, then "
+                       "sb_logprob_backward",
+                       (double)given->eta);
+    if (call->rows > 0 && !given->advantages)
+        return sb_fail(why, SB_ERR_ARGUMENT, "advantages is null");
+    return SB_OK;
+}
+
 sb_status sb_policy_loss(sb_context *ctx, const sb_policy_out *out, const sb_policy *policy,
                          const sb_launch *launch)
 {

@@ -5,6 +5,11 @@
 #include "backend.h"
 #include "det/group.h"
 
+/* Checks the policy loss that call's logprobs enter, which has been checked, and fills in *policy:
+ * the layout is the batch's, and now is null. out may be null. */
+sb_status sb_policy_of(sb_context *ctx, sb_policy_call *policy, const sb_policy *given,
+                       const sb_policy_out *out, const sb_call *call);
+
 /* Refuses totals of a step that are below a call's own, or its records'. */
 sb_status sb_check_policy_totals(const sb_policy *in, int64_t tokens, int64_t sequences,
                                  sb_message *why);

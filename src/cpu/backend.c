@@ -88,6 +88,9 @@ static void close_cpu(sb_context *ctx)
     free(c->states.data);
     free(c->tokens.data);
     free(c->wholes.data);
+    free(c->counts.data);
+    free(c->tallies.data);
+    free(c->upstream.data);
     free(c->parts.data);
     free(c->models.data);
     for (int i = 0; i < 2; i++) {

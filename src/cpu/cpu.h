@@ -22,13 +22,16 @@ typedef struct sb_cpu {
     const sb_product_isa *products;
     int32_t threads; /* as opened; the pool of a forked child has fewer */
     sb_pool *pool;
-    sb_cpu_scratch rows;   /* int64 [active] the rows to compute */
-    sb_cpu_scratch states; /* sb_state or sb_moments [active][split] */
-    sb_cpu_scratch tokens; /* float [rows], where the caller wants sums but no tokens */
-    sb_cpu_scratch wholes; /* sb_state or sb_saved_row [rows], where rows are visited again */
-    sb_cpu_scratch parts;  /* what a second pass finds in [active][split] pieces; or marks [rows];
+    sb_cpu_scratch rows;     /* int64 [active] the rows to compute */
+    sb_cpu_scratch states;   /* sb_state or sb_moments [active][split] */
+    sb_cpu_scratch tokens;   /* float [rows], where the caller wants sums but no tokens */
+    sb_cpu_scratch wholes;   /* sb_state or sb_saved_row [rows], where rows are visited again */
+    sb_cpu_scratch counts;   /* int64 [batch] active tokens of a policy loss */
+    sb_cpu_scratch tallies;  /* sb_tally [ranges], likewise */
+    sb_cpu_scratch upstream; /* float [rows] its gradient, if only the logits' is wanted */
+    sb_cpu_scratch parts;    /* what a second pass finds in [active][split] pieces; or marks [rows];
                               or the scales of weights [ids] */
-    sb_cpu_scratch models; /* sb_state [rows], of rows without their kept sets */
+    sb_cpu_scratch models;   /* sb_state [rows], of rows without their kept sets */
     sb_cpu_hidden_scratch hidden[2]; /* of a call, or of both of a divergence */
     sb_cpu_said said;
 } sb_cpu;
@@ -210,6 +213,20 @@ void sb_cpu_gradient_row(const sb_cpu_gradient *gradient, int64_t row);
 
 /* Writes all other rows. */
 void sb_cpu_gradient_run(sb_cpu *c, const sb_cpu_gradient *gradient);
+
+/* policy.c: a policy loss. */
+typedef struct sb_cpu_policy {
+    const sb_policy_call *call;
+    int64_t *counts;   /* [batch] active tokens */
+    sb_tally *tallies; /* [ranges] */
+    int64_t ranges;
+    int64_t tokens, sequences; /* Z's */
+    int metrics;
+} sb_cpu_policy;
+
+/* Everything that can fail; now and the outputs are not used yet. Then the rest. */
+sb_status sb_cpu_policy_prepare(sb_context *ctx, sb_cpu_policy *policy, const sb_policy_call *call);
+void sb_cpu_policy_run(sb_cpu *c, sb_cpu_policy *policy);
 
 /* sb_cpu_logprob and so on: the operations, as sb_op_slot has them. */
 #define SB_CPU_OPERATION(NUMBER, name, scratch, what)                                              \

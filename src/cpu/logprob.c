@@ -82,9 +82,32 @@ static void finish_logprob(const sb_cpu_job *j, int64_t row, const sb_state *sta
     if (to->gradient.written) sb_cpu_gradient_row(&to->gradient, row);
 }
 
-/* Prepares the gradient, whose saved rows are those of this call. */
+/* A policy loss whose gradient the call computes, and its derivatives by the call's tokens. */
+typedef struct own_policy {
+    sb_policy_call call; /* in.now and out.token are set */
+    sb_cpu_policy loss;
+} own_policy;
+
+/* Prepares it; token: where the call's logprobs go. */
+static sb_status prepare_policy(sb_context *ctx, const sb_logprob_call *logprob, const float *token,
+                                own_policy *policy)
+{
+    sb_cpu *c = ctx->state;
+    policy->call = logprob->policy;
+    policy->call.in.now = token;
+    if (!policy->call.out.token)
+        policy->call.out.token = sb_cpu_room(&c->upstream, logprob->call.rows, sizeof *token);
+    if (!token || !policy->call.out.token)
+        return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory for %" PRId64 " token logprobs",
+                       logprob->call.rows);
+    return sb_cpu_policy_prepare(ctx, &policy->loss, &policy->call);
+}
+
+/* Prepares the gradient, whose saved rows are those of this call. policy: null, or that whose
+ * derivatives it takes. */
 static sb_status prepare_gradient(sb_context *ctx, const sb_logprob_call *logprob,
-                                  const sb_cpu_job *j, sb_cpu_gradient *gradient)
+                                  const sb_cpu_job *j, const own_policy *policy,
+                                  sb_cpu_gradient *gradient)
 {
     sb_cpu *c = ctx->state;
     const sb_call *call = &logprob->call;
@@ -95,8 +118,10 @@ static sb_status prepare_gradient(sb_context *ctx, const sb_logprob_call *logpro
     if (!to.saved)
         return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory to save %" PRId64 " rows",
                        call->rows);
+    if (policy) to.token = policy->call.out.token;
     status = sb_cpu_gradient_prepare(ctx, gradient, call, &to, j->active, j->actives);
-    gradient->written = j->split == 1 && !sb_cpu_is_hidden(j);
+    /* with a policy loss, each row's derivative comes after all rows */
+    gradient->written = j->split == 1 && !sb_cpu_is_hidden(j) && !policy;
     if (status == SB_OK && sb_cpu_is_hidden(j)) sb_cpu_gradient_of_hidden(c, gradient, &j->hidden);
     return status;
 }
@@ -104,9 +129,11 @@ static sb_status prepare_gradient(sb_context *ctx, const sb_logprob_call *logpro
 sb_status sb_cpu_logprob(sb_context *ctx, const void *checked)
 {
     const sb_logprob_call *logprob = checked;
-    const sb_logprob_out *out = &logprob->out;
     const sb_call *call = &logprob->call;
+    sb_cpu *c = ctx->state;
+    sb_logprob_out out = logprob->out;
     outputs to;
+    own_policy policy, *own = out.gradient && logprob->gradient.policy ? &policy : NULL;
     sb_cpu_results *results = &to.results;
     sb_cpu_job j = { .call = call,
                      .moments = sb_wants_moments(logprob),
@@ -115,16 +142,19 @@ sb_status sb_cpu_logprob(sb_context *ctx, const void *checked)
                      .to = &to };
     sb_status status = sb_cpu_job_prepare(ctx, &j);
     to.gradient.written = 0;
-    if (status == SB_OK && out->gradient) status = prepare_gradient(ctx, logprob, &j, &to.gradient);
-    if (status == SB_OK) status = sb_cpu_results_prepare(ctx, results, out, call->rows);
+    if (own && !out.token) out.token = sb_cpu_room(&c->tokens, call->rows, sizeof *out.token);
+    if (status == SB_OK && own) status = prepare_policy(ctx, logprob, out.token, own);
+    if (status == SB_OK && out.gradient)
+        status = prepare_gradient(ctx, logprob, &j, own, &to.gradient);
+    if (status == SB_OK) status = sb_cpu_results_prepare(ctx, results, &out, call->rows);
     if (status != SB_OK) return status;
-    if (out->gradient) {
+    if (out.gradient) {
         results->moments = j.moments;
         results->saved = (sb_saved_row *)(uintptr_t)to.gradient.to.saved;
     }
-    if (results->token || results->lse || results->entropy || results->saved)
-        sb_cpu_job_run(ctx->state, &j);
-    if (out->gradient) sb_cpu_gradient_run(ctx->state, &to.gradient);
-    sb_cpu_sum_sequences(out, call, results->token, j.active, j.actives);
+    if (results->token || results->lse || results->entropy || results->saved) sb_cpu_job_run(c, &j);
+    if (own) sb_cpu_policy_run(c, &own->loss);
+    if (out.gradient) sb_cpu_gradient_run(c, &to.gradient);
+    sb_cpu_sum_sequences(&out, call, results->token, j.active, j.actives);
     return SB_OK;
 }

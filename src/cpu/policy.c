@@ -9,15 +9,6 @@
 #define ALONE_TOKENS 4096 /* a call with at most this many runs on one thread */
 #define MOST_RANGES 256
 
-typedef struct policy_job {
-    const sb_policy_call *call;
-    int64_t *counts;   /* [batch] active tokens */
-    sb_tally *tallies; /* [ranges] */
-    int64_t ranges;
-    int64_t tokens, sequences; /* Z's */
-    int metrics;
-} policy_job;
-
 static sb_extent extent_of(const sb_policy_call *call, int64_t b)
 {
     const sb_policy *in = &call->in;
@@ -33,7 +24,7 @@ static sb_extent extent_of(const sb_policy_call *call, int64_t b)
 }
 
 /* The sequences of a range. */
-static sb_extent range_of(const policy_job *j, int64_t item)
+static sb_extent range_of(const sb_cpu_policy *j, int64_t item)
 {
     const int64_t batch = j->call->in.batch, each = batch / j->ranges, more = batch % j->ranges;
     sb_extent e;
@@ -46,7 +37,7 @@ static int is_active(const sb_policy *in, int64_t i) { return !in->mask || in->m
 
 static void count_range(void *shared, int64_t item)
 {
-    const policy_job *j = shared;
+    const sb_cpu_policy *j = shared;
     const sb_extent range = range_of(j, item);
     for (int64_t b = range.first; b < range.last; b++) {
         const sb_extent e = extent_of(j->call, b);
@@ -94,7 +85,7 @@ static void put(float *to, int64_t i, float x)
     if (to) to[i] = x;
 }
 
-static void reduce_sequence(const policy_job *j, int64_t b, sb_tally *tally)
+static void reduce_sequence(const sb_cpu_policy *j, int64_t b, sb_tally *tally)
 {
     const sb_policy_call *call = j->call;
     const sb_policy *in = &call->in;
@@ -138,7 +129,7 @@ static void reduce_sequence(const policy_job *j, int64_t b, sb_tally *tally)
 
 static void reduce_range(void *shared, int64_t item)
 {
-    const policy_job *j = shared;
+    const sb_cpu_policy *j = shared;
     const sb_extent range = range_of(j, item);
     sb_tally *tally = &j->tallies[item];
     sb_tally_init(tally, sb_policy_adds_sequences(&j->call->rules), j->metrics);
@@ -157,38 +148,47 @@ static void write_tally(const sb_policy_out *out, const sb_policy *in, const sb_
     }
 }
 
-sb_status sb_cpu_policy_loss(sb_context *ctx, const void *checked)
+static int runs_alone(const sb_policy_call *call) { return call->rows <= ALONE_TOKENS; }
+
+sb_status sb_cpu_policy_prepare(sb_context *ctx, sb_cpu_policy *policy, const sb_policy_call *call)
 {
-    const sb_policy_call *call = checked;
     const sb_policy *in = &call->in;
     sb_cpu *c = ctx->state;
-    policy_job j = { .call = call, .metrics = call->out.metrics != NULL };
-    const int alone = call->rows <= ALONE_TOKENS;
     int64_t tokens = 0, sequences = 0;
-    sb_tally total;
-    sb_status status;
-    j.ranges = in->batch < MOST_RANGES ? in->batch : MOST_RANGES;
-    j.counts = sb_cpu_room(&c->rows, in->batch, sizeof *j.counts);
-    j.tallies = sb_cpu_room(&c->parts, j.ranges, sizeof *j.tallies);
-    if (!j.counts || !j.tallies)
+    policy->call = call;
+    policy->metrics = call->out.metrics != NULL;
+    policy->ranges = in->batch < MOST_RANGES ? in->batch : MOST_RANGES;
+    policy->counts = sb_cpu_room(&c->counts, in->batch, sizeof *policy->counts);
+    policy->tallies = sb_cpu_room(&c->tallies, policy->ranges, sizeof *policy->tallies);
+    if (!policy->counts || !policy->tallies)
         return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory for %" PRId64 " sequences",
                        in->batch);
-    sb_pool_run(c->pool, alone, count_range, &j, j.ranges);
+    sb_pool_run(c->pool, runs_alone(call), count_range, policy, policy->ranges);
     for (int64_t b = 0; b < in->batch; b++) {
-        tokens += j.counts[b];
-        sequences += j.counts[b] > 0;
+        tokens += policy->counts[b];
+        sequences += policy->counts[b] > 0;
     }
-    status = sb_check_policy_totals(in, tokens, sequences, &ctx->error);
-    if (status != SB_OK) return status;
+    policy->tokens = in->tokens ? in->tokens : tokens;
+    policy->sequences = in->sequences ? in->sequences : sequences;
+    return sb_check_policy_totals(in, tokens, sequences, &ctx->error);
+}
 
-    /* Nothing fails from here on. */
-    j.tokens = in->tokens ? in->tokens : tokens;
-    j.sequences = in->sequences ? in->sequences : sequences;
-    sb_pool_run(c->pool, alone, reduce_range, &j, j.ranges);
-    sb_tally_init(&total, sb_policy_adds_sequences(&call->rules), j.metrics);
-    for (int64_t i = 0; i < j.ranges; i++) sb_tally_merge(&total, &j.tallies[i]);
-    write_tally(&call->out, in, &call->rules, &total);
-    return SB_OK;
+void sb_cpu_policy_run(sb_cpu *c, sb_cpu_policy *policy)
+{
+    const sb_policy_call *call = policy->call;
+    sb_tally total;
+    sb_pool_run(c->pool, runs_alone(call), reduce_range, policy, policy->ranges);
+    sb_tally_init(&total, sb_policy_adds_sequences(&call->rules), policy->metrics);
+    for (int64_t i = 0; i < policy->ranges; i++) sb_tally_merge(&total, &policy->tallies[i]);
+    write_tally(&call->out, &call->in, &call->rules, &total);
+}
+
+sb_status sb_cpu_policy_loss(sb_context *ctx, const void *checked)
+{
+    sb_cpu_policy policy;
+    sb_status status = sb_cpu_policy_prepare(ctx, &policy, checked);
+    if (status == SB_OK) sb_cpu_policy_run(ctx->state, &policy);
+    return status;
 }
 
 sb_status sb_cpu_policy_merge(sb_context *ctx, const void *checked)

@@ -138,6 +138,7 @@
 #define SB_CUDA_POLICY_KERNELS(X)                                                                  \
     X(policy_offsets)                                                                              \
     X(policy_count)                                                                                \
+    X(policy_count_joint)                                                                          \
     X(policy_lengths)                                                                              \
     X(policy_totals)                                                                               \
     X(policy_tokens_clip)                                                                          \

@@ -1,4 +1,6 @@
 /* policy.c - policy losses and group advantages on a GPU: the launches of kernels/policy.cu. */
+#include "cuda/policy.h"
+
 #include "api/policy.h"
 
 #include <stdlib.h>
@@ -6,20 +8,15 @@
 #include "cuda/cuda.h"
 
 #define WARPS (SB_CUDA_POLICY_BLOCK / 32)
-#define TOKEN_BLOCKS 4    /* per multiprocessor */
+/* Per multiprocessor (measured): a whole number of times what runs at once. */
+#define TOKEN_BLOCKS 6
+#define METRICS_BLOCKS 2
 #define SEQUENCE_BLOCKS 2 /* per multiprocessor, at most */
 #define FINISH_BLOCKS 32  /* they write NaN, if the call is refused */
 #define FINISH_THREADS 1024
-#define MOST_UNIT 1024 /* rows */
+#define MOST_UNIT 512 /* rows */
 
 /* ---- policy losses ------------------------------------------------------------------------ */
-
-/* How a call is divided, and where its scratch memory has what. */
-typedef struct policy_plan {
-    sb_cuda_policy_args a; /* the scratch memory's fields are offsets + 1, or 0 */
-    uint64_t bytes;
-    int counted; /* sequences' constants are made before the tokens are visited */
-} policy_plan;
 
 /* Reserves count items of size bytes; returns their offset plus 1. */
 static uint64_t reserve(uint64_t *bytes, int64_t count, uint64_t size)
@@ -43,21 +40,22 @@ static int runs_of_four(const sb_policy_call *call)
     return is_aligned(in->mask, 4);
 }
 
-/* Rows per unit: many if every warp of the GPU has several units even so. */
+/* Rows per unit: many if every warp of the GPU has a unit even so. */
 static int32_t unit_for(int64_t rows, int64_t warps)
 {
     int32_t unit = SB_CUDA_POLICY_SLAB;
-    while (unit < MOST_UNIT && rows / (2 * unit) >= 2 * warps) unit *= 2;
+    while (unit < MOST_UNIT && rows / (2 * unit) >= warps) unit *= 2;
     return unit;
 }
 
-static policy_plan plan_policy(const sb_context *ctx, const sb_policy_call *call)
+sb_cuda_policy sb_cuda_plan_policy(const sb_context *ctx, const sb_policy_call *call, int early)
 {
     const sb_cuda *c = ctx->state;
     const sb_policy *in = &call->in;
-    const int64_t blocks = (int64_t)c->gpu.multiprocessors * TOKEN_BLOCKS;
+    const int64_t each = call->out.metrics ? METRICS_BLOCKS : TOKEN_BLOCKS;
+    const int64_t blocks = c->gpu.multiprocessors * each;
     const int64_t most = (int64_t)c->gpu.multiprocessors * SEQUENCE_BLOCKS;
-    policy_plan p;
+    sb_cuda_policy p;
     sb_cuda_policy_args *a = &p.a;
     int64_t segments;
     memset(&p, 0, sizeof p);
@@ -74,7 +72,8 @@ static policy_plan plan_policy(const sb_context *ctx, const sb_policy_call *call
     a->sequence_blocks = (in->batch + WARPS - 1) / WARPS;
     if (a->sequence_blocks > most) a->sequence_blocks = most;
     segments = a->units + in->batch;
-    a->totals = (in->norm == SB_TOKEN_MEAN && !in->tokens) ||
+    /* 1: they are needed */
+    a->totals = early || (in->norm == SB_TOKEN_MEAN && !in->tokens) ||
                 ((in->norm == SB_SEQUENCE_MEAN || in->norm == SB_SEQUENCE_SUM) && !in->sequences);
     p.counted = a->joint || a->totals || in->norm == SB_SEQUENCE_MEAN;
 
@@ -92,7 +91,7 @@ static policy_plan plan_policy(const sb_context *ctx, const sb_policy_call *call
 }
 
 /* Puts the plan's scratch memory in its place, and sets the arrays. */
-static void set_arrays(policy_plan *p, const sb_policy_call *call, CUdeviceptr scratch)
+void sb_cuda_set_policy(sb_cuda_policy *p, const sb_policy_call *call, CUdeviceptr scratch)
 {
     sb_cuda_policy_args *a = &p->a;
     const sb_policy *in = &call->in;
@@ -120,7 +119,7 @@ static void set_arrays(policy_plan *p, const sb_policy_call *call, CUdeviceptr s
     a->metrics = sb_cuda_address(call->out.metrics);
 }
 
-static sb_status check_arrays(sb_context *ctx, const sb_policy_call *call)
+sb_status sb_cuda_check_policy_arrays(sb_context *ctx, const sb_policy_call *call)
 {
     const sb_policy *in = &call->in;
     const uint64_t offset = in->cu_seqlens_dtype == SB_I64 ? 8 : 4;
@@ -172,49 +171,54 @@ static CUfunction tokens_kernel(const sb_cuda_policy_kernels *k, const sb_cuda_p
     return r->kl == SB_KL_3 ? k->policy_tokens_clip_k3 : k->policy_tokens_loss;
 }
 
-static sb_status launch_policy(sb_context *ctx, policy_plan *p, CUstream stream)
+sb_status sb_cuda_launch_policy_constants(sb_context *ctx, sb_cuda_policy *p, CUstream stream)
 {
     const sb_cuda *c = ctx->state;
     const sb_cuda_policy_kernels *k = &c->policy;
     sb_cuda_policy_args *a = &p->a;
-    sb_cuda_grid after = blocks_of(a->sequence_blocks, SB_CUDA_POLICY_BLOCK);
-    sb_cuda_grid finish = blocks_of(1, FINISH_THREADS);
     sb_status status = SB_OK;
-    after.early = finish.early = 1;
-    /* What may be refused has rows to write over. */
-    if (a->refused || a->tokens || a->sequences)
-        finish.blocks = a->in.rows > FINISH_THREADS ? FINISH_BLOCKS : 2;
     if (a->refused) {
         status = sb_cuda_clear(ctx, a->refused, 4, stream);
         if (status == SB_OK)
             status = sb_cuda_launch(ctx, k->policy_offsets,
                                     threads_for(a->in.batch, SB_CUDA_POLICY_BLOCK), &a->in, stream);
     }
-    if (status == SB_OK && p->counted) {
-        status = sb_cuda_launch(ctx, k->policy_count, warps_for(a->units), &a->in, stream);
-        if (status == SB_OK)
-            status = sb_cuda_launch(ctx, k->policy_lengths, warps_for(a->in.batch), &a->in, stream);
-        if (status == SB_OK && a->totals)
-            status = sb_cuda_launch(ctx, k->policy_totals, blocks_of(1, 1024), &a->in, stream);
-    }
+    if (status != SB_OK || !p->counted) return status;
+    status = sb_cuda_launch(ctx, a->joint ? k->policy_count_joint : k->policy_count,
+                            warps_for(a->units), &a->in, stream);
     if (status == SB_OK)
-        status = sb_cuda_launch(ctx, tokens_kernel(k, a),
-                                blocks_of(a->token_blocks, SB_CUDA_POLICY_BLOCK), &a->in, stream);
+        status = sb_cuda_launch(ctx, k->policy_lengths, warps_for(a->in.batch), &a->in, stream);
+    if (status == SB_OK && a->totals)
+        status = sb_cuda_launch(ctx, k->policy_totals, blocks_of(1, 1024), &a->in, stream);
+    return status;
+}
+
+sb_status sb_cuda_launch_policy(sb_context *ctx, sb_cuda_policy *p, CUstream stream)
+{
+    const sb_cuda *c = ctx->state;
+    const sb_cuda_policy_kernels *k = &c->policy;
+    sb_cuda_policy_args *a = &p->a;
+    sb_cuda_grid after = blocks_of(a->sequence_blocks, SB_CUDA_POLICY_BLOCK);
+    sb_cuda_grid finish = blocks_of(1, FINISH_THREADS);
+    sb_status status;
+    after.early = finish.early = 1;
+    /* What may be refused has rows to write over. */
+    if (a->refused || a->tokens || a->sequences)
+        finish.blocks = a->in.rows > FINISH_THREADS ? FINISH_BLOCKS : 2;
+    status = sb_cuda_launch(ctx, tokens_kernel(k, a),
+                            blocks_of(a->token_blocks, SB_CUDA_POLICY_BLOCK), &a->in, stream);
     if (status == SB_OK) status = sb_cuda_launch(ctx, k->policy_sequences, after, &a->in, stream);
     if (status == SB_OK) status = sb_cuda_launch(ctx, k->policy_finish, finish, &a->in, stream);
     return status;
 }
 
-/* Waits for the call, and says what the cpu backend would. */
-static sb_status check_policy(sb_context *ctx, const sb_policy_call *call)
+sb_status sb_cuda_name_policy(sb_context *ctx, const sb_policy_call *call, int64_t report)
 {
     const sb_policy *in = &call->in;
+    const int64_t kind = report >> SB_BAD_SHIFT;
+    const int64_t count = (report & (((int64_t)1 << SB_BAD_SHIFT) - 1)) - 1;
     const void *copy = in->cu_seqlens;
-    int64_t report, kind, count;
-    sb_status status = sb_cuda_wait_for_report(ctx, &call->launch, &report);
-    if (status != SB_OK || !report) return status;
-    kind = report >> SB_BAD_SHIFT;
-    count = (report & (((int64_t)1 << SB_BAD_SHIFT) - 1)) - 1;
+    sb_status status = SB_OK;
     if (copy) {
         status = sb_cuda_fetch(ctx, &copy, in->batch + 1, in->cu_seqlens_dtype == SB_I64 ? 8 : 4,
                                call->launch.stream);
@@ -226,25 +230,37 @@ static sb_status check_policy(sb_context *ctx, const sb_policy_call *call)
         status = sb_check_policy_totals(in, count, 0, &ctx->error);
     if (status == SB_OK && kind == SB_BAD_SEQUENCES)
         status = sb_check_policy_totals(in, 0, count, &ctx->error);
+    return status;
+}
+
+/* Waits for the call, and says what the cpu backend would. */
+static sb_status check_policy(sb_context *ctx, const sb_policy_call *call)
+{
+    int64_t report;
+    sb_status status = sb_cuda_wait_for_report(ctx, &call->launch, &report);
+    if (status != SB_OK || !report) return status;
+    status = sb_cuda_name_policy(ctx, call, report);
     return status == SB_OK ? sb_cuda_name_report(&ctx->error, report) : status;
 }
 
 sb_status sb_cuda_policy_loss_workspace(sb_context *ctx, const void *checked, uint64_t *bytes)
 {
-    *bytes = plan_policy(ctx, checked).bytes;
+    *bytes = sb_cuda_plan_policy(ctx, checked, 0).bytes;
     return SB_OK;
 }
 
 sb_status sb_cuda_policy_loss(sb_context *ctx, const void *checked)
 {
     const sb_policy_call *call = checked;
-    policy_plan p = plan_policy(ctx, call);
+    sb_cuda_policy p = sb_cuda_plan_policy(ctx, call, 0);
+    CUstream stream = call->launch.stream;
     CUdeviceptr scratch;
-    sb_status status = check_arrays(ctx, call);
+    sb_status status = sb_cuda_check_policy_arrays(ctx, call);
     if (status == SB_OK) status = sb_cuda_scratch(ctx, &call->launch, p.bytes, &scratch);
     if (status != SB_OK) return status;
-    set_arrays(&p, call, scratch);
-    status = launch_policy(ctx, &p, call->launch.stream);
+    sb_cuda_set_policy(&p, call, scratch);
+    status = sb_cuda_launch_policy_constants(ctx, &p, stream);
+    if (status == SB_OK) status = sb_cuda_launch_policy(ctx, &p, stream);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
     if (status == SB_OK && call->launch.check) status = check_policy(ctx, call);
     return status;

@@ -5,6 +5,7 @@
 local ffi = require "ffi"
 local call = require "samebits.op.call"
 local misuse = require "samebits.misuse"
+local policy = require "samebits.op.policy"
 local tensor = require "samebits.tensor"
 
 local raise, describe = misuse.raise, tensor.describe
@@ -15,7 +16,8 @@ local M = {}
 
 local DTYPES = { float32 = 1, float16 = 2, bfloat16 = 3 }
 local GIVEN = { saved = true, token = true, entropy = true }
-local BESIDE = { token = true, entropy = true, dtype = true, grad = true, in_place = true }
+local BESIDE = { token = true, entropy = true, dtype = true, grad = true, in_place = true,
+                 policy = true, options = true }
 local SAVED = ffi.sizeof "sb_saved_row"
 
 -- Checks the caller's tensor for the gradient: rows like the batch's, with V elements or more.
@@ -82,6 +84,13 @@ local function describe_to_c(grad, batch)
 end
 
 local function check_derivatives(what, given)
+  if given.policy ~= nil then
+    for _, name in ipairs { "token", "entropy" } do
+      if given[name] ~= nil then raise("%s: %s: given beside policy", what, name) end
+    end
+    return
+  end
+  if given.options ~= nil then raise("%s: options: given without policy", what) end
   if given.token == nil and given.entropy == nil then
     raise("%s: neither token nor entropy, the derivatives of the loss, is given", what)
   end
@@ -130,6 +139,9 @@ function M.beside(at, given, batch)
   local c = at:hold(describe_to_c(grad, batch))
   c.first, c.held = 0, 0
   for name, t in pairs(derivatives) do c[name] = ffi.cast("const float *", t.ptr) end
+  if given.policy ~= nil then
+    c.policy, c.policy_out = policy.beside(at, given.policy, given.options, batch)
+  end
   return c, grad
 end
 
@@ -145,6 +157,9 @@ function M.untouched(at, given, batch)
   c.first, c.held = 0, 0
   for _, name in ipairs { "token", "entropy" } do
     if given[name] ~= nil then c[name] = ffi.cast("const float *", call.ANYWHERE) end
+  end
+  if given.policy ~= nil then
+    c.policy, c.policy_out = policy.beside(at, given.policy, given.options, batch, true)
   end
   return at:hold(c)
 end

@@ -64,7 +64,10 @@ local SIZE = call.like(M.OP, {
 -- logits. It has the bits that `backward` gives, and takes less time than a second call. The option
 -- is a table: `token` and `entropy`, or one of them, are the derivatives of the loss, as for
 -- `backward`; with them, `dtype` or `grad`, as there, or `in_place`, which if true replaces the
--- batch's logits by their gradient.
+-- batch's logits by their gradient. Instead of derivatives, `policy` may be a policy loss that the
+-- call's own logprobs enter: the table that `policy_loss` takes, without `now` and `cu_seqlens`;
+-- `options` are its options. The results have the bits of three calls, and `loss`, `record` and
+-- `metrics` are among them.
 -- @tparam batch batch a batch, or the table to make one from
 -- @tparam[opt] table opts `outputs`: a list of "token", "lse", "sequence", "count" (these four by
 -- default), "outside" (by default with kept sets), "entropy", in nats, which costs more, and

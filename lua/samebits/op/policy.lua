@@ -129,6 +129,22 @@ local function set_advantages(at, c, given, shape)
   c.advantages = floats(at:input("advantages", t, "float32", t.shape))
 end
 
+-- Checks the tensors besides now and sets them. shape: now's.
+local function set_tokens(at, c, given, shape)
+  for name in pairs(given) do
+    if not KNOWN[name] then raise("%s: unknown input '%s'", at.what, tostring(name)) end
+  end
+  for _, name in ipairs(TOKENS) do
+    if given[name] ~= nil then
+      c[name] = floats(at:input(name, given[name], "float32", shape))
+    end
+  end
+  if given.mask ~= nil then
+    local mask = at:hold(batches.mask_bytes("mask", given.mask, shape, at.device))
+    c.mask = ffi.cast("const uint8_t *", mask.ptr)
+  end
+end
+
 local function one() return { 1 } end
 
 local OUTPUTS = {
@@ -161,9 +177,6 @@ local LOSS = call.op {
     if type(given) ~= "table" or tensor.is_tensor(given) then
       raise("policy_loss: expected a table { now, old, advantages, .. }, got %s", describe(given))
     end
-    for name in pairs(given) do
-      if not KNOWN[name] then raise("policy_loss: unknown input '%s'", tostring(name)) end
-    end
     local c = ffi.new "sb_policy"
     set_options(at, c)
     if not tensor.is_tensor(given.now) then
@@ -172,21 +185,47 @@ local LOSS = call.op {
     local now = at:input("now", given.now, "float32")
     local shape = now.shape
     c.now = floats(now)
-    for _, name in ipairs(TOKENS) do
-      if given[name] ~= nil then
-        c[name] = floats(at:input(name, given[name], "float32", shape))
-      end
-    end
-    if given.mask ~= nil then
-      local mask = at:hold(batches.mask_bytes("mask", given.mask, shape, at.device))
-      c.mask = ffi.cast("const uint8_t *", mask.ptr)
-    end
+    set_tokens(at, c, given, shape)
     set_layout(at, c, given, shape)
     set_advantages(at, c, given.advantages, shape)
     at.shape, at.sequences = shape, tonumber(c.batch)
     return c
   end,
 }
+
+local OPTIONS = {}
+for _, name in ipairs(LOSS.options) do OPTIONS[name] = true end
+
+--- The library's structs for a policy loss whose gradient `logprob` computes, in place of the
+-- derivatives: `given` and `options` are those of `policy_loss`, without `now`. Makes the outputs
+-- `loss`, `record` and `metrics`. untouched: to ask for a workspace only.
+function M.beside(outer, given, options, batch, untouched)
+  local what = outer.what .. ": gradient: policy"
+  local at = setmetatable({ what = what, opts = misuse.options(what, options, OPTIONS) },
+                          { __index = outer })
+  if type(given) ~= "table" or tensor.is_tensor(given) then
+    raise("%s: expected a table { old, advantages, .. }, got %s", what, describe(given))
+  end
+  for _, name in ipairs { "now", "cu_seqlens" } do
+    if given[name] ~= nil then raise("%s: %s: given by the batch", what, name) end
+  end
+  local c, out = ffi.new "sb_policy", ffi.new "sb_policy_out"
+  set_options(at, c)
+  set_tokens(at, c, given, batch.shape)
+  c.batch, c.cu_seqlens = batch.c.batch, batch.c.cu_seqlens
+  set_advantages(at, c, given.advantages, batch.shape)
+  out.size = ffi.sizeof "sb_policy_out"
+  for _, i in ipairs { 1, 5, 6 } do
+    local name, dtype, shape = unpack(OUTPUTS[i])
+    if untouched then
+      out[name] = ffi.cast("void *", call.ANYWHERE)
+    else
+      local t = try(tensor.empty(shape(outer), dtype, outer.device))
+      outer.made[name], out[name] = t, ffi.cast("void *", t.ptr)
+    end
+  end
+  return outer:hold(c), outer:hold(out)
+end
 
 -- Records [.., 784], in a form that the library can read, and their number.
 local function records_of(at, what, given, size)
