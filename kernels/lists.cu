@@ -6,10 +6,9 @@
  * Shapes: kept_ids [kept_count]; kept_offsets [rows + 1]; everything else in src/cuda/args.h.
  *
  * Each thread takes single ids. Most kept ids are alone in their leaf: the leaf's sum is then the
- * one term (det/leaf.h, sb_lone_leaf_of), which the thread adds at once. If a leaf has more kept
- * ids, the thread of the first one puts its entry into the warp's queue; a full queue gives each
- * lane a leaf, which goes through det/leaf.h with the others absent. So do lone ids whose leaf is
- * not ordinary. The reduction:
+ * one term (docs/numerics.md), which the thread adds at once. If a leaf has more kept ids, the
+ * thread of the first one puts its entry into the warp's queue; a full queue gives each lane a
+ * leaf. Leaves that are not ordinary, also of lone ids, go through det/leaf.h. The reduction:
  *
  *     ids -> thread's state -> warp -> block -> [work][split] states -> logprob_finish
  *
@@ -85,60 +84,155 @@ template <class ID> SB_DET bool ends_leaf(const entry<ID> &e) { return !share_le
 
 /* ---- leaves ------------------------------------------------------------------------------- */
 
-/* Adds the leaf of an id that is alone in it, with logit x. Returns true if it is not ordinary and
- * has been left out. */
-SB_DET bool add_lone(thread_state *t, float x, const leaf_row &row)
+/* What a leaf that is not wide adds to the window: its place, the encoding of z0 as in leaf.cuh,
+ * and its sums, 0 for nothing. m is the largest logit. */
+struct state_part {
+    float m;
+    uint32_t z, M;
+};
+
+struct moments_part {
+    float m;
+    uint32_t z, M;
+    int32_t U;
+};
+
+template <class THREAD> struct part_of_thread;
+template <> struct part_of_thread<thread_state> {
+    typedef state_part type;
+};
+template <> struct part_of_thread<thread_moments> {
+    typedef moments_part type;
+};
+
+/* The place of a leaf whose largest logit is m. */
+SB_DET uint32_t place_of(float m, const leaf_row &row)
 {
-    const float z0 = sb_fma32(x, row.c, SB_EVEN_MAGIC);
-    const uint32_t z = sb_bits32(z0), u = z - t->base;
-    const uint32_t M = (uint32_t)sb_leaf_term(x, row.c, scaled_magic(z0));
-    const uint32_t lo = __funnelshift_l(0, M, 2 * z), hi = __funnelshift_l(M, 0, 2 * z);
-    bool left = false;
-    if (u < DIGIT) { /* as in add_leaf */
-        t->s.l[1] += lo;
-        t->s.l[2] += hi;
-    } else if (u + DIGIT < DIGIT) {
-        t->s.l[0] += lo;
-        t->s.l[1] += hi;
-    } else {
-        add_other(t, x, z, M, &left);
-    }
-    return left;
+    return sb_bits32(sb_fma32(m, row.c, SB_EVEN_MAGIC));
 }
 
-SB_DET bool add_lone(thread_moments *t, float x, const leaf_row &row)
+/* The sums of the leaf of an id that is alone in it, with logit p->m: det/leaf.h's tree gives the
+ * one term (docs/numerics.md, "Lists of kept ids"). */
+SB_DET void sum_lone(state_part *p, const leaf_row &row)
 {
-    const float z0 = sb_fma32(x, row.c, SB_EVEN_MAGIC);
-    const uint32_t z = sb_bits32(z0), u = z - t->base;
-    const float v = sb_leaf_term(x, row.c, scaled_magic(z0));
-    const float h = v * sb_fma32(x, row.c, SB_EVEN_MAGIC - z0);
-    const leaf_moments leaf = { (uint32_t)v, sb_nearest(h) };
-    bool left = false;
-    t->most = fmaxf(t->most, x);
-    if (u < DIGIT) add_at<1>(&t->s, leaf, 2 * u);
-    else if (u + DIGIT < DIGIT) add_at<0>(&t->s, leaf, 2 * u);
-    else add_other(t, x, z, leaf, &left);
-    return left;
+    const float z0 = sb_float(p->z);
+    p->M = is_narrow(p->z) ? (uint32_t)sb_leaf_term(p->m, row.c, scaled_magic(z0)) : 0;
 }
 
-SB_DET void poison(sb_state *s) { sb_state_poison(s); }
-SB_DET void poison(sb_moments *m) { sb_moments_poison(m); }
-
-/* Adds the leaf that begins at entry k. A function of its own, so that lone ids' code keeps its
- * registers. */
-template <int DTYPE, class ID, class STATE>
-static __device__ __noinline__ void add_run(STATE *s, const ID *ids, int count, int k,
-                                            const char *logits, int64_t vocab, sb_row row)
+SB_DET void sum_lone(moments_part *p, const leaf_row &row)
 {
-    const ID first = ids[k] & -(ID)SB_LEAF;
+    const float z0 = sb_float(p->z), v = sb_leaf_term(p->m, row.c, scaled_magic(z0));
+    const float h = v * sb_fma32(p->m, row.c, SB_EVEN_MAGIC - z0);
+    p->M = is_narrow(p->z) ? (uint32_t)v : 0;
+    p->U = is_narrow(p->z) ? sb_nearest(h) : 0;
+}
+
+template <int DTYPE> SB_DET void sum_words(state_part *p, leaf_words<DTYPE> &x, const leaf_row &row)
+{
+    p->M = leaf_sum<DTYPE>(x, p->m, sb_float(p->z), row);
+}
+
+template <int DTYPE>
+SB_DET void sum_words(moments_part *p, leaf_words<DTYPE> &x, const leaf_row &row)
+{
+    const leaf_moments sums = moments_of<DTYPE>(x, p->m, sb_float(p->z), row, [] {});
+    p->M = sums.M;
+    p->U = sums.U;
+}
+
+/* Moves the window up to a place that is not wide. */
+SB_DET void rise_to(thread_moments *t, uint32_t z)
+{
+    const uint32_t j = ((z - Z_ZERO) * 2u + SB_BIAS) >> 5;
+    if (j <= t->s.sum.J) return;
+    sb_moments_rise(&t->s, j);
+    t->base = base_of(j);
+}
+
+/* The digits below J of a place that is not above J's. */
+SB_DET uint32_t digits_below(uint32_t base, uint32_t z) { return (base + DIGIT - 1 - z) / DIGIT; }
+
+/* Adds a part whose digit is not above J. Without branches, because the lanes of a warp have leaves
+ * in different digits. */
+SB_DET void add_part(thread_state *t, const state_part &p)
+{
+    const uint32_t d = digits_below(t->base, p.z);
+    /* shifts are taken modulo 32, as in add_leaf */
+    const uint32_t lo = __funnelshift_l(0, p.M, 2 * p.z), hi = __funnelshift_l(p.M, 0, 2 * p.z);
+    t->s.l[2] += d == 0 ? hi : 0;
+    t->s.l[1] += d == 0 ? lo : d == 1 ? hi : 0;
+    t->s.l[0] += d == 1 ? lo : d == 2 ? hi : 0;
+}
+
+SB_DET void add_part(thread_moments *t, const moments_part &p)
+{
+    const uint32_t d = digits_below(t->base, p.z), U = (uint32_t)p.U;
+    const uint32_t lo = __funnelshift_l(0, p.M, 2 * p.z), hi = __funnelshift_l(p.M, 0, 2 * p.z);
+    const int32_t high = (int32_t)__funnelshift_l(U, (uint32_t)(p.U >> 31), 2 * p.z);
+    const int64_t e = 2 * (int64_t)(int32_t)(p.z - t->base);
+    const int64_t glo = e * lo + __funnelshift_l(0, U, 2 * p.z), ghi = e * hi + high;
+    t->most = fmaxf(t->most, p.m);
+    t->s.sum.l[2] += d == 0 ? hi : 0;
+    t->s.sum.l[1] += d == 0 ? lo : d == 1 ? hi : 0;
+    t->s.sum.l[0] += d == 1 ? lo : d == 2 ? hi : 0;
+    t->s.g[2] += d == 0 ? ghi : 0;
+    t->s.g[1] += d == 0 ? glo : d == 1 ? ghi : 0;
+    t->s.g[0] += d == 1 ? glo : d == 2 ? ghi : 0;
+}
+
+/* Bit i: id first + i is one of the ids from entry k on. first is a multiple of 16. */
+template <class ID>
+SB_DET uint32_t run_bits(const ID *ids, int count, int k, ID first, int64_t vocab)
+{
     uint32_t bits = 0;
-    float y[SB_LEAF];
 #pragma unroll
     for (int i = 0; i < SB_LEAF; i++)
         if (k + i < count) {
             const int64_t at = (int64_t)ids[k + i] - first;
             if (at >= 0 && at < SB_LEAF && first + at < vocab) bits |= 1u << at;
         }
+    return bits;
+}
+
+/* The part of the leaf that begins at entry k. A function of its own, so that lone ids' code keeps
+ * its registers. */
+template <int DTYPE, class PART, class ID>
+static __device__ __noinline__ PART part_of_run(const ID *ids, int count, int k, const char *logits,
+                                                int64_t vocab, leaf_row row)
+{
+    constexpr int WORDS = words_of<DTYPE>();
+    const ID first = ids[k] & -(ID)SB_LEAF;
+    const uint32_t bits = run_bits(ids, count, k, first, vocab);
+    leaf_words<DTYPE> x;
+    PART part;
+#pragma unroll
+    for (int i = 0; i < WORDS; i++) {
+        if (DTYPE == SB_CUDA_F32) {
+            x.w[i] = bits >> i & 1 ? ((const uint32_t *)logits)[first + i] : absent_word<DTYPE>();
+            continue;
+        }
+        const uint16_t *half = (const uint16_t *)logits + first + 2 * i;
+        const uint32_t low = bits >> (2 * i) & 1 ? half[0] : absent_word<DTYPE>();
+        const uint32_t high = bits >> (2 * i + 1) & 1 ? half[1] : absent_word<DTYPE>();
+        x.w[i] = low | high << 16;
+    }
+    part.m = leaf_max<DTYPE>(x);
+    part.z = place_of(part.m, row);
+    if (is_narrow(part.z)) sum_words<DTYPE>(&part, x, row);
+    return part;
+}
+
+SB_DET void poison(sb_state *s) { sb_state_poison(s); }
+SB_DET void poison(sb_moments *m) { sb_moments_poison(m); }
+
+/* Adds the leaf that begins at entry k, of any kind, through det/leaf.h. */
+template <int DTYPE, class ID, class STATE>
+static __device__ __noinline__ void add_run(STATE *s, const ID *ids, int count, int k,
+                                            const char *logits, int64_t vocab, sb_row row)
+{
+    const ID first = ids[k] & -(ID)SB_LEAF;
+    const uint32_t bits = run_bits(ids, count, k, first, vocab);
+    float y[SB_LEAF];
 #pragma unroll
     for (int i = 0; i < SB_LEAF; i++)
         y[i] = bits >> i & 1 ? load_one<DTYPE>(logits, first + i) : sb_float(SB_ABSENT_BITS);
@@ -162,16 +256,26 @@ struct run_queue {
 };
 static_assert(sizeof(run_queue) == SB_CUDA_LIST_BYTES * WARP, "the launch's bytes per thread");
 
-/* Gives each lane one of the queue's last n entries, n <= WARP. */
-template <int DTYPE, class ID, class STATE>
-SB_DET void take_runs(STATE *s, const run_queue &q, int from, int n, const ID *ids,
+/* Gives each lane one of the queue's n entries from `from` on, n <= WARP, and adds their leaves: to
+ * t, or to s if they are wide or poisoned. */
+template <int DTYPE, class THREAD, class STATE, class ID>
+SB_DET void take_runs(THREAD *t, STATE *s, const run_queue &q, int from, int n, const ID *ids,
                       const list_row &mine, int64_t vocab)
 {
+    typedef typename part_of_thread<THREAD>::type part;
+    const leaf_row row = { mine.of.row.c, mine.of.row.k64 };
     const int lane = threadIdx.x % WARP;
     __syncwarp(); /* the entries are written */
-    if (lane < n)
-        add_run<DTYPE>(s, ids, mine.list.count, q.entries[from + lane], mine.of.logits, vocab,
-                       mine.of.row);
+    if (lane < n) {
+        const int k = q.entries[from + lane], count = mine.list.count;
+        const part p = part_of_run<DTYPE, part>(ids, count, k, mine.of.logits, vocab, row);
+        if (is_narrow(p.z)) {
+            rise_to(t, p.z);
+            add_part(t, p);
+        } else if (!sb_is_absent(p.m)) {
+            add_run<DTYPE>(s, ids, count, k, mine.of.logits, vocab, mine.of.row);
+        }
+    }
     __syncwarp(); /* and read */
 }
 
@@ -187,6 +291,7 @@ SB_DET void sum_list(STATE *s, const sb_cuda_args &in, list_row &mine, run_queue
     const int count = mine.list.count, lane = threadIdx.x % WARP;
     const uint64_t below = ((uint64_t)1 << lane) - 1;
     const int64_t target = mine.of.id;
+    typedef typename part_of_thread<THREAD>::type part;
     THREAD t;
     STATE others; /* whose address may be taken */
     bool bad = false;
@@ -212,15 +317,28 @@ SB_DET void sum_list(STATE *s, const sb_cuda_args &in, list_row &mine, run_queue
             bad |= k < to && !well;
             if (well && begins && ends_leaf(e[i])) lone |= 1u << i;
             else if (well && begins) runs |= 1u << i;
-            x[i] = lone >> i & 1 ? load_one<DTYPE>(logits, e[i].id) : 0.0f;
+            x[i] = lone >> i & 1 ? load_one<DTYPE>(logits, e[i].id) : sb_float(SB_ABSENT_BITS);
             if (well && e[i].id == target) {
                 mine.x = load_one<DTYPE>(logits, target);
                 mine.kept = 1;
             }
         }
+        uint32_t top = 0; /* the highest place; of places that are not wide, the encodings rise */
 #pragma unroll
-        for (int i = 0; i < TRIP; i++)
-            if (lone >> i & 1 && add_lone(&t, x[i], row)) runs |= 1u << i;
+        for (int i = 0; i < TRIP; i++) {
+            const uint32_t z = place_of(x[i], row);
+            if (is_narrow(z)) top = max(top, z);
+            else if (!sb_is_absent(x[i])) runs |= 1u << i;
+        }
+        if (top) rise_to(&t, top);
+#pragma unroll
+        for (int i = 0; i < TRIP; i++) {
+            part p;
+            p.m = x[i];
+            p.z = place_of(x[i], row);
+            sum_lone(&p, row);
+            if (is_narrow(p.z)) add_part(&t, p);
+        }
 #pragma unroll
         for (int i = 0; i < TRIP; i++) {
             const uint64_t lanes = __ballot_sync(FULL, runs >> i & 1);
@@ -231,10 +349,10 @@ SB_DET void sum_list(STATE *s, const sb_cuda_args &in, list_row &mine, run_queue
             queued += __popcll(lanes);
             if (queued < WARP) continue;
             queued -= WARP;
-            take_runs<DTYPE>(&others, q, queued, WARP, ids, mine, in.vocab);
+            take_runs<DTYPE>(&t, &others, q, queued, WARP, ids, mine, in.vocab);
         }
     }
-    take_runs<DTYPE>(&others, q, 0, queued, ids, mine, in.vocab);
+    if (queued) take_runs<DTYPE>(&t, &others, q, 0, queued, ids, mine, in.vocab);
     end_sum(&t);
     *s = t.s;
     merge_into(s, others);

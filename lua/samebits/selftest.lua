@@ -6,6 +6,7 @@ local bit = require "bit"
 local posix = require "samebits.io.posix"
 local tensor = require "samebits.tensor"
 local batches = require "samebits.batch"
+local kept_sets = require "samebits.batch.kept"
 local vectors = require "samebits.vectors"
 local variants = require "samebits.variants"
 
@@ -207,12 +208,13 @@ local function check_shards(ctx, case)
   end
 end
 
--- Checks several ids per row, their ranks, and the first ids; also each id alone.
-local function check_order(ctx, case)
+-- Checks several ids per row, their ranks, and the first ids; also each id alone. sets: the row's
+-- kept set, as fields of a batch.
+local function check_order_in(ctx, case, sets)
   local ids, n, k = {}, #case.entries, #case.first
   for i, entry in ipairs(case.entries) do ids[i] = entry.id end
-  local kept = case.kept and tensor.from_bits(case.kept, "int32"):view(1, #case.kept)
-  local spec = { logits = case.logits, ids = { ids }, kept = kept, temperature = case.tau }
+  local spec = { logits = case.logits, ids = { ids }, temperature = case.tau, kept = sets.kept,
+                 kept_ids = sets.kept_ids, kept_offsets = sets.kept_offsets }
   local batch, lost = batches.new(spec):to(ctx.device)
   if not batch then return lost end
   local out, why = in_memory(ctx:logprob_ids(batch))
@@ -245,6 +247,16 @@ local function check_order(ctx, case)
   end
   return differs("lse of the first", case.lse, hex(top.lse, 0)) or
          differs("lse of several", case.lse, hex(out.lse, 0))
+end
+
+-- The same with the kept set as words and as a list.
+local function check_order(ctx, case)
+  if not case.kept then return check_order_in(ctx, case, {}) end
+  local words = tensor.from_bits(case.kept, "int32"):view(1, #case.kept)
+  local ids, offsets = kept_sets.lists(words, case.vocab)
+  local wrong = check_order_in(ctx, case, { kept_ids = ids, kept_offsets = offsets })
+  if wrong then return "as a list: " .. wrong end
+  return check_order_in(ctx, case, { kept = words })
 end
 
 local uint64 = ffi.typeof "uint64_t"

@@ -51,7 +51,45 @@ end
 local ALL = { outputs = { "token", "lse", "sequence", "count", "outside", "entropy", "saved" } }
 local PLAIN = { outputs = { "token", "lse", "sequence", "count", "outside", "saved" } }
 
+ffi.cdef [[
+  void *mmap(void *address, size_t length, int protection, int flags, int file, long offset);
+  int mprotect(void *address, size_t length, int protection);
+  int munmap(void *address, size_t length);
+]]
+
 describe("lists of kept ids", function()
+  -- Rows of three pages, of which the second may not be touched.
+  it("leave other logits unread, on the cpu", function()
+    local PAGE, rows = 4096, 4
+    local V, bytes = 3 * PAGE / 4, 3 * PAGE * rows
+    local base = ffi.cast("char *", ffi.C.mmap(nil, bytes, 3, 0x22, -1, 0)) -- private, anonymous
+    local words = ffi.cast("uint32_t *", base)
+    for i = 0, V * rows - 1 do words[i] = 0x3f800000 + i % 977 * 8192 end
+    local logits = samebits.tensor(base, { dtype = "float32", shape = { rows, V } })
+    local list, offsets, targets = {}, { 0 }, {}
+    for row = 0, rows - 1 do
+      for id = row, PAGE / 4 - 1, 37 do list[#list + 1] = id end
+      for id = PAGE / 2, V - 1, 11 do list[#list + 1] = id end
+      offsets[#offsets + 1], targets[row + 1] = #list, row % 2 == 0 and row or PAGE / 4 + 5
+    end
+    local spec = { logits = logits, ids = targets, kept_ids = list, kept_offsets = offsets }
+    local ctx = assert(samebits.open "cpu")
+    local d = samebits.tensor { 1, 2, 3, 4 }
+    local function results()
+      local out = assert(ctx:logprob(spec, { outputs = ALL.outputs }))
+      local top = assert(ctx:topk(spec, 5))
+      local saved = assert(ctx:logprob(spec, { outputs = { "saved" } })).saved
+      return { token = out.token, entropy = out.entropy, ids = top.ids,
+               grad = assert(ctx:backward(spec, { saved = saved, token = d })),
+               kl = assert(ctx:kl(spec, with(spec, { temperature = 2 }))).token }
+    end
+    local want = results()
+    for row = 0, rows - 1 do ffi.C.mprotect(base + (3 * row + 1) * PAGE, PAGE, 0) end
+    assert_alike(want, results(), "protected")
+    ffi.C.munmap(base, bytes)
+    ctx:close()
+  end)
+
   backends.each(function(at)
     for d, dtype in ipairs(DTYPES) do
       it(("have the bits of words, %s on %s"):format(dtype, at.name), function()

@@ -290,8 +290,9 @@ static void plan_lists(sb_cuda_plan *p, const sb_cuda_gpu *gpu, const sb_call *c
     int64_t split = call->launch.split;
     p->kind = SB_CUDA_LISTS;
     p->threads = WARP;
-    while (p->threads < SB_CUDA_MAX_BLOCK && each > LIST_TRIP * p->threads &&
-           (p->work * (p->threads / WARP) <= warps / 2 || each > 16 * LIST_TRIP * p->threads))
+    while (p->threads < SB_CUDA_MAX_BLOCK &&
+           ((each > 2 * p->threads && p->work * (p->threads / WARP) <= warps / 2) ||
+            each > 16 * LIST_TRIP * p->threads))
         p->threads *= 2;
     if (call->launch.threads) p->threads = call->launch.threads;
     if (!split && p->work > 0 && p->work < gpu->multiprocessors) {
