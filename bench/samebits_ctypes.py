@@ -76,6 +76,22 @@ class KlOut(ctypes.Structure):
         ("sequence", ctypes.c_void_p)]
 
 
+class Sampling(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_uint32), ("top_k", ctypes.c_int32), ("top_p", ctypes.c_float),
+        ("min_p", ctypes.c_float), ("top_ks", ctypes.c_void_p), ("top_ps", ctypes.c_void_p),
+        ("min_ps", ctypes.c_void_p), ("seed", ctypes.c_uint64), ("stream", ctypes.c_uint64),
+        ("position", ctypes.c_uint64), ("seeds", ctypes.c_void_p), ("streams", ctypes.c_void_p),
+        ("positions", ctypes.c_void_p), ("u", ctypes.c_void_p), ("bits", ctypes.c_void_p)]
+
+
+class SampleOut(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_uint32), ("reserved", ctypes.c_uint32), ("token", ctypes.c_void_p),
+        ("logprob", ctypes.c_void_p), ("kept_logprob", ctypes.c_void_p),
+        ("count", ctypes.c_void_p), ("kept", ctypes.c_void_p)]
+
+
 class Launch(ctypes.Structure):
     _fields_ = [
         ("size", ctypes.c_uint32), ("split", ctypes.c_int32), ("threads", ctypes.c_int32),
@@ -98,7 +114,7 @@ def _load():
     loaded.sb_logprob_backward.argtypes = [pointer] * 4
     loaded.sb_logprob_ids.argtypes = loaded.sb_topk.argtypes = [pointer] * 3 + [ctypes.c_int64,
                                                                                pointer]
-    loaded.sb_kl.argtypes = [pointer] * 5
+    loaded.sb_kl.argtypes = loaded.sb_sample.argtypes = [pointer] * 5
     loaded.sb_head_bytes.argtypes = [pointer] * 3
     loaded.sb_head_create.argtypes = [pointer] * 4 + [u64, pointer]
     loaded.sb_head_update.argtypes = [pointer] * 4
@@ -176,6 +192,18 @@ class Call:
         """The divergence of this call's batch from that of q, another Call."""
         out = KlOut(size=ctypes.sizeof(KlOut), token=_address(token), sequence=_address(sequence))
         return self._other(lib.sb_kl, out, [q, token, sequence], ctypes.addressof(q.batch))
+
+    def sample(self, positions, token, logprob=None, kept_logprob=None, count=None, kept=None,
+               seed=0, top_k=0, top_p=1.0, min_p=0.0):
+        """Draws of tokens; positions: int64, one per row."""
+        out = SampleOut(size=ctypes.sizeof(SampleOut), token=_address(token),
+                        logprob=_address(logprob), kept_logprob=_address(kept_logprob),
+                        count=_address(count), kept=_address(kept))
+        how = Sampling(size=ctypes.sizeof(Sampling), top_k=top_k, top_p=top_p, min_p=min_p,
+                       seed=seed, positions=_address(positions))
+        return self._other(lib.sb_sample, out,
+                           [how, positions, token, logprob, kept_logprob, count, kept],
+                           ctypes.addressof(how))
 
     def order_workspace_size(self):
         """Enough for ids and for topk, whatever their k: what topk needs."""

@@ -165,6 +165,7 @@ GENERATED += $(OBJDIR)/rows.o
 GENERATED += $(OBJDIR)/run.o
 GENERATED += $(OBJDIR)/sample.o
 GENERATED += $(OBJDIR)/sample1.o
+GENERATED += $(OBJDIR)/sample2.o
 GENERATED += $(OBJDIR)/second_pass.o
 GENERATED += $(OBJDIR)/shards.o
 GENERATED += $(OBJDIR)/shards1.o
@@ -243,6 +244,7 @@ OBJECTS += $(OBJDIR)/rows.o
 OBJECTS += $(OBJDIR)/run.o
 OBJECTS += $(OBJDIR)/sample.o
 OBJECTS += $(OBJDIR)/sample1.o
+OBJECTS += $(OBJDIR)/sample2.o
 OBJECTS += $(OBJDIR)/second_pass.o
 OBJECTS += $(OBJDIR)/shards.o
 OBJECTS += $(OBJDIR)/shards1.o
@@ -541,6 +543,9 @@ $(OBJDIR)/policy2.o: ../src/cuda/policy.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/report.o: ../src/cuda/report.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/sample2.o: ../src/cuda/sample.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/shards2.o: ../src/cuda/shards.c

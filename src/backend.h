@@ -243,6 +243,7 @@ typedef struct sb_groups_call {
     X(LOGPROB, logprob, SCRATCH, "logprob")                                                        \
     X(IDS, ids, SCRATCH, "logprobs of several ids")                                                \
     X(TOPK, topk, SCRATCH, "top-k")                                                                \
+    X(SAMPLE, sample, SCRATCH, "sampling")                                                         \
     X(BACKWARD, backward, SCRATCH, "gradient")                                                     \
     X(KL, kl, SCRATCH, "divergence of two batches")                                                \
     X(PARTIAL, partial, SCRATCH, "shards")                                                         \
@@ -259,15 +260,12 @@ typedef struct sb_groups_call {
     X(PRODUCTS, products, SCRATCH, "heads: it takes logits only")                                  \
     X(COMBINE, combine, NONE, "heads: it takes logits only")
 
-/* The operations that only the cpu has. */
-#define SB_HOST_OPERATIONS(X) X(SAMPLE, sample, SCRATCH, "sampling")
-
 /* The operations that only devices have. */
 #define SB_DEVICE_OPERATIONS(X)                                                                    \
     X(EXCHANGE, exchange, SCRATCH,                                                                 \
       "exchange of records: NCCL is between GPUs; gather them by other means and call sb_merge")
 
-#define SB_ALL_OPERATIONS(X) SB_OPERATIONS(X) SB_HOST_OPERATIONS(X) SB_DEVICE_OPERATIONS(X)
+#define SB_ALL_OPERATIONS(X) SB_OPERATIONS(X) SB_DEVICE_OPERATIONS(X)
 
 #define SB_OP_NUMBER(NUMBER, name, scratch, what) SB_OP_##NUMBER,
 typedef enum sb_op {

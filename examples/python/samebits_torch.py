@@ -1,7 +1,8 @@
-"""samebits for PyTorch: selected logprobs and policy losses as autograd functions. It uses ctypes,
-so there is nothing to build.
+"""samebits for PyTorch: selected logprobs and policy losses as autograd functions, and sampling. It
+uses ctypes, so there is nothing to build.
 
-    from samebits_torch import selected_logprobs, check
+    from samebits_torch import selected_logprobs, sample, check
+    ids, old = sample(logits, positions, streams, seed=1, temperature=0.7)
     logprobs = selected_logprobs(logits, ids, temperature=0.7)    # fp32, shaped like ids
     logprobs.sum().backward()
     check(logits.device)                                          # on a GPU: were all ids good?
@@ -36,6 +37,7 @@ lib.sb_open.argtypes = [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_char_p, ctype
                         ctypes.c_char_p, ctypes.c_size_t]
 lib.sb_logprob.argtypes = [ctypes.c_void_p] * 4
 lib.sb_check.argtypes = [ctypes.c_void_p] * 2
+lib.sb_sample.argtypes = [ctypes.c_void_p] * 5
 HAS_BACKWARD = hasattr(lib, "sb_logprob_backward")
 if HAS_BACKWARD:
     lib.sb_logprob_backward.argtypes = [ctypes.c_void_p] * 4
@@ -100,6 +102,19 @@ class PolicyOut(Struct):
     _fields_ = [("size", u32), ("reserved", u32), ("loss", pointer), ("sequence", pointer),
                 ("token", pointer), ("entropy", pointer), ("record", pointer),
                 ("metrics", pointer)]
+
+
+class Sampling(Struct):
+    _fields_ = [("size", u32), ("top_k", i32), ("top_p", f32), ("min_p", f32),
+                ("top_ks", pointer), ("top_ps", pointer), ("min_ps", pointer),
+                ("seed", ctypes.c_uint64), ("stream", ctypes.c_uint64),
+                ("position", ctypes.c_uint64), ("seeds", pointer), ("streams", pointer),
+                ("positions", pointer), ("u", pointer), ("bits", pointer)]
+
+
+class SampleOut(Struct):
+    _fields_ = [("size", u32), ("reserved", u32), ("token", pointer), ("logprob", pointer),
+                ("kept_logprob", pointer), ("count", pointer), ("kept", pointer)]
 
 
 SAVED_BYTES = 32  # the size of an sb_saved_row
@@ -267,3 +282,24 @@ def merged_loss(records, tokens=0, norm="token-mean"):
     must(lib.sb_policy_merge(handle, ctypes.byref(out), ctypes.byref(policy),
                              all_records.data_ptr(), len(records), ctypes.byref(launch)), handle)
     return loss[0], dict(zip(METRICS, metrics.tolist()))
+
+
+def sample(logits, positions, streams, seed=0, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
+    """Draws an id from each row of logits [N, V]. Returns the ids, int32 [N], and their logprobs
+    under the model. positions and streams, int64 [N], say which token of which sequence a row is:
+    with the seed, they alone determine the random bits."""
+    rows, vocab = logits.shape
+    device = logits.device
+    ids = torch.empty(rows, dtype=torch.int32, device=device)
+    logprobs = torch.empty(rows, dtype=torch.float32, device=device)
+    positions, streams = positions.to(device).contiguous(), streams.to(device).contiguous()
+    batch = Batch(logits=logits.data_ptr(), logits_dtype=DTYPES[logits.dtype], batch=1, time=rows,
+                  vocab=vocab, row_stride=logits.stride(0), ids_dtype=DTYPES[torch.int32],
+                  ignore_index=IGNORE_INDEX, temperature=temperature)
+    how = Sampling(top_k=top_k, top_p=top_p, min_p=min_p, seed=seed, streams=streams.data_ptr(),
+                   positions=positions.data_ptr())
+    out = SampleOut(token=ids.data_ptr(), logprob=logprobs.data_ptr())
+    launch, handle = Launch(stream=stream_of(device)), context(device)
+    must(lib.sb_sample(handle, ctypes.byref(out), ctypes.byref(batch), ctypes.byref(how),
+                       ctypes.byref(launch)), handle)
+    return ids, logprobs

@@ -2,7 +2,7 @@
 
     python3 examples/python/trainer.py [cpu | cuda]
 
-The rollout decodes token by token, with logits [B, V]; the trainer scores the same tokens in
+The rollout samples token by token, with logits [B, V]; the trainer scores the same tokens in
 micro-batches of whole, padded sequences, in another order. The policy looks up its logits in a
 table, so both use the same numbers; only the logprobs could differ, and here they do not. (With a
 network, the logits themselves may differ between the two shapes. No logprob function can repair
@@ -12,7 +12,7 @@ import sys
 
 import torch
 
-from samebits_torch import (HAS_BACKWARD, IGNORE_INDEX, check, merged_loss, policy_loss,
+from samebits_torch import (HAS_BACKWARD, IGNORE_INDEX, check, merged_loss, policy_loss, sample,
                             selected_logprobs)
 
 B, T, V, TEMPERATURE = 8, 24, 2003, 0.7
@@ -29,10 +29,10 @@ def rollout(table, lengths):
     logprobs = torch.zeros(B, T, device=table.device)
     for t in range(T):
         active = lengths > t
-        logits = table[ids[active, t]]
-        drawn = torch.multinomial(torch.softmax(logits.float() / TEMPERATURE, -1), 1).squeeze(-1)
-        ids[active, t + 1] = drawn
-        logprobs[active, t] = selected_logprobs(logits, drawn, TEMPERATURE)
+        streams = active.nonzero().squeeze(-1)
+        drawn, logprobs[active, t] = sample(table[ids[active, t]], torch.full_like(streams, t),
+                                            streams, seed=1, temperature=TEMPERATURE)
+        ids[active, t + 1] = drawn.long()
     return ids, logprobs
 
 

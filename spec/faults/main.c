@@ -498,25 +498,26 @@ static sb_status first_ids(scenario *s)
     return sb_topk(s->ctx, &out, &batch, K, &launch);
 }
 
-static sb_status sample(scenario *s)
+static sb_status sample(scenario *s, int32_t top_k)
 {
     sb_batch batch = batch_of(NULL);
     sb_sample_out out = SB_SAMPLE_OUT_INIT;
     sb_sampling how = SB_SAMPLING_INIT;
     sb_launch launch = launch_of(s);
-    sb_status status;
     batch.ids = NULL;
     batch.kept = kept;
     how.positions = positions;
-    how.top_k = 9;
+    how.top_k = top_k;
     how.top_p = 0.75f;
     out.token = s->out.integers;
     out.count = s->out.integers + ROWS;
     out.logprob = s->out.logprobs;
     out.kept_logprob = s->out.logprobs + ROWS;
-    status = sb_sample(s->ctx, &out, &batch, &how, &launch);
-    return s->on_device && status == SB_ERR_BACKEND ? SB_OK : status;
+    return sb_sample(s->ctx, &out, &batch, &how, &launch);
 }
+
+static sb_status sample_few(scenario *s) { return sample(s, 9); }
+static sb_status sample_many(scenario *s) { return sample(s, 900); }
 
 static sb_batch few_of(void)
 {
@@ -964,7 +965,8 @@ static const struct step {
     { "sb_logprob_ids", several_ids, SB_OK, NULL },
     { "sb_logprob_ids of a bad id", bad_several, SB_ERR_ID, NULL },
     { "sb_topk", first_ids, SB_OK, NULL },
-    { "sb_sample", sample, SB_OK, NULL },
+    { "sb_sample of the first few", sample_few, SB_OK, NULL },
+    { "sb_sample of many", sample_many, SB_OK, NULL },
     { "sb_logprob of few logits", forward, SB_OK, NULL },
     { "sb_logprob_backward", backward, SB_OK, NULL },
     { "sb_logprob_backward of a bad record", bad_backward, SB_ERR_STATE, NULL },

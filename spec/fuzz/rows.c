@@ -1,5 +1,5 @@
-/* rows.c - sb_logprob_ids, sb_topk, sb_logprob_backward, sb_logprob with a gradient and sb_kl on
- * arguments made from bytes, right and wrong ones.
+/* rows.c - sb_logprob_ids, sb_topk, sb_sample, sb_logprob_backward, sb_logprob with a gradient and
+ * sb_kl on arguments made from bytes, right and wrong ones.
  *
  * What has to hold: an error, in words, exactly where samebits.h says so; outputs untouched by a
  * refusal, written whole by a success; the same bits again by another instruction set, with other
@@ -63,6 +63,7 @@ typedef struct job {
     int64_t k;
     const sb_gradient *gradient;
     int right;
+    const sb_sampling *how;
 } job;
 
 /* Calls it twice, in other ways; counts and wanted: as outputs_of has them. The first outputs. */
@@ -152,6 +153,84 @@ static void try_ids(source *s, const options *o, sb_batch *batch, arrays *a)
 static void try_topk(source *s, const options *o, sb_batch *batch, arrays *a)
 {
     try_columns(s, o, extent(s, 70), batch, a, 1);
+}
+
+/* ---- draws ---------------------------------------------------------------------------------- */
+
+static sb_status call_sample(const job *j, sb_context *ctx, const outputs *o,
+                             const sb_launch *launch)
+{
+    sb_sample_out out = SB_SAMPLE_OUT_INIT;
+    out.size = j->out_size;
+    out.token = o->data[0];
+    out.kept_logprob = o->data[1];
+    out.kept = o->data[2];
+    return sb_sample(ctx, &out, j->batch, j->how, launch);
+}
+
+/* A share: usual ones, ends, and ones out of range. */
+static float share(source *s)
+{
+    static const float shares[] = { 0.0f, 1.0f, 0.5f, 0.9f, 0x1p-149f, 0.25f, 1.5f, -0.5f, NAN };
+    const uint8_t b = byte(s);
+    return shares[b < 224 ? b % 6 : 6 + b % 3];
+}
+
+static int is_right_how(const sb_sampling *how, int64_t rows)
+{
+    if (how->size != sizeof *how || how->top_k < 0 || (how->u && how->bits)) return 0;
+    if (!(how->top_p > 0 && how->top_p <= 1) || !(how->min_p >= 0 && how->min_p <= 1)) return 0;
+    return rows <= 1 || how->top_k == 1 || how->positions || how->bits || how->u;
+}
+
+/* Tokens are kept ids. */
+static void check_tokens(const outputs *o, const sb_batch *batch, int64_t rows)
+{
+    const int32_t *tokens = o->data[0];
+    const float *logprobs = o->data[1];
+    const uint32_t *kept = o->data[2];
+    for (int64_t row = 0; row < rows; row++) {
+        if (logprobs) HOLDS(!(logprobs[row] > 0), "%.9g", (double)logprobs[row]);
+        if (!tokens) continue;
+        HOLDS(tokens[row] >= -1 && tokens[row] < batch->vocab, "%d", (int)tokens[row]);
+        if (kept && tokens[row] >= 0)
+            HOLDS(kept[row * ((batch->vocab + 31) / 32) + tokens[row] / 32] >> tokens[row] % 32 & 1,
+                  "row %lld: id %d is not kept", (long long)row, (int)tokens[row]);
+    }
+}
+
+static void try_sample(source *s, const options *o, sb_batch *batch, arrays *a)
+{
+    const part all = { 0, batch->vocab };
+    const int64_t words = batch->vocab > 0 ? (batch->vocab + 31) / 32 : 0;
+    const int64_t counts[OUTPUTS] = { a->rows, a->rows, times(a->rows, words) };
+    const size_t room = a->rows > 0 && a->rows < 1 << 20 ? (size_t)a->rows : 1;
+    uint64_t *numbers = calloc(room, sizeof *numbers);
+    sb_sampling how = SB_SAMPLING_INIT;
+    sb_batch one;
+    outputs out;
+    job j = { .call = call_sample, .batch = batch, .arrays = a, .how = &how };
+    const uint8_t choice = byte(s);
+    for (size_t i = 0; numbers && i < room; i++)
+        numbers[i] = (uint64_t)byte(s) * (UINT64_MAX / 255);
+    how.size = struct_size(s, sizeof how);
+    how.top_k = choice % 5 == 4 ? -(int32_t)(byte(s) % 8) : choice % 2 ? byte(s) : 0;
+    how.top_p = choice & 8 ? share(s) : 1.0f;
+    how.min_p = choice & 16 ? share(s) : 0.0f;
+    if (choice & 32) how.bits = numbers;
+    else if (choice & 64) how.positions = numbers;
+    if (choice % 2) batch->ids = NULL;
+    one = narrowed(batch, a->rows, batch->ids != NULL);
+    j.out_size = struct_size(s, sizeof(sb_sample_out));
+    j.right = numbers && is_right_size(j.out_size, sizeof(sb_sample_out)) &&
+              is_right_launch(&o->launch) && is_right_batch(&one, a->rows, all) &&
+              is_right_how(&how, a->rows);
+    if (j.right) guard_logits(&one, a, all);
+    out = try_job(&j, o, counts);
+    if (j.right) check_tokens(&out, batch, a->rows);
+    free_outputs(&out);
+    free(numbers);
+    free((void *)(uintptr_t)one.ids);
 }
 
 /* ---- gradients ---------------------------------------------------------------------------- */
@@ -437,6 +516,9 @@ int fuzz_rows(const uint8_t *data, size_t size)
     if (choice % 8 == 6) {
         make_batch(&s, &a, &batch, &held);
         try_shard(&s, &o, &batch, &a, held);
+    } else if (choice % 8 == 7) {
+        make_batch(&s, &a, &batch, NULL);
+        try_sample(&s, &o, &batch, &a);
     } else {
         make_batch(&s, &a, &batch, NULL);
         tries[choice % 4](&s, &o, &batch, &a);

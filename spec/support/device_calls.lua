@@ -51,6 +51,23 @@ local function first(ctx, spec)
   return job
 end
 
+-- Draws of tokens, without filters, from the first k ids, or from a nucleus.
+local function draws(filters)
+  return function(ctx, spec)
+    local job = { batch = placed(ctx, spec), inputs = {} }
+    local position = {}
+    for row = 1, job.batch.shape[1] do position[row] = row * 7 end
+    job.inputs.positions = assert(samebits.tensor(position, { dtype = "int64" }):to(ctx.device))
+    local function how() return with(filters, { seed = 3, position = job.inputs.positions }) end
+    function job.run(opts) return ctx:sample(job.batch, how(), opts) end
+    function job.bytes(split)
+      return ctx:sample_workspace_size(job.batch, how(), { split = split })
+    end
+    return job
+  end
+end
+local DRAWN = { token = NONE, logprob = NAN, kept_logprob = NAN }
+
 -- The derivatives of a loss, different in each row.
 local function upstream(ctx, rows, scale)
   local values = {}
@@ -138,6 +155,9 @@ return {
   { name = "several ids", make = several, K = 3,
     rows = { logprob = NAN, rank = NONE, lse = NAN } },
   { name = "first ids", make = first, rows = { ids = NONE, logprob = NAN, lse = NAN } },
+  { name = "draws", make = draws {}, rows = DRAWN },
+  { name = "draws from the first ids", make = draws { top_k = 9, top_p = 0.9 }, rows = DRAWN },
+  { name = "draws from a nucleus", make = draws { top_p = 0.9, min_p = 0.01 }, rows = DRAWN },
   { name = "gradients", make = gradient, rows = { grad = NAN } },
   { name = "logprobs with their gradient", rows = { token = NAN, saved = "00", grad = NAN },
     make = together({ "token", "saved" }, { "token" }) },

@@ -88,6 +88,14 @@ sb_cuda_args sb_cuda_args_of(const sb_cuda *c, const sb_logprob_out *out, const 
 sb_cuda_grid sb_cuda_plan_shard(sb_context *ctx, const sb_logprob_out *out, const sb_call *call,
                                 sb_cuda_args *a);
 
+/* order.c: plans a launch that sums rows in pieces and, unless k is 0, finds the first k ids of
+ * each: the states, the lists and the fates of rows. Fills in a, except for the scratch memory,
+ * whose size goes to *needed; sb_cuda_set_order_scratch fills in that. */
+sb_cuda_grid sb_cuda_plan_order(sb_context *ctx, const sb_call *call, int64_t k,
+                                sb_cuda_order_args *a, uint64_t *needed);
+void sb_cuda_set_order_scratch(sb_cuda_order_args *a, int64_t k, CUdeviceptr scratch);
+CUfunction sb_cuda_order_kernel(const sb_cuda *c, int32_t dtype, int64_t k);
+
 /* Launches a kernel. a is the kernel's arguments or their first member; the launch sets a->bad.
  * With no blocks, nothing is launched. */
 sb_status sb_cuda_launch(sb_context *ctx, CUfunction kernel, sb_cuda_grid grid, sb_cuda_args *a,

@@ -47,6 +47,15 @@
     X(topk_bf16)                                                                                   \
     X(topk_finish)
 
+#define SB_CUDA_SAMPLE_KERNELS(X)                                                                  \
+    X(sample_draw_f32)                                                                             \
+    X(sample_draw_f16)                                                                             \
+    X(sample_draw_bf16)                                                                            \
+    X(sample_filter_f32)                                                                           \
+    X(sample_filter_f16)                                                                           \
+    X(sample_filter_bf16)                                                                          \
+    X(sample_list)
+
 /* In this order: by the dtype of the logits, the dtype of the gradient, and the loss. */
 #define SB_CUDA_GRADIENT_LOSSES(X, kernel)                                                         \
     X(kernel##_token)                                                                              \
@@ -157,6 +166,7 @@
 #define SB_CUDA_MODULES(X)                                                                         \
     X(logprob, SB_CUDA_LOGPROB_KERNELS)                                                            \
     X(order, SB_CUDA_ORDER_KERNELS)                                                                \
+    X(sample, SB_CUDA_SAMPLE_KERNELS)                                                              \
     X(gradient, SB_CUDA_GRADIENT_KERNELS)                                                          \
     X(one_read, SB_CUDA_ONE_READ_KERNELS)                                                          \
     X(kl, SB_CUDA_KL_KERNELS)                                                                      \

@@ -79,6 +79,36 @@ static void set_scratch(sb_cuda_order_args *a, const order_call *o, CUdeviceptr 
     a->in.targets = a->in.states + blocks * sizeof(sb_state);
 }
 
+/* ---- for sample.c -------------------------------------------------------------------------- */
+
+static order_call order_for(const sb_call *call, int64_t k)
+{
+    const order_call o = { call, NULL, NULL, NULL, k, k > 0 };
+    return o;
+}
+
+sb_cuda_grid sb_cuda_plan_order(sb_context *ctx, const sb_call *call, int64_t k,
+                                sb_cuda_order_args *a, uint64_t *needed)
+{
+    const order_call o = order_for(call, k);
+    return plan_order(ctx, &o, a, needed);
+}
+
+void sb_cuda_set_order_scratch(sb_cuda_order_args *a, int64_t k, CUdeviceptr scratch)
+{
+    const order_call o = order_for(NULL, k);
+    set_scratch(a, &o, scratch);
+}
+
+CUfunction sb_cuda_order_kernel(const sb_cuda *c, int32_t dtype, int64_t k)
+{
+    const sb_cuda_order_kernels *all = &c->order;
+    return k ? sb_cuda_for_dtype(dtype, all->topk_f32, all->topk_f16, all->topk_bf16)
+             : sb_cuda_for_dtype(dtype, all->ids_f32, all->ids_f16, all->ids_bf16);
+}
+
+/* ---- the calls ----------------------------------------------------------------------------- */
+
 static sb_status check_outputs(sb_context *ctx, const order_call *o)
 {
     const int64_t rows = o->call->rows;
@@ -112,9 +142,7 @@ static sb_status launch_kernels(sb_context *ctx, const order_call *o, sb_cuda_gr
 {
     const sb_cuda_order_kernels *k = &((const sb_cuda *)ctx->state)->order;
     const int32_t dtype = o->call->in.logits_dtype;
-    const CUfunction pieces = o->topk
-                                  ? sb_cuda_for_dtype(dtype, k->topk_f32, k->topk_f16, k->topk_bf16)
-                                  : sb_cuda_for_dtype(dtype, k->ids_f32, k->ids_f16, k->ids_bf16);
+    const CUfunction pieces = sb_cuda_order_kernel(ctx->state, dtype, o->topk ? o->columns : 0);
     const CUfunction rank = sb_cuda_for_dtype(dtype, k->ids_ranks_f32, k->ids_ranks_f16,
                                               k->ids_ranks_bf16);
     CUstream stream = o->call->launch.stream;

@@ -5,7 +5,7 @@
 #include <stdatomic.h>
 
 #include "api/records.h"
-#include "cuda/args.h"
+#include "cuda/sample_args.h"
 
 #define INDEX_MASK (((int64_t)1 << SB_BAD_SHIFT) - 1)
 
@@ -128,6 +128,9 @@ sb_status sb_cuda_name_report(sb_message *why, int64_t report)
     case SB_BAD_SCALE:
         return sb_fail(why, SB_ERR_STATE,
                        "row %" PRId64 ": its scale is below that of its own columns", index);
+    case SB_BAD_SAMPLING:
+        return sb_fail(why, SB_ERR_ARGUMENT,
+                       "row %" PRId64 ": its top_k, top_p, min_p or u is out of range", index);
     case SB_BAD_ROW_LIST:
         return sb_fail(why, SB_ERR_SHAPE,
                        "row_list[%" PRId64 "] is outside the rows, or not above the one before it",

@@ -77,20 +77,12 @@ SB_DET int sb_product_exceeds(uint64_t a, sb_u128 x, uint64_t b, sb_u128 y)
     return ah != bh ? ah > bh : (uint64_t)al > (uint64_t)bl;
 }
 
-/* The terms of a leaf in units of 2^-40, rounded down, and 0 for an absent id. Requires: the leaf
- * is SB_LEAF_PRESENT. */
-SB_DET void sb_leaf_units(uint64_t q[SB_LEAF], const float x[SB_LEAF], const sb_row *row)
+/* The term of a logit in its leaf, in units of 2^-40, rounded down; 0 if it is absent. */
+SB_DET uint64_t sb_leaf_unit(float x, const sb_leaf_scale *scale, const sb_row *row)
 {
-    float m = sb_float(SB_ABSENT_BITS);
-    sb_leaf_scale scale;
-    int i;
-    for (i = 0; i < SB_LEAF; i++) m = x[i] > m ? x[i] : m;
-    scale = sb_leaf_scale_of(m, row);
-    for (i = 0; i < SB_LEAF; i++) {
-        float y = scale.wide && !sb_is_absent(x[i]) ? sb_clamp(x[i], row->lim) : x[i];
-        float v = sb_leaf_term(y > scale.thr ? y : scale.thr, row->c, SB_INT_MAGIC - scale.A);
-        q[i] = sb_is_absent(x[i]) ? 0 : (uint64_t)(v * 0x1p40f);
-    }
+    float y = scale->wide && !sb_is_absent(x) ? sb_clamp(x, row->lim) : x;
+    float v = sb_leaf_term(y > scale->thr ? y : scale->thr, row->c, SB_INT_MAGIC - scale->A);
+    return sb_is_absent(x) ? 0 : (uint64_t)(v * 0x1p40f);
 }
 
 /* The id of a leaf, 0 .. 15, that r stands for: the first whose share of W, together with those of
@@ -98,9 +90,12 @@ SB_DET void sb_leaf_units(uint64_t q[SB_LEAF], const float x[SB_LEAF], const sb_
 SB_DET int sb_drawn_in_leaf(const float x[SB_LEAF], const sb_row *row, sb_u128 W, sb_u128 r)
 {
     uint64_t q[SB_LEAF], all = 0, sum = 0;
+    float m = sb_float(SB_ABSENT_BITS);
+    sb_leaf_scale scale;
     int i, found = -1;
-    sb_leaf_units(q, x, row);
-    for (i = 0; i < SB_LEAF; i++) all += q[i];
+    for (i = 0; i < SB_LEAF; i++) m = x[i] > m ? x[i] : m;
+    scale = sb_leaf_scale_of(m, row);
+    for (i = 0; i < SB_LEAF; i++) all += q[i] = sb_leaf_unit(x[i], &scale, row);
     for (i = 0; i < SB_LEAF; i++) {
         sum += q[i];
         if (found < 0 && sb_product_exceeds(sum, W, all, r)) found = i;
@@ -171,6 +166,17 @@ SB_DET int sb_is_cut(const sb_cut *cut, float x, uint32_t id)
 {
     if (sb_is_absent(x) || sb_place_of(x, id) < cut->place) return 1;
     return cut->least > 0.0f && sb_weight(x, &cut->weights) < cut->least;
+}
+
+/* Whether all logits up to m are certain to be cut. The weight of a smaller logit may be the larger
+ * by 2^-22 of it, because exp2 is not monotone in its last bit. */
+SB_DET int sb_is_cut_up_to(const sb_cut *cut, float m)
+{
+    float v;
+    if (sb_is_absent(m) || sb_order_key(m) < cut->place >> 32) return 1;
+    if (!(cut->least > 0.0f)) return 0;
+    v = sb_weight(m, &cut->weights);
+    return sb_fma32(v, 0x1p-20f, v) < cut->least;
 }
 
 #endif

@@ -1,0 +1,27 @@
+/* sample_args.h - the arguments of kernels/sample.cu: as args.h, for one file of kernels. */
+#ifndef SB_CUDA_SAMPLE_ARGS_H
+#define SB_CUDA_SAMPLE_ARGS_H
+
+#include "args.h"
+
+#define SB_BAD_SAMPLING 17 /* continues the list of args.h */
+
+#define SB_CUDA_LIST_ROWS 4 /* rows of one piece per block, of the kernel that reads lists */
+#define SB_CUDA_FILTER 256  /* threads of a block that searches a row */
+
+/* in.states: [work][split], in.targets: the rows' fates, both from kernels/order.cu; so are the
+ * lists. */
+typedef struct sb_cuda_sample_args {
+    sb_cuda_args in;
+    uint64_t lists;  /* uint64 [work][split][SB_CUDA_LIST]; or 0 */
+    uint64_t models; /* sb_state [work][model_split], of rows without their kept sets; or 0:
+                        in.states are the model's */
+    uint64_t token, logprob, kept_logprob, count, kept;                  /* outputs, or 0 */
+    uint64_t top_ks, top_ps, min_ps, seeds, streams, positions, u, bits; /* per row, or 0 */
+    uint64_t seed, stream, position;
+    int32_t model_split;
+    int32_t top_k;
+    float top_p, min_p;
+} sb_cuda_sample_args;
+
+#endif
