@@ -5,7 +5,6 @@
 #include "cuda/head.h"
 #include "cuda/lists.h"
 #include "cuda/one_read.h"
-#include "cuda/policy.h"
 
 /* The latency and cluster kernels need much shared memory, and clusters of 16. A table takes most
  * of what there is; L1 must have the rest, or loads evict each other's sectors. */
@@ -132,10 +131,6 @@ typedef struct logprob_plan {
     sb_cuda_plan kernels;
     sb_cuda_lists lists;
     uint64_t saved, entropies, before, bytes; /* in bytes; before: up to the boundary; bytes: all */
-    /* If the gradient is that of a policy loss. Its scratch comes first: the call's tokens and
-     * their derivatives, if they are not requested, and then its kernels'. */
-    sb_cuda_policy policy;
-    uint64_t tokens, upstream, ahead; /* in bytes; ahead: all of it */
 } logprob_plan;
 
 static uint64_t to_boundary(uint64_t bytes) { return (bytes + BOUNDARY - 1) / BOUNDARY * BOUNDARY; }
@@ -146,93 +141,47 @@ static logprob_plan plan_logprob(sb_context *ctx, const sb_logprob_call *logprob
     const sb_logprob_out *out = &logprob->out;
     const uint64_t rows = (uint64_t)logprob->call.rows;
     const int moments = sb_wants_moments(logprob);
-    sb_logprob_out tokens = *out;
     logprob_plan p;
     memset(&p, 0, sizeof p);
-    if (out->gradient && logprob->gradient.policy) {
-        p.policy = sb_cuda_plan_policy(ctx, &logprob->policy, 1);
-        if (!out->token) p.tokens = to_boundary(rows * sizeof(float));
-        if (!logprob->policy.out.token) p.upstream = to_boundary(rows * sizeof(float));
-        p.ahead = p.tokens + p.upstream + to_boundary(p.policy.bytes);
-    }
-    p.reads_once = out->gradient && !logprob->gradient.policy &&
-                   sb_cuda_plan_one_read(ctx, logprob, &p.once);
+    p.reads_once = out->gradient && sb_cuda_plan_one_read(ctx, logprob, &p.once);
     if (p.reads_once) {
-        p.bytes = p.ahead + p.once.exchange + p.once.tokens;
+        p.bytes = p.once.exchange + p.once.tokens;
         return p;
     }
-    if (p.tokens) tokens.token = (float *)(uintptr_t)BOUNDARY; /* they have a place */
-    p.kernels = sb_cuda_plan_of(&c->gpu, &tokens, &logprob->call, moments);
+    p.kernels = sb_cuda_plan_of(&c->gpu, out, &logprob->call, moments);
     p.bytes = p.kernels.states + p.kernels.targets + p.kernels.tokens + p.kernels.strays;
     if (out->gradient) p.lists = sb_cuda_lists_of(&logprob->call);
     if (moments && !out->entropy) p.entropies = rows * sizeof(float);
     if (out->gradient && !out->saved) p.saved = rows * sizeof(sb_saved_row);
     p.before = to_boundary(p.lists.bytes + p.saved + p.entropies);
-    p.bytes += p.before + p.ahead;
+    p.bytes += p.before;
     return p;
 }
 
-/* Launches the kernels for the logprobs and for the gradient, one behind the other. policy: null,
- * or the loss that the gradient is of. */
+/* Launches the kernels for the logprobs and for the gradient, one behind the other. */
 static sb_status launch_logprob(sb_context *ctx, const sb_logprob_call *logprob, logprob_plan *p,
-                                sb_cuda_policy *policy, CUdeviceptr scratch)
+                                CUdeviceptr scratch)
 {
     const CUdeviceptr saved = scratch + p->lists.bytes;
     sb_logprob_call call = *logprob;
     sb_status status;
+    if (p->reads_once) return sb_cuda_launch_one_read(ctx, logprob, &p->once, scratch);
     if (p->saved) call.out.saved = (sb_saved_row *)(uintptr_t)saved;
     if (p->entropies) call.out.entropy = (float *)(uintptr_t)(saved + p->saved);
     call.gradient.saved = call.out.saved;
     status = launch_kernels(ctx, &call, &p->kernels, scratch + p->before);
-    if (status == SB_OK && policy)
-        status = sb_cuda_launch_policy(ctx, policy, call.call.launch.stream);
     if (status == SB_OK && call.out.gradient)
         status = sb_cuda_launch_words(ctx, &call.call, &p->lists, scratch, 0);
     if (status != SB_OK || !call.out.gradient) return status;
     return sb_cuda_launch_gradient(ctx, &call.gradient, &call.call, &p->lists, 1);
 }
 
-/* The same for the gradient of a policy loss, whose kernels run between the others. */
-static sb_status launch_with_policy(sb_context *ctx, const sb_logprob_call *logprob,
-                                    logprob_plan *p, CUdeviceptr scratch)
+static sb_status refuse_policy(sb_context *ctx, const sb_logprob_call *logprob)
 {
-    sb_logprob_call call = *logprob;
-    CUstream stream = call.call.launch.stream;
-    sb_cuda_policy *policy = &p->policy;
-    sb_status status;
-    if (p->tokens) call.out.token = (float *)(uintptr_t)scratch;
-    if (p->upstream) call.policy.out.token = (float *)(uintptr_t)(scratch + p->tokens);
-    call.policy.in.now = call.out.token;
-    call.gradient.token = call.policy.out.token;
-    sb_cuda_set_policy(policy, &call.policy, scratch + p->tokens + p->upstream);
-    status = sb_cuda_launch_policy_constants(ctx, policy, stream);
-    if (status != SB_OK) return status;
-    return launch_logprob(ctx, &call, p, policy, scratch + p->ahead);
-}
-
-static int is_of_policy(const sb_logprob_call *logprob)
-{
-    return logprob->out.gradient && logprob->gradient.policy;
-}
-
-static sb_status launch(sb_context *ctx, const sb_logprob_call *logprob, logprob_plan *p,
-                        CUdeviceptr scratch)
-{
-    if (is_of_policy(logprob)) return launch_with_policy(ctx, logprob, p, scratch);
-    if (p->reads_once) return sb_cuda_launch_one_read(ctx, logprob, &p->once, scratch);
-    return launch_logprob(ctx, logprob, p, NULL, scratch);
-}
-
-/* Waits for the call, and names its first bad row, or what is wrong with its policy loss. */
-static sb_status check_policy(sb_context *ctx, const sb_logprob_call *logprob)
-{
-    const sb_call *call = &logprob->call;
-    int64_t report;
-    sb_status status = sb_cuda_wait_for_report(ctx, &call->launch, &report);
-    if (status != SB_OK || !report) return status;
-    status = sb_cuda_find_first_bad(ctx, call, NULL, NULL);
-    if (status == SB_OK) status = sb_cuda_name_policy(ctx, &logprob->policy, report);
-    return status == SB_OK ? sb_cuda_name_report(&ctx->error, report) : status;
+    if (!logprob->out.gradient || !logprob->gradient.policy) return SB_OK;
+    return sb_fail(&ctx->error, SB_ERR_BACKEND,
+                   "the cuda backend has no gradient of a policy loss in the same call: call "
+                   "sb_policy_loss, then sb_logprob_backward");
 }
 
 sb_status sb_cuda_logprob(sb_context *ctx, const void *checked)
@@ -241,26 +190,26 @@ sb_status sb_cuda_logprob(sb_context *ctx, const void *checked)
     const sb_call *call = &logprob->call;
     logprob_plan p;
     CUdeviceptr scratch;
-    sb_status status;
+    sb_status status = refuse_policy(ctx, logprob);
+    if (status != SB_OK) return status;
     if (call->in.head) return sb_cuda_hidden_logprob(ctx, logprob);
     p = plan_logprob(ctx, logprob);
     status = sb_cuda_check_arguments(ctx, &logprob->out, call);
     if (status == SB_OK && logprob->out.gradient)
         status = sb_cuda_check_gradient_arrays(ctx, &logprob->gradient, call, "gradient.");
-    if (status == SB_OK && is_of_policy(logprob))
-        status = sb_cuda_check_policy_arrays(ctx, &logprob->policy);
     if (status == SB_OK) status = sb_cuda_scratch(ctx, &call->launch, p.bytes, &scratch);
     if (status != SB_OK) return status;
-    status = launch(ctx, logprob, &p, scratch);
+    status = launch_logprob(ctx, logprob, &p, scratch);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
-    if (status != SB_OK || !call->launch.check) return status;
-    return is_of_policy(logprob) ? check_policy(ctx, logprob)
-                                 : sb_cuda_check_call(ctx, call, NULL, NULL);
+    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
+    return status;
 }
 
 sb_status sb_cuda_logprob_workspace(sb_context *ctx, const void *checked, uint64_t *bytes)
 {
     const sb_logprob_call *logprob = checked;
+    const sb_status status = refuse_policy(ctx, logprob);
+    if (status != SB_OK) return status;
     if (logprob->call.in.head) return sb_cuda_hidden_logprob_workspace(ctx, logprob, bytes);
     *bytes = plan_logprob(ctx, logprob).bytes;
     return SB_OK;
