@@ -126,7 +126,7 @@ static void try_columns(source *s, const options *o, int64_t k, sb_batch *batch,
     int64_t counts[OUTPUTS] = { times(a->rows, k), times(a->rows, k), a->rows };
     sb_batch one;
     outputs out;
-    job j = { is_topk ? call_topk : call_ids, batch, NULL, a, 0, k, NULL, 0 };
+    job j = { is_topk ? call_topk : call_ids, batch, NULL, a, 0, k, NULL, 0, NULL };
     if (k < 0 || times(counts[0], 8) < 0) k = j.k = 0; /* too large for the arrays */
     if (is_topk && byte(s) % 2) batch->ids = NULL;
     if (!is_topk && batch->ids) {
@@ -367,7 +367,7 @@ static void try_part(source *s, const options *o, sb_batch *batch, arrays *a, pa
     options only = *o;
     int64_t counts[OUTPUTS] = { 0, 0, 0 }, width;
     outputs out;
-    job j = { call_backward, batch, NULL, a, 0, 0, &g, 0 };
+    job j = { call_backward, batch, NULL, a, 0, 0, &g, 0, NULL };
 
     only.wanted = 1;
     g.size = struct_size(s, sizeof g);
@@ -489,7 +489,7 @@ static void try_kl(source *s, const options *o, sb_batch *batch, arrays *a)
     int64_t counts[OUTPUTS] = { a->rows, sequences, 0 };
     sb_batch q = make_other(s, batch, a), one;
     outputs out;
-    job j = { call_kl, batch, &q, a, struct_size(s, sizeof(sb_kl_out)), 0, NULL, 0 };
+    job j = { call_kl, batch, &q, a, struct_size(s, sizeof(sb_kl_out)), 0, NULL, 0, NULL };
     if (byte(s) % 2) batch->ids = NULL;
     one = narrowed(batch, a->rows, batch->ids != NULL);
     j.right = is_right_size(j.out_size, sizeof(sb_kl_out)) && q.size == sizeof q &&
