@@ -5,6 +5,7 @@
 #   make check           everything, and every spec: tools/test
 #   make install         under PREFIX; LIBDIR, INCLUDEDIR, LUADIR, BINDIR, MANDIR, DOCDIR name parts
 #   make uninstall       with the same variables: removes what make install has made, nothing else
+#   make dist            the source tarball of a release, build/samebits-VERSION.tar.gz: tools/dist
 #   make clean
 #
 # DESTDIR goes before all of them, for packages. Paths may hold spaces.
@@ -44,7 +45,10 @@ install-rock:
 uninstall:
 > @sh tools/place.sh uninstall
 
+dist:
+> @tools/dist
+
 clean:
 > $(MAKE) -C build clean
 
-.PHONY: all samebits check install install-rock uninstall clean
+.PHONY: all samebits check install install-rock uninstall dist clean
