@@ -214,9 +214,9 @@ describe("the module", function()
     table.sort(names)
     assert.same({
       "abi", "backends", "batch", "batch_from", "bits", "debug", "drift", "empty", "is_tensor",
-      "load", "logprob", "mask_from_lengths", "mask_from_splits", "numerics", "open", "pack", "pad",
-      "pinned", "same_bits", "save", "tensor", "ulp", "verify", "version",
-      "within_ulps", "zeros",
+      "kept_lists", "kept_words", "load", "logprob",
+      "mask_from_lengths", "mask_from_splits", "numerics", "open", "pack", "pad", "pinned",
+      "same_bits", "save", "tensor", "ulp", "verify", "version", "within_ulps", "zeros",
     }, names)
   end)
 end)

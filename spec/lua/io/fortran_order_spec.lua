@@ -10,6 +10,7 @@ local AGAIN = { "lua/cli/cli", "lua/cli/drift", "lua/io/fields", "lua/io/formats
 -- Others that name .npy files, and why they are not read again here.
 local OTHERS = {
   ["lua/drift/drift"] = "tries both orders itself",
+  ["lua/drift/provenance"] = "looks at the sizes and hashes of files",
   ["lua/drift/shapes"] = "tries both orders itself",
   ["lua/io/fortran_order"] = "this one",
   ["lua/io/npy"] = "looks at the bytes that are saved, and reads both orders",
