@@ -268,13 +268,20 @@ local function options(folder)
   return list
 end
 
+-- What a source is compiled for instead of an architecture: sm_90a if it has instructions of that.
+local function arch_of(source, arch)
+  local text = assert(read(source), source)
+  return arch == '90' and text:find('__CUDA_ARCH_FEAT_SM90_ALL', 1, true) and '90a' or arch
+end
+
 --- Compiles sources for all archs, as many at once as there are processors. Returns a list of
 -- { arch, name, ptx = text, control }, by source and arch.
 local function compile(folder, sources, list, only)
   local commands, results, words = {}, {}, {}
   for i, word in ipairs(list) do words[i] = quoted(word) end
   for _, source in ipairs(sources) do
-    for _, arch in ipairs(only or archs) do
+    for _, named in ipairs(only or archs) do
+      local arch = arch_of(source, named)
       local out = ('%s/%s.compute_%s.ptx'):format(folder, source:match('([^/]+)%.cu$'), arch)
       os.remove(out)
       commands[#commands + 1] = quoted(('%s %s -arch=compute_%s -ptx -o %s %s'):format(
