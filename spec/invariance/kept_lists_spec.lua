@@ -12,26 +12,7 @@ local with = require "spec.support.with"
 local SIZES = { 1, 15, 16, 17, 31, 33, 65, 255, 1025, 4099 }
 local DTYPES = { "float32", "float16", "bfloat16" }
 
--- Rows of V ids with targets (some outside their sets), masks and temperatures; some rows keep
--- nothing, some keep all, and some are poisoned where they are kept.
-local function example(random, V)
-  local B, T = 3, 4
-  local logits = hex.tensor(hex.values(B * T * V, random:integer(1, 2 ^ 20)), { B, T, V })
-  local flags = kept.flags(random, { B, T, V }, 2)
-  local ids, mask, temperature = {}, {}, {}
-  for b = 1, B do
-    ids[b], mask[b], temperature[b] = {}, {}, {}
-    for t = 1, T do
-      ids[b][t], mask[b][t] = random:integer(0, V - 1), random:integer(0, 4) > 0
-      temperature[b][t] = random:pick { 0.5, 0.7, 1, 3 }
-    end
-  end
-  local words, bytes = ffi.cast("uint32_t *", logits.ptr), ffi.cast("uint8_t *", flags.ptr)
-  local id = random:integer(0, V - 1)
-  words[5 * V + id], bytes[5 * V + id] = random:pick { 0x7fc00000, 0x7f800000 }, 1
-  words[7 * V + id] = random:pick { 0x7149f2ca, 0xf149f2ca, 0xff7fffff, 0x80000000 }
-  return { logits = logits, ids = ids, mask = mask, temperature = temperature }, flags
-end
+local example = kept.example
 
 -- The spec with lists of these flags, of dtypes that a number chooses.
 local function listed(spec, flags, n)

@@ -21,26 +21,7 @@ local function assert_same(want, got, what)
   end
 end
 
--- Rows of V ids with targets (some outside their sets), masks and temperatures; some rows keep
--- nothing, and some are poisoned where they are kept.
-local function example(random, V)
-  local B, T = 3, 4
-  local logits = hex.tensor(hex.values(B * T * V, random:integer(1, 2 ^ 20)), { B, T, V })
-  local flags = kept.flags(random, { B, T, V }, 2)
-  local ids, mask, temperature = {}, {}, {}
-  for b = 1, B do
-    ids[b], mask[b], temperature[b] = {}, {}, {}
-    for t = 1, T do
-      ids[b][t], mask[b][t] = random:integer(0, V - 1), random:integer(0, 4) > 0
-      temperature[b][t] = random:pick { 0.5, 0.7, 1, 3 }
-    end
-  end
-  local words, bytes = ffi.cast("uint32_t *", logits.ptr), ffi.cast("uint8_t *", flags.ptr)
-  local id = random:integer(0, V - 1)
-  words[5 * V + id], bytes[5 * V + id] = random:pick { 0x7fc00000, 0x7f800000 }, 1
-  words[7 * V + id] = random:pick { 0x7149f2ca, 0xf149f2ca, 0xff7fffff, 0x80000000 }
-  return { logits = logits, ids = ids, mask = mask, temperature = temperature }, flags
-end
+local example = kept.example
 
 -- The active tokens whose id is not kept, by sequence.
 local function outside_of(spec, flags, V)

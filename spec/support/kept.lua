@@ -2,6 +2,7 @@
 
 local ffi = require "ffi"
 local samebits = require "samebits"
+local hex = require "spec.support.hex"
 
 local M = {}
 
@@ -67,6 +68,27 @@ function M.lists(flags, ids_dtype, offsets_dtype)
                            samebits.tensor(offsets, { dtype = offsets_dtype or "int64" }) end
   return samebits.tensor(ids, { dtype = ids_dtype or "int32" }),
          samebits.tensor(offsets, { dtype = offsets_dtype or "int64" })
+end
+
+--- A batch's fields and its flags: rows of V ids with targets (some outside their sets), masks and
+-- temperatures; some rows keep nothing, and some are poisoned where they are kept.
+function M.example(random, V)
+  local B, T = 3, 4
+  local logits = hex.tensor(hex.values(B * T * V, random:integer(1, 2 ^ 20)), { B, T, V })
+  local flags = M.flags(random, { B, T, V }, 2)
+  local ids, mask, temperature = {}, {}, {}
+  for b = 1, B do
+    ids[b], mask[b], temperature[b] = {}, {}, {}
+    for t = 1, T do
+      ids[b][t], mask[b][t] = random:integer(0, V - 1), random:integer(0, 4) > 0
+      temperature[b][t] = random:pick { 0.5, 0.7, 1, 3 }
+    end
+  end
+  local words, bytes = ffi.cast("uint32_t *", logits.ptr), ffi.cast("uint8_t *", flags.ptr)
+  local id = random:integer(0, V - 1)
+  words[5 * V + id], bytes[5 * V + id] = random:pick { 0x7fc00000, 0x7f800000 }, 1
+  words[7 * V + id] = random:pick { 0x7149f2ca, 0xf149f2ca, 0xff7fffff, 0x80000000 }
+  return { logits = logits, ids = ids, mask = mask, temperature = temperature }, flags
 end
 
 return M
