@@ -348,7 +348,6 @@ struct sb_backend {
     const sb_device *device; /* null: the caller's arrays are ordinary memory */
     const sb_comms *comms;   /* null: ops has no SB_OP_EXCHANGE either */
     const sb_heads *heads;   /* null: ops has no SB_OP_HEAD either */
-    int hidden_gradients;    /* calls of hidden states may have gradients by their logits */
 };
 
 /* Only api/entry.c uses the members after plan. */

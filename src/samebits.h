@@ -624,7 +624,7 @@ typedef struct sb_gradient {
  *
  * If the batch has hidden states, grad is by their logits, after bias, scale and softcap; it may be
  * computed a chunk of ids at a time, into the same memory, and each chunk multiplied with weights
- * and hidden states by any means. Only the cpu backend has this so far.
+ * and hidden states by any means.
  *
  * batch is the one of the forward call. With shift, a result at r belongs to the logits of row r -
  * 1: token, entropy and saved are then at r, and the gradient is at r - 1.

@@ -36,10 +36,15 @@ local Context = {}
 ---@return string? code
 function Context:backward(batch, given, opts) end
 
---- Returns the bytes of workspace that `backward` needs for a batch: 0 unless its rows keep lists
---- of ids.
+---@class samebits.BackwardWorkspaceSizeOpts
+---@field dtype? samebits.Dtype
+---@field first? integer
+
+--- Returns the bytes of workspace that `backward` needs for a batch: 0 unless it has hidden states,
+--- or its rows keep lists of ids.
 ---@param batch samebits.Batch|samebits.BatchSpec as for `backward`
-function Context:backward_workspace_size(batch) end
+---@param opts? samebits.BackwardWorkspaceSizeOpts `dtype`, `first` and `n`, as for `backward`
+function Context:backward_workspace_size(batch, opts) end
 
 --- Waits for a stream (the default one if none is given), and raises an error if a call with `check
 --- = false` in that stream has met a bad id, temperature, row list, cu_seqlens or record since the

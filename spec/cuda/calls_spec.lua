@@ -97,10 +97,11 @@ describe("on a GPU,", function()
 
         it("refuse host memory by name", function()
           local list = { 0, 1, 2, 4, 5 }
-          local host, job = samebits.batch(spec), call.make(ctx, spec)
+          local host, job = call.make(here, spec).batch, call.make(ctx, spec)
           local listed = samebits.tensor(list, { dtype = "int64" })
           job.batch.c.row_count = #list
-          for field, name in pairs { logits = "logits", ids = "ids", mask = "mask", kept = "kept",
+          local states = call.states or "logits"
+          for field, name in pairs { [states] = states, ids = "ids", mask = "mask", kept = "kept",
                                      temperatures = "temperatures", row_list = "row_list" } do
             local good = job.batch.c[field]
             job.batch.c[field] = field == "row_list" and ffi.cast("int64_t *", listed.ptr) or
@@ -125,8 +126,9 @@ describe("on a GPU,", function()
         it("refuse arrays that end too early by name, and take those that just fit", function()
           local list = { 0, 1, 2, 3, 4, 5 }
           local job = call.make(ctx, spec)
-          local held = { logits = spec.logits, ids = job.batch.ids, mask = job.batch.mask,
-                         kept = job.batch.kept, temperatures = job.batch.temperature,
+          local held = { [call.states or "logits"] = spec.logits, ids = job.batch.ids,
+                         mask = job.batch.mask, kept = job.batch.kept,
+                         temperatures = job.batch.temperature,
                          row_list = samebits.tensor(list, { dtype = "int64" }) }
           job.batch.c.row_count = #list
           for field, t in pairs(held) do

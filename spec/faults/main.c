@@ -738,6 +738,38 @@ static sb_status divergence_of_hidden(scenario *s)
     return sb_kl(s->ctx, &out, &p, &q, NULL);
 }
 
+static sb_status save_hidden(scenario *s)
+{
+    sb_batch batch = hidden_of(s);
+    sb_logprob_out out = SB_LOGPROB_OUT_INIT;
+    sb_status status;
+    out.saved = s->out.saved;
+    status = sb_logprob(s->ctx, &out, &batch, NULL);
+    if (status == SB_OK) memcpy(s->saved, s->out.saved, sizeof s->saved);
+    return status;
+}
+
+static sb_status backward_of_hidden(scenario *s)
+{
+    sb_batch batch = hidden_of(s);
+    sb_gradient gradient = gradient_of(s);
+    sb_launch launch = launch_of(s);
+    gradient.saved = s->saved;
+    gradient.entropy = NULL;
+    return sb_logprob_backward(s->ctx, &gradient, &batch, &launch);
+}
+
+static sb_status both_of_hidden(scenario *s)
+{
+    sb_batch batch = hidden_of(s);
+    sb_gradient gradient = gradient_of(s);
+    sb_logprob_out out = SB_LOGPROB_OUT_INIT;
+    sb_launch launch = launch_of(s);
+    gradient.entropy = NULL;
+    out.gradient = &gradient;
+    return sb_logprob(s->ctx, &out, &batch, &launch);
+}
+
 static sb_status find_scales(scenario *s)
 {
     sb_status status = sb_scales(s->ctx, s->out.scales, logits + VOCAB, SB_F32, ROWS, WIDTH, 0,
@@ -987,6 +1019,10 @@ static const struct step {
     { "sb_logprob of hidden states", score_hidden, SB_OK, NULL },
     { "sb_logprob_ids of hidden states", several_of_hidden, SB_OK, NULL },
     { "sb_kl of hidden states", divergence_of_hidden, SB_OK, NULL },
+    { "sb_logprob of hidden states, saved rows", save_hidden, SB_OK, NULL },
+    { "sb_logprob_backward of hidden states", backward_of_hidden, SB_OK, NULL },
+    { "sb_logprob of hidden states with the gradient", both_of_hidden, SB_OK,
+      "sb_logprob_backward of hidden states" },
     { "sb_scales", find_scales, SB_OK, NULL },
     { "sb_products", products, SB_OK, NULL },
     { "sb_combine", combine, SB_OK, NULL },

@@ -9,7 +9,9 @@
 -- `job.batch` is the batch on the context's device; `job.bytes(split)` is the size of the workspace
 -- that the library asks for (nil: the call takes none); `job.inputs` are other tensors that the
 -- call reads or writes, and that may be replaced. `call.rows[name]` gives the bits of each element
--- of a refused row in an output that has one row for each; `call.K` is the number of ids per row.
+-- of a refused row in an output that has one row for each; `call.K` is the number of ids per row;
+-- `call.states` is the field of the batch that takes the place of the logits: "hidden" if these are
+-- hidden states, for a head whose weights are the identity.
 
 local ffi = require "ffi"
 local samebits = require "samebits"
@@ -24,6 +26,23 @@ local NAN, NONE = "7fc00000", "ffffffff"
 local here = samebits.open "cpu"
 
 local function placed(ctx, spec) return assert(samebits.batch(spec):to(ctx.device)) end
+
+-- The same description with the logits as hidden states, and everything on the context's device.
+local heads = setmetatable({}, { __mode = "k" })
+local function headed(ctx, spec)
+  local V, made = spec.logits.shape[2], {}
+  if not heads[ctx] then
+    local weights = samebits.zeros { V, V }
+    for v = 0, V - 1 do weights:set(1, v, v) end
+    heads[ctx] = assert(ctx:head(assert(weights:to(ctx.device))))
+  end
+  for key, value in pairs(spec) do
+    made[key] = samebits.is_tensor(value) and assert(value:to(ctx.device)) or value
+  end
+  made.hidden, made.head, made.logits = made.logits, heads[ctx], nil
+  return made
+end
+local function as_it_is(_, spec) return spec end
 
 local ENTROPY = { outputs = { "token", "lse", "sequence", "entropy", "saved" } }
 local ROWS = { token = NAN, lse = NAN, entropy = NAN, saved = "00" }
@@ -75,30 +94,34 @@ local function upstream(ctx, rows, scale)
   return assert(samebits.tensor(values):to(ctx.device))
 end
 
--- good: the description that the forward call had, where spec is damaged. Its bits are the cpu's.
-local function gradient(ctx, spec, good)
-  local job = { batch = placed(ctx, spec) }
-  local forward = with(good or spec, { logits = assert(spec.logits:to "cpu") })
-  local saved = assert(here:logprob(forward, { outputs = { "entropy", "saved" } })).saved
-  local rows = job.batch.shape[1]
-  job.inputs = { saved = assert(saved:to(ctx.device)), token = upstream(ctx, rows, 0.5),
-                 entropy = upstream(ctx, rows, -0.75) }
-  local backward = misuse.unguarded(ctx.backward)
-  job.run = misuse.guard(function(opts)
-    local own = with(opts, {})
-    own.grad, own.out = own.out and own.out.grad, nil
-    return { grad = backward(ctx, job.batch, job.inputs, own) }
-  end)
-  if spec.kept_ids then -- otherwise it needs none
-    function job.bytes() return ctx:backward_workspace_size(job.batch) end
+-- prepare: as_it_is or headed. good: the description that the forward call had, where spec is
+-- damaged. Its bits are the cpu's.
+local function gradient(prepare)
+  return function(ctx, spec, good)
+    local job = { batch = placed(ctx, prepare(ctx, spec)) }
+    local forward = with(good or spec, { logits = assert(spec.logits:to "cpu") })
+    local saved = assert(here:logprob(prepare(here, forward), { outputs = { "entropy", "saved" } }))
+                  .saved
+    local rows = job.batch.shape[1]
+    job.inputs = { saved = assert(saved:to(ctx.device)), token = upstream(ctx, rows, 0.5),
+                   entropy = upstream(ctx, rows, -0.75) }
+    local backward = misuse.unguarded(ctx.backward)
+    job.run = misuse.guard(function(opts)
+      local own = with(opts, {})
+      own.grad, own.out = own.out and own.out.grad, nil
+      return { grad = backward(ctx, job.batch, job.inputs, own) }
+    end)
+    if spec.kept_ids or job.batch.head then -- otherwise it needs none
+      function job.bytes() return ctx:backward_workspace_size(job.batch) end
+    end
+    return job
   end
-  return job
 end
 
 -- In the same call as the logprobs. outputs: those of the logprobs; names: the derivatives given.
-local function together(outputs, names)
+local function together(prepare, outputs, names)
   return function(ctx, spec)
-    local job = { batch = placed(ctx, spec), inputs = {} }
+    local job = { batch = placed(ctx, prepare(ctx, spec)), inputs = {} }
     for i, name in ipairs(names) do
       job.inputs["gradient." .. name] = upstream(ctx, job.batch.shape[1], 1.25 * i - 2)
     end
@@ -158,11 +181,16 @@ return {
   { name = "draws", make = draws {}, rows = DRAWN },
   { name = "draws from the first ids", make = draws { top_k = 9, top_p = 0.9 }, rows = DRAWN },
   { name = "draws from a nucleus", make = draws { top_p = 0.9, min_p = 0.01 }, rows = DRAWN },
-  { name = "gradients", make = gradient, rows = { grad = NAN } },
+  { name = "gradients", make = gradient(as_it_is), rows = { grad = NAN } },
   { name = "logprobs with their gradient", rows = { token = NAN, saved = "00", grad = NAN },
-    make = together({ "token", "saved" }, { "token" }) },
+    make = together(as_it_is, { "token", "saved" }, { "token" }) },
   { name = "sums with the gradient of entropies", rows = { grad = NAN },
-    make = together({ "sequence" }, { "token", "entropy" }) },
+    make = together(as_it_is, { "sequence" }, { "token", "entropy" }) },
+  { name = "gradients of hidden states", states = "hidden", make = gradient(headed),
+    rows = { grad = NAN } },
+  { name = "logprobs of hidden states with their gradient", states = "hidden",
+    make = together(headed, { "token", "sequence" }, { "token", "entropy" }),
+    rows = { token = NAN, grad = NAN } },
   { name = "records with moments", make = moments, rows = ROWS },
   { name = "divergences", make = divergence, rows = { token = NAN } },
 }

@@ -109,15 +109,6 @@ static sb_status copy_gradient(sb_gradient *to, const sb_gradient *gradient, sb_
     return status;
 }
 
-sb_status sb_check_hidden_gradient(sb_context *ctx, const sb_call *call)
-{
-    if (!call->in.head || ctx->backend->hidden_gradients) return SB_OK;
-    return sb_fail(&ctx->error, SB_ERR_BACKEND,
-                   "the %s backend has no gradients of hidden states: compute their logits with "
-                   "sb_logits",
-                   ctx->backend->name);
-}
-
 sb_status sb_gradient_of(sb_gradient *to, const sb_gradient *gradient, const sb_call *call,
                          sb_message *why)
 {
@@ -150,7 +141,6 @@ static sb_status backward(sb_context *ctx, const sb_gradient *gradient, const sb
     if (to->held == 0 && to->first == 0 && batch) to->held = batch->vocab;
     status = sb_shard_call_of(ctx, &call.call, batch, to->first, to->held, launch);
     if (status == SB_OK) status = sb_check_kept_sets(ctx, &call.call, NULL);
-    if (status == SB_OK) status = sb_check_hidden_gradient(ctx, &call.call);
     if (status == SB_OK) status = check_gradient(to, &call.call, &ctx->error);
     if (status == SB_OK && call.call.rows > 0 && !to->saved)
         status = sb_fail(&ctx->error, SB_ERR_ARGUMENT, "saved is null");

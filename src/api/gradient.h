@@ -10,9 +10,6 @@
  * strides; grad may take the place of the logits. */
 sb_status sb_check_layout(sb_gradient *to, const sb_call *call, const char *what, sb_message *why);
 
-/* Refuses gradients by the logits of hidden states if ctx's backend does not support them. */
-sb_status sb_check_hidden_gradient(sb_context *ctx, const sb_call *call);
-
 /* Checks the gradient that sb_logprob computes with call's batch, which has been checked, and
  * copies it, with the width and the strides filled in. */
 sb_status sb_gradient_of(sb_gradient *to, const sb_gradient *gradient, const sb_call *call,

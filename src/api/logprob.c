@@ -20,7 +20,6 @@ static sb_status logprob(sb_context *ctx, const sb_logprob_out *out, const sb_ba
     sb_logprob_call call;
     sb_status status = sb_logprob_call_of(ctx, &call, out, batch, launch);
     if (status == SB_OK) status = sb_check_kept_sets(ctx, &call.call, &call.out);
-    if (status == SB_OK && call.out.gradient) status = sb_check_hidden_gradient(ctx, &call.call);
     if (status == SB_OK && call.out.gradient)
         status = sb_gradient_of(&call.gradient, call.out.gradient, &call.call, &ctx->error);
     if (status == SB_OK && call.out.gradient && call.gradient.policy)

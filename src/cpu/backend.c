@@ -135,5 +135,4 @@ const sb_backend sb_backend_cpu = {
     .kept_sets = 1,
     .ops = { [SB_OP_CONVENTIONAL] = { conventional, NULL }, SB_OPERATIONS(SLOT) },
     .heads = &sb_cpu_heads,
-    .hidden_gradients = 1,
 };

@@ -3,6 +3,7 @@
  * behind the kernels that save the rows. */
 #include <stdio.h>
 
+#include "cuda/head.h"
 #include "cuda/lists.h"
 #include "det/gradient.h"
 
@@ -92,7 +93,7 @@ sb_status sb_cuda_launch_gradient(sb_context *ctx, const sb_gradient *to, const 
 sb_status sb_cuda_backward_workspace(sb_context *ctx, const void *checked, uint64_t *bytes)
 {
     const sb_backward_call *backward = checked;
-    (void)ctx;
+    if (backward->call.in.head) return sb_cuda_hidden_backward_workspace(ctx, backward, bytes);
     *bytes = sb_cuda_lists_of(&backward->call).bytes;
     return SB_OK;
 }
@@ -104,7 +105,9 @@ sb_status sb_cuda_backward(sb_context *ctx, const void *checked)
     const sb_call *call = &backward->call;
     sb_cuda_lists lists = sb_cuda_lists_of(call);
     CUdeviceptr scratch;
-    sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
+    sb_status status;
+    if (call->in.head) return sb_cuda_hidden_backward(ctx, backward);
+    status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
     if (status == SB_OK) status = sb_cuda_check_gradient_arrays(ctx, to, call, "");
     if (status == SB_OK) status = sb_cuda_scratch(ctx, &call->launch, lists.bytes, &scratch);
     if (status != SB_OK) return status;

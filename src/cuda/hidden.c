@@ -7,6 +7,9 @@
 
 #define BOUNDARY 256
 #define LOGITS_BYTES ((uint64_t)24 << 20) /* of logits at once */
+/* A gradient has memory for as many logits as there are rows, so that scratch memory for those of a
+ * full tile of rows adds little; with fewer rows, products wait for the weights. */
+#define GRADIENT_ROWS SB_CUDA_HEAD_TILE
 
 static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
 
@@ -30,6 +33,7 @@ typedef struct rows_op {
     /* Both take the batches of some rows, from row `first` on, with logits. */
     sb_status (*run)(sb_context *ctx, const void *op, const sb_call part[2], int64_t first);
     sb_status (*workspace)(sb_context *ctx, const void *op, const sb_call part[2], uint64_t *bytes);
+    const sb_gradient *gradient; /* that it writes, or null */
 } rows_op;
 
 /* Scratch memory, in this order: a mask, logits, what their products need, what the operation on
@@ -60,6 +64,13 @@ static const void *logits_from(const sb_call *call, int64_t first)
                                                  source % in->time * in->row_stride;
     /* the first row of a sequence, whose logits may not exist, is alone, and ignored */
     return (const char *)in->logits + (source < 0 ? 0 : element) * sb_itemsize(in->logits_dtype);
+}
+
+/* Which element of a gradient the row `source` of hidden states begins with. */
+static int64_t gradient_place(const sb_gradient *to, const sb_batch *in, int64_t source)
+{
+    if (in->cu_seqlens) return source * to->row_stride;
+    return source / in->time * to->batch_stride + source % in->time * to->row_stride;
 }
 
 static const void *moved(const void *array, int64_t elements, int64_t size)
@@ -100,6 +111,19 @@ static sb_call part_of(const sb_call *call, int64_t first, int64_t n, CUdevicept
     return part;
 }
 
+/* How many rows come next, so that those of the gradient have one stride. With shift the first row
+ * of all is alone, because there is no row of the gradient before it. */
+static int64_t gradient_rows_from(const sb_gradient *to, const sb_batch *in, int64_t first,
+                                  int64_t n)
+{
+    const int64_t source = first - in->shift;
+    int64_t left;
+    if (source < 0) return 1;
+    if (in->cu_seqlens || in->batch <= 1 || to->batch_stride == in->time * to->row_stride) return n;
+    left = in->time - source % in->time;
+    return left < n ? left : n;
+}
+
 /* How many rows come next. The logits of a batch that has some must be rows of one stride, and the
  * first row of a sequence may have none. */
 static int64_t rows_from(const rows_op *o, int64_t first, int64_t most)
@@ -114,7 +138,7 @@ static int64_t rows_from(const rows_op *o, int64_t first, int64_t most)
             n = left < n ? left : n;
         }
     }
-    return n;
+    return o->gradient ? gradient_rows_from(o->gradient, &o->calls[0]->in, first, n) : n;
 }
 
 static sb_cuda_hidden hidden_of(const sb_call *call, int64_t first, int64_t n, CUdeviceptr mask,
@@ -138,6 +162,7 @@ static sb_status plan_rows(sb_context *ctx, const rows_op *o, rows_plan *p)
         if (o->calls[i]->in.head) row += (uint64_t)o->calls[i]->held * sizeof(float);
     p->most = (int64_t)(LOGITS_BYTES / row);
     if (p->most < 1) p->most = 1;
+    if (o->gradient && p->most < GRADIENT_ROWS) p->most = GRADIENT_ROWS;
     if (p->most > call->rows) p->most = call->rows;
     if (p->most == 0) return SB_OK;
     p->mask = padded((uint64_t)call->rows);
@@ -202,6 +227,18 @@ static sb_status run_part(sb_context *ctx, const rows_op *o, const rows_plan *p,
     return status;
 }
 
+/* With shift, the last row of hidden states scores no id, so no row writes its gradient. */
+static sb_status clear_last_gradient(sb_context *ctx, const rows_op *o)
+{
+    const sb_gradient *to = o->gradient;
+    const sb_call *call = o->calls[0];
+    const int64_t size = sb_itemsize(to->dtype);
+    if (!call->in.shift) return SB_OK;
+    return sb_cuda_clear(
+        ctx, sb_cuda_address(moved(to->grad, gradient_place(to, &call->in, call->rows - 1), size)),
+        (uint64_t)(to->width * size), call->launch.stream);
+}
+
 static sb_status run_rows(sb_context *ctx, const rows_op *o, const rows_plan *p,
                           CUdeviceptr scratch)
 {
@@ -214,7 +251,7 @@ static sb_status run_rows(sb_context *ctx, const rows_op *o, const rows_plan *p,
         n = rows_from(o, first, p->most);
         status = run_part(ctx, o, p, first, n, scratch);
     }
-    return status;
+    return status == SB_OK && o->gradient ? clear_last_gradient(ctx, o) : status;
 }
 
 /* ---- logprobs ----------------------------------------------------------------------------- */
@@ -614,5 +651,156 @@ sb_status sb_cuda_hidden_kl_workspace(sb_context *ctx, const sb_kl_call *call, u
     const rows_op o = rows_of_kl(call);
     const sb_status status = bytes_by_rows(ctx, &o, bytes);
     *bytes += kl_tokens(call);
+    return status;
+}
+
+/* ---- gradients ---------------------------------------------------------------------------- */
+
+/* The gradient of some rows from `first` on, which has a row of its own for each. */
+static sb_gradient gradient_from(const sb_gradient *all, const sb_call *call, const sb_call *part,
+                                 int64_t first)
+{
+    sb_gradient to = *all;
+    const int64_t element = gradient_place(all, &call->in, first - call->in.shift);
+    to.grad = (void *)(uintptr_t)moved(all->grad, element, sb_itemsize(all->dtype));
+    to.saved = moved(all->saved, first, sizeof(sb_saved_row));
+    to.token = moved(all->token, first, sizeof(float));
+    to.entropy = moved(all->entropy, first, sizeof(float));
+    to.batch_stride = part->rows * to.row_stride;
+    return to;
+}
+
+static sb_status backward_part(sb_context *ctx, const void *op, const sb_call part[2],
+                               int64_t first)
+{
+    const sb_backward_call *all = op;
+    sb_backward_call call;
+    if (first < all->call.in.shift) return SB_OK;
+    call.to = gradient_from(&all->to, &all->call, &part[0], first);
+    call.call = part[0];
+    return sb_cuda_backward(ctx, &call);
+}
+
+static sb_status backward_part_workspace(sb_context *ctx, const void *op, const sb_call part[2],
+                                         uint64_t *bytes)
+{
+    const sb_backward_call call = { ((const sb_backward_call *)op)->to, part[0] };
+    return sb_cuda_backward_workspace(ctx, &call, bytes);
+}
+
+static rows_op rows_of_backward(const sb_backward_call *call)
+{
+    return (rows_op){ .calls = { &call->call },
+                      .op = call,
+                      .run = backward_part,
+                      .workspace = backward_part_workspace,
+                      .gradient = &call->to };
+}
+
+sb_status sb_cuda_hidden_backward(sb_context *ctx, const sb_backward_call *backward)
+{
+    const sb_call *call = &backward->call;
+    const rows_op o = rows_of_backward(backward);
+    sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
+    if (status == SB_OK) status = sb_cuda_check_gradient_arrays(ctx, &backward->to, call, "");
+    if (status == SB_OK) status = check_lists(ctx, call);
+    if (status == SB_OK) status = run_by_rows(ctx, &o);
+    if (status == SB_OK && call->launch.check)
+        status = sb_cuda_check_call(ctx, call, NULL, &backward->to);
+    return status;
+}
+
+sb_status sb_cuda_hidden_backward_workspace(sb_context *ctx, const sb_backward_call *call,
+                                            uint64_t *bytes)
+{
+    const rows_op o = rows_of_backward(call);
+    return bytes_by_rows(ctx, &o, bytes);
+}
+
+/* ---- logprobs with their gradient --------------------------------------------------------- */
+
+/* A part of the call's outputs. The sums of sequences come from the tokens of all parts. */
+static sb_logprob_call both_from(const void *op, const sb_call *part, int64_t first)
+{
+    const sb_logprob_call *all = op;
+    sb_logprob_call call = *all;
+    sb_logprob_out *out = &call.out;
+    if (out->token) out->token += first;
+    if (out->lse) out->lse += first;
+    if (out->entropy) out->entropy += first;
+    if (out->saved) out->saved += first;
+    out->sequence = NULL;
+    out->count = out->outside = NULL;
+    if (first < all->call.in.shift) out->gradient = NULL;
+    else call.gradient = gradient_from(&all->gradient, &all->call, part, first);
+    call.call = *part;
+    return call;
+}
+
+static sb_status both_part(sb_context *ctx, const void *op, const sb_call part[2], int64_t first)
+{
+    const sb_logprob_call call = both_from(op, part, first);
+    return sb_cuda_logprob(ctx, &call);
+}
+
+/* The first row of all may have no gradient, and other kernels for it. */
+static sb_status both_part_workspace(sb_context *ctx, const void *op, const sb_call part[2],
+                                     uint64_t *bytes)
+{
+    const int32_t shift = ((const sb_logprob_call *)op)->call.in.shift;
+    uint64_t most = 0;
+    for (int32_t first = 0; first <= shift; first++) {
+        const sb_logprob_call call = both_from(op, part, first);
+        const sb_status status = sb_cuda_logprob_workspace(ctx, &call, bytes);
+        if (status != SB_OK) return status;
+        most = *bytes > most ? *bytes : most;
+    }
+    *bytes = most;
+    return SB_OK;
+}
+
+static rows_op rows_of_both(const sb_logprob_call *call)
+{
+    return (rows_op){ .calls = { &call->call },
+                      .op = call,
+                      .run = both_part,
+                      .workspace = both_part_workspace,
+                      .gradient = &call->gradient };
+}
+
+sb_status sb_cuda_hidden_both(sb_context *ctx, const sb_logprob_call *asked)
+{
+    const sb_cuda *c = ctx->state;
+    const sb_call *call = &asked->call;
+    const uint64_t tokens = padded(sb_cuda_token_bytes(&asked->out, call->rows));
+    sb_logprob_call both = *asked;
+    const rows_op o = rows_of_both(&both);
+    sb_cuda_plan none;
+    sb_cuda_args a;
+    rows_plan p;
+    CUdeviceptr scratch;
+    sb_status status = sb_cuda_check_arguments(ctx, &asked->out, call);
+    if (status == SB_OK)
+        status = sb_cuda_check_gradient_arrays(ctx, &asked->gradient, call, "gradient.");
+    if (status == SB_OK) status = check_lists(ctx, call);
+    if (status == SB_OK) status = plan_rows(ctx, &o, &p);
+    if (status == SB_OK) status = sb_cuda_scratch(ctx, &call->launch, tokens + p.bytes, &scratch);
+    if (status != SB_OK) return status;
+    if (tokens) both.out.token = (float *)(uintptr_t)scratch;
+    status = run_rows(ctx, &o, &p, scratch + tokens);
+    memset(&none, 0, sizeof none);
+    a = sb_cuda_args_of(c, &both.out, call, &none, 0);
+    if (status == SB_OK) status = sb_cuda_sum_sequences(ctx, call, &a);
+    sb_cuda_scratch_done(ctx, &call->launch, scratch);
+    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
+    return status;
+}
+
+sb_status sb_cuda_hidden_both_workspace(sb_context *ctx, const sb_logprob_call *call,
+                                        uint64_t *bytes)
+{
+    const rows_op o = rows_of_both(call);
+    const sb_status status = bytes_by_rows(ctx, &o, bytes);
+    *bytes += padded(sb_cuda_token_bytes(&call->out, call->call.rows));
     return status;
 }

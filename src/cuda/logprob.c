@@ -192,7 +192,9 @@ sb_status sb_cuda_logprob(sb_context *ctx, const void *checked)
     CUdeviceptr scratch;
     sb_status status = refuse_policy(ctx, logprob);
     if (status != SB_OK) return status;
-    if (call->in.head) return sb_cuda_hidden_logprob(ctx, logprob);
+    if (call->in.head)
+        return logprob->out.gradient ? sb_cuda_hidden_both(ctx, logprob)
+                                     : sb_cuda_hidden_logprob(ctx, logprob);
     p = plan_logprob(ctx, logprob);
     status = sb_cuda_check_arguments(ctx, &logprob->out, call);
     if (status == SB_OK && logprob->out.gradient)
@@ -210,7 +212,9 @@ sb_status sb_cuda_logprob_workspace(sb_context *ctx, const void *checked, uint64
     const sb_logprob_call *logprob = checked;
     const sb_status status = refuse_policy(ctx, logprob);
     if (status != SB_OK) return status;
-    if (logprob->call.in.head) return sb_cuda_hidden_logprob_workspace(ctx, logprob, bytes);
+    if (logprob->call.in.head)
+        return logprob->out.gradient ? sb_cuda_hidden_both_workspace(ctx, logprob, bytes)
+                                     : sb_cuda_hidden_logprob_workspace(ctx, logprob, bytes);
     *bytes = plan_logprob(ctx, logprob).bytes;
     return SB_OK;
 }

@@ -223,18 +223,20 @@ local SIZE = call.like(BACKWARD, {
   takes = 1,
   arguments = function(at, batch)
     batch = at:batch(batch)
-    local c = ffi.new("sb_gradient", ffi.sizeof "sb_gradient", DTYPES[batch.logits.dtype],
-                      call.ANYWHERE)
-    c.first, c.held = batch.held > 0 and batch.first or batch.vocab, batch.held
+    local dtype = at.opts.dtype or batch.logits and batch.logits.dtype or "float32"
+    local part = part_of(at, batch)
+    local c = ffi.new("sb_gradient", ffi.sizeof "sb_gradient", DTYPES[dtype], call.ANYWHERE)
+    c.first, c.held = part.held > 0 and part.first or batch.vocab, part.held
     c.saved = ffi.cast("const sb_saved_row *", call.ANYWHERE)
     c.token = ffi.cast("const float *", call.ANYWHERE)
     return at:hold(c), batch.c
   end,
 })
 
---- Returns the bytes of workspace that `backward` needs for a batch: 0 unless its rows keep lists
--- of ids.
+--- Returns the bytes of workspace that `backward` needs for a batch: 0 unless it has hidden states,
+-- or its rows keep lists of ids.
 -- @param batch as for `backward`
+-- @tparam[opt] table opts `dtype`, `first` and `n`, as for `backward`
 M.backward_workspace_size = call.workspace("backward_workspace_size", SIZE)
 
 return M
