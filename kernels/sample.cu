@@ -150,9 +150,11 @@ SB_DET key_range range_of_bin(const key_range &r, uint32_t bin)
     return { bin == 0 ? 0 : 1u << 2 * bin, bin < 2 ? 0 : 2 * (int)bin - 2 };
 }
 
-/* A block's room for the sums of bins: a column for each thread. */
+/* A block's room for the sums of bins: a column for each thread. In warps of 64, a block has twice
+ * the threads. */
+#define COLUMNS (SB_CUDA_FILTER / 32 * WARP)
 struct bin_room {
-    uint64_t own[BINS][SB_CUDA_FILTER];
+    uint64_t own[BINS][COLUMNS];
     uint64_t all[BINS];
 };
 
@@ -182,7 +184,7 @@ SB_DET void sum_bins(const sb_cuda_sample_args &a, const drawing &d, const part_
     __syncthreads(); /* all columns are complete */
     for (int b = warp; b < BINS; b += warps) {
         uint64_t sum = 0;
-        for (int t = lane; t < SB_CUDA_FILTER; t += WARP) sum += room->own[b][t];
+        for (int t = lane; t < COLUMNS; t += WARP) sum += room->own[b][t];
         for (int step = WARP / 2; step > 0; step /= 2) sum += __shfl_xor_sync(FULL, sum, step);
         if (lane == 0) room->all[b] = sum;
     }

@@ -19,15 +19,10 @@ end
 local more = { ['generated.txt'] = { geometries[4] }, ['batches.txt'] = geometries }
 local all = os.getenv 'SB_CASES' == 'all'
 local failed = 0
--- Files named on the command line are left out.
-local left_out = {}
-for _, file in ipairs(arg) do left_out[file] = true end
 for _, file in ipairs(selftest.FILES) do
-  if not left_out[file] then
-    local some = all and geometries or more[file] or { geometries[1] }
-    local report = assert(selftest.run { files = { file }, variants = some })
-    failed = failed + report.failed
-    io.write(selftest.text(report))
-  end
+  local some = all and geometries or more[file] or { geometries[1] }
+  local report = assert(selftest.run { files = { file }, variants = some })
+  failed = failed + report.failed
+  io.write(selftest.text(report))
 end
 os.exit(failed == 0, true) -- and closes the contexts
