@@ -124,12 +124,30 @@ typedef struct sb_finish_call {
 /* SB_OP_EXCHANGE. */
 typedef struct sb_exchange_call {
     sb_records records;
-    int64_t rows; /* at most SB_EXCHANGE_ROWS */
+    int64_t rows; /* at most SB_EXCHANGE_COUNT */
     void *comm;
     sb_launch launch;
 } sb_exchange_call;
 
-#define SB_EXCHANGE_ROWS ((int64_t)1 << 40) /* with 2^15 ranks, sizes stay below 2^64 */
+#define SB_EXCHANGE_COUNT ((int64_t)1 << 40) /* with 2^15 ranks, sizes stay below 2^64 */
+
+/* SB_OP_ALL_GATHER. */
+typedef struct sb_all_gather_call {
+    void *all;
+    const void *mine;
+    int64_t bytes; /* likewise */
+    void *comm;
+    sb_launch launch;
+} sb_all_gather_call;
+
+/* SB_OP_ALL_REDUCE. */
+typedef struct sb_all_reduce_call {
+    void *values;
+    int32_t dtype, reduction;
+    int64_t count; /* likewise */
+    void *comm;
+    sb_launch launch;
+} sb_all_reduce_call;
 
 /* What is known of a head without its weights. A prepared head begins with these bytes, padded with
  * zeros to SB_HEAD_FORM bytes; the rest is the backend's own. */
@@ -263,7 +281,9 @@ typedef struct sb_groups_call {
 /* The operations that only devices have. */
 #define SB_DEVICE_OPERATIONS(X)                                                                    \
     X(EXCHANGE, exchange, SCRATCH,                                                                 \
-      "exchange of records: NCCL is between GPUs; gather them by other means and call sb_merge")
+      "exchange of records: NCCL is between GPUs; gather them by other means and call sb_merge")   \
+    X(ALL_GATHER, all_gather, SCRATCH, "all-gather: NCCL is between GPUs")                         \
+    X(ALL_REDUCE, all_reduce, SCRATCH, "all-reduce: NCCL is between GPUs")
 
 #define SB_ALL_OPERATIONS(X) SB_OPERATIONS(X) SB_DEVICE_OPERATIONS(X)
 
@@ -301,7 +321,8 @@ typedef struct sb_device {
     sb_status (*stream_wait)(sb_context *ctx, void *stream);
 } sb_device;
 
-/* Communicators, for SB_OP_EXCHANGE; all are required. samebits.h describes them. */
+/* Communicators, for the operations that only devices have; all are required. samebits.h describes
+ * them. */
 typedef struct sb_comms {
     sb_status (*new_id)(sb_context *ctx, sb_comm_id *id);
     sb_status (*create)(sb_context *ctx, void **comm, const sb_comm_id *id, int32_t ranks,

@@ -807,6 +807,37 @@ SB_API sb_status sb_comm_abort(sb_context *ctx, void *comm);
 SB_API sb_status sb_exchange(sb_context *ctx, const sb_records *records, int64_t rows, void *comm,
                              const sb_launch *launch);
 
+/* Gathers bytes of all ranks: all [ranks][bytes] receives mine [bytes] of each rank, by rank. mine
+ * may be this rank's place in all; no other overlap is allowed. This is what the other records of
+ * this header need in order to be merged across ranks:
+ *
+ *     sb_all_gather(ctx, all, record, sizeof(sb_policy_record), comm, &launch);
+ *     sb_policy_merge(ctx, &out, &policy, all, ranks, &launch);
+ *
+ *     sb_all_gather(ctx, all, records, groups * sizeof(sb_group_record), comm, &launch);
+ *     sb_group_advantages(ctx, &out, &with_all, &launch);      // records = all, shards = ranks
+ *
+ * All ranks give the same bytes and check. Work, workspace (16 bytes per rank, rounded up to 256),
+ * timeout and errors are as for sb_exchange; with check, the call waits until the bytes are there.
+ */
+SB_API sb_status sb_all_gather(sb_context *ctx, void *all, const void *mine, int64_t bytes,
+                               void *comm, const sb_launch *launch);
+
+/* What becomes of the same element of all ranks. */
+typedef enum sb_reduction {
+    SB_ADD = 1, /* their sum, modulo 2^32 or 2^64 */
+    SB_MAX = 2  /* the largest, as signed integers */
+} sb_reduction;
+
+/* Replaces values [count] of every rank by their sums or maxima over all ranks. dtype: SB_I32 or
+ * SB_I64; floats are refused, because their sum would depend on the order in which NCCL adds. This
+ * is what ranks need that have columns of D each, see sb_scales.
+ *
+ * All ranks give the same dtype, count, reduction and check. With check, ranks compare count and
+ * dtype. Otherwise as sb_all_gather; also SB_ERR_DTYPE. */
+SB_API sb_status sb_all_reduce(sb_context *ctx, void *values, int32_t dtype, int64_t count,
+                               int32_t reduction, void *comm, const sb_launch *launch);
+
 /* ---- ratios, KL estimates, sums and means of tokens ----
  *
  * These functions compute the quantities that a PPO, GRPO or GSPO step needs from two sets of token
@@ -1073,15 +1104,18 @@ SB_API sb_status sb_logits(sb_context *ctx, const sb_logits_out *out, const sb_b
  * ranks agree on the scale of each row, then add up integers, and have the bits of whole rows:
  *
  *     sb_scales(ctx, of_w, w, SB_BF16, V, D_mine, 0, NULL);      // once per update of the weights
- *     all_reduce(of_w, MAX);                                      // uint32, or int32
+ *     sb_all_reduce(ctx, of_w, SB_I32, V, SB_MAX, comm, NULL);
  *     weights.scales = of_w;
  *     sb_head_create(ctx, &head, &weights, NULL, 0, NULL);        // width is D_mine
  *
  *     sb_scales(ctx, of_h, h, SB_BF16, rows, D_mine, 0, NULL);
- *     all_reduce(of_h, MAX);
+ *     sb_all_reduce(ctx, of_h, SB_I32, rows, SB_MAX, comm, NULL);
  *     sb_products(ctx, sums, &batch, of_h, first, n, NULL);
- *     all_reduce(sums, SUM);                                      // int64, any algorithm
+ *     sb_all_reduce(ctx, sums, SB_I64, rows * n, SB_ADD, comm, NULL);
  *     sb_combine(ctx, logits, sums, of_h, head, rows, first, n, NULL);
+ *
+ * Any other all-reduce of these integers, by any algorithm, gives the same bits. Scales are below
+ * 2^31, so signed and unsigned maxima agree.
  *
  * The sums of a chunk of ids take 8 bytes per row and id: choose chunks, call sb_partial for each
  * chunk of logits, and merge. */

@@ -13,6 +13,41 @@
 ---@field threads integer
 local Context = {}
 
+---@class samebits.AllGatherOptions
+---@field check? boolean
+---@field stream? samebits.Stream the stream to run in (the default stream if not given)
+---@field timeout? number
+---@field workspace? samebits.Tensor a tensor to compute in, of the bytes that `workspace_size` returns
+
+--- Gathers a tensor of every rank: the records of `policy_loss` for `policy_merge`, those of
+--- `group_advantages`, or anything else. Every rank calls it, with the same shape, dtype and
+--- `check`.
+---@param tensor samebits.Tensor this rank's
+---@param comm any see `communicator`; not a framework's
+---@param opts? samebits.AllGatherOptions
+---@return samebits.Tensor? # [ranks, ..]; or nil, a message and the status' name
+---@return string? message
+---@return string? code
+function Context:all_gather(tensor, comm, opts) end
+
+---@class samebits.AllReduceOptions
+---@field check? boolean
+---@field stream? samebits.Stream the stream to run in (the default stream if not given)
+---@field timeout? number
+---@field workspace? samebits.Tensor a tensor to compute in, of the bytes that `workspace_size` returns
+
+--- Replaces the elements of a tensor of every rank by their sums or maxima over all ranks. With D
+--- cut over ranks, `scales` need the maximum and `products` the sum. Every rank calls it, with the
+--- same shape, dtype, reduction and `check`.
+---@param values samebits.Tensor int32 or int64, contiguous
+---@param reduction string "add" or "max"
+---@param comm any see `communicator`
+---@param opts? samebits.AllReduceOptions
+---@return samebits.Tensor? # the same; or nil, a message and the status' name
+---@return string? message
+---@return string? code
+function Context:all_reduce(values, reduction, comm, opts) end
+
 ---@class samebits.BackwardOptions
 ---@field check? boolean
 ---@field dtype? samebits.Dtype the dtype of a new tensor, by default the logits' own ("float32", "float16" or "bfloat16", rounded once from float32)

@@ -270,6 +270,17 @@ sb_status sb_comm_abort(sb_context *ctx, void *comm);
 sb_status sb_exchange(sb_context *ctx, const sb_records *records, int64_t rows, void *comm,
                              const sb_launch *launch);
 
+sb_status sb_all_gather(sb_context *ctx, void *all, const void *mine, int64_t bytes,
+                               void *comm, const sb_launch *launch);
+
+typedef enum sb_reduction {
+    SB_ADD = 1,
+    SB_MAX = 2
+} sb_reduction;
+
+sb_status sb_all_reduce(sb_context *ctx, void *values, int32_t dtype, int64_t count,
+                               int32_t reduction, void *comm, const sb_launch *launch);
+
 typedef struct sb_compare_out {
     uint32_t size;
     uint32_t reserved;

@@ -232,6 +232,8 @@ describe("the calls of samebits.h for shards", function()
     for _, status in ipairs {
       C.sb_exchange(nil, own(a), R, comm[0], nil), C.sb_comm_new_id(nil, id),
       C.sb_exchange(nil, moments(nil, a.targets), R, comm[0], nil),
+      C.sb_all_gather(nil, a.token, a.token, 4, comm[0], nil),
+      C.sb_all_reduce(nil, a.token, C.SB_I32, R, C.SB_ADD, comm[0], nil),
       C.sb_comm_destroy(nil, comm[0]),
       C.sb_comm_create(nil, comm, id, 1, 0),
     } do
@@ -243,6 +245,10 @@ describe("the calls of samebits.h for shards", function()
     end
     is_refused(C.sb_exchange(ctx, own(a), R, a.token, nil))
     is_refused(C.sb_exchange(ctx, moments(nil, a.targets), R, a.token, nil))
+    refused("SB_ERR_BACKEND", "the cpu backend has no all-gather",
+            C.sb_all_gather(ctx, a.token, a.token, 4, a.token, nil))
+    refused("SB_ERR_BACKEND", "the cpu backend has no all-reduce",
+            C.sb_all_reduce(ctx, a.token, C.SB_I32, R, C.SB_ADD, a.token, nil))
     is_refused(C.sb_comm_new_id(ctx, id))
     is_refused(C.sb_comm_create(ctx, comm, id, 1, 0))
     is_refused(C.sb_comm_destroy(ctx, a.token))

@@ -23,6 +23,8 @@
     X(sb_comm_destroy, (ctx, 0))                                                                   \
     X(sb_comm_abort, (ctx, 0))                                                                     \
     X(sb_exchange, (ctx, 0, 0, 0, 0))                                                              \
+    X(sb_all_gather, (ctx, 0, 0, 0, 0, 0))                                                         \
+    X(sb_all_reduce, (ctx, 0, 0, 0, 0, 0, 0))                                                      \
     X(sb_compare, (ctx, 0, 0, 0, 0, 0))                                                            \
     X(sb_sums, (ctx, 0, 0, 0))                                                                     \
     X(sb_kl, (ctx, 0, 0, 0, 0))                                                                    \

@@ -6,7 +6,7 @@ local samebits = require "samebits"
 local backends = require "spec.support.backends"
 local children = require "spec.support.children"
 local example = require "spec.exchange.example"
-local lanes = require "spec.support.lanes"
+local nccl = require "spec.support.nccl"
 local refusal = require "spec.support.refusal"
 local shards = require "spec.support.shards"
 local shell = require "spec.support.shell"
@@ -15,22 +15,13 @@ local temporary = require "spec.support.temporary"
 local misuse, says = refusal.misuse, refusal.says
 
 describe("ranks that exchange records", function()
-  local files, missing, libraries, on_gpu
+  local files, stand_in, missing, on_gpu
   local want = {} -- of records with moments, or without
 
   setup(function()
     files = temporary.folder()
-    local gpu = samebits.open "cuda"
-    if gpu then gpu:close() end
-    on_gpu = gpu ~= nil
-    local compiler = os.getenv "CC" or "cc"
-    missing = not shell.has(compiler) and "there is no C compiler" or
-              not gpu and lanes.missing() or nil
+    stand_in, missing, on_gpu = nccl.stand_in()
     if missing then return end
-    local said, status = shell.run("%s -O1 -Wall -Wextra -Werror -shared -fPIC -Isrc -o %s " ..
-      "spec/fakes/nccl.c spec/exchange/plays.c -ldl", compiler, files:path "libnccl.so.2")
-    assert.equal(0, status, said)
-    libraries = files.name .. (gpu and "" or ":" .. lanes.folder(32))
 
     local spec = example.spec()
     local ctx = assert(samebits.open "cpu")
@@ -53,8 +44,7 @@ describe("ranks that exchange records", function()
     os.remove(files:path "id")
     local commands = {}
     for rank = 0, ranks - 1 do
-      commands[rank + 1] = ("env LD_LIBRARY_PATH=%s${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} %s " ..
-        "luajit spec/exchange/rank.lua %d %d %s %s"):format(shell.quote(libraries),
+      commands[rank + 1] = ("env %s %s luajit spec/exchange/rank.lua %d %d %s %s"):format(stand_in,
         environment or "", rank, ranks, shell.quote(files.name), play)
     end
     return children.together(commands, files)
@@ -103,6 +93,14 @@ describe("ranks that exchange records", function()
                  "rank 1 has 4 rows of 40 bytes, this one, rank 2, 5 of 40" }, 3, "rows")
   end)
 
+  it("refuse, all of them, a rank of another number of integers", function()
+    if missing then return pending(missing) end
+    all_refuse({ "rank 1 has 48 elements of 1 bytes, this one, rank 0, 56 of 1",
+                 "rank 0 has 56 elements of 1 bytes, this one, rank 1, 48 of 1" }, 2, "gather")
+    all_refuse({ "rank 1 has 6 elements of 8 bytes, this one, rank 0, 7 of 8",
+                 "rank 0 has 7 elements of 8 bytes, this one, rank 1, 6 of 8" }, 2, "reduce")
+  end)
+
   it("refuse, all of them, a rank of another temperature", function()
     if missing then return pending(missing) end
     all_refuse("row 0, shard 1: the state is of another temperature", 2, "temperature")
@@ -135,6 +133,11 @@ describe("ranks that exchange records", function()
       all_refuse(case[2], 2, "timeout", case[1])
     end)
   end
+
+  it("wait for an all-reduce no longer than the timeout", function()
+    if missing then return pending(missing) end
+    all_refuse("NCCL is not done within 50 ms", 1, "lost", "STANDIN=stall")
+  end)
 
   it("wait for NCCL without a check, too", function()
     if missing then return pending(missing) end
@@ -198,7 +201,21 @@ describe("an exchange", function()
     end
     says(misuse(function() ctx:exchange_workspace_size("five", comm) end),
          "expected records or a number of rows, got")
-    local out, why = ctx:exchange(records(2), comm)
+    says(misuse(function() ctx:all_gather(records(1).states, 5) end),
+         "all_gather: expected a communicator")
+    says(misuse(function() ctx:all_gather(records(1).states, comm) end),
+         "all_gather: a framework's communicator")
+    local integers = samebits.zeros({ 4, 4 }, "int64")
+    says(misuse(function() ctx:all_reduce(samebits.zeros { 4 }, "add", comm) end),
+         "all_reduce: expected a tensor of int32 or int64, got", "sums of floats")
+    says(misuse(function() ctx:all_reduce(integers, "min", comm) end),
+         'all_reduce: expected "add" or "max", got min')
+    says(misuse(function() ctx:all_reduce(integers:transpose(0, 1), "max", comm) end),
+         "all_reduce: strides [1, 4]")
+    local out, why = ctx:all_reduce(integers, "max", comm)
+    assert.is_nil(out)
+    says(why, "the cpu backend has no all-reduce")
+    out, why = ctx:exchange(records(2), comm)
     assert.is_nil(out)
     says(why, "has no exchange of records")
     assert.is_true(comm:abort())
@@ -242,6 +259,16 @@ describe("an exchange", function()
         exchanged { stream = stream, workspace = workspace, check = false }
         says(misuse(function() exchanged { workspace = workspace:slice(0, 0, 256) } end),
              "the workspace has 256 bytes, the call needs 456")
+      end)
+
+      it("leaves integers and bytes as they are", function()
+        if absent then return pending(absent) end
+        local there = assert(samebits.tensor({ 3, -4, 5 }, { dtype = "int64" }):to(ctx.device))
+        assert.equal(there, assert(ctx:all_reduce(there, "add", comm)))
+        assert.equal(there, assert(ctx:all_reduce(there, "max", comm, { check = false })))
+        local all = assert(assert(ctx:all_gather(there, comm)):to "cpu")
+        assert.same({ 1, 3 }, { unpack(all.shape) })
+        assert.equal(-4, tonumber(all:get(0, 1)))
       end)
 
       it("refuses a rank outside its world, and null", function()

@@ -4,36 +4,19 @@
 -- FOLDER: the folder where rank 0 leaves the id. PLAY: "check"; "entropy", with records that have
 -- moments; "stream", without a check, in a stream and a workspace of its own; "rows", rank 1 brings
 -- one row fewer; "temperature", rank 1 has a different one; "little", the workspace is too small;
--- "timeout", a rank waits for 50 ms; "timeout unchecked", the same without a check.
+-- "timeout", a rank waits for 50 ms; "timeout unchecked", the same without a check. "gather" and
+-- "reduce": instead of records, rank 1 brings one integer fewer; "lost": an all-reduce waits for
+-- 50 ms.
 
 package.path = "./lua/?.lua;./?.lua;" .. package.path
 
 local samebits = require "samebits"
 local example = require "spec.exchange.example"
+local meet = require "spec.exchange.meet"
 local shards = require "spec.support.shards"
 
 local rank, ranks, folder, play = tonumber(arg[1]), tonumber(arg[2]), arg[3], arg[4]
 local ctx = assert(samebits.open "cuda")
-
-local function id_of_all()
-  local path = folder .. "/id"
-  if rank == 0 then
-    local file = assert(io.open(path .. ".new", "wb"))
-    file:write(assert(ctx:comm_id()))
-    file:close()
-    os.rename(path .. ".new", path) -- whole when it is there
-  end
-  for _ = 1, 600 do
-    local file = io.open(path, "rb")
-    if file then
-      local id = file:read "*a"
-      file:close()
-      return id
-    end
-    os.execute "sleep 0.1"
-  end
-  error "rank 0 left no id"
-end
 
 local function run(comm)
   local spec = example.spec()
@@ -76,8 +59,19 @@ local function run(comm)
   return example.text(records, out)
 end
 
-local comm = assert(ctx:communicator { id = id_of_all(), ranks = ranks, rank = rank })
+-- Integers instead of records.
+local function run_integers(comm)
+  local values = assert(samebits.zeros({ rank == 1 and 6 or 7 }, "int64", ctx.device))
+  local opts = { timeout = play == "lost" and 0.05 or nil }
+  local got, why
+  if play == "gather" then got, why = ctx:all_gather(values, comm, opts)
+  else got, why = ctx:all_reduce(values, "add", comm, opts) end
+  assert(got, why)
+end
+
+local integers = play == "gather" or play == "reduce" or play == "lost"
+local comm = meet.communicator(ctx, rank, ranks, folder)
 assert(comm.rank == rank and comm.ranks == ranks)
-local ok, said = pcall(run, comm)
+local ok, said = pcall(integers and run_integers or run, comm)
 print(ok and said or "refused: " .. tostring(said))
-assert(play:find "^timeout" and comm:abort() or comm:close())
+assert((play:find "^timeout" or play == "lost") and comm:abort() or comm:close())

@@ -2,8 +2,8 @@
  * exchange through a file that all of them map. NCCL itself refuses two ranks on one device.
  * The program that is linked with it decides which calls fail, and when (nccl.h).
  *
- * An all-gather is done when its group ends, by copies to and from the host. It reports an error
- * that NCCL would not notice: ranks that gather different numbers of bytes. */
+ * A collective is done when its group ends, by copies to and from the host, a slot at a time. It
+ * reports an error that NCCL would not notice: ranks that bring different numbers of bytes. */
 #define _GNU_SOURCE
 #include "nccl.h"
 
@@ -32,15 +32,19 @@ typedef struct comm {
     int ranks, rank, device, asked, stalled;
 } comm;
 
-typedef struct gathering {
+enum { UINT8 = 1, INT32 = 2, INT64 = 4 }; /* types, as NCCL's */
+enum { GATHER = -1, SUM = 0, MAX = 2 };   /* operations, likewise, but the first */
+
+typedef struct collective {
     const void *from;
     void *to;
     size_t bytes;
+    int type, operation;
     comm *comm;
     void *stream;
-} gathering;
+} collective;
 
-static gathering group[MAX_GROUP];
+static collective group[MAX_GROUP];
 static int depth, grouped, comms;
 static char last[160];
 
@@ -91,29 +95,66 @@ static int meet(const comm *c)
     return fail(REMOTE_ERROR, "the other ranks do not come");
 }
 
-static int all_gather(const gathering *g)
+/* Adds to sum, or makes it the larger one: one element of a type. */
+static void reduce(void *sum, const void *its, const collective *g)
 {
+    if (g->type == INT64) {
+        int64_t a, b;
+        memcpy(&a, sum, sizeof a);
+        memcpy(&b, its, sizeof b);
+        a = g->operation == SUM ? (int64_t)((uint64_t)a + (uint64_t)b) : a > b ? a : b;
+        memcpy(sum, &a, sizeof a);
+    } else {
+        int32_t a, b;
+        memcpy(&a, sum, sizeof a);
+        memcpy(&b, its, sizeof b);
+        a = g->operation == SUM ? (int32_t)((uint32_t)a + (uint32_t)b) : a > b ? a : b;
+        memcpy(sum, &a, sizeof a);
+    }
+}
+
+/* Writes what the slots give for the bytes from `at` on. */
+static int deliver(const collective *g, size_t at, size_t bytes)
+{
+    static char sums[SLOT];
     const comm *c = g->comm;
     shared *s = c->shared;
     char *to = g->to;
-    int result, differs = 0;
+    if (g->operation == GATHER) {
+        for (int r = 0; r < c->ranks; r++)
+            if (copy(to + (size_t)r * g->bytes + at, s->slots[r], bytes, g->stream)) return 1;
+        return 0;
+    }
+    memcpy(sums, s->slots[0], bytes);
+    for (int r = 1; r < c->ranks; r++)
+        for (size_t i = 0; i < bytes; i += g->type == INT64 ? 8 : 4)
+            reduce(sums + i, s->slots[r] + i, g);
+    return copy(to + at, sums, bytes, g->stream);
+}
+
+static int run(const collective *g)
+{
+    const comm *c = g->comm;
+    shared *s = c->shared;
     if (plays("stall") || plays("lose") || plays("fail")) {
         g->comm->stalled = 1;
         return plays("stall") ? IN_PROGRESS : SUCCESS;
     }
-    if (g->bytes > SLOT) return fail(INVALID_USAGE, "more bytes than the stand-in has room for");
-    if (copy(s->slots[c->rank], g->from, g->bytes, g->stream))
-        return fail(1, "the records cannot be read");
-    s->bytes[c->rank] = g->bytes;
-    result = meet(c); /* all have written their slots */
-    if (result != SUCCESS) return result;
-    for (int r = 0; r < c->ranks; r++) differs |= s->bytes[r] != g->bytes;
-    for (int r = 0; r < c->ranks && !differs; r++)
-        if (copy(to + r * g->bytes, s->slots[r], g->bytes, g->stream))
-            return fail(1, "the records cannot be written");
-    result = meet(c); /* all have read them */
-    if (result != SUCCESS) return result;
-    return differs ? fail(INTERNAL_ERROR, "ranks gather different numbers of bytes") : SUCCESS;
+    for (size_t at = 0; at < g->bytes; at += SLOT) {
+        const size_t left = g->bytes - at, bytes = left < SLOT ? left : SLOT;
+        int result, differs = 0;
+        if (copy(s->slots[c->rank], (const char *)g->from + at, bytes, g->stream))
+            return fail(1, "the records cannot be read");
+        s->bytes[c->rank] = g->bytes;
+        result = meet(c); /* all have written their slots */
+        if (result != SUCCESS) return result;
+        for (int r = 0; r < c->ranks; r++) differs |= s->bytes[r] != g->bytes;
+        if (!differs && deliver(g, at, bytes)) return fail(1, "the records cannot be written");
+        result = meet(c); /* all have read them */
+        if (result != SUCCESS) return result;
+        if (differs) return fail(INTERNAL_ERROR, "ranks bring different numbers of bytes");
+    }
+    return SUCCESS;
 }
 
 /* ---- NCCL's own names --------------------------------------------------------------------- */
@@ -232,19 +273,36 @@ int ncclGroupEnd(void)
     grouped = 0;
     REFUSABLE;
     for (int i = 0; i < count; i++) {
-        int its = all_gather(&group[i]);
+        int its = run(&group[i]);
         if (result == SUCCESS) result = its;
     }
     return result == SUCCESS && plays("slow") ? IN_PROGRESS : result;
 }
 
+static int add(const collective *g)
+{
+    if (depth == 0) return run(g);
+    if (grouped == MAX_GROUP) return fail(INVALID_USAGE, "a large group");
+    group[grouped++] = *g;
+    return SUCCESS;
+}
+
 int ncclAllGather(const void *from, void *to, size_t count, int type, void *made, void *stream)
 {
-    const gathering g = { from, to, count, made, stream };
+    const collective g = { from, to, count, type, GATHER, made, stream };
     REFUSABLE;
-    if (type != 1) return fail(INVALID_ARGUMENT, "the stand-in gathers bytes only");
-    if (depth == 0) return all_gather(&g);
-    if (grouped == MAX_GROUP) return fail(INVALID_USAGE, "a large group");
-    group[grouped++] = g;
-    return SUCCESS;
+    if (type != UINT8) return fail(INVALID_ARGUMENT, "the stand-in gathers bytes only");
+    return add(&g);
+}
+
+int ncclAllReduce(const void *from, void *to, size_t count, int type, int operation, void *made,
+                  void *stream)
+{
+    const collective g = {
+        from, to, count * (type == INT64 ? 8 : 4), type, operation, made, stream
+    };
+    REFUSABLE;
+    if ((type != INT32 && type != INT64) || (operation != SUM && operation != MAX))
+        return fail(INVALID_ARGUMENT, "the stand-in adds and compares integers only");
+    return add(&g);
 }

@@ -936,6 +936,21 @@ static sb_status exchange_size(scenario *s)
                                     ROWS, s->comm, &launch));
 }
 
+static sb_status all_gather(scenario *s)
+{
+    sb_launch launch = launch_of(s);
+    return of_device(s, sb_all_gather(s->ctx, s->out.shard.states, s->merged.states,
+                                      sizeof s->merged.states, s->comm, &launch));
+}
+
+static sb_status all_reduce(scenario *s)
+{
+    sb_launch launch = launch_of(s);
+    if (s->on_device) s->out.shard = s->merged;
+    return of_device(s, sb_all_reduce(s->ctx, s->out.shard.states, SB_I32,
+                                      sizeof s->merged.states / 4, SB_MAX, s->comm, &launch));
+}
+
 static sb_status destroy_comm(scenario *s)
 {
     void *comm = s->comm;
@@ -1056,6 +1071,8 @@ static const struct step {
     { "sb_comm_create", create_comm, SB_OK, NULL },
     { "sb_exchange, the workspace it needs", exchange_size, SB_OK, NULL },
     { "sb_exchange", exchange, SB_OK, NULL },
+    { "sb_all_gather", all_gather, SB_OK, NULL },
+    { "sb_all_reduce", all_reduce, SB_OK, NULL },
     { "sb_comm_destroy", destroy_comm, SB_OK, NULL },
     { "sb_comm_create", create_comm, SB_OK, NULL },
     { "sb_comm_abort", abort_comm, SB_OK, NULL },

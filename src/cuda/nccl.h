@@ -1,4 +1,4 @@
-/* nccl.h - the part of NCCL that sb_exchange uses, loaded with dlopen. Building does not need NCCL,
+/* nccl.h - the part of NCCL that exchange.c uses, loaded with dlopen. Building does not need NCCL,
  * and neither does running without an exchange. The declarations are our own. */
 #ifndef SB_NCCL_H
 #define SB_NCCL_H
@@ -10,7 +10,11 @@ enum {
     SB_NCCL_INVALID_ARGUMENT = 4,
     SB_NCCL_INVALID_USAGE = 5,
     SB_NCCL_IN_PROGRESS = 7,
-    SB_NCCL_UINT8 = 1
+    SB_NCCL_UINT8 = 1, /* types */
+    SB_NCCL_INT32 = 2,
+    SB_NCCL_INT64 = 4,
+    SB_NCCL_SUM = 0, /* operations */
+    SB_NCCL_MAX = 2
 };
 
 /* Field, symbol in the library, result, arguments. Communicators and streams are void *; the 128
@@ -28,7 +32,8 @@ enum {
     X(CommGetAsyncError, ncclCommGetAsyncError, int, (void *, int *))                              \
     X(GroupStart, ncclGroupStart, int, (void))                                                     \
     X(GroupEnd, ncclGroupEnd, int, (void))                                                         \
-    X(AllGather, ncclAllGather, int, (const void *, void *, size_t, int, void *, void *))
+    X(AllGather, ncclAllGather, int, (const void *, void *, size_t, int, void *, void *))          \
+    X(AllReduce, ncclAllReduce, int, (const void *, void *, size_t, int, int, void *, void *))
 
 typedef struct sb_nccl {
     void *library; /* null: not loaded */

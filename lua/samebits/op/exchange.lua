@@ -1,4 +1,4 @@
---- Exchanging the records of shards between GPUs, with NCCL.
+--- What ranks exchange between GPUs, with NCCL: records of shards, any bytes, and integers.
 
 local ffi = require "ffi"
 local call = require "samebits.op.call"
@@ -155,5 +155,77 @@ M.exchange = call.method(EXCHANGE)
 -- @param records as for `exchange`, or their number of rows
 -- @param comm see `communicator`
 M.exchange_workspace_size = call.workspace("exchange_workspace_size", SIZE)
+
+-- Bytes, and integers ---------------------------------------------------------------------------
+
+local ALL_GATHER = call.op {
+  name = "all_gather",
+  entry = "sb_all_gather",
+  launch = { "check", "stream", "workspace", "timeout" },
+  takes = 2,
+  arguments = function(at, given, comm)
+    local handle = handle_of(at, comm)
+    if not comm.ranks then
+      raise "all_gather: a framework's communicator: let the framework gather"
+    end
+    if not tensor.is_tensor(given) then
+      raise("all_gather: expected a tensor, got %s", tensor.describe(given))
+    end
+    local mine = at:input("tensor", given, given.dtype)
+    at.result = at:hold(try(tensor.empty({ comm.ranks, unpack(mine.shape) }, mine.dtype,
+                                         at.device)))
+    return ffi.cast("void *", at.result.ptr), ffi.cast("const void *", mine.ptr),
+           mine:numel() * mine.itemsize, handle
+  end,
+}
+
+--- Gathers a tensor of every rank: the records of `policy_loss` for `policy_merge`, those of
+-- `group_advantages`, or anything else. Every rank calls it, with the same shape, dtype and
+-- `check`.
+-- @tparam tensor tensor this rank's
+-- @param comm see `communicator`; not a framework's
+-- @tparam[opt] table opts `check`, `stream`, `workspace` and `timeout`, as for `exchange`
+-- @treturn tensor [ranks, ..]; or nil, a message and the status' name
+M.all_gather = call.method(ALL_GATHER)
+
+local DTYPES = { int32 = C.SB_I32, int64 = C.SB_I64 }
+local REDUCTIONS = { add = C.SB_ADD, max = C.SB_MAX }
+
+local ALL_REDUCE = call.op {
+  name = "all_reduce",
+  entry = "sb_all_reduce",
+  launch = { "check", "stream", "workspace", "timeout" },
+  takes = 3,
+  arguments = function(at, values, reduction, comm)
+    local handle = handle_of(at, comm)
+    if not tensor.is_tensor(values) or not DTYPES[values.dtype] then
+      raise("all_reduce: expected a tensor of int32 or int64, got %s: sums of floats would " ..
+            "depend on their order", tensor.describe(values))
+    end
+    if not REDUCTIONS[reduction] then
+      raise("all_reduce: expected \"add\" or \"max\", got %s", tostring(reduction))
+    end
+    if values.device ~= at.device then
+      raise("all_reduce: the tensor is on %s, the context is on %s", values.device, at.device)
+    end
+    if not call.is_in_place(values, values.itemsize) then
+      raise("all_reduce: strides %s: values are replaced where they are, and must be contiguous",
+            tensor.layout.text(values.strides))
+    end
+    at.result = at:hold(values)
+    return ffi.cast("void *", values.ptr), DTYPES[values.dtype], values:numel(),
+           REDUCTIONS[reduction], handle
+  end,
+}
+
+--- Replaces the elements of a tensor of every rank by their sums or maxima over all ranks. With D
+-- cut over ranks, `scales` need the maximum and `products` the sum. Every rank calls it, with the
+-- same shape, dtype, reduction and `check`.
+-- @tparam tensor values int32 or int64, contiguous
+-- @tparam string reduction "add" or "max"
+-- @param comm see `communicator`
+-- @tparam[opt] table opts `check`, `stream`, `workspace` and `timeout`, as for `exchange`
+-- @treturn tensor the same; or nil, a message and the status' name
+M.all_reduce = call.method(ALL_REDUCE)
 
 return M
