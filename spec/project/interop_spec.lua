@@ -1,6 +1,7 @@
 -- The examples in other languages: the C one is built by its makefile and run, the Python ones run
 -- where PYTHON (python3 by default) has PyTorch.
 
+local children = require "spec.support.children"
 local shell = require "spec.support.shell"
 local temporary = require "spec.support.temporary"
 local torch = require "spec.support.torch"
@@ -56,6 +57,22 @@ describe("examples in Python:", function()
     assert.matches("^%d%d+ tokens: rollout and trainer have the same bits, every ratio is 1\n",
                    said)
     assert.truthy(said:find("is that of PyTorch's log_softmax\n", 1, true), said)
+  end)
+
+  it("tensor_parallel.py: three ranks have the bits of one", function()
+    local files, commands = temporary.folder(), {}
+    local port = run("%s -c %s", os.getenv "PYTHON" or "python3", -- a free one
+                     "import socket; s = socket.socket(); s.bind(('', 0)); " ..
+                     "print(s.getsockname()[1])")
+    for rank = 0, 2 do -- as torchrun starts them
+      commands[rank + 1] = ("cd / && RANK=%d LOCAL_RANK=%d WORLD_SIZE=3 MASTER_PORT=%d " ..
+        '%s -B "$OLDPWD"/examples/python/tensor_parallel.py cpu'):format(rank, rank,
+        tonumber(port), python)
+    end
+    local said = children.together(commands, files)[1]
+    files:remove()
+    assert.truthy(said:find("5003 ids, 3 ranks of cpu\nexact head: 0 logprobs differ", 1, true),
+                  said)
   end)
 
   it("samebits_torch.py: dtypes, shapes, ignored rows, refusals", function()
