@@ -34,10 +34,11 @@ small() (
 )
 
 # The specs of compiler options and of musl need these packages, and are pending without them.
-specs() {
+specs() (
   install_packages clang musl-tools || echo "note $why"
-  SB_CASES=${SB_CASES:-40} luajit "$(command -v busted)"
-}
+  export SB_CASES="${SB_CASES:-40}"
+  . tools/test_queue.sh
+)
 
 step specs specs
 unset SB_JUNIT

@@ -1,5 +1,7 @@
 -- Runs every check of build/release/samebits-spec as a spec of its own, with the check's output as
 -- the message. SB_BUILD names another configuration (asan).
+--
+-- queue: early
 
 local program = './build/' .. (os.getenv('SB_BUILD') or 'release') .. '/samebits-spec'
 

@@ -1,6 +1,8 @@
 -- Compiler options that change values: with the makefiles' command line, either the bits are the
 -- contract's whatever CFLAGS holds, or the build is refused. Each option is tried on a program that
 -- checks golden vectors of the arithmetic, compiled as the makefiles compile the library.
+--
+-- queue: early
 
 local jit = require 'jit'
 local shell = require 'spec.support.shell'

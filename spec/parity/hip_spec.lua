@@ -1,5 +1,7 @@
 -- The kernels as HIP: compiled for AMD's GPUs where there is a hipcc, and run on the CPU, with
 -- coroutines as lanes, in warps of 32 and of 64.
+--
+-- queue: early
 
 local budget = require 'spec.support.budget'
 local lanes = require 'spec.support.lanes'

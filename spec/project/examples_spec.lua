@@ -1,4 +1,6 @@
 -- The examples run from any folder, and their claims are true.
+--
+-- queue: early
 
 local samebits = require "samebits"
 local shell = require "spec.support.shell"
