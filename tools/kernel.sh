@@ -1,8 +1,9 @@
 #!/bin/sh
 # kernel.sh IN.cu OUT.o [--cuda=auto|yes|no] [--arch=80,90] - compiles a kernel file to a fatbin
 # (machine code for each SM, and PTX for later ones) and wraps it in an object file under the symbol
-# sb_fatbin_NAME. Without nvcc, the embedded file is empty. The environment, or the command line of
-# make, may set NVCC, NVCC_APPEND_FLAGS, CUDA, CUDA_ARCH and CC.
+# sb_fatbin_NAME. Leaves all PTX that the fatbin was made of in the folder OUT.ptx, for
+# tools/lint_kernels.lua. Without nvcc, the embedded file is empty. The environment, or the command
+# line of make, may set NVCC, NVCC_APPEND_FLAGS, CUDA, CUDA_ARCH and CC.
 set -eu
 in=$1 out=$2
 shift 2
@@ -15,6 +16,7 @@ for o; do
 done
 mode=${CUDA:-$mode} arch=${CUDA_ARCH:-$arch}
 here=$(dirname "$0") name=$(basename "$in" .cu) bin=${out%.o}.fatbin dep=${out%.o}.d
+ptx=${out%.o}.ptx
 
 nvcc=
 if [ "$mode" != no ]; then
@@ -47,10 +49,13 @@ if [ -n "$nvcc" ]; then
   # and override them.
   exact='--fmad=false --ftz=false --prec-div=true --prec-sqrt=true'
   flags=${NVCC_APPEND_FLAGS:-}
+  rm -rf "$ptx"
+  mkdir -p "$ptx"
   # shellcheck disable=SC2086
   NVCC_APPEND_FLAGS='' "$nvcc" $flags -std=c++17 -O3 $exact --threads 2 $gen \
     -gencode "arch=compute_$of,code=compute_$of" \
-    -MMD -MP -MF "$dep" -MT "$out" -fatbin -o "$bin" "$in"
+    -MMD -MP -MF "$dep" -MT "$out" --keep --keep-dir "$ptx" -fatbin -o "$bin" "$in"
+  find "$ptx" -type f ! -name '*.ptx' -exec rm {} +
 else
   : > "$bin"
   : > "$dep"

@@ -246,8 +246,8 @@ local function nvdisasm()
 end
 
 local with_value = { ['-gencode'] = true, ['-o'] = true, ['-MF'] = true, ['-MT'] = true,
-                     ['--threads'] = true }
-local of_the_output = { ['-fatbin'] = true, ['-MMD'] = true, ['-MP'] = true }
+                     ['--threads'] = true, ['--keep-dir'] = true }
+local of_the_output = { ['-fatbin'] = true, ['-MMD'] = true, ['-MP'] = true, ['--keep'] = true }
 
 --- The options that tools/kernel.sh passes to nvcc, without those for the output and the targets.
 -- Runs the script with a fake compiler that records its arguments.
@@ -299,6 +299,26 @@ local function compile(folder, sources, list, only)
   return results
 end
 
+--- What a build made of sources, as compile returns it, of all archs that it compiled for: the PTX
+-- that tools/kernel.sh left in the folder of a configuration's objects.
+local function built(objects, sources)
+  local results = {}
+  for _, source in ipairs(sources) do
+    local stem = source:match('([^/]+)%.cu$')
+    local pipe = assert(io.popen(('find %s -type f -name "*.ptx" 2>/dev/null'):format(
+      quoted(objects .. '/' .. stem .. '.cu.ptx'))))
+    for path in pipe:lines() do
+      local ptx = assert(read(path), path)
+      local arch = assert(ptx:match('\n%.target sm_(%w+)'), path)
+      results[#results + 1] = { arch = arch, path = path, source = source, ptx = ptx,
+                                name = ('%s.compute_%s.ptx'):format(stem, arch),
+                                control = control_group[source] }
+    end
+    pipe:close()
+  end
+  return results
+end
+
 --- Adds the machine code that ptxas makes of the results of compile: sets name_sass and sass.
 local function assemble(folder, results)
   local commands = {}
@@ -328,8 +348,8 @@ end
 -- A spec loads this file as a module; otherwise it runs as a program.
 if ... == 'tools.lint_kernels' then
   return { lint_options = lint_options, lint_ptx = lint_ptx, lint_sass = lint_sass, nvcc = nvcc,
-           nvdisasm = nvdisasm, options = options, compile = compile, assemble = assemble,
-           default_files = default_files, archs = archs }
+           nvdisasm = nvdisasm, options = options, compile = compile, built = built,
+           assemble = assemble, default_files = default_files, archs = archs }
 end
 
 if not nvcc() then
