@@ -1,4 +1,5 @@
--- The specs that save .npy files and read them, once more, with each file in Fortran order.
+-- The specs that save .npy files and read them, once more, with each file in Fortran order; but not
+-- the parts of them that name no such file.
 
 local orders = require "spec.support.orders"
 local shell = require "spec.support.shell"
@@ -28,12 +29,25 @@ describe("the specs that read .npy files", function()
   end)
 end)
 
+-- describe for a spec whose lines are given: leaves out a part that names no .npy file.
+local function describe_again(lines)
+  return function(name, part)
+    local at = debug.getinfo(part, "S")
+    if not lines[at.linedefined]:find "^describe" or
+       table.concat(lines, "\n", at.linedefined, at.lastlinedefined):find("npy", 1, true) then
+      describe(name, part)
+    end
+  end
+end
+
 for _, name in ipairs(AGAIN) do
   describe("in Fortran order, " .. name .. ":", function()
     local restore
     setup(function() restore = orders.fortran() end)
     teardown(function() restore() end)
-    local spec = assert(loadfile(("spec/%s_spec.lua"):format(name)))
-    setfenv(spec, getfenv(1))()
+    local path, lines = ("spec/%s_spec.lua"):format(name), {}
+    for line in io.lines(path) do lines[#lines + 1] = line end
+    local again = setmetatable({ describe = describe_again(lines) }, { __index = getfenv(1) })
+    setfenv(assert(loadfile(path)), again)()
   end)
 end
