@@ -121,6 +121,9 @@ GENERATED += $(OBJDIR)/graphs.o
 GENERATED += $(OBJDIR)/head.o
 GENERATED += $(OBJDIR)/head1.o
 GENERATED += $(OBJDIR)/head2.o
+GENERATED += $(OBJDIR)/head_error.o
+GENERATED += $(OBJDIR)/head_error1.o
+GENERATED += $(OBJDIR)/head_error2.o
 GENERATED += $(OBJDIR)/hidden.o
 GENERATED += $(OBJDIR)/hidden1.o
 GENERATED += $(OBJDIR)/inject.o
@@ -200,6 +203,9 @@ OBJECTS += $(OBJDIR)/graphs.o
 OBJECTS += $(OBJDIR)/head.o
 OBJECTS += $(OBJDIR)/head1.o
 OBJECTS += $(OBJDIR)/head2.o
+OBJECTS += $(OBJDIR)/head_error.o
+OBJECTS += $(OBJDIR)/head_error1.o
+OBJECTS += $(OBJDIR)/head_error2.o
 OBJECTS += $(OBJDIR)/hidden.o
 OBJECTS += $(OBJDIR)/hidden1.o
 OBJECTS += $(OBJDIR)/inject.o
@@ -362,6 +368,9 @@ $(OBJDIR)/gradient.o: ../src/api/gradient.c
 $(OBJDIR)/head.o: ../src/api/head.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/head_error.o: ../src/api/head_error.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/kept.o: ../src/api/kept.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -420,6 +429,9 @@ $(OBJDIR)/gradient1.o: ../src/cpu/gradient.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/head1.o: ../src/cpu/head.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/head_error1.o: ../src/cpu/head_error.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/hidden.o: ../src/cpu/hidden.c
@@ -507,6 +519,9 @@ $(OBJDIR)/gradient2.o: ../src/cuda/gradient.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/head2.o: ../src/cuda/head.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/head_error2.o: ../src/cuda/head_error.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/hidden1.o: ../src/cuda/hidden.c

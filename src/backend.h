@@ -161,11 +161,14 @@ typedef struct sb_head_form {
     int32_t biased; /* whether there is a bias */
     float scale;
     float softcap;
-    uint64_t sum; /* of the bytes before it */
+    int32_t norms;    /* whether there are norms */
+    int32_t reserved; /* 0 */
+    uint64_t sum;     /* of the bytes before it */
 } sb_head_form;
 
 #define SB_HEAD_MAGIC "sb head" /* with its zero: eight bytes */
 #define SB_HEAD_FORM 256        /* bytes in front of a head; also the alignment of its memory */
+#define SB_HEAD_NORMS 128       /* where among them the head's sb_linear_norms are, if it has any */
 
 /* A head: only api/head.c makes, changes and frees one. */
 struct sb_head {
@@ -205,6 +208,13 @@ typedef struct sb_products_call {
     const uint32_t *scales;
     sb_call call;
 } sb_products_call;
+
+/* SB_OP_HEAD_ERROR. The head has norms, and its ids are those of call; call has no kept sets. */
+typedef struct sb_head_error_call {
+    float *error;
+    const uint32_t *scales; /* or null */
+    sb_call call;
+} sb_head_error_call;
 
 /* SB_OP_COMBINE. */
 typedef struct sb_combine_call {
@@ -276,7 +286,8 @@ typedef struct sb_groups_call {
     X(LOGITS, logits, SCRATCH, "heads: it takes logits only")                                      \
     X(SCALES, scales, NONE, "heads: it takes logits only")                                         \
     X(PRODUCTS, products, SCRATCH, "heads: it takes logits only")                                  \
-    X(COMBINE, combine, NONE, "heads: it takes logits only")
+    X(COMBINE, combine, NONE, "heads: it takes logits only")                                       \
+    X(HEAD_ERROR, head_error, NONE, "heads: it takes logits only")
 
 /* The operations that only devices have. */
 #define SB_DEVICE_OPERATIONS(X)                                                                    \

@@ -1028,7 +1028,8 @@ typedef struct sb_head_weights {
     int32_t keep_bad;         /* 0: a row with NaN, infinity or a number of about 2^48 or more is an
                                  error that names it, unless its bias is -inf. 1: the logits of its
                                  id are NaN, which poisons every row that keeps this id */
-    int32_t reserved;         /* 0 */
+    int32_t norms;            /* 1: the head keeps the norms of its weights, which sb_head_error
+                                 needs. The weights are then read twice. 0: it does not */
 } sb_head_weights;
 
 /* Writes how many bytes the head of some weights takes: about 2 or 3 bytes per weight. The arrays
@@ -1049,8 +1050,8 @@ SB_API sb_status sb_head_create(sb_context *ctx, sb_head **head, const sb_head_w
                                 void *memory, uint64_t memory_size, const sb_launch *launch);
 
 /* Prepares other weights in place of a head's: after a step of training, for example. ids, width,
- * first, format and whether there is a bias must be the head's; scale and softcap may differ. The
- * bits are those of a new head. The caller orders this call and those that use the head: on a
+ * first, format, norms and whether there is a bias must be the head's; scale and softcap may
+ * differ. The bits are those of a new head. The caller orders this call and those that use the head: on a
  * device by streams, otherwise none may be under way. On failure other than SB_ERR_DEVICE, the head
  * is as it was. Errors: as sb_head_create. */
 SB_API sb_status sb_head_update(sb_context *ctx, sb_head *head, const sb_head_weights *weights,
@@ -1061,8 +1062,8 @@ SB_API sb_status sb_head_update(sb_context *ctx, sb_head *head, const sb_head_we
  * and is only read. On a device the call waits.
  *
  * Errors: SB_ERR_STATE with the reason if these are no such bytes: another SB_NUMERICS, backend or
- * size, or no head at all. What is behind the first 256 bytes is not examined: if it has been
- * changed, logits change, but nothing outside memory is read. */
+ * size, or no head at all. What is behind the first 80 bytes is not examined: if it has been
+ * changed, logits and norms change, but nothing outside memory is read. */
 SB_API sb_status sb_head_open(sb_context *ctx, sb_head **head, const void *memory,
                               uint64_t memory_size);
 
@@ -1099,6 +1100,34 @@ typedef struct sb_logits_out {
  * the format and the kept set. */
 SB_API sb_status sb_logits(sb_context *ctx, const sb_logits_out *out, const sb_batch *batch,
                            const sb_launch *launch);
+
+/* Computes how far the logits of each row may be from the exact products of its hidden state, as
+ * real numbers, and the weights: error [B, T] or [N], in units of the logits.
+ *
+ *   |x - h . w| <= error[r] + half an ulp of x, for the logit x of every id of the head
+ *
+ * before bias, scale and softcap. It is a strict bound, from the norms of what rounding loses:
+ *
+ *   (|h| + |lost h|) |lost w| + |lost h| |w| + |last h| |last w|
+ *
+ * with each norm of w the largest over the head's ids, |last| that of the last digits, which
+ * SB_H24W16 does not multiply, and for SB_H24W24 a constant in its place. docs/numerics.md defines
+ * the computation in section "Linear: a row's own bound". Divided by sqrt(D), the bound is what to
+ * expect of the errors' root mean square: SB_H24W16 suits rows where that is far below what a logit
+ * may be wrong, SB_H24W24 the others.
+ *
+ * batch is as for sb_logits, with a head whose weights had norms = 1; its kept sets are not used.
+ * The bound is for the ids of this head: if V is cut over ranks, the largest bound holds for all
+ * ids. scales is null, or, if D is cut, as for sb_products: the bound is then for the product of
+ * these columns, and the sum of the ranks' bounds holds for whole rows. Ignored rows get +0, rows
+ * with NaN, infinity or a number of about 2^48 or more NaN (7fc00000). With shift, a result at r
+ * belongs to the hidden state of row r - 1.
+ *
+ * Errors: as sb_logits; SB_ERR_ARGUMENT for a head without norms; SB_ERR_STATE as sb_products. The
+ * only fields of launch that have an effect are stream and check. Deterministic across: everything
+ * but the row's hidden state, and the weights and the format of the head. */
+SB_API sb_status sb_head_error(sb_context *ctx, float *error, const sb_batch *batch,
+                               const uint32_t *scales, const sb_launch *launch);
 
 /* If D is cut over ranks, each holds some columns of the hidden states and of the weights. The
  * ranks agree on the scale of each row, then add up integers, and have the bits of whole rows:

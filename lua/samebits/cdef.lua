@@ -349,7 +349,7 @@ typedef struct sb_head_weights {
     float scale;
     float softcap;
     int32_t keep_bad;
-    int32_t reserved;
+    int32_t norms;
 } sb_head_weights;
 
 sb_status sb_head_bytes(sb_context *ctx, uint64_t *bytes, const sb_head_weights *weights);
@@ -378,6 +378,9 @@ typedef struct sb_logits_out {
 
 sb_status sb_logits(sb_context *ctx, const sb_logits_out *out, const sb_batch *batch,
                            const sb_launch *launch);
+
+sb_status sb_head_error(sb_context *ctx, float *error, const sb_batch *batch,
+                               const uint32_t *scales, const sb_launch *launch);
 
 sb_status sb_scales(sb_context *ctx, uint32_t *scales, const void *matrix, int32_t dtype,
                            int64_t rows, int64_t width, int64_t row_stride,

@@ -70,7 +70,7 @@ describe("sb_head_create", function()
       { "SB_ERR_ARGUMENT", "softcap is -1, neither", "softcap", -1 },
       { "SB_ERR_ARGUMENT", "softcap is 2097152, neither", "softcap", 2097152 },
       { "SB_ERR_ARGUMENT", "keep_bad is 2", "keep_bad", 2 },
-      { "SB_ERR_ARGUMENT", "the weights' reserved is 1", "reserved", 1 },
+      { "SB_ERR_ARGUMENT", "norms is 2, not 0 or 1", "norms", 2 },
       { "SB_ERR_ARGUMENT", "sb_head_weights.size is 80, not 88: start from", "size", 80 },
       { "SB_ERR_ARGUMENT", "weights is null", "weights", nil },
     } do
@@ -148,7 +148,7 @@ describe("sb_head_create", function()
     forged("these bytes are no head", function() at[0] = 0 end)
     forged("the head has numerics 255", function() at[8], at[9], at[10], at[11] = 255, 0, 0, 0 end)
     forged("the head has layout 99, the cpu backend", function() at[12], at[13] = 99, 0 end)
-    for offset = 16, 71 do
+    for offset = 16, 79 do
       forged("the head's first bytes have been changed", function() at[offset] = at[offset] + 1 end)
     end
     forged("the head has " .. tonumber(bytes[0]) .. " bytes, memory", function() end,
@@ -161,7 +161,8 @@ describe("sb_head_create", function()
     local mine = head_of()
     for _, case in ipairs {
       { "number of ids", "ids", 39 }, { "width", "width", 19 }, { "first id", "first", 16 },
-      { "format", "format", 2 }, { "bias (with or without one)", "bias", values.ptr },
+      { "format", "format", 2 }, { "norms (with or without them)", "norms", 1 },
+      { "bias (with or without one)", "bias", values.ptr },
     } do
       local w = weights_of()
       w[case[2]] = case[3]

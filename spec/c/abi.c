@@ -59,7 +59,7 @@ AT(sb_head_weights, format, 68);
 AT(sb_head_weights, scale, 72);
 AT(sb_head_weights, softcap, 76);
 AT(sb_head_weights, keep_bad, 80);
-AT(sb_head_weights, reserved, 84);
+AT(sb_head_weights, norms, 84);
 _Static_assert(sizeof(sb_head_weights) == 88, "sb_head_weights");
 
 AT(sb_logits_out, dtype, 4);

@@ -640,6 +640,7 @@ static sb_head_weights weights_of(void)
     weights.weights = logits;
     weights.ids = FEW;
     weights.width = WIDTH;
+    weights.norms = 1;
     return weights;
 }
 
@@ -768,6 +769,12 @@ static sb_status both_of_hidden(scenario *s)
     gradient.entropy = NULL;
     out.gradient = &gradient;
     return sb_logprob(s->ctx, &out, &batch, &launch);
+}
+
+static sb_status bounds_of_hidden(scenario *s)
+{
+    sb_batch batch = hidden_of(s);
+    return sb_head_error(s->ctx, s->out.lse, &batch, NULL, NULL);
 }
 
 static sb_status find_scales(scenario *s)
@@ -1034,6 +1041,7 @@ static const struct step {
     { "sb_logprob of hidden states", score_hidden, SB_OK, NULL },
     { "sb_logprob_ids of hidden states", several_of_hidden, SB_OK, NULL },
     { "sb_kl of hidden states", divergence_of_hidden, SB_OK, NULL },
+    { "sb_head_error", bounds_of_hidden, SB_OK, NULL },
     { "sb_logprob of hidden states, saved rows", save_hidden, SB_OK, NULL },
     { "sb_logprob_backward of hidden states", backward_of_hidden, SB_OK, NULL },
     { "sb_logprob of hidden states with the gradient", both_of_hidden, SB_OK,

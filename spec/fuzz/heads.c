@@ -37,7 +37,7 @@ static int is_right_shape(const sb_head_weights *w)
            (w->format == SB_H24W16 || w->format == SB_H24W24) && w->scale >= 0x1p-32f &&
            w->scale <= 0x1p+32f &&
            (w->softcap == 0.0f || (w->softcap >= 0x1p-10f && w->softcap <= 0x1p+20f)) &&
-           (w->keep_bad == 0 || w->keep_bad == 1) && w->reserved == 0;
+           (w->keep_bad == 0 || w->keep_bad == 1) && (w->norms == 0 || w->norms == 1);
 }
 
 static sb_head_weights make_weights(source *s)
@@ -55,7 +55,7 @@ static sb_head_weights make_weights(source *s)
     w.scale = an_option(s, 1.0f);
     w.softcap = an_option(s, 0.0f);
     w.keep_bad = byte(s) < 250 ? byte(s) % 2 : byte(s);
-    w.reserved = byte(s) == 255;
+    w.norms = byte(s) < 250 ? byte(s) % 2 : byte(s);
     /* behind the last element no other is read */
     elements = times(w.ids - 1, w.row_stride ? w.row_stride : w.width);
     if (elements >= 0 && times(w.width, 1) >= 0) elements += w.width;
@@ -164,6 +164,34 @@ static void try_columns(const sb_batch *b, const sb_head_weights *w, int64_t cut
     HOLDS(sb_head_free(contexts[0], head) == SB_OK, "free");
 }
 
+/* Bounds of rows, by two instruction sets; each logit without bias, scale and cap is within its
+ * row's. The sums of this file's short rows in fp64 are off by less than half an ulp. */
+static void try_errors(const sb_batch *b, const sb_head_weights *w, const float *logits)
+{
+    float error[2][MOST_ROWS];
+    for (int i = 0; i < 2; i++) {
+        const sb_status status = sb_head_error(contexts[i], error[i], b, NULL, NULL);
+        HOLDS((status == SB_OK) == (w->norms == 1), "%s", sb_last_error(contexts[i]));
+        if (status != SB_OK) return;
+    }
+    HOLDS(memcmp(error[0], error[1], (size_t)b->time * 4) == 0, "isa %s",
+          sb_context_isa(contexts[1]));
+    if (w->bias || w->scale != 1.0f || w->softcap != 0.0f || w->dtype != SB_F32) return;
+    for (int64_t t = 0; t < b->time; t++)
+        for (int64_t v = 0; v < w->ids; v++) {
+            const float x = logits[t * w->ids + v];
+            const float *row = (const float *)w->weights +
+                               v * (w->row_stride ? w->row_stride : w->width);
+            double exact = 0.0;
+            if (x != x) continue;
+            for (int64_t d = 0; d < w->width; d++)
+                exact += (double)((const float *)b->hidden)[t * w->width + d] * (double)row[d];
+            HOLDS(exact - x <= error[0][t] + 0x1p-23 * (x < 0 ? -x : x) &&
+                      x - exact <= error[0][t] + 0x1p-23 * (x < 0 ? -x : x),
+                  "row %d, id %d: %g is %g", (int)t, (int)v, (double)x, exact);
+        }
+}
+
 /* Bytes of a head, some of them changed: refused, or a head. */
 static void try_bytes(source *s, const sb_batch *b, void *memory, uint64_t size, int64_t count,
                       const float *logits)
@@ -211,6 +239,7 @@ static void try_head(source *s, const sb_head_weights *w, const sb_head *head, v
     again = logits_of(contexts[1], &b, count);
     HOLDS(memcmp(logits, again, (size_t)count * 4) == 0, "isa %s", sb_context_isa(contexts[1]));
     try_logprobs(&b, logits);
+    try_errors(&b, w, logits);
     if (w->width > 1) try_columns(&b, w, 1 + byte(s) % (w->width - 1), logits);
     if (memory) try_bytes(s, &b, memory, size, count, logits);
 

@@ -4,7 +4,6 @@
 
 local ffi = require "ffi"
 local errors = require "spec.support.errors"
-local head_error = require "samebits.head_error"
 local heads = require "spec.support.heads"
 local prng = require "spec.support.prng"
 local samebits = require "samebits"
@@ -100,10 +99,10 @@ heads.each(function(at)
         it(("are within the bounds: %s, %s"):format(kind, dtype), function()
           local case = truth_of(kind, dtype)
           for _, format in ipairs { "h24w16", "h24w24" } do
-            local head = heads.head(at, case.weights, { format = format })
-            local x = assert(at.context():logits { hidden = heads.placed(at, case.hidden),
-                                                   head = head }):to "cpu"
-            local own = head_error.bounds(case.hidden, case.weights, format)
+            local head = heads.head(at, case.weights, { format = format, norms = true })
+            local batch = { hidden = heads.placed(at, case.hidden), head = head }
+            local x = assert(at.context():logits(batch)):to "cpu"
+            local own = assert(at.context():head_error(batch)):to "cpu"
             local square, expected, of_fp32 = 0, 0, 0
             for r = 0, ROWS - 1 do
               for v = 0, IDS - 1 do

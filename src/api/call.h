@@ -57,6 +57,14 @@ sb_status sb_check_device_packed(int64_t batch, int64_t rows, sb_message *why);
 sb_status sb_check_cu_seqlens(const void *cu_seqlens, int32_t dtype, int64_t batch, int64_t rows,
                               sb_message *why);
 
+/* Removes the kept sets of a batch, for calls that do not use them. */
+static inline void sb_without_kept(sb_batch *in)
+{
+    in->kept = NULL;
+    in->kept_ids = in->kept_offsets = NULL;
+    in->kept_stride = in->kept_count = 0;
+}
+
 /* The words of a kept set: W of samebits.h. */
 static inline int64_t sb_kept_width(int64_t vocab) { return (vocab + 31) / 32; }
 

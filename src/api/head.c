@@ -11,9 +11,11 @@
 #include "api/gradient.h"
 #include "api/run.h"
 #include "det/leaf.h"
-#include "det/linear.h"
+#include "det/linear_error.h"
 
-_Static_assert(sizeof(sb_head_form) <= SB_HEAD_FORM, "a form has its place in front of a head");
+_Static_assert(sizeof(sb_head_form) <= SB_HEAD_NORMS &&
+                   SB_HEAD_NORMS + sizeof(sb_linear_norms) <= SB_HEAD_FORM,
+               "a form and norms have their places in front of a head");
 _Static_assert(SB_MAX_WIDTH == SB_LINEAR_MAX_D, "the bounds of numerics.md hold up to this width");
 
 /* For messages: a NaN loses its sign. */
@@ -96,9 +98,8 @@ static sb_status check_options(const sb_head_weights *in, sb_message *why)
                        printable(in->softcap));
     if (in->keep_bad != 0 && in->keep_bad != 1)
         return sb_fail(why, SB_ERR_ARGUMENT, "keep_bad is %d, not 0 or 1", (int)in->keep_bad);
-    if (in->reserved != 0)
-        return sb_fail(why, SB_ERR_ARGUMENT, "the weights' reserved is %d, not 0",
-                       (int)in->reserved);
+    if (in->norms != 0 && in->norms != 1)
+        return sb_fail(why, SB_ERR_ARGUMENT, "norms is %d, not 0 or 1", (int)in->norms);
     return SB_OK;
 }
 
@@ -145,6 +146,7 @@ static sb_head_form form_of(const sb_context *ctx, const sb_head_weights *in)
     form.biased = in->bias != NULL;
     form.scale = in->scale;
     form.softcap = in->softcap;
+    form.norms = in->norms;
     form.bytes = ctx->backend->heads->bytes(&form);
     form.sum = sum_of(&form);
     return form;
@@ -281,6 +283,7 @@ static const char *difference(const sb_head_form *is, const sb_head_form *new)
     if (is->width != new->width) return "width";
     if (is->first != new->first) return "first id";
     if (is->format != new->format) return "format";
+    if (is->norms != new->norms) return "norms (with or without them)";
     return is->biased != new->biased ? "bias (with or without one)" : NULL;
 }
 
@@ -327,6 +330,7 @@ static sb_status check_form(const sb_context *ctx, const sb_head_form *form, uin
     if (form->sum != sum_of(form) || form->ids < 1 || form->ids > SB_MAX_VOCAB || form->width < 1 ||
         form->width > SB_MAX_WIDTH || form->first < 0 || form->first % SB_LEAF != 0 ||
         form->first > SB_MAX_VOCAB - form->ids || (form->biased != 0 && form->biased != 1) ||
+        (form->norms != 0 && form->norms != 1) ||
         (form->format != SB_H24W16 && form->format != SB_H24W24) ||
         !sb_linear_scale_ok(form->scale) ||
         (form->softcap != 0.0f && !sb_linear_cap_ok(form->softcap)) ||
@@ -378,6 +382,7 @@ static sb_status describe(sb_context *ctx, sb_head_weights *weights, const sb_he
     weights->format = head->form.format;
     weights->scale = head->form.scale;
     weights->softcap = head->form.softcap;
+    weights->norms = head->form.norms;
     return SB_OK;
 }
 

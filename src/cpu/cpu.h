@@ -25,7 +25,8 @@ typedef struct sb_cpu {
     sb_cpu_scratch rows;     /* int64 [active] the rows to compute */
     sb_cpu_scratch states;   /* sb_state or sb_moments [active][split] */
     sb_cpu_scratch tokens;   /* float [rows], where the caller wants sums but no tokens */
-    sb_cpu_scratch wholes;   /* sb_state or sb_saved_row [rows], where rows are visited again */
+    sb_cpu_scratch wholes;   /* sb_state or sb_saved_row [rows], where rows are visited again; or
+                                the norms of weights [groups] */
     sb_cpu_scratch counts;   /* int64 [batch] active tokens of a policy loss */
     sb_cpu_scratch tallies;  /* sb_tally [ranges], likewise */
     sb_cpu_scratch upstream; /* float [rows] its gradient, if only the logits' is wanted */
@@ -185,6 +186,15 @@ typedef struct sb_cpu_second_pass {
 /* second_pass.c: everything that can fail, of the job too; then the rest. */
 sb_status sb_cpu_second_pass_prepare(sb_context *ctx, sb_cpu_second_pass *pass);
 void sb_cpu_second_pass_run(sb_cpu *c, const sb_cpu_second_pass *pass);
+
+/* logits.c: refuses scales of hidden states below those of their own columns. */
+sb_status sb_cpu_check_scales(const sb_call *call, const uint32_t *scales, const int64_t *active,
+                              int64_t actives, sb_message *why);
+
+/* head_error.c: computes the norms of a head's weights, and writes them into its memory. scales:
+ * those of the rows; norms: scratch for each group. */
+void sb_cpu_write_norms(sb_cpu *c, const sb_head_call *call, const uint32_t *scales,
+                        sb_linear_norms *norms);
 
 /* gradient.c: the gradient of a call's rows. */
 typedef struct sb_cpu_gradient {

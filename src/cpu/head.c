@@ -122,6 +122,7 @@ sb_status sb_cpu_head(sb_context *ctx, const void *checked)
     sb_cpu *c = ctx->state;
     head_job j = { .call = call, .at = sb_cpu_head_of(&call->form) };
     const int alone = call->in.ids * call->in.width <= SB_CPU_ALONE_ELEMENTS;
+    sb_linear_norms *norms;
     sb_status status;
     j.scales = sb_cpu_room(&c->parts, call->in.ids, sizeof *j.scales);
     if (!j.scales)
@@ -130,8 +131,13 @@ sb_status sb_cpu_head(sb_context *ctx, const void *checked)
     sb_pool_run(c->pool, alone, scale_group, &j, j.at.groups);
     status = check_rows(ctx, &j);
     if (status != SB_OK) return status;
+    norms = sb_cpu_room(&c->wholes, call->form.norms ? j.at.groups : 0, sizeof *norms);
+    if (!norms)
+        return sb_fail(&ctx->error, SB_ERR_MEMORY, "no memory for the norms of %" PRId64 " ids",
+                       call->in.ids);
     memset(call->memory, 0, SB_HEAD_FORM);
     memcpy(call->memory, &call->form, sizeof call->form);
     sb_pool_run(c->pool, alone, write_group, &j, j.at.groups);
+    if (call->form.norms) sb_cpu_write_norms(c, call, j.scales, norms);
     return SB_OK;
 }

@@ -3,7 +3,7 @@
  *
  * A head's memory, each part padded to 256 bytes:
  *
- *     form     sb_head_form
+ *     form     sb_head_form, and from SB_HEAD_NORMS on the norms, if there are any
  *     E        int8 [groups * 16]    of each id; SB_LINEAR_E_BAD for a bad row of weights
  *     bias     fp32 [groups * 16]    if there is a bias
  *     digits   int8 [groups][K / 4][planes][16][4]
@@ -16,9 +16,9 @@
 #define SB_CPU_HEAD_H
 
 #include "api/call.h"
-#include "det/linear.h"
+#include "det/linear_error.h"
 
-#define SB_CPU_HEAD_LAYOUT 1 /* sb_heads.layout */
+#define SB_CPU_HEAD_LAYOUT 2 /* sb_heads.layout */
 #define SB_CPU_HEAD_K 64     /* K is a multiple of this */
 
 /* The parts of a head's memory. */

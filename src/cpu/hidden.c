@@ -7,10 +7,9 @@
 #include "cpu/cpu.h"
 #include "det/convert.h"
 
-#define CHUNK 256 /* elements of a row that are converted at once */
+#define CHUNK SB_CPU_CHUNK
 
-/* Converts n <= CHUNK elements to fp32. */
-static void convert(float *x, const void *row, int32_t dtype, int64_t n)
+void sb_cpu_convert(float *x, const void *row, int32_t dtype, int64_t n)
 {
     uint16_t half[CHUNK];
     if (dtype == SB_F32) {
@@ -30,7 +29,7 @@ uint32_t sb_cpu_scale(const void *row, int32_t dtype, int64_t n)
     for (int64_t k = 0; k < n; k += CHUNK) {
         const int64_t here = n - k < CHUNK ? n - k : CHUNK;
         float x[CHUNK];
-        convert(x, (const char *)row + k * sb_itemsize(dtype), dtype, here);
+        sb_cpu_convert(x, (const char *)row + k * sb_itemsize(dtype), dtype, here);
         for (int64_t i = 0; i < here; i++) {
             const uint32_t m = sb_linear_magnitude(x[i]);
             a = m > a ? m : a;
@@ -45,7 +44,7 @@ void sb_cpu_integers(int32_t *q, const void *row, int32_t dtype, int64_t n, int3
     for (int64_t k = 0; k < n; k += CHUNK) {
         const int64_t here = n - k < CHUNK ? n - k : CHUNK;
         float x[CHUNK];
-        convert(x, (const char *)row + k * sb_itemsize(dtype), dtype, here);
+        sb_cpu_convert(x, (const char *)row + k * sb_itemsize(dtype), dtype, here);
         for (int64_t i = 0; i < here; i++) q[k + i] = sb_linear_integer(x[i], factor);
     }
 }

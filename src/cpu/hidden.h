@@ -12,12 +12,17 @@
 #define SB_CPU_ALONE_ELEMENTS 65536     /* arrays of at most this many elements, and calls */
 #define SB_CPU_ALONE_PRODUCTS (1 << 20) /* of at most this many products, run on one thread */
 
+#define SB_CPU_CHUNK 256 /* elements of a row that are converted at once: a multiple of 64 */
+
 /* The scale of n elements of any alignment: their largest magnitude. */
 uint32_t sb_cpu_scale(const void *row, int32_t dtype, int64_t n);
 
 /* The integers, of bits bits under 2^E, of n elements. */
 void sb_cpu_integers(int32_t *q, const void *row, int32_t dtype, int64_t n, int32_t E,
                      int32_t bits);
+
+/* Converts n <= SB_CPU_CHUNK elements, of any alignment, to fp32. */
+void sb_cpu_convert(float *x, const void *row, int32_t dtype, int64_t n);
 
 /* A buffer that is kept between calls and only grows. */
 typedef struct sb_cpu_scratch {

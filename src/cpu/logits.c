@@ -130,15 +130,15 @@ sb_status sb_cpu_scales(sb_context *ctx, const void *checked)
     return SB_OK;
 }
 
-static sb_status check_scales(const sb_products_call *call, const sb_cpu_hidden *h, sb_message *why)
+sb_status sb_cpu_check_scales(const sb_call *call, const uint32_t *scales, const int64_t *active,
+                              int64_t actives, sb_message *why)
 {
-    const sb_call *rows = &call->call;
-    for (int64_t i = 0; i < h->actives; i++) {
-        const int64_t row = h->active[i];
-        const uint32_t own = sb_cpu_scale(sb_hidden_of(rows, row), rows->in.hidden_dtype,
-                                          rows->in.hidden_width);
+    for (int64_t i = 0; i < actives; i++) {
+        const int64_t row = active[i];
+        const uint32_t own = sb_cpu_scale(sb_hidden_of(call, row), call->in.hidden_dtype,
+                                          call->in.hidden_width);
         uint32_t given;
-        memcpy(&given, (const char *)call->scales + (row - rows->in.shift) * 4, 4);
+        memcpy(&given, (const char *)scales + (row - call->in.shift) * 4, 4);
         if (given < own)
             return sb_fail(why, SB_ERR_STATE,
                            "row %" PRId64 ": its scale is %08x, below the %08x of its own columns",
@@ -154,7 +154,8 @@ sb_status sb_cpu_products(sb_context *ctx, const void *checked)
     tile_job j = { .sums = call->sums };
     sb_status status = prepare(ctx, &j, rows);
     if (status != SB_OK || rows->held == 0) return status;
-    status = check_scales(call, &j.hidden, &ctx->error);
+    status = sb_cpu_check_scales(rows, call->scales, j.hidden.active, j.hidden.actives,
+                                 &ctx->error);
     if (status != SB_OK) return status;
     j.hidden.scales = call->scales;
     memset(call->sums, 0, (size_t)(rows->rows * rows->held) * sizeof *call->sums);

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#include "../det/linear.h"
+#include "../det/linear_error.h"
 #include "../det/policy.h"
 #include "../det/row.h"
 
@@ -267,6 +267,7 @@ typedef struct sb_cuda_one_read_args {
 
 /* kernels/head*.cu: rows in a tile of digits, bytes of each of them in a block of the tile, and
  * bytes of a plane's block. */
+#define SB_CUDA_HEAD_NORMS_ROWS 8 /* whose norms a block of head_norms takes together */
 #define SB_CUDA_HEAD_TILE 128
 #define SB_CUDA_HEAD_DEPTH 64
 #define SB_CUDA_HEAD_BLOCK (SB_CUDA_HEAD_TILE * SB_CUDA_HEAD_DEPTH)
@@ -354,6 +355,26 @@ typedef struct sb_cuda_weights_args {
     int32_t keep_bad;  /* do not report bad rows */
     uint64_t head[32]; /* the head's first bytes */
 } sb_cuda_weights_args;
+
+/* For kernels/head_error.cu: the norms of weights, and the bounds of rows. */
+typedef struct sb_cuda_norms_args {
+    sb_cuda_args in;    /* not used */
+    uint64_t weights;   /* [held][depth], row_stride elements apart */
+    uint64_t exponents; /* [held] */
+    uint64_t parts;     /* sb_linear_norms [count], of 8 rows each */
+    uint64_t norms;     /* where the head's go */
+    int64_t held, depth, row_stride, count;
+    int32_t dtype, bits;
+} sb_cuda_norms_args;
+
+typedef struct sb_cuda_error_args {
+    sb_cuda_args in; /* its logits are the hidden states */
+    uint64_t error;  /* [rows] */
+    uint64_t scales; /* [rows], or 0 */
+    uint64_t norms;  /* the head's */
+    int64_t depth;
+    int32_t planes;
+} sb_cuda_error_args;
 
 /* Scales of the rows of a matrix; and logits of whole sums. */
 typedef struct sb_cuda_scales_args {

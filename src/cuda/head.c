@@ -7,7 +7,7 @@
 #include "api/head.h"
 #include "cuda/lists.h"
 
-#define LAYOUT 2 /* sb_heads.layout */
+#define LAYOUT 3 /* sb_heads.layout */
 #define BOUNDARY 256
 #define CHUNK_BYTES ((uint64_t)25 << 20) /* of digits of hidden states at once: they stay in L2 */
 
@@ -27,6 +27,8 @@ sb_cuda_head_parts sb_cuda_head_parts_of(const sb_head_form *form)
     p.bytes = p.exponents + padded(ids);
     p.bias = form->biased ? p.bytes : 0;
     if (form->biased) p.bytes += padded(ids * sizeof(float));
+    p.parts = form->norms ? p.bytes : 0;
+    if (form->norms) p.bytes += padded(ids / SB_CUDA_HEAD_NORMS_ROWS * sizeof(sb_linear_norms));
     p.digits = p.bytes;
     p.bytes += ids * (uint64_t)p.blocks * SB_CUDA_HEAD_DEPTH * (uint64_t)p.planes;
     return p;
@@ -173,6 +175,7 @@ sb_status sb_cuda_head(sb_context *ctx, const void *checked)
     if (status != SB_OK) return status;
     status = sb_cuda_launch(ctx, at.planes == 2 ? c->head.head_weights_a : c->head.head_weights_b,
                             sb_cuda_warps_for(at.tiles * SB_CUDA_HEAD_TILE), &a.in, launch.stream);
+    if (status == SB_OK && at.parts) status = sb_cuda_launch_norms(ctx, call);
     if (status == SB_OK && launch.check) {
         int64_t report; /* the rows have been checked */
         status = sb_cuda_wait_for_report(ctx, &launch, &report);

@@ -6,16 +6,18 @@
 
 /* A head's memory, each part padded to 256 bytes:
  *
- *     form         sb_head_form
+ *     form         sb_head_form, and from SB_HEAD_NORMS on the norms, if there are any
  *     exponents    a byte for each id: see SB_CUDA_HEAD_EXPONENT
  *     bias         fp32, if there is a bias
+ *     parts        sb_linear_norms of 8 rows each, if there are norms
  *     planes       digits, in the order of kernels/head_digits.cuh
  *
  * each for all ids of whole tiles. */
 typedef struct sb_cuda_head_parts {
     int64_t tiles;
     int32_t blocks, planes;
-    uint64_t exponents, bias, digits, bytes; /* offsets into the memory; bias 0: there is none */
+    uint64_t exponents, bias, parts, digits, bytes; /* offsets into the memory; bias 0, parts 0:
+                                                       there are none */
 } sb_cuda_head_parts;
 sb_cuda_head_parts sb_cuda_head_parts_of(const sb_head_form *form);
 
@@ -23,6 +25,10 @@ extern const sb_heads sb_cuda_heads;
 
 /* Called once the kernels are loaded. */
 sb_status sb_cuda_head_prepare(const sb_cuda *c, sb_message *why);
+
+/* head_error.c: launches the kernels that write the norms of weights, behind those that write the
+ * head's exponents. */
+sb_status sb_cuda_launch_norms(sb_context *ctx, const sb_head_call *call);
 
 /* What a call about hidden states wants of its rows: results, the records of a shard, or logits or
  * exact products. */

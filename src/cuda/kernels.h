@@ -144,6 +144,11 @@
     X(head_some_a)                                                                                 \
     X(head_some_b)
 
+#define SB_CUDA_HEAD_ERROR_KERNELS(X)                                                              \
+    X(head_norms)                                                                                  \
+    X(head_norms_all)                                                                              \
+    X(head_error)
+
 #define SB_CUDA_POLICY_KERNELS(X)                                                                  \
     X(policy_offsets)                                                                              \
     X(policy_count)                                                                                \
@@ -175,6 +180,7 @@
     X(stats, SB_CUDA_STATS_KERNELS)                                                                \
     X(head, SB_CUDA_HEAD_KERNELS)                                                                  \
     X(head_hopper, SB_CUDA_HEAD_HOPPER_KERNELS)                                                    \
+    X(head_error, SB_CUDA_HEAD_ERROR_KERNELS)                                                      \
     X(policy, SB_CUDA_POLICY_KERNELS)
 
 #define SB_CUDA_FUNCTION(name) CUfunction name;

@@ -87,6 +87,7 @@ local function weights_of(at, weights, opts)
   c.scale = number(what .. ": scale", opts.scale, 1)
   c.softcap = number(what .. ": softcap", opts.softcap, 0)
   c.keep_bad = opts.keep_bad and 1 or 0
+  c.norms = opts.norms and 1 or 0
   return c, format
 end
 
@@ -96,7 +97,7 @@ local function aligned(t)
   return address + (BOUNDARY - past) % BOUNDARY
 end
 
-local KNOWN = { "format", "bias", "scale", "softcap", "first", "scales", "keep_bad" }
+local KNOWN = { "format", "bias", "scale", "softcap", "first", "scales", "keep_bad", "norms" }
 local HEAD = call.op { name = "head", options = KNOWN, launch = { "check", "stream" } }
 local UPDATE = call.op { name = "update", options = KNOWN, launch = { "check", "stream" } }
 
@@ -104,7 +105,7 @@ local function check(status, context) try(status_of.check(status, context.handle
 
 local function describe_head(head, c, format)
   head.ids, head.width, head.first = tonumber(c.ids), tonumber(c.width), tonumber(c.first)
-  head.format, head.scale, head.softcap = format, c.scale, c.softcap
+  head.format, head.scale, head.softcap, head.norms = format, c.scale, c.softcap, c.norms == 1
   return head
 end
 
@@ -135,23 +136,25 @@ end
 -- all logits; `softcap`: cap of cap * tanh(x / cap); `first`: the id of the first row, if the
 -- weights are of a shard of the vocabulary; `scales`: those of whole rows, if the weights are some
 -- columns: see `scales`; `keep_bad`: true if rows with NaN or infinity are no errors, but make
--- logits NaN; on a GPU `check` and `stream`, as for `logprob`
--- @treturn head with the fields `ids`, `width`, `first`, `format`, `bytes` and `device`; for
--- batches on the same device, of any context. Or nil, a message and the status' name. Invalid
+-- logits NaN; `norms`: true if the head keeps the norms of its weights, for `head_error`; on a GPU
+-- `check` and `stream`, as for `logprob`
+-- @treturn head with the fields `ids`, `width`, `first`, `format`, `bytes`, `norms` and `device`;
+-- for batches on the same device, of any context. Or nil, a message and the status' name. Invalid
 -- weights are errors.
 M.head = call.plain_method(make)
 
 --- Prepares other weights in a head, such as those after a step of training. Their shape, `format`,
--- `first` and whether there is a bias must be the head's.
+-- `first`, `norms` and whether there is a bias must be the head's.
 -- @tparam head head
 -- @tparam tensor weights as for `head`
--- @tparam[opt] table opts as for `head`; `format` and `first` are the head's by default
+-- @tparam[opt] table opts as for `head`; `format`, `first` and `norms` are the head's by default
 -- @treturn head the same one; or nil, a message and the status' name
 M.head_update = call.plain_method(function(self, head, weights, opts)
   local at = call.begin(UPDATE, "head_update", self, opts)
   if not class.is_head(head) then raise("head_update: expected a head, got %s", describe(head)) end
   if at.opts.format == nil then at.opts.format = head.format end
   if at.opts.first == nil then at.opts.first = head.first end
+  if at.opts.norms == nil then at.opts.norms = head.norms end
   local c, format = weights_of(at, weights, at.opts)
   check(C.sb_head_update(self.handle, head.handle, c, call.launch("head_update", self, at.opts)),
         self)
@@ -216,6 +219,35 @@ local LOGITS = call.op {
 -- @treturn tensor [.., V]: ignored rows are +0, ids outside kept sets -inf; or nil, a message and
 -- the status' name. Invalid batches are errors.
 M.logits = call.method(LOGITS)
+
+local ERROR = call.op {
+  name = "head_error",
+  entry = "sb_head_error",
+  launch = { "check", "stream" },
+  options = { "scales" },
+  ids = "any",
+  shards = true,
+  arguments = function(at, given)
+    local batch = check_hidden(at, at:batch(given))
+    local scales = at.opts.scales
+    if scales ~= nil then scales = at:input("scales", scales, "int32", batch.shape) end
+    at.result = at:hold(try(tensor.empty(batch.shape, "float32", at.device)))
+    return ffi.cast("float *", at.result.ptr), batch.c,
+           ffi.cast("const uint32_t *", scales and scales.ptr or nil)
+  end,
+}
+
+--- Computes how far the logits of each row may be from the exact products of its hidden state and
+-- the weights, beside half an ulp: a strict bound, for every id of the head. Divided by the root of
+-- D, it is what to expect of the errors' root mean square: "h24w16" suits rows where that is far
+-- below what a logit may be wrong, "h24w24" the others. See docs/numerics.md, "Linear: a row's own
+-- bound".
+-- @param batch with `hidden` and `head`, as for `logits`; the head was made with `norms`
+-- @tparam[opt] table opts `scales`: int32, those of whole rows, if the batch has some columns, as
+-- for `products`; on a GPU `check` and `stream`, as for `logprob`
+-- @treturn tensor float32: ignored rows are +0, rows with NaN or infinity NaN; or nil, a message
+-- and the status' name. Invalid batches are errors.
+M.head_error = call.method(ERROR)
 
 -- Columns of D ----------------------------------------------------------------------------------
 
