@@ -44,7 +44,7 @@ class Weights(ctypes.Structure):
         ("ids", ctypes.c_int64), ("width", ctypes.c_int64), ("row_stride", ctypes.c_int64),
         ("first", ctypes.c_int64), ("bias", ctypes.c_void_p), ("scales", ctypes.c_void_p),
         ("bias_dtype", ctypes.c_int32), ("format", ctypes.c_int32), ("scale", ctypes.c_float),
-        ("softcap", ctypes.c_float), ("keep_bad", ctypes.c_int32), ("reserved", ctypes.c_int32)]
+        ("softcap", ctypes.c_float), ("keep_bad", ctypes.c_int32), ("norms", ctypes.c_int32)]
 
 
 class Out(ctypes.Structure):

@@ -121,6 +121,8 @@ GENERATED += $(OBJDIR)/graphs.o
 GENERATED += $(OBJDIR)/head.o
 GENERATED += $(OBJDIR)/head1.o
 GENERATED += $(OBJDIR)/head2.o
+GENERATED += $(OBJDIR)/head_backward.o
+GENERATED += $(OBJDIR)/head_backward1.o
 GENERATED += $(OBJDIR)/head_error.o
 GENERATED += $(OBJDIR)/head_error1.o
 GENERATED += $(OBJDIR)/head_error2.o
@@ -203,6 +205,8 @@ OBJECTS += $(OBJDIR)/graphs.o
 OBJECTS += $(OBJDIR)/head.o
 OBJECTS += $(OBJDIR)/head1.o
 OBJECTS += $(OBJDIR)/head2.o
+OBJECTS += $(OBJDIR)/head_backward.o
+OBJECTS += $(OBJDIR)/head_backward1.o
 OBJECTS += $(OBJDIR)/head_error.o
 OBJECTS += $(OBJDIR)/head_error1.o
 OBJECTS += $(OBJDIR)/head_error2.o
@@ -368,6 +372,9 @@ $(OBJDIR)/gradient.o: ../src/api/gradient.c
 $(OBJDIR)/head.o: ../src/api/head.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/head_backward.o: ../src/api/head_backward.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/head_error.o: ../src/api/head_error.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -429,6 +436,9 @@ $(OBJDIR)/gradient1.o: ../src/cpu/gradient.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/head1.o: ../src/cpu/head.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/head_backward1.o: ../src/cpu/head_backward.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/head_error1.o: ../src/cpu/head_error.c

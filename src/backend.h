@@ -216,6 +216,13 @@ typedef struct sb_head_error_call {
     sb_call call;
 } sb_head_error_call;
 
+/* SB_OP_HEAD_BACKWARD. The strides of to are filled in; the ids are call's, which has no kept sets.
+ */
+typedef struct sb_head_backward_call {
+    sb_head_gradient to;
+    sb_call call;
+} sb_head_backward_call;
+
 /* SB_OP_COMBINE. */
 typedef struct sb_combine_call {
     float *logits;
@@ -296,7 +303,12 @@ typedef struct sb_groups_call {
     X(ALL_GATHER, all_gather, SCRATCH, "all-gather: NCCL is between GPUs")                         \
     X(ALL_REDUCE, all_reduce, SCRATCH, "all-reduce: NCCL is between GPUs")
 
-#define SB_ALL_OPERATIONS(X) SB_OPERATIONS(X) SB_DEVICE_OPERATIONS(X)
+/* The operations that only the cpu has. */
+#define SB_HOST_OPERATIONS(X)                                                                      \
+    X(HEAD_BACKWARD, head_backward, NONE,                                                          \
+      "sb_head_backward: multiply chunks of sb_logprob_backward by the framework's own products")
+
+#define SB_ALL_OPERATIONS(X) SB_OPERATIONS(X) SB_DEVICE_OPERATIONS(X) SB_HOST_OPERATIONS(X)
 
 #define SB_OP_NUMBER(NUMBER, name, scratch, what) SB_OP_##NUMBER,
 typedef enum sb_op {

@@ -1051,9 +1051,9 @@ SB_API sb_status sb_head_create(sb_context *ctx, sb_head **head, const sb_head_w
 
 /* Prepares other weights in place of a head's: after a step of training, for example. ids, width,
  * first, format, norms and whether there is a bias must be the head's; scale and softcap may
- * differ. The bits are those of a new head. The caller orders this call and those that use the head: on a
- * device by streams, otherwise none may be under way. On failure other than SB_ERR_DEVICE, the head
- * is as it was. Errors: as sb_head_create. */
+ * differ. The bits are those of a new head. The caller orders this call and those that use the
+ * head: on a device by streams, otherwise none may be under way. On failure other than
+ * SB_ERR_DEVICE, the head is as it was. Errors: as sb_head_create. */
 SB_API sb_status sb_head_update(sb_context *ctx, sb_head *head, const sb_head_weights *weights,
                                 const sb_launch *launch);
 
@@ -1128,6 +1128,60 @@ SB_API sb_status sb_logits(sb_context *ctx, const sb_logits_out *out, const sb_b
  * but the row's hidden state, and the weights and the format of the head. */
 SB_API sb_status sb_head_error(sb_context *ctx, float *error, const sb_batch *batch,
                                const uint32_t *scales, const sb_launch *launch);
+
+/* What sb_head_backward reads, and what it adds to. Start from SB_HEAD_GRADIENT_INIT. */
+typedef struct sb_head_gradient {
+    uint32_t size;            /* sizeof(sb_head_gradient) */
+    int32_t grad_dtype;       /* of grad: SB_F32, SB_F16 or SB_BF16 */
+    const void *grad;         /* [B, T, n] or [N, n], n as below: a loss's derivatives by logits, as
+                                 sb_logprob_backward writes them */
+    int64_t grad_row_stride;  /* elements from one row to the next, >= n; 0: n */
+    int64_t grad_batch_stride;/* padded: from one sequence to the next; 0: T * grad_row_stride */
+    int64_t first, held;      /* which ids: as in sb_gradient; n = held. 0, 0: all, n = V */
+    const float *logits;      /* [B, T, n] or [N, n], contiguous: what sb_logits computes for these
+                                 ids. Used only if the head has a softcap */
+    const void *weights;      /* [n, D]: the rows of weights of these ids */
+    int64_t weights_stride;   /* elements from one row to the next, >= D; 0: D */
+    int32_t weights_dtype;    /* SB_F32, SB_F16 or SB_BF16 */
+    int32_t reserved;         /* 0 */
+    double *by_hidden;        /* [B, T, D] or [N, D], contiguous: the derivatives by hidden states
+                                 are added to it; null: not wanted */
+    double *by_weights;       /* [n, D], likewise by the weights of these ids */
+    double *by_bias;          /* [n], likewise by their biases */
+} sb_head_gradient;
+
+/* Computes the derivatives of a loss by hidden states, weights and biases from those by logits, for
+ * all ids or a chunk of them, and adds them to what is in the outputs:
+ *
+ *   d = grad * scale * (1 - (logit / softcap)^2), rounded to fp32: by the product of h and w
+ *   by_hidden[r]  += the sum over the ids v of d[r, v] * w[v], v ascending
+ *   by_weights[v] += the sum over the active rows r of d[r, v] * h[r], r ascending
+ *
+ * and by_bias as by_weights, with 1 for h. Every addition is one operation in fp64, and products of
+ * fp32 numbers are exact in fp64. The rounding of operands in the head is passed straight through.
+ * Terms with d = 0 are left out, whatever the other operand is. NaN is 7ff8000000000000.
+ *
+ * A training step clears the outputs, goes through the ids in ascending chunks, in each of which it
+ * calls sb_logprob_backward and this function, and rounds the outputs to its own dtype:
+ *
+ *   by_hidden does not depend on the chunks, on other rows, on their order or on padding. It is a
+ *   function of the row's derivatives, the weights and the head.
+ *   by_weights and by_bias depend on the active rows and their order, and on nothing else of the
+ *   batch. If micro-batches are added to the same outputs one after the other, the bits are those
+ *   of one batch with the same rows in the same order.
+ *
+ * batch is that of the forward call; its temperatures and kept sets are not used, and ids may be
+ * null. An ignored row's grad and hidden state are not read, and its by_hidden does not change.
+ * With shift, the row of grad, logits and by_hidden is that of the hidden state. Outputs must not
+ * overlap each other or an input.
+ *
+ * Only the cpu backend has this; the others return SB_ERR_BACKEND. On a GPU, multiply each chunk of
+ * sb_logprob_backward with weights and hidden states by the framework's own products:
+ * examples/python/fused_head.py does. Errors: as sb_logits; SB_ERR_ARGUMENT for a null pointer that
+ * is needed, SB_ERR_DTYPE, SB_ERR_SHAPE. Of launch, no field has an effect. Deterministic across:
+ * everything but what is said above. */
+SB_API sb_status sb_head_backward(sb_context *ctx, const sb_head_gradient *gradient,
+                                  const sb_batch *batch, const sb_launch *launch);
 
 /* If D is cut over ranks, each holds some columns of the hidden states and of the weights. The
  * ranks agree on the scale of each row, then add up integers, and have the bits of whole rows:
@@ -1517,6 +1571,8 @@ SB_API sb_status sb_stream_wait(sb_context *ctx, void *stream);
 #define SB_GRADIENT_INIT { sizeof(sb_gradient), SB_F32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define SB_HEAD_WEIGHTS_INIT                                                                       \
     { sizeof(sb_head_weights), SB_F32, 0, 0, 0, 0, 0, 0, 0, SB_F32, SB_H24W16, 1.0f, 0.0f, 0, 0 }
+#define SB_HEAD_GRADIENT_INIT                                                                      \
+    { sizeof(sb_head_gradient), SB_F32, 0, 0, 0, 0, 0, 0, 0, 0, SB_F32, 0, 0, 0, 0 }
 #define SB_LOGITS_OUT_INIT { sizeof(sb_logits_out), SB_F32, 0, 0, 0, 0, 0 }
 #define SB_LAUNCH_INIT { sizeof(sb_launch), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 

@@ -53,7 +53,7 @@ function Context:all_reduce(values, reduction, comm, opts) end
 ---@field dtype? samebits.Dtype the dtype of a new tensor, by default the logits' own ("float32", "float16" or "bfloat16", rounded once from float32)
 ---@field first? integer
 ---@field grad? samebits.Tensor a tensor to write to, shaped like the logits or with wider rows, whose ends become +0
----@field n? integer only the ids from `first` on, n of them, multiples of 16
+---@field n? integer the ids, as for `logits`
 ---@field split? integer the number of pieces to cut each row into
 ---@field stream? samebits.Stream the stream to run in (the default stream if not given)
 ---@field threads? integer the number of threads per block
@@ -237,27 +237,60 @@ function Context:group_advantages(rewards, opts) end
 ---@field first? integer the id of the first row, if the weights are of a shard of the vocabulary
 ---@field scales? samebits.Tensor those of whole rows, if the weights are some columns: see `scales`
 ---@field keep_bad? boolean true if rows with NaN or infinity are no errors, but make logits NaN
+---@field norms? boolean true if the head keeps the norms of its weights, for `head_error`
 ---@field check? boolean
 ---@field stream? samebits.Stream
 
 --- Prepares a head from weights: the logit of id v is the exact product of a hidden state and row v
 --- of the weights, rounded once. docs/numerics.md has the definition, in "The linear head".
 ---@param weights samebits.Tensor [V, D], float32, float16 or bfloat16, on the context's device; they are not needed afterwards
----@param opts? samebits.HeadOpts `format`: "h24w16" (the default; 2 bytes per weight) or "h24w24" (3 bytes, and at most the error of a float32 product); `bias`: a tensor [V]; `scale`: a factor of all logits; `softcap`: cap of cap * tanh(x / cap); `first`: the id of the first row, if the weights are of a shard of the vocabulary; `scales`: those of whole rows, if the weights are some columns: see `scales`; `keep_bad`: true if rows with NaN or infinity are no errors, but make logits NaN; on a GPU `check` and `stream`, as for `logprob`
----@return samebits.Head? # with the fields `ids`, `width`, `first`, `format`, `bytes` and `device`; for batches on the same device, of any context. Or nil, a message and the status' name. Invalid weights are errors.
+---@param opts? samebits.HeadOpts `format`: "h24w16" (the default; 2 bytes per weight) or "h24w24" (3 bytes, and at most the error of a float32 product); `bias`: a tensor [V]; `scale`: a factor of all logits; `softcap`: cap of cap * tanh(x / cap); `first`: the id of the first row, if the weights are of a shard of the vocabulary; `scales`: those of whole rows, if the weights are some columns: see `scales`; `keep_bad`: true if rows with NaN or infinity are no errors, but make logits NaN; `norms`: true if the head keeps the norms of its weights, for `head_error`; on a GPU `check` and `stream`, as for `logprob`
+---@return samebits.Head? # with the fields `ids`, `width`, `first`, `format`, `bytes`, `norms` and `device`; for batches on the same device, of any context. Or nil, a message and the status' name. Invalid weights are errors.
 ---@return string? message
 ---@return string? code
 function Context:head(weights, opts) end
 
+---@class samebits.HeadBackwardOptions
+---@field first? integer the ids, as for `logits`
+---@field n? integer the ids, as for `logits`
+
+--- Adds the derivatives of a loss by hidden states, weights and biases, for all ids or a chunk of
+--- them, to sums in fp64, in a fixed order: see `sb_head_backward` in src/samebits.h. On the cpu.
+---@param batch samebits.Batch|samebits.BatchSpec as for `logits`: the batch that was scored
+---@param given table `grad`: the derivatives by the logits of these ids, as `backward` gives them; `logits`: these logits, if the head has a softcap; `weights` [n, D]: the rows of these ids, for `by_hidden`; and what to add to, float64: `by_hidden`, shaped as the hidden states, `by_weights` [n, D] and `by_bias` [n], each if it is wanted
+---@param opts? samebits.HeadBackwardOptions
+---@return boolean? # true; or nil, a message and the status' name. Invalid arguments are errors.
+---@return string? message
+---@return string? code
+function Context:head_backward(batch, given, opts) end
+
+---@class samebits.HeadErrorOptions
+---@field check? boolean
+---@field scales? samebits.Tensor int32, those of whole rows, if the batch has some columns, as for `products`
+---@field stream? samebits.Stream the stream to run in (the default stream if not given)
+
+--- Computes how far the logits of each row may be from the exact products of its hidden state and
+--- the weights, beside half an ulp: a strict bound, for every id of the head. Divided by the root of
+--- D, it is what to expect of the errors' root mean square: "h24w16" suits rows where that is far
+--- below what a logit may be wrong, "h24w24" the others. See docs/numerics.md, "Linear: a row's own
+--- bound".
+---@param batch samebits.Batch|samebits.BatchSpec with `hidden` and `head`, as for `logits`; the head was made with `norms`
+---@param opts? samebits.HeadErrorOptions
+---@return samebits.Tensor? # float32: ignored rows are +0, rows with NaN or infinity NaN; or nil, a message and the status' name. Invalid batches are errors.
+---@return string? message
+---@return string? code
+function Context:head_error(batch, opts) end
+
 ---@class samebits.HeadUpdateOpts
 ---@field format? "h24w16"|"h24w24"
 ---@field first? integer
+---@field norms? any
 
 --- Prepares other weights in a head, such as those after a step of training. Their shape, `format`,
---- `first` and whether there is a bias must be the head's.
+--- `first`, `norms` and whether there is a bias must be the head's.
 ---@param head samebits.Head
 ---@param weights samebits.Tensor as for `head`
----@param opts? samebits.HeadUpdateOpts as for `head`; `format` and `first` are the head's by default
+---@param opts? samebits.HeadUpdateOpts as for `head`; `format`, `first` and `norms` are the head's by default
 ---@return samebits.Head? # the same one; or nil, a message and the status' name
 ---@return string? message
 ---@return string? code
@@ -519,7 +552,7 @@ function Context:policy_workspace_size() end
 ---@class samebits.ProductsOptions
 ---@field check? boolean
 ---@field first? integer
----@field n? integer only the ids from `first` on, n of them, multiples of 16
+---@field n? integer the ids, as for `logits`
 ---@field split? integer the number of pieces to cut each row into
 ---@field stream? samebits.Stream the stream to run in (the default stream if not given)
 ---@field workspace? samebits.Tensor a tensor to compute in, of the bytes that `workspace_size` returns

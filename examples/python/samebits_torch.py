@@ -7,6 +7,7 @@ uses ctypes, so there is nothing to build.
     logprobs.sum().backward()
     check(logits.device)                                          # on a GPU: were all ids good?
 
+    head = Head(weights)                         # the last layer: see fused_head.py
     loss, record, metrics = policy_loss(new, advantages, old=old, mask=mask, tokens=tokens)
     loss.backward()                                               # into new, and so into logits
 
@@ -41,6 +42,10 @@ lib.sb_sample.argtypes = [ctypes.c_void_p] * 5
 HAS_BACKWARD = hasattr(lib, "sb_logprob_backward")
 if HAS_BACKWARD:
     lib.sb_logprob_backward.argtypes = [ctypes.c_void_p] * 4
+lib.sb_head_bytes.argtypes = [ctypes.c_void_p] * 3
+lib.sb_head_create.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_uint64, ctypes.c_void_p]
+lib.sb_head_update.argtypes = [ctypes.c_void_p] * 4
+lib.sb_head_free.argtypes = [ctypes.c_void_p] * 2
 lib.sb_policy_loss.argtypes = [ctypes.c_void_p] * 4
 lib.sb_policy_merge.argtypes = [ctypes.c_void_p] * 4 + [ctypes.c_int64, ctypes.c_void_p]
 
@@ -66,6 +71,19 @@ class Batch(Struct):
                 ("ids_dtype", i32), ("temperature", f32), ("shift", i32), ("kept", pointer),
                 ("kept_stride", i64), ("kept_ids", pointer), ("kept_offsets", pointer),
                 ("kept_count", i64), ("kept_ids_dtype", i32), ("kept_offsets_dtype", i32)]
+
+
+class HiddenBatch(Batch):
+    _fields_ = [("head", pointer), ("hidden", pointer), ("hidden_width", i64),
+                ("hidden_row_stride", i64), ("hidden_batch_stride", i64), ("hidden_dtype", i32),
+                ("hidden_reserved", i32)]
+
+
+class Weights(Struct):
+    _fields_ = [("size", u32), ("dtype", i32), ("weights", pointer), ("ids", i64),
+                ("width", i64), ("row_stride", i64), ("first", i64), ("bias", pointer),
+                ("scales", pointer), ("bias_dtype", i32), ("format", i32), ("scale", f32),
+                ("softcap", f32), ("keep_bad", i32), ("norms", i32)]
 
 
 class Out(Struct):
@@ -125,6 +143,9 @@ LOSSES = {"clip": 1, "gspo": 2, "cispo": 3, "reinforce": 4}
 NORMS = {"token-mean": 1, "sequence-mean": 2, "sequence-sum": 3, "constant": 4}
 KLS = {"k1": 1, "k2": 2, "k3": 3, "k1+": 4, "k3+": 5}
 
+FORMATS = {"h24w16": 1, "h24w24": 2}
+HEAD_BOUNDARY = 256  # of a head's memory
+
 contexts = {}
 
 
@@ -162,6 +183,47 @@ def batch_of(logits, ids, temperature):
                  time=logits.shape[0], vocab=logits.shape[1], row_stride=logits.stride(0),
                  ids=ids.data_ptr(), ids_dtype=DTYPES[ids.dtype], ignore_index=IGNORE_INDEX,
                  temperature=temperature)
+
+
+class Head:
+    """The exact head of the ids first .. first + len(weights) - 1 of vocab ones, in PyTorch's
+    memory; first is a multiple of 16. It has a copy of the weights: update() takes others in, such
+    as those after a step. Free it when nothing uses it any more. On a GPU, a row of weights with
+    NaN or infinity makes logprobs NaN, and check() raises an error."""
+
+    def __init__(self, weights, first=0, vocab=None, format="h24w16"):
+        self.device, self.first, self.held = weights.device, first, len(weights)
+        self.vocab, self.width, self.format = vocab or len(weights), weights.shape[1], format
+        self.handle, size, ctx = pointer(), ctypes.c_uint64(), context(weights.device)
+        of, launch = self.described(weights), Launch(stream=stream_of(self.device))
+        must(lib.sb_head_bytes(ctx, ctypes.byref(size), ctypes.byref(of)), ctx)
+        self.memory = torch.empty(size.value + HEAD_BOUNDARY, dtype=torch.uint8,
+                                  device=self.device)
+        at = -self.memory.data_ptr() % HEAD_BOUNDARY + self.memory.data_ptr()
+        must(lib.sb_head_create(ctx, ctypes.byref(self.handle), ctypes.byref(of), at, size,
+                                ctypes.byref(launch)), ctx)
+
+    def described(self, weights):
+        return Weights(dtype=DTYPES[weights.dtype], weights=weights.data_ptr(), ids=len(weights),
+                       width=weights.shape[1], row_stride=weights.stride(0), first=self.first,
+                       bias_dtype=DTYPES[torch.float32], format=FORMATS[self.format], scale=1.0)
+
+    def update(self, weights):
+        of, launch = self.described(weights), Launch(stream=stream_of(self.device))
+        must(lib.sb_head_update(context(self.device), self.handle, ctypes.byref(of),
+                                ctypes.byref(launch)), context(self.device))
+
+    def free(self):
+        must(lib.sb_head_free(context(self.device), self.handle), context(self.device))
+        self.handle = self.memory = None
+
+    def batch(self, hidden, ids, temperature):
+        """A batch of hidden states [N, D] and ids [N], as batch_of."""
+        return HiddenBatch(logits_dtype=DTYPES[torch.float32], batch=1, time=len(ids),
+                           vocab=self.vocab, ids=ids.data_ptr(), ids_dtype=DTYPES[ids.dtype],
+                           ignore_index=IGNORE_INDEX, temperature=temperature, head=self.handle,
+                           hidden=hidden.data_ptr(), hidden_dtype=DTYPES[hidden.dtype],
+                           hidden_width=self.width, hidden_row_stride=hidden.stride(0))
 
 
 def torch_gradient(logits, ids, temperature, upstream):

@@ -18,60 +18,20 @@ import sys
 import torch
 import torch.distributed as dist
 
-from samebits_torch import (DTYPES, Batch, Launch, Out, Struct, check, context, f32, i32, i64, lib,
-                            must, pointer, stream_of)
+from samebits_torch import (Head, Launch, Out, Struct, check, context, i32, i64, lib, must, pointer,
+                            stream_of)
 
 N, D, V, TEMPERATURE = 96, 192, 5003, 0.8
 STATE_BYTES, TARGET_BYTES = 32, 8  # the records of a row
 
-lib.sb_head_create.argtypes = [pointer] * 4 + [ctypes.c_uint64, pointer]
-lib.sb_head_free.argtypes = [pointer] * 2
 lib.sb_partial.argtypes = [pointer] * 3 + [i64, i64, pointer]
 lib.sb_merge.argtypes = [pointer] * 3 + [i64, i64, pointer]
 lib.sb_finish.argtypes = [pointer] * 5
 
 
-class HiddenBatch(Batch):
-    _fields_ = [("head", pointer), ("hidden", pointer), ("hidden_width", i64),
-                ("hidden_row_stride", i64), ("hidden_batch_stride", i64), ("hidden_dtype", i32),
-                ("hidden_reserved", i32)]
-
-
-class Weights(Struct):
-    _fields_ = [("size", ctypes.c_uint32), ("dtype", i32), ("weights", pointer), ("ids", i64),
-                ("width", i64), ("row_stride", i64), ("first", i64), ("bias", pointer),
-                ("scales", pointer), ("bias_dtype", i32), ("format", i32), ("scale", f32),
-                ("softcap", f32), ("keep_bad", i32), ("reserved", i32)]
-
-
 class Records(Struct):
     _fields_ = [("size", ctypes.c_uint32), ("kind", i32), ("states", pointer),
                 ("targets", pointer)]
-
-
-class Head:
-    """The exact head of the ids first .. first + len(weights) - 1 of vocab ones; first is a
-    multiple of 16. Free it when nothing uses it any more."""
-
-    def __init__(self, weights, first=0, vocab=None):
-        self.device, self.first, self.held = weights.device, first, len(weights)
-        self.vocab, self.width, self.handle = vocab or len(weights), weights.shape[1], pointer()
-        of = Weights(dtype=DTYPES[weights.dtype], weights=weights.data_ptr(), ids=self.held,
-                     width=self.width, row_stride=weights.stride(0), first=first,
-                     bias_dtype=DTYPES[torch.float32], format=1, scale=1.0)
-        launch, ctx = Launch(stream=stream_of(self.device), check=1), context(self.device)
-        must(lib.sb_head_create(ctx, ctypes.byref(self.handle), ctypes.byref(of), None, 0,
-                                ctypes.byref(launch)), ctx)
-
-    def free(self):
-        must(lib.sb_head_free(context(self.device), self.handle), context(self.device))
-
-    def batch(self, hidden, ids, temperature):
-        return HiddenBatch(logits_dtype=DTYPES[torch.float32], batch=1, time=len(ids),
-                           vocab=self.vocab, ids=ids.data_ptr(), ids_dtype=DTYPES[ids.dtype],
-                           ignore_index=-100, temperature=temperature, head=self.handle,
-                           hidden=hidden.data_ptr(), hidden_dtype=DTYPES[hidden.dtype],
-                           hidden_width=self.width, hidden_row_stride=hidden.stride(0))
 
 
 def records_of(states, targets):

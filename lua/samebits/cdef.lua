@@ -382,6 +382,26 @@ sb_status sb_logits(sb_context *ctx, const sb_logits_out *out, const sb_batch *b
 sb_status sb_head_error(sb_context *ctx, float *error, const sb_batch *batch,
                                const uint32_t *scales, const sb_launch *launch);
 
+typedef struct sb_head_gradient {
+    uint32_t size;
+    int32_t grad_dtype;
+    const void *grad;
+    int64_t grad_row_stride;
+    int64_t grad_batch_stride;
+    int64_t first, held;
+    const float *logits;
+    const void *weights;
+    int64_t weights_stride;
+    int32_t weights_dtype;
+    int32_t reserved;
+    double *by_hidden;
+    double *by_weights;
+    double *by_bias;
+} sb_head_gradient;
+
+sb_status sb_head_backward(sb_context *ctx, const sb_head_gradient *gradient,
+                                  const sb_batch *batch, const sb_launch *launch);
+
 sb_status sb_scales(sb_context *ctx, uint32_t *scales, const void *matrix, int32_t dtype,
                            int64_t rows, int64_t width, int64_t row_stride,
                            const sb_launch *launch);

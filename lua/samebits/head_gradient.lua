@@ -1,26 +1,17 @@
 --- The gradients of a loss of logprobs with respect to hidden states and the weights of a head, in
--- memory, for experiments. A trainer multiplies the chunks that `ctx:backward` gives by its own
--- means.
+-- memory: chunks of `ctx:backward`, multiplied by `ctx:head_backward`.
 --
 --     local saved = ctx:logprob(batch, { outputs = { "token", "saved" } }).saved
 --     local by = require("samebits.head_gradient").compute(ctx, batch, weights,
 --                                                          { saved = saved, token = derivatives })
 --     by.hidden, by.weights, by.bias
 --
--- The gradient by each logit is that of `ctx:backward`, bit for bit. From there on:
---
--- * Each product and sum is one operation in fp64, and each result is rounded to fp32 at the end.
---   An element of `hidden` is summed over the ids in ascending order, those of `weights` and `bias`
---   over the rows in ascending order. So the bits are the same on any machine, for any threads, and
---   for any `chunk` of ids.
--- * They are not those of another order of rows, of a batch in pieces, or of a trainer's own
---   products: unlike logprobs, they belong to the batch. The sum over the pieces of a batch is
---   right up to rounding.
--- * The roundings of a head are passed straight through: this is the derivative of the product
---   before it is rounded, then scale and softcap.
+-- Every sum is in fp64, in a fixed order, and each result is rounded to fp32 at the end. So the
+-- bits are the same on any machine, for any threads, and for any `chunk` of ids. Those of `hidden`
+-- do not depend on other rows either; those of `weights` and `bias` depend on the active rows and
+-- their order. See `sb_head_backward` in src/samebits.h.
 -- @module samebits.head_gradient
 
-local ffi = require "ffi"
 local class = require "samebits.op.class"
 local batches = require "samebits.batch"
 local misuse = require "samebits.misuse"
@@ -34,54 +25,6 @@ local M = {}
 local LEAF, CHUNK = 16, 1024
 local GIVEN = { saved = true, token = true, entropy = true }
 local OPTIONS = { chunk = true }
-
-local function floats(t) return ffi.cast("float *", t.ptr) end
-
--- A tensor as contiguous fp32 in memory.
-local function wide(t) return try(try(t:to "cpu"):to "float32":contiguous()) end
-
-local function rounded(values, shape)
-  local t = tensor.empty(shape, "float32")
-  local to = floats(t)
-  for i = 0, t:numel() - 1 do to[i] = values[i] end
-  return t
-end
-
--- What is computed: sums in fp64, and the operands.
-local function begin(batch, weights)
-  local head, rows = batch.head, batch.rows_total
-  local s = { rows = rows, D = head.width, first = batch.first, held = batch.held,
-              scale = head.scale, cap = head.softcap,
-              hidden = wide(batch.hidden), weights = wide(weights) }
-  s.by_hidden = ffi.new("double[?]", rows * s.D)
-  s.by_weights = ffi.new("double[?]", s.held * s.D)
-  s.by_bias = ffi.new("double[?]", s.held)
-  return s
-end
-
--- Adds the products of a chunk: grad and logits of the ids first .. first + n - 1 of every row.
-local function add(s, grad, logits, first, n)
-  local g, x, D = floats(grad), logits and floats(logits), s.D
-  local h, w = floats(s.hidden), floats(s.weights)
-  local by_hidden, by_weights, by_bias = s.by_hidden, s.by_weights, s.by_bias
-  for r = 0, s.rows - 1 do
-    local row = r * D
-    for v = 0, n - 1 do
-      local d = tonumber(g[r * n + v])
-      if d ~= 0 then
-        local id = (first - s.first + v) * D
-        if x then
-          local part = x[r * n + v] / s.cap
-          d = d * (1 - part * part)
-        end
-        d = d * s.scale
-        by_bias[first - s.first + v] = by_bias[first - s.first + v] + d
-        for k = 0, D - 1 do by_hidden[row + k] = by_hidden[row + k] + d * w[id + k] end
-        for k = 0, D - 1 do by_weights[id + k] = by_weights[id + k] + d * h[row + k] end
-      end
-    end
-  end
-end
 
 local function check(ctx, batch, weights, given)
   if not class.is_context(ctx) then
@@ -99,8 +42,8 @@ local function check(ctx, batch, weights, given)
 end
 
 --- Computes the gradients.
--- @tparam context ctx on the batch's device
--- @tparam batch batch with hidden states and a head, as it was scored; without `shift`
+-- @tparam context ctx on the cpu
+-- @tparam batch batch with hidden states and a head, as it was scored
 -- @tparam tensor weights [V, D], those that the head was made from
 -- @tparam table given `saved`, `token`, `entropy`: as for `ctx:backward`
 -- @tparam[opt] table opts `chunk`: how many ids at a time, a multiple of 16 (1024)
@@ -114,18 +57,24 @@ M.compute = misuse.guard(function(ctx, batch, weights, given, opts)
   if type(chunk) ~= "number" or chunk < LEAF or chunk % LEAF ~= 0 then
     raise("head_gradient.compute: chunk: expected a multiple of 16, got %s", tostring(chunk))
   end
-  if batch.shift ~= 0 then raise "head_gradient.compute: shift: gradients are without it" end
-  local s = begin(batch, weights)
-  for first = s.first, s.first + s.held - 1, chunk do
-    local part = { first = first, n = math.min(chunk, s.first + s.held - first) }
+  local head = batch.head
+  local by = { hidden = tensor.zeros(batch.hidden.shape, "float64"),
+               weights = tensor.zeros(weights.shape, "float64"),
+               bias = tensor.zeros({ head.ids }, "float64") }
+  for first = head.first, head.first + head.ids - 1, chunk do
+    local part = { first = first, n = math.min(chunk, head.first + head.ids - first) }
+    local from, past = first - head.first, first - head.first + part.n
     local grad = try(ctx:backward(batch, given,
                                   { first = part.first, n = part.n, dtype = "float32" }))
-    local logits = s.cap ~= 0 and wide(try(ctx:logits(batch, part))) or nil
-    add(s, wide(grad), logits, part.first, part.n)
+    local logits = head.softcap ~= 0 and try(ctx:logits(batch, part)) or nil
+    try(ctx:head_backward(batch, {
+      grad = grad, logits = logits, weights = weights:slice(0, from, past),
+      by_hidden = by.hidden, by_weights = by.weights:slice(0, from, past),
+      by_bias = by.bias:slice(0, from, past),
+    }, part))
   end
-  return { hidden = rounded(s.by_hidden, batch.hidden.shape),
-           weights = rounded(s.by_weights, weights.shape),
-           bias = rounded(s.by_bias, { s.held }) }
+  for name, t in pairs(by) do by[name] = try(t:to "float32") end
+  return by
 end)
 
 return M

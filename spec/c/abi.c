@@ -62,6 +62,22 @@ AT(sb_head_weights, keep_bad, 80);
 AT(sb_head_weights, norms, 84);
 _Static_assert(sizeof(sb_head_weights) == 88, "sb_head_weights");
 
+AT(sb_head_gradient, grad_dtype, 4);
+AT(sb_head_gradient, grad, 8);
+AT(sb_head_gradient, grad_row_stride, 16);
+AT(sb_head_gradient, grad_batch_stride, 24);
+AT(sb_head_gradient, first, 32);
+AT(sb_head_gradient, held, 40);
+AT(sb_head_gradient, logits, 48);
+AT(sb_head_gradient, weights, 56);
+AT(sb_head_gradient, weights_stride, 64);
+AT(sb_head_gradient, weights_dtype, 72);
+AT(sb_head_gradient, reserved, 76);
+AT(sb_head_gradient, by_hidden, 80);
+AT(sb_head_gradient, by_weights, 88);
+AT(sb_head_gradient, by_bias, 96);
+_Static_assert(sizeof(sb_head_gradient) == 104, "sb_head_gradient");
+
 AT(sb_logits_out, dtype, 4);
 AT(sb_logits_out, logits, 8);
 AT(sb_logits_out, row_stride, 16);

@@ -36,6 +36,7 @@
     X(sb_head_free, (ctx, 0))                                                                      \
     X(sb_logits, (ctx, 0, 0, 0))                                                                   \
     X(sb_head_error, (ctx, 0, 0, 0, 0))                                                            \
+    X(sb_head_backward, (ctx, 0, 0, 0))                                                            \
     X(sb_scales, (ctx, 0, 0, 0, 0, 0, 0, 0))                                                       \
     X(sb_products, (ctx, 0, 0, 0, 0, 0, 0))                                                        \
     X(sb_combine, (ctx, 0, 0, 0, 0, 0, 0, 0, 0))                                                   \

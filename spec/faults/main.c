@@ -777,6 +777,25 @@ static sb_status bounds_of_hidden(scenario *s)
     return sb_head_error(s->ctx, s->out.lse, &batch, NULL, NULL);
 }
 
+/* The sums begin with what the outputs hold. */
+static sb_status products_of_gradients(scenario *s)
+{
+    static double by_hidden[ROWS * WIDTH], by_weights[FEW * WIDTH];
+    sb_batch batch = hidden_of(s);
+    sb_head_gradient gradient = SB_HEAD_GRADIENT_INIT;
+    sb_status status;
+    memset(by_hidden, 0, sizeof by_hidden);
+    memset(by_weights, 0, sizeof by_weights);
+    gradient.grad = logits;
+    gradient.weights = logits;
+    gradient.by_hidden = by_hidden;
+    gradient.by_weights = by_weights;
+    status = sb_head_backward(s->ctx, &gradient, &batch, NULL);
+    if (s->on_device) return status == SB_ERR_BACKEND ? SB_OK : SB_ERR_STATE;
+    if (status == SB_OK) memcpy(s->out.grad, by_hidden, sizeof s->out.grad);
+    return status;
+}
+
 static sb_status find_scales(scenario *s)
 {
     sb_status status = sb_scales(s->ctx, s->out.scales, logits + VOCAB, SB_F32, ROWS, WIDTH, 0,
@@ -1042,6 +1061,7 @@ static const struct step {
     { "sb_logprob_ids of hidden states", several_of_hidden, SB_OK, NULL },
     { "sb_kl of hidden states", divergence_of_hidden, SB_OK, NULL },
     { "sb_head_error", bounds_of_hidden, SB_OK, NULL },
+    { "sb_head_backward", products_of_gradients, SB_OK, NULL },
     { "sb_logprob of hidden states, saved rows", save_hidden, SB_OK, NULL },
     { "sb_logprob_backward of hidden states", backward_of_hidden, SB_OK, NULL },
     { "sb_logprob of hidden states with the gradient", both_of_hidden, SB_OK,

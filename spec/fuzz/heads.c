@@ -192,6 +192,55 @@ static void try_errors(const sb_batch *b, const sb_head_weights *w, const float 
         }
 }
 
+static int same_number(double a, double b)
+{
+    return memcmp(&a, &b, sizeof a) == 0 || (a != a && b != b);
+}
+
+/* Derivatives by hidden states and weights, by two instruction sets and, of fp32 weights without
+ * scale and cap, by loops over all terms but those that are 0. Rows of grad are apart. */
+static void try_backward(source *s, const sb_batch *b, const sb_head_weights *w,
+                         const float *logits)
+{
+    const int64_t D = w->width, V = w->ids, T = b->time, apart = V + byte(s) % 3;
+    const int64_t w_stride = w->row_stride ? w->row_stride : D;
+    float *grad = make_numbers(s, T * apart, SB_F32);
+    const float *h = b->hidden, *W = w->weights;
+    double by_hidden[3][MOST_ROWS * MOST_WIDTH], by_weights[3][MOST_IDS * MOST_WIDTH];
+    sb_head_gradient gradient = SB_HEAD_GRADIENT_INIT;
+    memset(by_hidden, 0, sizeof by_hidden);
+    memset(by_weights, 0, sizeof by_weights);
+    gradient.grad = grad;
+    gradient.grad_row_stride = apart;
+    gradient.logits = logits;
+    gradient.weights = w->weights;
+    gradient.weights_stride = w->row_stride;
+    gradient.weights_dtype = w->dtype;
+    for (int i = 0; i < 2; i++) {
+        gradient.by_hidden = by_hidden[i];
+        gradient.by_weights = by_weights[i];
+        HOLDS(sb_head_backward(contexts[i], &gradient, b, NULL) == SB_OK, "%s",
+              sb_last_error(contexts[i]));
+    }
+    HOLDS(memcmp(by_hidden[0], by_hidden[1], sizeof by_hidden[0]) == 0, "by hidden states");
+    HOLDS(memcmp(by_weights[0], by_weights[1], sizeof by_weights[0]) == 0, "by weights");
+    if (w->dtype == SB_F32 && w->scale == 1.0f && w->softcap == 0.0f) {
+        for (int64_t t = 0; t < T; t++)
+            for (int64_t v = 0; v < V; v++)
+                for (int64_t k = 0; k < D; k++) {
+                    const double d = (double)grad[t * apart + v];
+                    if (d == 0.0) continue;
+                    by_hidden[2][t * D + k] += d * (double)W[v * w_stride + k];
+                    by_weights[2][v * D + k] += d * (double)h[t * D + k];
+                }
+        for (int64_t i = 0; i < T * D; i++)
+            HOLDS(same_number(by_hidden[0][i], by_hidden[2][i]), "by hidden %d", (int)i);
+        for (int64_t i = 0; i < V * D; i++)
+            HOLDS(same_number(by_weights[0][i], by_weights[2][i]), "by weight %d", (int)i);
+    }
+    free(grad);
+}
+
 /* Bytes of a head, some of them changed: refused, or a head. */
 static void try_bytes(source *s, const sb_batch *b, void *memory, uint64_t size, int64_t count,
                       const float *logits)
@@ -240,6 +289,7 @@ static void try_head(source *s, const sb_head_weights *w, const sb_head *head, v
     HOLDS(memcmp(logits, again, (size_t)count * 4) == 0, "isa %s", sb_context_isa(contexts[1]));
     try_logprobs(&b, logits);
     try_errors(&b, w, logits);
+    try_backward(s, &b, w, logits);
     if (w->width > 1) try_columns(&b, w, 1 + byte(s) % (w->width - 1), logits);
     if (memory) try_bytes(s, &b, memory, size, count, logits);
 

@@ -75,6 +75,12 @@ describe("examples in Python:", function()
                   said)
   end)
 
+  it("fused_head.py: gradients by hidden states and weights are PyTorch's", function()
+    local said, status = run(python .. " -B examples/python/fused_head.py")
+    assert.equal(0, status, said)
+    assert.truthy(said:find("weights are those of PyTorch, within their bounds\n", 1, true), said)
+  end)
+
   it("samebits_torch.py: dtypes, shapes, ignored rows, refusals", function()
     local said, status = run(python .. " -B spec/support/interop_torch.py")
     assert.equal(0, status, said)

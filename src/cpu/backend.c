@@ -133,6 +133,7 @@ const sb_backend sb_backend_cpu = {
     .isa = isa_of,
     .threads = threads_of,
     .kept_sets = 1,
-    .ops = { [SB_OP_CONVENTIONAL] = { conventional, NULL }, SB_OPERATIONS(SLOT) },
+    .ops = { [SB_OP_CONVENTIONAL] = { conventional, NULL },
+             SB_OPERATIONS(SLOT) SB_HOST_OPERATIONS(SLOT) },
     .heads = &sb_cpu_heads,
 };

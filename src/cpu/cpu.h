@@ -242,6 +242,7 @@ void sb_cpu_policy_run(sb_cpu *c, sb_cpu_policy *policy);
 #define SB_CPU_OPERATION(NUMBER, name, scratch, what)                                              \
     sb_status sb_cpu_##name(sb_context *ctx, const void *call);
 SB_OPERATIONS(SB_CPU_OPERATION)
+SB_HOST_OPERATIONS(SB_CPU_OPERATION)
 #undef SB_CPU_OPERATION
 
 #endif

@@ -28,6 +28,14 @@ typedef struct sb_divergence sb_divergence;
 typedef void (*sb_reduce_kl)(sb_divergence *s, const float *p, const float *q, int64_t n,
                              const sb_row *row_p, const sb_row *row_q);
 
+/* Adds a[i][t] * b[t] to to[i], for each of some rows i and for t in ascending order: one addition
+ * in fp64 each, where the products are exact. */
+#define SB_CPU_SUM_COLUMNS 64
+#define SB_CPU_SUM_TERMS 32
+typedef void (*sb_add_products)(double (*restrict to)[SB_CPU_SUM_COLUMNS],
+                                const double (*restrict a)[SB_CPU_SUM_TERMS],
+                                const double (*restrict b)[SB_CPU_SUM_COLUMNS], int64_t rows);
+
 typedef struct sb_isa {
     const char *name;
     int (*available)(void); /* whether this processor and this build have it */
@@ -35,6 +43,7 @@ typedef struct sb_isa {
     sb_reduce_moments moments_f32, moments_f16, moments_bf16;
     sb_spread gradient;
     sb_reduce_kl kl;
+    sb_add_products sums;
 } sb_isa;
 
 extern const sb_isa sb_isa_avx512, sb_isa_avx2, sb_isa_scalar;

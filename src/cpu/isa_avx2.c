@@ -12,6 +12,8 @@
 #include "cpu/vector_kl.h"
 #include "cpu/vector_moments.h"
 #include "cpu/vector_rows.h"
+#define SUMS_ADD(sum, a, b) sb_fma64(a, b, sum)
+#include "cpu/vector_sums.h"
 
 static int available(void)
 {
@@ -20,8 +22,9 @@ static int available(void)
            __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 
-const sb_isa sb_isa_avx2 = { "avx2",      available,   reduce_f32,   reduce_f16, reduce_bf16,
-                             moments_f32, moments_f16, moments_bf16, gradient,   kl };
+const sb_isa sb_isa_avx2 = { "avx2",      available,   reduce_f32,  reduce_f16,
+                             reduce_bf16, moments_f32, moments_f16, moments_bf16,
+                             gradient,    kl,          sums };
 
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -31,6 +34,6 @@ const sb_isa sb_isa_avx2 = { "avx2",      available,   reduce_f32,   reduce_f16,
 
 static int available(void) { return 0; }
 
-const sb_isa sb_isa_avx2 = { "avx2", available, 0, 0, 0, 0, 0, 0, 0, 0 };
+const sb_isa sb_isa_avx2 = { "avx2", available, 0, 0, 0, 0, 0, 0, 0, 0, 0 };
 
 #endif

@@ -5,6 +5,7 @@
 #include "cpu/isa.h"
 #include "cpu/vector_gradient.h"
 #include "cpu/vector_kl.h"
+#include "cpu/vector_sums.h"
 #include "det/convert.h"
 #include "det/moments.h"
 
@@ -98,5 +99,6 @@ static void moments_bf16(sb_moments *m, const void *logits, int64_t n, const sb_
 
 static int available(void) { return 1; }
 
-const sb_isa sb_isa_scalar = { "scalar",    available,   reduce_f32,   reduce_f16, reduce_bf16,
-                               moments_f32, moments_f16, moments_bf16, gradient,   kl };
+const sb_isa sb_isa_scalar = { "scalar",    available,   reduce_f32,  reduce_f16,
+                               reduce_bf16, moments_f32, moments_f16, moments_bf16,
+                               gradient,    kl,          sums };

@@ -4,25 +4,17 @@
 -- luacheck: ignore
 
 --- The gradients of a loss of logprobs with respect to hidden states and the weights of a head, in
---- memory, for experiments. A trainer multiplies the chunks that `ctx:backward` gives by its own
---- means.
+--- memory: chunks of `ctx:backward`, multiplied by `ctx:head_backward`.
 ---
 ---     local saved = ctx:logprob(batch, { outputs = { "token", "saved" } }).saved
 ---     local by = require("samebits.head_gradient").compute(ctx, batch, weights,
 ---                                                          { saved = saved, token = derivatives })
 ---     by.hidden, by.weights, by.bias
 ---
---- The gradient by each logit is that of `ctx:backward`, bit for bit. From there on:
----
---- * Each product and sum is one operation in fp64, and each result is rounded to fp32 at the end.
----   An element of `hidden` is summed over the ids in ascending order, those of `weights` and `bias`
----   over the rows in ascending order. So the bits are the same on any machine, for any threads, and
----   for any `chunk` of ids.
---- * They are not those of another order of rows, of a batch in pieces, or of a trainer's own
----   products: unlike logprobs, they belong to the batch. The sum over the pieces of a batch is
----   right up to rounding.
---- * The roundings of a head are passed straight through: this is the derivative of the product
----   before it is rounded, then scale and softcap.
+--- Every sum is in fp64, in a fixed order, and each result is rounded to fp32 at the end. So the
+--- bits are the same on any machine, for any threads, and for any `chunk` of ids. Those of `hidden`
+--- do not depend on other rows either; those of `weights` and `bias` depend on the active rows and
+--- their order. See `sb_head_backward` in src/samebits.h.
 ---@class samebits.head_gradient
 local M = {}
 
@@ -35,8 +27,8 @@ local M = {}
 ---@field chunk? any how many ids at a time, a multiple of 16 (1024)
 
 --- Computes the gradients.
----@param ctx samebits.Context on the batch's device
----@param batch samebits.Batch|samebits.BatchSpec with hidden states and a head, as it was scored; without `shift`
+---@param ctx samebits.Context on the cpu
+---@param batch samebits.Batch|samebits.BatchSpec with hidden states and a head, as it was scored
 ---@param weights samebits.Tensor [V, D], those that the head was made from
 ---@param given samebits.ComputeGiven `saved`, `token`, `entropy`: as for `ctx:backward`
 ---@param opts? samebits.ComputeOpts `chunk`: how many ids at a time, a multiple of 16 (1024)

@@ -249,6 +249,75 @@ local ERROR = call.op {
 -- and the status' name. Invalid batches are errors.
 M.head_error = call.method(ERROR)
 
+-- Derivatives by hidden states and weights --------------------------------------------------------
+
+local PRODUCT = { grad = true, logits = true, weights = true, by_hidden = true, by_weights = true,
+                  by_bias = true }
+
+-- A contiguous float64 tensor of a shape, which the call adds to; null if there is none.
+local function added_to(at, given, name, shape)
+  local t = given[name]
+  if t == nil then return nil end
+  if not tensor.is_tensor(t) or t.dtype ~= "float64" or not layout.same(t.shape, shape) or
+     t.device ~= at.device or not t:is_contiguous() then
+    raise("head_backward: %s: expected a contiguous float64 tensor %s on %s, got %s", name,
+          layout.text(shape), at.device, describe(t))
+  end
+  return ffi.cast("double *", at:hold(t).ptr)
+end
+
+-- Rows of floats that lie side by side, and the elements from one to the next.
+local function rows(at, name, t, shape)
+  if not tensor.is_tensor(t) or not DTYPES[t.dtype] or not layout.same(t.shape, shape) then
+    raise("head_backward: %s: expected float32, float16 or bfloat16 %s, got %s", name,
+          layout.text(shape), describe(t))
+  end
+  t = at:input(name, t, t.dtype, shape)
+  return ffi.cast("const void *", t.ptr), DTYPES[t.dtype]
+end
+
+local BACKWARD = call.op {
+  name = "head_backward",
+  entry = "sb_head_backward",
+  launch = {},
+  options = { "first", "n" },
+  takes = 2,
+  ids = "any",
+  shards = true,
+  arguments = function(at, batch, given)
+    batch = check_hidden(at, at:batch(batch))
+    given = misuse.options("head_backward", given, PRODUCT)
+    local first, n = part(at, batch)
+    local D, shape = batch.head.width, layout.appended(batch.shape, n)
+    local c = ffi.new "sb_head_gradient"
+    c.size, c.first, c.held = ffi.sizeof "sb_head_gradient", first, n
+    c.grad, c.grad_dtype = rows(at, "grad", given.grad, shape)
+    c.weights_dtype = DTYPES.float32
+    if given.weights ~= nil then
+      c.weights, c.weights_dtype = rows(at, "weights", given.weights, { n, D })
+    end
+    if given.logits ~= nil then
+      c.logits = ffi.cast("const float *", at:input("logits", given.logits, "float32", shape).ptr)
+    end
+    c.by_hidden = added_to(at, given, "by_hidden", batch.hidden.shape)
+    c.by_weights = added_to(at, given, "by_weights", { n, D })
+    c.by_bias = added_to(at, given, "by_bias", { n })
+    at.result = true
+    return c, batch.c
+  end,
+}
+
+--- Adds the derivatives of a loss by hidden states, weights and biases, for all ids or a chunk of
+-- them, to sums in fp64, in a fixed order: see `sb_head_backward` in src/samebits.h. On the cpu.
+-- @param batch as for `logits`: the batch that was scored
+-- @tparam table given `grad`: the derivatives by the logits of these ids, as `backward` gives them;
+-- `logits`: these logits, if the head has a softcap; `weights` [n, D]: the rows of these ids, for
+-- `by_hidden`; and what to add to, float64: `by_hidden`, shaped as the hidden states, `by_weights`
+-- [n, D] and `by_bias` [n], each if it is wanted
+-- @tparam[opt] table opts `first` and `n`: the ids, as for `logits`
+-- @treturn boolean true; or nil, a message and the status' name. Invalid arguments are errors.
+M.head_backward = call.method(BACKWARD)
+
 -- Columns of D ----------------------------------------------------------------------------------
 
 local SCALES = call.op {
