@@ -3,6 +3,7 @@
 
 local samebits = require "samebits"
 local backends = require "spec.support.backends"
+local graphs = require "spec.support.graphs"
 local heads = require "spec.support.heads"
 local refusal = require "spec.support.refusal"
 
@@ -60,6 +61,42 @@ backends.with("cuda", function(at)
         ids = samebits.zeros({ rows }, "int32", ctx.device),
       }
       assert.is_true(ctx:workspace_size(batch) <= 32 * 2 ^ 20)
+    end)
+
+    it("bounds errors in streams and graphs, and names bad rows and host memory", function()
+      local weights = { heads.values({ 40, 20 }, "bfloat16", 17),
+                        heads.values({ 40, 20 }, "bfloat16", 18) }
+      local hidden = heads.values({ 5, 20 }, "bfloat16", 19)
+      local there, opts = hidden:to(ctx.device), { norms = true }
+      local function expected(w)
+        return here:head_error { hidden = hidden, head = here:head(w, opts) }
+      end
+      local stream = assert(ctx:stream())
+      local own = weights[1]:to(ctx.device)
+      local head = assert(ctx:head(own, opts))
+      local temperature = samebits.tensor({ 1, 1, 1, 1, 1 }):to(ctx.device)
+      local batch = { hidden = there, head = head, temperature = temperature }
+      local launch = { check = false, stream = stream }
+      local out
+      local graph = graphs.capture(ctx.device, stream, function()
+        assert(ctx:head_update(head, own, launch))
+        out = assert(ctx:head_error(batch, launch))
+      end)
+      for _, w in ipairs { weights[1], weights[2] } do
+        assert(own:copy_(w))
+        graph:launch()
+        assert.is_true(ctx:check(stream))
+        assert.same_bits(expected(w), out:to "cpu")
+      end
+      assert(temperature:copy_(samebits.tensor { 1, 1, 0, 1, 1 }))
+      graph:launch()
+      says(misuse(function() ctx:check(stream) end), "row 2: ")
+      graph:close()
+      says(misuse(ctx.head_error, ctx, batch), "row 2 ", "temperature 0")
+      batch.temperature, batch.ids = 1, { 1, 2, 3, 4, 5 }
+      local at_host = samebits.batch(batch)
+      at_host.c.hidden = hidden.ptr
+      says(misuse(ctx.head_error, ctx, at_host), "hidden (", "host memory")
     end)
 
     it("refuses lists of kept ids where only words are taken", function()

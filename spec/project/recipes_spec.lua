@@ -64,6 +64,6 @@ describe("docs/recipes.md", function()
         said = said:gsub(files.name, "/tmp/recipes")
       end
     end
-    assert.same({ lua = 4, sh = 2, c = 1, text = 6 }, count)
+    assert.same({ lua = 5, sh = 2, c = 1, text = 7 }, count)
   end)
 end)

@@ -152,10 +152,9 @@ M.head = call.plain_method(make)
 M.head_update = call.plain_method(function(self, head, weights, opts)
   local at = call.begin(UPDATE, "head_update", self, opts)
   if not class.is_head(head) then raise("head_update: expected a head, got %s", describe(head)) end
-  if at.opts.format == nil then at.opts.format = head.format end
-  if at.opts.first == nil then at.opts.first = head.first end
-  if at.opts.norms == nil then at.opts.norms = head.norms end
-  local c, format = weights_of(at, weights, at.opts)
+  local own = { format = head.format, first = head.first, norms = head.norms }
+  for name, value in pairs(at.opts) do own[name] = value end
+  local c, format = weights_of(at, weights, own)
   check(C.sb_head_update(self.handle, head.handle, c, call.launch("head_update", self, at.opts)),
         self)
   at:hold(head)
