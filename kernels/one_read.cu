@@ -23,11 +23,12 @@
  *     one_read_bf16_bf16_token   grid teams * team, SB_CUDA_ONE_READ_THREADS threads,
  *                                SB_CUDA_ONE_READ_SHARED bytes of dynamic shared memory,
  *                                cooperative. Compute capability 9.0
+ *     one_read_bf16_bf16_policy  the same for the gradient of a policy loss of the logprobs
  *
  * Nothing waits forever: all blocks run at the same time; a row warp waits for the same row of the
  * other blocks; and the ring has room for two slices and a chunk, so a row's sum never waits for a
  * later row's. */
-#include "../src/cuda/args.h"
+#include "../src/cuda/one_read_args.h"
 
 #define CHUNK 8 /* trips that are copied at once */
 #define CHUNKS (SB_CUDA_RING_TRIPS / CHUNK)
@@ -353,7 +354,9 @@ SB_DET void make_barriers(one_read_memory *mine)
 
 extern __shared__ __align__(128) char one_read_shared[];
 
-SB_DET void one_read_block(const sb_cuda_one_read_args &a)
+/* policy: null, or the loss that the gradient is of. */
+template <bool POLICY>
+SB_DET void one_read_block(const sb_cuda_one_read_args &a, const sb_cuda_policy_args *policy)
 {
     one_read_memory *mine = (one_read_memory *)one_read_shared;
     const sb_row &row = a.gradient.in.row;
@@ -373,7 +376,7 @@ SB_DET void one_read_block(const sb_cuda_one_read_args &a)
     fill_pairs(mine->table, a.least, row.c, threadIdx.x, WORKERS);
     meet<WORKERS>(); /* the table is there */
     if (warp < SB_CUDA_TRIP_WARPS) work_on_trips(a, mine, s);
-    else make_rows(a, mine, s.team, s.rank, s.rows, warp - SB_CUDA_TRIP_WARPS);
+    else make_rows<POLICY>(a, policy, mine, s.team, s.rank, s.rows, warp - SB_CUDA_TRIP_WARPS);
 }
 
 #endif
@@ -382,6 +385,14 @@ extern "C" __global__ void __launch_bounds__(SB_CUDA_ONE_READ_THREADS, 1)
     one_read_bf16_bf16_token(const __grid_constant__ sb_cuda_one_read_args a)
 {
 #if __CUDA_ARCH__ >= 900
-    one_read_block(a);
+    one_read_block<false>(a, nullptr);
+#endif
+}
+
+extern "C" __global__ void __launch_bounds__(SB_CUDA_ONE_READ_THREADS, 1)
+    one_read_bf16_bf16_policy(const __grid_constant__ sb_cuda_one_read_policy_args a)
+{
+#if __CUDA_ARCH__ >= 900
+    one_read_block<true>(a.once, &a.policy);
 #endif
 }

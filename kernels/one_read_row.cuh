@@ -7,6 +7,7 @@
 #include "mbarrier.cuh"
 #include "team.cuh"
 #include "pair_table.cuh"
+#include "policy_row.cuh"
 
 #include "../src/det/gradient.h"
 
@@ -92,13 +93,6 @@ SB_DET uint32_t least_by_table(int32_t e, float c)
     return __byte_perm(sb_bits32(far > range ? far : range), 0, 0x3232); /* towards 0 */
 }
 
-/* The upstream derivative by the row's logprob. A loss whose derivative follows from the logprob
- * itself, such as a clipped ratio, would compute it here, from both logarithms. */
-SB_DET float upstream_of(const sb_cuda_one_read_args &a, int64_t row)
-{
-    return ((const float *)a.gradient.token)[row];
-}
-
 /* Two mantissas of a row, with the exponents that go with them: the sum's in lane 0, the target's
  * in lane 1. */
 struct row_mantissa {
@@ -155,21 +149,31 @@ SB_DET void set_constants(one_read_row *to, const sb_cuda_one_read_args &a, cons
         to->least = least_by_table(e, row.c);
 }
 
-/* Writes a row's results. Called by the whole warp. */
-SB_DET void write_results(const sb_cuda_args &in, int64_t row, const row_mantissa &m, bool nan,
-                          bool absent)
+/* The logarithms of a row's sum and of its target's term, in all lanes, of the whole warp. */
+struct row_logs {
+    sb_lg sum, target;
+};
+
+SB_DET sb_lg lg_from_lane(const sb_lg &mine, int lane)
 {
-    const sb_lg sum = sb_log2_parts(m.part.m, m.part.e);
-    sb_lg target;
-    target.e = __shfl_sync(FULL, sum.e, 1);
-    target.f = __shfl_sync(FULL, sum.f, 1);
-    if (threadIdx.x % WARP == 0) write_finished(in, row, nan, absent, target, sum, in.row);
+    return { __shfl_sync(FULL, mine.e, lane), __shfl_sync(FULL, mine.g, lane),
+             __shfl_sync(FULL, mine.f, lane) };
+}
+
+SB_DET row_logs logs_of(const row_mantissa &m)
+{
+    const sb_lg mine = sb_log2_parts(m.part.m, m.part.e);
+    return { lg_from_lane(mine, 0), lg_from_lane(mine, 1) };
 }
 
 /* Row warp w takes every SB_CUDA_ROW_WARPS-th of the team's rows. The trip warps wait for a row's
- * constants, so its results are made after these. */
-static __device__ __noinline__ void make_rows(const sb_cuda_one_read_args &a, one_read_memory *mine,
-                                              int team, int rank, int rows, int w)
+ * constants, so its results are made after these; but the derivative of a policy loss follows from
+ * the logprob, so the logarithms come first there. policy is null if there is none. */
+template <bool POLICY>
+static __device__ __noinline__ void make_rows(const sb_cuda_one_read_args &a,
+                                              const sb_cuda_policy_args *policy,
+                                              one_read_memory *mine, int team, int rank, int rows,
+                                              int w)
 {
     const sb_cuda_args &in = a.gradient.in;
     const int lane = threadIdx.x % WARP;
@@ -183,11 +187,14 @@ static __device__ __noinline__ void make_rows(const sb_cuda_one_read_args &a, on
         one_read_row *to = &mine->rows[k % IN_FLIGHT];
         team_message message;
         row_mantissa m;
+        row_logs logs;
+        policy_row loss;
         bool nan = true;
         float up = 0.0f;
         message.x = 0.0f;
         if (s.kind == ONE_READ_FORMULA) {
-            up = upstream_of(a, s.row);
+            if (POLICY) loss = policy_row_of(*policy, s.row);
+            else up = ((const float *)a.gradient.token)[s.row];
             /* in place, the target's logit lasts until this block has sent its message */
             if (rank == 0)
                 message.x = load_one<SB_CUDA_BF16>(
@@ -199,6 +206,13 @@ static __device__ __noinline__ void make_rows(const sb_cuda_one_read_args &a, on
             exchange_message(box, ++exchange, &message);
             nan = sb_state_is_nan(&message.s);
             m = mantissa_of(message.s, message.x, nan, in.row);
+            if (POLICY && !nan) {
+                const bool absent = sb_is_absent(message.x);
+                logs = logs_of(m);
+                up = derivative_of(*policy, loss,
+                                   absent ? sb_float(SB_ABSENT_BITS)
+                                          : sb_logprob_of(logs.target, logs.sum, &in.row));
+            }
             if (!nan) set_constants(to, a, m, message.x, up, s.id);
         }
         if (lane == 0 && nan) {
@@ -207,8 +221,10 @@ static __device__ __noinline__ void make_rows(const sb_cuda_one_read_args &a, on
             to->least = SLOW;
         }
         arrive_as_warp(address_of(&mine->ready[k % IN_FLIGHT]));
-        if (rank == 0 && s.kind == ONE_READ_FORMULA)
-            write_results(in, s.row, m, nan, sb_is_absent(message.x));
+        if (rank != 0 || s.kind != ONE_READ_FORMULA) continue;
+        if (!POLICY || nan) logs = logs_of(m);
+        if (lane == 0)
+            write_finished(in, s.row, nan, sb_is_absent(message.x), logs.target, logs.sum, in.row);
     }
 }
 

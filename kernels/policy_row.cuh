@@ -22,28 +22,47 @@ SB_DET sb_policy_sequence constants_of(const policy_args &a, int64_t b)
     }
     if (a.totals && !tokens) tokens = ((const int64_t *)a.totals)[0];
     if (a.totals && !sequences) sequences = ((const int64_t *)a.totals)[1];
-    /* the step's totals are below the call's own: policy_finish reports it */
-    if (a.totals && ((a.tokens && a.tokens < ((const int64_t *)a.totals)[0]) ||
-                     (a.sequences && a.sequences < ((const int64_t *)a.totals)[1])))
-        of.scale = (double)sb_float(SB_NAN_BITS);
-    else
-        of.scale = (double)a.rules.upstream / sb_policy_divisor(&a.rules, count, tokens, sequences);
+    of.scale = (double)a.rules.upstream / sb_policy_divisor(&a.rules, count, tokens, sequences);
     return of;
 }
 
-/* The derivative by the logprob of a row, which is `now`. */
-SB_DET float derivative_of(const policy_args &a, int64_t row, float now)
+/* Whether the step's totals are below the call's own: policy_finish reports it. */
+SB_DET bool are_totals_short(const policy_args &a)
 {
-    if (is_refused(a)) return sb_float(SB_NAN_BITS);
-    if (a.in.mask && !((const uint8_t *)a.in.mask)[row]) return 0.0f;
-    const int64_t b = a.in.cu_seqlens ? sequence_of(a.in, row) : row / a.in.time;
-    const sb_policy_sequence of = constants_of(a, b);
+    const int64_t *own = (const int64_t *)a.totals;
+    return own && ((a.tokens && a.tokens < own[0]) || (a.sequences && a.sequences < own[1]));
+}
+
+/* What a row's derivative needs besides its logprob. */
+struct policy_row {
+    sb_policy_sequence of;
     sb_policy_token t;
-    t.now = now;
-    t.old = a.old ? ((const float *)a.old)[row] : now;
-    t.ref = a.ref ? ((const float *)a.ref)[row] : 0.0f;
-    t.rollout = a.rollout ? ((const float *)a.rollout)[row] : 0.0f;
-    t.entropy = 0.0f; /* eta is 0 */
-    t.advantage = ((const float *)a.advantages)[a.per_token ? row : b];
-    return sb_policy_token_of(&a.rules, &of, &t, 0).by_now;
+    bool active, refused;
+};
+
+/* Everything comes from memory that the kernel does not write, so it can be loaded early. */
+SB_DET policy_row policy_row_of(const policy_args &a, int64_t row)
+{
+    policy_row p;
+    p.refused = is_refused(a) || are_totals_short(a);
+    p.active = !p.refused && (!a.in.mask || ((const uint8_t *)a.in.mask)[row]);
+    if (!p.active) return p;
+    const int64_t b = a.in.cu_seqlens ? sequence_of(a.in, row)
+                                      : (int64_t)((uint32_t)row / (uint32_t)a.in.time);
+    p.of = constants_of(a, b);
+    p.t.old = a.old ? ((const float *)a.old)[row] : 0.0f;
+    p.t.ref = a.ref ? ((const float *)a.ref)[row] : 0.0f;
+    p.t.rollout = a.rollout ? ((const float *)a.rollout)[row] : 0.0f;
+    p.t.entropy = 0.0f; /* eta is 0 */
+    p.t.advantage = ((const float *)a.advantages)[a.per_token ? row : b];
+    return p;
+}
+
+/* The derivative by the row's logprob, which is `now`. */
+SB_DET float derivative_of(const policy_args &a, policy_row &p, float now)
+{
+    if (p.refused) return sb_float(SB_NAN_BITS);
+    if (!p.active) return 0.0f;
+    p.t.now = now;
+    return sb_policy_token_of(&a.rules, &p.of, &p.t, 0).by_now;
 }

@@ -347,8 +347,9 @@ typedef struct sb_launch {
  *
  * All results have the bits of three calls: sb_logprob, sb_policy_loss of its token, and
  * sb_logprob_backward. The batch's layout holds for policy, too: policy's batch, time, rows and
- * cu_seqlens are not used. eta is 0, because the bonus needs entropies. Only the cpu backend has
- * this; cuda refuses it with SB_ERR_BACKEND.
+ * cu_seqlens are not used. eta is 0, because the bonus needs entropies. On a device without check,
+ * the gradient is NaN if the step's totals are too small. The logits of hidden states are computed
+ * twice.
  *
  * Requires: ctx is open; out and batch are as described at their types. Writes: all elements of
  * every requested output. Errors: SB_ERR_ARGUMENT, SB_ERR_SHAPE, SB_ERR_DTYPE, SB_ERR_ID and

@@ -385,7 +385,7 @@ function Context:logits(batch, opts) end
 --- batch's logits by their gradient. Instead of derivatives, `policy` may be a policy loss that the
 --- call's own logprobs enter: the table that `policy_loss` takes, without `now` and `cu_seqlens`;
 --- `options` are its options. The results have the bits of three calls, and `loss`, `record` and
---- `metrics` are among them. Only the cpu has this.
+--- `metrics` are among them.
 ---@param batch samebits.Batch|samebits.BatchSpec a batch, or the table to make one from
 ---@param opts? samebits.LogprobOptions
 ---@return samebits.LogprobResult? # `token`, `lse` and `entropy`, shaped like the ids; `saved`, uint8, the shape of the ids followed by 32; `sequence`, `count` and `outside` [B], where `outside` counts the active tokens whose id is outside its row's kept set, and whose logprob is -inf; `grad`, if there is a `gradient`; all on the context's device. Or nil, a message and the status' name if the environment fails. Invalid batches are errors.

@@ -13,7 +13,15 @@ local with = require "spec.support.with"
 local INF = math.huge
 local says = refusal.says
 local OUTPUTS = { "token", "lse", "saved", "sequence", "count" }
-local KERNEL = "one_read_bf16_bf16_token"
+local KERNEL, POLICY_KERNEL = "one_read_bf16_bf16_token", "one_read_bf16_bf16_policy"
+
+-- Policy losses, whose derivatives the launch makes of its own logprobs.
+local LOSSES = {
+  { norm = "token-mean", beta = 0.1, eps_high = 0.28, dual = 3 },
+  { norm = "sequence-mean", loss = "cispo", weight = "truncate", w_high = 1.5 },
+  { norm = "sequence-sum", loss = "reinforce", beta = 0.5, kl = "k2" },
+  { norm = "constant", constant = 99, kl = "k1+", beta = 0.2 },
+}
 
 -- A batch of rows of one distribution, with derivatives that differ from row to row.
 local function example(distribution, rows, V, seed)
@@ -26,27 +34,54 @@ local function example(distribution, rows, V, seed)
                      temperature = logits.temperature(distribution) }, up = up }
 end
 
+-- The same with a policy loss in place of the derivatives.
+local function policy_example(distribution, rows, V, seed)
+  local spec, random = example(distribution, rows, V, seed), prng.new(seed + 1)
+  spec.options, spec.up = LOSSES[seed % #LOSSES + 1], nil
+  local mask = {}
+  for r = 1, rows do mask[r] = random:uniform() < 0.9 and 1 or 0 end
+  spec.policy = { mask = samebits.tensor(mask, { dtype = "uint8" }) }
+  for i, name in ipairs { "old", "ref", "rollout", "advantages" } do
+    local values = {}
+    for r = 1, rows do values[r] = random:normal() + (i < 4 and -9 or 0) end
+    spec.policy[name] = samebits.tensor(values, { dtype = "float32" })
+  end
+  return spec
+end
+
 describe("one read of the logits", function()
   backends.with("cuda", function(at)
     local ctx, device, serves
     backends.own_context(at, function(...) ctx, device = ... end)
 
+    -- The option `gradient` of a call on a device.
+    local function gradient_of(spec, where)
+      if spec.up then
+        return { token = assert(samebits.tensor(spec.up, { dtype = "float32" }):to(where)) }
+      end
+      local policy = {}
+      for name, t in pairs(spec.policy) do policy[name] = assert(t:to(where)) end
+      return { policy = policy, options = spec.options }
+    end
+
     local function placed(spec)
-      return assert(samebits.batch(spec.batch):to(device)),
-             assert(samebits.tensor(spec.up, { dtype = "float32" }):to(device))
+      return assert(samebits.batch(spec.batch):to(device)), gradient_of(spec, device)
     end
 
     -- The results of one call, in memory, and its plan.
     local function results(spec, one_read, in_place)
-      local batch, up = placed(spec)
-      local out = assert(ctx:logprob(batch, { outputs = OUTPUTS, one_read = one_read,
-                                              gradient = { token = up, in_place = in_place } }))
+      local batch, gradient = placed(spec)
+      local out = assert(ctx:logprob(batch, {
+        outputs = spec.outputs or OUTPUTS, one_read = one_read,
+        gradient = with(gradient, { in_place = in_place }) }))
       local plan, here = ctx:plan(), {}
       for name, t in pairs(out) do here[name] = assert(t:to "cpu") end
       return here, plan
     end
 
-    local function reads_once(plan) return plan:find(KERNEL, 1, true) ~= nil end
+    local function reads_once(plan)
+      return plan:find(KERNEL, 1, true) ~= nil or plan:find(POLICY_KERNEL, 1, true) ~= nil
+    end
 
     -- Whether this GPU can do it at all; if not, the tests are pending.
     local function can()
@@ -56,6 +91,18 @@ describe("one read of the logits", function()
       end
       if not serves then pending "this GPU reads the logits twice" end
       return serves
+    end
+
+    -- The results of a call without a check, whose report says `words`.
+    local function unchecked(spec, one_read, words)
+      local batch, gradient = placed(spec)
+      local stream, here = assert(ctx:stream()), {}
+      local out = assert(ctx:logprob(batch, { outputs = OUTPUTS, one_read = one_read, check = false,
+                                              stream = stream, gradient = gradient }))
+      says(refusal.misuse(function() ctx:check(stream) end), words)
+      assert.is_true(ctx:check(stream))
+      for name, t in pairs(out) do here[name] = assert(t:to "cpu") end
+      return here
     end
 
     -- Compares one launch with two, and in place; cpu: with the cpu, too.
@@ -68,9 +115,8 @@ describe("one read of the logits", function()
         for name, t in pairs(want) do assert.same_bits(t, got[name], name) end
       end
       if not cpu then return end
-      local up = samebits.tensor(spec.up, { dtype = "float32" })
-      local here = assert(samebits.logprob(spec.batch, { outputs = OUTPUTS,
-                                                         gradient = { token = up } }))
+      local here = assert(samebits.logprob(spec.batch, { outputs = spec.outputs or OUTPUTS,
+                                                         gradient = gradient_of(spec, "cpu") }))
       for name, t in pairs(here) do assert.same_bits(t, want[name], name .. " of the cpu") end
     end
 
@@ -88,6 +134,21 @@ describe("one read of the logits", function()
       if not can() then return end
       for k, V in ipairs { 50264, 100352, 151936, 180000, 201088, 240000, 300000 } do
         same(example(logits.distributions[k % 7 + 1], V < 110000 and 150 or 70, V, k))
+      end
+    end)
+
+    it("gives the same bits with a policy loss, and makes its derivatives itself", function()
+      if not can() then return end
+      for d, distribution in ipairs(logits.distributions) do
+        for v, V in ipairs { 8, 24, 512, 520, 4104 } do
+          local rows = V < 1000 and 1000 or 5
+          same(policy_example(distribution, (d + v) % 3 == 0 and rows or 3, V, d * 10 + v), true)
+        end
+      end
+      for k, V in ipairs { 50264, 100352, 151936, 201088, 300000 } do
+        local spec = policy_example(logits.distributions[k % 7 + 1], 70, V, k)
+        if k % 2 == 0 then spec.outputs = { "sequence" } end -- its logprobs are scratch
+        same(spec)
       end
     end)
 
@@ -142,65 +203,91 @@ describe("one read of the logits", function()
         mask[r] = r % 3 == 0 and 0 or 1
         if r % 5 ~= 1 then list[#list + 1] = r - 1 end
       end
-      for _, change in ipairs {
+      local losses = {}
+      for i = 1, #LOSSES do
+        losses[i] = policy_example(logits.distributions[3], rows, 1000, 4 + i)
+      end
+      for i, change in ipairs {
         { mask = mask }, { rows = list }, { shift = 1 }, { cu_seqlens = cu },
         { shift = 1, cu_seqlens = cu, mask = mask }, { rows = list, mask = mask, shift = 1 },
       } do
-        local spec = { batch = with(plain.batch, change), up = plain.up }
-        same(spec, true)
-        for r = 1, rows, 2 do spec.batch.ids[r] = -100 end
-        same(spec, true)
+        for _, from in ipairs { plain, losses[i % #losses + 1] } do
+          local spec = with(from, { batch = with(from.batch, change) })
+          spec.batch.ids = {}
+          for r = 1, rows do spec.batch.ids[r] = from.batch.ids[r] end
+          same(spec, true)
+          for r = 1, rows, 2 do spec.batch.ids[r] = -100 end
+          same(spec, true)
+        end
       end
     end)
 
     it("reports bad ids as two launches do, and leaves NaN in their rows", function()
       if not can() then return end
-      local spec = example(logits.distributions[2], 300, 520, 9)
-      spec.batch.ids[7], spec.batch.ids[260] = 520, -3
-      says(refusal.misuse(function() results(spec, 1) end), "row 6", "id 520")
-      local function unchecked(one_read)
-        local batch, up = placed(spec)
-        local stream, here = assert(ctx:stream()), {}
-        local out = assert(ctx:logprob(batch, { outputs = OUTPUTS, one_read = one_read,
-                                                check = false, stream = stream,
-                                                gradient = { token = up } }))
-        says(refusal.misuse(function() ctx:check(stream) end), "row ")
-        assert.is_true(ctx:check(stream))
-        for name, t in pairs(out) do here[name] = assert(t:to "cpu") end
-        return here
+      for _, make in ipairs { example, policy_example } do
+        local spec = make(logits.distributions[2], 300, 520, 9)
+        spec.batch.ids[7], spec.batch.ids[260] = 520, -3
+        says(refusal.misuse(function() results(spec, 1) end), "row 6", "id 520")
+        local want, got = unchecked(spec, -1, "row "), unchecked(spec, 1, "row ")
+        for name, t in pairs(want) do assert.same_bits(t, got[name], name) end
       end
-      local want, got = unchecked(-1), unchecked(1)
-      for name, t in pairs(want) do assert.same_bits(t, got[name], name) end
+    end)
+
+    it("reports a step's totals and offsets as two launches do, with NaN for gradients", function()
+      if not can() then return end
+      local plain = policy_example(logits.distributions[2], 300, 520, 4)
+      local active = 0
+      for r = 0, 299 do active = active + plain.policy.mask[r] end
+      for _, case in ipairs {
+        { { options = { tokens = 7 } }, ("tokens is 7, and %d tokens are active"):format(active),
+          ("%d tokens are active"):format(active) },
+        { { options = { norm = "sequence-mean", sequences = 1 },
+            batch = with(plain.batch, { cu_seqlens = { 0, 150, 300 } }) },
+          "sequences is 1, and 2 sequences", "2 sequences have active tokens" },
+      } do
+        local spec = with(plain, case[1])
+        says(refusal.misuse(function() results(spec, 1) end), case[2])
+        local want, got = unchecked(spec, -1, case[3]), unchecked(spec, 1, case[3])
+        for name, t in pairs(want) do assert.same_bits(t, got[name], name) end
+        for _, row in ipairs { 0, 1, 299 } do
+          local x = got.grad:get(row, 5)
+          assert.is_true(x ~= x)
+        end
+      end
     end)
 
     it("is captured into a graph, which can be launched again and again", function()
       if not can() then return end
-      local spec = example(logits.distributions[2], 150, 100352, 4)
-      local want = results(spec, -1)
-      local batch, up = placed(spec)
-      local stream = assert(ctx:stream())
-      local opts = { outputs = OUTPUTS, one_read = 1, check = false, stream = stream,
-                     gradient = { token = up } }
-      opts.workspace = samebits.empty({ ctx:workspace_size(batch, opts) }, "uint8", device)
-      opts.out = assert(ctx:logprob(batch, opts))
-      assert.is_true(ctx:check(stream))
-      local graph = graphs.capture(device, stream, function() assert(ctx:logprob(batch, opts)) end)
-      for _ = 1, 3 do
-        for _, t in pairs(opts.out) do assert(t:copy_(samebits.zeros(t.shape, t.dtype))) end
-        graph:launch()
+      for _, make in ipairs { example, policy_example } do
+        local spec = make(logits.distributions[2], 150, 100352, 4)
+        local want = results(spec, -1)
+        local batch, gradient = placed(spec)
+        local stream = assert(ctx:stream())
+        local opts = { outputs = OUTPUTS, one_read = 1, check = false, stream = stream,
+                       gradient = gradient }
+        opts.workspace = samebits.empty({ ctx:workspace_size(batch, opts) }, "uint8", device)
+        opts.out = assert(ctx:logprob(batch, opts))
         assert.is_true(ctx:check(stream))
-        for name, t in pairs(want) do assert.same_bits(t, opts.out[name], name) end
+        local graph = graphs.capture(device, stream, function()
+          assert(ctx:logprob(batch, opts))
+        end)
+        for _ = 1, 3 do
+          for _, t in pairs(opts.out) do assert(t:copy_(samebits.zeros(t.shape, t.dtype))) end
+          graph:launch()
+          assert.is_true(ctx:check(stream))
+          for name, t in pairs(want) do assert.same_bits(t, opts.out[name], name) end
+        end
+        graph:close()
       end
-      graph:close()
     end)
 
     it("is chosen for many rows, and refused by calls that it does not serve", function()
       if not can() then return end
       local function plan_of(V, rows, change, gradient)
         local spec = example(logits.distributions[1], rows, V, 3)
-        local batch, up = placed({ batch = with(spec.batch, change or {}), up = spec.up })
+        local batch, own = placed({ batch = with(spec.batch, change or {}), up = spec.up })
         assert(ctx:logprob(batch, { outputs = { "token" }, one_read = change and 1 or 0,
-                                    gradient = with({ token = up }, gradient or {}) }))
+                                    gradient = with(own, gradient or {}) }))
         return ctx:plan()
       end
       assert.is_true(reads_once(plan_of(1024, 4096)))

@@ -576,6 +576,44 @@ static sb_status bad_forward_and_backward(scenario *s)
     return status;
 }
 
+/* The gradient of a policy loss: the logprobs and their derivatives need room, too. */
+static sb_status add_policy(scenario *s, sb_batch *batch)
+{
+    sb_gradient gradient = SB_GRADIENT_INIT;
+    sb_policy policy = SB_POLICY_INIT;
+    sb_policy_out made = SB_POLICY_OUT_INIT;
+    sb_logprob_out out = SB_LOGPROB_OUT_INIT;
+    sb_launch launch = launch_of(s);
+    gradient.grad = s->out.grad;
+    gradient.policy = &policy;
+    gradient.policy_out = &made;
+    policy.old = temperatures;
+    policy.advantages = temperatures;
+    policy.per_token = 1;
+    policy.norm = SB_SEQUENCE_MEAN;
+    made.loss = s->out.lse;
+    made.metrics = &s->out.metrics;
+    out.gradient = &gradient;
+    return sb_logprob(s->ctx, &out, batch, &launch);
+}
+
+static sb_status with_policy(scenario *s)
+{
+    sb_batch batch = few_of();
+    return add_policy(s, &batch);
+}
+
+static sb_status bad_with_policy(scenario *s)
+{
+    sb_status status;
+    few_ids[2] = FEW;
+    driver_reports_bad_rows(1);
+    status = with_policy(s);
+    driver_reports_bad_rows(0);
+    few_ids[2] = FEW - 1;
+    return status;
+}
+
 /* A shard that holds no ids, and has no logits and no grad. Its rows are checked all the same. */
 static sb_status empty_backward(scenario *s)
 {
@@ -794,6 +832,12 @@ static sb_status products_of_gradients(scenario *s)
     if (s->on_device) return status == SB_ERR_BACKEND ? SB_OK : SB_ERR_STATE;
     if (status == SB_OK) memcpy(s->out.grad, by_hidden, sizeof s->out.grad);
     return status;
+}
+
+static sb_status policy_of_hidden(scenario *s)
+{
+    sb_batch batch = hidden_of(s);
+    return add_policy(s, &batch);
 }
 
 static sb_status find_scales(scenario *s)
@@ -1047,6 +1091,9 @@ static const struct step {
     { "sb_logprob_backward of a bad record and no ids", bad_empty_backward, SB_ERR_STATE, NULL },
     { "sb_logprob with the gradient", forward_and_backward, SB_OK, "sb_logprob_backward" },
     { "sb_logprob with the gradient, of a bad id", bad_forward_and_backward, SB_ERR_ID, NULL },
+    { "sb_logprob with the gradient of a policy loss", with_policy, SB_OK, NULL },
+    { "sb_logprob with the gradient of a policy loss, of a bad id", bad_with_policy, SB_ERR_ID,
+      NULL },
     { "sb_kl", divergence, SB_OK, NULL },
     { "sb_kl of a bad temperature", bad_divergence, SB_ERR_TEMPERATURE, NULL },
     { "sb_head_bytes", size_head, SB_OK, NULL },
@@ -1066,6 +1113,8 @@ static const struct step {
     { "sb_logprob_backward of hidden states", backward_of_hidden, SB_OK, NULL },
     { "sb_logprob of hidden states with the gradient", both_of_hidden, SB_OK,
       "sb_logprob_backward of hidden states" },
+    { "sb_logprob of hidden states with the gradient of a policy loss", policy_of_hidden, SB_OK,
+      NULL },
     { "sb_scales", find_scales, SB_OK, NULL },
     { "sb_products", products, SB_OK, NULL },
     { "sb_combine", combine, SB_OK, NULL },

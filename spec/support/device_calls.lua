@@ -138,6 +138,56 @@ local function together(prepare, outputs, names)
   end
 end
 
+-- What a policy loss of R rows takes besides their logprobs, on the context's device.
+local function policy_inputs(ctx, R)
+  local inputs = {}
+  for i, name in ipairs { "old", "ref", "rollout", "advantages" } do
+    local values = {}
+    for row = 1, R do values[row] = i == 4 and (row - 2.5) * 0.75 or -4 - (row * i * 5 % 7) / 8 end
+    inputs[name] = assert(samebits.tensor(values):to(ctx.device))
+  end
+  return inputs
+end
+
+local LOSS = { beta = 0.25, norm = "sequence-mean", weight = "truncate", w_high = 1.5 }
+
+-- A policy loss of the call's own logprobs, and its gradient.
+local function with_policy(prepare)
+  return function(ctx, spec)
+    local job = { batch = placed(ctx, prepare(ctx, spec)) }
+    job.inputs = policy_inputs(ctx, job.batch.shape[1])
+    local function options(opts)
+      return with(opts, { outputs = { "token" }, gradient = { policy = job.inputs,
+                                                              options = LOSS } })
+    end
+    function job.run(opts) return ctx:logprob(job.batch, options(opts)) end
+    function job.bytes(split) return ctx:workspace_size(job.batch, options { split = split }) end
+    return job
+  end
+end
+
+-- A policy loss in a call of its own, behind the one for the logprobs.
+local function policy_loss(ctx, spec)
+  local job = { batch = placed(ctx, spec), inputs = policy_inputs(ctx, spec.logits.shape[1]) }
+  local score, loss = misuse.unguarded(ctx.logprob), misuse.unguarded(ctx.policy_loss)
+  local scored
+  local function given(now) return with(job.inputs, { now = now }) end
+  job.run = misuse.guard(function(opts)
+    opts = opts or {}
+    local own = with(opts, { outputs = { "token" }, out = scored or {} })
+    scored = assert(score(ctx, job.batch, own))
+    return loss(ctx, given(scored.token), with(LOSS, {
+      outputs = { "loss", "sequence", "token", "record", "metrics" }, out = opts.out,
+      check = opts.check, stream = opts.stream, workspace = opts.workspace }))
+  end)
+  function job.bytes(split)
+    local opts = { outputs = { "token" }, split = split }
+    return math.max(ctx:workspace_size(job.batch, opts),
+                    ctx:policy_workspace_size(given(job.inputs.old), LOSS))
+  end
+  return job
+end
+
 -- Avoids the Lua tables of records, which would be made for each call. One shard, merged in place.
 local function moments(ctx, spec)
   local batch = placed(ctx, spec)
@@ -191,6 +241,11 @@ return {
   { name = "logprobs of hidden states with their gradient", states = "hidden",
     make = together(headed, { "token", "sequence" }, { "token", "entropy" }),
     rows = { token = NAN, grad = NAN } },
+  { name = "logprobs with the gradient of a policy loss",
+    make = with_policy(as_it_is), rows = { token = NAN, grad = NAN } },
+  { name = "logprobs of hidden states with the gradient of a policy loss", states = "hidden",
+    make = with_policy(headed), rows = { token = NAN, grad = NAN } },
+  { name = "policy losses", make = policy_loss, rows = { token = NAN } },
   { name = "records with moments", make = moments, rows = ROWS },
   { name = "divergences", make = divergence, rows = { token = NAN } },
 }

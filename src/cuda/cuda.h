@@ -49,6 +49,16 @@ sb_status sb_cuda_find_device(const sb_cuda_driver *driver, int ordinal, CUdevic
 
 /* ---- launch.c ----------------------------------------------------------------------------- */
 
+/* Scratch memory, and each part of it, begins at a multiple of this: the largest vector load and
+ * the layout of every struct are aligned there. */
+#define SB_CUDA_BOUNDARY 256
+
+/* The bytes of a part of scratch memory, so that the next one is aligned. */
+static inline uint64_t sb_cuda_padded(uint64_t bytes)
+{
+    return (bytes + SB_CUDA_BOUNDARY - 1) / SB_CUDA_BOUNDARY * SB_CUDA_BOUNDARY;
+}
+
 /* An operation's scratch memory: the caller's workspace, or allocated in stream order. */
 sb_status sb_cuda_scratch(sb_context *ctx, const sb_launch *launch, uint64_t needed,
                           CUdeviceptr *scratch);

@@ -72,7 +72,9 @@
     SB_CUDA_GRADIENT_LOSSES(X, gradient_bf16_f16)                                                  \
     SB_CUDA_GRADIENT_LOSSES(X, gradient_bf16_bf16)
 
-#define SB_CUDA_ONE_READ_KERNELS(X) X(one_read_bf16_bf16_token)
+#define SB_CUDA_ONE_READ_KERNELS(X)                                                                \
+    X(one_read_bf16_bf16_token)                                                                    \
+    X(one_read_bf16_bf16_policy)
 
 /* By the dtypes of p and q. */
 #define SB_CUDA_KL_KERNELS(X)                                                                      \

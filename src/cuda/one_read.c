@@ -11,14 +11,18 @@
 /* One block fills a multiprocessor's shared memory. */
 sb_status sb_cuda_one_read_prepare(sb_cuda *c, sb_message *why)
 {
-    const CUfunction kernel = c->one_read.one_read_bf16_bf16_token;
-    int blocks = 0;
+    const CUfunction kernels[] = { c->one_read.one_read_bf16_bf16_token,
+                                   c->one_read.one_read_bf16_bf16_policy };
     if (!c->hopper || c->gpu.shared < SB_CUDA_ONE_READ_SHARED) return SB_OK;
-    DRIVER(why, &c->driver, FuncSetAttribute, kernel,
-           CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, SB_CUDA_ONE_READ_SHARED);
-    DRIVER(why, &c->driver, OccupancyMaxActiveBlocksPerMultiprocessor, &blocks, kernel,
-           SB_CUDA_ONE_READ_THREADS, SB_CUDA_ONE_READ_SHARED);
-    c->one_read_blocks = blocks > 0 ? c->gpu.multiprocessors : 0;
+    c->one_read_blocks = c->gpu.multiprocessors;
+    for (int i = 0; i < 2; i++) {
+        int blocks = 0;
+        DRIVER(why, &c->driver, FuncSetAttribute, kernels[i],
+               CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, SB_CUDA_ONE_READ_SHARED);
+        DRIVER(why, &c->driver, OccupancyMaxActiveBlocksPerMultiprocessor, &blocks, kernels[i],
+               SB_CUDA_ONE_READ_THREADS, SB_CUDA_ONE_READ_SHARED);
+        if (blocks == 0) c->one_read_blocks = 0;
+    }
     return SB_OK;
 }
 
@@ -39,9 +43,9 @@ static int serves(const sb_cuda *c, const sb_logprob_call *logprob)
     const sb_gradient *to = &logprob->gradient;
     const sb_call *call = &logprob->call;
     const sb_batch *in = &call->in;
-    return c->one_read_blocks && in->logits_dtype == SB_BF16 && to->dtype == SB_BF16 && to->token &&
-           !to->entropy && !out->entropy && !sb_has_kept(in) && !in->temperatures &&
-           in->vocab > 0 && in->vocab % 8 == 0 && to->width == in->vocab &&
+    return c->one_read_blocks && in->logits_dtype == SB_BF16 && to->dtype == SB_BF16 &&
+           (to->token || to->policy) && !to->entropy && !out->entropy && !sb_has_kept(in) &&
+           !in->temperatures && in->vocab > 0 && in->vocab % 8 == 0 && to->width == in->vocab &&
            is_aligned(in->logits, in->row_stride) && is_aligned(to->grad, to->row_stride);
 }
 
@@ -68,7 +72,7 @@ int sb_cuda_plan_one_read(sb_context *ctx, const sb_logprob_call *logprob, sb_cu
 {
     const sb_cuda *c = ctx->state;
     const sb_call *call = &logprob->call;
-    sb_cuda_one_read_args *a = &p->a;
+    sb_cuda_one_read_args *a = &p->a.once;
     const int64_t trips = (call->in.vocab + SB_CUDA_TRIP - 1) / SB_CUDA_TRIP;
     const int64_t team = (trips + SLICE_TRIPS - 1) / SLICE_TRIPS;
     if (call->launch.one_read < 0 || call->rows == 0 || !serves(c, logprob)) return 0;
@@ -91,17 +95,28 @@ int sb_cuda_plan_one_read(sb_context *ctx, const sb_logprob_call *logprob, sb_cu
     return plan_table(a, a->gradient.in.row.c);
 }
 
+void sb_cuda_set_one_read_policy(sb_cuda_one_read *p, const sb_logprob_call *logprob,
+                                 const sb_cuda_policy_args *policy)
+{
+    sb_cuda_args *in = &p->a.once.gradient.in;
+    p->a.policy = *policy;
+    p->has_policy = 1;
+    in->token = in->tokens = sb_cuda_address(logprob->out.token);
+    p->tokens = 0; /* logprob has them */
+}
+
 sb_status sb_cuda_launch_one_read(sb_context *ctx, const sb_logprob_call *logprob,
                                   sb_cuda_one_read *p, CUdeviceptr scratch)
 {
     const sb_cuda *c = ctx->state;
-    sb_cuda_args *in = &p->a.gradient.in;
+    const CUfunction kernel = p->has_policy ? c->one_read.one_read_bf16_bf16_policy
+                                            : c->one_read.one_read_bf16_bf16_token;
+    sb_cuda_args *in = &p->a.once.gradient.in;
     sb_status status;
-    p->a.exchange = scratch;
+    p->a.once.exchange = scratch;
     if (p->tokens) in->tokens = scratch + p->exchange;
-    status = sb_cuda_clear(ctx, p->a.exchange, p->exchange, logprob->call.launch.stream);
+    status = sb_cuda_clear(ctx, p->a.once.exchange, p->exchange, logprob->call.launch.stream);
     if (status != SB_OK) return status;
-    status = sb_cuda_launch(ctx, c->one_read.one_read_bf16_bf16_token, p->grid, in,
-                            logprob->call.launch.stream);
+    status = sb_cuda_launch(ctx, kernel, p->grid, in, logprob->call.launch.stream);
     return status == SB_OK ? sb_cuda_sum_sequences(ctx, &logprob->call, in) : status;
 }

@@ -22,7 +22,7 @@
 static uint64_t reserve(uint64_t *bytes, int64_t count, uint64_t size)
 {
     const uint64_t at = *bytes;
-    *bytes += ((uint64_t)count * size + 255) / 256 * 256;
+    *bytes += sb_cuda_padded((uint64_t)count * size);
     return at + 1;
 }
 
@@ -64,7 +64,6 @@ sb_cuda_policy sb_cuda_plan_policy(const sb_context *ctx, const sb_policy_call *
     a->sequences = in->sequences;
     a->per_token = in->per_token;
     a->joint = sb_policy_is_joint(&call->rules);
-    a->vector = runs_of_four(call);
     a->unit = unit_for(call->rows, blocks * WARPS);
     a->units = (call->rows + a->unit - 1) / a->unit;
     a->token_blocks = (a->units + WARPS - 1) / WARPS;
@@ -117,6 +116,7 @@ void sb_cuda_set_policy(sb_cuda_policy *p, const sb_policy_call *call, CUdevicep
     a->entropy = sb_cuda_address(call->out.entropy);
     a->record = sb_cuda_address(call->out.record);
     a->metrics = sb_cuda_address(call->out.metrics);
+    a->vector = runs_of_four(call);
 }
 
 sb_status sb_cuda_check_policy_arrays(sb_context *ctx, const sb_policy_call *call)

@@ -15,7 +15,7 @@ typedef struct sb_cuda_policy {
  * may make the constants NaN is counted first. */
 sb_cuda_policy sb_cuda_plan_policy(const sb_context *ctx, const sb_policy_call *call, int early);
 
-/* Checks the arrays of a call; from: stands before their names in messages. */
+/* Checks the arrays of a call. */
 sb_status sb_cuda_check_policy_arrays(sb_context *ctx, const sb_policy_call *call);
 
 /* Puts the scratch memory in its place, and sets the arrays. */

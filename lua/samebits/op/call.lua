@@ -288,16 +288,22 @@ local function new_struct(self)
   return out
 end
 
---- Returns the struct of the requested outputs, in tensors of the caller's option `out` or new
--- ones.
-function Call:outputs()
+--- The address of an output of a given dtype and shape, in the tensor of the caller's option `out`
+-- or a new one, which is returned under its name.
+function Call:output(name, dtype, shape)
   local given = self.opts.out or {}
   if type(given) ~= "table" then raise("out: expected a table of tensors, got %s", type(given)) end
+  local t = output(name, given[name], shape, self.device, dtype)
+  self.made[name] = t
+  return ffi.cast(void_p, t.ptr)
+end
+
+--- Returns the struct of the requested outputs.
+function Call:outputs()
   local out = new_struct(self)
   for _, name in ipairs(wanted(self)) do
     local its = self.op.output[name]
-    local t = output(name, given[name], its.shape(self), self.device, its.dtype)
-    self.made[name], out[name] = t, ffi.cast(void_p, t.ptr)
+    out[name] = self:output(name, its.dtype, its.shape(self))
   end
   return out
 end

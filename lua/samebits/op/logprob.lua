@@ -67,7 +67,7 @@ local SIZE = call.like(M.OP, {
 -- batch's logits by their gradient. Instead of derivatives, `policy` may be a policy loss that the
 -- call's own logprobs enter: the table that `policy_loss` takes, without `now` and `cu_seqlens`;
 -- `options` are its options. The results have the bits of three calls, and `loss`, `record` and
--- `metrics` are among them. Only the cpu has this.
+-- `metrics` are among them.
 -- @tparam batch batch a batch, or the table to make one from
 -- @tparam[opt] table opts `outputs`: a list of "token", "lse", "sequence", "count" (these four by
 -- default), "outside" (by default with kept sets), "entropy", in nats, which costs more, and

@@ -217,12 +217,7 @@ function M.beside(outer, given, options, batch, untouched)
   out.size = ffi.sizeof "sb_policy_out"
   for _, i in ipairs { 1, 5, 6 } do
     local name, dtype, shape = unpack(OUTPUTS[i])
-    if untouched then
-      out[name] = ffi.cast("void *", call.ANYWHERE)
-    else
-      local t = try(tensor.empty(shape(outer), dtype, outer.device))
-      outer.made[name], out[name] = t, ffi.cast("void *", t.ptr)
-    end
+    out[name] = untouched and call.ANYWHERE or outer:output(name, dtype, shape(outer))
   end
   return outer:hold(c), outer:hold(out)
 end
