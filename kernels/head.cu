@@ -321,41 +321,6 @@ extern "C" __global__ void __launch_bounds__(256)
     if (threadIdx.x % WARP == 0) ((uint32_t *)a.scales)[row] = most;
 }
 
-/* The exact sum of the products of a row of the chunk and an id: T, or S of h24w24. */
-SB_DET int64_t exact_product(const sb_cuda_head_args &a, int64_t row, int64_t id)
-{
-    constexpr int TILE = SB_CUDA_HEAD_TILE;
-    const int planes = a.planes_count;
-    int64_t sum = 0;
-    for (int block = 0; block < a.blocks; block++) {
-        const int8_t *h = (const int8_t *)a.digits + block_place<3>(row / TILE, a.blocks, block);
-        const int8_t *w = (const int8_t *)a.planes +
-                          (id / TILE * a.blocks + block) * planes * SB_CUDA_HEAD_BLOCK;
-        for (uint32_t k = 0; k < SB_CUDA_HEAD_DEPTH; k++) {
-            const uint32_t in_h = chunk_place((uint32_t)(row % TILE), k / 16) + k % 16;
-            const uint32_t in_w = chunk_place((uint32_t)(id % TILE), k / 16) + k % 16;
-            int32_t H = 0, W = 0;
-            for (int i = 0; i < 3; i++) H = H * 256 + h[i * SB_CUDA_HEAD_BLOCK + in_h];
-            for (int j = 0; j < planes; j++) W = W * 256 + w[j * SB_CUDA_HEAD_BLOCK + in_w];
-            if (planes == 3) sum += (int64_t)H * W;
-            else
-                sum += (int64_t)sb_linear_upper(H) * W + h[2 * SB_CUDA_HEAD_BLOCK + in_h] * w[in_w];
-        }
-    }
-    return sum;
-}
-
-/* A warp per row of the chunk and 32 ids. */
-extern "C" __global__ void __launch_bounds__(256)
-    head_products(const __grid_constant__ sb_cuda_head_args a)
-{
-    const int64_t groups = (a.held - a.skip + WARP - 1) / WARP, item = warp_item();
-    const int64_t i = item / groups, k = item % groups * WARP + threadIdx.x % WARP;
-    if (i >= rows_of_chunk(a) || k >= a.held - a.skip) return;
-    const sb_cuda_head_row *const row = (const sb_cuda_head_row *)a.rows + a.chunk + i;
-    if (row->hidden) ((int64_t *)a.sums)[row->to + k] = exact_product(a, i, a.skip + k);
-}
-
 /* The logits of whole sums. A thread per logit. */
 extern "C" __global__ void __launch_bounds__(256)
     head_combine(const __grid_constant__ sb_cuda_combine_args a)

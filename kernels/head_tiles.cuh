@@ -36,6 +36,15 @@ SB_DET void add_leaf_of_tile(const sb_cuda_head_args &a, float *x, const leaf_la
     *place = t.s;
 }
 
+/* The exact sum of a row and an id, from its levels: T, or S of h24w24. It is below 2^62. */
+template <int LEVELS> SB_DET int64_t sum_of_levels(const int32_t (&L)[LEVELS])
+{
+    int64_t sum = (int32_t)((uint32_t)L[0] - (uint32_t)LEVEL_0_START);
+#pragma unroll
+    for (int i = 1; i < LEVELS; i++) sum = sum * 256 + L[i];
+    return sum;
+}
+
 /* Calls f(walk) for each tile of the block's share. */
 template <class F>
 SB_DET void for_each_tile(const sb_cuda_head_args &a, const head_share &share, F f)
@@ -47,10 +56,12 @@ SB_DET void for_each_tile(const sb_cuda_head_args &a, const head_share &share, F
 #if defined(__HIPCC__)
 
 /* One product of digits, as it is defined. */
-template <int PLANES> SB_DET float plain_logit(const sb_cuda_head_args &a, int64_t row, int64_t id)
+template <int PLANES>
+SB_DET void plain_levels(const sb_cuda_head_args &a, int64_t row, int64_t id,
+                         int32_t (&L)[PLANES + 2])
 {
     constexpr int TILE = SB_CUDA_HEAD_TILE;
-    int32_t L[5] = { 0, 0, 0, 0, 0 };
+    for (int i = 0; i < PLANES + 2; i++) L[i] = i == 0 ? LEVEL_0_START : 0;
     for (int block = 0; block < a.blocks; block++) {
         const int8_t *h = (const int8_t *)a.digits + block_place<3>(row / TILE, a.blocks, block);
         const int8_t *w = (const int8_t *)a.planes +
@@ -63,10 +74,25 @@ template <int PLANES> SB_DET float plain_logit(const sb_cuda_head_args &a, int64
                     L[i + j] += h[i * SB_CUDA_HEAD_BLOCK + in_h] * w[j * SB_CUDA_HEAD_BLOCK + in_w];
         }
     }
-    const int32_t L2 = PLANES == 2 ? L[2] : L[2] + sb_linear_carry(L[3], L[4]);
+}
+
+template <int PLANES> SB_DET int64_t plain_sum(const sb_cuda_head_args &a, int64_t row, int64_t id)
+{
+    constexpr int LEVELS = PLANES == 2 ? 3 : 5;
+    int32_t L[PLANES + 2], used[LEVELS];
+    plain_levels<PLANES>(a, row, id, L);
+    for (int i = 0; i < LEVELS; i++) used[i] = L[i];
+    return sum_of_levels(used);
+}
+
+template <int PLANES> SB_DET float plain_logit(const sb_cuda_head_args &a, int64_t row, int64_t id)
+{
+    int32_t L[PLANES + 2];
+    plain_levels<PLANES>(a, row, id, L);
+    const int32_t L2 = PLANES == 2 ? L[2] : L[2] + sb_linear_carry(L[3], L[PLANES + 1]);
     uint32_t beyond = 0;
-    float T = product_in_range(L[0] + LEVEL_0_START, L[1], L2, &beyond);
-    if (is_beyond(beyond)) T = product_of(L[0] + LEVEL_0_START, L[1], L2);
+    float T = product_in_range(L[0], L[1], L2, &beyond);
+    if (is_beyond(beyond)) T = product_of(L[0], L[1], L2);
     return T * ((const sb_cuda_head_row *)a.rows)[a.chunk + row].scale *
            scale_of_exponent(((const uint8_t *)a.exponents)[id]);
 }
@@ -81,6 +107,13 @@ template <int PLANES> SB_DET void head_tiles(const sb_cuda_head_args &a)
             const bool there = at < share.rows;
             leaf_lane lane = there ? lane_of_row(a, a.chunk + at) : no_row();
             alignas(16) float x[SB_LEAF];
+            if (a.sums) {
+                for (int64_t id = max(id0, (int64_t)a.skip); id < min(id0 + SB_LEAF, a.held); id++)
+                    if (lane.row)
+                        ((int64_t *)a.sums)[lane.row->to + id - a.skip] = plain_sum<PLANES>(a, at,
+                                                                                            id);
+                continue;
+            }
             for (int i = 0; i < SB_LEAF; i++)
                 x[i] = lane.row && id0 < a.held ? plain_logit<PLANES>(a, at, id0 + i) : 0.0f;
             add_leaf_of_tile(a, x, lane, id0, state_place(a, share, blockIdx.x, walk.row_tile, row),
@@ -164,6 +197,28 @@ template <int LEVELS, int N> struct bf16_sums {
     }
 };
 
+/* Writes the exact sums of 8 * N rows from row0 on, of `rows`, by 16 ids from id0 on: those of the
+ * calling warp. */
+template <int LEVELS, int N>
+SB_DET void store_sums(const sb_cuda_head_args &a, const int32_t (&L)[LEVELS][N][4], int64_t row0,
+                       int64_t rows, int64_t id0)
+{
+    const int lane = threadIdx.x % WARP, g = lane / 4, q = lane % 4;
+#pragma unroll
+    for (int n = 0; n < N; n++)
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            const int64_t at = row0 + n * 8 + 2 * q + k % 2, id = id0 + g + k / 2 * 8;
+            if (at >= rows || id < a.skip || id >= a.held) continue;
+            const sb_cuda_head_row *const row = (const sb_cuda_head_row *)a.rows + a.chunk + at;
+            if (!row->hidden) continue;
+            int32_t of[LEVELS];
+#pragma unroll
+            for (int i = 0; i < LEVELS; i++) of[i] = L[i][n][k];
+            ((int64_t *)a.sums)[row->to + id - a.skip] = sum_of_levels(of);
+        }
+}
+
 template <int PLANES, class SUMS> SB_DET void head_tiles(const sb_cuda_head_args &a)
 {
     constexpr int LEVELS = PLANES == 2 ? 3 : 5, GROUP = SUMS::GROUP, N = GROUP / 8;
@@ -227,6 +282,12 @@ template <int PLANES, class SUMS> SB_DET void head_tiles(const sb_cuda_head_args
                 sums.fold(block);
             }
             sums.end();
+            if (a.sums) {
+                store_sums<LEVELS, N>(a, sums.L, row_tile * SB_CUDA_HEAD_TILE + row0, share.rows,
+                                      (int64_t)id_tile * SB_CUDA_HEAD_TILE + warp * 16);
+                __syncthreads(); /* nothing uses the stages */
+                continue;
+            }
             const uint8_t *const exponents = (const uint8_t *)a.exponents +
                                              (int64_t)id_tile * SB_CUDA_HEAD_TILE + warp * 16;
             const float of_low = scale_of_exponent(exponents[g]);

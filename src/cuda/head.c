@@ -207,18 +207,20 @@ static CUfunction hopper_kernel(const sb_cuda_head_hopper_kernels *h, int64_t ro
     return a ? h->head_many_a : h->head_many_b;
 }
 
-static product product_of(const sb_cuda *c, const sb_launch *launch, int64_t rows, int32_t blocks,
-                          int32_t planes)
+/* Exact sums are written by the kernels for any GPU only. */
+static product product_of(const sb_cuda *c, const sb_launch *launch, const sb_cuda_head_args *args)
 {
     const sb_cuda_head_kernels *k = &c->head;
+    const int32_t blocks = args->blocks, planes = args->planes_count;
+    const int64_t rows = args->most;
     const uint32_t few = (uint32_t)SB_CUDA_HEAD_FEW_SHARED(planes, blocks);
-    const int a = planes == 2, any_gpu = launch->cluster < 0;
+    const int a = planes == 2, any_gpu = launch->cluster < 0, other = any_gpu || args->sums;
     if (launch->table < 0 || (has_slow_int8(c) && !any_gpu))
         return (product){ a ? k->head_bf16_a : k->head_bf16_b, SB_CUDA_HEAD_TILES_THREADS,
                           SB_CUDA_HEAD_TILES_SHARED(planes, 32) };
-    if (!any_gpu && rows <= SB_CUDA_HEAD_FEWEST && few <= (uint32_t)c->gpu.shared)
+    if (!other && rows <= SB_CUDA_HEAD_FEWEST && few <= (uint32_t)c->gpu.shared)
         return (product){ a ? k->head_few_a : k->head_few_b, SB_CUDA_HEAD_FEW_THREADS, few };
-    if (!any_gpu && has_wgmma(c))
+    if (!other && has_wgmma(c))
         return (product){ hopper_kernel(&c->head_hopper, rows, blocks, a),
                           SB_CUDA_HEAD_HOPPER_THREADS, SB_CUDA_HEAD_HOPPER_SHARED };
     return (product){ a ? k->head_tiles_a : k->head_tiles_b, SB_CUDA_HEAD_TILES_THREADS,
@@ -337,7 +339,7 @@ static sb_status launch_chunk(sb_context *ctx, const sb_cuda_hidden *h, sb_cuda_
     const sb_cuda *c = ctx->state;
     const sb_cuda_head_kernels *k = &c->head;
     CUstream stream = h->call->launch.stream;
-    const product p = product_of(c, &h->call->launch, a->most, a->blocks, a->planes_count);
+    const product p = product_of(c, &h->call->launch, a);
     const sb_cuda_grid prepares = { .blocks = (a->most + 1) / 2, .threads = 64, .early = 1 };
     const sb_cuda_grid multiplies = {
         .blocks = a->groups, .threads = p.threads, .shared = p.shared, .early = 1
@@ -345,14 +347,9 @@ static sb_status launch_chunk(sb_context *ctx, const sb_cuda_hidden *h, sb_cuda_
     sb_cuda_grid finishes = sb_cuda_warps_for(a->most);
     sb_status status = sb_cuda_launch(ctx, k->head_hidden, prepares, &a->in, stream);
     if (status != SB_OK) return status;
-    if (a->sums) {
-        const int64_t groups = (h->call->held + 31) / 32;
-        return sb_cuda_launch(ctx, k->head_products, sb_cuda_warps_for(a->most * groups), &a->in,
-                              stream);
-    }
     status = sb_cuda_launch(ctx, p.kernel, multiplies, &a->in, stream);
     finishes.early = 1;
-    if (status == SB_OK && !a->logits)
+    if (status == SB_OK && !a->logits && !a->sums)
         status = sb_cuda_launch(ctx, k->head_finish, finishes, &a->in, stream);
     return status;
 }

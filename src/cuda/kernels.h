@@ -135,7 +135,6 @@
     X(head_blank)                                                                                  \
     X(head_mask)                                                                                   \
     X(head_scales)                                                                                 \
-    X(head_products)                                                                               \
     X(head_combine)
 
 #define SB_CUDA_HEAD_HOPPER_KERNELS(X)                                                             \
