@@ -4,9 +4,11 @@ in one run on one GPU.
 
     python3 bench/gpu_head.py [--out bench/results/head-h200-DATE.md] [--peers DIR]
                               [--shapes 4096:151936,576:49152] [--rows 4096,1024,64,8,1]
+                              [--phases heads,ops] [--op-rows 4096,64,1]
 
-Needs PyTorch and build/release/libsamebits.so. DIR holds head_peers.py, whose function load() gives
-the peers; without it, samebits is measured alone.
+Needs PyTorch and build/release/libsamebits.so. The peers are PyTorch (head_baselines.py) and, if
+DIR holds head_peers.py, what its function load() gives. The other operations on hidden states are
+timed beside samebits' own logprobs (head_ops.py).
 
 Method (bench/timing.py). hidden and weights are bf16, of normal distribution. Up to 64 rows, a CUDA
 graph of 16 calls is replayed and its time divided by their number, if the program can be captured;
@@ -24,6 +26,8 @@ import time
 import torch
 
 import clocks
+import head_baselines
+import head_ops
 import tables
 import timing
 from gpu import commit, driver
@@ -42,6 +46,9 @@ def arguments():
     parser.add_argument("--peers", metavar="DIR", help="a folder with head_peers.py")
     parser.add_argument("--shapes", default="4096:151936,576:49152", help="D:V, D:V ...")
     parser.add_argument("--rows", default="4096,1024,64,8,1")
+    parser.add_argument("--phases", default="heads,ops", help="heads: beside peers; ops: the other "
+                        "operations on hidden states, h24w16")
+    parser.add_argument("--op-rows", default="4096,64,1")
     parser.add_argument("--seconds", type=float, default=0.03, help="of each of three rounds")
     parser.add_argument("--budget", type=float, default=120, help="seconds")
     parser.add_argument("--commit", default=commit(), help="what the record names as measured")
@@ -52,11 +59,13 @@ class Bench:
     def __init__(self, args):
         self.args, self.began = args, time.perf_counter()
         self.ctx, self.cpu = Context("cuda"), Context("cpu")
-        self.peers, self.missing, versions = {}, {}, {"PyTorch": torch.__version__}
+        self.peers, self.missing = head_baselines.peers(), {}
+        versions = {"PyTorch": torch.__version__}
         if args.peers:
             sys.path.insert(0, args.peers)
-            self.peers, self.missing, versions = importlib.import_module("head_peers").load(
-                args.peers)
+            others, self.missing, more = importlib.import_module("head_peers").load(args.peers)
+            self.peers.update(others)
+            versions.update(more)
         properties = torch.cuda.get_device_properties(0)
         self.meta = {
             "gpu": properties.name, "date": str(datetime.date.today()), "commit": args.commit,
@@ -157,16 +166,29 @@ class Bench:
                                   lambda name, why: self.note(f"{rows} rows: {name}", why))
         return results, errors, memory
 
+    def ops(self, hidden, head):
+        """The operations on hidden states, beside logprobs."""
+        found, other = {}, torch.randn_like(hidden)
+        for rows in (int(n) for n in self.args.op_rows.split(",")):
+            found[rows] = head_ops.measure(self, hidden, other, head, rows)
+            self.say(f"ops, rows {rows}: " + ", ".join(
+                f"{n} {t.us / 1e3:.3f}" for n, (t, _) in found[rows].items()))
+        self.text += ["Operations on hidden states, h24w16; in brackets: as a multiple of the time "
+                      "of logprobs, of two calls for the divergence of two batches.", ""]
+        self.text += head_ops.table(found)
+
     def shape(self, width, vocab):
         torch.manual_seed(0)
-        counts = [int(n) for n in self.args.rows.split(",")]
-        hidden = torch.randn(max(counts), width, device="cuda").bfloat16()
+        phases = self.args.phases.split(",")
+        counts = [int(n) for n in self.args.rows.split(",")] if "heads" in phases else []
+        most = max(counts + [int(n) for n in self.args.op_rows.split(",")])
+        hidden = torch.randn(most, width, device="cuda").bfloat16()
         weight = (torch.randn(vocab, width, device="cuda") * (3 / width ** 0.5)).bfloat16()
         self.text += [f"## D = {width}, V = {vocab}", ""]
         heads = self.heads(weight)
         on_cpu = {form: Head(self.cpu, weight.cpu(), form) for form in FORMATS
                   if weight.numel() <= ON_CPU}
-        wide = weight.double()
+        wide = weight.double() if counts else None
         found = {}
         with torch.no_grad():
             for rows in counts:
@@ -187,8 +209,12 @@ class Bench:
             _, errors, memory = found[most]
             table.append([name] + cells + [f"{errors.get(name, float('nan')):.1e}",
                                            tables.size(memory.get(name, 0))])
-        self.text += [""] + tables.table(
-            ["program"] + [f"{n} rows" for n in found] + ["error", f"memory, {most} rows"], table)
+        self.text += [""]
+        if found:
+            self.text += tables.table(["program"] + [f"{n} rows" for n in found]
+                                      + ["error", f"memory, {most} rows"], table)
+        if "ops" in phases:
+            self.ops(hidden, heads["h24w16"])
         for head in list(heads.values()) + list(on_cpu.values()):
             head.free()
         self.write()

@@ -12,6 +12,7 @@ import os
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 F32, F16, BF16, I32, I64 = 1, 2, 3, 4, 5
+SUMS, MOMENTS = 1, 2
 DEVICE, PINNED = 1, 2
 DTYPES = {"float32": F32, "float16": F16, "bfloat16": BF16, "int32": I32, "int64": I64}
 
@@ -76,6 +77,19 @@ class KlOut(ctypes.Structure):
         ("sequence", ctypes.c_void_p)]
 
 
+class Records(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_uint32), ("kind", ctypes.c_int32), ("states", ctypes.c_void_p),
+        ("targets", ctypes.c_void_p)]
+
+
+class LogitsOut(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_uint32), ("dtype", ctypes.c_int32), ("logits", ctypes.c_void_p),
+        ("row_stride", ctypes.c_int64), ("batch_stride", ctypes.c_int64), ("first", ctypes.c_int64),
+        ("held", ctypes.c_int64)]
+
+
 class Sampling(ctypes.Structure):
     _fields_ = [
         ("size", ctypes.c_uint32), ("top_k", ctypes.c_int32), ("top_p", ctypes.c_float),
@@ -115,6 +129,8 @@ def _load():
     loaded.sb_logprob_ids.argtypes = loaded.sb_topk.argtypes = [pointer] * 3 + [ctypes.c_int64,
                                                                                pointer]
     loaded.sb_kl.argtypes = loaded.sb_sample.argtypes = [pointer] * 5
+    loaded.sb_logits.argtypes = [pointer] * 4
+    loaded.sb_partial.argtypes = [pointer] * 3 + [ctypes.c_int64] * 2 + [pointer]
     loaded.sb_head_bytes.argtypes = [pointer] * 3
     loaded.sb_head_create.argtypes = [pointer] * 4 + [u64, pointer]
     loaded.sb_head_update.argtypes = [pointer] * 4
@@ -192,6 +208,17 @@ class Call:
         """The divergence of this call's batch from that of q, another Call."""
         out = KlOut(size=ctypes.sizeof(KlOut), token=_address(token), sequence=_address(sequence))
         return self._other(lib.sb_kl, out, [q, token, sequence], ctypes.addressof(q.batch))
+
+    def logits(self, to):
+        """The logits of a batch of hidden states, into a tensor [N, V]."""
+        out = LogitsOut(size=ctypes.sizeof(LogitsOut), dtype=_dtype(to), logits=_address(to))
+        return self._other(lib.sb_logits, out, [to])
+
+    def partial(self, states, targets, kind=SUMS, first=0, held=0):
+        """The records of a shard, by default of all ids, into two tensors of bytes."""
+        to = Records(size=ctypes.sizeof(Records), kind=kind, states=_address(states),
+                     targets=_address(targets))
+        return self._other(lib.sb_partial, to, [states, targets], first, held or self.batch.vocab)
 
     def sample(self, positions, token, logprob=None, kept_logprob=None, count=None, kept=None,
                seed=0, top_k=0, top_p=1.0, min_p=0.0):
