@@ -17,6 +17,7 @@
  *     head_tiles_a, head_tiles_b, head_bf16_a, head_bf16_b
  *                             any number of rows: head_tiles.cuh
  *     head_finish             a warp per row of the chunk
+ *     ..._moments             with moments for the entropy: the states are sb_moments
  *
  * In this order, one behind the other. Products: one block for each of a.groups shares. */
 #include "finish.cuh"
@@ -72,10 +73,11 @@ SB_DET void write_no_record(const sb_cuda_head_args &a, int64_t item, bool refus
 {
     if (!a.to_states || !listed_well(a.in, item)) return;
     const int64_t row = row_at(a.in, item);
-    sb_state s;
+    sb_moments s; /* of which a record without moments is the beginning */
     make_none(&s);
-    if (refused) s = refused_state<sb_state>();
-    ((sb_state *)a.to_states)[row] = s;
+    if (refused) s = refused_state<sb_moments>();
+    if (has_moments(a)) ((sb_moments *)a.to_states)[row] = s;
+    else ((sb_state *)a.to_states)[row] = s.sum;
     ((sb_target *)a.to_targets)[row] = { 0, 0 };
 }
 
@@ -196,49 +198,52 @@ extern "C" __global__ void __launch_bounds__(64)
 /* ---- products ----------------------------------------------------------------------------- */
 
 #if defined(__HIPCC__)
-#define FEW(PLANES, RING) head_tiles<PLANES>(a)
-#define TILES(PLANES, SUMS, N) head_tiles<PLANES>(a)
+#define FEW(PLANES, RING, STATE) head_tiles<PLANES, STATE>(a)
+#define TILES(PLANES, SUMS, N, STATE) head_tiles<PLANES, STATE>(a)
 #else
-#define FEW(PLANES, RING) head_few<PLANES, RING>(a)
-#define TILES(PLANES, SUMS, N) head_tiles<PLANES, SUMS<PLANES == 2 ? 3 : 5, N>>(a)
+#define FEW(PLANES, RING, STATE) head_few<PLANES, RING, STATE>(a)
+#define TILES(PLANES, SUMS, N, STATE) head_tiles<PLANES, SUMS<PLANES == 2 ? 3 : 5, N>, STATE>(a)
 #endif
 
-#define PRODUCTS(name, PLANES, RING)                                                               \
+#define PRODUCTS(name, PLANES, RING, STATE)                                                        \
     extern "C" __global__ void __launch_bounds__(512, 1)                                           \
         head_few_##name(const __grid_constant__ sb_cuda_head_args a)                               \
     {                                                                                              \
-        FEW(PLANES, RING);                                                                         \
+        FEW(PLANES, RING, STATE);                                                                  \
     }                                                                                              \
     extern "C" __global__ void __launch_bounds__(TILES_THREADS, 1)                                 \
         head_tiles_##name(const __grid_constant__ sb_cuda_head_args a)                             \
     {                                                                                              \
-        TILES(PLANES, int8_sums, 8);                                                               \
+        TILES(PLANES, int8_sums, 8, STATE);                                                        \
     }                                                                                              \
     extern "C" __global__ void __launch_bounds__(TILES_THREADS, 1)                                 \
         head_bf16_##name(const __grid_constant__ sb_cuda_head_args a)                              \
     {                                                                                              \
-        TILES(PLANES, bf16_sums, 4);                                                               \
+        TILES(PLANES, bf16_sums, 4, STATE);                                                        \
     }
-PRODUCTS(a, 2, SB_CUDA_HEAD_RING(2))
-PRODUCTS(b, 3, SB_CUDA_HEAD_RING(3))
+PRODUCTS(a, 2, SB_CUDA_HEAD_RING(2), sb_state)
+PRODUCTS(b, 3, SB_CUDA_HEAD_RING(3), sb_state)
+PRODUCTS(a_moments, 2, SB_CUDA_HEAD_RING(2), sb_moments)
+PRODUCTS(b_moments, 3, SB_CUDA_HEAD_RING(3), sb_moments)
 
 /* ---- the end of a row --------------------------------------------------------------------- */
 
 /* Merges the states of a row of the chunk. Called by one warp; every lane gets the result. */
-SB_DET sb_state sum_of_row(const sb_cuda_head_args &a, const head_share &share, int64_t i)
+template <class STATE>
+SB_DET STATE sum_of_row(const sb_cuda_head_args &a, const head_share &share, int64_t i)
 {
     const int64_t tile = i / SB_CUDA_HEAD_TILE;
     const int row = (int)(i % SB_CUDA_HEAD_TILE);
-    sb_state s;
+    STATE s;
     make_none(&s);
-    for_blocks_of(a, share, tile,
-                  [&](int64_t block) { merge_into(&s, *state_place(a, share, block, tile, row)); });
+    for_blocks_of(a, share, tile, [&](int64_t block) {
+        merge_into(&s, *state_place<STATE>(a, share, block, tile, row));
+    });
     warp_merge(&s);
     return s;
 }
 
-extern "C" __global__ void __launch_bounds__(256)
-    head_finish(const __grid_constant__ sb_cuda_head_args a)
+template <class STATE> SB_DET void finish_rows(const sb_cuda_head_args &a)
 {
     const int64_t i = warp_item();
     begin_dependents();
@@ -248,15 +253,27 @@ extern "C" __global__ void __launch_bounds__(256)
     const sb_cuda_head_row row = ((const sb_cuda_head_row *)a.rows)[a.chunk + i];
     if (!row.hidden) return;
     const float tau = a.in.temperatures ? ((const float *)a.in.temperatures)[row.number] : 1.0f;
-    sb_state s = sum_of_row(a, share, i);
+    STATE s = sum_of_row<STATE>(a, share, i);
     if (a.to_states) {
         if (threadIdx.x % WARP != 0) return;
-        s.c = sb_bits32(row.c);
-        ((sb_state *)a.to_states)[row.number] = s;
+        sum_in(&s)->c = sb_bits32(row.c);
+        ((STATE *)a.to_states)[row.number] = s;
         ((sb_target *)a.to_targets)[row.number] = { row.x, row.owners };
         return;
     }
     finish_row(a.in, row.number, s, sb_float(row.x), constants_of(a.in, tau));
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    head_finish(const __grid_constant__ sb_cuda_head_args a)
+{
+    finish_rows<sb_state>(a);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+    head_finish_moments(const __grid_constant__ sb_cuda_head_args a)
+{
+    finish_rows<sb_moments>(a);
 }
 
 /* ---- beside logits ------------------------------------------------------------------------ */

@@ -33,7 +33,7 @@ struct few_ahead {
     int block, left;
 };
 
-template <int PLANES, int RING> SB_DET void head_few(const sb_cuda_head_args &a)
+template <int PLANES, int RING, class STATE> SB_DET void head_few(const sb_cuda_head_args &a)
 {
     constexpr int LEVELS = PLANES == 2 ? 3 : 5, SLOT = PLANES * 1024;
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, g = lane / 4, q = lane % 4;
@@ -95,9 +95,8 @@ template <int PLANES, int RING> SB_DET void head_few(const sb_cuda_head_args &a)
     const float scale0 = 2 * q < rows ? ((const sb_cuda_head_row *)a.rows)[2 * q].scale : 0.0f;
     const float scale1 = 2 * q + 1 < rows ? ((const sb_cuda_head_row *)a.rows)[2 * q + 1].scale
                                           : 0.0f;
-    thread_state t;
-    t.base = NO_BASE;
-    begin_sum(&t, row.constants.c);
+    typename sum_of<STATE>::thread t;
+    begin_lane(&t, row);
     int take = 0;
     for (int tile = blockIdx.x; tile < a.tiles; tile += a.groups) {
         const int64_t id0 = (int64_t)tile * SB_CUDA_HEAD_TILE + slab * 16;
@@ -161,19 +160,25 @@ template <int PLANES, int RING> SB_DET void head_few(const sb_cuda_head_args &a)
             }
             __syncwarp(); /* the logits of the slab are in shared memory */
             if (lane < FEW_ROWS) finish_leaf(a, &t, logits + lane * FEW_STRIDE, row, id0);
-            __syncwarp(); /* the logits have been read */
+            __syncwarp(); /* the logits have been read, or are to be stored */
+            if (a.logits) {
+                store_rows<FEW_ROWS, SB_LEAF>(a, logits, FEW_STRIDE, id0, [&](int r) {
+                    return r < rows ? (const sb_cuda_head_row *)a.rows + r : nullptr;
+                });
+                __syncwarp(); /* the logits have been stored */
+            }
         }
         group_barrier(1 + slab, 2 * WARP); /* the levels have been read */
     }
     wait_for_all_copies();
-    __syncthreads();                            /* nothing uses the rings any more */
-    sb_state *const states = (sb_state *)rings; /* [slab][row] */
-    if (half == 0 && lane < FEW_ROWS) states[slab * FEW_ROWS + lane] = t.s;
+    __syncthreads();                      /* nothing uses the rings any more */
+    STATE *const states = (STATE *)rings; /* [slab][row] */
+    if (half == 0 && lane < FEW_ROWS) states[slab * FEW_ROWS + lane] = end_lane(&t);
     __syncthreads(); /* the states are in shared memory */
     if (threadIdx.x < rows && tiles > 0 && !a.logits) {
-        sb_state s = states[threadIdx.x];
-        for (int i = 1; i < FEW_SLABS; i++) sb_state_merge(&s, &states[i * FEW_ROWS + threadIdx.x]);
-        ((sb_state *)a.states)[blockIdx.x * a.stride + threadIdx.x] = s;
+        STATE s = states[threadIdx.x];
+        for (int i = 1; i < FEW_SLABS; i++) merge_into(&s, states[i * FEW_ROWS + threadIdx.x]);
+        ((STATE *)a.states)[blockIdx.x * a.stride + threadIdx.x] = s;
     }
 }
 

@@ -92,19 +92,25 @@ SB_DET void multiply_stage(int32_t (&L)[LEVELS][N], shared_address h, uint32_t h
  * One then multiplies while the other one makes leaves of its logits, which takes as long as about
  * nine stages. Shared memory: stages; logits of a warp's 16 rows and 32 ids; states; exponents of
  * the tile's ids, for each warp; barriers. */
-template <int PLANES, bool TURNS> struct many_shape {
+template <int PLANES, bool TURNS, class STATE> struct many_shape {
     static constexpr int ROWS = TURNS ? 64 : 128, TAKERS = TURNS ? 1 : 2;
-    static constexpr int STAGES = PLANES == 2 ? (TURNS ? 7 : 5) : TURNS ? 5 : 4;
+    static constexpr int WORDS = sum_of<STATE>::WORDS;
+    static constexpr int LESS = PLANES == 2 && WORDS > 7; /* a stage less, with moments */
+    static constexpr int STAGES = (PLANES == 2 ? (TURNS ? 7 : 5) : TURNS ? 5 : 4) - LESS;
     static constexpr uint32_t H_PLANE = ROWS * SB_CUDA_HEAD_DEPTH;
     static constexpr int OF_H = 3 * H_PLANE, OF_W = PLANES * SB_CUDA_HEAD_BLOCK;
     static constexpr int STRIDE = 36, LOGITS = (15 * STRIDE + 32) * 4, WARPS = 8;
-    static constexpr int STATES = STATE_WORDS * WARP * 4, EXPONENTS = SB_CUDA_HEAD_TILE;
+    static constexpr int STATES = WORDS * WARP * 4, EXPONENTS = SB_CUDA_HEAD_TILE;
     static constexpr int AT_LOGITS = STAGES * (OF_H + OF_W);
     static constexpr int AT_STATES = AT_LOGITS + WARPS * LOGITS;
     static constexpr int AT_EXPONENTS = AT_STATES + WARPS * STATES;
     static constexpr int AT_BARRIERS = AT_EXPONENTS + WARPS * EXPONENTS;
     static_assert(AT_BARRIERS + 16 * STAGES <= SB_CUDA_HEAD_HOPPER_SHARED, "shared memory");
 };
+
+template <int PLANES, bool TURNS, class STATE>
+using ring_of_many =
+    head_ring<many_shape<PLANES, TURNS, STATE>::STAGES, many_shape<PLANES, TURNS, STATE>::TAKERS>;
 
 /* How many warpgroups have rows in a tile, of those that take turns. */
 SB_DET int turns_of(const head_share &share, const head_walk &walk)
@@ -113,12 +119,11 @@ SB_DET int turns_of(const head_share &share, const head_walk &walk)
 }
 
 /* Copies all stages of the block's share. By one thread. */
-template <int PLANES, bool TURNS>
-SB_DET void copy_many(
-    const sb_cuda_head_args &a, const head_share &share,
-    head_ring<many_shape<PLANES, TURNS>::STAGES, many_shape<PLANES, TURNS>::TAKERS> &ring)
+template <int PLANES, bool TURNS, class STATE>
+SB_DET void copy_many(const sb_cuda_head_args &a, const head_share &share,
+                      ring_of_many<PLANES, TURNS, STATE> &ring)
 {
-    typedef many_shape<PLANES, TURNS> S;
+    typedef many_shape<PLANES, TURNS, STATE> S;
     const shared_address stages = address_of(staging);
     for (head_walk walk = begin_walk(a, share); walk.left > 0; next_tile(&walk)) {
         const char *const h = (const char *)a.digits + block_place<3>(walk.row_tile, a.blocks, 0);
@@ -152,12 +157,11 @@ SB_DET void copy_many(
     }
 }
 
-template <int PLANES, bool TURNS, bool LOW>
-SB_DET void multiply_many(
-    const sb_cuda_head_args &a, int32_t (&L)[3][64],
-    head_ring<many_shape<PLANES, TURNS>::STAGES, many_shape<PLANES, TURNS>::TAKERS> &ring)
+template <int PLANES, bool TURNS, class STATE, bool LOW>
+SB_DET void multiply_many(const sb_cuda_head_args &a, int32_t (&L)[3][64],
+                          ring_of_many<PLANES, TURNS, STATE> &ring)
 {
-    typedef many_shape<PLANES, TURNS> S;
+    typedef many_shape<PLANES, TURNS, STATE> S;
     const shared_address stages = address_of(staging);
     const uint32_t rows = TURNS ? 0 : threadIdx.x / 128 * 64 * SB_CUDA_HEAD_DEPTH;
     for (int block = 0; block < a.blocks; block++) {
@@ -183,11 +187,11 @@ SB_DET void multiply_many(
 }
 
 /* Makes leaves of a tile's logits. A warp has 16 rows; a lane takes leaves of row lane / 2. */
-template <int PLANES, bool TURNS>
+template <int PLANES, bool TURNS, class STATE>
 SB_DET void leaves_of_many(const sb_cuda_head_args &a, int32_t (&L)[3][64], int64_t rows,
-                           int64_t row0, int64_t id0, bool first, bool last, sb_state *states)
+                           int64_t row0, int64_t id0, bool first, bool last, STATE *states)
 {
-    typedef many_shape<PLANES, TURNS> S;
+    typedef many_shape<PLANES, TURNS, STATE> S;
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, g = lane / 4, q = lane % 4;
     float *const logits = (float *)((char *)staging + S::AT_LOGITS + warp * S::LOGITS);
     uint32_t *const words = (uint32_t *)((char *)staging + S::AT_STATES + warp * S::STATES) + lane;
@@ -198,11 +202,9 @@ SB_DET void leaves_of_many(const sb_cuda_head_args &a, int32_t (&L)[3][64], int6
     const float scale_8 = row0 + g + 8 < rows ? of_rows[row0 + g + 8].scale : 0.0f;
     const bool there = row0 + lane / 2 < rows;
     const leaf_lane mine = there ? lane_of_row(a, a.chunk + row0 + lane / 2) : no_row();
-    thread_state t;
-    sb_state s;
-    if (first) sb_state_init(&s, mine.constants.c);
-    else s = kept_state(words, mine.constants.c);
-    resume_sum(&t, s);
+    typename sum_of<STATE>::thread t;
+    if (first) begin_lane(&t, mine);
+    else resume_sum(&t, words, mine);
     wait_for_all_copies();
     __syncwarp(); /* the exponents have come */
 #pragma unroll
@@ -221,32 +223,34 @@ SB_DET void leaves_of_many(const sb_cuda_head_args &a, int32_t (&L)[3][64], int6
         __syncwarp(); /* the logits of 32 ids are in shared memory */
         finish_leaf(a, &t, logits + lane / 2 * S::STRIDE + lane % 2 * SB_LEAF, mine,
                     id0 + part * 32 + lane % 2 * SB_LEAF);
-        __syncwarp(); /* the logits have been read */
+        __syncwarp(); /* the logits have been read, or are to be stored */
+        if (a.logits) {
+            store_rows<16, 32>(a, logits, S::STRIDE, id0 + part * 32, [&](int r) {
+                return row0 + r < rows ? of_rows + row0 + r : nullptr;
+            });
+            __syncwarp(); /* the logits have been stored */
+        }
     }
     if (!last) {
-        keep_state(words, t.s);
+        keep_sum(words, t);
         return;
     }
-    sb_state other;
-    other.c = t.s.c;
-    other.J = __shfl_xor_sync(FULL, t.s.J, 1);
-#pragma unroll
-    for (int i = 0; i < 3; i++) other.l[i] = __shfl_xor_sync(FULL, t.s.l[i], 1);
-    sb_state_merge(&t.s, &other);
-    if (lane % 2 == 0 && there && !a.logits) states[row0 % SB_CUDA_HEAD_TILE + lane / 2] = t.s;
+    STATE s = end_lane(&t);
+    merge_into(&s, state_across(s, 1));
+    if (lane % 2 == 0 && there && !a.logits) states[row0 % SB_CUDA_HEAD_TILE + lane / 2] = s;
 }
 
-template <int PLANES, bool TURNS> SB_DET void head_many(const sb_cuda_head_args &a)
+template <int PLANES, bool TURNS, class STATE> SB_DET void head_many(const sb_cuda_head_args &a)
 {
-    typedef many_shape<PLANES, TURNS> S;
-    head_ring<S::STAGES, S::TAKERS> ring((uint64_t *)((char *)staging + S::AT_BARRIERS));
+    typedef many_shape<PLANES, TURNS, STATE> S;
+    ring_of_many<PLANES, TURNS, STATE> ring((uint64_t *)((char *)staging + S::AT_BARRIERS));
     begin_dependents();
     wait_for_primary();
     const head_share share = share_of(a);
     if (share.tiles == 0) return;
     if (threadIdx.x >= HOPPER_MULTIPLIERS) {
         fewer_registers<24>();
-        if (threadIdx.x == HOPPER_MULTIPLIERS) copy_many<PLANES, TURNS>(a, share, ring);
+        if (threadIdx.x == HOPPER_MULTIPLIERS) copy_many<PLANES, TURNS, STATE>(a, share, ring);
         return;
     }
     more_registers<240>();
@@ -271,7 +275,7 @@ template <int PLANES, bool TURNS> SB_DET void head_many(const sb_cuda_head_args 
         if constexpr (PLANES == 3) {
 #pragma unroll
             for (int n = 0; n < 64; n++) L[0][n] = 32768, L[1][n] = 0, L[2][n] = 0;
-            multiply_many<PLANES, TURNS, true>(a, L, ring);
+            multiply_many<PLANES, TURNS, STATE, true>(a, L, ring);
 #pragma unroll
             for (int n = 0; n < 64; n++) L[2][n] = (L[1][n] + (L[0][n] >> 8)) >> 8;
         } else {
@@ -280,11 +284,11 @@ template <int PLANES, bool TURNS> SB_DET void head_many(const sb_cuda_head_args 
         }
 #pragma unroll
         for (int n = 0; n < 64; n++) L[0][n] = LEVEL_0_START, L[1][n] = 0;
-        multiply_many<PLANES, TURNS, false>(a, L, ring);
+        multiply_many<PLANES, TURNS, STATE, false>(a, L, ring);
         ring.skip((turns - 1 - turn) * stages);
         leaves_of_many<PLANES, TURNS>(
             a, L, share.rows, walk.row_tile * SB_CUDA_HEAD_TILE + warp * 16, id0, walk.begins,
-            ends_row_tile(walk), state_place(a, share, blockIdx.x, walk.row_tile, 0));
+            ends_row_tile(walk), state_place<STATE>(a, share, blockIdx.x, walk.row_tile, 0));
     }
 }
 
@@ -353,7 +357,7 @@ SB_DET void multiply_some(const sb_cuda_head_args &a, int32_t (&L)[some_shape<PL
     ring.release_last();
 }
 
-template <int PLANES> SB_DET void head_some(const sb_cuda_head_args &a)
+template <int PLANES, class STATE> SB_DET void head_some(const sb_cuda_head_args &a)
 {
     typedef some_shape<PLANES> S;
     constexpr int LEVELS = S::LEVELS;
@@ -375,13 +379,12 @@ template <int PLANES> SB_DET void head_some(const sb_cuda_head_args &a)
                                   ? ((const sb_cuda_head_row *)a.rows)[threadIdx.x].scale
                                   : 0.0f;
     meet<HOPPER_MULTIPLIERS>(); /* the scales are in shared memory */
-    thread_state t[2];
+    typename sum_of<STATE>::thread t[2];
     leaf_lane mine[2];
 #pragma unroll
     for (int part = 0; part < 2; part++) {
         mine[part] = part * WARP + lane < rows ? lane_of_row(a, part * WARP + lane) : no_row();
-        t[part].base = NO_BASE;
-        begin_sum(&t[part], mine[part].constants.c);
+        begin_lane(&t[part], mine[part]);
     }
     for (int tile = blockIdx.x; tile < a.tiles; tile += a.groups) {
         const int64_t id0 = (int64_t)tile * SB_CUDA_HEAD_TILE + warp * SB_LEAF;
@@ -413,18 +416,26 @@ template <int PLANES> SB_DET void head_some(const sb_cuda_head_args &a)
             }
             __syncwarp(); /* the logits of 32 rows are in shared memory */
             finish_leaf(a, &t[part], logits + lane * S::STRIDE, mine[part], id0);
-            __syncwarp(); /* the logits have been read */
+            __syncwarp(); /* the logits have been read, or are to be stored */
+            if (a.logits) {
+                store_rows<WARP, SB_LEAF>(a, logits, S::STRIDE, id0, [&](int r) {
+                    const int at = part * WARP + r;
+                    return at < rows ? (const sb_cuda_head_row *)a.rows + at : nullptr;
+                });
+                __syncwarp(); /* the logits have been stored */
+            }
         }
     }
-    meet<HOPPER_MULTIPLIERS>();                   /* nothing uses the stages */
-    sb_state *const states = (sb_state *)staging; /* [warp][row] */
+    meet<HOPPER_MULTIPLIERS>();             /* nothing uses the stages */
+    STATE *const states = (STATE *)staging; /* [warp][row] */
 #pragma unroll
-    for (int part = 0; part < 2; part++) states[warp * S::ROWS + part * WARP + lane] = t[part].s;
+    for (int part = 0; part < 2; part++)
+        states[warp * S::ROWS + part * WARP + lane] = end_lane(&t[part]);
     meet<HOPPER_MULTIPLIERS>(); /* the states are in shared memory */
     if ((int)threadIdx.x >= rows || (int)blockIdx.x >= a.tiles || a.logits) return;
-    sb_state s = states[threadIdx.x];
-    for (int i = 1; i < S::WARPS; i++) sb_state_merge(&s, &states[i * S::ROWS + threadIdx.x]);
-    ((sb_state *)a.states)[blockIdx.x * a.stride + threadIdx.x] = s;
+    STATE s = states[threadIdx.x];
+    for (int i = 1; i < S::WARPS; i++) merge_into(&s, states[i * S::ROWS + threadIdx.x]);
+    ((STATE *)a.states)[blockIdx.x * a.stride + threadIdx.x] = s;
 }
 
 #endif

@@ -3,10 +3,12 @@
  * rounding. Also how blocks share the tiles of a chunk of rows. */
 #pragma once
 
+#include "../src/cuda/head_records.h"
 #include "../src/det/linear.h"
 #include "kept.cuh"
 #include "leaf.cuh"
 #include "merge.cuh"
+#include "moments.cuh"
 
 /* ---- levels to logits --------------------------------------------------------------------- */
 
@@ -53,6 +55,12 @@ template <class LEVEL> SB_DET void products_of_16(float (&x)[16], LEVEL level)
  * becomes NaN. */
 SB_DET float scale_of_exponent(uint32_t byte) { return sb_float(byte << 23); }
 
+/* Whether states are sb_moments. Of records, logits_dtype tells: it has no other meaning then. */
+SB_DET bool has_moments(const sb_cuda_head_args &a)
+{
+    return a.to_states ? a.logits_dtype == SB_CUDA_HEAD_MOMENTS : a.in.entropy != 0;
+}
+
 /* ---- one leaf ----------------------------------------------------------------------------- */
 
 /* A lane's row, as far as its leaves need it. */
@@ -89,36 +97,82 @@ SB_DET void take_steps(const sb_cuda_head_args &a, float *x, const leaf_lane &la
     }
 }
 
-/* Writes the logits of a leaf. */
-SB_DET void store_logits(const sb_cuda_head_args &a, const float *x, const leaf_lane &lane,
-                         int64_t id0)
+/* Writes four logits of a row, from id `id` on, counted from the head's, as far as the call is
+ * about them. x is aligned to 16 bytes, id a multiple of 4. */
+SB_DET void store_four(const sb_cuda_head_args &a, const sb_cuda_head_row *row, const float *x,
+                       int64_t id)
 {
-    const int64_t to = lane.row->to + id0 - a.skip;
-    const int end = (int)min((int64_t)SB_LEAF, a.held - id0);
-#pragma unroll 1
-    for (int i = 0; i < end; i++) {
-        const float y = sb_is_nan(x[i]) ? sb_float(SB_NAN_BITS) : x[i];
-        if (a.logits_dtype == SB_CUDA_F32) ((float *)a.logits)[to + i] = y;
-        else if (a.logits_dtype == SB_CUDA_F16) ((uint16_t *)a.logits)[to + i] = sb_to_f16(y);
-        else ((uint16_t *)a.logits)[to + i] = sb_to_bf16(y);
+    const int64_t left = a.held - id;
+    const int32_t size = a.logits_dtype == SB_CUDA_F32 ? 4 : 2;
+    char *const to = (char *)a.logits + (row->to + id - a.skip) * size;
+    const uint4 four = *(const uint4 *)x;
+    uint32_t y[4] = { four.x, four.y, four.z, four.w };
+    if (id < a.skip || left <= 0) return;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float z = sb_is_nan(sb_float(y[i])) ? sb_float(SB_NAN_BITS) : sb_float(y[i]);
+        y[i] = size == 4                       ? sb_bits32(z)
+               : a.logits_dtype == SB_CUDA_F16 ? sb_to_f16(z)
+                                               : sb_to_bf16(z);
     }
+    if (left >= 4 && ((uint64_t)to & (4 * size - 1)) == 0) {
+        if (size == 4) store16(to, { y[0], y[1], y[2], y[3] });
+        else store8(to, { y[0] | y[1] << 16, y[2] | y[3] << 16 });
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        if (i >= left) continue;
+        if (size == 4) ((uint32_t *)to)[i] = y[i];
+        else ((uint16_t *)to)[i] = (uint16_t)y[i];
+    }
+}
+
+/* Writes the logits of a warp's ROWS rows, IDS each, which lie in memory `stride` numbers apart: so
+ * that the lanes of a store write consecutive bytes. row_of(r): the row's record, or null. */
+template <int ROWS, int IDS, class ROW>
+SB_DET void store_rows(const sb_cuda_head_args &a, const float *x, int stride, int64_t id0,
+                       ROW row_of)
+{
+    constexpr int LANES = IDS / 4;
+    const int lane = threadIdx.x % WARP, k = lane % LANES * 4;
+#pragma unroll 1
+    for (int r = lane / LANES; r < ROWS; r += WARP / LANES) {
+        const sb_cuda_head_row *const row = row_of(r);
+        if (row && row->hidden) store_four(a, row, x + r * stride + k, id0 + k);
+    }
+}
+
+/* A lane's row constants, and its leaf's largest logit: NaN if the leaf is poison. */
+SB_DET sb_row rare_row(const leaf_lane &lane)
+{
+    sb_row row;
+    row.c = lane.constants.c, row.k64 = lane.constants.k64, row.lim = lane.row->lim;
+    row.kappa = 0;
+    return row;
+}
+
+SB_DET float rare_largest(const float *x)
+{
+    float m = sb_float(SB_ABSENT_BITS);
+#pragma unroll 1
+    for (int i = 0; i < SB_LEAF; i++) {
+        if (sb_is_poison(x[i])) return sb_float(SB_NAN_BITS);
+        m = x[i] > m ? x[i] : m;
+    }
+    return m;
 }
 
 /* Adds a leaf of any kind, as add_any. x changes. */
 SB_DET void add_rare_leaf(thread_state *t, float *x, const leaf_lane &lane)
 {
-    sb_row row;
-    float m = sb_float(SB_ABSENT_BITS), v[SB_LEAF];
-    row.c = lane.constants.c, row.k64 = lane.constants.k64, row.lim = lane.row->lim;
-    row.kappa = 0;
-#pragma unroll 1
-    for (int i = 0; i < SB_LEAF; i++) {
-        if (sb_is_poison(x[i])) {
-            sb_state_poison(&t->s);
-            t->base = NO_BASE;
-            return;
-        }
-        m = x[i] > m ? x[i] : m;
+    const sb_row row = rare_row(lane);
+    const float m = rare_largest(x);
+    float v[SB_LEAF];
+    if (sb_is_nan(m)) {
+        sb_state_poison(&t->s);
+        t->base = NO_BASE;
+        return;
     }
     if (sb_is_absent(m)) return;
     const sb_leaf_scale scale = sb_leaf_scale_of(m, &row);
@@ -134,18 +188,66 @@ SB_DET void add_rare_leaf(thread_state *t, float *x, const leaf_lane &lane)
     t->base = t->s.J == SB_J_POISON ? NO_BASE : base_of(t->s.J);
 }
 
-/* Takes the logits of a leaf as the product gave them, and adds the leaf to t. x may change. */
-SB_DET void finish_leaf(const sb_cuda_head_args &a, thread_state *t, float *x,
-                        const leaf_lane &lane, int64_t id0)
+/* The same with moments. The halving tree's first step is in place: x[i] becomes the sum of terms i
+ * and i + 8, and x[i + 8] that of their products. */
+SB_DET void add_rare_leaf(thread_moments *t, float *x, const leaf_lane &lane)
+{
+    const sb_row row = rare_row(lane);
+    const float m = rare_largest(x);
+    if (sb_is_nan(m)) {
+        sb_moments_poison(&t->s);
+        t->base = NO_BASE;
+        return;
+    }
+    if (sb_is_absent(m)) return;
+    const sb_leaf_scale scale = sb_leaf_scale_of(m, &row);
+#pragma unroll 1
+    for (int i = 0; i < SB_LEAF / 2; i++) {
+        float v[2], h[2];
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+            float y = x[i + 8 * k];
+            y = scale.wide && !sb_is_absent(y) ? sb_clamp(y, row.lim) : y;
+            y = y > scale.thr ? y : scale.thr;
+            v[k] = sb_leaf_term(y, row.c, SB_INT_MAGIC - scale.A);
+            h[k] = v[k] * sb_fma32(y, row.c, -scale.A);
+        }
+        x[i] = v[0] + v[1];
+        x[i + 8] = h[0] + h[1];
+    }
+    float sums[2];
+#pragma unroll
+    for (int k = 0; k < 2; k++) {
+        const float *const y = x + 8 * k;
+        sums[k] = (((y[0] + y[4]) + (y[2] + y[6])) + ((y[1] + y[5]) + (y[3] + y[7]))) * 0x1p+24f;
+    }
+    sb_moment_leaf leaf;
+    leaf.leaf.A = (int32_t)scale.A;
+    leaf.leaf.M = (uint32_t)sums[0];
+    leaf.U = sb_nearest(sums[1]);
+    leaf.best = 0; /* most has it */
+    sb_moments_add(&t->s, &leaf);
+    t->most = fmaxf(t->most, m);
+    t->base = t->s.sum.J == SB_J_POISON ? NO_BASE : base_of(t->s.sum.J);
+}
+
+/* After poison, add_other of moments.cuh sets base to base_of(SB_J_POISON), from which every leaf
+ * that is not wide is far away. */
+static_assert((uint32_t)(SB_BIAS / 32 - SB_J_POISON) * DIGIT - 2048 > 2 * DIGIT &&
+                  (uint32_t)(SB_J_POISON - SB_BIAS / 32) * DIGIT - 2048 > 2 * DIGIT,
+              "no leaf is added to a poisoned window");
+
+/* Takes the logits of a leaf as the product gave them, and adds the leaf to t; x may change. If
+ * logits are wanted, x becomes what is to be stored. */
+template <class THREAD>
+SB_DET void finish_leaf(const sb_cuda_head_args &a, THREAD *t, float *x, const leaf_lane &lane,
+                        int64_t id0)
 {
     leaf_words<SB_CUDA_F32> leaf;
     bool left = false;
     if (!lane.row || id0 < a.skip || id0 >= a.held) return;
     if (!a.plain || id0 + SB_LEAF > a.held) take_steps(a, x, lane, id0);
-    if (a.logits) {
-        store_logits(a, x, lane, id0);
-        return;
-    }
+    if (a.logits) return;
     if ((uint64_t)(lane.id - id0) < SB_LEAF) {
         sb_cuda_head_row *const row = (sb_cuda_head_row *)lane.row;
         const float y = x[lane.id - id0];
@@ -158,7 +260,8 @@ SB_DET void finish_leaf(const sb_cuda_head_args &a, thread_state *t, float *x,
         leaf.w[4 * k] = v.x, leaf.w[4 * k + 1] = v.y;
         leaf.w[4 * k + 2] = v.z, leaf.w[4 * k + 3] = v.w;
     }
-    add_leaf<SB_CUDA_F32>(t, leaf, lane.constants, &left);
+    sees_nothing nothing;
+    add_leaf<SB_CUDA_F32>(t, leaf, lane.constants, &left, nothing);
     if (left) add_rare_leaf(t, x, lane);
 }
 
@@ -244,11 +347,12 @@ SB_DET bool ends_row_tile(const head_walk &w) { return w.left == 1 || w.id_tile 
 
 /* The state of row `row` of the walk's row tile. Blocks that have one row tile come first; behind
  * them, both the block's and the row tile's number grow, so no two pairs share a state. */
-SB_DET sb_state *state_place(const sb_cuda_head_args &a, const head_share &share, int64_t block,
-                             int64_t row_tile, int row)
+template <class STATE>
+SB_DET STATE *state_place(const sb_cuda_head_args &a, const head_share &share, int64_t block,
+                          int64_t row_tile, int row)
 {
     const int64_t later = block < share.lanes * share.tiles ? 0 : row_tile;
-    return (sb_state *)a.states + (block + later) * a.stride + row;
+    return (STATE *)a.states + (block + later) * a.stride + row;
 }
 
 /* Calls f(block, row tile) for each block that has a state for rows of a row tile; of these, for
@@ -264,36 +368,109 @@ SB_DET void for_blocks_of(const sb_cuda_head_args &a, const head_share &share, i
     for (int64_t i = first + lane; i <= last; i += WARP) f(share.lanes * share.tiles + i);
 }
 
-/* ---- states between tiles ----------------------------------------------------------------- */
+/* ---- sums and their states ---------------------------------------------------------------- */
 
-/* A lane's state in shared memory, word by word, so that a warp's states lie side by side. c is
+/* What the kernels sum is STATE: sb_state, or sb_moments if entropies are wanted. A lane keeps its
+ * sum between tiles in shared memory, word by word, so that a warp's sums lie side by side. c is
  * not kept. */
-#define STATE_WORDS 7
+template <class STATE> struct sum_of;
+template <> struct sum_of<sb_state> {
+    typedef thread_state thread;
+    static constexpr int WORDS = 7;
+};
+template <> struct sum_of<sb_moments> {
+    typedef thread_moments thread;
+    static constexpr int WORDS = 14;
+};
+
+template <class THREAD> SB_DET void begin_lane(THREAD *t, const leaf_lane &lane)
+{
+    t->base = NO_BASE;
+    begin_sum(t, lane.constants.c);
+}
+
+SB_DET const sb_state &end_lane(thread_state *t) { return t->s; }
+SB_DET const sb_moments &end_lane(thread_moments *t)
+{
+    end_sum(t); /* best means nothing if the sum is poisoned, until it is merged */
+    return t->s;
+}
+
+SB_DET void keep_word(uint32_t *shared, int i, uint64_t x)
+{
+    shared[i * WARP] = (uint32_t)x;
+    shared[(i + 1) * WARP] = (uint32_t)(x >> 32);
+}
+
+SB_DET uint64_t kept_word(const uint32_t *shared, int i)
+{
+    return (uint64_t)shared[(i + 1) * WARP] << 32 | shared[i * WARP];
+}
 
 SB_DET void keep_state(uint32_t *shared, const sb_state &s)
 {
     shared[0] = s.J;
 #pragma unroll
-    for (int i = 0; i < 3; i++) {
-        shared[(1 + 2 * i) * WARP] = (uint32_t)s.l[i];
-        shared[(2 + 2 * i) * WARP] = (uint32_t)(s.l[i] >> 32);
-    }
+    for (int i = 0; i < 3; i++) keep_word(shared, 1 + 2 * i, s.l[i]);
 }
 
-SB_DET sb_state kept_state(const uint32_t *shared, float c)
+SB_DET sb_state kept_state(const uint32_t *shared, const leaf_lane &lane)
 {
     sb_state s;
     s.J = shared[0];
-    s.c = sb_bits32(c);
+    s.c = sb_bits32(lane.constants.c);
 #pragma unroll
-    for (int i = 0; i < 3; i++)
-        s.l[i] = (uint64_t)shared[(2 + 2 * i) * WARP] << 32 | shared[(1 + 2 * i) * WARP];
+    for (int i = 0; i < 3; i++) s.l[i] = kept_word(shared, 1 + 2 * i);
     return s;
 }
 
-/* Continues a sum from a state. */
-SB_DET void resume_sum(thread_state *t, const sb_state &s)
+/* base of a sum that continues from a window at J. */
+SB_DET uint32_t base_from(uint32_t J)
 {
-    t->s = s;
-    t->base = s.J == SB_J_EMPTY || s.J == SB_J_POISON ? NO_BASE : base_of(s.J);
+    return J == SB_J_EMPTY || J == SB_J_POISON ? NO_BASE : base_of(J);
+}
+
+SB_DET void keep_sum(uint32_t *shared, const thread_state &t) { keep_state(shared, t.s); }
+SB_DET void keep_sum(uint32_t *shared, const thread_moments &t)
+{
+    keep_state(shared, t.s.sum);
+#pragma unroll
+    for (int i = 0; i < 3; i++) keep_word(shared, 7 + 2 * i, (uint64_t)t.s.g[i]);
+    shared[13 * WARP] = sb_bits32(t.most);
+}
+
+SB_DET void resume_sum(thread_state *t, const uint32_t *shared, const leaf_lane &lane)
+{
+    t->s = kept_state(shared, lane);
+    t->base = base_from(t->s.J);
+}
+SB_DET void resume_sum(thread_moments *t, const uint32_t *shared, const leaf_lane &lane)
+{
+    sb_moments_init(&t->s, lane.constants.c);
+    t->s.sum = kept_state(shared, lane);
+    t->base = base_from(t->s.sum.J);
+#pragma unroll
+    for (int i = 0; i < 3; i++) t->s.g[i] = (int64_t)kept_word(shared, 7 + 2 * i);
+    t->most = sb_float(shared[13 * WARP]);
+}
+
+/* The state of the lane `step` away. */
+SB_DET sb_state state_across(const sb_state &s, int step)
+{
+    sb_state other;
+    other.c = s.c;
+    other.J = __shfl_xor_sync(FULL, s.J, step);
+#pragma unroll
+    for (int i = 0; i < 3; i++) other.l[i] = __shfl_xor_sync(FULL, s.l[i], step);
+    return other;
+}
+SB_DET sb_moments state_across(const sb_moments &m, int step)
+{
+    sb_moments other;
+    other.sum = state_across(m.sum, step);
+    other.reserved = 0;
+    other.best = __shfl_xor_sync(FULL, m.best, step);
+#pragma unroll
+    for (int i = 0; i < 3; i++) other.g[i] = __shfl_xor_sync(FULL, m.g[i], step);
+    return other;
 }

@@ -16,24 +16,22 @@
 
 /* Adds a leaf to the state of its row, which thread 0 of 8 keeps in device memory. fresh: nothing
  * is there yet. Called by whole warps; id0: the leaf's first id. */
+template <class STATE>
 SB_DET void add_leaf_of_tile(const sb_cuda_head_args &a, float *x, const leaf_lane &lane,
-                             int64_t id0, sb_state *place, bool fresh)
+                             int64_t id0, STATE *place, bool fresh)
 {
-    thread_state t;
-    t.base = NO_BASE;
-    begin_sum(&t, lane.constants.c);
+    typename sum_of<STATE>::thread t;
+    begin_lane(&t, lane);
     finish_leaf(a, &t, x, lane, id0);
-    if (a.logits) return;
-    for (int step = 4; step > 0; step /= 2) {
-        sb_state other;
-        other.c = t.s.c;
-        other.J = __shfl_xor_sync(FULL, t.s.J, step);
-        for (int i = 0; i < 3; i++) other.l[i] = __shfl_xor_sync(FULL, t.s.l[i], step);
-        sb_state_merge(&t.s, &other);
+    if (a.logits) {
+        for (int k = 0; lane.row && k < SB_LEAF; k += 4) store_four(a, lane.row, x + k, id0 + k);
+        return;
     }
+    STATE s = end_lane(&t);
+    for (int step = 4; step > 0; step /= 2) merge_into(&s, state_across(s, step));
     if (threadIdx.x % 8 != 0 || !lane.row) return;
-    if (!fresh) sb_state_merge(&t.s, place);
-    *place = t.s;
+    if (!fresh) merge_into(&s, *place);
+    *place = s;
 }
 
 /* The exact sum of a row and an id, from its levels: T, or S of h24w24. It is below 2^62. */
@@ -97,7 +95,7 @@ template <int PLANES> SB_DET float plain_logit(const sb_cuda_head_args &a, int64
            scale_of_exponent(((const uint8_t *)a.exponents)[id]);
 }
 
-template <int PLANES> SB_DET void head_tiles(const sb_cuda_head_args &a)
+template <int PLANES, class STATE> SB_DET void head_tiles(const sb_cuda_head_args &a)
 {
     const head_share share = share_of(a);
     for_each_tile(a, share, [&](const head_walk &walk) {
@@ -116,7 +114,8 @@ template <int PLANES> SB_DET void head_tiles(const sb_cuda_head_args &a)
             }
             for (int i = 0; i < SB_LEAF; i++)
                 x[i] = lane.row && id0 < a.held ? plain_logit<PLANES>(a, at, id0 + i) : 0.0f;
-            add_leaf_of_tile(a, x, lane, id0, state_place(a, share, blockIdx.x, walk.row_tile, row),
+            add_leaf_of_tile(a, x, lane, id0,
+                             state_place<STATE>(a, share, blockIdx.x, walk.row_tile, row),
                              walk.begins);
         }
     });
@@ -219,7 +218,7 @@ SB_DET void store_sums(const sb_cuda_head_args &a, const int32_t (&L)[LEVELS][N]
         }
 }
 
-template <int PLANES, class SUMS> SB_DET void head_tiles(const sb_cuda_head_args &a)
+template <int PLANES, class SUMS, class STATE> SB_DET void head_tiles(const sb_cuda_head_args &a)
 {
     constexpr int LEVELS = PLANES == 2 ? 3 : 5, GROUP = SUMS::GROUP, N = GROUP / 8;
     constexpr int OF_W = PLANES * SB_CUDA_HEAD_BLOCK, OF_H = 3 * GROUP * SB_CUDA_HEAD_DEPTH;
@@ -319,7 +318,8 @@ template <int PLANES, class SUMS> SB_DET void head_tiles(const sb_cuda_head_args
                 add_leaf_of_tile(a, logits + row * TILES_STRIDE + threadIdx.x % 8 * 16,
                                  at < share.rows ? lane_of_row(a, a.chunk + at) : no_row(),
                                  (int64_t)id_tile * SB_CUDA_HEAD_TILE + threadIdx.x % 8 * 16,
-                                 state_place(a, share, blockIdx.x, row_tile, in_tile), walk.begins);
+                                 state_place<STATE>(a, share, blockIdx.x, row_tile, in_tile),
+                                 walk.begins);
             }
         }
         __syncthreads(); /* nothing uses the stages */

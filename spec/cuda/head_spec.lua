@@ -1,5 +1,6 @@
--- Heads on a GPU: whatever kernel multiplies, the bits of the cpu; ignored rows between active
--- ones; bad rows of weights with and without a check; and how little memory a call needs.
+-- Heads on a GPU: whatever kernel multiplies, the bits of the cpu, of leaves of every kind; ignored
+-- rows between active ones; bad rows of weights with and without a check; how little memory a call
+-- needs; and cuts of V and D.
 
 local samebits = require "samebits"
 local backends = require "spec.support.backends"
@@ -27,19 +28,120 @@ backends.with("cuda", function(at)
         for _, n in ipairs { 1, 8, 9, 64, 65, 150 } do
           local hidden, ids = all:slice(0, 0, n), {}
           for i = 1, n do ids[i] = n > 9 and i % 3 == 0 and -100 or i * 37 % V end
-          local opts = { outputs = { "token", "lse" } }
-          local want = assert(here:logprob({ hidden = hidden, head = of_cpu, ids = ids }, opts))
           local spec = { hidden = hidden:to(ctx.device), head = of_gpu, ids = ids }
-          for _, launch in ipairs { {}, { cluster = -1 }, { table = -1 } } do
-            launch.outputs = opts.outputs
-            local got = assert(ctx:logprob(spec, launch))
+          local function same(what, got, want)
             for name, t in pairs(want) do
-              assert.is_true(samebits.same_bits(got[name]:to "cpu", t), name .. " of " .. n)
+              assert.is_true(samebits.same_bits(got[name]:to "cpu", t),
+                             ("%s %s of %d"):format(what, name, n))
             end
+          end
+          for _, outputs in ipairs { { "token", "lse" }, { "token", "lse", "entropy", "saved" } } do
+            local want = assert(here:logprob({ hidden = hidden, head = of_cpu, ids = ids },
+                                             { outputs = outputs }))
+            for _, launch in ipairs { {}, { cluster = -1 }, { table = -1 } } do
+              launch.outputs = outputs
+              same("logprob", assert(ctx:logprob(spec, launch)), want)
+            end
+          end
+          for _, entropy in ipairs { false, true } do
+            local want = assert(here:partial({ hidden = hidden, head = of_cpu, ids = ids },
+                                             { entropy = entropy }))
+            same("partial", assert(ctx:partial(spec, { entropy = entropy })), want)
+          end
+          local logits = assert(here:logits { hidden = hidden, head = of_cpu })
+          for _, opts in ipairs { { first = 0, n = V }, { first = 16, n = 272, dtype = "float16" },
+                                  { first = 32, n = 268, dtype = "bfloat16" } } do
+            local want = logits:slice(1, opts.first, opts.first + opts.n):clone()
+            local got = assert(ctx:logits({ hidden = spec.hidden, head = of_gpu }, opts))
+            same("logits", { got }, { opts.dtype and want:to(opts.dtype) or want })
           end
         end
       end)
     end
+
+    -- Logits of many thousands, in some rows NaN; leaves whose ids are all absent.
+    it("has the cpu's bits of leaves of every kind", function()
+      local V, D, rows = 150, 20, 70
+      local weights, hidden = heads.values({ V, D }, "float32", 31), heads.values({ rows, D },
+                                                                                 "float32", 32)
+      local bias = samebits.zeros({ V }, "float32")
+      for v = 48, 79 do bias:set(-math.huge, v) end
+      for v = 100, 105 do
+        for d = 0, D - 1 do weights:set(weights:get(v, d) * 2 ^ 18, v, d) end
+      end
+      for _, r in ipairs { 1, 2, 66 } do hidden:set(0 / 0, r, 3) end
+      for r = 1, rows - 1, 4 do
+        for d = 0, D - 1 do hidden:set(0, r, d) end
+      end
+      local ids, temperature = {}, {}
+      for r = 1, rows do ids[r], temperature[r] = r * 11 % V, r % 5 == 0 and 2 ^ -10 or 1 end
+      local function spec(on)
+        return { hidden = hidden:to(on.device), ids = ids, temperature = temperature,
+                 head = assert(on:head(weights:to(on.device), { bias = bias:to(on.device) })) }
+      end
+      local cpu, gpu = spec(here), spec(ctx)
+      for _, n in ipairs { 5, 40, rows } do
+        for _, its in ipairs { cpu, gpu } do
+          its.rows = {}
+          for r = 1, n do its.rows[r] = r - 1 end
+        end
+        for _, launch in ipairs { {}, { cluster = -1 }, { table = -1 } } do
+          launch.outputs = { "token", "lse", "entropy", "saved" }
+          local want = assert(here:logprob(cpu, { outputs = launch.outputs }))
+          for name, t in pairs(assert(ctx:logprob(gpu, launch))) do
+            assert.is_true(samebits.same_bits(t:to "cpu", want[name]), name .. " of " .. n)
+          end
+        end
+        local want = assert(here:partial(cpu, { entropy = true }))
+        for name, t in pairs(assert(ctx:partial(gpu, { entropy = true }))) do
+          assert.is_true(samebits.same_bits(t:to "cpu", want[name]), name .. " of " .. n)
+        end
+      end
+    end)
+
+    it("has the bits of a whole call if V or D is cut over ranks", function()
+      local V, D, rows = 420, 210, 130
+      local weights = heads.values({ V, D }, "bfloat16", 21)
+      local hidden = heads.values({ rows, D }, "bfloat16", 22)
+      local ids = {}
+      for r = 1, rows do ids[r] = r * 53 % V end
+      for _, format in ipairs { "h24w16", "h24w24" } do
+        local function head_of(part, opts)
+          opts.format = format
+          return assert(ctx:head(part:clone():to(ctx.device), opts))
+        end
+        local whole = head_of(weights, {})
+        local spec = { hidden = hidden:to(ctx.device), head = whole, ids = ids }
+        local outputs = { outputs = { "token", "lse", "entropy" } }
+        local expected = assert(ctx:logprob(spec, outputs))
+        local records, cuts = {}, { 0, 128, 208, V }
+        for i = 1, 3 do
+          local head = head_of(weights:slice(0, cuts[i], cuts[i + 1]), { first = cuts[i] })
+          records[i] = assert(ctx:partial({ hidden = spec.hidden, head = head, ids = ids,
+                                            vocab = V }, { entropy = true }))
+        end
+        local finished = assert(ctx:finish(ctx:merge(records), spec, outputs))
+        for name, t in pairs(expected) do
+          assert.is_true(samebits.same_bits(finished[name]:to "cpu", t:to "cpu"), name)
+        end
+        local parts = { { 0, 64 }, { 64, 130 }, { 130, D } }
+        local of_h, of_w, sums, head
+        for _, part in ipairs(parts) do
+          part.h = hidden:slice(1, part[1], part[2]):clone():to(ctx.device)
+          part.w = weights:slice(1, part[1], part[2]):clone()
+          of_h = heads.elementwise(math.max, of_h, ctx:scales(part.h):to "cpu")
+          of_w = heads.elementwise(math.max, of_w, ctx:scales(part.w:to(ctx.device)):to "cpu")
+        end
+        for _, part in ipairs(parts) do
+          head = head_of(part.w, { scales = of_w:to(ctx.device) })
+          local got = assert(ctx:products({ hidden = part.h, head = head }, of_h:to(ctx.device)))
+          sums = heads.elementwise(function(x, y) return x + y end, sums, got:to "cpu")
+        end
+        local got = assert(ctx:combine(sums:to(ctx.device), of_h:to(ctx.device), head))
+        local logits = assert(ctx:logits { hidden = spec.hidden, head = whole })
+        assert.is_true(samebits.same_bits(got:to "cpu", logits:to "cpu"), format)
+      end
+    end)
 
     it("names bad rows of weights, or makes their logits NaN", function()
       local weights = heads.values({ 40, 20 }, "float32", 13)
@@ -60,7 +162,9 @@ backends.with("cuda", function(at)
         hidden = samebits.empty({ rows, D }, "bfloat16", ctx.device), head = head,
         ids = samebits.zeros({ rows }, "int32", ctx.device),
       }
-      assert.is_true(ctx:workspace_size(batch) <= 32 * 2 ^ 20)
+      for _, outputs in ipairs { { "token" }, { "token", "entropy" } } do
+        assert.is_true(ctx:workspace_size(batch, { outputs = outputs }) <= 32 * 2 ^ 20)
+      end
     end)
 
     it("bounds errors in streams and graphs, and names bad rows and host memory", function()

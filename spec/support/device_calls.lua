@@ -47,13 +47,16 @@ local function as_it_is(_, spec) return spec end
 local ENTROPY = { outputs = { "token", "lse", "sequence", "entropy", "saved" } }
 local ROWS = { token = NAN, lse = NAN, entropy = NAN, saved = "00" }
 
-local function entropy(ctx, spec)
-  local job = { batch = placed(ctx, spec) }
-  function job.run(opts) return ctx:logprob(job.batch, with(opts, ENTROPY)) end
-  function job.bytes(split)
-    return ctx:workspace_size(job.batch, with(ENTROPY, { split = split }))
+-- prepare: as_it_is or headed, here and below.
+local function entropy(prepare)
+  return function(ctx, spec)
+    local job = { batch = placed(ctx, prepare(ctx, spec)) }
+    function job.run(opts) return ctx:logprob(job.batch, with(opts, ENTROPY)) end
+    function job.bytes(split)
+      return ctx:workspace_size(job.batch, with(ENTROPY, { split = split }))
+    end
+    return job
   end
-  return job
 end
 
 local function several(ctx, spec)
@@ -63,11 +66,13 @@ local function several(ctx, spec)
   return job
 end
 
-local function first(ctx, spec)
-  local job = { batch = placed(ctx, spec) }
-  function job.run(opts) return ctx:topk(job.batch, 5, opts) end
-  function job.bytes(split) return ctx:order_workspace_size(job.batch, { split = split }) end
-  return job
+local function first(prepare)
+  return function(ctx, spec)
+    local job = { batch = placed(ctx, prepare(ctx, spec)) }
+    function job.run(opts) return ctx:topk(job.batch, 5, opts) end
+    function job.bytes(split) return ctx:order_workspace_size(job.batch, { split = split }) end
+    return job
+  end
 end
 
 -- Draws of tokens, without filters, from the first k ids, or from a nucleus.
@@ -94,8 +99,7 @@ local function upstream(ctx, rows, scale)
   return assert(samebits.tensor(values):to(ctx.device))
 end
 
--- prepare: as_it_is or headed. good: the description that the forward call had, where spec is
--- damaged. Its bits are the cpu's.
+-- good: the description that the forward call had, where spec is damaged. Its bits are the cpu's.
 local function gradient(prepare)
   return function(ctx, spec, good)
     local job = { batch = placed(ctx, prepare(ctx, spec)) }
@@ -224,10 +228,14 @@ local function divergence(ctx, spec)
 end
 
 return {
-  { name = "logprobs with entropy", make = entropy, rows = ROWS },
+  { name = "logprobs with entropy", make = entropy(as_it_is), rows = ROWS },
+  { name = "logprobs of hidden states with entropy", states = "hidden", make = entropy(headed),
+    rows = ROWS },
   { name = "several ids", make = several, K = 3,
     rows = { logprob = NAN, rank = NONE, lse = NAN } },
-  { name = "first ids", make = first, rows = { ids = NONE, logprob = NAN, lse = NAN } },
+  { name = "first ids", make = first(as_it_is), rows = { ids = NONE, logprob = NAN, lse = NAN } },
+  { name = "first ids of hidden states", states = "hidden", make = first(headed),
+    rows = { ids = NONE, logprob = NAN, lse = NAN } },
   { name = "draws", make = draws {}, rows = DRAWN },
   { name = "draws from the first ids", make = draws { top_k = 9, top_p = 0.9 }, rows = DRAWN },
   { name = "draws from a nucleus", make = draws { top_p = 0.9, min_p = 0.01 }, rows = DRAWN },

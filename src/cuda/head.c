@@ -5,7 +5,9 @@
 #include <stdlib.h>
 
 #include "api/head.h"
+#include "cuda/head_records.h"
 #include "cuda/lists.h"
+#include "det/moments.h"
 
 #define LAYOUT 3 /* sb_heads.layout */
 #define BOUNDARY 256
@@ -42,27 +44,29 @@ sb_status sb_cuda_head_prepare(const sb_cuda *c, sb_message *why)
 {
     const sb_cuda_head_kernels *k = &c->head;
     const sb_cuda_head_hopper_kernels *h = &c->head_hopper;
+    const int hopper = SB_CUDA_HEAD_HOPPER_SHARED;
     const struct {
-        CUfunction kernel;
+        CUfunction kernel, moments;
         int shared;
     } kernels[] = {
-        { k->head_few_a, c->gpu.shared },
-        { k->head_few_b, c->gpu.shared },
-        { k->head_tiles_a, SB_CUDA_HEAD_TILES_SHARED(2, 64) },
-        { k->head_tiles_b, SB_CUDA_HEAD_TILES_SHARED(3, 64) },
-        { k->head_bf16_a, SB_CUDA_HEAD_TILES_SHARED(2, 32) },
-        { k->head_bf16_b, SB_CUDA_HEAD_TILES_SHARED(3, 32) },
-        { h->head_many_a, SB_CUDA_HEAD_HOPPER_SHARED },
-        { h->head_many_b, SB_CUDA_HEAD_HOPPER_SHARED },
-        { h->head_turns_a, SB_CUDA_HEAD_HOPPER_SHARED },
-        { h->head_turns_b, SB_CUDA_HEAD_HOPPER_SHARED },
-        { h->head_some_a, SB_CUDA_HEAD_HOPPER_SHARED },
-        { h->head_some_b, SB_CUDA_HEAD_HOPPER_SHARED },
+        { k->head_few_a, k->head_few_a_moments, c->gpu.shared },
+        { k->head_few_b, k->head_few_b_moments, c->gpu.shared },
+        { k->head_tiles_a, k->head_tiles_a_moments, SB_CUDA_HEAD_TILES_SHARED(2, 64) },
+        { k->head_tiles_b, k->head_tiles_b_moments, SB_CUDA_HEAD_TILES_SHARED(3, 64) },
+        { k->head_bf16_a, k->head_bf16_a_moments, SB_CUDA_HEAD_TILES_SHARED(2, 32) },
+        { k->head_bf16_b, k->head_bf16_b_moments, SB_CUDA_HEAD_TILES_SHARED(3, 32) },
+        { h->head_many_a, h->head_many_a_moments, hopper },
+        { h->head_many_b, h->head_many_b_moments, hopper },
+        { h->head_turns_a, h->head_turns_a_moments, hopper },
+        { h->head_turns_b, h->head_turns_b_moments, hopper },
+        { h->head_some_a, h->head_some_a_moments, hopper },
+        { h->head_some_b, h->head_some_b_moments, hopper },
     };
-    for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++)
-        if (kernels[i].shared <= c->gpu.shared)
-            DRIVER(why, &c->driver, FuncSetAttribute, kernels[i].kernel,
-                   CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, kernels[i].shared);
+    for (size_t i = 0; i < 2 * sizeof kernels / sizeof *kernels; i++)
+        if (kernels[i / 2].shared <= c->gpu.shared)
+            DRIVER(why, &c->driver, FuncSetAttribute,
+                   i % 2 ? kernels[i / 2].moments : kernels[i / 2].kernel,
+                   CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, kernels[i / 2].shared);
     return SB_OK;
 }
 
@@ -196,35 +200,47 @@ typedef struct product {
     uint32_t shared;
 } product;
 
-/* The warpgroups take turns where the end of a tile takes long beside its product (measured).
- * a: the format is h24w16. */
-static CUfunction hopper_kernel(const sb_cuda_head_hopper_kernels *h, int64_t rows, int32_t blocks,
-                                int a)
+_Static_assert(SB_CUDA_HEAD_SUMS == SB_SUMS && SB_CUDA_HEAD_MOMENTS == SB_MOMENTS, "kinds");
+
+static int wants_moments(const sb_cuda_hidden *h)
 {
-    if (rows <= SB_CUDA_HEAD_FEW) return a ? h->head_some_a : h->head_some_b;
-    if (rows > SB_CUDA_HEAD_TILE && blocks <= (a ? 32 : 16))
-        return a ? h->head_turns_a : h->head_turns_b;
-    return a ? h->head_many_a : h->head_many_b;
+    return (h->out && h->out->entropy) || (h->to && sb_has_moments(h->to));
+}
+
+/* The kernel of a name for a call's format, with or without moments. */
+#define KERNEL(from, name, a, moments)                                                             \
+    ((a)->planes_count == 2 ? (moments) ? (from)->name##_a_moments : (from)->name##_a              \
+     : (moments)            ? (from)->name##_b_moments                                             \
+                            : (from)->name##_b)
+
+/* The warpgroups take turns where the end of a tile takes long beside its product (measured). */
+static CUfunction hopper_kernel(const sb_cuda_head_hopper_kernels *h, const sb_cuda_head_args *a,
+                                int moments)
+{
+    if (a->most <= SB_CUDA_HEAD_FEW) return KERNEL(h, head_some, a, moments);
+    if (a->most > SB_CUDA_HEAD_TILE && a->blocks <= (a->planes_count == 2 ? 32 : 16))
+        return KERNEL(h, head_turns, a, moments);
+    return KERNEL(h, head_many, a, moments);
 }
 
 /* Exact sums are written by the kernels for any GPU only. */
-static product product_of(const sb_cuda *c, const sb_launch *launch, const sb_cuda_head_args *args)
+static product product_of(const sb_cuda *c, const sb_cuda_hidden *h, const sb_cuda_head_args *a)
 {
     const sb_cuda_head_kernels *k = &c->head;
-    const int32_t blocks = args->blocks, planes = args->planes_count;
-    const int64_t rows = args->most;
-    const uint32_t few = (uint32_t)SB_CUDA_HEAD_FEW_SHARED(planes, blocks);
-    const int a = planes == 2, any_gpu = launch->cluster < 0, other = any_gpu || args->sums;
+    const sb_launch *launch = &h->call->launch;
+    const uint32_t few = (uint32_t)SB_CUDA_HEAD_FEW_SHARED(a->planes_count, a->blocks);
+    const int any_gpu = launch->cluster < 0, other = any_gpu || a->sums;
+    const int moments = wants_moments(h);
     if (launch->table < 0 || (has_slow_int8(c) && !any_gpu))
-        return (product){ a ? k->head_bf16_a : k->head_bf16_b, SB_CUDA_HEAD_TILES_THREADS,
-                          SB_CUDA_HEAD_TILES_SHARED(planes, 32) };
-    if (!other && rows <= SB_CUDA_HEAD_FEWEST && few <= (uint32_t)c->gpu.shared)
-        return (product){ a ? k->head_few_a : k->head_few_b, SB_CUDA_HEAD_FEW_THREADS, few };
+        return (product){ KERNEL(k, head_bf16, a, moments), SB_CUDA_HEAD_TILES_THREADS,
+                          SB_CUDA_HEAD_TILES_SHARED(a->planes_count, 32) };
+    if (!other && a->most <= SB_CUDA_HEAD_FEWEST && few <= (uint32_t)c->gpu.shared)
+        return (product){ KERNEL(k, head_few, a, moments), SB_CUDA_HEAD_FEW_THREADS, few };
     if (!other && has_wgmma(c))
-        return (product){ hopper_kernel(&c->head_hopper, rows, blocks, a),
-                          SB_CUDA_HEAD_HOPPER_THREADS, SB_CUDA_HEAD_HOPPER_SHARED };
-    return (product){ a ? k->head_tiles_a : k->head_tiles_b, SB_CUDA_HEAD_TILES_THREADS,
-                      SB_CUDA_HEAD_TILES_SHARED(planes, 64) };
+        return (product){ hopper_kernel(&c->head_hopper, a, moments), SB_CUDA_HEAD_HOPPER_THREADS,
+                          SB_CUDA_HEAD_HOPPER_SHARED };
+    return (product){ KERNEL(k, head_tiles, a, moments), SB_CUDA_HEAD_TILES_THREADS,
+                      SB_CUDA_HEAD_TILES_SHARED(a->planes_count, 64) };
 }
 
 /* The sizes of a call's scratch memory, whose parts are in this order: rows, items, count,
@@ -253,7 +269,7 @@ static layout layout_of(const sb_cuda *c, const sb_cuda_hidden *h)
     l.items = padded((uint64_t)l.work * sizeof(int64_t));
     l.count = BOUNDARY;
     l.states = padded((uint64_t)(c->gpu.multiprocessors + l.chunk / tile) * (uint64_t)l.stride *
-                      sizeof(sb_state));
+                      (wants_moments(h) ? sizeof(sb_moments) : sizeof(sb_state)));
     l.digits = padded((uint64_t)l.chunk * row);
     l.bytes = l.rows + l.items + l.count + l.states + l.digits;
     return l;
@@ -309,7 +325,9 @@ static sb_cuda_head_args head_args_of(const sb_cuda *c, const sb_cuda_hidden *h,
     a.states = a.items + l->items + l->count;
     a.digits = a.states + l->states;
     a.scales = h->scales;
+    a.logits_dtype = h->logits_dtype;
     if (h->to) {
+        a.logits_dtype = h->to->kind;
         a.to_states = sb_cuda_address(h->to->states);
         a.to_targets = sb_cuda_address(h->to->targets);
     }
@@ -317,7 +335,6 @@ static sb_cuda_head_args head_args_of(const sb_cuda *c, const sb_cuda_hidden *h,
     a.sums = h->sums;
     a.logits_stride = h->row_stride;
     a.logits_batch_stride = h->batch_stride;
-    a.logits_dtype = h->logits_dtype;
     a.before = h->before;
     a.by_item = h->work != 0;
     a.first = head->form.first + ids;
@@ -339,7 +356,7 @@ static sb_status launch_chunk(sb_context *ctx, const sb_cuda_hidden *h, sb_cuda_
     const sb_cuda *c = ctx->state;
     const sb_cuda_head_kernels *k = &c->head;
     CUstream stream = h->call->launch.stream;
-    const product p = product_of(c, &h->call->launch, a);
+    const product p = product_of(c, h, a);
     const sb_cuda_grid prepares = { .blocks = (a->most + 1) / 2, .threads = 64, .early = 1 };
     const sb_cuda_grid multiplies = {
         .blocks = a->groups, .threads = p.threads, .shared = p.shared, .early = 1
@@ -350,7 +367,8 @@ static sb_status launch_chunk(sb_context *ctx, const sb_cuda_hidden *h, sb_cuda_
     status = sb_cuda_launch(ctx, p.kernel, multiplies, &a->in, stream);
     finishes.early = 1;
     if (status == SB_OK && !a->logits && !a->sums)
-        status = sb_cuda_launch(ctx, k->head_finish, finishes, &a->in, stream);
+        status = sb_cuda_launch(ctx, wants_moments(h) ? k->head_finish_moments : k->head_finish,
+                                finishes, &a->in, stream);
     return status;
 }
 
@@ -396,8 +414,8 @@ static sb_status logits_call(sb_context *ctx, const sb_cuda_hidden *h, const sb_
     if (status == SB_OK) status = sb_cuda_check_arrays(ctx, outputs, count);
     if (status == SB_OK && call->in.kept_offsets)
         return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
-                       "the cuda backend takes kept_ids with hidden states for logprobs and for "
-                       "shards without entropies only: use kept");
+                       "the cuda backend takes kept_ids with hidden states for logprobs, entropies "
+                       "and shards only: use kept");
     if (status == SB_OK && call->held == 0) return SB_OK;
     if (status == SB_OK)
         status = sb_cuda_scratch(ctx, &call->launch, sb_cuda_hidden_bytes(ctx->state, h), &scratch);

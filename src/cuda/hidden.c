@@ -1,15 +1,15 @@
-/* hidden.c - operations on hidden states on a GPU. Logprobs and shards without entropies come
- * straight from the products (head.c). Everything else takes the logits of some rows at a time,
- * which lie in scratch memory, and goes the way of batches of logits with these. */
+/* hidden.c - operations on hidden states on a GPU. Logprobs, entropies and shards come straight
+ * from the products (head.c). Everything else takes the logits of some rows at a time, which lie in
+ * scratch memory, and goes the way of batches of logits with these. */
 #include "api/kl.h"
 #include "cuda/head.h"
 #include "cuda/lists.h"
 
 #define BOUNDARY 256
-#define LOGITS_BYTES ((uint64_t)24 << 20) /* of logits at once */
-/* A gradient has memory for as many logits as there are rows, so that scratch memory for those of a
- * full tile of rows adds little; with fewer rows, products wait for the weights. */
-#define GRADIENT_ROWS SB_CUDA_HEAD_TILE
+
+/* Logits at once: as many as this, and those of a tile of rows at least, since a product of fewer
+ * rows takes hardly less time. */
+#define LOGITS_BYTES ((uint64_t)24 << 20)
 
 static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
 
@@ -20,8 +20,8 @@ static sb_status check_lists(sb_context *ctx, const sb_call *call)
 {
     if (!call->in.kept_offsets) return SB_OK;
     return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
-                   "the cuda backend takes kept_ids with hidden states for logprobs and for shards "
-                   "without entropies only: use kept");
+                   "the cuda backend takes kept_ids with hidden states for logprobs, entropies and "
+                   "shards only: use kept");
 }
 
 /* ---- some rows at a time ------------------------------------------------------------------ */
@@ -160,9 +160,8 @@ static sb_status plan_rows(sb_context *ctx, const rows_op *o, rows_plan *p)
     memset(p, 0, sizeof *p);
     for (int i = 0; i < 2 && o->calls[i]; i++)
         if (o->calls[i]->in.head) row += (uint64_t)o->calls[i]->held * sizeof(float);
-    p->most = (int64_t)(LOGITS_BYTES / row);
-    if (p->most < 1) p->most = 1;
-    if (o->gradient && p->most < GRADIENT_ROWS) p->most = GRADIENT_ROWS;
+    p->most = (int64_t)(LOGITS_BYTES / row) / SB_CUDA_HEAD_TILE * SB_CUDA_HEAD_TILE;
+    if (p->most < SB_CUDA_HEAD_TILE) p->most = SB_CUDA_HEAD_TILE;
     if (p->most > call->rows) p->most = call->rows;
     if (p->most == 0) return SB_OK;
     p->mask = padded((uint64_t)call->rows);
@@ -256,61 +255,22 @@ static sb_status run_rows(sb_context *ctx, const rows_op *o, const rows_plan *p,
 
 /* ---- logprobs ----------------------------------------------------------------------------- */
 
-static sb_logprob_out out_from(const sb_logprob_out *all, int64_t first)
-{
-    sb_logprob_out out = *all;
-    out.token = all->token ? all->token + first : NULL;
-    out.lse = all->lse ? all->lse + first : NULL;
-    out.entropy = all->entropy ? all->entropy + first : NULL;
-    out.saved = all->saved ? all->saved + first : NULL;
-    out.sequence = NULL;
-    out.count = out.outside = NULL;
-    return out;
-}
-
-static sb_status logprob_part(sb_context *ctx, const void *op, const sb_call part[2], int64_t first)
-{
-    sb_logprob_call call = *(const sb_logprob_call *)op;
-    call.out = out_from(&call.out, first);
-    call.call = part[0];
-    return sb_cuda_logprob(ctx, &call);
-}
-
-static sb_status logprob_part_workspace(sb_context *ctx, const void *op, const sb_call part[2],
-                                        uint64_t *bytes)
-{
-    sb_logprob_call call = *(const sb_logprob_call *)op;
-    call.out = out_from(&call.out, 0);
-    call.call = part[0];
-    return sb_cuda_logprob_workspace(ctx, &call, bytes);
-}
-
 /* Scratch memory: tokens, if only their sums are requested; lists as words; then that of the
- * rows. */
+ * products. */
 typedef struct logprob_plan {
-    rows_op by_rows;
     sb_cuda_hidden hidden;
-    rows_plan rows;
     sb_cuda_lists lists;
     uint64_t tokens, bytes;
 } logprob_plan;
 
-static sb_status plan_logprob(sb_context *ctx, const sb_logprob_call *call, logprob_plan *p)
+static void plan_logprob(sb_context *ctx, const sb_logprob_call *call, logprob_plan *p)
 {
-    sb_status status = SB_OK;
     memset(p, 0, sizeof *p);
     p->tokens = padded(sb_cuda_token_bytes(&call->out, call->call.rows));
     p->hidden = (sb_cuda_hidden){ .call = &call->call, .out = &call->out };
-    p->by_rows = (rows_op){ .calls = { &call->call },
-                            .op = call,
-                            .run = logprob_part,
-                            .workspace = logprob_part_workspace };
-    if (call->out.entropy) status = plan_rows(ctx, &p->by_rows, &p->rows);
     p->lists = sb_cuda_lists_of(&call->call);
     if (p->lists.bytes) p->hidden.lists = &p->lists;
-    p->bytes = p->tokens + p->lists.bytes;
-    p->bytes += call->out.entropy ? p->rows.bytes : sb_cuda_hidden_bytes(ctx->state, &p->hidden);
-    return status;
+    p->bytes = p->tokens + p->lists.bytes + sb_cuda_hidden_bytes(ctx->state, &p->hidden);
 }
 
 static sb_status run_logprob(sb_context *ctx, const sb_logprob_call *asked, logprob_plan *p,
@@ -318,19 +278,15 @@ static sb_status run_logprob(sb_context *ctx, const sb_logprob_call *asked, logp
 {
     const sb_cuda *c = ctx->state;
     const sb_call *call = &asked->call;
-    sb_logprob_call with_tokens = *asked;
-    sb_logprob_out *out = &with_tokens.out;
+    sb_logprob_out out = asked->out;
     sb_cuda_plan none;
     sb_cuda_args a;
     sb_status status = SB_OK;
     memset(&none, 0, sizeof none);
-    if (p->tokens) out->token = (float *)(uintptr_t)scratch;
-    p->by_rows.op = &with_tokens;
-    p->hidden.out = out;
-    a = sb_cuda_args_of(c, out, call, &none, 0);
-    if (asked->out.entropy) {
-        status = run_rows(ctx, &p->by_rows, &p->rows, scratch + p->tokens);
-    } else if (out->token || out->lse || out->saved || call->launch.check) {
+    if (p->tokens) out.token = (float *)(uintptr_t)scratch;
+    p->hidden.out = &out;
+    a = sb_cuda_args_of(c, &out, call, &none, 0);
+    if (out.token || out.lse || out.entropy || out.saved || call->launch.check) {
         status = sb_cuda_launch_words(ctx, call, &p->lists, scratch + p->tokens, 0);
         sb_cuda_use_words(&a, &p->lists);
         if (status == SB_OK) status = sb_cuda_clear_unlisted(ctx, call, &a);
@@ -345,9 +301,9 @@ sb_status sb_cuda_hidden_logprob(sb_context *ctx, const sb_logprob_call *call)
     logprob_plan p;
     CUdeviceptr scratch;
     sb_status status = sb_cuda_check_arguments(ctx, &call->out, &call->call);
-    if (status == SB_OK && call->out.entropy) status = check_lists(ctx, &call->call);
-    if (status == SB_OK) status = plan_logprob(ctx, call, &p);
-    if (status == SB_OK) status = sb_cuda_scratch(ctx, &call->call.launch, p.bytes, &scratch);
+    if (status != SB_OK) return status;
+    plan_logprob(ctx, call, &p);
+    status = sb_cuda_scratch(ctx, &call->call.launch, p.bytes, &scratch);
     if (status != SB_OK) return status;
     status = run_logprob(ctx, call, &p, scratch);
     sb_cuda_scratch_done(ctx, &call->call.launch, scratch);
@@ -360,9 +316,9 @@ sb_status sb_cuda_hidden_logprob_workspace(sb_context *ctx, const sb_logprob_cal
                                            uint64_t *bytes)
 {
     logprob_plan p;
-    const sb_status status = plan_logprob(ctx, call, &p);
+    plan_logprob(ctx, call, &p);
     *bytes = p.bytes;
-    return status;
+    return SB_OK;
 }
 
 /* ---- operations that only have rows ------------------------------------------------------- */
@@ -403,36 +359,6 @@ static sb_status call_by_rows(sb_context *ctx, const rows_op *o, const sb_cuda_a
 
 /* ---- shards ------------------------------------------------------------------------------- */
 
-static sb_partial_call partial_from(const void *op, const sb_call *part, int64_t first)
-{
-    sb_partial_call call = *(const sb_partial_call *)op;
-    call.to.states = (char *)call.to.states + (size_t)first * sb_state_size(&call.to);
-    call.to.targets += first;
-    call.call = *part;
-    return call;
-}
-
-static sb_status partial_part(sb_context *ctx, const void *op, const sb_call part[2], int64_t first)
-{
-    const sb_partial_call call = partial_from(op, part, first);
-    return sb_cuda_partial(ctx, &call);
-}
-
-static sb_status partial_part_workspace(sb_context *ctx, const void *op, const sb_call part[2],
-                                        uint64_t *bytes)
-{
-    const sb_partial_call call = partial_from(op, part, 0);
-    return sb_cuda_partial_workspace(ctx, &call, bytes);
-}
-
-static rows_op rows_of_partial(const sb_partial_call *call)
-{
-    return (rows_op){ .calls = { &call->call },
-                      .op = call,
-                      .run = partial_part,
-                      .workspace = partial_part_workspace };
-}
-
 /* Scratch memory: lists as words; then that of the products. */
 static uint64_t partial_bytes(sb_context *ctx, const sb_partial_call *p)
 {
@@ -449,7 +375,8 @@ static sb_status run_partial(sb_context *ctx, const sb_partial_call *p, CUdevice
     const uint64_t rows = (uint64_t)call->rows;
     sb_status status = SB_OK;
     if (call->in.row_list) { /* rows that are not listed */
-        status = sb_cuda_clear(ctx, sb_cuda_address(p->to.states), rows * sizeof(sb_state), stream);
+        status = sb_cuda_clear(ctx, sb_cuda_address(p->to.states), rows * sb_state_size(&p->to),
+                               stream);
         if (status == SB_OK)
             status = sb_cuda_clear(ctx, sb_cuda_address(p->to.targets),
                                    rows * sizeof(sb_target_record), stream);
@@ -461,12 +388,9 @@ static sb_status run_partial(sb_context *ctx, const sb_partial_call *p, CUdevice
 sb_status sb_cuda_hidden_partial(sb_context *ctx, const sb_partial_call *p)
 {
     const sb_call *call = &p->call;
-    const rows_op o = rows_of_partial(p);
     CUdeviceptr scratch;
     sb_status status = sb_cuda_check_records(ctx, &p->to, call->rows, "");
-    if (status != SB_OK) return status;
-    if (sb_has_moments(&p->to)) return call_by_rows(ctx, &o, NULL, 0);
-    status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
+    if (status == SB_OK) status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
     if (status == SB_OK)
         status = sb_cuda_scratch(ctx, &call->launch, partial_bytes(ctx, p), &scratch);
     if (status != SB_OK) return status;
@@ -479,8 +403,6 @@ sb_status sb_cuda_hidden_partial(sb_context *ctx, const sb_partial_call *p)
 sb_status sb_cuda_hidden_partial_workspace(sb_context *ctx, const sb_partial_call *p,
                                            uint64_t *bytes)
 {
-    const rows_op o = rows_of_partial(p);
-    if (sb_has_moments(&p->to)) return bytes_by_rows(ctx, &o, bytes);
     *bytes = partial_bytes(ctx, p);
     return SB_OK;
 }

@@ -127,11 +127,18 @@
     X(head_list)                                                                                   \
     X(head_few_a)                                                                                  \
     X(head_few_b)                                                                                  \
+    X(head_few_a_moments)                                                                          \
+    X(head_few_b_moments)                                                                          \
     X(head_tiles_a)                                                                                \
     X(head_tiles_b)                                                                                \
+    X(head_tiles_a_moments)                                                                        \
+    X(head_tiles_b_moments)                                                                        \
     X(head_bf16_a)                                                                                 \
     X(head_bf16_b)                                                                                 \
+    X(head_bf16_a_moments)                                                                         \
+    X(head_bf16_b_moments)                                                                         \
     X(head_finish)                                                                                 \
+    X(head_finish_moments)                                                                         \
     X(head_blank)                                                                                  \
     X(head_mask)                                                                                   \
     X(head_scales)                                                                                 \
@@ -140,10 +147,16 @@
 #define SB_CUDA_HEAD_HOPPER_KERNELS(X)                                                             \
     X(head_many_a)                                                                                 \
     X(head_many_b)                                                                                 \
+    X(head_many_a_moments)                                                                         \
+    X(head_many_b_moments)                                                                         \
     X(head_turns_a)                                                                                \
     X(head_turns_b)                                                                                \
+    X(head_turns_a_moments)                                                                        \
+    X(head_turns_b_moments)                                                                        \
     X(head_some_a)                                                                                 \
-    X(head_some_b)
+    X(head_some_b)                                                                                 \
+    X(head_some_a_moments)                                                                         \
+    X(head_some_b_moments)
 
 #define SB_CUDA_HEAD_ERROR_KERNELS(X)                                                              \
     X(head_norms)                                                                                  \
