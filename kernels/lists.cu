@@ -20,6 +20,7 @@
  *
  * Invariants: only the logits of kept ids are read, each at an id in [0, V); no entry outside
  * [0, kept_count) is read. A row whose list is bad is reported and poisoned. */
+#include "../src/cuda/lists_args.h"
 #include "finish.cuh"
 #include "moments.cuh"
 #include "piece.cuh"
@@ -45,11 +46,13 @@ SB_DET list_bounds bounds_of(const sb_cuda_args &in, int64_t row)
     return b;
 }
 
-SB_DET id_list list_of(const sb_cuda_args &in, int64_t row, list_bounds b)
+/* part: SB_LISTS_CONTINUE and SB_LISTS_UNFINISHED, if the call is about some of another's rows. */
+SB_DET id_list list_of(const sb_cuda_args &in, int64_t row, list_bounds b, int32_t part = 0)
 {
     id_list list;
     list.well = b.first >= 0 && b.first <= b.last && b.last <= in.kept_count &&
-                (row > 0 || b.first == 0) && (row + 1 < in.rows || b.last == in.kept_count);
+                (row > 0 || (part & SB_LISTS_CONTINUE) || b.first == 0) &&
+                (row + 1 < in.rows || (part & SB_LISTS_UNFINISHED) || b.last == in.kept_count);
     list.first = list.well ? b.first : 0;
     list.count = list.well ? (int32_t)min(b.last - b.first, in.vocab + 1) : 0;
     return list;
@@ -512,7 +515,7 @@ extern "C" __global__ void __launch_bounds__(256)
         mine.bad = mine.kept = 0;
         mine.target = -1;
         if (mine.of.fate != ROW_UNKNOWN)
-            mine.list = list_of(in, mine.of.number, bounds_of(in, mine.of.number));
+            mine.list = list_of(in, mine.of.number, bounds_of(in, mine.of.number), a.of_q);
         if (mine.of.fate == ROW_ACTIVE && in.width == 1)
             mine.target = int_at(in.ids, in.ids_dtype, mine.of.number);
     }
@@ -538,7 +541,9 @@ extern "C" __global__ void __launch_bounds__(256)
     }
     if (threadIdx.x != 0) return;
     if (mine.bad)
-        report(in, (mine.list.well ? SB_BAD_KEPT_ID : SB_BAD_KEPT_OFFSETS) + 2 * a.of_q,
+        report(in,
+               (mine.list.well ? SB_BAD_KEPT_ID : SB_BAD_KEPT_OFFSETS) +
+                   2 * (a.of_q & SB_LISTS_OF_Q),
                mine.of.number);
     ((uint8_t *)a.refused)[mine.of.number] = (uint8_t)mine.bad;
     if (in.strays) ((uint8_t *)in.strays)[mine.of.number] = looks && !mine.kept;

@@ -1,6 +1,6 @@
 -- Heads on a GPU: whatever kernel multiplies, the bits of the cpu, of leaves of every kind; ignored
 -- rows between active ones; bad rows of weights with and without a check; how little memory a call
--- needs; and cuts of V and D.
+-- needs; lists of kept ids; and cuts of V and D.
 
 local samebits = require "samebits"
 local backends = require "spec.support.backends"
@@ -203,14 +203,55 @@ backends.with("cuda", function(at)
       says(misuse(ctx.head_error, ctx, at_host), "hidden (", "host memory")
     end)
 
-    it("refuses lists of kept ids where only words are taken", function()
-      local head = assert(ctx:head(heads.values({ 40, 20 }, "float32", 15):to(ctx.device)))
-      local spec = {
-        hidden = heads.values({ 2, 20 }, "float32", 16):to(ctx.device), head = head, ids = { 1, 2 },
-        kept_ids = samebits.tensor({ 1, 5, 2 }, { dtype = "int32" }),
-        kept_offsets = samebits.tensor({ 0, 2, 3 }, { dtype = "int32" }),
-      }
-      says(misuse(ctx.topk, ctx, spec, 2), "kept_ids", "use kept")
+    -- Rows of which a few are active, in several chunks of logits.
+    it("takes lists of kept ids for every call, and names the bad ones", function()
+      local V, D, rows = 65600, 3, 400
+      local weights = heads.values({ V, D }, "bfloat16", 15)
+      local hidden = heads.values({ rows, D }, "bfloat16", 16)
+      local of_cpu, of_gpu = here:head(weights), ctx:head(weights:to(ctx.device))
+      local mask, ids, several, kept, offsets = {}, {}, {}, {}, { 0 }
+      for r = 1, rows do
+        mask[r] = (r % 127 <= 1 or r == rows) and 1 or 0
+        ids[r] = r * 163 % V
+        several[r] = { ids[r], ids[r] + 1, -100 }
+        for _, id in ipairs { 7, r, ids[r], ids[r] + 1, V - 1 } do
+          if id > (kept[#kept] or -1) or #kept == offsets[r] then kept[#kept + 1] = id end
+        end
+        offsets[r + 1] = #kept
+      end
+      local function both(call, of_ids, opts)
+        local function spec(on, head)
+          return { hidden = hidden:to(on.device), head = head, ids = of_ids, mask = mask,
+                   kept_ids = samebits.tensor(kept, { dtype = "int32" }):to(on.device),
+                   kept_offsets = samebits.tensor(offsets, { dtype = "int64" }):to(on.device) }
+        end
+        local want = assert(call(here, spec(here, of_cpu), opts))
+        local got = assert(call(ctx, spec(ctx, of_gpu), opts))
+        if samebits.is_tensor(want) then want, got = { want }, { got } end
+        for name, t in pairs(want) do
+          assert.is_true(samebits.same_bits(got[name]:to "cpu", t), name)
+        end
+      end
+      both(ctx.topk, nil, 4)
+      both(ctx.logprob_ids, several)
+      both(ctx.logprob, ids, { outputs = { "token", "entropy", "sequence", "outside" } })
+      both(ctx.partial, ids, { entropy = true })
+      both(function(on, spec)
+        local q = {}
+        for key, value in pairs(spec) do q[key] = value end
+        q.hidden = heads.values({ rows, D }, "bfloat16", 17):to(on.device)
+        return on:kl(spec, q)
+      end)
+      both(function(on, spec) return on:logits(spec, { first = 65536, n = 64 }) end)
+      kept[offsets[382] + 2] = 7
+      local function refused(call)
+        local _, why = pcall(both, function(on, ...)
+          return on == here and {} or call(on, ...)
+        end, ids)
+        says(why, "row 381", "kept id 7")
+      end
+      refused(function(on, spec) return on:topk(spec, 4, { check = true }) end)
+      refused(function(on, spec) return on:logits(spec, { first = 0, n = 16, check = true }) end)
     end)
   end)
 end)

@@ -25,9 +25,7 @@ local function logprobs(ctx, spec)
 end
 
 local calls = { { name = "logprobs", make = logprobs, rows = { token = "7fc00000" } } }
-for _, call in ipairs(device_calls) do
-  if not call.states then calls[#calls + 1] = call end -- those of hidden states take words alone
-end
+for _, call in ipairs(device_calls) do calls[#calls + 1] = call end
 
 -- A batch of one sequence, once with words and once with lists. Row 3 is ignored; each row keeps
 -- 8 ids, some side by side.

@@ -32,6 +32,7 @@ typedef struct sb_cuda {
     sb_cuda_reports reports;
     int word;       /* index in reports: the word of the operation under way */
     int64_t before; /* rows in front of those of a launch, for reports: see hidden.c */
+    int64_t after;  /* rows behind them, which have lists as well */
     int inside;     /* a call of some rows within another one, which has checked the arrays */
     int launched;   /* whether kernels of that operation may be running or queued */
 #define SB_CUDA_MODULE(file, LIST) sb_cuda_##file##_kernels file;

@@ -405,22 +405,32 @@ static sb_status run_logits(sb_context *ctx, const sb_cuda_hidden *h, CUdevicept
     return status == SB_OK ? sb_cuda_run_hidden(ctx, h, scratch) : status;
 }
 
-static sb_status logits_call(sb_context *ctx, const sb_cuda_hidden *h, const sb_cuda_array *outputs,
+/* Logits need lists as words; sums only which rows are refused. */
+static sb_cuda_lists lists_beside(const sb_cuda_hidden *h)
+{
+    return h->sums ? sb_cuda_list_bytes_of(h->call) : sb_cuda_lists_of(h->call);
+}
+
+static uint64_t logits_bytes(const sb_cuda *c, const sb_cuda_hidden *h)
+{
+    return h->call->held ? lists_beside(h).bytes + sb_cuda_hidden_bytes(c, h) : 0;
+}
+
+static sb_status logits_call(sb_context *ctx, sb_cuda_hidden *h, const sb_cuda_array *outputs,
                              size_t count)
 {
     const sb_call *call = h->call;
+    sb_cuda_lists lists = lists_beside(h);
     CUdeviceptr scratch;
     sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
     if (status == SB_OK) status = sb_cuda_check_arrays(ctx, outputs, count);
-    if (status == SB_OK && call->in.kept_offsets)
-        return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
-                       "the cuda backend takes kept_ids with hidden states for logprobs, entropies "
-                       "and shards only: use kept");
     if (status == SB_OK && call->held == 0) return SB_OK;
     if (status == SB_OK)
-        status = sb_cuda_scratch(ctx, &call->launch, sb_cuda_hidden_bytes(ctx->state, h), &scratch);
+        status = sb_cuda_scratch(ctx, &call->launch, logits_bytes(ctx->state, h), &scratch);
     if (status != SB_OK) return status;
-    status = run_logits(ctx, h, scratch);
+    status = sb_cuda_launch_words(ctx, call, &lists, scratch, 0);
+    if (lists.bytes) h->lists = &lists;
+    if (status == SB_OK) status = run_logits(ctx, h, scratch + lists.bytes);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
     if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
     return status;
@@ -440,7 +450,7 @@ sb_status sb_cuda_logits(sb_context *ctx, const void *checked)
     const sb_logits_call *call = checked;
     const sb_batch *in = &call->call.in;
     const uint64_t size = (uint64_t)sb_itemsize(call->out.dtype);
-    const sb_cuda_hidden h = hidden_of_logits(call);
+    sb_cuda_hidden h = hidden_of_logits(call);
     const sb_cuda_array output = {
         "logits", call->out.logits, size,
         in->cu_seqlens
@@ -455,7 +465,7 @@ sb_status sb_cuda_logits_workspace(sb_context *ctx, const void *checked, uint64_
 {
     const sb_logits_call *call = checked;
     const sb_cuda_hidden h = hidden_of_logits(call);
-    *bytes = call->call.held ? sb_cuda_hidden_bytes(ctx->state, &h) : 0;
+    *bytes = logits_bytes(ctx->state, &h);
     return SB_OK;
 }
 
@@ -485,7 +495,7 @@ sb_status sb_cuda_products(sb_context *ctx, const void *checked)
 {
     const sb_products_call *call = checked;
     const int64_t rows = call->call.rows;
-    const sb_cuda_hidden h = hidden_of_products(call);
+    sb_cuda_hidden h = hidden_of_products(call);
     const sb_cuda_array arrays[] = {
         { "sums", call->sums, 8, sb_cuda_span(1, rows, 0, call->call.held, call->call.held, 8) },
         { "scales", call->scales, 4, sb_cuda_bytes(rows, 4) },
@@ -497,7 +507,7 @@ sb_status sb_cuda_products_workspace(sb_context *ctx, const void *checked, uint6
 {
     const sb_products_call *call = checked;
     const sb_cuda_hidden h = hidden_of_products(call);
-    *bytes = call->call.held ? sb_cuda_hidden_bytes(ctx->state, &h) : 0;
+    *bytes = logits_bytes(ctx->state, &h);
     return SB_OK;
 }
 

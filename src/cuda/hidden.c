@@ -15,15 +15,6 @@ static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
 
 static uint64_t padded(uint64_t bytes) { return (bytes + BOUNDARY - 1) / BOUNDARY * BOUNDARY; }
 
-/* The operations below on some rows at a time have kept sets as words alone. */
-static sb_status check_lists(sb_context *ctx, const sb_call *call)
-{
-    if (!call->in.kept_offsets) return SB_OK;
-    return sb_fail(&ctx->error, SB_ERR_ARGUMENT,
-                   "the cuda backend takes kept_ids with hidden states for logprobs, entropies and "
-                   "shards only: use kept");
-}
-
 /* ---- some rows at a time ------------------------------------------------------------------ */
 
 /* An operation on one or two batches, at least one of which has hidden states. */
@@ -93,6 +84,7 @@ static sb_call part_of(const sb_call *call, int64_t first, int64_t n, CUdevicept
     in->ids = moved(in->ids, first * call->width, in->ids_dtype == SB_I64 ? 8 : 4);
     in->temperatures = moved(in->temperatures, first, 4);
     in->kept = moved(in->kept, first, 4 * in->kept_stride);
+    in->kept_offsets = moved(in->kept_offsets, first, in->kept_offsets_dtype == SB_I64 ? 8 : 4);
     in->mask = (const uint8_t *)(uintptr_t)(mask + (uint64_t)first);
     if (in->head) {
         in->logits = (const void *)(uintptr_t)logits;
@@ -218,11 +210,12 @@ static sb_status run_part(sb_context *ctx, const rows_op *o, const rows_plan *p,
         logits += logits_bytes(o->calls[i], p->most);
     }
     if (status != SB_OK) return status;
-    c->before = first; /* in reports */
+    c->before = first; /* in reports, and in lists */
+    c->after = o->calls[0]->rows - first - n;
     c->inside = 1;
     status = o->run(ctx, o->op, part, first);
     c->inside = 0;
-    c->before = 0;
+    c->before = c->after = 0;
     return status;
 }
 
@@ -350,7 +343,6 @@ static sb_status call_by_rows(sb_context *ctx, const rows_op *o, const sb_cuda_a
 {
     sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, o->calls[0]);
     if (status == SB_OK) status = sb_cuda_check_arrays(ctx, outputs, count);
-    if (status == SB_OK) status = check_lists(ctx, o->calls[0]);
     if (status == SB_OK) status = run_by_rows(ctx, o);
     if (status == SB_OK && o->calls[0]->launch.check)
         status = sb_cuda_check_call(ctx, o->calls[0], NULL, NULL);
@@ -553,9 +545,7 @@ sb_status sb_cuda_hidden_kl(sb_context *ctx, const sb_kl_call *asked)
     rows_op o = rows_of_kl(&call);
     rows_plan p;
     CUdeviceptr scratch;
-    sb_status status = check_lists(ctx, &asked->p);
-    if (status == SB_OK) status = check_lists(ctx, &asked->q);
-    if (status == SB_OK) status = plan_rows(ctx, &o, &p);
+    sb_status status = plan_rows(ctx, &o, &p);
     if (status == SB_OK) status = sb_cuda_scratch(ctx, launch, tokens + p.bytes, &scratch);
     if (status != SB_OK) return status;
     if (tokens) call.out.token = (float *)(uintptr_t)scratch;
@@ -625,7 +615,6 @@ sb_status sb_cuda_hidden_backward(sb_context *ctx, const sb_backward_call *backw
     const rows_op o = rows_of_backward(backward);
     sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
     if (status == SB_OK) status = sb_cuda_check_gradient_arrays(ctx, &backward->to, call, "");
-    if (status == SB_OK) status = check_lists(ctx, call);
     if (status == SB_OK) status = run_by_rows(ctx, &o);
     if (status == SB_OK && call->launch.check)
         status = sb_cuda_check_call(ctx, call, NULL, &backward->to);
@@ -695,6 +684,7 @@ sb_status sb_cuda_hidden_both(sb_context *ctx, const sb_logprob_call *asked)
     const sb_cuda *c = ctx->state;
     const sb_call *call = &asked->call;
     const uint64_t tokens = padded(sb_cuda_token_bytes(&asked->out, call->rows));
+    sb_cuda_lists lists = sb_cuda_list_bytes_of(call); /* of targets outside their lists */
     sb_logprob_call both = *asked;
     const rows_op o = rows_of_both(&both);
     sb_cuda_plan none;
@@ -704,14 +694,16 @@ sb_status sb_cuda_hidden_both(sb_context *ctx, const sb_logprob_call *asked)
     sb_status status = sb_cuda_check_arguments(ctx, &asked->out, call);
     if (status == SB_OK)
         status = sb_cuda_check_gradient_arrays(ctx, &asked->gradient, call, "gradient.");
-    if (status == SB_OK) status = check_lists(ctx, call);
     if (status == SB_OK) status = plan_rows(ctx, &o, &p);
-    if (status == SB_OK) status = sb_cuda_scratch(ctx, &call->launch, tokens + p.bytes, &scratch);
+    if (status == SB_OK)
+        status = sb_cuda_scratch(ctx, &call->launch, tokens + lists.bytes + p.bytes, &scratch);
     if (status != SB_OK) return status;
     if (tokens) both.out.token = (float *)(uintptr_t)scratch;
-    status = run_rows(ctx, &o, &p, scratch + tokens);
+    status = run_rows(ctx, &o, &p, scratch + tokens + lists.bytes);
+    if (status == SB_OK) status = sb_cuda_launch_words(ctx, call, &lists, scratch + tokens, 0);
     memset(&none, 0, sizeof none);
     a = sb_cuda_args_of(c, &both.out, call, &none, 0);
+    sb_cuda_use_words(&a, &lists);
     if (status == SB_OK) status = sb_cuda_sum_sequences(ctx, call, &a);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
     if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
@@ -724,5 +716,6 @@ sb_status sb_cuda_hidden_both_workspace(sb_context *ctx, const sb_logprob_call *
     const rows_op o = rows_of_both(call);
     const sb_status status = bytes_by_rows(ctx, &o, bytes);
     *bytes += padded(sb_cuda_token_bytes(&call->out, call->call.rows));
+    *bytes += sb_cuda_list_bytes_of(&call->call).bytes;
     return status;
 }

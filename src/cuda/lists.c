@@ -1,6 +1,8 @@
 /* lists.c - see lists.h. The launch of lists_words of kernels/lists.cu. */
 #include "cuda/lists.h"
 
+#include "cuda/lists_args.h"
+
 #define BOUNDARY 256 /* of what follows in a workspace */
 
 static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
@@ -55,7 +57,8 @@ sb_status sb_cuda_launch_words(sb_context *ctx, const sb_call *call, sb_cuda_lis
     sb_cuda_use_words(&a.in, lists);
     a.refused = a.in.refused;
     a.in.refused = 0;
-    a.of_q = of_q;
+    a.of_q = (of_q ? SB_LISTS_OF_Q : 0) | (c->before ? SB_LISTS_CONTINUE : 0) |
+             (c->after ? SB_LISTS_UNFINISHED : 0);
     if (call->in.row_list && lists->rows) /* rows that are not listed have no words */
         DRIVER(&ctx->error, &c->driver, MemsetD8Async, a.refused, 1, (size_t)lists->rows,
                call->launch.stream);
