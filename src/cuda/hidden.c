@@ -69,7 +69,13 @@ static const void *moved(const void *array, int64_t elements, int64_t size)
     return array ? (const char *)array + elements * size : NULL;
 }
 
-/* The batch of n rows from row `first` on. */
+/* Whether ids alone do not say which rows are ignored. */
+static int has_mask(const sb_call *call)
+{
+    return call->in.mask || call->in.row_list || call->in.shift;
+}
+
+/* The batch of n rows from row `first` on. mask: 0 if there is none. */
 static sb_call part_of(const sb_call *call, int64_t first, int64_t n, CUdeviceptr mask,
                        CUdeviceptr logits, CUdeviceptr workspace, uint64_t size)
 {
@@ -85,7 +91,7 @@ static sb_call part_of(const sb_call *call, int64_t first, int64_t n, CUdevicept
     in->temperatures = moved(in->temperatures, first, 4);
     in->kept = moved(in->kept, first, 4 * in->kept_stride);
     in->kept_offsets = moved(in->kept_offsets, first, in->kept_offsets_dtype == SB_I64 ? 8 : 4);
-    in->mask = (const uint8_t *)(uintptr_t)(mask + (uint64_t)first);
+    in->mask = mask ? (const uint8_t *)(uintptr_t)(mask + (uint64_t)first) : NULL;
     if (in->head) {
         in->logits = (const void *)(uintptr_t)logits;
         in->logits_dtype = SB_F32;
@@ -156,7 +162,7 @@ static sb_status plan_rows(sb_context *ctx, const rows_op *o, rows_plan *p)
     if (p->most < SB_CUDA_HEAD_TILE) p->most = SB_CUDA_HEAD_TILE;
     if (p->most > call->rows) p->most = call->rows;
     if (p->most == 0) return SB_OK;
-    p->mask = padded((uint64_t)call->rows);
+    p->mask = has_mask(call) ? padded((uint64_t)call->rows) : 0;
     for (int i = 0; i < 2 && o->calls[i]; i++) {
         p->logits += logits_bytes(o->calls[i], p->most);
         if (o->calls[i]->in.head) {
@@ -200,12 +206,13 @@ static sb_status run_part(sb_context *ctx, const rows_op *o, const rows_plan *p,
 {
     sb_cuda *c = ctx->state;
     const CUdeviceptr hidden = scratch + p->mask + p->logits, op = hidden + p->hidden;
+    const CUdeviceptr mask = p->mask ? scratch : 0;
     CUdeviceptr logits = scratch + p->mask;
     sb_status status = SB_OK;
     sb_call part[2];
     for (int i = 0; i < 2 && o->calls[i] && status == SB_OK; i++) {
-        const sb_cuda_hidden h = hidden_of(o->calls[i], first, n, scratch, logits);
-        part[i] = part_of(o->calls[i], first, n, scratch, logits, op, p->op);
+        const sb_cuda_hidden h = hidden_of(o->calls[i], first, n, mask, logits);
+        part[i] = part_of(o->calls[i], first, n, mask, logits, op, p->op);
         if (o->calls[i]->in.head) status = sb_cuda_run_hidden(ctx, &h, hidden);
         logits += logits_bytes(o->calls[i], p->most);
     }
@@ -238,7 +245,7 @@ static sb_status run_rows(sb_context *ctx, const rows_op *o, const rows_plan *p,
     int64_t n;
     sb_status status = SB_OK;
     if (rows == 0) return SB_OK;
-    status = launch_mask(ctx, o->calls[0], scratch);
+    if (p->mask) status = launch_mask(ctx, o->calls[0], scratch);
     for (int64_t first = 0; first < rows && status == SB_OK; first += n) {
         n = rows_from(o, first, p->most);
         status = run_part(ctx, o, p, first, n, scratch);
