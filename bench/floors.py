@@ -75,6 +75,60 @@ extern "C" int floor_copy(void *to, const void *from, size_t bytes, int unroll, 
     return unroll == 2 ? launch_copy<2>(to, from, bytes, threads, s)
                        : launch_copy<4>(to, from, bytes, threads, s);
 }
+__global__ void gather(const unsigned short *x, const int *ids, size_t count, size_t vocab,
+                       int each, unsigned *never)
+{
+    size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * 4;
+    if (i >= count) return;
+    int4 at = *(const int4 *)(ids + i);
+    x += i / each * vocab;
+    unsigned found = x[at.x] ^ x[at.y] << 8 ^ x[at.z] << 16 ^ x[at.w] << 24;
+    if (found == 0x9e3779b9u) *never = found;
+}
+/* each is a multiple of 4, and so is count */
+extern "C" int floor_gather(const void *x, const void *ids, size_t count, size_t vocab, int each,
+                            int threads, void *never, void *s)
+{
+    unsigned blocks = (unsigned)((count / 4 + threads - 1) / threads);
+    gather<<<blocks, threads, 0, (cudaStream_t)s>>>((const unsigned short *)x, (const int *)ids,
+                                                     count, vocab, each, (unsigned *)never);
+    return (int)cudaGetLastError();
+}
+struct arrays {
+    const uint4 *from[6];
+    uint4 *to[2];
+    const unsigned *mask;
+};
+template <int FROM, int TO> __global__ void stream(arrays a, size_t n)
+{
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    uint4 v[FROM], sum = make_uint4(0, 0, 0, 0);
+    sum.x = a.mask[i];
+#pragma unroll
+    for (int k = 0; k < FROM; k++) v[k] = a.from[k][i];
+#pragma unroll
+    for (int k = 0; k < FROM; k++)
+        sum.x ^= v[k].x, sum.y ^= v[k].y, sum.z ^= v[k].z, sum.w ^= v[k].w;
+#pragma unroll
+    for (int k = 0; k < TO; k++) a.to[k][i] = sum;
+}
+/* from: `reads` float arrays; to: `writes`; n: 16-byte elements of each. */
+extern "C" int floor_stream(const void *const *from, int reads, void *const *to, int writes,
+                            const void *mask, size_t n, int threads, void *s)
+{
+    arrays a;
+    for (int k = 0; k < reads; k++) a.from[k] = (const uint4 *)from[k];
+    for (int k = 0; k < writes; k++) a.to[k] = (uint4 *)to[k];
+    a.mask = (const unsigned *)mask;
+    unsigned blocks = (unsigned)((n + threads - 1) / threads);
+    cudaStream_t on = (cudaStream_t)s;
+    if (reads == 2 && writes == 1) stream<2, 1><<<blocks, threads, 0, on>>>(a, n);
+    else if (reads == 3 && writes == 1) stream<3, 1><<<blocks, threads, 0, on>>>(a, n);
+    else if (reads == 5 && writes == 2) stream<5, 2><<<blocks, threads, 0, on>>>(a, n);
+    else return 1;
+    return (int)cudaGetLastError();
+}
 """
 READS = [(1, 256), (2, 256), (2, 512), (4, 256), (4, 512)] # 16-byte loads per thread, threads
 COPIES = [(2, 128), (2, 512), (4, 128), (4, 256)] # 16-byte elements per thread, threads
@@ -116,6 +170,8 @@ class Floors:
         self.kernels.floor_read.argtypes = [p, z, i, i, p, p]
         self.kernels.floor_empty.argtypes = [p]
         self.kernels.floor_copy.argtypes = [p, p, z, i, i, p]
+        self.kernels.floor_gather.argtypes = [p, p, z, z, i, i, p, p]
+        self.kernels.floor_stream.argtypes = [p, i, p, i, p, z, i, p]
         self.never = torch.zeros(1, dtype=torch.int32, device="cuda")
 
     def empty(self):
@@ -128,6 +184,22 @@ class Floors:
                                          self.never.data_ptr(), timing.stream()))
         return timing.quickest([shape.timed([lambda x=x, u=u, t=t: call(x, u, t)
                                              for x in shape.logits]) for u, t in READS], seconds)
+
+    def gathering(self, shape, lists):
+        """One that reads int32 ids [rows, each] and the rows' 16-bit logits at them."""
+        def call(x):
+            started(self.kernels.floor_gather(x.data_ptr(), lists.data_ptr(), lists.numel(),
+                                              shape.vocab, lists.shape[1], 256,
+                                              self.never.data_ptr(), timing.stream()))
+        return shape.timed([lambda x=x: call(x) for x in shape.logits])
+
+    def streaming(self, reads, mask, writes):
+        """A call that reads some fp32 tensors and a mask, and writes others of the same shape."""
+        n, p = mask.numel() // 4, ctypes.c_void_p
+        sources = (p * len(reads))(*[x.data_ptr() for x in reads])
+        targets = (p * len(writes))(*[x.data_ptr() for x in writes])
+        return lambda: started(self.kernels.floor_stream(
+            sources, len(reads), targets, len(writes), mask.data_ptr(), n, 256, timing.stream()))
 
     def copying(self, shape, to, seconds):
         """The fastest that copies the buffers of a Shape to a tensor of the same size and dtype."""

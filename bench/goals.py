@@ -27,6 +27,16 @@ H200 = {
     ("top-1", "bf16", BIG, 4096): (450, "us"), ("top-8", "bf16", BIG, 4096): (600, "us"),
     ("top-64", "bf16", BIG, 4096): (1200, "us"),
     ("divergence", "bf16", BIG, 4096): (700, "us"),
+    ("sample", "bf16", BIG, 4096): (420, "us"), ("sample", "bf16", BIG, 512): (75, "us"),
+    ("sample", "bf16", BIG, 64): (18, "us"), ("sample", "bf16", BIG, 1): (8, "us"),
+    ("sample, top-k 50, top-p 0.9", "bf16", BIG, 4096): (1200, "us"),
+    ("sample, top-k 50, top-p 0.9", "bf16", BIG, 512): (170, "us"),
+    ("sample, top-k 50, top-p 0.9", "bf16", BIG, 64): (45, "us"),
+    ("sample, top-k 50, top-p 0.9", "bf16", BIG, 1): (20, "us"),
+    ("PPO loss", "fp32", "-", "256 x 16384"): (45, "us"),
+    ("PPO loss, tokens counted", "fp32", "-", "256 x 16384"): (45, "us"),
+    ("GRPO loss, KL", "fp32", "-", "256 x 16384"): (45, "us"),
+    ("GRPO loss, KL, metrics", "fp32", "-", "256 x 16384"): (90, "us"),
 }
 
 

@@ -99,7 +99,7 @@ def driver():
 class Run:
     """One run on one GPU: contexts, floors, peers, what was measured, and the record of it."""
 
-    def __init__(self, args, title):
+    def __init__(self, args, title, with_peers=True):
         self.args, self.title, self.began = args, title, time.perf_counter()
         if not torch.cuda.is_available():
             sys.exit("PyTorch sees no CUDA device")
@@ -108,7 +108,7 @@ class Run:
         except Unavailable as why:
             sys.exit(str(why))
         self.floors = Floors(args.floors)
-        self.peers = None if args.no_peers else Peers(args.peers)
+        self.peers = Peers(args.peers) if with_peers and not args.no_peers else None
         self.lines, self.notes, self.infinite, self.late = [], [], {}, {}
         self.forced = {} # fields of sb_launch
         properties = torch.cuda.get_device_properties(0)
@@ -126,20 +126,23 @@ class Run:
             "an empty kernel in a graph":
                 f"{statistics.median(timing.sample(empty, 0.02)):.2f} us"}
         if self.peers:
-            self.meta["peers"] = "; ".join(f"{n} {v}" for n, v in self.peers.versions.items())
-            noted = self.peers.forward + self.peers.gradient
-            self.meta["of these"] = "; ".join(
-                dict.fromkeys(f"{peer.name}: {peer.note}" for peer in noted if peer.note))
-            if self.peers.missing:
-                self.meta["peers left out"] = "; ".join(
-                    f"{n} ({why})" for n, why in self.peers.missing.items())
-                self.say("peers left out: " + self.meta["peers left out"])
+            self.note_peers(self.peers, self.peers.forward + self.peers.gradient)
         if clocks.MISSING:
             self.meta["no clocks"] = clocks.MISSING
         self.say("begun")
 
     def say(self, text):
         print(f"[{time.perf_counter() - self.began:5.1f}] {text}", flush=True)
+
+    def note_peers(self, peers, noted):
+        """Keeps the versions of peers, the notes of some, and which are left out."""
+        self.meta["peers"] = "; ".join(f"{n} {v}" for n, v in peers.versions.items())
+        self.meta["of these"] = "; ".join(
+            dict.fromkeys(f"{peer.name}: {peer.note}" for peer in noted if peer.note))
+        if peers.missing:
+            self.meta["peers left out"] = "; ".join(
+                f"{n} ({why})" for n, why in peers.missing.items())
+            self.say("peers left out: " + self.meta["peers left out"])
 
     def enough(self, seconds, what):
         """Whether that many seconds are left for something; otherwise it is noted."""

@@ -110,19 +110,15 @@ def through_autograd(logprob):
 
 # ---- all of them --------------------------------------------------------------------------------
 
-class Peers:
+class Folder:
+    """A folder with peers, and what is known of those that are tried: their versions, and why one
+    is missing."""
+
     def __init__(self, folder=None):
         self.folder = folder and os.path.abspath(folder)
         if self.folder:
             sys.path.insert(0, self.folder)
         self.versions, self.missing, self.told = {}, {}, self.read_versions()
-        self.forward, self.gradient, self.top = [], [], []
-        self.pytorch()
-        for name, load in (("Liger", self.liger), ("flash-attn", self.flash_attn),
-                           ("quack", self.quack), ("RL-Kernel Triton", self.rl_kernel_triton)):
-            self.load(name, load)
-        for name in ("rl_kernel", "rl_kernel_fast"):
-            self.load(name, lambda: self.rl_kernel(name))
 
     def load(self, name, how):
         """A peer that fails to load, for whatever reason, is left out and said to be missing."""
@@ -151,6 +147,18 @@ class Peers:
             self.versions[name] = self.told.get(name) or importlib.metadata.version(package or name)
         except importlib.metadata.PackageNotFoundError:
             self.versions[name] = "of unknown version"
+
+
+class Peers(Folder):
+    def __init__(self, folder=None):
+        super().__init__(folder)
+        self.forward, self.gradient, self.top = [], [], []
+        self.pytorch()
+        for name, load in (("Liger", self.liger), ("flash-attn", self.flash_attn),
+                           ("quack", self.quack), ("RL-Kernel Triton", self.rl_kernel_triton)):
+            self.load(name, load)
+        for name in ("rl_kernel", "rl_kernel_fast"):
+            self.load(name, lambda: self.rl_kernel(name))
 
     def logprobs(self, name, call, note="", fits=every):
         self.forward.append(Forward(name, call, note, fits))

@@ -106,6 +106,24 @@ class SampleOut(ctypes.Structure):
         ("count", ctypes.c_void_p), ("kept", ctypes.c_void_p)]
 
 
+class Policy(ctypes.Structure):
+    _fields_ = [("size", ctypes.c_uint32), ("cu_seqlens_dtype", ctypes.c_int32)] + [
+        (name, ctypes.c_void_p) for name in ("now", "old", "ref", "rollout", "entropy",
+                                             "advantages", "mask", "cu_seqlens")] + [
+        (name, ctypes.c_int64) for name in ("batch", "time", "rows", "tokens", "sequences")] + [
+        (name, ctypes.c_double) for name in ("constant", "eps_low", "eps_high")] + [
+        (name, ctypes.c_int32) for name in ("loss", "norm", "kl", "weight", "level",
+                                            "per_token")] + [
+        (name, ctypes.c_float) for name in ("dual", "beta", "eta", "w_low", "w_high", "upstream")]
+
+
+class PolicyOut(ctypes.Structure):
+    _fields_ = [
+        ("size", ctypes.c_uint32), ("reserved", ctypes.c_uint32), ("loss", ctypes.c_void_p),
+        ("sequence", ctypes.c_void_p), ("token", ctypes.c_void_p), ("entropy", ctypes.c_void_p),
+        ("record", ctypes.c_void_p), ("metrics", ctypes.c_void_p)]
+
+
 class Launch(ctypes.Structure):
     _fields_ = [
         ("size", ctypes.c_uint32), ("split", ctypes.c_int32), ("threads", ctypes.c_int32),
@@ -131,6 +149,8 @@ def _load():
     loaded.sb_kl.argtypes = loaded.sb_sample.argtypes = [pointer] * 5
     loaded.sb_logits.argtypes = [pointer] * 4
     loaded.sb_partial.argtypes = [pointer] * 3 + [ctypes.c_int64] * 2 + [pointer]
+    loaded.sb_policy_loss.argtypes = [pointer] * 4
+    loaded.sb_policy_merge.argtypes = [pointer] * 4 + [ctypes.c_int64, pointer]
     loaded.sb_head_bytes.argtypes = [pointer] * 3
     loaded.sb_head_create.argtypes = [pointer] * 4 + [u64, pointer]
     loaded.sb_head_update.argtypes = [pointer] * 4
@@ -179,6 +199,18 @@ class Call:
     def use_workspace(self, array, size):
         self.launch.workspace, self.launch.workspace_size = _address(array), size
         self.keep.append(array)
+
+    def keep_bits(self, words):
+        """Each row keeps the ids whose bits are set in its row of words."""
+        self.batch.kept, self.batch.kept_stride = _address(words), words.shape[1]
+        self.keep.append(words)
+
+    def keep_lists(self, ids, offsets):
+        """Row r keeps ids[offsets[r]] .. ids[offsets[r + 1] - 1], which rise."""
+        self.batch.kept_ids, self.batch.kept_offsets = _address(ids), _address(offsets)
+        self.batch.kept_count = len(ids)
+        self.batch.kept_ids_dtype, self.batch.kept_offsets_dtype = _dtype(ids), _dtype(offsets)
+        self.keep += [ids, offsets]
 
     def __call__(self, stream=None):
         self.launch.stream = stream
@@ -251,6 +283,36 @@ class Call:
             self.launch.stream = stream
             self.ctx.must(function(self.ctx.handle, ctypes.addressof(out), self.pointers[1], *more,
                                    self.pointers[2]))
+        return call
+
+
+class PolicyCall:
+    """One sb_policy_loss with its structs filled in. merge makes a call that merges records by the
+    same rules."""
+
+    def __init__(self, ctx, policy, out, keep):
+        self.ctx, self.policy, self.out, self.keep = ctx, policy, out, keep
+        self.launch = Launch(size=ctypes.sizeof(Launch))
+        self.pointers = [ctypes.addressof(s) for s in (out, policy, self.launch)]
+
+    def workspace_size(self):
+        size = ctypes.c_uint64()
+        self.launch.needed = ctypes.addressof(size)
+        self()
+        self.launch.needed = None
+        return size.value
+
+    use_workspace = Call.use_workspace
+
+    def __call__(self, stream=None):
+        self.launch.stream = stream
+        self.ctx.must(lib.sb_policy_loss(self.ctx.handle, *self.pointers))
+
+    def merge(self, records, count):
+        def call(stream=None):
+            self.launch.stream = stream
+            self.ctx.must(lib.sb_policy_merge(self.ctx.handle, *self.pointers[:2],
+                                              _address(records), count, self.pointers[2]))
         return call
 
 
@@ -336,6 +398,20 @@ class Context:
         call.batch.hidden_width, call.batch.hidden_dtype = width, _dtype(hidden)
         call.keep += [hidden, head]
         return call
+
+    def prepare_policy(self, now, advantages, out, rules=None, **inputs):
+        """Makes a PolicyCall of now [B, T]. out: name to tensor, of sb_policy_out; rules: name to
+        number, of sb_policy; inputs: tensors of sb_policy."""
+        batch, time = now.shape
+        rules = {"eps_low": 0.2, "eps_high": 0.2, "loss": 1, "norm": 1, "kl": 3, "upstream": 1.0,
+                 **(rules or {})}
+        policy = Policy(size=ctypes.sizeof(Policy), cu_seqlens_dtype=I32, now=_address(now),
+                        advantages=_address(advantages), batch=batch, time=time,
+                        per_token=int(advantages.numel() != batch), **rules,
+                        **{name: _address(x) for name, x in inputs.items()})
+        outs = PolicyOut(size=ctypes.sizeof(PolicyOut),
+                         **{name: _address(x) for name, x in out.items()})
+        return PolicyCall(self, policy, outs, [now, advantages, out, inputs])
 
     def logprob(self, logits, ids, stream=None, **options):
         self.prepare(logits, ids, **options)(stream)

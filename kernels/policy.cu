@@ -16,13 +16,15 @@
  *     policy_lengths     a sequence's tokens and constants, from its segments
  *     policy_totals      one block: tokens and sequences of the call; only if the step's are not
  *                        given
+ *     policy_count_sequences   in place of these three for not too many sequences, if their
+ *                        constants need no sums: a block for each; the next kernel adds them up
  *     policy_tokens_*    losses and gradients of tokens; a segment's sum; a block's tally
  *     policy_sequences   losses of sequences from their segments; a block's tally
  *     policy_finish      block 0 merges all tallies, and writes the record, the scalar and the
  *                        metrics. All blocks write NaN over the gradients if the step's totals are
  *                        below the call's own
  *
- *     thread's windows -> warp -> segment -> sequence (a warp) -> block's tally -> one block
+ *     thread's spans -> warp -> segment -> sequence (a warp) -> block's tally -> one block
  *
  *     policy_merge       one block: tallies of several calls
  *     group_*            rewards: one block per group, but group_total, which is one block */
@@ -30,147 +32,14 @@
 
 #include "../src/det/group.h"
 #include "../src/det/policy.h"
-#include "merge.cuh"
-#include "policy_row.cuh"
+#include "policy_tokens.cuh"
 
 #define BLOCK SB_CUDA_POLICY_BLOCK
 #define WARPS (BLOCK / WARP)
-#define EACH 4             /* consecutive rows per lane */
-#define SLAB (EACH * WARP) /* rows that a warp visits at a time */
-static_assert(SB_CUDA_POLICY_SLAB % SLAB == 0, "units end where slabs do");
 
 SB_DET void put(uint64_t to, int64_t i, float x)
 {
     if (to) ((float *)to)[i] = x;
-}
-
-/* ---- digits over a warp ------------------------------------------------------------------- */
-
-SB_DET uint32_t warp_or(uint32_t flags)
-{
-    uint32_t all = 0;
-    for (uint32_t flag = SB_SEEN_NAN; flag <= SB_SEEN_MINUS_INF; flag *= 2)
-        if (__any_sync(FULL, flags & flag)) all |= flag;
-    return all;
-}
-
-SB_DET void warp_merge(sb_digits *s)
-{
-    for (int k = 0; k < SB_DIGITS; k++) s->d[k] = warp_sum_signed(s->d[k]);
-    s->seen = warp_or(s->seen);
-}
-
-/* A thread's exact sum. Nearly all values have their last bit in digits 2 .. 4, and are added to
- * digits 2 .. 5 in registers; all others are added to a whole sum in local memory, which exists
- * once it is needed. */
-struct window {
-    int64_t d[4];
-};
-
-#define WINDOW 2 /* its first digit */
-
-SB_DET void window_init(window *w)
-{
-    for (int k = 0; k < 4; k++) w->d[k] = 0;
-}
-
-/* far: the whole sum; *used: has it been made? */
-SB_DET void window_add(window *w, sb_digits *far, bool *used, float x)
-{
-    const uint32_t b = sb_bits32(x), place = (b >> 23 & 0xffu) - 1u;
-    if (place - 32 * WINDOW < 96) {
-        const uint64_t wide = (uint64_t)(b & 0x7fffffu | 0x800000u) << (place & 31);
-        const int64_t sign = (int32_t)b >> 31; /* -1: negative */
-        const int64_t low = ((int64_t)(uint32_t)wide ^ sign) - sign;
-        const int64_t high = ((int64_t)(uint32_t)(wide >> 32) ^ sign) - sign;
-        if (place < 32 * (WINDOW + 1)) {
-            w->d[0] += low;
-            w->d[1] += high;
-        } else if (place < 32 * (WINDOW + 2)) {
-            w->d[1] += low;
-            w->d[2] += high;
-        } else {
-            w->d[2] += low;
-            w->d[3] += high;
-        }
-    } else if (b << 1 != 0) {
-        if (!*used) sb_digits_init(far);
-        *used = true;
-        sb_digits_add(far, x);
-    }
-}
-
-/* The sum of a warp's windows, in all lanes. */
-SB_DET sb_digits window_sum(const window &w, const sb_digits &far, bool used)
-{
-    sb_digits sum;
-    if (__any_sync(FULL, used)) {
-        if (used) sum = far;
-        else sb_digits_init(&sum);
-        for (int k = 0; k < 4; k++) sum.d[WINDOW + k] += w.d[k];
-        warp_merge(&sum);
-    } else {
-        sb_digits_init(&sum);
-        for (int k = 0; k < 4; k++) sum.d[WINDOW + k] = warp_sum_signed(w.d[k]);
-    }
-    return sum;
-}
-
-/* ---- segments ----------------------------------------------------------------------------- */
-
-struct segment {
-    int64_t b;           /* the sequence */
-    int64_t first, last; /* rows */
-};
-
-/* The segment of a unit that begins at row. The offsets are good. */
-SB_DET segment segment_at(const policy_args &a, int64_t unit, int64_t row)
-{
-    const int64_t end = (unit + 1) * a.unit;
-    segment s;
-    int64_t first;
-    s.b = a.in.cu_seqlens ? sequence_of(a.in, row)
-                          : (int64_t)((uint32_t)row / (uint32_t)a.in.time); /* rows <= 2^30 */
-    extent_of(a.in, s.b, &first, &s.last);
-    s.first = row;
-    if (s.last > end) s.last = end;
-    return s;
-}
-
-SB_DET int64_t unit_end(const policy_args &a, int64_t unit)
-{
-    return min((unit + 1) * (int64_t)a.unit, a.in.rows);
-}
-
-/* Which of a lane's rows i .. i + 3 belong to a segment and are active, as bits. */
-SB_DET uint32_t active_rows(const policy_args &a, const segment &s, int64_t i)
-{
-    const uint8_t *mask = (const uint8_t *)a.in.mask;
-    uint32_t active = 0;
-    if (mask && a.vector && i >= s.first && i + EACH <= s.last) {
-        const uint32_t word = *(const uint32_t *)(mask + i);
-        for (int k = 0; k < EACH; k++) active |= (word >> (8 * k) & 0xff) ? 1u << k : 0u;
-        return active;
-    }
-    for (int k = 0; k < EACH; k++) {
-        const int64_t row = i + k;
-        if (row >= s.first && row < s.last && (!mask || mask[row])) active |= 1u << k;
-    }
-    return active;
-}
-
-/* Rows i .. i + 3 of an array; what is not active is not used. */
-SB_DET void load_rows(const policy_args &a, uint64_t from, int64_t i, uint32_t active,
-                      float to[EACH])
-{
-    const float *x = (const float *)from;
-    if (a.vector && i + EACH <= a.in.rows) {
-        const uint4 v = load16((const char *)(x + i));
-        to[0] = sb_float(v.x), to[1] = sb_float(v.y);
-        to[2] = sb_float(v.z), to[3] = sb_float(v.w);
-        return;
-    }
-    for (int k = 0; k < EACH; k++) to[k] = active >> k & 1 ? x[i + k] : 0.0f;
 }
 
 /* ---- before the tokens -------------------------------------------------------------------- */
@@ -185,40 +54,126 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     *(volatile int32_t *)a.refused = 1;
 }
 
-/* JOINT: the sums of differences, too. */
+/* How many of 16 bytes are not 0. */
+SB_DET uint32_t bytes_set(uint4 v)
+{
+    const uint32_t words[4] = { v.x, v.y, v.z, v.w };
+    uint32_t count = 0;
+    for (int i = 0; i < 4; i++) {
+        const uint32_t low = (words[i] & 0x7f7f7f7fu) + 0x7f7f7f7fu; /* bit 7: any of bits 0 .. 6 */
+        count += __popc((low | words[i]) & 0x80808080u);
+    }
+    return count;
+}
+
+/* A thread's sums of differences. */
+struct joint_spans {
+    spans<2> moved, drifted, weight;
+};
+
+/* A pair of logprobs whose difference is added: 0 and 0 where nothing is. */
+struct difference {
+    float x, y;
+};
+
+SB_DET difference difference_of(float x, float y)
+{
+    const bool same = sb_bits32(x) == sb_bits32(y) && !sb_is_nan(x);
+    return { same ? 0.0f : x, same ? 0.0f : y };
+}
+
+SB_DET void add(spans<2> *s, const difference &d, bool *room)
+{
+    add(s, d.x, room);
+    add(s, -d.y, room);
+}
+
+SB_DET void add_far(const spans<2> &s, sb_digits *far, const difference &d)
+{
+    add_far(s, far, d.x);
+    add_far(s, far, -d.y);
+}
+
+/* Adds what a lane's rows add. Of inactive rows, all are 0. */
+template <int EACH>
+SB_DET void add_joint(joint_spans *s, sb_policy_joint *whole, bool *used, const float now[EACH],
+                      const float old[EACH], const float rollout[EACH])
+{
+    difference moved[EACH], drifted[EACH], weight[EACH];
+    bool room = true;
+    for (int k = 0; k < EACH; k++) {
+        moved[k] = difference_of(now[k], old[k]);
+        drifted[k] = difference_of(now[k], rollout[k]);
+        weight[k] = difference_of(old[k], rollout[k]);
+        add(&s->moved, moved[k], &room);
+        add(&s->drifted, drifted[k], &room);
+        add(&s->weight, weight[k], &room);
+    }
+    if (room) return;
+    if (!*used) {
+        sb_digits_init(&whole->moved);
+        sb_digits_init(&whole->drifted);
+        sb_digits_init(&whole->weight);
+    }
+    *used = true;
+    for (int k = 0; k < EACH; k++) {
+        add_far(s->moved, &whole->moved, moved[k]);
+        add_far(s->drifted, &whole->drifted, drifted[k]);
+        add_far(s->weight, &whole->weight, weight[k]);
+    }
+}
+
+/* JOINT: the sums of differences, too; without a rollout, those of drifted and weight are not
+ * used. */
 template <bool JOINT> SB_DET void count_tokens(const policy_args &a)
 {
+    constexpr int EACH = 4, SLAB = EACH * WARP;
     const int lane = threadIdx.x % WARP;
     const int64_t unit = warp_item();
+    begin_dependents();
     if (unit >= a.units || is_refused(a)) return;
-    const uint64_t old = a.old ? a.old : a.now;
     for (int64_t row = unit * a.unit, end = unit_end(a, unit); row < end;) {
         const segment s = segment_at(a, unit, row);
         uint32_t count = 0;
-        sb_policy_joint joint;
-        if (JOINT) {
-            sb_digits_init(&joint.moved);
-            sb_digits_init(&joint.drifted);
-            sb_digits_init(&joint.weight);
-        }
-        for (int64_t i = row / SLAB * SLAB + lane * EACH; i < s.last; i += SLAB) {
-            const uint32_t active = active_rows(a, s, i);
-            count += __popc(active);
-            for (int k = 0; JOINT && k < EACH; k++) {
-                if (!(active >> k & 1)) continue;
-                const float x = ((const float *)a.now)[i + k], y = ((const float *)old)[i + k];
-                sb_digits_add_difference(&joint.moved, x, y);
-                if (!a.rollout) continue;
-                const float z = ((const float *)a.rollout)[i + k];
-                sb_digits_add_difference(&joint.drifted, x, z);
-                sb_digits_add_difference(&joint.weight, y, z);
+        joint_spans sums;
+        sb_policy_joint whole;
+        bool used = false;
+        if (JOINT) init(&sums.moved), init(&sums.drifted), init(&sums.weight);
+        for (int64_t first = row / SLAB * SLAB; first < s.last; first += SLAB) {
+            const int64_t i = first + lane * EACH;
+            const bool vector = a.vector && first + SLAB <= a.in.rows;
+            const uint64_t old_rows = a.old ? a.old : a.now;
+            const uint64_t rollout_rows = a.rollout ? a.rollout : a.now;
+            float now[EACH], old[EACH], rollout[EACH];
+            uint32_t mask;
+            if (vector) {
+                mask = load_mask<EACH>(a, i);
+                if (JOINT) {
+                    load_floats<EACH>((const float *)a.now + i, now);
+                    load_floats<EACH>((const float *)old_rows + i, old);
+                    load_floats<EACH>((const float *)rollout_rows + i, rollout);
+                }
+            } else {
+                mask = some_mask<EACH>(a, s, i);
+                if (JOINT) {
+                    load_rows<EACH>(a.now, i, mask, now);
+                    load_rows<EACH>(old_rows, i, mask, old);
+                    load_rows<EACH>(rollout_rows, i, mask, rollout);
+                }
             }
+            const uint32_t active = active_rows<EACH>(s, i, mask);
+            count += __popc(active);
+            if (!JOINT) continue;
+            for (int k = 0; k < EACH; k++)
+                if (!(active >> k & 1)) now[k] = old[k] = rollout[k] = 0.0f;
+            add_joint<EACH>(&sums, &whole, &used, now, old, rollout);
         }
         count = __reduce_add_sync(FULL, count);
+        sb_policy_joint joint;
         if (JOINT) {
-            warp_merge(&joint.moved);
-            warp_merge(&joint.drifted);
-            warp_merge(&joint.weight);
+            joint.moved = warp_total(sums.moved, whole.moved, used);
+            joint.drifted = warp_total(sums.drifted, whole.drifted, used);
+            joint.weight = warp_total(sums.weight, whole.weight, used);
         }
         if (lane == 0) {
             ((int64_t *)a.counts)[unit + s.b] = count;
@@ -248,6 +203,8 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     int64_t first, last, count = 0;
     sb_policy_joint joint;
     sb_cuda_policy_length length;
+    wait_for_primary();
+    begin_dependents();
     if (b >= a.in.batch || is_refused(a)) return;
     extent_of(a.in, b, &first, &last);
     sb_digits_init(&joint.moved);
@@ -278,245 +235,76 @@ extern "C" __global__ void __launch_bounds__(1024)
     policy_totals(const __grid_constant__ policy_args a)
 {
     __shared__ int64_t shared[2][1024 / WARP];
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    int64_t tokens = 0, sequences = 0;
+    wait_for_primary();
+    begin_dependents();
     if (is_refused(a)) return;
-    for (int64_t b = threadIdx.x; b < a.in.batch; b += 1024) {
-        const int64_t count = ((const sb_cuda_policy_length *)a.lengths)[b].count;
-        tokens += count;
-        sequences += count > 0;
+    const int64_t *totals = add_lengths<1024>(a, shared);
+    if (threadIdx.x < 2) ((int64_t *)a.totals)[threadIdx.x] = totals[threadIdx.x];
+}
+
+/* The lengths of sequences, a block for each, if no sums are needed beside them. */
+extern "C" __global__ void __launch_bounds__(BLOCK)
+    policy_count_sequences(const __grid_constant__ policy_args a)
+{
+    __shared__ uint32_t shared[WARPS];
+    const int64_t b = blockIdx.x;
+    const uint8_t *mask = (const uint8_t *)a.in.mask;
+    int64_t first, last;
+    uint32_t count = 0;
+    begin_dependents();
+    if (is_refused(a)) return;
+    extent_of(a.in, b, &first, &last);
+    if (!mask) {
+        count = threadIdx.x == 0 ? (uint32_t)(last - first) : 0;
+    } else {
+        const int64_t whole = min((first + 15) / 16 * 16, last); /* from here on, by 16 bytes */
+        const int64_t end = a.in.mask % 16 == 0 ? whole + (last - whole) / 16 * 16 : whole;
+        for (int64_t i = first + threadIdx.x; i < whole; i += BLOCK) count += mask[i] != 0;
+        for (int64_t i = whole + 16 * threadIdx.x; i < end; i += 16 * BLOCK)
+            count += bytes_set(load16((const char *)mask + i));
+        for (int64_t i = end + threadIdx.x; i < last; i += BLOCK) count += mask[i] != 0;
     }
-    shared[0][warp] = warp_sum_signed(tokens);
-    shared[1][warp] = warp_sum_signed(sequences);
-    __syncthreads(); /* every warp's sums are in shared */
-    if (warp != 0) return;
-    for (int which = 0; which < 2; which++) {
-        int64_t sum = lane < 1024 / WARP ? shared[which][lane] : 0;
-        sum = warp_sum_signed(sum);
-        if (lane == 0) ((int64_t *)a.totals)[which] = sum;
-    }
-}
-
-/* ---- tallies as words --------------------------------------------------------------------- */
-
-#define TALLY_WORDS ((int)(sizeof(sb_tally) / 8))
-#define SUM_WORDS ((int)(sizeof(sb_digits) / 8))
-#define TOTAL_WORDS ((int)(sizeof(sb_cuda_policy_total) / 8))
-#define TOTAL_SEEN (SUM_WORDS - 1)
-#define FIRST_SUM ((int)(offsetof(sb_tally, sums) / 8))
-
-/* How the words of tallies merge. */
-SB_DET bool is_keys(int word) { return word == FIRST_SUM - 1; }
-SB_DET bool is_seen(int word)
-{
-    return word >= FIRST_SUM && (word - FIRST_SUM) % SUM_WORDS == SUM_WORDS - 1;
-}
-
-/* Merges a word of two tallies. The first word, which is the same in all of them, is kept. */
-SB_DET uint64_t merged_words(uint64_t x, uint64_t y, int word)
-{
-    if (word == 0) return x;
-    if (is_seen(word)) return x | y;
-    if (!is_keys(word)) return x + y;
-    return (uint64_t)max((uint32_t)(x >> 32), (uint32_t)(y >> 32)) << 32 |
-           max((uint32_t)x, (uint32_t)y);
-}
-
-/* A word of the tallies from[0], from[step], .. together; 0 if there are none. */
-SB_DET uint64_t merged_word(const uint64_t *from, int64_t count, int word, int64_t first = 0,
-                            int64_t step = 1)
-{
-    uint64_t x = 0;
-    for (int64_t i = first; i < count; i += step)
-        x = i == first ? from[i * TALLY_WORDS + word]
-                       : merged_words(x, from[i * TALLY_WORDS + word], word);
-    return x;
-}
-
-/* The same, by a warp; all lanes get it. The first word only if there are as many as lanes. */
-SB_DET uint64_t warp_merged_word(const uint64_t *from, int64_t count, int word)
-{
-    uint64_t x = merged_word(from, count, word, threadIdx.x % WARP, WARP);
-    for (int step = WARP / 2; step > 0; step /= 2)
-        x = merged_words(x, __shfl_xor_sync(FULL, x, step), word);
-    return x;
+    count = __reduce_add_sync(FULL, count);
+    if (threadIdx.x % WARP == 0) shared[threadIdx.x / WARP] = count;
+    __syncthreads(); /* every warp's count is in shared */
+    if (threadIdx.x != 0) return;
+    sb_cuda_policy_length length;
+    length.count = 0;
+    for (int w = 0; w < WARPS; w++) length.count += shared[w];
+    length.of = sb_policy_sequence_of(&a.rules, nullptr, length.count, 1, 1);
+    ((sb_cuda_policy_length *)a.lengths)[b] = length;
 }
 
 /* ---- tokens ------------------------------------------------------------------------------- */
 
-/* What a thread keeps of its tokens for metrics. Counts are of at most 2^30 tokens. */
-struct token_tally {
-    window sums[SB_POLICY_SUMS];
-    sb_digits far[SB_POLICY_SUMS];
-    bool used[SB_POLICY_SUMS];
-    uint32_t marks[SB_MARKS], most, least;
-};
-
-SB_DET void tally_init(token_tally *t)
-{
-    for (int i = 0; i < SB_POLICY_SUMS; i++) {
-        window_init(&t->sums[i]);
-        t->used[i] = false;
-    }
-    for (int i = 0; i < SB_MARKS; i++) t->marks[i] = 0;
-    t->most = t->least = 0;
-}
-
-SB_DET void tally_add(token_tally *t, const sb_policy_result &r)
-{
-    const float rho = r.value[SB_SUM_RATIO];
-    for (int i = 0; i < SB_MARKS; i++) t->marks[i] += r.marks >> i & 1;
-    for (int i = 1; i < SB_POLICY_SUMS; i++)
-        window_add(&t->sums[i], &t->far[i], &t->used[i], r.value[i]);
-    if (sb_is_nan(rho)) return;
-    t->most = max(t->most, sb_order_key(rho));
-    t->least = max(t->least, ~sb_order_key(rho));
-}
-
-/* Writes a warp's tally, without the loss, tokens and sequences. */
-SB_DET void tally_write(const token_tally &t, sb_tally *to)
-{
-    const int lane = threadIdx.x % WARP;
-    sb_digits sums[SB_POLICY_SUMS];
-    for (int i = 1; i < SB_POLICY_SUMS; i++) {
-        const sb_digits sum = window_sum(t.sums[i], t.far[i], t.used[i]);
-        if (lane == 0) to->sums[i] = sum;
-    }
-    for (int i = 0; i < SB_MARKS; i++) {
-        const int64_t count = warp_sum_signed(t.marks[i]);
-        if (lane == 0) to->counts[SB_TALLY_MARKS + i] = count;
-    }
-    const uint32_t most = __reduce_max_sync(FULL, t.most);
-    const uint32_t least = __reduce_max_sync(FULL, t.least);
-    if (lane != 0) return;
-    to->adds_sequences = to->parts = 0;
-    to->counts[SB_TALLY_TOKENS] = to->counts[SB_TALLY_SEQUENCES] = 0;
-    to->most = most;
-    to->least = least;
-    sb_digits_init(&sums[0]);
-    to->sums[0] = sums[0];
-}
-
-/* Writes the results of a lane's rows that lie in the segment. */
-SB_DET void store_rows(const policy_args &a, uint64_t to, const segment &s, int64_t i,
-                       const float x[EACH])
-{
-    if (!to) return;
-    if (a.vector && i >= s.first && i + EACH <= s.last) {
-        const uint4 v = { sb_bits32(x[0]), sb_bits32(x[1]), sb_bits32(x[2]), sb_bits32(x[3]) };
-        store16((char *)((float *)to + i), v);
-        return;
-    }
-    for (int k = 0; k < EACH; k++)
-        if (i + k >= s.first && i + k < s.last) ((float *)to)[i + k] = x[k];
-}
-
-/* Which rules a kernel is compiled for. */
-enum rules_kind { RULES_ANY, RULES_CLIP, RULES_CLIP_K3 };
-
-/* A call's rules, with what the kernel is compiled for as constants. */
-template <rules_kind KIND> SB_DET sb_policy_rules rules_of(const policy_args &a)
-{
-    sb_policy_rules r = a.rules;
-    if (KIND == RULES_ANY) return r;
-    r.loss = SB_LOSS_CLIP;
-    r.kl = SB_KL_3;
-    r.weight = SB_WEIGHT_OFF;
-    r.has = KIND == RULES_CLIP_K3 ? SB_HAS_OLD | SB_HAS_REF : SB_HAS_OLD;
-    r.adds_kl = KIND == RULES_CLIP_K3;
-    r.adds_entropy = 0;
-    return r;
-}
-
-template <rules_kind KIND, bool METRICS> SB_DET void run_tokens(const policy_args &a)
-{
-    __shared__ sb_tally shared[METRICS ? WARPS : 1];
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const bool refused = is_refused(a);
-    const sb_policy_rules rules = rules_of<KIND>(a);
-    token_tally tally;
-    if (METRICS) tally_init(&tally);
-    for (int64_t unit = warp_item(); unit < a.units && !refused;
-         unit += (int64_t)gridDim.x * WARPS) {
-        for (int64_t row = unit * a.unit, end = unit_end(a, unit); row < end;) {
-            const segment s = segment_at(a, unit, row);
-            const sb_policy_sequence of = constants_of(a, s.b);
-            const float shared_advantage = a.per_token ? 0.0f : ((const float *)a.advantages)[s.b];
-            window sum;
-            sb_digits far;
-            bool used = false;
-            uint32_t count = 0;
-            window_init(&sum);
-            for (int64_t i = row / SLAB * SLAB + lane * EACH; i < s.last; i += SLAB) {
-                const uint32_t active = active_rows(a, s, i);
-                sb_policy_token token[EACH];
-                float x[EACH], by_now[EACH], by_entropy[EACH];
-                /* What is not active is computed, too, of zeros, so that a lane's tokens take no
-                 * branches. */
-                load_rows(a, a.now, i, active, x);
-                for (int k = 0; k < EACH; k++) token[k].now = token[k].old = x[k];
-                for (int k = 0; k < EACH; k++) token[k].advantage = shared_advantage;
-                if (a.old) load_rows(a, a.old, i, active, x);
-                for (int k = 0; k < EACH; k++) token[k].old = x[k];
-                if (rules.has & SB_HAS_REF) load_rows(a, a.ref, i, active, x);
-                for (int k = 0; k < EACH; k++) token[k].ref = x[k];
-                if (rules.has & SB_HAS_ROLLOUT) load_rows(a, a.rollout, i, active, x);
-                for (int k = 0; k < EACH; k++) token[k].rollout = x[k];
-                if (rules.has & SB_HAS_ENTROPY) load_rows(a, a.given_entropy, i, active, x);
-                for (int k = 0; k < EACH; k++) token[k].entropy = x[k];
-                if (a.per_token) load_rows(a, a.advantages, i, active, x);
-                for (int k = 0; k < EACH; k++)
-                    if (a.per_token) token[k].advantage = x[k];
-                count += __popc(active);
-#pragma unroll
-                for (int k = 0; k < EACH; k++) {
-                    const bool is_active = active >> k & 1;
-                    sb_policy_result r = sb_policy_token_of(&rules, &of, &token[k], METRICS);
-                    by_now[k] = is_active ? r.by_now : 0.0f;
-                    by_entropy[k] = is_active ? r.by_entropy : 0.0f;
-                    window_add(&sum, &far, &used, is_active ? r.value[SB_SUM_LOSS] : 0.0f);
-                    if (METRICS && is_active) tally_add(&tally, r);
-                }
-                store_rows(a, a.token, s, i, by_now);
-                if (KIND == RULES_ANY) store_rows(a, a.entropy, s, i, by_entropy);
-            }
-            sb_cuda_policy_part part;
-            part.sum = window_sum(sum, far, used);
-            part.count = __reduce_add_sync(FULL, count);
-            if (lane == 0) ((sb_cuda_policy_part *)a.parts)[unit + s.b] = part;
-            row = s.last;
-        }
-    }
-    if (!METRICS) return;
-    tally_write(tally, &shared[warp]);
-    __syncthreads(); /* every warp's tally is in shared */
-    sb_tally *to = (sb_tally *)a.tallies + blockIdx.x;
-    for (int word = threadIdx.x; word < TALLY_WORDS; word += BLOCK)
-        ((uint64_t *)to)[word] = merged_word((const uint64_t *)shared, WARPS, word);
-}
-
-extern "C" __global__ void __launch_bounds__(BLOCK, 3)
+extern "C" __global__ void __launch_bounds__(BLOCK, 2)
     policy_tokens_loss(const __grid_constant__ policy_args a)
 {
-    run_tokens<RULES_ANY, false>(a);
+    run_tokens<RULES_ANY, false, 4>(a);
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK, 3)
+extern "C" __global__ void __launch_bounds__(BLOCK, 2)
     policy_tokens_clip(const __grid_constant__ policy_args a)
 {
-    run_tokens<RULES_CLIP, false>(a);
+    run_tokens<RULES_CLIP, false, 4>(a);
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK, 3)
+extern "C" __global__ void __launch_bounds__(BLOCK, 2)
     policy_tokens_clip_k3(const __grid_constant__ policy_args a)
 {
-    run_tokens<RULES_CLIP_K3, false>(a);
+    run_tokens<RULES_CLIP_K3, false, 4>(a);
+}
+
+extern "C" __global__ void __launch_bounds__(BLOCK, 2)
+    policy_tokens_clip_k3_metrics(const __grid_constant__ policy_args a)
+{
+    run_tokens<RULES_CLIP_K3, true, 2>(a);
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK, 2)
     policy_tokens_metrics(const __grid_constant__ policy_args a)
 {
-    run_tokens<RULES_ANY, true>(a);
+    run_tokens<RULES_ANY, true, 2>(a);
 }
 
 /* ---- after the tokens --------------------------------------------------------------------- */
@@ -529,6 +317,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     sb_cuda_policy_total total;
     wait_for_primary();
+    begin_dependents();
     const bool refused = is_refused(a);
     sb_digits_init(&total.sum);
     total.tokens = total.sequences = 0;

@@ -9,8 +9,9 @@ typedef sb_cuda_policy_args policy_args;
 
 SB_DET bool is_refused(const policy_args &a) { return a.refused && *(const int32_t *)a.refused; }
 
-/* The constants of a segment's sequence. */
-SB_DET sb_policy_sequence constants_of(const policy_args &a, int64_t b)
+/* The constants of a segment's sequence. totals: tokens and sequences of the call, or null: not
+ * needed. */
+SB_DET sb_policy_sequence constants_of(const policy_args &a, int64_t b, const int64_t *totals)
 {
     int64_t tokens = a.tokens, sequences = a.sequences, count = 1;
     sb_policy_sequence of;
@@ -20,8 +21,8 @@ SB_DET sb_policy_sequence constants_of(const policy_args &a, int64_t b)
         of = length->of;
         count = length->count;
     }
-    if (a.totals && !tokens) tokens = ((const int64_t *)a.totals)[0];
-    if (a.totals && !sequences) sequences = ((const int64_t *)a.totals)[1];
+    if (totals && !tokens) tokens = totals[0];
+    if (totals && !sequences) sequences = totals[1];
     of.scale = (double)a.rules.upstream / sb_policy_divisor(&a.rules, count, tokens, sequences);
     return of;
 }
@@ -49,7 +50,7 @@ SB_DET policy_row policy_row_of(const policy_args &a, int64_t row)
     if (!p.active) return p;
     const int64_t b = a.in.cu_seqlens ? sequence_of(a.in, row)
                                       : (int64_t)((uint32_t)row / (uint32_t)a.in.time);
-    p.of = constants_of(a, b);
+    p.of = constants_of(a, b, (const int64_t *)a.totals);
     p.t.old = a.old ? ((const float *)a.old)[row] : 0.0f;
     p.t.ref = a.ref ? ((const float *)a.ref)[row] : 0.0f;
     p.t.rollout = a.rollout ? ((const float *)a.rollout)[row] : 0.0f;

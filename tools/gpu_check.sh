@@ -10,13 +10,13 @@
 #   repeats     1000 repeats, which must give the same bits
 #   streams     12 streams at once
 #   bench       bench/gpu.py beside peers, with a record of its own
-#   ops         bench/gpu_ops.py, likewise
+#   ops, step   bench/gpu_ops.py and bench/gpu_step.py, likewise
 #
 # Without STEP, runs all of them. Needs nvcc, make, a C compiler, Python 3 (PYTHON names another
-# interpreter) with PyTorch for the last two, and LuaJIT with busted for the suite. --luaenv names a
-# folder that contains LuaJIT with busted and a program luaenv that runs a command with them;
-# --peers one with peers that are not installed (bench/peers.py). The exit status is 0 if all steps
-# passed.
+# interpreter) with PyTorch for the last three, and LuaJIT with busted for the suite. --luaenv names
+# a folder that contains LuaJIT with busted and a program luaenv that runs a command with them;
+# --peers one with peers that are not installed (bench/peers.py, bench/step_peers.py). The exit
+# status is 0 if all steps passed.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
@@ -31,7 +31,8 @@ while [ $# -gt 0 ]; do
     *) steps="$steps $1"; shift ;;
   esac
 done
-[ -n "$steps" ] || steps='build suite memcheck exact racecheck initcheck repeats streams bench ops'
+[ -n "$steps" ] ||
+  steps='build suite memcheck exact racecheck initcheck repeats streams bench ops step'
 
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1)
 if [ -z "$gpu" ]; then
@@ -96,6 +97,7 @@ step() {
     streams) "$python" bench/gpu_short.py --streams 12 ;;
     bench) measure gpu peers ;;
     ops) measure gpu_ops ops ;;
+    step) measure gpu_step step ;;
     *) echo "gpu_check: there is no step $1"; return 2 ;;
   esac
 }

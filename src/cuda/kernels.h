@@ -167,10 +167,12 @@
     X(policy_offsets)                                                                              \
     X(policy_count)                                                                                \
     X(policy_count_joint)                                                                          \
+    X(policy_count_sequences)                                                                      \
     X(policy_lengths)                                                                              \
     X(policy_totals)                                                                               \
     X(policy_tokens_clip)                                                                          \
     X(policy_tokens_clip_k3)                                                                       \
+    X(policy_tokens_clip_k3_metrics)                                                               \
     X(policy_tokens_loss)                                                                          \
     X(policy_tokens_metrics)                                                                       \
     X(policy_sequences)                                                                            \

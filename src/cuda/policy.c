@@ -8,13 +8,15 @@
 #include "cuda/cuda.h"
 
 #define WARPS (SB_CUDA_POLICY_BLOCK / 32)
-/* Per multiprocessor (measured): a whole number of times what runs at once. */
-#define TOKEN_BLOCKS 6
-#define METRICS_BLOCKS 2
+#define TOKEN_BLOCKS 2    /* per multiprocessor: as many as run at once */
 #define SEQUENCE_BLOCKS 2 /* per multiprocessor, at most */
 #define FINISH_BLOCKS 32  /* they write NaN, if the call is refused */
 #define FINISH_THREADS 1024
-#define MOST_UNIT 512 /* rows */
+#define MOST_UNIT 4096 /* rows */
+/* The most sequences whose lengths each block of the tokens' kernel adds up. */
+#define MOST_LENGTHS 1024
+/* The longest, on average, that a block counts alone. */
+#define MOST_COUNTED 262144
 
 /* ---- policy losses ------------------------------------------------------------------------ */
 
@@ -40,24 +42,24 @@ static int runs_of_four(const sb_policy_call *call)
     return is_aligned(in->mask, 4);
 }
 
-/* Rows per unit: many if every warp of the GPU has a unit even so. */
+/* Rows per unit: one unit for each warp that runs at once, if that is not too long. */
 static int32_t unit_for(int64_t rows, int64_t warps)
 {
-    int32_t unit = SB_CUDA_POLICY_SLAB;
-    while (unit < MOST_UNIT && rows / (2 * unit) >= warps) unit *= 2;
-    return unit;
+    const int64_t slab = SB_CUDA_POLICY_SLAB, even = (rows + warps - 1) / warps;
+    const int64_t unit = (even + slab - 1) / slab * slab;
+    return (int32_t)(unit < slab ? slab : unit < MOST_UNIT ? unit : MOST_UNIT);
 }
 
 sb_cuda_policy sb_cuda_plan_policy(const sb_context *ctx, const sb_policy_call *call, int early)
 {
     const sb_cuda *c = ctx->state;
     const sb_policy *in = &call->in;
-    const int64_t each = call->out.metrics ? METRICS_BLOCKS : TOKEN_BLOCKS;
-    const int64_t blocks = c->gpu.multiprocessors * each;
+    const int64_t blocks = (int64_t)c->gpu.multiprocessors * TOKEN_BLOCKS;
     const int64_t most = (int64_t)c->gpu.multiprocessors * SEQUENCE_BLOCKS;
     sb_cuda_policy p;
     sb_cuda_policy_args *a = &p.a;
     int64_t segments;
+    int needs_totals;
     memset(&p, 0, sizeof p);
     a->rules = call->rules;
     a->tokens = in->tokens;
@@ -67,21 +69,26 @@ sb_cuda_policy sb_cuda_plan_policy(const sb_context *ctx, const sb_policy_call *
     a->unit = unit_for(call->rows, blocks * WARPS);
     a->units = (call->rows + a->unit - 1) / a->unit;
     a->token_blocks = (a->units + WARPS - 1) / WARPS;
-    if (a->token_blocks > blocks) a->token_blocks = blocks;
+    /* each block's tally is a cost; without them, the GPU balances blocks better than a loop */
+    if (call->out.metrics && a->token_blocks > blocks) a->token_blocks = blocks;
     a->sequence_blocks = (in->batch + WARPS - 1) / WARPS;
     if (a->sequence_blocks > most) a->sequence_blocks = most;
     segments = a->units + in->batch;
-    /* 1: they are needed */
-    a->totals = early || (in->norm == SB_TOKEN_MEAN && !in->tokens) ||
-                ((in->norm == SB_SEQUENCE_MEAN || in->norm == SB_SEQUENCE_SUM) && !in->sequences);
-    p.counted = a->joint || a->totals || in->norm == SB_SEQUENCE_MEAN;
+    needs_totals = (in->norm == SB_TOKEN_MEAN && !in->tokens) ||
+                   ((in->norm == SB_SEQUENCE_MEAN || in->norm == SB_SEQUENCE_SUM) &&
+                    !in->sequences);
+    p.counted = early || a->joint || needs_totals || in->norm == SB_SEQUENCE_MEAN;
+    p.by_sequences = !early && !a->joint && in->batch <= MOST_LENGTHS &&
+                     call->rows / MOST_COUNTED < in->batch;
 
     if (in->cu_seqlens) a->refused = reserve(&p.bytes, 1, 4);
     if (p.counted) {
-        a->counts = reserve(&p.bytes, segments, 8);
         a->lengths = reserve(&p.bytes, in->batch, sizeof(sb_cuda_policy_length));
+        if (!p.by_sequences) {
+            a->counts = reserve(&p.bytes, segments, 8);
+            if (early || needs_totals) a->totals = reserve(&p.bytes, 2, 8);
+        }
         if (a->joint) a->joints = reserve(&p.bytes, segments, sizeof(sb_policy_joint));
-        if (a->totals) a->totals = reserve(&p.bytes, 2, 8);
     }
     a->parts = reserve(&p.bytes, segments, sizeof(sb_cuda_policy_part));
     a->sums = reserve(&p.bytes, a->sequence_blocks, sizeof(sb_cuda_policy_total));
@@ -149,6 +156,13 @@ static sb_cuda_grid blocks_of(int64_t blocks, int32_t threads)
     return (sb_cuda_grid){ .blocks = blocks, .threads = threads };
 }
 
+/* For a kernel that waits for the one before it. */
+static sb_cuda_grid early(sb_cuda_grid grid)
+{
+    grid.early = 1;
+    return grid;
+}
+
 /* Blocks of SB_CUDA_POLICY_BLOCK threads with a warp, or a thread, for each item. */
 static sb_cuda_grid warps_for(int64_t items)
 {
@@ -164,11 +178,14 @@ static sb_cuda_grid threads_for(int64_t items, int32_t threads)
 static CUfunction tokens_kernel(const sb_cuda_policy_kernels *k, const sb_cuda_policy_args *a)
 {
     const sb_policy_rules *r = &a->rules;
-    if (a->metrics) return k->policy_tokens_metrics;
-    if (r->loss != SB_LOSS_CLIP || r->weight != SB_WEIGHT_OFF || r->adds_entropy || a->entropy)
-        return k->policy_tokens_loss;
-    if (!r->adds_kl) return k->policy_tokens_clip;
-    return r->kl == SB_KL_3 ? k->policy_tokens_clip_k3 : k->policy_tokens_loss;
+    const int clip = r->loss == SB_LOSS_CLIP && r->weight == SB_WEIGHT_OFF && !r->adds_entropy &&
+                     !a->entropy && (r->has & SB_HAS_OLD);
+    const int k3 = clip && r->adds_kl && r->kl == SB_KL_3;
+    if (a->metrics)
+        return k3 && r->has == (SB_HAS_OLD | SB_HAS_REF) ? k->policy_tokens_clip_k3_metrics
+                                                         : k->policy_tokens_metrics;
+    if (k3) return k->policy_tokens_clip_k3;
+    return clip && !r->adds_kl ? k->policy_tokens_clip : k->policy_tokens_loss;
 }
 
 sb_status sb_cuda_launch_policy_constants(sb_context *ctx, sb_cuda_policy *p, CUstream stream)
@@ -184,12 +201,16 @@ sb_status sb_cuda_launch_policy_constants(sb_context *ctx, sb_cuda_policy *p, CU
                                     threads_for(a->in.batch, SB_CUDA_POLICY_BLOCK), &a->in, stream);
     }
     if (status != SB_OK || !p->counted) return status;
+    if (p->by_sequences)
+        return sb_cuda_launch(ctx, k->policy_count_sequences,
+                              blocks_of(a->in.batch, SB_CUDA_POLICY_BLOCK), &a->in, stream);
     status = sb_cuda_launch(ctx, a->joint ? k->policy_count_joint : k->policy_count,
                             warps_for(a->units), &a->in, stream);
     if (status == SB_OK)
-        status = sb_cuda_launch(ctx, k->policy_lengths, warps_for(a->in.batch), &a->in, stream);
+        status = sb_cuda_launch(ctx, k->policy_lengths, early(warps_for(a->in.batch)), &a->in,
+                                stream);
     if (status == SB_OK && a->totals)
-        status = sb_cuda_launch(ctx, k->policy_totals, blocks_of(1, 1024), &a->in, stream);
+        status = sb_cuda_launch(ctx, k->policy_totals, early(blocks_of(1, 1024)), &a->in, stream);
     return status;
 }
 
@@ -198,15 +219,15 @@ sb_status sb_cuda_launch_policy(sb_context *ctx, sb_cuda_policy *p, CUstream str
     const sb_cuda *c = ctx->state;
     const sb_cuda_policy_kernels *k = &c->policy;
     sb_cuda_policy_args *a = &p->a;
-    sb_cuda_grid after = blocks_of(a->sequence_blocks, SB_CUDA_POLICY_BLOCK);
-    sb_cuda_grid finish = blocks_of(1, FINISH_THREADS);
+    sb_cuda_grid tokens = blocks_of(a->token_blocks, SB_CUDA_POLICY_BLOCK);
+    sb_cuda_grid after = early(blocks_of(a->sequence_blocks, SB_CUDA_POLICY_BLOCK));
+    sb_cuda_grid finish = early(blocks_of(1, FINISH_THREADS));
     sb_status status;
-    after.early = finish.early = 1;
+    tokens.early = a->refused || p->counted; /* otherwise no kernel of this call is before it */
     /* What may be refused has rows to write over. */
     if (a->refused || a->tokens || a->sequences)
         finish.blocks = a->in.rows > FINISH_THREADS ? FINISH_BLOCKS : 2;
-    status = sb_cuda_launch(ctx, tokens_kernel(k, a),
-                            blocks_of(a->token_blocks, SB_CUDA_POLICY_BLOCK), &a->in, stream);
+    status = sb_cuda_launch(ctx, tokens_kernel(k, a), tokens, &a->in, stream);
     if (status == SB_OK) status = sb_cuda_launch(ctx, k->policy_sequences, after, &a->in, stream);
     if (status == SB_OK) status = sb_cuda_launch(ctx, k->policy_finish, finish, &a->in, stream);
     return status;

@@ -9,6 +9,7 @@ typedef struct sb_cuda_policy {
     sb_cuda_policy_args a; /* until the arrays are set, scratch is given by offsets + 1, or 0 */
     uint64_t bytes;        /* of scratch */
     int counted;           /* sequences' constants are made before the tokens are visited */
+    int by_sequences;      /* by policy_count_sequences, which a->totals are not needed for */
 } sb_cuda_policy;
 
 /* Plans a call. early: another kernel takes derivatives before all tokens are visited, so whatever
