@@ -107,6 +107,7 @@ GENERATED += $(OBJDIR)/context.o
 GENERATED += $(OBJDIR)/conventional.o
 GENERATED += $(OBJDIR)/cuda.o
 GENERATED += $(OBJDIR)/device.o
+GENERATED += $(OBJDIR)/drawn.o
 GENERATED += $(OBJDIR)/driver.o
 GENERATED += $(OBJDIR)/driver1.o
 GENERATED += $(OBJDIR)/driver2.o
@@ -191,6 +192,7 @@ OBJECTS += $(OBJDIR)/context.o
 OBJECTS += $(OBJDIR)/conventional.o
 OBJECTS += $(OBJDIR)/cuda.o
 OBJECTS += $(OBJDIR)/device.o
+OBJECTS += $(OBJDIR)/drawn.o
 OBJECTS += $(OBJDIR)/driver.o
 OBJECTS += $(OBJDIR)/driver1.o
 OBJECTS += $(OBJDIR)/driver2.o
@@ -430,6 +432,9 @@ $(OBJDIR)/cuda.o: ../src/control/cuda.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/backend1.o: ../src/cpu/backend.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/drawn.o: ../src/cpu/drawn.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/gradient1.o: ../src/cpu/gradient.c

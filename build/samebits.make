@@ -124,6 +124,7 @@ GENERATED += $(OBJDIR)/context.o
 GENERATED += $(OBJDIR)/conventional.o
 GENERATED += $(OBJDIR)/cuda.o
 GENERATED += $(OBJDIR)/device.o
+GENERATED += $(OBJDIR)/drawn.o
 GENERATED += $(OBJDIR)/driver.o
 GENERATED += $(OBJDIR)/entry.o
 GENERATED += $(OBJDIR)/exchange.o
@@ -199,6 +200,7 @@ OBJECTS += $(OBJDIR)/context.o
 OBJECTS += $(OBJDIR)/conventional.o
 OBJECTS += $(OBJDIR)/cuda.o
 OBJECTS += $(OBJDIR)/device.o
+OBJECTS += $(OBJDIR)/drawn.o
 OBJECTS += $(OBJDIR)/driver.o
 OBJECTS += $(OBJDIR)/entry.o
 OBJECTS += $(OBJDIR)/exchange.o
@@ -554,6 +556,9 @@ $(OBJDIR)/cuda.o: ../src/control/cuda.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/backend1.o: ../src/cpu/backend.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/drawn.o: ../src/cpu/drawn.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/gradient1.o: ../src/cpu/gradient.c

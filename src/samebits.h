@@ -187,8 +187,8 @@ SB_API sb_status sb_open(sb_context **ctx, uint32_t abi, const char *backend,
  *
  * Instead of logits, a batch may have hidden states and a head, which multiplies them by the
  * weights of the last layer: see "logits from hidden states". Every call that takes logits takes
- * hidden states as well, with the same masks, row lists, temperatures, shift and kept sets, except
- * sb_sample, which needs those of sb_logits. The hidden state of an ignored row is never read.
+ * hidden states as well, with the same masks, row lists, temperatures, shift and kept sets. The
+ * hidden state of an ignored row is never read.
  *
  * The first of these cases that applies decides the result: the row is ignored (+0); its id is bad
  * (an error); it is poisoned, which means NaN or +inf among its logits, or empty, which means that

@@ -218,15 +218,12 @@ describe("a batch of hidden states", function()
     assert.equal(0, tonumber(score(function() end)), last_error())
   end)
 
-  it("is refused by the control group and by sampling, which take logits", function()
+  it("is refused by the control group, which takes logits", function()
     local ok, why = pcall(require("samebits.conventional").logprob, assert(samebits.open "cpu"),
                           { hidden = states, ids = { 1, 2, 3 },
                             head = samebits.open("cpu"):head(values) })
     assert.is_false(ok)
     assert.truthy(tostring(why):find("hidden states", 1, true), tostring(why))
-    local how, drawn = sized "sb_sampling", sized "sb_sample_out"
-    refused("SB_ERR_ARGUMENT", "sampling takes logits, and the batch has hidden states",
-            C.sb_sample(ctx, drawn, batch_of(), how, nil))
   end)
 
   it("may come in the struct of before there were heads", function()

@@ -126,6 +126,18 @@ heads.each(function(at)
           same("kl", ctx:kl(a, b, { split = 2 }), ctx:kl(b, b))
           same("kl of both", ctx:kl(b, a), ctx:kl(b, b))
           same("partial", ctx:partial(a, { entropy = true }), ctx:partial(b, { entropy = true }))
+          for _, how in ipairs { {}, { top_k = 4 }, { top_p = 0.8, min_p = 0.02 } } do
+            local position = {}
+            for r = 1, 3 do
+              position[r] = {}
+              for t = 1, 13 do position[r][t] = r * 100 + t end
+            end
+            how.position = there(tensor.tensor(position, { dtype = "int64" }))
+            local all = { outputs = { "token", "logprob", "kept_logprob", "count", "kept" } }
+            same("sample", ctx:sample(a, how, all), ctx:sample(b, how, all))
+            all.outputs = { "token", "logprob", "kept_logprob" }
+            same("sample, tokens alone", ctx:sample(a, how, all), ctx:sample(b, how, all))
+          end
           local several = {}
           for r = 1, 3 do
             several[r] = {}

@@ -105,8 +105,7 @@ sb_status sb_check_device_sampling(const sb_call *call, const sb_sampling *how, 
     return status;
 }
 
-/* What holds for all rows. A null array's value is checked here, and once. */
-static sb_status check_common(const sb_sampling *how, int64_t rows, sb_message *why)
+sb_status sb_check_how(const sb_sampling *how, int64_t rows, sb_message *why)
 {
     sb_filters f = { how->top_ks ? 0 : how->top_k, how->top_ps ? 1.0f : how->top_p,
                      how->min_ps ? 0.0f : how->min_p };
@@ -134,13 +133,9 @@ static sb_status sample(sb_context *ctx, const sb_sample_out *out, const sb_batc
     if (status == SB_OK) status = sb_wide_call_of(ctx, &call.call, batch, 0, launch);
     if (status == SB_OK) status = sb_check_kept_sets(ctx, &call.call, NULL);
     if (status != SB_OK) return status;
-    if (call.call.in.head)
-        return sb_fail(why, SB_ERR_ARGUMENT,
-                       "sampling takes logits, and the batch has hidden states: compute their "
-                       "logits with sb_logits");
     if (!how) return sb_fail(why, SB_ERR_ARGUMENT, "how is null");
     status = sb_check_size(how, sizeof *how, "sb_sampling", "SB_SAMPLING_INIT", why);
-    if (status == SB_OK) status = check_common(how, call.call.rows, why);
+    if (status == SB_OK) status = sb_check_how(how, call.call.rows, why);
     if (status != SB_OK) return status;
     if (call.call.rows > INT64_MAX / 4 / sb_kept_width(call.call.in.vocab))
         return sb_fail(why, SB_ERR_SHAPE,

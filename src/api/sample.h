@@ -16,6 +16,10 @@ sb_filters sb_filters_of(const sb_sampling *how, int64_t row);
 /* Whether the call may leave out ids that the batch keeps. */
 int sb_has_filters(const sb_sampling *how);
 
+/* What holds for all rows: checks the values of arrays that are null. Several rows need random bits
+ * of their own. */
+sb_status sb_check_how(const sb_sampling *how, int64_t rows, sb_message *why);
+
 /* A row's random bits. Requires: its u, if there is one, is in range. */
 uint64_t sb_draw_bits(const sb_sampling *how, int64_t row);
 

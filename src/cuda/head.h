@@ -58,6 +58,7 @@ sb_status sb_cuda_hidden_logprob(sb_context *ctx, const sb_logprob_call *call);
 sb_status sb_cuda_hidden_partial(sb_context *ctx, const sb_partial_call *call);
 sb_status sb_cuda_hidden_ids(sb_context *ctx, const sb_ids_call *call);
 sb_status sb_cuda_hidden_topk(sb_context *ctx, const sb_topk_call *call);
+sb_status sb_cuda_hidden_sample(sb_context *ctx, const sb_sample_call *call);
 sb_status sb_cuda_hidden_kl(sb_context *ctx, const sb_kl_call *call);
 sb_status sb_cuda_hidden_both(sb_context *ctx, const sb_logprob_call *call); /* and its gradient */
 sb_status sb_cuda_hidden_backward(sb_context *ctx, const sb_backward_call *call);
@@ -67,6 +68,8 @@ sb_status sb_cuda_hidden_partial_workspace(sb_context *ctx, const sb_partial_cal
                                            uint64_t *bytes);
 sb_status sb_cuda_hidden_ids_workspace(sb_context *ctx, const sb_ids_call *call, uint64_t *bytes);
 sb_status sb_cuda_hidden_topk_workspace(sb_context *ctx, const sb_topk_call *call, uint64_t *bytes);
+sb_status sb_cuda_hidden_sample_workspace(sb_context *ctx, const sb_sample_call *call,
+                                          uint64_t *bytes);
 sb_status sb_cuda_hidden_kl_workspace(sb_context *ctx, const sb_kl_call *call, uint64_t *bytes);
 sb_status sb_cuda_hidden_both_workspace(sb_context *ctx, const sb_logprob_call *call,
                                         uint64_t *bytes);

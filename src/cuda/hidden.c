@@ -505,6 +505,81 @@ sb_status sb_cuda_hidden_topk_workspace(sb_context *ctx, const sb_topk_call *cal
     return bytes_by_rows(ctx, &o, bytes);
 }
 
+/* ---- sampling ----------------------------------------------------------------------------- */
+
+/* The model's logprob needs the logits outside the batch's kept sets as well. So the logits are
+ * computed without these, and the draws have them. */
+static sb_sample_call sample_from(const void *op, const sb_call *part, int64_t first)
+{
+    sb_sample_call call = *(const sb_sample_call *)op;
+    const sb_batch *in = &call.call.in;
+    const uint32_t *kept = moved(in->kept, first, 4 * in->kept_stride);
+    const void *ids = in->kept_ids;
+    const void *offsets = moved(in->kept_offsets, first, in->kept_offsets_dtype == SB_I64 ? 8 : 4);
+    const int64_t count = in->kept_count, words = sb_kept_width(in->vocab);
+    sb_sampling *how = &call.how;
+    sb_sample_out *out = &call.out;
+    call.call = *part;
+    call.call.in.kept = kept;
+    call.call.in.kept_ids = ids;
+    call.call.in.kept_offsets = offsets;
+    call.call.in.kept_count = count;
+    how->top_ks = moved(how->top_ks, first, 4);
+    how->top_ps = moved(how->top_ps, first, 4);
+    how->min_ps = moved(how->min_ps, first, 4);
+    how->seeds = moved(how->seeds, first, 8);
+    how->streams = moved(how->streams, first, 8);
+    how->positions = moved(how->positions, first, 8);
+    how->u = moved(how->u, first, 8);
+    how->bits = moved(how->bits, first, 8);
+    if (out->token) out->token += first;
+    if (out->logprob) out->logprob += first;
+    if (out->kept_logprob) out->kept_logprob += first;
+    if (out->count) out->count += first;
+    if (out->kept) out->kept += first * words;
+    return call;
+}
+
+static sb_status sample_part(sb_context *ctx, const void *op, const sb_call part[2], int64_t first)
+{
+    const sb_sample_call call = sample_from(op, part, first);
+    return sb_cuda_sample(ctx, &call);
+}
+
+static sb_status sample_part_workspace(sb_context *ctx, const void *op, const sb_call part[2],
+                                       uint64_t *bytes)
+{
+    const sb_sample_call call = sample_from(op, part, 0);
+    return sb_cuda_sample_workspace(ctx, &call, bytes);
+}
+
+/* bare: the call without its kept sets. */
+static rows_op rows_of_sample(const sb_sample_call *call, sb_call *bare)
+{
+    *bare = call->call;
+    bare->in.kept = NULL;
+    bare->in.kept_ids = bare->in.kept_offsets = NULL;
+    bare->in.kept_count = 0;
+    return (rows_op){
+        .calls = { bare }, .op = call, .run = sample_part, .workspace = sample_part_workspace
+    };
+}
+
+sb_status sb_cuda_hidden_sample(sb_context *ctx, const sb_sample_call *call)
+{
+    sb_call bare;
+    const rows_op o = rows_of_sample(call, &bare);
+    return run_by_rows(ctx, &o);
+}
+
+sb_status sb_cuda_hidden_sample_workspace(sb_context *ctx, const sb_sample_call *call,
+                                          uint64_t *bytes)
+{
+    sb_call bare;
+    const rows_op o = rows_of_sample(call, &bare);
+    return bytes_by_rows(ctx, &o, bytes);
+}
+
 /* ---- divergences -------------------------------------------------------------------------- */
 
 static sb_kl_call kl_from(const void *op, const sb_call part[2], int64_t first)

@@ -3,8 +3,9 @@
 #include <stdlib.h>
 
 #include "api/sample.h"
+#include "cuda/head.h"
 #include "cuda/lists.h"
-#include "cuda/sample_args.h"
+#include "cuda/sample.h"
 #include "det/leaf.h"
 
 #define BOUNDARY 256 /* of the two parts of the scratch memory */
@@ -32,14 +33,13 @@ static sample_way way_of(const sb_sample_call *s)
     return sb_has_filters(how) || s->out.kept || s->out.count ? FILTER : DRAW;
 }
 
-static void set_values(sb_cuda_sample_args *a, const sb_sample_call *s)
+void sb_cuda_set_sampling(sb_cuda_sample_args *a, const sb_sample_out *out, const sb_sampling *how)
 {
-    const sb_sampling *how = &s->how;
-    a->token = sb_cuda_address(s->out.token);
-    a->logprob = sb_cuda_address(s->out.logprob);
-    a->kept_logprob = sb_cuda_address(s->out.kept_logprob);
-    a->count = sb_cuda_address(s->out.count);
-    a->kept = sb_cuda_address(s->out.kept);
+    a->token = sb_cuda_address(out->token);
+    a->logprob = sb_cuda_address(out->logprob);
+    a->kept_logprob = sb_cuda_address(out->kept_logprob);
+    a->count = sb_cuda_address(out->count);
+    a->kept = sb_cuda_address(out->kept);
     a->top_ks = sb_cuda_address(how->top_ks);
     a->top_ps = sb_cuda_address(how->top_ps);
     a->min_ps = sb_cuda_address(how->min_ps);
@@ -78,7 +78,7 @@ static sample_plan plan_sample(sb_context *ctx, const sb_sample_call *s)
     memset(&p, 0, sizeof p);
     p.way = way_of(s);
     p.k = p.way == DRAW ? 0 : p.way == LIST ? s->how.top_k : 1;
-    set_values(&p.a, s);
+    sb_cuda_set_sampling(&p.a, &s->out, &s->how);
     if (p.way == DRAW) cut_for_draws(&call);
     p.sums_grid = sb_cuda_plan_order(ctx, &call, p.k, &p.sums, &p.sums_size);
     p.sums_size = (p.sums_size + BOUNDARY - 1) / BOUNDARY * BOUNDARY;
@@ -102,17 +102,16 @@ static void set_scratch(sample_plan *p, const sb_cuda_lists *lists, CUdeviceptr 
     p->a.model_split = p->models.in.split;
 }
 
-static sb_status check_arrays(sb_context *ctx, const sb_sample_call *s)
+sb_status sb_cuda_check_sampling_arrays(sb_context *ctx, const sb_sample_out *out,
+                                        const sb_sampling *how, int64_t rows, int64_t vocab)
 {
-    const int64_t rows = s->call.rows;
-    const uint64_t words = (uint64_t)sb_kept_width(s->call.in.vocab);
-    const sb_sampling *how = &s->how;
+    const uint64_t words = (uint64_t)sb_kept_width(vocab);
     const sb_cuda_array arrays[] = {
-        { "token", s->out.token, 4, sb_cuda_bytes(rows, 4) },
-        { "logprob", s->out.logprob, 4, sb_cuda_bytes(rows, 4) },
-        { "kept_logprob", s->out.kept_logprob, 4, sb_cuda_bytes(rows, 4) },
-        { "count", s->out.count, 4, sb_cuda_bytes(rows, 4) },
-        { "out.kept", s->out.kept, 4, sb_cuda_bytes(rows, words * 4) },
+        { "token", out->token, 4, sb_cuda_bytes(rows, 4) },
+        { "logprob", out->logprob, 4, sb_cuda_bytes(rows, 4) },
+        { "kept_logprob", out->kept_logprob, 4, sb_cuda_bytes(rows, 4) },
+        { "count", out->count, 4, sb_cuda_bytes(rows, 4) },
+        { "out.kept", out->kept, 4, sb_cuda_bytes(rows, words * 4) },
         { "top_ks", how->top_ks, 4, sb_cuda_bytes(rows, 4) },
         { "top_ps", how->top_ps, 4, sb_cuda_bytes(rows, 4) },
         { "min_ps", how->min_ps, 4, sb_cuda_bytes(rows, 4) },
@@ -125,21 +124,20 @@ static sb_status check_arrays(sb_context *ctx, const sb_sample_call *s)
     return sb_cuda_check_arrays(ctx, arrays, sizeof arrays / sizeof *arrays);
 }
 
-/* Writes the outputs of rows that are not in the row list. */
-static sb_status clear_unlisted(sb_context *ctx, const sb_sample_call *s,
-                                const sb_cuda_sample_args *a)
+sb_status sb_cuda_clear_draws(sb_context *ctx, const sb_call *call, const sb_sample_out *out)
 {
     const sb_cuda *c = ctx->state;
-    CUstream stream = s->call.launch.stream;
-    const uint64_t rows = (uint64_t)s->call.rows, words = (uint64_t)sb_kept_width(s->call.in.vocab);
-    sb_status status;
-    if (!s->call.in.row_list) return SB_OK;
-    status = sb_cuda_clear(ctx, a->logprob, rows * 4, stream);
-    if (status == SB_OK) status = sb_cuda_clear(ctx, a->kept_logprob, rows * 4, stream);
-    if (status == SB_OK) status = sb_cuda_clear(ctx, a->count, rows * 4, stream);
-    if (status == SB_OK) status = sb_cuda_clear(ctx, a->kept, rows * words * 4, stream);
-    if (status == SB_OK && a->token && rows)
-        DRIVER(&ctx->error, &c->driver, MemsetD8Async, a->token, 0xff, (size_t)rows * 4, stream);
+    CUstream stream = call->launch.stream;
+    const uint64_t rows = (uint64_t)call->rows, words = (uint64_t)sb_kept_width(call->in.vocab);
+    sb_status status = sb_cuda_clear(ctx, sb_cuda_address(out->logprob), rows * 4, stream);
+    if (status == SB_OK)
+        status = sb_cuda_clear(ctx, sb_cuda_address(out->kept_logprob), rows * 4, stream);
+    if (status == SB_OK) status = sb_cuda_clear(ctx, sb_cuda_address(out->count), rows * 4, stream);
+    if (status == SB_OK)
+        status = sb_cuda_clear(ctx, sb_cuda_address(out->kept), rows * words * 4, stream);
+    if (status == SB_OK && out->token && rows)
+        DRIVER(&ctx->error, &c->driver, MemsetD8Async, sb_cuda_address(out->token), 0xff,
+               (size_t)rows * 4, stream);
     return status;
 }
 
@@ -155,7 +153,7 @@ static sb_status launch_kernels(sb_context *ctx, const sb_sample_call *s, sample
     const int64_t work = p->a.in.work;
     sb_cuda_grid last = { .blocks = work, .threads = SB_CUDA_FILTER, .early = 1 };
     CUstream stream = s->call.launch.stream;
-    sb_status status = clear_unlisted(ctx, s, &p->a);
+    sb_status status = s->call.in.row_list ? sb_cuda_clear_draws(ctx, &s->call, &s->out) : SB_OK;
     if (p->way == LIST && p->a.in.split == 1) {
         last.blocks = (work + SB_CUDA_LIST_ROWS - 1) / SB_CUDA_LIST_ROWS;
         last.threads = 32 * SB_CUDA_LIST_ROWS;
@@ -179,11 +177,10 @@ static sb_status launch_kernels(sb_context *ctx, const sb_sample_call *s, sample
 
 /* ---- after a report ------------------------------------------------------------------------ */
 
-/* Runs the cpu backend's checks of the rows' values on copies. SB_OK: they find nothing. */
-static sb_status find_first_bad(sb_context *ctx, const sb_sample_call *s)
+sb_status sb_cuda_find_bad_sampling(sb_context *ctx, const sb_call *call, const sb_sampling *values)
 {
-    sb_call host = s->call;
-    sb_sampling how = s->how;
+    sb_call host = *call;
+    sb_sampling how = *values;
     const int64_t rows = host.rows;
     const struct {
         const void **array;
@@ -207,7 +204,7 @@ static sb_status find_first_bad(sb_context *ctx, const sb_sample_call *s)
     host.in.kept_ids = host.in.kept_offsets = NULL;
     for (; fetched < count && status == SB_OK; fetched++)
         status = sb_cuda_fetch(ctx, arrays[fetched].array, arrays[fetched].count,
-                               arrays[fetched].size, s->call.launch.stream);
+                               arrays[fetched].size, call->launch.stream);
     if (status == SB_OK) status = sb_check_device_sampling(&host, &how, &ctx->error);
     for (int i = 0; i < fetched; i++) free((void *)(uintptr_t)*arrays[i].array);
     return status;
@@ -219,35 +216,46 @@ static sb_status check_call(sb_context *ctx, const sb_sample_call *s)
     sb_status status = sb_cuda_wait_for_report(ctx, &s->call.launch, &report);
     if (status != SB_OK || !report) return status;
     status = sb_cuda_find_first_bad(ctx, &s->call, NULL, NULL);
-    if (status == SB_OK) status = find_first_bad(ctx, s);
+    if (status == SB_OK) status = sb_cuda_find_bad_sampling(ctx, &s->call, &s->how);
     return status == SB_OK ? sb_cuda_name_report(&ctx->error, report) : status;
 }
 
 /* ---- the call ------------------------------------------------------------------------------ */
 
-sb_status sb_cuda_sample(sb_context *ctx, const void *checked)
+static sb_status run_sample(sb_context *ctx, const sb_sample_call *s)
 {
-    const sb_sample_call *s = checked;
     const sb_launch *launch = &s->call.launch;
     sb_cuda_lists lists = sb_cuda_lists_of(&s->call);
     sample_plan p = plan_sample(ctx, s);
     const uint64_t needed = lists.bytes + p.sums_size + p.models_size;
     CUdeviceptr scratch;
-    sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, &s->call);
-    if (status == SB_OK) status = check_arrays(ctx, s);
-    if (status == SB_OK) status = sb_cuda_scratch(ctx, launch, needed, &scratch);
+    sb_status status = sb_cuda_scratch(ctx, launch, needed, &scratch);
     if (status != SB_OK) return status;
     status = sb_cuda_launch_words(ctx, &s->call, &lists, scratch, 0);
     set_scratch(&p, &lists, scratch + lists.bytes);
     if (status == SB_OK) status = launch_kernels(ctx, s, &p);
     sb_cuda_scratch_done(ctx, launch, scratch);
-    return status == SB_OK && launch->check ? check_call(ctx, s) : status;
+    return status;
+}
+
+sb_status sb_cuda_sample(sb_context *ctx, const void *checked)
+{
+    const sb_sample_call *s = checked;
+    sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, &s->call);
+    if (status == SB_OK)
+        status = sb_cuda_check_sampling_arrays(ctx, &s->out, &s->how, s->call.rows,
+                                               s->call.in.vocab);
+    if (status == SB_OK)
+        status = s->call.in.head ? sb_cuda_hidden_sample(ctx, s) : run_sample(ctx, s);
+    return status == SB_OK && s->call.launch.check ? check_call(ctx, s) : status;
 }
 
 sb_status sb_cuda_sample_workspace(sb_context *ctx, const void *checked, uint64_t *bytes)
 {
     const sb_sample_call *s = checked;
-    const sample_plan p = plan_sample(ctx, s);
+    sample_plan p;
+    if (s->call.in.head) return sb_cuda_hidden_sample_workspace(ctx, s, bytes);
+    p = plan_sample(ctx, s);
     *bytes = sb_cuda_lists_of(&s->call).bytes + p.sums_size + p.models_size;
     return SB_OK;
 }
