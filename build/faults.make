@@ -107,6 +107,9 @@ GENERATED += $(OBJDIR)/context.o
 GENERATED += $(OBJDIR)/conventional.o
 GENERATED += $(OBJDIR)/cuda.o
 GENERATED += $(OBJDIR)/device.o
+GENERATED += $(OBJDIR)/draw.o
+GENERATED += $(OBJDIR)/draw1.o
+GENERATED += $(OBJDIR)/draw2.o
 GENERATED += $(OBJDIR)/drawn.o
 GENERATED += $(OBJDIR)/driver.o
 GENERATED += $(OBJDIR)/driver1.o
@@ -192,6 +195,9 @@ OBJECTS += $(OBJDIR)/context.o
 OBJECTS += $(OBJDIR)/conventional.o
 OBJECTS += $(OBJDIR)/cuda.o
 OBJECTS += $(OBJDIR)/device.o
+OBJECTS += $(OBJDIR)/draw.o
+OBJECTS += $(OBJDIR)/draw1.o
+OBJECTS += $(OBJDIR)/draw2.o
 OBJECTS += $(OBJDIR)/drawn.o
 OBJECTS += $(OBJDIR)/driver.o
 OBJECTS += $(OBJDIR)/driver1.o
@@ -362,6 +368,9 @@ $(OBJDIR)/call.o: ../src/api/call.c
 $(OBJDIR)/context.o: ../src/api/context.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/draw.o: ../src/api/draw.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/entry.o: ../src/api/entry.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
@@ -432,6 +441,9 @@ $(OBJDIR)/cuda.o: ../src/control/cuda.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/backend1.o: ../src/cpu/backend.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/draw1.o: ../src/cpu/draw.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/drawn.o: ../src/cpu/drawn.c
@@ -522,6 +534,9 @@ $(OBJDIR)/check.o: ../src/cuda/check.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/device.o: ../src/cuda/device.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/draw2.o: ../src/cuda/draw.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/driver2.o: ../src/cuda/driver.c

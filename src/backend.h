@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 
+#include "det/draw.h"
 #include "det/policy.h"
 #include "samebits.h"
 
@@ -86,6 +87,21 @@ typedef struct sb_sample_call {
     sb_sampling how;
     sb_call call;
 } sb_sample_call;
+
+/* SB_OP_DRAW: round number `round`, or the last step, which is number draw.rounds. call is of the
+ * shard; its width is 1, or 0 if the batch has no ids. */
+typedef struct sb_draw_call {
+    sb_draw draw;      /* with the rounds and the bytes of this call */
+    sb_sample_out out; /* of the last step; otherwise all null */
+    sb_sampling how;
+    sb_call call;
+    void *mine;      /* [rows] messages; the last step: null */
+    const void *all; /* [shards][rows] messages; round 0: null */
+    int32_t round;
+    int32_t places; /* in messages of round 0 */
+    int32_t lists;  /* whether these are all that may be drawn */
+    sb_draw_step steps[12];
+} sb_draw_call;
 
 /* SB_OP_BACKWARD. The width and the strides of to are filled in. */
 typedef struct sb_backward_call {
@@ -279,6 +295,7 @@ typedef struct sb_groups_call {
     X(IDS, ids, SCRATCH, "logprobs of several ids")                                                \
     X(TOPK, topk, SCRATCH, "top-k")                                                                \
     X(SAMPLE, sample, SCRATCH, "sampling")                                                         \
+    X(DRAW, draw, SCRATCH, "draws from shards")                                                    \
     X(BACKWARD, backward, SCRATCH, "gradient")                                                     \
     X(KL, kl, SCRATCH, "divergence of two batches")                                                \
     X(PARTIAL, partial, SCRATCH, "shards")                                                         \

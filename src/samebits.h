@@ -70,6 +70,7 @@
 #define SB_MAX_VOCAB 1048576     /* the largest V: 2^20 */
 #define SB_MAX_TOPK 64           /* the largest k of sb_topk */
 #define SB_MAX_WIDTH 32768       /* the largest D of hidden states */
+#define SB_DRAW_PROGRESS 128     /* bytes of sb_draw.progress for each row */
 #define SB_IGNORE_INDEX (-100)   /* the default ignore_index */
 
 /* The list of all statuses: name, number, meaning. */
@@ -375,9 +376,9 @@ SB_API void sb_close(sb_context *ctx);
 /* ==== advanced ====
  *
  * In this order: queries about the library, its backends and a context; several ids per row and
- * ranks; words and lists of kept sets; sampling; gradients; shards of the vocabulary, and their
- * exchange between GPUs; ratios, sums and means of tokens; divergences; logits from hidden states;
- * policy losses; device memory and streams. Each section can be read alone. */
+ * ranks; words and lists of kept sets; sampling; gradients; shards of the vocabulary, draws from
+ * them, and exchange between GPUs; ratios, sums and means of tokens; divergences; logits from
+ * hidden states; policy losses; device memory and streams. Each section can be read alone. */
 
 /* ---- the library, its backends, a context ---- */
 
@@ -739,6 +740,86 @@ SB_API sb_status sb_merge(sb_context *ctx, const sb_records *records, const sb_r
  * ensures that no logprob is above 0. */
 SB_API sb_status sb_finish(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
                            const sb_records *records, const sb_launch *launch);
+
+/* ---- draws from shards of the vocabulary ----
+ *
+ * If each of several ranks holds the logits of some ids of every row, they draw a token in rounds.
+ * In each round, every rank writes one small message per row, and all ranks gather the messages of
+ * all. The last call gives every rank what sb_sample gives for the whole rows, with the same bits:
+ *
+ *     sb_draw draw = SB_DRAW_INIT;
+ *     draw.shard = rank;  draw.shards = ranks;    // ranks hold ids in ascending order
+ *     draw.first = first;  draw.n = n;            // the ids of this rank
+ *     draw.progress = progress;                   // SB_DRAW_PROGRESS bytes per row, of this rank
+ *
+ *     sb_draw_plan(ctx, &draw, &out, &batch, &how);
+ *     for (int32_t round = 0; round < draw.rounds; round++) {
+ *         sb_draw_round(ctx, mine, all, &draw, round, &batch, &how, NULL);
+ *         all_gather(all, mine, rows * draw.bytes[round]);
+ *     }
+ *     sb_draw_finish(ctx, &out, all, &draw, &batch, &how, NULL);
+ *
+ * What the filters of a call are decides the rounds, and the bytes per row and rank in each; both
+ * are known before the first round, and no round depends on a value that only a device has:
+ *
+ *     no filters                  2 rounds: 40, 8
+ *     one top_k of 1 .. 64        1 round: 40 + 8 top_k, with or without top_p and min_p
+ *     min_p                       3 rounds: 48, 40, 8
+ *     any other top_k, or top_ks  4 rounds of 2048 more, behind the first
+ *     top_p below 1, or top_ps    likewise
+ *
+ * The first round has 32 bytes more if the batch has kept sets and out.logprob is requested. If
+ * out.count or out.kept is requested, a call without filters has the rounds of min_p. All ranks
+ * make the same calls, with the same batch but for logits, the same how, and the same outputs. */
+
+/* A rank's part in a draw. Start from SB_DRAW_INIT, and call sb_draw_plan. */
+typedef struct sb_draw {
+    uint32_t size;       /* sizeof(sb_draw) */
+    int32_t shard;       /* the number of this rank, 0 .. shards - 1. The ids of a rank are above
+                            those of all ranks in front of it */
+    int32_t shards;      /* the number of ranks, 1 .. 65536 */
+    int32_t rounds;      /* written by sb_draw_plan: 1 .. 11 */
+    int64_t first, n;    /* this rank holds the logits of the ids first .. first + n - 1, as in
+                            sb_partial */
+    int64_t bytes[12];   /* written by sb_draw_plan: of the message of a row, in each round */
+    void *progress;      /* [rows] of SB_DRAW_PROGRESS bytes each, aligned to 8, in the memory of
+                            the backend: what the rank knows after each round. Round 0 writes it,
+                            and the other rounds update it; not read before round 0 */
+    uint32_t outputs;    /* written by sb_draw_plan: which outputs are requested */
+    uint32_t reserved;   /* 0 */
+} sb_draw;
+
+/* Writes draw's rounds, bytes and outputs. out: which outputs the last call will ask for; the
+ * pointers themselves are not used. batch and how: as in the calls that follow; only whether the
+ * batch has kept sets, and the filters, matter. Errors: SB_ERR_ARGUMENT, SB_ERR_SHAPE. */
+SB_API sb_status sb_draw_plan(sb_context *ctx, sb_draw *draw, const sb_sample_out *out,
+                              const sb_batch *batch, const sb_sampling *how);
+
+/* Computes a rank's messages of one round, mine [rows] of draw.bytes[round] bytes each, from its
+ * logits and from all [shards][rows], the messages of all ranks in the round before (in round 0 it
+ * is not used, and may be null). Both are aligned to 8 bytes. mine and all must not overlap.
+ *
+ * batch is as for sb_sample, with the logits and strides as for sb_partial: vocab is V, and kept
+ * sets have V bits. Batches of hidden states are refused: compute the shard's logits by sb_logits,
+ * with its first and held. Messages of ignored rows are zero.
+ *
+ * Errors: as sb_sample, with those of sb_partial for the shard; SB_ERR_STATE, with the row and the
+ * rank of the first message (by row, then by rank) that no rank gives. On a device without check,
+ * such a row ends as token -1 and NaN. The fields of launch that have an effect are stream, check
+ * and workspace. */
+SB_API sb_status sb_draw_round(sb_context *ctx, void *mine, const void *all, const sb_draw *draw,
+                               int32_t round, const sb_batch *batch, const sb_sampling *how,
+                               const sb_launch *launch);
+
+/* Writes the outputs of a draw from all, the messages of the last round. Every rank has the same
+ * token, logprob, kept_logprob and count, with the bits of sb_sample for whole rows. Only kept
+ * differs: [rows][W] words of whole rows, of which each rank sets the bits of its own ids, so that
+ * the sum of all ranks' words is the set.
+ *
+ * Requires: out asks for the outputs of sb_draw_plan. Errors: as sb_draw_round. */
+SB_API sb_status sb_draw_finish(sb_context *ctx, const sb_sample_out *out, const void *all,
+                                const sb_draw *draw, const sb_batch *batch,
+                                const sb_sampling *how, const sb_launch *launch);
 
 /* ---- exchanging records between GPUs ----
  *
@@ -1557,6 +1638,7 @@ SB_API sb_status sb_stream_wait(sb_context *ctx, void *stream);
 #define SB_TOPK_OUT_INIT { sizeof(sb_topk_out), 0, 0, 0, 0 }
 #define SB_SAMPLING_INIT { sizeof(sb_sampling), 0, 1.0f, 0.0f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 #define SB_SAMPLE_OUT_INIT { sizeof(sb_sample_out), 0, 0, 0, 0, 0, 0 }
+#define SB_DRAW_INIT { sizeof(sb_draw), 0, 1, 0, 0, 0, { 0 }, 0, 0, 0 }
 #define SB_RECORDS_INIT { sizeof(sb_records), SB_SUMS, 0, 0 }
 #define SB_COMPARE_OUT_INIT { sizeof(sb_compare_out), 0, 0, 0, 0, 0 }
 #define SB_VALUES_INIT { sizeof(sb_values), SB_I32, 0, 0, 0, 0, 0, 0, 0 }

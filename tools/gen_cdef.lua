@@ -8,7 +8,7 @@
 -- without SB_API. The constants are the few macros that Lua needs.
 
 local CONSTANTS = { "SB_VERSION", "SB_ABI", "SB_NUMERICS", "SB_MAX_VOCAB", "SB_MAX_TOPK",
-                    "SB_MAX_WIDTH", "SB_IGNORE_INDEX" }
+                    "SB_MAX_WIDTH", "SB_DRAW_PROGRESS", "SB_IGNORE_INDEX" }
 
 local root = (arg[0]:match("^(.*)/[^/]*$") or ".") .. "/.."
 local header_path, lua_path = root .. "/src/samebits.h", root .. "/lua/samebits/cdef.lua"

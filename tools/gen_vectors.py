@@ -13,6 +13,7 @@ checked against the stated accuracy as it is written, and the largest error is p
 import math
 import multiprocessing
 import os
+import struct
 import sys
 from collections import Counter
 from fractions import Fraction
@@ -943,6 +944,90 @@ def batches_file():
 
 
 # --- Shards -------------------------------------------------------------------------------------
+
+def draws_file():
+    """Draws from shards: every message of every shard, and the results."""
+    out = File("draws", "draws from shards of the vocabulary: every message, and the token")
+    draws = SplitMix64(151)
+    one = 0x3F800000
+
+    def case(name, dtype, row, cuts, top_k=0, top_p=one, min_p=0, kept=None, U=None, tau=None,
+             outputs=("token", "logprob", "kept_logprob")):
+        tau, vocab = tau or draws.pick(TAUS), len(row)
+        U = draws.next() if U is None else U
+        out.add("case", name)
+        out.add("dtype", dtype)
+        out.add("tau", hex_of(tau, "f32"))
+        out.add("vocab", vocab)
+        out.values("x", row, dtype)
+        if kept is not None:
+            out.values("kept", kept, "f32")
+        out.add("cuts", *cuts)
+        out.add("asked", top_k, hex_of(top_p, "f32"), hex_of(min_p, "f32"), "%016x" % U, *outputs)
+        xs = [ref.decode(b, dtype) for b in row]
+        filters = dict(top_k=top_k, top_p=ref.from_bits32(top_p), min_p=ref.from_bits32(min_p))
+        messages, token, model, under, count, ids = ref.draw_from_shards(
+            xs, cuts, U, ref.from_bits32(tau), kept, model="logprob" in outputs,
+            count="count" in outputs or "kept" in outputs, **filters)
+        whole = ref.sample_row(xs, U, ref.from_bits32(tau), kept, **filters)
+        assert (token, ref.bits32(model), ref.bits32(under), sum(ids, [])) == (
+            whole[0], ref.bits32(whole[1]), ref.bits32(whole[2]), whole[3])    # the claim
+        for number, each in enumerate(messages):
+            for shard, message in enumerate(each):
+                if len(message) == 2048:
+                    sums = ["%d:%016x" % (b, s) for b, s in
+                            enumerate(struct.unpack("<256Q", message)) if s]
+                    for first in range(0, len(sums) or 1, 8):
+                        out.add("sums", number, shard, *sums[first:first + 8])
+                else:
+                    for first in range(0, len(message), 80):
+                        out.add("message", number, shard, message[first:first + 80].hex())
+        out.add("drawn", token, hex_of(ref.bits32(model), "f32"), hex_of(ref.bits32(under), "f32"),
+                count)
+        if "kept" in outputs:
+            for shard, its in enumerate(ids):
+                words = ["%08x" % sum(1 << i % 32 for i in its if i // 32 == w)
+                         for w in range((vocab + 31) // 32)]
+                for first in range(0, len(words), 16):
+                    out.add("words", shard, *words[first:first + 16])
+        out.add("end")
+
+    def fp32(x):
+        return ref.bits32(ref.to32(x))
+
+    everything = ("token", "logprob", "kept_logprob", "count", "kept")
+    row = [fp32(x) for x in (15.5, 13.75, 17, 11.25, 14.5, -100, -INF, 16, 10, 14.125, 15, 12.5, 14,
+                             6, 16.5, -INF, 22.5)]
+    case("the row of numerics.md", "f32", row, [16], tau=one, U=0)
+    case("the row of numerics.md, top-k", "f32", row, [16], top_k=2, tau=one, U=0)
+    for number, dtype in enumerate(DTYPES):
+        for vocab, cuts in ((1, [0]), (17, [16]), (100, [48]), (300, [0, 16, 16, 160]),
+                            (1041, [512])):
+            for name, recipe in (("plain", ("gauss", -13, 0, 0)), ("ties", ("few", -1, -2, 0))):
+                if number > 0 and vocab > 100:
+                    continue
+                row = Recipe(recipe[0], draws.next(), *recipe[1:]).row(vocab, dtype)
+                kept = [draws.below(2 ** 32) for _ in range((vocab + 31) // 32)]
+                case(name, dtype, row, cuts)
+                case(name + ", count", dtype, row, cuts, outputs=everything)
+                case(name + ", greedy", dtype, row, cuts, top_k=1, outputs=everything)
+                case(name + ", a list", dtype, row, cuts, top_k=40, top_p=fp32(.9),
+                     min_p=fp32(.05), outputs=everything)
+                case(name + ", min-p", dtype, row, cuts, min_p=fp32(.1), outputs=everything)
+                case(name + ", kept", dtype, row, cuts, kept=kept, outputs=everything)
+                if vocab == 300 or (vocab == 100 and name == "ties"):
+                    case(name + ", top-k", dtype, row, cuts, top_k=70, outputs=everything)
+                    case(name + ", top-p", dtype, row, cuts, top_p=fp32(.7), outputs=everything)
+                    case(name + ", all filters", dtype, row, cuts, top_k=90, top_p=fp32(.8),
+                         min_p=fp32(.1), kept=kept, outputs=everything)
+        spoilt = Recipe("gauss", draws.next(), -13, 0, 0).row(100, dtype)
+        spoilt[70] = NAN[dtype]
+        case("NaN", dtype, spoilt, [48])
+        case("NaN, top-p", dtype, spoilt, [48], top_p=fp32(.5), outputs=everything)
+        case("nothing present", dtype, [ABSENT[dtype]] * 40, [16], min_p=fp32(.5))
+        case("NaN, not kept", dtype, spoilt, [48], kept=[0xFFFFFFFF, 0xFFFFFFFF, 7, 0])
+    return out
+
 
 def shards_file():
     out = File("shards", "rows cut into shards of the vocabulary: every shard's record")
@@ -2188,9 +2273,9 @@ def main(arguments):
     check_known()
     accuracy, changed = Accuracy(), 0
     for make in (constants_file, exp2_file, lg_file, leaf_file, merge_file, sums_file, edge_rows,
-                 generated_rows, batches_file, shards_file, order_file, sample_file, compare_file,
-                 means_file, entropy_file, gradient_file, kl_file, linear_file, heads_file,
-                 policy_file):
+                 generated_rows, batches_file, shards_file, draws_file, order_file, sample_file,
+                 compare_file, means_file, entropy_file, gradient_file, kl_file, linear_file,
+                 heads_file, policy_file):
         if make.__name__.split("_")[0] in left_out:
             continue
         out = make(accuracy) if make in (edge_rows, generated_rows) else make()

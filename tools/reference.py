@@ -34,7 +34,14 @@ sequence_bits and count. The fields of the input, with defaults in parentheses:
     cu_seqlens    instead of batch and time: the packed layout
     row_list      optional: the rows to score; the others are ignored
     vocab         optional: V, for the case that every row is null
+
+If the input has a field `draws`, it prints {"tokens": [[..], ..]} instead: for each row, the tokens
+that are drawn at the positions 0 .. count - 1. Only dtype, logits and temperature are used besides:
+
+    draws         {"count": .., "seed": [..], "stream": [..], "top_k": [..], "top_p": [..],
+                  "min_p": [..]}: one of each for each row; top_p and min_p are fp32 encodings, hex
 """
+import bisect
 import json
 import math
 import struct
@@ -913,11 +920,15 @@ def leaf_units(xs, k):
 
 def draw(row, U, k):
     """Sampling, Draw: the token of a row of fp32 values that is neither poisoned nor empty."""
-    leaves = [(first, leaf(row[first:first + 16], k)) for first in range(0, len(row), 16)]
     state = row_state(row, k)
-    unit = 32 * (state.J - 1)
     T = sum(d << 32 * i for i, d in enumerate(state.digits))
-    r = U * T >> 64
+    return draw_at(row, U * T >> 64, state.J, k)
+
+
+def draw_at(row, r, J, k):
+    """Sampling, Draw, steps 2 and 3: the token at r of a row whose window is at J."""
+    leaves = [(first, leaf(row[first:first + 16], k)) for first in range(0, len(row), 16)]
+    unit = 32 * (J - 1)
     for first, value in leaves:
         if value is None:
             continue
@@ -932,6 +943,35 @@ def draw(row, U, k):
         C += units
         if C * W > r * sum(q):
             return first + i
+
+
+def drawer(row, k):
+    """Sampling, Draw: a function from U to the token of a row, for many draws of one row."""
+    state = row_state(row, k)
+    T = sum(d << 32 * i for i, d in enumerate(state.digits))
+    ends, total, firsts = [], 0, []
+    for first in range(0, len(row), 16):
+        value = leaf(row[first:first + 16], k)
+        if value is None:
+            continue
+        a = value[0] + 2 ** 22 - 32 * (state.J - 1)
+        total += value[1] << a if a >= 0 else value[1] >> -a
+        ends.append(total)
+        firsts.append(first)
+    assert total == T
+    units = {}
+
+    def token(U):
+        R = U * T >> 64
+        n = bisect.bisect_right(ends, R)
+        before = ends[n - 1] if n else 0
+        if n not in units:
+            q = leaf_units(row[firsts[n]:firsts[n] + 16], k)
+            units[n] = [sum(q[:i + 1]) for i in range(len(q))]
+        C, W = units[n], ends[n] - before
+        return firsts[n] + bisect.bisect_right(C, (R - before) * C[-1] // W)
+
+    return token
 
 
 def weights(row, k):
@@ -980,6 +1020,134 @@ def sample_row(row, U, temperature, kept=None, top_k=0, top_p=1.0, min_p=0.0):
     return (token, finish_logprob(model, row[token], k),
             finish_logprob(row_state(row, k), row[token], k),
             [i for i, x in enumerate(row) if x > -INF])
+
+
+# --- Draws from shards --------------------------------------------------------------------------
+
+def place(x, i):
+    """Order of ids: the place of id i, whose logit is x."""
+    return order_key(x) << 32 | (2 ** 32 - 1 - i)
+
+
+def draw_from_shards(row, cuts, U, temperature, kept=None, top_k=0, top_p=1.0, min_p=0.0,
+                     model=False, count=False):
+    """Draws from shards: (messages, token, logprob under the model, logprob under the kept set,
+    number of kept ids, kept ids of each shard) of a row of fp32 values, cut at `cuts`. messages is
+    a list of rounds, each a list of the shards' messages. model, count: whether the model's logprob
+    and the number of kept ids are wanted. All filters are the same for all rows of the call."""
+    k, V = Constants(temperature), len(row)
+    bounds = [0] + list(cuts) + [V]
+    parts = list(zip(bounds, bounds[1:]))
+    bare, row = row, kept_row(row, kept)
+    lists = 1 <= top_k <= 64
+    filters = top_k > 0 or top_p < 1.0 or min_p > 0.0 or count
+    need_model = model and kept is not None
+    messages = []
+
+    def states(x):
+        return [row_state(x[a:b], k) for a, b in parts]
+
+    def send(each):
+        messages.append(each)
+
+    def merged(several):
+        whole = State(k.c)
+        for state in several:
+            whole.merge(state)
+        return whole
+
+    present = {i for i, x in enumerate(row) if x > -INF and not is_poison(x)}
+    of_present, of_models = states(row), states(bare)
+    want = top_k if lists else 1 if filters else 0
+
+    def begin(number):
+        a, b = parts[number]
+        out = struct.pack("<II", a, b - a) + of_present[number].record()
+        if need_model:
+            out += of_models[number].record()
+        places = sorted((place(row[i], i) for i in present if a <= i < b), reverse=True)
+        return out + struct.pack("<%dQ" % want, *(places + [0] * want)[:want])
+
+    send([begin(n) for n in range(len(parts))])
+    whole, under = merged(of_present), merged(of_models if need_model else of_present)
+    rounds = 1 if lists else 2
+    if filters and not lists:
+        rounds = 3 + 4 * (top_k > 0) + 4 * (top_p < 1.0)
+    if whole.J in (0, POISON_J):
+        while len(messages) < rounds:
+            size = 8 if len(messages) == rounds - 1 else 40 if len(messages) == rounds - 2 else 2048
+            send([bytes(size)] * len(parts))
+        return messages, -1, math.nan, math.nan, 0, [[] for _ in parts]
+
+    left = set(present)
+    v = weights(row, k)
+    q = [int(x * 2.0 ** 40) for x in v]
+    if lists:
+        left = set(sorted(left, key=lambda i: -place(row[i], i))[:top_k])
+    for weighted in (False, True):
+        if not (top_p < 1.0 if weighted else top_k > 0) or (lists and not weighted):
+            continue
+
+        def adds(i):
+            return q[i] if weighted else 1
+
+        prefix, goal, searches = 0, None, True
+        for level in range(4):
+            shift = 24 - 8 * level
+            sums = [[0] * 256 for _ in parts]
+            for number, (a, b) in enumerate(parts):
+                for i in left:
+                    key = order_key(row[i])
+                    if searches and a <= i < b and key >> shift + 8 == prefix:
+                        sums[number][key >> shift & 255] += adds(i)
+            if not lists:
+                send([struct.pack("<256Q", *s) for s in sums])
+            if not searches:
+                continue
+            total = [sum(column) for column in zip(*sums)]
+            if goal is None:
+                n, d = to32(top_p).as_integer_ratio()
+                goal = -(-n * sum(total) // d) if weighted else top_k
+                if not weighted and top_k >= sum(total):
+                    searches = False
+                    continue
+            found = 255
+            while total[found] < goal:
+                goal -= total[found]
+                found -= 1
+            prefix = prefix << 8 | found
+        if searches:
+            equal = sorted(i for i in left if order_key(row[i]) == prefix)
+            stays = -(-goal // adds(equal[0]))
+            left = {i for i in left if order_key(row[i]) > prefix} | set(equal[:stays])
+    best = max(present, key=lambda i: place(row[i], i))
+    left = {i for i in left if v[i] >= to32(min_p) * v[best]}
+    row = [x if i in left else -INF for i, x in enumerate(row)]
+    of_kept = states(row)
+    if filters and not lists:
+        send([state.record() + struct.pack("<II", sum(a <= i < b for i in left), 0)
+              for state, (a, b) in zip(of_kept, parts)])
+    whole = merged(of_kept)
+
+    # The shard that holds R, by the shares of whole shards; then inside it.
+    T = sum(d << 32 * i for i, d in enumerate(whole.digits))
+    R = U * T >> 64
+    for number, state in enumerate(of_kept):
+        raised = State(k.c)
+        raised.merge(state)
+        raised.raise_to(whole.J)
+        share = sum(d << 32 * i for i, d in enumerate(raised.digits))
+        if R < share:
+            break
+        R -= share
+    a, b = parts[number]
+    token = a + draw_at(row[a:b], R, whole.J, k)
+    if not lists:
+        send([struct.pack("<II", bits32(row[token]), token + 1) if n == number else bytes(8)
+              for n in range(len(parts))])
+    return (messages, token, finish_logprob(under, row[token], k),
+            finish_logprob(whole, row[token], k), len(left),
+            [sorted(i for i in left if a <= i < b) for a, b in parts])
 
 
 # --- Sums ---------------------------------------------------------------------------------------
@@ -1430,6 +1598,22 @@ def temperature_of(value):
     return from_bits32(int(value, 16)) if isinstance(value, str) else float(value)
 
 
+def many_draws(job, dtype):
+    """The tokens of a job with `draws`."""
+    out, draws = [], job["draws"]
+    for number, bits in enumerate(job["logits"]):
+        tau = temperature_of(job.get("temperature", 1.0))
+        k = Constants(tau[number] if isinstance(tau, list) else tau)
+        row = filtered([decode(b, dtype) for b in hex_row(bits, dtype)], k,
+                       draws["top_k"][number], from_bits32(int(draws["top_p"][number], 16)),
+                       from_bits32(int(draws["min_p"][number], 16)))
+        token = drawer(row, k)
+        seed, stream = draws["seed"][number], draws["stream"][number]
+        out.append([token(random_bits(seed, stream, position))
+                    for position in range(draws["count"])])
+    return {"tokens": out}
+
+
 def main(arguments):
     if len(arguments) != 1 or arguments[0] in ("-h", "--help"):
         print(__doc__.strip())
@@ -1443,6 +1627,9 @@ def main(arguments):
         dtype = {"fp32": "f32", "fp16": "f16"}.get(job["dtype"], job["dtype"])
         if dtype not in WIDTH:
             raise ValueError("unknown dtype %r" % (job["dtype"],))
+        if "draws" in job:
+            print(json.dumps(many_draws(job, dtype)))
+            return 0
         mask = job.get("mask")
         out = logprob_batch(
             [hex_row(row, dtype) for row in job["logits"]], dtype, flat(job["ids"]),

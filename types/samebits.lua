@@ -151,6 +151,80 @@ function Context:compare(sampled, other, opts) end
 ---@return string
 function Context:describe() end
 
+---@class samebits.DrawOpts
+---@field shard? any
+---@field shards? any
+---@field outputs? string[]
+
+--- Begins a draw from shards. Each rank has the logits of the ids from `first` on of `vocab` (see
+--- `samebits.batch`), above those of all ranks in front of it. All ranks draw in rounds:
+---
+---     local draw = ctx:draw(batch, how, { shard = rank, shards = ranks })
+---     local all
+---     while draw.round < draw.rounds do
+---       all = ctx:all_gather(ctx:draw_round(draw, all), comm)   -- or gathered by any means
+---     end
+---     local out = ctx:draw_finish(draw, all)
+---
+--- The tokens and their logprobs have the bits of `sample` for whole rows. A draw without filters
+--- takes 2 rounds, one with top_k of 1 .. 64 for all rows takes 1, one with min_p 3; any other top_k
+--- and top_p take 4 more each. Messages are from 8 to 2048 bytes per row.
+---@param batch samebits.Batch|samebits.BatchSpec as for `sample`, of a shard; not of hidden states
+---@param how? table as for `sample`
+---@param opts samebits.DrawOpts `shard`, this rank's number, from 0, and `shards`, their number; `outputs`, the names of the results, as for `sample`
+---@return table? # a draw: `rounds`, `round` (the next one), and `bytes`, by round from 0, of the message of a row; or nil, a message and the status' name
+---@return string? message
+---@return string? code
+function Context:draw(batch, how, opts) end
+
+---@class samebits.DrawFinishOptions
+---@field check? boolean
+---@field out? samebits.DrawFinishResult a table from an earlier call, whose tensors are overwritten
+---@field outputs? ("token"|"logprob"|"kept_logprob"|"count"|"kept")[] (some of those of `draw`)
+---@field stream? samebits.Stream the stream to run in (the default stream if not given)
+---@field workspace? samebits.Tensor a tensor to compute in, of the bytes that `workspace_size` returns
+
+---@class samebits.DrawFinishResult
+---@field token samebits.Tensor int32
+---@field logprob samebits.Tensor float32
+---@field kept_logprob samebits.Tensor float32
+---@field count samebits.Tensor int32
+---@field kept samebits.Tensor int32
+
+--- Computes the results of a draw from the messages of the last round. Every shard has the same.
+---@param draw table see `draw`
+---@param all any the messages of all shards in the last round, as for `draw_round`
+---@param opts? samebits.DrawFinishOptions
+---@return samebits.DrawFinishResult? # as `sample`, but that `kept` has the bits of this shard's ids alone: the sum of all shards' words is the set. Or nil, a message and the status' name.
+---@return string? message
+---@return string? code
+function Context:draw_finish(draw, all, opts) end
+
+---@class samebits.DrawRoundDraw
+---@field draw? any
+
+---@class samebits.DrawRoundOpts
+---@field check? boolean
+---@field stream? samebits.Stream
+---@field workspace? samebits.Tensor (`draw_workspace_size` returns its bytes)
+---@field draw_workspace_size? any
+
+--- Computes this shard's messages of the next round of a draw.
+---@param draw samebits.DrawRoundDraw see `draw`
+---@param all any the messages of all shards in the round before: a tensor [S, .., bytes] as an all-gather leaves it, or a list of tensors, in the order of shards; not used in the first round
+---@param opts? samebits.DrawRoundOpts on a GPU `check`, `stream` and `workspace` (`draw_workspace_size` returns its bytes), as for `logprob`
+---@return samebits.Tensor? # uint8 [.., bytes], after the dimensions of the rows; or nil, a message and the status' name. A message that no shard can give is an error that names the row and the shard.
+---@return string? message
+---@return string? code
+function Context:draw_round(draw, all, opts) end
+
+---@class samebits.DrawWorkspaceSizeDraw
+---@field draw? any
+
+--- Returns the bytes of workspace that are enough for each round of a draw; 0 if it needs none.
+---@param draw samebits.DrawWorkspaceSizeDraw see `draw`
+function Context:draw_workspace_size(draw) end
+
 ---@class samebits.ExchangeOptions
 ---@field check? boolean
 ---@field stream? samebits.Stream the stream to run in (the default stream if not given)

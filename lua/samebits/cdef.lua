@@ -254,6 +254,29 @@ sb_status sb_merge(sb_context *ctx, const sb_records *records, const sb_records 
 sb_status sb_finish(sb_context *ctx, const sb_logprob_out *out, const sb_batch *batch,
                            const sb_records *records, const sb_launch *launch);
 
+typedef struct sb_draw {
+    uint32_t size;
+    int32_t shard;
+    int32_t shards;
+    int32_t rounds;
+    int64_t first, n;
+    int64_t bytes[12];
+    void *progress;
+    uint32_t outputs;
+    uint32_t reserved;
+} sb_draw;
+
+sb_status sb_draw_plan(sb_context *ctx, sb_draw *draw, const sb_sample_out *out,
+                              const sb_batch *batch, const sb_sampling *how);
+
+sb_status sb_draw_round(sb_context *ctx, void *mine, const void *all, const sb_draw *draw,
+                               int32_t round, const sb_batch *batch, const sb_sampling *how,
+                               const sb_launch *launch);
+
+sb_status sb_draw_finish(sb_context *ctx, const sb_sample_out *out, const void *all,
+                                const sb_draw *draw, const sb_batch *batch,
+                                const sb_sampling *how, const sb_launch *launch);
+
 typedef struct sb_comm_id {
     char bytes[128];
 } sb_comm_id;
@@ -592,5 +615,6 @@ return {
   SB_MAX_VOCAB = 1048576,
   SB_MAX_TOPK = 64,
   SB_MAX_WIDTH = 32768,
+  SB_DRAW_PROGRESS = 128,
   SB_IGNORE_INDEX = -100,
 }

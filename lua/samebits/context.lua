@@ -52,6 +52,7 @@ local OPS = {
   logprob,
   require "samebits.op.order",
   require "samebits.op.sample",
+  require "samebits.op.draw",
   require "samebits.op.gradient",
   require "samebits.op.kl",
   require "samebits.op.shards",

@@ -1,7 +1,8 @@
 --- Reads golden vectors: the files that spec/vectors/README.md defines.
 --
 -- It reads only the parts that the public API can be checked with: rows, generated rows, batches,
--- shards, merges, the order of ids, draws, entropies, gradients, heads, and refused temperatures.
+-- shards, merges, the order of ids, draws, also from shards, entropies, gradients, heads, and
+-- refused temperatures.
 -- The other files hold steps inside the arithmetic, which the C tests check.
 
 local ffi = require "ffi"
@@ -303,6 +304,54 @@ function KEYS.draw(case, text)
   }
 end
 
+-- Draws from shards. A message of sums over keys is written as those that are not zero.
+function KEYS.cuts(case, text) case.cuts = numbers(text) end
+
+function KEYS.asked(case, text)
+  local words = split(text)
+  case.asked = { top_k = tonumber(words[1]), top_p = fp32(words[2]), min_p = fp32(words[3]),
+                 bits = words[4], outputs = { unpack(words, 5) } }
+end
+
+-- The lines of a shard's message in a round, which are lists of words.
+local function message_of(case, round, shard)
+  round, shard = tonumber(round) + 1, tonumber(shard) + 1
+  case.messages = case.messages or {}
+  case.messages[round] = case.messages[round] or {}
+  case.messages[round][shard] = case.messages[round][shard] or {}
+  return case.messages[round][shard]
+end
+
+function KEYS.message(case, text)
+  local words = split(text)
+  append(message_of(case, words[1], words[2]), { words[3] })
+end
+
+function KEYS.sums(case, text)
+  local words = split(text)
+  local its = message_of(case, words[1], words[2])
+  its.sums = its.sums or {}
+  for i = 3, #words do
+    local bin, sum = words[i]:match "^(%d+):(%x+)$"
+    its.sums[tonumber(bin)] = sum
+  end
+end
+
+function KEYS.drawn(case, text)
+  local words = split(text)
+  case.drawn = { token = tonumber(words[1]), logprob = words[2], kept_logprob = words[3],
+                 count = tonumber(words[4]) }
+end
+
+-- The words of each shard's kept ids.
+function KEYS.words(case, text)
+  local words = split(text)
+  local shard = tonumber(words[1]) + 1
+  case.words = case.words or {}
+  case.words[shard] = case.words[shard] or {}
+  append(case.words[shard], { unpack(words, 2) })
+end
+
 function KEYS.leaf(case, text)
   local pair = numbers(text)
   case.leaves = case.leaves or {}
@@ -364,8 +413,8 @@ end
 
 -- Files whose cases are blocks.
 local BLOCKS = { rows = true, generated = true, batches = true, shards = true, merge = true,
-                 order = true, sample = true, entropy = true, gradient = true, kl = true,
-                 heads = true }
+                 order = true, sample = true, draws = true, entropy = true, gradient = true,
+                 kl = true, heads = true }
 
 --- Returns the cases of a file. True values (`exact` of a target, `exact_lse` and `entropy` of a
 -- row) are numbers if the file has them.

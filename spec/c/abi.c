@@ -129,6 +129,17 @@ AT(sb_sample_out, count, 32);
 AT(sb_sample_out, kept, 40);
 _Static_assert(sizeof(sb_sample_out) == 48, "sb_sample_out");
 
+AT(sb_draw, shard, 4);
+AT(sb_draw, shards, 8);
+AT(sb_draw, rounds, 12);
+AT(sb_draw, first, 16);
+AT(sb_draw, n, 24);
+AT(sb_draw, bytes, 32);
+AT(sb_draw, progress, 128);
+AT(sb_draw, outputs, 136);
+AT(sb_draw, reserved, 140);
+_Static_assert(sizeof(sb_draw) == 144, "sb_draw");
+
 AT(sb_saved_row, kind, 0);
 AT(sb_saved_row, c, 4);
 AT(sb_saved_row, e, 8);

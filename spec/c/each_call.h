@@ -14,6 +14,9 @@
     X(sb_kept_words, (ctx, 0, 0, 0))                                                               \
     X(sb_kept_lists, (ctx, 0, 0, 0, 0, 0, 0))                                                      \
     X(sb_sample, (ctx, 0, 0, 0, 0))                                                                \
+    X(sb_draw_plan, (ctx, 0, 0, 0, 0))                                                             \
+    X(sb_draw_round, (ctx, 0, 0, 0, 0, 0, 0, 0))                                                   \
+    X(sb_draw_finish, (ctx, 0, 0, 0, 0, 0, 0))                                                     \
     X(sb_logprob_backward, (ctx, 0, 0, 0))                                                         \
     X(sb_partial, (ctx, 0, 0, 0, 0, 0))                                                            \
     X(sb_merge, (ctx, 0, 0, 0, 0, 0))                                                              \

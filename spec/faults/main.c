@@ -519,6 +519,65 @@ static sb_status sample(scenario *s, int32_t top_k)
 static sb_status sample_few(scenario *s) { return sample(s, 9); }
 static sb_status sample_many(scenario *s) { return sample(s, 900); }
 
+/* ---- draws from shards: one shard, of all ids ---------------------------------------------- */
+
+enum { DRAWN_K = 9, DRAWN_BYTES = 40 + 8 * DRAWN_K };
+
+static sb_draw_row progress[ROWS];
+static uint64_t messages[ROWS * DRAWN_BYTES / 8];
+static sb_draw drawing = SB_DRAW_INIT;
+
+static sb_sampling how_of(void)
+{
+    sb_sampling how = SB_SAMPLING_INIT;
+    how.positions = positions;
+    how.top_k = DRAWN_K;
+    return how;
+}
+
+static sb_status plan_draw(scenario *s)
+{
+    const sb_batch batch = batch_of(rows);
+    const sb_sampling how = how_of();
+    sb_sample_out out = SB_SAMPLE_OUT_INIT;
+    out.token = s->out.integers;
+    drawing.n = VOCAB;
+    drawing.progress = progress;
+    return sb_draw_plan(s->ctx, &drawing, &out, &batch, &how);
+}
+
+static sb_status round_of_draw(scenario *s)
+{
+    const sb_batch batch = batch_of(rows);
+    const sb_sampling how = how_of();
+    const sb_launch launch = launch_of(s);
+    return sb_draw_round(s->ctx, messages, NULL, &drawing, 0, &batch, &how, &launch);
+}
+
+static sb_status finish_draw(scenario *s)
+{
+    const sb_batch batch = batch_of(rows);
+    const sb_sampling how = how_of();
+    const sb_launch launch = launch_of(s);
+    sb_sample_out out = SB_SAMPLE_OUT_INIT;
+    out.token = s->out.integers;
+    return sb_draw_finish(s->ctx, &out, messages, &drawing, &batch, &how, &launch);
+}
+
+/* A device says so by its report, and in the row's progress. */
+static sb_status bad_finish_of_draw(scenario *s)
+{
+    sb_status status;
+    messages[0] ^= 1; /* the first id of the shard */
+    progress[0].fault = SB_FAULT_RANGES;
+    driver_reports_bad_rows(1);
+    status = finish_draw(s);
+    driver_reports_bad_rows(0);
+    progress[0].fault = 0;
+    messages[0] ^= 1;
+    return status;
+}
+
 static sb_batch few_of(void)
 {
     sb_batch batch = batch_of(rows);
@@ -1084,6 +1143,10 @@ static const struct step {
     { "sb_topk", first_ids, SB_OK, NULL },
     { "sb_sample of the first few", sample_few, SB_OK, NULL },
     { "sb_sample of many", sample_many, SB_OK, NULL },
+    { "sb_draw_plan", plan_draw, SB_OK, NULL },
+    { "sb_draw_round", round_of_draw, SB_OK, NULL },
+    { "sb_draw_finish", finish_draw, SB_OK, NULL },
+    { "sb_draw_finish of bad messages", bad_finish_of_draw, SB_ERR_STATE, NULL },
     { "sb_logprob of few logits", forward, SB_OK, NULL },
     { "sb_logprob_backward", backward, SB_OK, NULL },
     { "sb_logprob_backward of a bad record", bad_backward, SB_ERR_STATE, NULL },

@@ -5,60 +5,30 @@
 local ffi = require "ffi"
 local samebits = require "samebits"
 local backends = require "spec.support.backends"
+local draws = require "spec.support.draws"
 local hex = require "spec.support.hex"
 local kept = require "spec.support.kept"
 local prng = require "spec.support.prng"
 local with = require "spec.support.with"
 
-local OUTPUTS = { outputs = { "token", "logprob", "kept_logprob", "count", "kept" } }
-local NAMES = OUTPUTS.outputs
+local NAMES, FILTERS, R, example = draws.OUTPUTS, draws.FILTERS, draws.ROWS, draws.example
+local OUTPUTS = { outputs = NAMES }
 local SIZES = { 1, 17, 100, 1025, 4099 }
-local R = 8
-
--- Filters of every kind, also more first ids than a list holds.
-local FILTERS = {
-  {}, { top_k = 1 }, { top_k = 7 }, { top_k = 64, top_p = 0.9 }, { top_k = 100, min_p = 0.05 },
-  { top_p = 0.5 }, { top_p = 0.999 }, { min_p = 0.01 }, { top_k = 50, top_p = 0.9, min_p = 0.2 },
-  { top_k = 90, top_p = 0.8, min_p = 0.1 },
-}
-
-local function poison(logits, row, id, word)
-  ffi.cast("uint32_t *", logits.ptr)[row * logits.shape[2] + id] = word
-end
-
--- Rows of ties, of few ids, of one, of none, with a NaN; and their random bits.
-local function example(random, V)
-  local values = hex.values(R * V, random:integer(1, 2 ^ 20))
-  for i = 1, 2 * V do values[i] = math.floor(values[i] / 4) end
-  local logits, how = hex.tensor(values, { R, V }), { seed = {}, stream = {}, position = {} }
-  for id = 0, V - 1 do
-    if id % 37 ~= 5 then poison(logits, 3, id, 0xff800000) end
-    if id ~= V - 1 then poison(logits, 4, id, 0xff800000) end
-    poison(logits, 5, id, 0xff800000)
-  end
-  poison(logits, 6, random:integer(0, V - 1), 0x7fc00000)
-  for _, name in ipairs { "seed", "stream", "position" } do
-    for row = 1, R do how[name][row] = random:integer(0, 2 ^ 31 - 1) end
-  end
-  local temperature = {}
-  for row = 1, R do temperature[row] = random:pick { 0.5, 1, 3 } end
-  return { logits = logits, temperature = temperature }, how
-end
 
 -- The same rows in another order: row i is order[i] of the first.
 local function permuted(spec, how, order)
   local V = spec.logits.shape[2]
   local logits = samebits.zeros({ #order, V }, "float32")
   local out = { logits = logits, temperature = {} }
-  local draws = with(how, { seed = {}, stream = {}, position = {} })
+  local own = with(how, { seed = {}, stream = {}, position = {} })
   for i, row in ipairs(order) do
     ffi.copy(logits.ptr + (i - 1) * V * 4, spec.logits.ptr + (row - 1) * V * 4, V * 4)
     out.temperature[i] = spec.temperature[row]
     for _, name in ipairs { "seed", "stream", "position" } do
-      draws[name][i] = how[name][row]
+      own[name][i] = how[name][row]
     end
   end
-  return out, draws
+  return out, own
 end
 
 -- Some of the rows 1 .. R, in any order.
@@ -124,8 +94,8 @@ describe("a token that is drawn", function()
           check_same(want, got, same, what)
           check_scores(at, spec_without(spec), got, what)
           local order = some_rows(random)
-          local others, draws = permuted(spec, how, order)
-          check_same(want, at.call("sample", others, draws, OUTPUTS), order, what)
+          local others, own = permuted(spec, how, order)
+          check_same(want, at.call("sample", others, own, OUTPUTS), order, what)
           if V ~= 4099 then
             spec.logits = spec.logits:to "bfloat16"
             check_same(want, at.call("sample", spec, how, OUTPUTS), same, what .. ", bf16")

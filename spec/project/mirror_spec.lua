@@ -47,7 +47,7 @@ describe("the specs", function()
         assert.truthy(name == "exchange" or sources:find "kernels", name)
       end
     end
-    assert.equal(10, count)
+    assert.equal(11, count)
   end)
 
   -- "sb_kl", and so on.

@@ -191,6 +191,10 @@ const char *sb_fault_text(int fault)
     case SB_FAULT_TARGET: return "the target's logit is not among those of its state";
     case SB_FAULT_SAVED: return "no active row leaves such a saved record";
     case SB_FAULT_ENTROPY: return "its saved record has no entropy: the forward pass gave none";
+    case SB_FAULT_RANGES: return "the ids of the ranks do not rise, or are of another rank";
+    case SB_FAULT_PLACES: return "no ids of this rank have these first places";
+    case SB_FAULT_GOAL: return "the sums of the ranks do not reach what the filter keeps";
+    case SB_FAULT_TOKEN: return "not exactly one rank has the token";
     case SB_RECORD_FINE: break;
     }
     return "its records are refused";

@@ -56,6 +56,11 @@
     X(sample_filter_bf16)                                                                          \
     X(sample_list)
 
+#define SB_CUDA_DRAW_KERNELS(X)                                                                    \
+    X(draw_f32)                                                                                    \
+    X(draw_f16)                                                                                    \
+    X(draw_bf16)
+
 /* In this order: by the dtype of the logits, the dtype of the gradient, and the loss. */
 #define SB_CUDA_GRADIENT_LOSSES(X, kernel)                                                         \
     X(kernel##_token)                                                                              \
@@ -188,6 +193,7 @@
     X(logprob, SB_CUDA_LOGPROB_KERNELS)                                                            \
     X(order, SB_CUDA_ORDER_KERNELS)                                                                \
     X(sample, SB_CUDA_SAMPLE_KERNELS)                                                              \
+    X(draw, SB_CUDA_DRAW_KERNELS)                                                                  \
     X(gradient, SB_CUDA_GRADIENT_KERNELS)                                                          \
     X(one_read, SB_CUDA_ONE_READ_KERNELS)                                                          \
     X(kl, SB_CUDA_KL_KERNELS)                                                                      \

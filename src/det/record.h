@@ -23,7 +23,11 @@ typedef enum sb_fault {
     SB_FAULT_OWNERS,  /* the target record of a whole row has no owner, or several */
     SB_FAULT_TARGET,  /* the state does not contain the target's logit */
     SB_FAULT_SAVED,   /* the saved row is of an ignored row, or no forward pass gives it */
-    SB_FAULT_ENTROPY  /* a gradient of the entropy needs the entropy, which the saved row lacks */
+    SB_FAULT_ENTROPY, /* a gradient of the entropy needs the entropy, which the saved row lacks */
+    SB_FAULT_RANGES,  /* the ids of ranks do not rise, or are not those that the rank has sent */
+    SB_FAULT_PLACES,  /* first places that are not of the rank's ids, or not of its sum */
+    SB_FAULT_GOAL,    /* the sums over keys do not reach the goal of a filter */
+    SB_FAULT_TOKEN    /* no rank has the token of a row, or several have */
 } sb_fault;
 
 #define SB_J_FIRST 65536u

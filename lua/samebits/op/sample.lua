@@ -54,8 +54,8 @@ local function per_row(at, key, value, dtype)
   return at:input(key, value, dtype, at.shape)
 end
 
--- The struct for the caller's table.
-local function how_of(at, given)
+--- Returns the struct for the caller's table `how` of a call.
+function M.how_of(at, given)
   local c = ffi.new "sb_sampling"
   c.size, c.top_p = ffi.sizeof "sb_sampling", 1
   for key, value in pairs(misuse.options(at.what, given, KEYS)) do
@@ -69,25 +69,29 @@ local function how_of(at, given)
   return c
 end
 
+--- The outputs of a draw, and those of them that are computed by default.
+M.OUTPUTS = {
+  { "token", "int32", call.per_row },
+  { "logprob", "float32", call.per_row },
+  { "kept_logprob", "float32", call.per_row },
+  { "count", "int32", call.per_row },
+  { "kept", "int32", function(at) return appended(at.shape, at.words) end },
+}
+function M.default() return { "token", "logprob", "kept_logprob" } end
+
 local SAMPLE = call.op {
   name = "sample",
   entry = "sb_sample",
   struct = "sb_sample_out",
-  outputs = {
-    { "token", "int32", call.per_row },
-    { "logprob", "float32", call.per_row },
-    { "kept_logprob", "float32", call.per_row },
-    { "count", "int32", call.per_row },
-    { "kept", "int32", function(at) return appended(at.shape, at.words) end },
-  },
-  default = function() return { "token", "logprob", "kept_logprob" } end,
+  outputs = M.OUTPUTS,
+  default = M.default,
   launch = { "split", "threads", "check", "stream", "workspace" },
   takes = 2,
   ids = "any",
   arguments = function(at, given, how)
     local batch = at:batch(given)
     at.words = math.ceil(batch.vocab / 32)
-    return batch.c, at:hold(how_of(at, how))
+    return batch.c, at:hold(M.how_of(at, how))
   end,
 }
 
