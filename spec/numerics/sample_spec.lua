@@ -5,6 +5,9 @@ local samebits = require "samebits"
 local backends = require "spec.support.backends"
 local budget = require "spec.support.budget"
 local hex = require "spec.support.hex"
+local prng = require "spec.support.prng"
+local shell = require "spec.support.shell"
+local temporary = require "spec.support.temporary"
 
 local INF, NAN = math.huge, 0 / 0
 local OUTPUTS = { outputs = { "token", "logprob", "kept_logprob", "count", "kept" } }
@@ -206,5 +209,89 @@ describe("many draws", function()
     for i = 0, 9 do p[i], counts[i] = 0.1, 0.1 * 1e5 end
     counts[0], counts[1] = counts[0] * (1 + 1 / 30), counts[1] * (1 - 1 / 30)
     assert.is_true(deviate(chi_square(counts, p, 1e5)) > 2)
+  end)
+end)
+
+-- The Python reference --------------------------------------------------------------------------
+
+-- Rows of random sizes, temperatures and filters, as samebits takes them.
+local function random_rows(random, n)
+  local rows = {}
+  for r = 1, n do
+    local V, values = random:pick { 1, 16, 17, 40, 100 }, {}
+    for i = 1, V do
+      values[i] = random:integer(1, 9) == 1 and -INF or random:integer(-40, 40) / 8
+    end
+    values[random:integer(1, V)] = 1
+    rows[r] = { logits = hex.tensor(values, { 1, V }), temperature = random:pick { 0.5, 1, 2 },
+                seed = random:integer(0, 9), stream = r, top_k = random:pick { 0, 0, 3, 30 },
+                top_p = random:pick { 1, 1, 0.5, 0.9 }, min_p = random:pick { 0, 0, 0.125 } }
+  end
+  return rows
+end
+
+-- The tokens of each row at the positions 0 .. count - 1, by tools/reference.py.
+local function reference_tokens(rows, count)
+  local function list(name, form)
+    local words = {}
+    for r, row in ipairs(rows) do words[r] = form and form(row[name]) or tostring(row[name]) end
+    return "[" .. table.concat(words, ",") .. "]"
+  end
+  local function fp32(x) return '"' .. samebits.tensor({ x }):bits()[1] .. '"' end
+  local function encodings(t) return '"' .. table.concat(hex.of(t)) .. '"' end
+  local folder, tokens = temporary.folder(), {}
+  local path = folder:write("job.json", ('{"dtype":"f32","logits":%s,"temperature":%s,"draws":' ..
+    '{"count":%d,"seed":%s,"stream":%s,"top_k":%s,"top_p":%s,"min_p":%s}}'):format(
+    list("logits", encodings), list("temperature", fp32), count, list "seed", list "stream",
+    list "top_k", list("top_p", fp32), list("min_p", fp32)))
+  local said, status = shell.run("python3 tools/reference.py %s", path)
+  folder:remove()
+  assert.equal(0, status, said:sub(1, 300))
+  for its in said:gmatch "%[([%d, ]+)%]" do
+    local list_of_row = {}
+    for token in its:gmatch "%d+" do list_of_row[#list_of_row + 1] = tonumber(token) end
+    tokens[#tokens + 1] = list_of_row
+  end
+  assert.equal(#rows, #tokens)
+  return tokens
+end
+
+-- The same by the library, up to 4096 positions in a call.
+local function tokens_of(ctx, row, count)
+  local tokens, at_once = {}, math.min(count, 4096)
+  local all = samebits.zeros { at_once, row.logits.shape[2] }
+  for i = 0, at_once - 1 do all[i]:copy_(row.logits[0]) end
+  for first = 0, count - 1, at_once do
+    local position = {}
+    for i = 1, at_once do position[i] = first + i - 1 end
+    local how = { position = position }
+    for _, name in ipairs { "seed", "stream", "top_k", "top_p", "min_p" } do
+      how[name] = row[name]
+    end
+    local token = assert(ctx:sample({ logits = all, temperature = row.temperature }, how,
+                                    { outputs = { "token" } })).token
+    for i = 0, at_once - 1 do tokens[#tokens + 1] = token[i] end
+  end
+  return tokens
+end
+
+describe("many draws beside tools/reference.py", function()
+  local count = budget.ALL and 32768 or 64 -- of each of 32 rows: 2^20 in tools/test --all
+
+  it("are the same tokens", function()
+    local version, found = shell.run "python3 --version"
+    if found ~= 0 then return pending("there is no Python: " .. version:match "[^\n]*") end
+    local ctx = assert(samebits.open "cpu")
+    local rows = random_rows(prng.new(budget.SEED + 1010), 32)
+    local wanted = reference_tokens(rows, count)
+    for r, row in ipairs(rows) do
+      for i, token in ipairs(tokens_of(ctx, row, count)) do
+        if token ~= wanted[r][i] then
+          error(("row %d, position %d: token %d, the reference has %d"):format(r, i - 1, token,
+                                                                               wanted[r][i]))
+        end
+      end
+    end
+    ctx:close()
   end)
 end)
