@@ -68,6 +68,36 @@ for _, records in ipairs { left, right } do
         table.concat(records.targets:bits()[1][1]))
 end
 
+-- Ranks also draw tokens together, in rounds of small messages: here with top-p, in 7 rounds.
+local how = { top_p = 0.9, seed = 5, stream = samebits.zeros(data.ids.shape, "int64"),
+              position = samebits.zeros(data.ids.shape, "int64") }
+for b = 0, data.ids.shape[1] - 1 do
+  for t = 0, data.ids.shape[2] - 1 do
+    how.stream:set(b, b, t)
+    how.position:set(t, b, t)
+  end
+end
+how.stream, how.position = how.stream:to(ctx.device), how.position:to(ctx.device)
+local drawn = assert(ctx:sample(samebits.batch({ logits = data.logits, mask = data.mask },
+                                               { ids = false }):to(ctx.device), how))
+local draws, all = {}, nil
+for r, first in ipairs { 0, V / 2 } do
+  local shard = samebits.batch({ logits = data.logits:slice(2, first, first + V / 2):contiguous(),
+                                 first = first, vocab = V, mask = data.mask }, { ids = false })
+  draws[r] = assert(ctx:draw(shard:to(ctx.device), how, { shard = r - 1, shards = 2 }))
+end
+while draws[1].round < draws[1].rounds do
+  local messages = {}
+  for r, draw in ipairs(draws) do messages[r] = assert(ctx:draw_round(draw, all)) end
+  all = messages               -- with NCCL: all = ctx:all_gather(message, comm)
+end
+for _, draw in ipairs(draws) do
+  local out = assert(ctx:draw_finish(draw, all))
+  assert(samebits.same_bits(out.token, drawn.token))
+  assert(samebits.same_bits(out.kept_logprob, drawn.kept_logprob))
+end
+print(("drawn by 2 ranks in %d rounds: the tokens of whole rows"):format(draws[1].rounds))
+
 -- If each rank is a process with a GPU of its own, NCCL sends the records: ctx:exchange gathers and
 -- merges them. Here, if there is a GPU, the world consists of one rank.
 local id, absent = ctx:comm_id()           -- rank 0 makes it; the others get these 128 bytes

@@ -7,6 +7,7 @@
 -- stream: those of launches that take a stream only. Results are tensors by name.
 
 local samebits = require "samebits"
+local draws = require "spec.support.draws"
 local heads = require "spec.support.heads"
 local hex = require "spec.support.hex"
 local prng = require "spec.support.prng"
@@ -316,6 +317,44 @@ do
       local out = add(want, scale, assert(ctx:group_advantages(rewards, { scale = scale })))
       want[scale .. ", advantages"] = assert(out.advantages:to "cpu"):slice(1, first, past):clone()
     end
+    return want
+  end)
+end
+
+-- Draws ----------------------------------------------------------------------------------------
+
+do
+  local V = 1041
+
+  -- Calls body(name, spec, how) for draws with each way of filters.
+  local function each(body)
+    for f, filters in ipairs(draws.FILTERS) do
+      local spec, how = draws.example(prng.new(f), V)
+      body(("filters %d"):format(f), spec, with(how, filters))
+    end
+  end
+
+  -- Without the kept sets, of which each rank has its own part.
+  local OPTS = { outputs = { "token", "logprob", "kept_logprob", "count" } }
+
+  part("draws", function(world)
+    local got, ctx, first, past = {}, world.ctx, share(world, V, 16)
+    each(function(name, spec, how)
+      local draw = assert(ctx:draw(draws.shard(ctx.device, spec, first, past), how,
+                                   with(OPTS, { shard = world.rank, shards = world.ranks })))
+      local all
+      while draw.round < draw.rounds do
+        all = assert(ctx:all_gather(assert(ctx:draw_round(draw, all, world.stream)), world.comm,
+                                    world.opts))
+      end
+      add(got, name, assert(ctx:draw_finish(draw, all, world.stream)))
+    end)
+    return got
+  end, function(ctx)
+    local want = {}
+    each(function(name, spec, how)
+      add(want, name, assert(ctx:sample(draws.whole(ctx.device, spec), how, OPTS)))
+    end)
     return want
   end)
 end

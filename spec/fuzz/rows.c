@@ -199,6 +199,75 @@ static void check_tokens(const outputs *o, const sb_batch *batch, int64_t rows)
     }
 }
 
+/* The batch of a part of the ids of one of whole rows. */
+static sb_batch shard_batch(const sb_batch *batch, part held)
+{
+    sb_batch shard = *batch;
+    const int64_t size = batch->logits_dtype == SB_F32 ? 4 : 2;
+    if (shard.row_stride == 0) shard.row_stride = batch->vocab;
+    if (shard.batch_stride == 0) shard.batch_stride = batch->time * shard.row_stride;
+    shard.logits = (const char *)batch->logits + held.first * size;
+    return shard;
+}
+
+/* Draws what sb_sample has drawn again, from two shards. Messages may be damaged: then a call says
+ * so, or gives a token of the row. */
+static void try_shards(source *s, const sb_batch *batch, const sb_sampling *how, int64_t rows,
+                       const outputs *want)
+{
+    const int64_t asked = byte(s) % 4 * 16, cut = asked < batch->vocab ? asked : 0;
+    const part parts[2] = { { 0, cut }, { cut, batch->vocab - cut } };
+    sb_sample_out out = SB_SAMPLE_OUT_INIT;
+    sb_draw draws[2] = { SB_DRAW_INIT, SB_DRAW_INIT };
+    uint64_t *all = NULL;
+    int damaged = 0;
+    sb_status status = SB_OK;
+    out.token = array(rows, 4);
+    out.kept_logprob = array(rows, 4);
+    for (int i = 0; i < 2; i++) {
+        draws[i].shard = i;
+        draws[i].shards = 2;
+        draws[i].first = parts[i].first;
+        draws[i].n = parts[i].n;
+        draws[i].progress = array(rows, SB_DRAW_PROGRESS);
+        HOLDS(sb_draw_plan(contexts[i], &draws[i], &out, batch, how) == SB_OK, "%s",
+              sb_last_error(contexts[i]));
+    }
+    for (int32_t round = 0; round < draws[0].rounds && status == SB_OK; round++) {
+        const int64_t bytes = rows * draws[0].bytes[round];
+        uint64_t *next = array(2 * bytes, 1);
+        for (int i = 0; i < 2 && status == SB_OK; i++) {
+            const sb_batch shard = shard_batch(batch, parts[i]);
+            status = sb_draw_round(contexts[i], (char *)next + i * bytes, all, &draws[i], round,
+                                   &shard, how, NULL);
+            check_status(status, contexts[i]);
+        }
+        if (status == SB_OK && bytes > 0 && byte(s) > 200) {
+            ((uint8_t *)next)[(byte(s) * 256 + byte(s)) % (2 * bytes)] ^= 1 << byte(s) % 8;
+            damaged = 1;
+        }
+        free(all);
+        all = next;
+    }
+    for (int i = 0; i < 2 && status == SB_OK; i++) {
+        const sb_batch shard = shard_batch(batch, parts[i]);
+        status = sb_draw_finish(contexts[i], &out, all, &draws[i], &shard, how, NULL);
+        check_status(status, contexts[i]);
+    }
+    HOLDS(status == SB_OK || (damaged && status == SB_ERR_STATE), "status %d", (int)status);
+    for (int64_t row = 0; row < rows && status == SB_OK; row++) {
+        HOLDS(out.token[row] >= -1 && out.token[row] < batch->vocab, "%d", (int)out.token[row]);
+        HOLDS(!(out.kept_logprob[row] > 0), "%.9g", (double)out.kept_logprob[row]);
+        if (!damaged && want->data[0])
+            HOLDS(out.token[row] == ((const int32_t *)want->data[0])[row], "row %lld",
+                  (long long)row);
+    }
+    for (int i = 0; i < 2; i++) free(draws[i].progress);
+    free(out.token);
+    free(out.kept_logprob);
+    free(all);
+}
+
 static void try_sample(source *s, const options *o, sb_batch *batch, arrays *a)
 {
     const part all = { 0, batch->vocab };
@@ -228,6 +297,7 @@ static void try_sample(source *s, const options *o, sb_batch *batch, arrays *a)
     if (j.right) guard_logits(&one, a, all);
     out = try_job(&j, o, counts);
     if (j.right) check_tokens(&out, batch, a->rows);
+    if (j.right && choice & 128) try_shards(s, batch, &how, a->rows, &out);
     free_outputs(&out);
     free(numbers);
     free((void *)(uintptr_t)one.ids);

@@ -3,7 +3,6 @@
 -- together have the kept set.
 
 local samebits = require "samebits"
-local backends = require "spec.support.backends"
 local budget = require "spec.support.budget"
 local draws = require "spec.support.draws"
 local kept = require "spec.support.kept"
@@ -35,7 +34,7 @@ describe("a draw from shards", function()
   setup(function() reference = assert(samebits.open("cpu", { isa = "scalar", threads = 1 })) end)
   teardown(function() reference:close() end)
 
-  backends.each(function(at)
+  draws.each_backend(function(at)
     for f, filters in ipairs(FILTERS) do
       it(("has the bits of whole rows, filters %d on %s"):format(f, at.name), function()
         for seed, V in ipairs(SIZES) do

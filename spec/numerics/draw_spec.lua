@@ -4,7 +4,6 @@
 local selftest = require "samebits.selftest"
 local tensor = require "samebits.tensor"
 local vectors = require "samebits.vectors"
-local backends = require "spec.support.backends"
 local draws = require "spec.support.draws"
 
 -- The bytes of a message as hex digits, from the lines of a case.
@@ -37,7 +36,7 @@ describe("golden vectors of draws from shards:", function()
     for _, n in ipairs { 1, 2, 3, 7, 11 } do assert.is_true((rounds[n] or 0) > 2, tostring(n)) end
   end)
 
-  backends.each(function(at)
+  draws.each_backend(function(at)
     it("messages and results, on " .. at.name, function()
       for _, case in ipairs(cases) do
         local spec, cuts = { logits = case.logits, temperature = case.tau }, { 0 }

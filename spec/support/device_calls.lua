@@ -90,6 +90,36 @@ local function draws(filters)
     return job
   end
 end
+
+-- Draws from one shard, of all ids, whose messages go back to it.
+local function shard_draws(filters)
+  return function(ctx, spec)
+    local job = { batch = placed(ctx, spec), inputs = {} }
+    local position = {}
+    for row = 1, job.batch.shape[1] do position[row] = row * 7 end
+    job.inputs.positions = assert(samebits.tensor(position, { dtype = "int64" }):to(ctx.device))
+    local start = misuse.unguarded(ctx.draw)
+    local step, finish = misuse.unguarded(ctx.draw_round), misuse.unguarded(ctx.draw_finish)
+    job.run = misuse.guard(function(opts)
+      local how = with(filters, { seed = 3, position = job.inputs.positions })
+      local draw, all = start(ctx, job.batch, how, { shard = 0, shards = 1 }), nil
+      local own = with(opts, {})
+      own.out, own.outputs, own.split, own.threads = nil, nil, nil, nil
+      while draw.round < draw.rounds do
+        local mine = step(ctx, draw, all, own)
+        all = mine:view(1, unpack(mine.shape))
+      end
+      return finish(ctx, draw, all, with(own, { out = opts and opts.out }))
+    end)
+    if spec.kept_ids then -- otherwise it needs none
+      function job.bytes()
+        local how = with(filters, { position = job.inputs.positions })
+        return ctx:draw_workspace_size(assert(ctx:draw(job.batch, how, { shard = 0, shards = 1 })))
+      end
+    end
+    return job
+  end
+end
 local DRAWN = { token = NONE, logprob = NAN, kept_logprob = NAN }
 
 -- The derivatives of a loss, different in each row.
@@ -239,6 +269,7 @@ return {
   { name = "draws", make = draws {}, rows = DRAWN },
   { name = "draws from the first ids", make = draws { top_k = 9, top_p = 0.9 }, rows = DRAWN },
   { name = "draws from a nucleus", make = draws { top_p = 0.9, min_p = 0.01 }, rows = DRAWN },
+  { name = "draws from shards", make = shard_draws { top_p = 0.9, min_p = 0.01 }, rows = DRAWN },
   { name = "gradients", make = gradient(as_it_is), rows = { grad = NAN } },
   { name = "logprobs with their gradient", rows = { token = NAN, saved = "00", grad = NAN },
     make = together(as_it_is, { "token", "saved" }, { "token" }) },

@@ -2,6 +2,7 @@
 -- and the ranks of a draw from shards, played one after another.
 
 local ffi = require "ffi"
+local backends = require "spec.support.backends"
 local hex = require "spec.support.hex"
 local place = require "samebits.verify.place"
 local with = require "spec.support.with"
@@ -42,6 +43,17 @@ function M.example(random, V)
   return { logits = logits, temperature = temperature }, how
 end
 
+--- Calls body(at) for each variant of the library on which draws from shards can differ: those of a
+-- GPU differ in launches that these draws do not have, so one is enough.
+function M.each_backend(body)
+  local seen = {}
+  backends.each(function(at)
+    if at.backend == "cuda" and seen.cuda then return end
+    seen[at.backend] = true
+    body(at)
+  end)
+end
+
 --- A cut of V ids into shards, at multiples of 16: { 0, .., V }. Some shards may be empty.
 function M.cuts(random, V, shards)
   local cuts = { 0 }
@@ -58,6 +70,9 @@ function M.shard(device, spec, first, past)
                                           vocab = spec.logits.shape[spec.logits.ndim] }),
                      { ids = false })
 end
+
+--- The batch of whole rows, on a device.
+function M.whole(device, spec) return place.batch(device, spec, { ids = false }) end
 
 --- Plays the ranks of a draw on a variant of the library. Returns a list of the results of each, in
 -- memory, and the draw of the last. change(round, messages) may replace what ranks have sent.
