@@ -2,25 +2,61 @@
  *
  *   token: the first id at which the exact sum of shares exceeds U / 2^64 of the total
  *
- * Shapes: everything in src/cuda/sample_args.h. Rows have been summed in pieces by order.cu, which
- * has also found their first ids where filters need them:
+ * Shapes: everything in src/cuda/sample_args.h.
  *
- *     no filters      ids_<dtype> -> sample_draw_<dtype>
- *     k <= 64         topk_<dtype> -> sample_list
- *     other filters   topk_<dtype>, of one id -> sample_filter_<dtype>
+ *     no filters      sample_sum_<dtype> -> sample_draw_<dtype>
+ *     k <= 64         topk_<dtype> of order.cu -> sample_list
+ *     other filters   sample_sum_<dtype> -> sample_filter_<dtype>
  *
- *     sample_draw_<dtype>    one block of SB_CUDA_FILTER threads per item: finds the piece that
- *                            holds the draw by prefix sums, reads it again, finds the leaf, and the
- *                            id.
+ *     sample_sum_<dtype>     in.split blocks per item, of up to SB_CUDA_SUM threads: sums the row
+ *                            in short parts (parts.cuh), and writes its fate.
+ *     sample_draw_<dtype>    one block of SB_CUDA_DRAW_ROW threads per item: finds the part of
+ *                            the draw by prefix sums, reads it again, finds the leaf, and the id.
  *     sample_list            one warp per item, or one block if rows are cut into pieces: filters
  *                            the list of first ids and draws from it.
- *     sample_filter_<dtype>  one block of SB_CUDA_FILTER threads per item. Finds each cut by
- *                            descending through ranges of keys, 16 in one read of the row, with the
- *                            sums of each thread in its own column of shared memory; then sums what
- *                            is kept, and draws from it. */
+ *     sample_filter_<dtype>  a crew of blocks (crew.cuh) per item, of up to SB_CUDA_FILTER threads:
+ *                            finds the cut (cut.cuh), sums what is kept, and draws from it. */
+#include "cut.cuh"
 #include "draw.cuh"
-#include "leaf.cuh"
-#include "piece.cuh"
+#include "parts.cuh"
+
+/* ---- sums, in parts ----------------------------------------------------------------------- */
+
+/* Part p of a row. */
+SB_DET part_of_row part_number(const sb_cuda_sample_args &a, const char *logits, int p)
+{
+    part_of_row part;
+    part.logits = logits;
+    part.vocab = a.in.vocab;
+    part.first = p * a.part;
+    part.last = min(part.first + a.part, leaves_in(a.in.vocab));
+    return part;
+}
+
+template <int DTYPE> SB_DET void sum_block(const sb_cuda_sample_args &a)
+{
+    const sb_cuda_args &in = a.in;
+    __shared__ any_row mine;
+    const int64_t item = blockIdx.x / (uint32_t)in.split;
+    const int block = (int)(blockIdx.x % (uint32_t)in.split), warps = blockDim.x / WARP;
+    const int first = (block * warps + (int)(threadIdx.x / WARP)) * a.each;
+
+    wait_for_primary();
+    if (threadIdx.x == 0) {
+        set_any_row(in, &mine, item, block == 0);
+        if (block == 0) write_target(in, item, 0.0f, mine.fate);
+    }
+    __syncthreads(); /* mine is written */
+    if (mine.fate != ROW_ACTIVE) return;
+    for (int p = first; p < min(first + a.each, a.parts); p++) {
+        sb_state s;
+        const float most = sum_warp_part<DTYPE>(&s, in, mine, part_number(a, mine.logits, p));
+        if (threadIdx.x % WARP != 0) continue;
+        ((sb_state *)in.states)[item * a.parts + p] = s;
+        ((float *)a.mosts)[item * a.parts + p] = most;
+    }
+    begin_dependents();
+}
 
 /* ---- the draw of a row without filters ---------------------------------------------------- */
 
@@ -45,17 +81,18 @@ SB_DET void merge_parts(sb_state *s, const sb_state *parts, int count, sb_state 
 /* The states of an item's parts. */
 SB_DET const sb_state *parts_of(const sb_cuda_sample_args &a, int64_t item)
 {
-    return (const sb_state *)a.in.states + item * a.in.split;
+    return (const sb_state *)a.in.states + item * a.parts;
 }
 
 /* Begins with a row: sets d, with its whole state, which is s in warp 0. Returns whether there is
- * anything to draw from; otherwise the row is written. Called by a whole block. */
+ * anything to draw from; otherwise the row is written. writes: this block writes, and reports a bad
+ * row. Called by a whole block. */
 SB_DET bool begin_row(const sb_cuda_sample_args &a, int64_t item, drawing *d, sb_state *s,
-                      sb_state *shared)
+                      sb_state *shared, bool writes)
 {
     const sb_cuda_args &in = a.in;
     if (threadIdx.x == 0) {
-        d->fate = fate_of(a, item, true);
+        d->fate = fate_of(a, item, writes);
         if (d->fate != ROW_UNKNOWN) d->number = row_at(in, item);
         if (d->fate == ROW_ACTIVE) d->row = constants_of(in, temperature_of(in, d->number));
         d->cut.place = 0;
@@ -64,7 +101,7 @@ SB_DET bool begin_row(const sb_cuda_sample_args &a, int64_t item, drawing *d, sb
     __syncthreads(); /* d is written */
     if (d->fate == ROW_UNKNOWN) return false;
     if (d->fate == ROW_ACTIVE) {
-        merge_parts(s, parts_of(a, item), a.in.split, shared);
+        merge_parts(s, parts_of(a, item), a.parts, shared);
         if (threadIdx.x == 0) {
             d->whole = *s;
             if (sb_state_is_nan(s)) d->fate = ROW_NAN;
@@ -72,7 +109,7 @@ SB_DET bool begin_row(const sb_cuda_sample_args &a, int64_t item, drawing *d, sb
         __syncthreads(); /* the whole state is written */
     }
     if (d->fate == ROW_ACTIVE) return true;
-    write_none(a, d->number, d->fate, threadIdx.x, blockDim.x);
+    if (writes) write_none(a, d->number, d->fate, threadIdx.x, blockDim.x);
     return false;
 }
 
@@ -96,255 +133,241 @@ template <int DTYPE> SB_DET void draw_block(const sb_cuda_sample_args &a)
     sb_state kept, model;
 
     wait_for_primary();
-    if (!begin_row(a, item, &d, &kept, shared)) return;
+    if (!begin_row(a, item, &d, &kept, shared, true)) return;
     merge_model(a, item, d, &model, shared);
     if (threadIdx.x == 0) d.at.R = sb_drawn(draw_bits(a, d.number), sb_total(&d.whole));
     __syncthreads(); /* R is written */
     const sb_state *parts = parts_of(a, item);
-    find_item(&d.at, in.split, [&](int p) { return sb_total_at(&parts[p], d.whole.J); });
-    const part_of_row part = piece_of_row(in, logits_of(in, d.number), in.vocab, d.at.item);
+    find_item(&d.at, a.parts, [&](int p) { return sb_total_at(&parts[p], d.whole.J); });
+    const part_of_row part = part_number(a, logits_of(in, d.number), d.at.item);
     draw_in_part<DTYPE>(a, d.number, part, d.cut, &d.at, d.whole.J, kept, model, d.row);
 }
 
 /* ---- filters ------------------------------------------------------------------------------ */
 
-#define BINS 16
-
-/* The low bits of keys that all logits of a dtype have alike, but for their sign. */
-template <int DTYPE> SB_DET constexpr int spare_bits()
+/* Part p of a block's leaves, of which there are `parts`. */
+SB_DET part_of_row part_of_block(part_of_row row, int p, int parts)
 {
-    return DTYPE == SB_CUDA_BF16 ? 16 : DTYPE == SB_CUDA_F16 ? 13 : 0;
-}
-
-/* The key that begins with these bits. */
-template <int DTYPE> SB_DET uint32_t key_of(uint32_t bits)
-{
-    constexpr int SPARE = spare_bits<DTYPE>();
-    const uint32_t key = bits << SPARE;
-    return key >> 31 ? key : key | ((1u << SPARE) - 1);
-}
-
-/* A range of keys below the largest, by their distance d from it, and its bins. */
-struct key_range {
-    uint32_t first; /* the least distance */
-    int shift;      /* a bin has 2^shift distances; -1: bin b has 4^b .. 4^(b + 1) - 1, bin 0 also
-                       those below */
-};
-
-/* The bin of a distance; BINS or more if it is outside the range. */
-SB_DET uint32_t bin_of(const key_range &r, uint32_t d)
-{
-    if (r.shift < 0) return d < 4 ? 0 : (31 - __clz((int)d)) / 2;
-    return d < r.first ? BINS : (d - r.first) >> r.shift;
-}
-
-/* Whether a distance, and so every larger one, is past the range. */
-SB_DET bool is_past(const key_range &r, uint32_t d)
-{
-    return r.shift >= 0 && d >= r.first && (d - r.first) >> r.shift >= BINS;
-}
-
-SB_DET key_range range_of_bin(const key_range &r, uint32_t bin)
-{
-    if (r.shift >= 0) return { r.first + (bin << r.shift), max(r.shift - 4, 0) };
-    return { bin == 0 ? 0 : 1u << 2 * bin, bin < 2 ? 0 : 2 * (int)bin - 2 };
-}
-
-/* A block's room for the sums of bins: a column for each thread. In warps of 64, a block has twice
- * the threads. */
-#define COLUMNS (SB_CUDA_FILTER / 32 * WARP)
-struct bin_room {
-    uint64_t own[BINS][COLUMNS];
-    uint64_t all[BINS];
-};
-
-/* Sums up a row's kept ids, by the bins of their keys: 1 each, or their weights. */
-template <int DTYPE>
-SB_DET void sum_bins(const sb_cuda_sample_args &a, const drawing &d, const part_of_row &row,
-                     const key_range &range, uint32_t most, bool weighted, bin_room *room)
-{
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
-    for (int b = 0; b < BINS; b++) room->own[b][threadIdx.x] = 0;
-    for (int k = threadIdx.x; k < row.last; k += blockDim.x) {
-        float y[SB_LEAF], m = sb_float(SB_ABSENT_BITS);
-        if (!read_cut<DTYPE>(y, a.in, d.number, row, k, d.cut)) continue;
-#pragma unroll
-        for (int i = 0; i < SB_LEAF; i++) m = fmaxf(m, y[i]);
-        if (is_past(range, most - (sb_order_key(m) >> spare_bits<DTYPE>()))) continue;
-#pragma unroll
-        for (int i = 0; i < SB_LEAF; i++) {
-            if (sb_is_absent(y[i])) continue;
-            const uint32_t b = bin_of(range, most - (sb_order_key(y[i]) >> spare_bits<DTYPE>()));
-            if (b < BINS)
-                room->own[b][threadIdx.x] += weighted
-                                                 ? sb_weight_units(sb_weight(y[i], &d.cut.weights))
-                                                 : 1;
-        }
-    }
-    __syncthreads(); /* all columns are complete */
-    for (int b = warp; b < BINS; b += warps) {
-        uint64_t sum = 0;
-        for (int t = lane; t < COLUMNS; t += WARP) sum += room->own[b][t];
-        for (int step = WARP / 2; step > 0; step /= 2) sum += __shfl_xor_sync(FULL, sum, step);
-        if (lane == 0) room->all[b] = sum;
-    }
-    __syncthreads(); /* the sums are written */
-}
-
-/* The n-th id, from the lowest, that has a key. */
-template <int DTYPE>
-SB_DET uint32_t nth_of_key(const sb_cuda_sample_args &a, drawing *d, const part_of_row &row,
-                           uint32_t key, uint64_t n)
-{
-    if (threadIdx.x == 0) d->at.R = n - 1;
-    __syncthreads(); /* R is written */
-    find_item(&d->at, row.last, [&](int k) {
-        float y[SB_LEAF];
-        uint32_t count = 0;
-        if (!read_cut<DTYPE>(y, a.in, d->number, row, k, d->cut)) return (sb_u128)0;
-#pragma unroll
-        for (int i = 0; i < SB_LEAF; i++) count += !sb_is_absent(y[i]) && sb_order_key(y[i]) == key;
-        return (sb_u128)count;
-    });
-    float y[SB_LEAF];
-    uint32_t left = (uint32_t)d->at.R, id = 0;
-    read_cut<DTYPE>(y, a.in, d->number, row, d->at.item, d->cut);
-#pragma unroll
-    for (int i = 0; i < SB_LEAF; i++)
-        if (!sb_is_absent(y[i]) && sb_order_key(y[i]) == key && left-- == 0)
-            id = (uint32_t)d->at.item * SB_LEAF + i;
-    return id;
-}
-
-/* Moves the cut up to the last id of the shortest beginning of the row whose sum reaches a goal: k
- * ids (top_p of 1), or top_p of the sum of weights. Called by a whole block, after a barrier. */
-template <int DTYPE>
-SB_DET void move_cut(const sb_cuda_sample_args &a, drawing *d, const part_of_row &row, float best,
-                     int32_t k, float top_p, bin_room *room)
-{
-    const bool weighted = top_p < 1.0f;
-    const uint32_t most = sb_order_key(best) >> spare_bits<DTYPE>();
-    key_range range = { 0, -1 };
-    uint64_t left = 0; /* of the goal, less 1 */
-    for (bool last = false, begun = false; !last; begun = true) {
-        last = range.shift == 0;
-        sum_bins<DTYPE>(a, *d, row, range, most, weighted, room);
-        if (!begun) {
-            uint64_t sum = 0;
-            for (int b = 0; b < BINS; b++) sum += room->all[b];
-            if (!weighted && (uint64_t)k >= sum) return; /* all stay */
-            left = (weighted ? sb_top_p_goal(top_p, sum) : (uint64_t)k) - 1;
-        }
-        uint32_t b = 0;
-        while (room->all[b] <= left) left -= room->all[b], b++;
-        const uint64_t in_bin = room->all[b];
-        range = range_of_bin(range, b);
-        if (!last) {
-            __syncthreads(); /* the sums have been read */
-            continue;
-        }
-        const uint32_t key = key_of<DTYPE>(most - range.first);
-        const uint64_t place = (uint64_t)key << 32;
-        const uint64_t each =
-            weighted ? sb_weight_units(sb_weight(sb_place_logit(place), &d->cut.weights)) : 1;
-        const uint64_t n = left / each + 1;
-        uint64_t cut = max(place, d->cut.place); /* all of this key that the cut has left */
-        if (n * each != in_bin) cut = place | (0xffffffffu - nth_of_key<DTYPE>(a, d, row, key, n));
-        __syncthreads(); /* the old cut has been read */
-        if (threadIdx.x == 0) d->cut.place = cut;
-        __syncthreads(); /* the cut is written */
-    }
-}
-
-/* The share of a warp in a row. */
-SB_DET part_of_row part_of_warp(part_of_row row, int warp, int warps)
-{
-    const int each = (row.last + warps - 1) / warps;
+    const int each = (row.last - row.first + parts - 1) / parts;
     part_of_row part = row;
-    part.first = min(warp * each, row.last);
+    part.first = min(row.first + p * each, row.last);
     part.last = min(part.first + each, row.last);
     return part;
 }
 
+/* What a block knows of the kept ids of its leaves, by parts, of which each warp has several: the
+ * one that holds the draw is read again. */
+#define KEPT_PARTS 4
+struct kept_parts {
+    sb_state states[KEPT_PARTS * DRAW_WARPS];
+    int32_t counts[KEPT_PARTS * DRAW_WARPS];
+};
+
+/* The logits of a leaf that a cut leaves; the others become absent. Functions of their own, as
+ * this and the next one are rarely needed. */
+static __device__ __noinline__ void cut_each(leaf_words<SB_CUDA_F32> *y, const sb_cut *cut, int k)
+{
+    for (int i = 0; i < SB_LEAF; i++)
+        if (sb_is_cut(cut, sb_float(y->w[i]), (uint32_t)k * SB_LEAF + i)) y->w[i] = SB_ABSENT_BITS;
+}
+
+/* Adds a leaf that is wide. */
+static __device__ __noinline__ void add_wide(sb_state *s, const leaf_words<SB_CUDA_F32> *y,
+                                             const sb_row *row)
+{
+    float x[SB_LEAF];
+    for (int i = 0; i < SB_LEAF; i++) x[i] = sb_float(y->w[i]);
+    add_any(s, x, *row);
+}
+
 /* Sums up what is kept of a warp's part, writes its bits, and returns the number of ids. */
 template <int DTYPE>
-SB_DET int32_t sum_cut(sb_state *s, const sb_cuda_sample_args &a, const drawing &d,
-                       const part_of_row &part)
+static __device__ __noinline__ int32_t sum_cut(sb_state *s, const sb_cuda_sample_args *a,
+                                               const cut_row &row, const sb_cut &cut,
+                                               const sb_row &constants, part_of_row part,
+                                               uint16_t *queue)
 {
-    uint16_t *kept = a.kept ? (uint16_t *)((uint32_t *)a.kept + d.number * kept_words(a)) : nullptr;
+    uint16_t *kept = a->kept ? (uint16_t *)((uint32_t *)a->kept + row.number * kept_words(*a))
+                             : nullptr;
+    const leaf_row c = { constants.c, constants.k64 };
+    const edge least = edge_of<DTYPE>(cut.place ? entry_of_place<DTYPE>(cut.place) & ~(uint64_t)15
+                                                : 0);
+    const int cut_leaf = cut.place ? sb_place_id(cut.place) / SB_LEAF : -1;
+    thread_state t;
     int32_t count = 0;
-    sb_state_init(s, d.row.c);
-    for (int k = part.first + (int)threadIdx.x % WARP; k < part.last; k += WARP) {
-        float y[SB_LEAF];
-        uint32_t bits = 0;
-        if (read_cut<DTYPE>(y, a.in, d.number, part, k, d.cut)) {
-            add_any(s, y, d.row);
+    t.base = NO_BASE;
+    begin_sum(&t, constants.c);
+    visit_leaves<DTYPE>(
+        row, part.first, part.last, WARP, least, queue,
+        [&](float m) { return !sb_is_cut_up_to(&cut, m); },
+        [&](int k, bool passes) {
+            if (kept && !passes) kept[k] = 0;
+        },
+        [&](int k, bool has) {
+            if (!has) return;
+            const float from = least_of(least, k);
+            const bool each = k == cut_leaf || cut.least > 0.0f; /* each id is looked at */
+            leaf_words<DTYPE> x;
+            leaf_words<SB_CUDA_F32> y;
+            uint32_t bits = 0;
+            load_kept<DTYPE>(x, row, k);
 #pragma unroll
-            for (int i = 0; i < SB_LEAF; i++) bits |= !sb_is_absent(y[i]) << i;
-        }
-        count += __popc(bits);
-        if (kept) kept[k] = (uint16_t)bits;
-    }
+            for (int i = 0; i < SB_LEAF; i++) {
+                const float v = unpack<DTYPE>(x, i);
+                y.w[i] = sb_bits32(v >= from ? v : sb_float(SB_ABSENT_BITS));
+            }
+            if (each) {
+                leaf_words<SB_CUDA_F32> other = y; /* whose address may be taken */
+                cut_each(&other, &cut, k);
+                y = other;
+            }
+#pragma unroll
+            for (int i = 0; i < SB_LEAF; i++) bits |= (uint32_t)(y.w[i] != SB_ABSENT_BITS) << i;
+            if (kept) kept[k] = (uint16_t)bits;
+            count += __popc(bits);
+            const float m = leaf_max<SB_CUDA_F32>(y);
+            if (!bits) return;
+            if (is_narrow(sb_bits32(sb_fma32(m, c.c, SB_EVEN_MAGIC)))) {
+                bool left = false;
+                add_leaf<SB_CUDA_F32>(&t, y, c, &left);
+            } else {
+                sb_state state = t.s; /* whose address may be taken */
+                const leaf_words<SB_CUDA_F32> wide = y;
+                add_wide(&state, &wide, &constants);
+                t.s = state;
+                t.base = base_of(state.J);
+            }
+        });
+    *s = t.s;
     warp_merge(s);
     return (int32_t)__reduce_add_sync(FULL, (uint32_t)count);
+}
+
+/* The largest logit of a row, from those of its parts. Called by a whole block; shared has an entry
+ * for each warp. */
+SB_DET float best_of(const sb_cuda_sample_args &a, int64_t item, float *shared)
+{
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    const float *mosts = (const float *)a.mosts + item * a.parts;
+    float best = sb_float(SB_ABSENT_BITS);
+    for (int p = threadIdx.x; p < a.parts; p += blockDim.x) best = fmaxf(best, mosts[p]);
+    for (int step = WARP / 2; step > 0; step /= 2)
+        best = fmaxf(best, __shfl_xor_sync(FULL, best, step));
+    if (lane == 0) shared[warp] = best;
+    __syncthreads(); /* the largest logits are written */
+    for (int w = 0; w < warps; w++) best = fmaxf(best, shared[w]);
+    return best;
+}
+
+/* Bounds of the sum of all weights, in units of 2^-40, from the row's total T. A leaf's M is the
+ * sum of its terms, at most 2.4e-7 of it above or 3.6e-7 below: the tree rounds four times, and M
+ * is rounded down to an integer of at least 2^23. Units of weights are terms, each rounded down by
+ * less than one. What the window drops is below 2^-39 of T. 2^-21 is more than all these. */
+SB_DET goal_range bounds_of_weights(const sb_state &whole, const sb_weights &w, int64_t vocab)
+{
+    const int32_t N = (int32_t)(SB_INT_MAGIC - w.magic);
+    const int32_t shift = 32 * ((int32_t)whole.J - 1) + 16 - SB_BIAS - N;
+    const sb_u128 T = sb_total(&whole);
+    const uint64_t sum = (uint64_t)(shift >= 0 ? T << shift : shift > -128 ? T >> -shift : 0);
+    const uint64_t slack = (sum >> 21) + (uint64_t)vocab + 2;
+    return { sum > slack ? sum - slack : 1, sum + slack };
+}
+
+/* Moves the row's cut to where its filters put it. Called by a whole block of a crew. */
+template <int DTYPE>
+SB_DET void cut_row_by(const row_filters &f, drawing *d, const cut_row &row, float best,
+                       cut_room *room)
+{
+    if (f.top_k > 0 && f.top_k < row.all.vocab) {
+        const uint64_t place = find_place<DTYPE, false>(row, d->cut, best, f.top_k, 1.0f, {}, room);
+        crew_barrier(row.mates); /* the old cut, and the lists, have been read */
+        if (threadIdx.x == 0) d->cut.place = place;
+        __syncthreads(); /* the cut is written */
+    }
+    if (f.top_p < 1.0f) {
+        const goal_range sum = bounds_of_weights(d->whole, d->cut.weights, row.all.vocab);
+        const uint64_t place = find_place<DTYPE, true>(row, d->cut, best, f.top_k, f.top_p, sum,
+                                                       room);
+        crew_barrier(row.mates); /* the old cut has been read */
+        if (threadIdx.x == 0) d->cut.place = place;
+    }
+    if (threadIdx.x == 0) d->cut.least = sb_least_weight(f.min_p, sb_weight(best, &d->cut.weights));
+    __syncthreads(); /* the cut is complete */
+}
+
+/* The state of part p, counted through all of a crew's blocks, which have `each` parts. */
+SB_DET sb_state crew_state(const crew &mates, kept_parts *parts, int p, int each)
+{
+    return in_block(mates, parts, p / each)->states[p % each];
 }
 
 template <int DTYPE> SB_DET void filter_block(const sb_cuda_sample_args &a)
 {
     const sb_cuda_args &in = a.in;
     __shared__ drawing d;
-    __shared__ bin_room room;
-    __shared__ sb_state shared[DRAW_WARPS], parts[DRAW_WARPS];
+    __shared__ cut_room room;
+    __shared__ cut_row row;
+    __shared__ sb_state shared[DRAW_WARPS];
+    __shared__ kept_parts parts; /* published */
     __shared__ float largest[DRAW_WARPS];
-    __shared__ int32_t counts[DRAW_WARPS];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
-    const int64_t item = blockIdx.x;
+    const crew mates = crew_of(a.crew);
+    const int64_t item = blockIdx.x / (uint32_t)a.crew;
     sb_state s, model;
 
     wait_for_primary();
-    if (!begin_row(a, item, &d, &s, shared)) return;
-    merge_model(a, item, d, &model, shared);
-    float best = sb_float(SB_ABSENT_BITS); /* the first id's logit, from the lists of one */
-    for (int p = threadIdx.x; p < in.split; p += blockDim.x) {
-        const uint64_t place = ((const uint64_t *)a.lists)[(item * in.split + p) * SB_CUDA_LIST];
-        if (place) best = fmaxf(best, sb_place_logit(place));
-    }
-    for (int step = WARP / 2; step > 0; step /= 2)
-        best = fmaxf(best, __shfl_xor_sync(FULL, best, step));
-    if (lane == 0) largest[warp] = best;
-    __syncthreads(); /* the largest logits are written */
-    for (int w = 0; w < warps; w++) best = fmaxf(best, largest[w]);
-
-    const row_filters f = filters_of(a, d.number);
-    part_of_row row = piece_of_row(in, logits_of(in, d.number), in.vocab, 0);
-    row.last = leaves_in(in.vocab); /* the whole row, not only piece 0 */
-    if (threadIdx.x == 0) d.cut.weights = sb_weights_of(best, &d.row);
-    __syncthreads(); /* the weights are written */
-    if (f.top_k > 0) move_cut<DTYPE>(a, &d, row, best, f.top_k, 1.0f, &room);
-    if (f.top_p < 1.0f) {
-        __syncthreads(); /* the room has been read */
-        move_cut<DTYPE>(a, &d, row, best, 0, f.top_p, &room);
-    }
-    if (threadIdx.x == 0) d.cut.least = sb_least_weight(f.min_p, sb_weight(best, &d.cut.weights));
-    __syncthreads(); /* the cut is complete */
-
-    const int32_t count = sum_cut<DTYPE>(&s, a, d, part_of_warp(row, warp, warps));
-    if (lane == 0) parts[warp] = s, counts[warp] = count;
-    if (a.kept && threadIdx.x == 0 && row.last % 2) /* the other half of the last word */
-        ((uint16_t *)((uint32_t *)a.kept + d.number * kept_words(a)))[row.last] = 0;
-    if (lane != 0) make_none(&s); /* all lanes have the part's state */
-    block_merge(&s, shared);
+    if (!begin_row(a, item, &d, &s, shared, mates.rank == 0)) return;
+    const float best = best_of(a, item, largest);
     if (threadIdx.x == 0) {
-        int32_t all = 0;
-        for (int w = 0; w < warps; w++) all += counts[w];
-        if (a.count) ((int32_t *)a.count)[d.number] = all;
-        d.whole = s;
-        d.at.R = sb_drawn(draw_bits(a, d.number), sb_total(&s));
+        row.in = &in;
+        row.number = d.number;
+        row.all = { logits_of(in, d.number), in.vocab, 0, leaves_in(in.vocab) };
+        row.mates = mates;
+        row.segment = a.segment;
+        d.cut.weights = sb_weights_of(best, &d.row);
     }
-    __syncthreads(); /* R is written */
-    find_item(&d.at, warps, [&](int w) { return sb_total_at(&parts[w], d.whole.J); });
-    const part_of_row part = part_of_warp(row, d.at.item, warps);
-    draw_in_part<DTYPE>(a, d.number, part, d.cut, &d.at, d.whole.J, s, model, d.row);
+    __syncthreads(); /* the row and the weights are written */
+    cut_row_by<DTYPE>(filters_of(a, d.number), &d, row, best, &room);
+
+    const part_of_row mine = share_of_crew(row);
+    const int each = KEPT_PARTS * warps; /* parts of a block */
+    for (int p = KEPT_PARTS * warp; p < KEPT_PARTS * (warp + 1); p++) {
+        const int32_t count = sum_cut<DTYPE>(&s, &a, row, d.cut, d.row,
+                                             part_of_block(mine, p, each), room.queues[warp]);
+        if (lane == 0) parts.states[p] = s, parts.counts[p] = count;
+    }
+    if (a.kept && mates.rank == 0 && threadIdx.x == 0 && row.all.last % 2) /* of the last word */
+        ((uint16_t *)((uint32_t *)a.kept + d.number * kept_words(a)))[row.all.last] = 0;
+    crew_barrier(mates); /* all parts are written */
+    if (mates.rank == 0) {
+        const int all = each * mates.size;
+        make_none(&s);
+        for (int p = threadIdx.x; p < all; p += blockDim.x)
+            merge_into(&s, crew_state(mates, &parts, p, each));
+        block_merge(&s, shared);
+        if (warp == 0) {
+            uint32_t count = 0;
+            for (int p = lane; p < all; p += WARP)
+                count += (uint32_t)in_block(mates, &parts, p / each)->counts[p % each];
+            count = __reduce_add_sync(FULL, count);
+            if (lane == 0 && a.count) ((int32_t *)a.count)[d.number] = (int32_t)count;
+            if (lane == 0) d.at.R = sb_drawn(draw_bits(a, d.number), sb_total(&s));
+        }
+        merge_model(a, item, d, &model, shared);
+        __syncthreads(); /* the whole state has been read */
+        if (threadIdx.x == 0) d.whole = s;
+        __syncthreads(); /* R is written, and the kept state */
+        const uint32_t J = d.whole.J;
+        find_item(&d.at, all, [&](int p) {
+            const sb_state part = crew_state(mates, &parts, p, each);
+            return sb_total_at(&part, J);
+        });
+        cut_row owner = row;
+        owner.mates.rank = d.at.item / each;
+        const part_of_row part = part_of_block(share_of_crew(owner), d.at.item % each, each);
+        draw_in_part<DTYPE>(a, d.number, part, d.cut, &d.at, J, s, model, d.row);
+    }
+    if (mates.size > 1) crew_barrier(mates); /* the parts have been read */
 }
 
 /* ---- the first k -------------------------------------------------------------------------- */
@@ -358,7 +381,7 @@ SB_DET void draw_first(const sb_cuda_sample_args &a, int64_t item, int32_t fate,
     const int lane = threadIdx.x % WARP;
     sb_state s;
     if (fate == ROW_ACTIVE) {
-        merge_pieces(&s, parts_of(a, item), in.split);
+        merge_pieces(&s, (const sb_state *)in.states + item * in.split, in.split);
         if (sb_state_is_nan(&s)) fate = ROW_NAN;
     }
     if (fate != ROW_ACTIVE) {
@@ -395,12 +418,17 @@ extern "C" __global__ void __launch_bounds__(512)
 }
 
 #define SAMPLE(name, DTYPE)                                                                        \
-    extern "C" __global__ void __launch_bounds__(256)                                              \
+    extern "C" __global__ void __launch_bounds__(SB_CUDA_SUM, 6)                                   \
+        sample_sum_##name(const __grid_constant__ sb_cuda_sample_args a)                           \
+    {                                                                                              \
+        sum_block<DTYPE>(a);                                                                       \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(SB_CUDA_DRAW_ROW)                                 \
         sample_draw_##name(const __grid_constant__ sb_cuda_sample_args a)                          \
     {                                                                                              \
         draw_block<DTYPE>(a);                                                                      \
     }                                                                                              \
-    extern "C" __global__ void __launch_bounds__(SB_CUDA_FILTER)                                   \
+    extern "C" __global__ void __launch_bounds__(SB_CUDA_FILTER, 2)                                \
         sample_filter_##name(const __grid_constant__ sb_cuda_sample_args a)                        \
     {                                                                                              \
         filter_block<DTYPE>(a);                                                                    \

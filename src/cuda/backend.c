@@ -96,6 +96,7 @@ static sb_status load_kernels(sb_cuda *c, sb_message *why)
     SB_CUDA_MODULES(LOAD)
     if (status == SB_OK) status = sb_cuda_logprob_prepare(c, why);
     if (status == SB_OK) status = sb_cuda_order_prepare(c, why);
+    if (status == SB_OK) status = sb_cuda_sample_prepare(c, why);
     if (status == SB_OK) status = sb_cuda_kl_prepare(c, why);
     if (status == SB_OK) status = sb_cuda_one_read_prepare(c, why);
     if (status == SB_OK) status = sb_cuda_head_prepare(c, why);

@@ -178,6 +178,7 @@ SB_DEVICE_OPERATIONS(SB_CUDA_OPERATION)
 /* logprob.c, order.c, kl.c: called once the kernels are loaded. */
 sb_status sb_cuda_logprob_prepare(const sb_cuda *c, sb_message *why);
 sb_status sb_cuda_order_prepare(const sb_cuda *c, sb_message *why);
+sb_status sb_cuda_sample_prepare(const sb_cuda *c, sb_message *why);
 sb_status sb_cuda_kl_prepare(const sb_cuda *c, sb_message *why);
 
 /* gradient.c: checks the arrays of a gradient alone (from: "" or "gradient.", the prefix of the

@@ -48,6 +48,9 @@
     X(topk_finish)
 
 #define SB_CUDA_SAMPLE_KERNELS(X)                                                                  \
+    X(sample_sum_f32)                                                                              \
+    X(sample_sum_f16)                                                                              \
+    X(sample_sum_bf16)                                                                             \
     X(sample_draw_f32)                                                                             \
     X(sample_draw_f16)                                                                             \
     X(sample_draw_bf16)                                                                            \

@@ -15,11 +15,11 @@ static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
 /* The ways of kernels/sample.cu. */
 typedef enum sample_way { DRAW, LIST, FILTER } sample_way;
 
-/* Rows are summed by kernels/order.cu, which finds the first k ids. Scratch: that of sums, then
- * that of models. */
+/* Rows are summed in parts; those of LIST by kernels/order.cu, which finds the first k ids.
+ * Scratch: that of sums, then that of models. */
 typedef struct sample_plan {
     sample_way way;
-    int64_t k; /* 0: only sums */
+    int64_t k; /* of LIST; else 0 */
     sb_cuda_sample_args a;
     sb_cuda_order_args sums, models; /* models: of the rows without their kept sets */
     sb_cuda_grid sums_grid, models_grid;
@@ -56,18 +56,47 @@ void sb_cuda_set_sampling(sb_cuda_sample_args *a, const sb_sample_out *out, cons
     a->min_p = how->min_p;
 }
 
-/* Short pieces, because one of each row is read again, by one block: a leaf for each thread if
- * there are few rows, a 16th of a long row if there are many. */
-static void cut_for_draws(sb_call *call)
+static int64_t ceil_of(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+#define RESIDENT 6    /* blocks of sample_sum that a multiprocessor holds */
+#define BLOCK_TRIPS 2 /* what a block takes beside its sums, in trips of a warp */
+#define PART_TRIPS 10 /* of a part, at most: it is read again for the draw */
+
+/* How many blocks sum each row: as many as end soonest. trips: of a row. */
+static int64_t blocks_of_row(const sb_cuda_gpu *gpu, int64_t work, int64_t trips, int64_t warps)
 {
-    const int64_t leaves = (call->in.vocab + SB_LEAF - 1) / SB_LEAF;
-    const int64_t work = call->in.row_list ? call->in.row_count : call->rows;
-    if (!call->launch.split && work > 8) {
-        int64_t split = (leaves + SB_CUDA_FILTER - 1) / SB_CUDA_FILTER;
-        if (work > 128 && split > 16) split = 16;
-        call->launch.split = (int32_t)split;
+    const int64_t resident = (int64_t)gpu->multiprocessors * RESIDENT;
+    int64_t best = 1, least = INT64_MAX;
+    for (int64_t n = 1; n <= ceil_of(trips, warps) && n <= 64; n++) {
+        const int64_t time = ceil_of(work * n, resident) *
+                             (ceil_of(trips, warps * n) + BLOCK_TRIPS);
+        if (time < least) least = time, best = n;
     }
-    if (!call->launch.threads && work > 8) call->launch.threads = 128;
+    return best;
+}
+
+/* Plans the kernel that sums rows in parts. */
+static void plan_parts(const sb_cuda *c, const sb_call *call, sample_plan *p)
+{
+    const sb_launch *launch = &call->launch;
+    const int64_t leaves = ceil_of(call->in.vocab > 0 ? call->in.vocab : 1, SB_LEAF);
+    const int64_t work = p->sums.in.work, trips = ceil_of(leaves, 32);
+    const int32_t threads = launch->threads && launch->threads < SB_CUDA_SUM ? launch->threads
+                                                                             : SB_CUDA_SUM;
+    const int64_t warps = threads / 32;
+    const int64_t blocks = launch->split ? launch->split
+                                         : blocks_of_row(&c->gpu, work, trips, warps);
+    const int64_t of_warp = ceil_of(trips, blocks * warps);
+    p->a.each = (int32_t)ceil_of(of_warp, PART_TRIPS);
+    p->a.part = (int32_t)(32 * ceil_of(of_warp, p->a.each));
+    p->a.parts = (int32_t)ceil_of(leaves, p->a.part);
+    p->sums.in.split = (int32_t)ceil_of(p->a.parts, warps * p->a.each);
+    p->sums_grid = (sb_cuda_grid){ .blocks = work * p->sums.in.split,
+                                   .threads = threads,
+                                   .shared = (uint32_t)threads * 64,
+                                   .early = 1 };
+    p->sums_size = (uint64_t)(work * p->a.parts) * (sizeof(sb_state) + sizeof(float)) +
+                   (uint64_t)work * sizeof(sb_cuda_target);
 }
 
 /* Lists count as words here. */
@@ -77,10 +106,10 @@ static sample_plan plan_sample(sb_context *ctx, const sb_sample_call *s)
     sample_plan p;
     memset(&p, 0, sizeof p);
     p.way = way_of(s);
-    p.k = p.way == DRAW ? 0 : p.way == LIST ? s->how.top_k : 1;
+    p.k = p.way == LIST ? s->how.top_k : 0;
     sb_cuda_set_sampling(&p.a, &s->out, &s->how);
-    if (p.way == DRAW) cut_for_draws(&call);
     p.sums_grid = sb_cuda_plan_order(ctx, &call, p.k, &p.sums, &p.sums_size);
+    if (p.way != LIST) plan_parts(ctx->state, &call, &p);
     p.sums_size = (p.sums_size + BOUNDARY - 1) / BOUNDARY * BOUNDARY;
     if (call.in.kept && s->out.logprob) {
         call.in.kept = NULL;
@@ -92,10 +121,17 @@ static sample_plan plan_sample(sb_context *ctx, const sb_sample_call *s)
 
 static void set_scratch(sample_plan *p, const sb_cuda_lists *lists, CUdeviceptr scratch)
 {
+    const uint64_t parts = (uint64_t)p->sums.in.work * (uint64_t)p->a.parts;
     sb_cuda_use_words(&p->sums.in, lists);
-    sb_cuda_set_order_scratch(&p->sums, p->k, scratch);
+    if (p->way == LIST) {
+        sb_cuda_set_order_scratch(&p->sums, p->k, scratch);
+        p->a.lists = p->sums.lists;
+    } else {
+        p->sums.in.states = scratch;
+        p->sums.in.targets = scratch + parts * sizeof(sb_state);
+        p->a.mosts = p->sums.in.targets + (uint64_t)p->sums.in.work * sizeof(sb_cuda_target);
+    }
     p->a.in = p->sums.in;
-    p->a.lists = p->k ? p->sums.lists : 0;
     if (!p->models_size) return;
     sb_cuda_set_order_scratch(&p->models, 0, scratch + p->sums_size);
     p->a.models = p->models.in.states;
@@ -141,17 +177,73 @@ sb_status sb_cuda_clear_draws(sb_context *ctx, const sb_call *call, const sb_sam
     return status;
 }
 
+/* The bytes of the lists of a block's warps. If blocks share a row, a list has half as many
+ * entries, and the lists of all of them, merged, lie behind the block's own. */
+static uint32_t list_bytes(int32_t threads)
+{
+    return (uint32_t)(threads / 32) * SB_CUDA_SEGMENT * (uint32_t)sizeof(uint64_t);
+}
+
+/* The kernels with filters need more shared memory than a kernel gets unasked, and clusters of
+ * 16. */
+sb_status sb_cuda_sample_prepare(const sb_cuda *c, sb_message *why)
+{
+    const sb_cuda_sample_kernels *k = &c->sample;
+    const CUfunction kernels[] = { k->sample_filter_f32, k->sample_filter_f16,
+                                   k->sample_filter_bf16 };
+    for (int i = 0; i < 3; i++) {
+        DRIVER(why, &c->driver, FuncSetAttribute, kernels[i],
+               CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, (int)list_bytes(SB_CUDA_FILTER));
+        if (c->gpu.clusters > 8)
+            DRIVER(why, &c->driver, FuncSetAttribute, kernels[i],
+                   CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1);
+    }
+    return SB_OK;
+}
+
+/* The blocks of a crew: as many as let all rows run at once, with two blocks on each
+ * multiprocessor. */
+static int32_t crew_for(const sb_cuda_gpu *gpu, const sb_call *call, int64_t work)
+{
+    const int64_t leaves = (call->in.vocab + SB_LEAF - 1) / SB_LEAF;
+    int32_t n = gpu->clusters;
+    if (call->launch.cluster < 0) return 1;
+    if (call->launch.cluster > 0 && call->launch.split)
+        return call->launch.split < n ? call->launch.split : n > 1 ? n : 1;
+    while (n >= 2 && (2 * gpu->room[n] < work || leaves < 64 * (int64_t)n)) n--;
+    return n >= 2 ? n : 1;
+}
+
+/* Plans the blocks that filter: a crew for each row. */
+static sb_cuda_grid plan_filter(const sb_cuda *c, const sb_call *call, sb_cuda_sample_args *a)
+{
+    const int64_t leaves = (call->in.vocab + SB_LEAF - 1) / SB_LEAF;
+    const int32_t crew = crew_for(&c->gpu, call, a->in.work);
+    sb_cuda_grid grid = { .threads = crew > 1 ? SB_CUDA_FILTER : SB_CUDA_FILTER / 2, .early = 1 };
+    if (leaves < grid.threads) grid.threads = (int32_t)(leaves > 32 ? (leaves + 31) / 32 * 32 : 32);
+    if (call->launch.threads && call->launch.threads < grid.threads)
+        grid.threads = call->launch.threads;
+    a->crew = crew;
+    a->segment = SB_CUDA_SEGMENT / (crew > 1 ? 2 : 1);
+    grid.blocks = a->in.work * crew;
+    grid.cluster = crew > 1 ? crew : 0;
+    grid.shared = list_bytes(grid.threads);
+    return grid;
+}
+
 static sb_status launch_kernels(sb_context *ctx, const sb_sample_call *s, sample_plan *p)
 {
     const sb_cuda *c = ctx->state;
     const sb_cuda_sample_kernels *k = &c->sample;
     const int32_t dtype = s->call.in.logits_dtype;
+    const CUfunction sum = sb_cuda_for_dtype(dtype, k->sample_sum_f32, k->sample_sum_f16,
+                                             k->sample_sum_bf16);
     const CUfunction draw = sb_cuda_for_dtype(dtype, k->sample_draw_f32, k->sample_draw_f16,
                                               k->sample_draw_bf16);
     const CUfunction filter = sb_cuda_for_dtype(dtype, k->sample_filter_f32, k->sample_filter_f16,
                                                 k->sample_filter_bf16);
     const int64_t work = p->a.in.work;
-    sb_cuda_grid last = { .blocks = work, .threads = SB_CUDA_FILTER, .early = 1 };
+    sb_cuda_grid last = { .blocks = work, .threads = SB_CUDA_DRAW_ROW, .early = 1 };
     CUstream stream = s->call.launch.stream;
     sb_status status = s->call.in.row_list ? sb_cuda_clear_draws(ctx, &s->call, &s->out) : SB_OK;
     if (p->way == LIST && p->a.in.split == 1) {
@@ -159,13 +251,16 @@ static sb_status launch_kernels(sb_context *ctx, const sb_sample_call *s, sample
         last.threads = 32 * SB_CUDA_LIST_ROWS;
     } else if (p->way == LIST) {
         last.threads = 512;
+    } else if (p->way == FILTER) {
+        last = plan_filter(c, &s->call, &p->a);
     }
     if (status == SB_OK && p->models_size)
         status = sb_cuda_launch(ctx, sb_cuda_order_kernel(c, dtype, 0), p->models_grid,
                                 &p->models.in, stream);
-    if (status == SB_OK)
+    if (status == SB_OK && p->way == LIST)
         status = sb_cuda_launch(ctx, sb_cuda_order_kernel(c, dtype, p->k), p->sums_grid,
                                 &p->sums.in, stream);
+    else if (status == SB_OK) status = sb_cuda_launch(ctx, sum, p->sums_grid, &p->a.in, stream);
     if (status == SB_OK)
         status = sb_cuda_launch(ctx,
                                 p->way == LIST   ? k->sample_list

@@ -119,15 +119,21 @@ SB_DET sb_weights sb_weights_of(float best, const sb_row *row)
     return w;
 }
 
-/* The weight of a logit, 0 .. 2; that of the largest is at least 1/2. */
-SB_DET float sb_weight(float x, const sb_weights *w)
+/* The weight of a logit y that is at most lim, and at least -lim or so small, maybe -inf, that its
+ * weight is 0. */
+SB_DET float sb_weight_within(float y, const sb_weights *w)
 {
-    float y = sb_clamp(x, w->lim);
     float z = sb_fma32(y, w->c, w->magic);
     float n = z - w->magic;
     float r = sb_fma32(y, w->c, -n);
-    if (sb_is_absent(x) || z < SB_GRADIENT_LOW) return 0.0f;
+    if (z < SB_GRADIENT_LOW) return 0.0f;
     return sb_float(sb_bits32(sb_exp2(r)) + (sb_bits32(z) << 23));
+}
+
+/* The weight of a logit, 0 .. 2; that of the largest is at least 1/2. */
+SB_DET float sb_weight(float x, const sb_weights *w)
+{
+    return sb_is_absent(x) ? 0.0f : sb_weight_within(sb_clamp(x, w->lim), w);
 }
 
 /* A weight in units of 2^-40, rounded down: below 2^42. */
