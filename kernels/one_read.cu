@@ -23,7 +23,11 @@
  *     one_read_bf16_bf16_token   grid teams * team, SB_CUDA_ONE_READ_THREADS threads,
  *                                SB_CUDA_ONE_READ_SHARED bytes of dynamic shared memory,
  *                                cooperative. Compute capability 9.0
- *     one_read_bf16_bf16_policy  the same for the gradient of a policy loss of the logprobs
+ *     one_read_bf16_bf16_policy, one_read_bf16_bf16_clip, one_read_bf16_bf16_clip_k3
+ *                                the same for the gradient of a policy loss of the logprobs: any
+ *                                loss, a clipped ratio, that with a KL term of the third kind
+ *     one_read_refuse            any grid: makes this gradient NaN, if the step's totals prove too
+ *                                small once the loss has counted its tokens
  *
  * Nothing waits forever: all blocks run at the same time; a row warp waits for the same row of the
  * other blocks; and the ring has room for two slices and a chunk, so a row's sum never waits for a
@@ -355,7 +359,7 @@ SB_DET void make_barriers(one_read_memory *mine)
 extern __shared__ __align__(128) char one_read_shared[];
 
 /* policy: null, or the loss that the gradient is of. */
-template <bool POLICY>
+template <loss_kind LOSS>
 SB_DET void one_read_block(const sb_cuda_one_read_args &a, const sb_cuda_policy_args *policy)
 {
     one_read_memory *mine = (one_read_memory *)one_read_shared;
@@ -376,7 +380,7 @@ SB_DET void one_read_block(const sb_cuda_one_read_args &a, const sb_cuda_policy_
     fill_pairs(mine->table, a.least, row.c, threadIdx.x, WORKERS);
     meet<WORKERS>(); /* the table is there */
     if (warp < SB_CUDA_TRIP_WARPS) work_on_trips(a, mine, s);
-    else make_rows<POLICY>(a, policy, mine, s.team, s.rank, s.rows, warp - SB_CUDA_TRIP_WARPS);
+    else make_rows<LOSS>(a, policy, mine, s.team, s.rank, s.rows, warp - SB_CUDA_TRIP_WARPS);
 }
 
 #endif
@@ -385,7 +389,7 @@ extern "C" __global__ void __launch_bounds__(SB_CUDA_ONE_READ_THREADS, 1)
     one_read_bf16_bf16_token(const __grid_constant__ sb_cuda_one_read_args a)
 {
 #if __CUDA_ARCH__ >= 900
-    one_read_block<false>(a, nullptr);
+    one_read_block<LOSS_NONE>(a, nullptr);
 #endif
 }
 
@@ -393,6 +397,39 @@ extern "C" __global__ void __launch_bounds__(SB_CUDA_ONE_READ_THREADS, 1)
     one_read_bf16_bf16_policy(const __grid_constant__ sb_cuda_one_read_policy_args a)
 {
 #if __CUDA_ARCH__ >= 900
-    one_read_block<true>(a.once, &a.policy);
+    one_read_block<LOSS_ANY>(a.once, &a.policy);
+#endif
+}
+
+extern "C" __global__ void __launch_bounds__(SB_CUDA_ONE_READ_THREADS, 1)
+    one_read_bf16_bf16_clip(const __grid_constant__ sb_cuda_one_read_policy_args a)
+{
+#if __CUDA_ARCH__ >= 900
+    one_read_block<LOSS_CLIP>(a.once, &a.policy);
+#endif
+}
+
+extern "C" __global__ void __launch_bounds__(SB_CUDA_ONE_READ_THREADS, 1)
+    one_read_bf16_bf16_clip_k3(const __grid_constant__ sb_cuda_one_read_policy_args a)
+{
+#if __CUDA_ARCH__ >= 900
+    one_read_block<LOSS_CLIP_K3>(a.once, &a.policy);
+#endif
+}
+
+extern "C" __global__ void __launch_bounds__(SB_CUDA_ONE_READ_REFUSERS)
+    one_read_refuse(const __grid_constant__ sb_cuda_one_read_policy_args a)
+{
+#if __CUDA_ARCH__ >= 900
+    const sb_cuda_gradient_args &to = a.once.gradient;
+    const uint4 nan = { 0x7fc07fc0u, 0x7fc07fc0u, 0x7fc07fc0u, 0x7fc07fc0u };
+    wait_for_primary();
+    if (!are_totals_short(a.policy)) return;
+    for (int64_t row = blockIdx.x; row < to.in.rows; row += gridDim.x) {
+        if (find_scored(to.in, row, false).kind == ONE_READ_ZERO) continue;
+        char *const grad = (char *)to.grad + row * to.row_stride * 2;
+        for (int64_t i = threadIdx.x; i < to.width / 8; i += SB_CUDA_ONE_READ_REFUSERS)
+            store16(grad + i * 16, nan);
+    }
 #endif
 }

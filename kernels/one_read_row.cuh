@@ -125,7 +125,8 @@ SB_DET void set_constants(one_read_row *to, const sb_cuda_one_read_args &a, cons
     const int lane = threadIdx.x % WARP;
     const double g = __shfl_sync(FULL, m.g, 0);
     const int32_t e = __shfl_sync(FULL, m.e, 0);
-    const double token = (double)up / (double)a.gradient.in.temperature;
+    const float tau = a.gradient.in.temperature;
+    const double token = tau == 1.0f ? (double)up : (double)up / (double)tau; /* a division less */
     /* lane 0: -w before its rounding; lane 1: the target's p, but for its exponent */
     const double ratio = (lane == 1 ? m.g : token) / g;
     int32_t d = m.e - e;
@@ -149,7 +150,7 @@ SB_DET void set_constants(one_read_row *to, const sb_cuda_one_read_args &a, cons
         to->least = least_by_table(e, row.c);
 }
 
-/* The logarithms of a row's sum and of its target's term, in all lanes, of the whole warp. */
+/* The logarithms of a row's sum and of its target's term, the same in all lanes. */
 struct row_logs {
     sb_lg sum, target;
 };
@@ -169,13 +170,14 @@ SB_DET row_logs logs_of(const row_mantissa &m)
 /* Row warp w takes every SB_CUDA_ROW_WARPS-th of the team's rows. The trip warps wait for a row's
  * constants, so its results are made after these; but the derivative of a policy loss follows from
  * the logprob, so the logarithms come first there. policy is null if there is none. */
-template <bool POLICY>
+template <loss_kind LOSS>
 static __device__ __noinline__ void make_rows(const sb_cuda_one_read_args &a,
                                               const sb_cuda_policy_args *policy,
                                               one_read_memory *mine, int team, int rank, int rows,
                                               int w)
 {
     const sb_cuda_args &in = a.gradient.in;
+    constexpr bool POLICY = LOSS != LOSS_NONE;
     const int lane = threadIdx.x % WARP;
     const mailbox box = { (char *)a.exchange + (int64_t)team * SB_CUDA_TEAM_BYTES(a.team) +
                               w * SB_CUDA_MAILBOX(a.team),
@@ -209,9 +211,9 @@ static __device__ __noinline__ void make_rows(const sb_cuda_one_read_args &a,
             if (POLICY && !nan) {
                 const bool absent = sb_is_absent(message.x);
                 logs = logs_of(m);
-                up = derivative_of(*policy, loss,
-                                   absent ? sb_float(SB_ABSENT_BITS)
-                                          : sb_logprob_of(logs.target, logs.sum, &in.row));
+                up = derivative_of<LOSS>(*policy, loss,
+                                         absent ? sb_float(SB_ABSENT_BITS)
+                                                : sb_logprob_of(logs.target, logs.sum, &in.row));
             }
             if (!nan) set_constants(to, a, m, message.x, up, s.id);
         }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../src/det/policy.h"
+#include "merge.cuh"
 #include "row.cuh"
 
 typedef sb_cuda_policy_args policy_args;
@@ -27,11 +28,19 @@ SB_DET sb_policy_sequence constants_of(const policy_args &a, int64_t b, const in
     return of;
 }
 
-/* Whether the step's totals are below the call's own: policy_finish reports it. */
+/* Whether the step's totals are below the call's own, which policy_sequences has summed. Called by
+ * the whole warp. */
 SB_DET bool are_totals_short(const policy_args &a)
 {
-    const int64_t *own = (const int64_t *)a.totals;
-    return own && ((a.tokens && a.tokens < own[0]) || (a.sequences && a.sequences < own[1]));
+    int64_t tokens = 0, sequences = 0;
+    for (int64_t i = threadIdx.x % WARP; i < a.sequence_blocks; i += WARP) {
+        const sb_cuda_policy_total *total = (const sb_cuda_policy_total *)a.sums + i;
+        tokens += total->tokens;
+        sequences += total->sequences;
+    }
+    tokens = warp_sum_signed(tokens);
+    sequences = warp_sum_signed(sequences);
+    return (a.tokens && a.tokens < tokens) || (a.sequences && a.sequences < sequences);
 }
 
 /* What a row's derivative needs besides its logprob. */
@@ -45,7 +54,7 @@ struct policy_row {
 SB_DET policy_row policy_row_of(const policy_args &a, int64_t row)
 {
     policy_row p;
-    p.refused = is_refused(a) || are_totals_short(a);
+    p.refused = is_refused(a);
     p.active = !p.refused && (!a.in.mask || ((const uint8_t *)a.in.mask)[row]);
     if (!p.active) return p;
     const int64_t b = a.in.cu_seqlens ? sequence_of(a.in, row)
@@ -59,11 +68,30 @@ SB_DET policy_row policy_row_of(const policy_args &a, int64_t row)
     return p;
 }
 
-/* The derivative by the row's logprob, which is `now`. */
-SB_DET float derivative_of(const policy_args &a, policy_row &p, float now)
+/* The losses that have code of their own, with fewer steps between a logprob and its derivative. */
+enum loss_kind { LOSS_NONE, LOSS_ANY, LOSS_CLIP, LOSS_CLIP_K3 };
+
+/* A call's rules, with what is known of a kind as constants. old is there, or is the logprob. */
+template <loss_kind KIND> SB_DET sb_policy_rules rules_of_kind(const policy_args &a)
 {
+    sb_policy_rules r = a.rules;
+    if (KIND == LOSS_ANY) return r;
+    r.loss = SB_LOSS_CLIP;
+    r.kl = SB_KL_3;
+    r.weight = SB_WEIGHT_OFF;
+    r.has = KIND == LOSS_CLIP_K3 ? SB_HAS_OLD | SB_HAS_REF : SB_HAS_OLD;
+    r.adds_kl = KIND == LOSS_CLIP_K3;
+    r.adds_entropy = 0;
+    return r;
+}
+
+/* The derivative by the row's logprob, which is `now`. */
+template <loss_kind KIND> SB_DET float derivative_of(const policy_args &a, policy_row &p, float now)
+{
+    const sb_policy_rules rules = rules_of_kind<KIND>(a);
     if (p.refused) return sb_float(SB_NAN_BITS);
     if (!p.active) return 0.0f;
     p.t.now = now;
-    return sb_policy_token_of(&a.rules, &p.of, &p.t, 0).by_now;
+    if (!a.old) p.t.old = now;
+    return sb_policy_token_of(&rules, &p.of, &p.t, 0).by_now;
 }

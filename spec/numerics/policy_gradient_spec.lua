@@ -32,6 +32,7 @@ local CASES = {
   { V = 96, dtype = "bfloat16", kept = true },
   { V = 1000, dtype = "bfloat16", packed = true },
   { V = 1000, dtype = "bfloat16", infinite = true },
+  { V = 1000, dtype = "bfloat16", unmasked = true }, -- there is nothing to count
 }
 
 local function example(case, shift)
@@ -66,6 +67,7 @@ local function example(case, shift)
     end
     given[name] = t
   end
+  if case.unmasked then given.mask = nil end
   if case.packed then -- the same rows in other sequences
     local flat = {}
     for b = 1, B do

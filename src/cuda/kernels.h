@@ -82,7 +82,10 @@
 
 #define SB_CUDA_ONE_READ_KERNELS(X)                                                                \
     X(one_read_bf16_bf16_token)                                                                    \
-    X(one_read_bf16_bf16_policy)
+    X(one_read_bf16_bf16_policy)                                                                   \
+    X(one_read_bf16_bf16_clip)                                                                     \
+    X(one_read_bf16_bf16_clip_k3)                                                                  \
+    X(one_read_refuse)
 
 /* By the dtypes of p and q. */
 #define SB_CUDA_KL_KERNELS(X)                                                                      \

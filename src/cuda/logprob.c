@@ -214,7 +214,8 @@ static sb_status launch_with_policy(sb_context *ctx, const sb_logprob_call *logp
     if (!p->reads_once) return launch_twice(ctx, &call, p, scratch + p->ahead);
     sb_cuda_set_one_read_policy(&p->once, &call, &policy->a);
     status = sb_cuda_launch_one_read(ctx, &call, &p->once, scratch + p->ahead);
-    return status == SB_OK ? sb_cuda_launch_policy(ctx, policy, stream) : status;
+    if (status == SB_OK) status = sb_cuda_launch_policy(ctx, policy, stream);
+    return status == SB_OK ? sb_cuda_refuse_one_read(ctx, &call.policy, &p->once, stream) : status;
 }
 
 static sb_status launch(sb_context *ctx, const sb_logprob_call *logprob, logprob_plan *p,

@@ -12,10 +12,12 @@
 sb_status sb_cuda_one_read_prepare(sb_cuda *c, sb_message *why)
 {
     const CUfunction kernels[] = { c->one_read.one_read_bf16_bf16_token,
-                                   c->one_read.one_read_bf16_bf16_policy };
+                                   c->one_read.one_read_bf16_bf16_policy,
+                                   c->one_read.one_read_bf16_bf16_clip,
+                                   c->one_read.one_read_bf16_bf16_clip_k3 };
     if (!c->hopper || c->gpu.shared < SB_CUDA_ONE_READ_SHARED) return SB_OK;
     c->one_read_blocks = c->gpu.multiprocessors;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 4; i++) {
         int blocks = 0;
         DRIVER(why, &c->driver, FuncSetAttribute, kernels[i],
                CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, SB_CUDA_ONE_READ_SHARED);
@@ -105,12 +107,21 @@ void sb_cuda_set_one_read_policy(sb_cuda_one_read *p, const sb_logprob_call *log
     p->tokens = 0; /* logprob has them */
 }
 
+/* The kernels for the usual losses are compiled for their rules. */
+static CUfunction kernel_for(const sb_cuda_one_read_kernels *k, const sb_cuda_one_read *p)
+{
+    const sb_policy_rules *r = &p->a.policy.rules;
+    if (!p->has_policy) return k->one_read_bf16_bf16_token;
+    if (r->loss != SB_LOSS_CLIP || r->weight != SB_WEIGHT_OFF) return k->one_read_bf16_bf16_policy;
+    if (!r->adds_kl) return k->one_read_bf16_bf16_clip;
+    return r->kl == SB_KL_3 ? k->one_read_bf16_bf16_clip_k3 : k->one_read_bf16_bf16_policy;
+}
+
 sb_status sb_cuda_launch_one_read(sb_context *ctx, const sb_logprob_call *logprob,
                                   sb_cuda_one_read *p, CUdeviceptr scratch)
 {
     const sb_cuda *c = ctx->state;
-    const CUfunction kernel = p->has_policy ? c->one_read.one_read_bf16_bf16_policy
-                                            : c->one_read.one_read_bf16_bf16_token;
+    const CUfunction kernel = kernel_for(&c->one_read, p);
     sb_cuda_args *in = &p->a.once.gradient.in;
     sb_status status;
     p->a.once.exchange = scratch;
@@ -119,4 +130,19 @@ sb_status sb_cuda_launch_one_read(sb_context *ctx, const sb_logprob_call *logpro
     if (status != SB_OK) return status;
     status = sb_cuda_launch(ctx, kernel, p->grid, in, logprob->call.launch.stream);
     return status == SB_OK ? sb_cuda_sum_sequences(ctx, &logprob->call, in) : status;
+}
+
+sb_status sb_cuda_refuse_one_read(sb_context *ctx, const sb_policy_call *policy,
+                                  sb_cuda_one_read *p, CUstream stream)
+{
+    const sb_cuda *c = ctx->state;
+    const sb_policy *in = &policy->in;
+    const sb_cuda_grid grid = { .blocks = c->gpu.multiprocessors,
+                                .threads = SB_CUDA_ONE_READ_REFUSERS,
+                                .early = 1 };
+    /* a call has no more tokens than rows */
+    if ((!in->tokens || in->tokens >= policy->rows) &&
+        (!in->sequences || in->sequences >= in->batch))
+        return SB_OK;
+    return sb_cuda_launch(ctx, c->one_read.one_read_refuse, grid, &p->a.once.gradient.in, stream);
 }

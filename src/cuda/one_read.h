@@ -24,6 +24,11 @@ int sb_cuda_plan_one_read(sb_context *ctx, const sb_logprob_call *logprob, sb_cu
 void sb_cuda_set_one_read_policy(sb_cuda_one_read *p, const sb_logprob_call *logprob,
                                  const sb_cuda_policy_args *policy);
 
+/* Makes the gradient NaN if the step's totals of the policy loss are too small, which is known
+ * behind its kernels. */
+sb_status sb_cuda_refuse_one_read(sb_context *ctx, const sb_policy_call *policy,
+                                  sb_cuda_one_read *p, CUstream stream);
+
 /* Launches it, and the sums of sequences. */
 sb_status sb_cuda_launch_one_read(sb_context *ctx, const sb_logprob_call *logprob,
                                   sb_cuda_one_read *p, CUdeviceptr scratch);

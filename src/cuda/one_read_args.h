@@ -5,6 +5,8 @@
 
 #include "args.h"
 
+#define SB_CUDA_ONE_READ_REFUSERS 256 /* threads per block of one_read_refuse */
+
 /* once.gradient.token is not used: each row's derivative is that of policy by the row's logprob. */
 typedef struct sb_cuda_one_read_policy_args {
     sb_cuda_one_read_args once;

@@ -74,10 +74,13 @@ sb_cuda_policy sb_cuda_plan_policy(const sb_context *ctx, const sb_policy_call *
     a->sequence_blocks = (in->batch + WARPS - 1) / WARPS;
     if (a->sequence_blocks > most) a->sequence_blocks = most;
     segments = a->units + in->batch;
-    needs_totals = (in->norm == SB_TOKEN_MEAN && !in->tokens) ||
-                   ((in->norm == SB_SEQUENCE_MEAN || in->norm == SB_SEQUENCE_SUM) &&
-                    !in->sequences);
-    p.counted = early || a->joint || needs_totals || in->norm == SB_SEQUENCE_MEAN;
+    if (early && !in->mask && !in->cu_seqlens && in->time > 0) { /* every token is active */
+        if (!a->tokens) a->tokens = call->rows;
+        if (!a->sequences) a->sequences = in->batch;
+    }
+    needs_totals = (in->norm == SB_TOKEN_MEAN && !a->tokens) ||
+                   ((in->norm == SB_SEQUENCE_MEAN || in->norm == SB_SEQUENCE_SUM) && !a->sequences);
+    p.counted = a->joint || needs_totals || in->norm == SB_SEQUENCE_MEAN;
     p.by_sequences = !early && !a->joint && in->batch <= MOST_LENGTHS &&
                      call->rows / MOST_COUNTED < in->batch;
 
@@ -86,7 +89,7 @@ sb_cuda_policy sb_cuda_plan_policy(const sb_context *ctx, const sb_policy_call *
         a->lengths = reserve(&p.bytes, in->batch, sizeof(sb_cuda_policy_length));
         if (!p.by_sequences) {
             a->counts = reserve(&p.bytes, segments, 8);
-            if (early || needs_totals) a->totals = reserve(&p.bytes, 2, 8);
+            if (needs_totals) a->totals = reserve(&p.bytes, 2, 8);
         }
         if (a->joint) a->joints = reserve(&p.bytes, segments, sizeof(sb_policy_joint));
     }

@@ -12,8 +12,8 @@ typedef struct sb_cuda_policy {
     int by_sequences;      /* by policy_count_sequences, which a->totals are not needed for */
 } sb_cuda_policy;
 
-/* Plans a call. early: another kernel takes derivatives before all tokens are visited, so whatever
- * may make the constants NaN is counted first. */
+/* Plans a call. early: another kernel takes derivatives before any token is visited. It does not
+ * know whether the step's totals are below the call's own. */
 sb_cuda_policy sb_cuda_plan_policy(const sb_context *ctx, const sb_policy_call *call, int early);
 
 /* Checks the arrays of a call. */
