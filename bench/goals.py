@@ -23,6 +23,7 @@ H200 = {
     ("forward + gradient", "bf16", BIG, 16384): (2730, "us"),
     ("forward + gradient", "bf16", BIG, 512): (100, "us"),
     ("forward + gradient, sustained", "bf16", BIG, 4096): (735, "us"),
+    ("forward + policy gradient", "bf16", BIG, 4096): (720, "us"),
     ("gradient", "bf16", BIG, 4096): (630, "us"),
     ("top-1", "bf16", BIG, 4096): (450, "us"), ("top-8", "bf16", BIG, 4096): (600, "us"),
     ("top-64", "bf16", BIG, 4096): (1200, "us"),

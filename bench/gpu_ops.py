@@ -3,7 +3,7 @@
 and the strongest peers, in one run on one GPU.
 
     python3 bench/gpu_ops.py [--out bench/results/ops-h200-DATE.md] [--peers DIR]
-                             [--phases infinite,gradients,entropy,order,divergence,sustained]
+                             [--phases infinite,gradients,entropy,order,divergence,sustained,policy]
                              [--rows 4096,16384,512] [--vocab 151936] [--dtypes bf16]
 
 Requirements and method are those of bench/gpu.py. The floor of a call that only reads is reading;
@@ -19,9 +19,13 @@ allocator's peak, with outputs.
     order       top-k and logprobs of several ids, for the first of --rows
     divergence  of two batches of the first of --rows
     sustained   forward + gradient for 2 s back to back, with clocks and power
+    policy      logprobs, a clipped policy loss and the gradient by the logits in one call, for all
+                --rows; beside three separate calls, what torch.compile makes of PyTorch's loss,
+                and this loss of other logprobs; for the first of --rows also for 2 s back to back
     compile     at the end, entropy and divergence of the first of --rows once more, with
                 torch.compile in its default mode among the peers
 """
+import functools
 import sys
 
 import torch
@@ -33,7 +37,8 @@ import tables
 import timing
 from shapes import BIG, GRAPH_ROWS, Shape, unlike, with_workspace
 
-PHASES = ["infinite", "gradients", "entropy", "order", "divergence", "sustained", "compile"]
+PHASES = ["infinite", "gradients", "entropy", "order", "divergence", "sustained", "compile",
+          "policy"]
 SUSTAINED = ["quack CE fused", "flash-attn CE", "RL-Kernel Triton"]
 TWO = tables.OURS + ", two calls"
 IN_PLACE = tables.OURS + ", in place"
@@ -236,6 +241,9 @@ class Gradients:
         for peer in self.run.peers.gradient if self.run.peers else []:
             if peer.name in SUSTAINED:
                 calls[peer.name] = lambda peer=peer: peer.call(x, ids, self.upstream)
+        self.back_to_back(late, calls)
+
+    def back_to_back(self, late, calls):
         for name, call in calls.items():
             try:
                 late[name] = clocks.sustained(call, self.run.args.sustained)
@@ -243,6 +251,122 @@ class Gradients:
             except Exception as why:
                 self.run.note(f"back to back, {name}", why)
         self.run.write()
+
+
+class PolicyGradients(Gradients):
+    """The calls of one shape that compute the gradient of a clipped policy loss."""
+
+    RULES = {"loss": 1, "norm": 1} # clipped, the mean of the tokens
+
+    def __init__(self, run, key):
+        super().__init__(run, key)
+        self.scratch = None # nothing is timed in place
+        rows, (x, ids) = self.shape.rows, self.shape.first()
+        random = torch.Generator(device="cuda").manual_seed(rows + 1)
+        token = outputs(rows)
+        run.ctx.logprob(x, ids, stream=timing.stream(), token=token)
+        self.old = token + 0.3 * torch.randn(rows, device="cuda", generator=random)
+        self.advantages = self.upstream[None]
+        self.loss = outputs(1)
+        exact = functools.partial(peers.clipped_loss, token=lambda y, i: torch.log_softmax(
+            y, -1).gather(-1, i[:, None])[:, 0])
+        gradient, _ = peers.gradient_of(exact)(
+            x[self.some].double(), ids[self.some], self.old[self.some].double(),
+            self.upstream[self.some].double())
+        # what is timed averages over all rows
+        self.error = error_against(gradient * (len(self.some) / rows), self.some)
+
+    def policy(self, ctx, now, rows=None, **out):
+        """The loss of rows, of all of them if None."""
+        part = slice(None) if rows is None else rows
+        where = (now if now is not None else out["loss"]).device
+        old = self.old[part][None].to(where)
+        advantages = self.advantages[:, part].to(where)
+        return ctx.prepare_policy(now, advantages, out, self.RULES | {"tokens": self.shape.rows},
+                                  shape=old.shape, old=old)
+
+    def one_call(self, x, ids, grad, one_read=0):
+        call = self.run.ctx.prepare(x, ids, token=self.token, one_read=one_read)
+        call.use_gradient(grad, policy=self.policy(self.run.ctx, None, loss=self.loss))
+        size = call.workspace_size()
+        with_workspace(call, size)
+        return lambda: call(timing.stream()), size
+
+    def two_launches(self, x, ids, grad):
+        return self.one_call(x, ids, grad, -1)
+
+    def two_calls(self, x, ids, grad):
+        """Three, in truth: the loss stands between them."""
+        call = self.run.ctx.prepare(x, ids, token=self.token, saved=self.saved)
+        derivatives = torch.empty_like(self.token)
+        loss = self.policy(self.run.ctx, self.token[None], loss=self.loss, token=derivatives)
+        size = max(call.workspace_size(), loss.workspace_size())
+        with_workspace(call, size)
+        with_workspace(loss, size)
+        backward = call.backward(grad, self.saved, token=derivatives)
+
+        def all_three():
+            call(timing.stream())
+            loss(timing.stream())
+            backward(timing.stream())
+        return all_three, size + self.saved.numel() + derivatives.numel() * 4
+
+    def samebits(self, line):
+        timed = {}
+        for name, make in ((tables.OURS, self.one_call),
+                           (tables.OURS + ", two reads", self.two_launches),
+                           (tables.OURS + ", three calls", self.two_calls)):
+            try:
+                made = [make(a, b, self.grad) for a, b in zip(self.shape.logits, self.shape.ids)]
+                self.grad.fill_(7)
+                made[0][0]()
+                line["memory"][name] = made[0][1]
+                line.setdefault("plan", self.run.ctx.plan())
+                self.compare(line, name)
+                timed[name] = self.shape.timed([call for call, _ in made], at_least=16)
+            except Exception as why:
+                self.run.note(f"{line['call']}, N = {line['rows']}: {name}", why)
+        return timed
+
+    def compare(self, line, name):
+        x, ids = self.shape.first()
+        few, few_ids = x[self.some].cpu(), ids[self.some].cpu()
+        token, expected = outputs(len(few), device="cpu"), torch.empty_like(few)
+        call = self.run.cpu.prepare(few, few_ids, token=token)
+        loss = outputs(1, device="cpu")
+        call.use_gradient(expected, policy=self.policy(self.run.cpu, None, self.some, loss=loss))
+        call()
+        self.run.compare(line, [(self.grad[self.some], expected), (self.token[self.some], token)])
+        line["errors"][name] = self.error(self.grad)
+
+    def all(self):
+        line = self.run.line("forward + policy gradient", self.shape)
+        line["floor is"] = "a copy"
+        timed = self.samebits(line)
+        for name, peer in self.others():
+            calls = self.shape.each(lambda x, ids, peer=peer: peer(x, ids, self.old, self.upstream))
+            self.run.peer(line, self.shape, timed, name, calls, lambda got: self.error(got[0]))
+        self.run.finish(line, timed, self.floor())
+
+    def others(self):
+        """What torch.compile makes of PyTorch's loss, and this loss of others' logprobs."""
+        if not self.run.peers:
+            return
+        yield "torch.compile", peers.gradient_of(peers.compiled(peers.clipped_loss, "default"))
+        for peer in self.run.peers.gradient:
+            if peer.logprob:
+                yield peer.name + ", PyTorch's loss", peers.gradient_of(functools.partial(
+                    peers.clipped_loss, token=peer.logprob))
+
+    def sustained(self):
+        late = self.run.late.setdefault(("forward + policy gradient",) + self.shape.key, {})
+        x, ids = self.shape.first()
+        calls = {"copy floor": self.floor().calls[0],
+                 tables.OURS: self.one_call(x, ids, self.grad)[0]}
+        for name, peer in self.others():
+            if name == "torch.compile":
+                calls[name] = lambda peer=peer: peer(x, ids, self.old, self.upstream)
+        self.back_to_back(late, calls)
 
 
 def gradients(run, dtype, rows, phases):
@@ -255,6 +379,16 @@ def gradients(run, dtype, rows, phases):
             if n > GRAPH_ROWS:
                 calls.alone()
         if "sustained" in phases and i == 0:
+            calls.sustained()
+
+
+def policy(run, dtype, rows):
+    for i, n in enumerate(rows):
+        if not run.enough(12, f"policy gradients, N = {n}"):
+            continue
+        calls = PolicyGradients(run, (dtype, run.args.vocab, n))
+        calls.all()
+        if i == 0:
             calls.sustained()
 
 
@@ -431,6 +565,9 @@ def main():
     for dtype in args.dtypes.split(","):
         if "gradients" in phases or "sustained" in phases:
             gradients(run, dtype, rows, phases)
+            Shape.drop()
+        if "policy" in phases:
+            policy(run, dtype, rows)
             Shape.drop()
         if "order" in phases and run.enough(10, "order"):
             order(run, dtype, rows[0])

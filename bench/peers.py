@@ -36,7 +36,8 @@ Forward = collections.namedtuple("Forward", "name call note fits")
 # alone(logits, ids, upstream) gives a function that computes just that, after a forward call.
 # ones: it takes no upstream gradient, the result is that of upstream -1 (a cross entropy's).
 # in_place: it overwrites the logits.
-Gradient = collections.namedtuple("Gradient", "name call alone note ones in_place")
+# logprob(logits, ids) gives the differentiable token logprobs, or is None.
+Gradient = collections.namedtuple("Gradient", "name call alone note ones in_place logprob")
 
 
 def every(*_):
@@ -86,6 +87,21 @@ def topk_logsumexp(x, k):
     return top.indices, top.values.float() - x.float().logsumexp(-1, keepdim=True)
 
 
+def clipped_loss(x, ids, old, advantages, token=log_softmax_gather):
+    """The clipped policy loss, averaged over tokens."""
+    ratio = torch.exp(token(x, ids) - old)
+    return -torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages).mean()
+
+
+def gradient_of(loss):
+    """The gradient by the logits of a loss of (logits, ids, ...), and the loss."""
+    def call(x, ids, *given):
+        y = x.detach().requires_grad_()
+        total = loss(y, ids, *given)
+        return torch.autograd.grad(total, y)[0], total.detach()
+    return call
+
+
 def compiled(function, mode="max-autotune-no-cudagraphs"):
     """torch.compile for fixed shapes. That mode tries many kernels: 5 s for one reduction, more
     than 15 s for those of an entropy."""
@@ -94,7 +110,7 @@ def compiled(function, mode="max-autotune-no-cudagraphs"):
 
 
 def through_autograd(logprob):
-    """call and alone of a Gradient, from a differentiable function of (logits, ids)."""
+    """call, alone and logprob of a Gradient, from a differentiable function of (logits, ids)."""
     def call(x, ids, upstream):
         y = x.detach().requires_grad_()
         token = logprob(y, ids)
@@ -105,7 +121,7 @@ def through_autograd(logprob):
         token = logprob(y, ids)
         upstream = upstream.to(token.dtype)
         return lambda: torch.autograd.grad(token, y, upstream, retain_graph=True)[0]
-    return call, alone
+    return call, alone, logprob
 
 
 # ---- all of them --------------------------------------------------------------------------------
@@ -163,8 +179,9 @@ class Peers(Folder):
     def logprobs(self, name, call, note="", fits=every):
         self.forward.append(Forward(name, call, note, fits))
 
-    def gradients(self, name, call, alone=None, note="", ones=False, in_place=False):
-        self.gradient.append(Gradient(name, call, alone, note, ones, in_place))
+    def gradients(self, name, call, alone=None, logprob=None, note="", ones=False,
+                  in_place=False):
+        self.gradient.append(Gradient(name, call, alone, note, ones, in_place, logprob))
 
     def pytorch(self):
         self.versions["PyTorch"] = torch.__version__

@@ -61,7 +61,8 @@ class Gradient(ctypes.Structure):
         ("size", ctypes.c_uint32), ("dtype", ctypes.c_int32), ("grad", ctypes.c_void_p),
         ("width", ctypes.c_int64), ("row_stride", ctypes.c_int64), ("batch_stride", ctypes.c_int64),
         ("saved", ctypes.c_void_p), ("token", ctypes.c_void_p), ("entropy", ctypes.c_void_p),
-        ("first", ctypes.c_int64), ("held", ctypes.c_int64)]
+        ("first", ctypes.c_int64), ("held", ctypes.c_int64), ("policy", ctypes.c_void_p),
+        ("policy_out", ctypes.c_void_p)]
 
 
 class First(ctypes.Structure):
@@ -216,11 +217,14 @@ class Call:
         self.launch.stream = stream
         self.ctx.must(lib.sb_logprob(self.ctx.handle, *self.pointers))
 
-    def use_gradient(self, grad, token=None, entropy=None):
-        """Lets the call compute the gradient as well, from the derivatives of the loss."""
+    def use_gradient(self, grad, token=None, entropy=None, policy=None):
+        """Lets the call compute the gradient as well, from the derivatives of the loss; or that of
+        a PolicyCall without now, whose outputs it writes."""
         gradient = _gradient(grad, None, token, entropy)
+        if policy:
+            gradient.policy_out, gradient.policy = policy.pointers[:2]
         self.out.gradient = ctypes.addressof(gradient)
-        self.keep += [gradient, grad, token, entropy]
+        self.keep += [gradient, grad, token, entropy, policy]
 
     def backward(self, grad, saved, token=None, entropy=None):
         """Returns a function of a stream that computes the gradient, from the tensors of an
@@ -399,10 +403,11 @@ class Context:
         call.keep += [hidden, head]
         return call
 
-    def prepare_policy(self, now, advantages, out, rules=None, **inputs):
-        """Makes a PolicyCall of now [B, T]. out: name to tensor, of sb_policy_out; rules: name to
-        number, of sb_policy; inputs: tensors of sb_policy."""
-        batch, time = now.shape
+    def prepare_policy(self, now, advantages, out, rules=None, shape=None, **inputs):
+        """Makes a PolicyCall of now [B, T], or of that shape if now is None, for use_gradient. out:
+        name to tensor, of sb_policy_out; rules: name to number, of sb_policy; inputs: tensors of
+        sb_policy."""
+        batch, time = shape or now.shape
         rules = {"eps_low": 0.2, "eps_high": 0.2, "loss": 1, "norm": 1, "kl": 3, "upstream": 1.0,
                  **(rules or {})}
         policy = Policy(size=ctypes.sizeof(Policy), cu_seqlens_dtype=I32, now=_address(now),
