@@ -21,7 +21,8 @@ end
 local cell = samebits.zeros({ 1 }, "bfloat16")
 local function f16(pattern)
   ffi.cast("uint16_t *", cell.ptr)[0] = pattern
-  return ffi.cast("uint16_t *", assert(cell:to "float16").ptr)[0]
+  local rounded = assert(cell:to "float16")
+  return ffi.cast("uint16_t *", rounded.ptr)[0]
 end
 local function finite(pattern) return bit.band(pattern, 0x7f80) == 0x7f80 and 0xbf80 or pattern end
 local function normal(sigma, offset)

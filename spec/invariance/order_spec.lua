@@ -40,7 +40,8 @@ end
 -- The present ids of each row in order, or nil where it is poisoned; and the place of each id.
 local function sorted(logits)
   local V, rows, places = logits.shape[2], {}, {}
-  local x = ffi.cast("const float *", logits:to("float32"):contiguous().ptr)
+  local dense = logits:to("float32"):contiguous()
+  local x = ffi.cast("const float *", dense.ptr)
   for row = 0, logits.shape[1] - 1 do
     local ids, poisoned = {}, false
     for id = 0, V - 1 do

@@ -67,7 +67,8 @@ backends.each(function(at)
       local judged = judge()
       for k, spec in ipairs(all_calls()) do
         local out, V = entropies(spec), spec.logits.shape[2]
-        local x = ffi.cast("const float *", assert(spec.logits:to "float32").ptr)
+        local dense = assert(spec.logits:to "float32") -- a pointer alone would not keep them
+        local x = ffi.cast("const float *", dense.ptr)
         for r = 0, spec.logits.shape[1] - 1 do
           local truth = oracle.row(x + r * V, V, spec.temperature)
           judged.within(("call %d, row %d"):format(k, r), out[r], truth.entropy,

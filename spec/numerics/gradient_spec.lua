@@ -121,7 +121,8 @@ backends.each(function(at)
       for k, call in ipairs(all_calls()) do
         local spec = call.batch
         local V, tau = spec.logits.shape[2], spec.temperature
-        local x = ffi.cast("const float *", assert(spec.logits:to "float32").ptr)
+        local dense = assert(spec.logits:to "float32") -- a pointer alone would not keep them
+        local x = ffi.cast("const float *", dense.ptr)
         local of_token = backward(call, LOSSES[1], { dtype = "float32" })
         local of_entropy = backward(call, LOSSES[2], { dtype = "float32" })
         for r = 0, 2 do

@@ -408,8 +408,8 @@ end
 
 -- One more than the largest id.
 local function ids_up_to(ids)
-  local read, p, most = tensor.element.read[ids.dtype], ids:contiguous().ptr, 0
-  for i = 0, ids:numel() - 1 do most = math.max(most, tonumber(read(p, i))) end
+  local read, dense, most = tensor.element.read[ids.dtype], ids:contiguous(), 0
+  for i = 0, ids:numel() - 1 do most = math.max(most, tonumber(read(dense.ptr, i))) end
   return most + 1
 end
 

@@ -208,7 +208,8 @@ end)
 -- to spoil it.
 local function scorer(change)
   return function(batch)
-    local x = ffi.cast("const float *", batch.logits:to("float32"):contiguous().ptr)
+    local logits = batch.logits:to("float32"):contiguous()
+    local x = ffi.cast("const float *", logits.ptr)
     local ids, out = batch.ids:view(-1), samebits.zeros(batch.shape, "float64")
     local to, width = ffi.cast("double *", out.ptr), batch.vocab
     for row = 0, batch.rows_total - 1 do
@@ -290,7 +291,8 @@ describe("verify of a function", function()
 
   it("finds what does not heed the mask", function()
     local _, names = changed(padded(), scorer(function(_, batch)
-      local n, flags = 0, ffi.cast("const uint8_t *", batch:active().ptr)
+      local n, active = 0, batch:active()
+      local flags = ffi.cast("const uint8_t *", active.ptr)
       for row = 0, batch.rows_total - 1 do n = n + flags[row] end
       return n * LEAST
     end))
