@@ -359,7 +359,7 @@ SB_DET void make_barriers(one_read_memory *mine)
 extern __shared__ __align__(128) char one_read_shared[];
 
 /* policy: null, or the loss that the gradient is of. */
-template <loss_kind LOSS>
+template <rules_kind KIND>
 SB_DET void one_read_block(const sb_cuda_one_read_args &a, const sb_cuda_policy_args *policy)
 {
     one_read_memory *mine = (one_read_memory *)one_read_shared;
@@ -380,7 +380,7 @@ SB_DET void one_read_block(const sb_cuda_one_read_args &a, const sb_cuda_policy_
     fill_pairs(mine->table, a.least, row.c, threadIdx.x, WORKERS);
     meet<WORKERS>(); /* the table is there */
     if (warp < SB_CUDA_TRIP_WARPS) work_on_trips(a, mine, s);
-    else make_rows<LOSS>(a, policy, mine, s.team, s.rank, s.rows, warp - SB_CUDA_TRIP_WARPS);
+    else make_rows<KIND>(a, policy, mine, s.team, s.rank, s.rows, warp - SB_CUDA_TRIP_WARPS);
 }
 
 #endif
@@ -389,7 +389,7 @@ extern "C" __global__ void __launch_bounds__(SB_CUDA_ONE_READ_THREADS, 1)
     one_read_bf16_bf16_token(const __grid_constant__ sb_cuda_one_read_args a)
 {
 #if __CUDA_ARCH__ >= 900
-    one_read_block<LOSS_NONE>(a, nullptr);
+    one_read_block<RULES_NONE>(a, nullptr);
 #endif
 }
 
@@ -397,7 +397,7 @@ extern "C" __global__ void __launch_bounds__(SB_CUDA_ONE_READ_THREADS, 1)
     one_read_bf16_bf16_policy(const __grid_constant__ sb_cuda_one_read_policy_args a)
 {
 #if __CUDA_ARCH__ >= 900
-    one_read_block<LOSS_ANY>(a.once, &a.policy);
+    one_read_block<RULES_ANY>(a.once, &a.policy);
 #endif
 }
 
@@ -405,7 +405,7 @@ extern "C" __global__ void __launch_bounds__(SB_CUDA_ONE_READ_THREADS, 1)
     one_read_bf16_bf16_clip(const __grid_constant__ sb_cuda_one_read_policy_args a)
 {
 #if __CUDA_ARCH__ >= 900
-    one_read_block<LOSS_CLIP>(a.once, &a.policy);
+    one_read_block<RULES_CLIP>(a.once, &a.policy);
 #endif
 }
 
@@ -413,7 +413,7 @@ extern "C" __global__ void __launch_bounds__(SB_CUDA_ONE_READ_THREADS, 1)
     one_read_bf16_bf16_clip_k3(const __grid_constant__ sb_cuda_one_read_policy_args a)
 {
 #if __CUDA_ARCH__ >= 900
-    one_read_block<LOSS_CLIP_K3>(a.once, &a.policy);
+    one_read_block<RULES_CLIP_K3>(a.once, &a.policy);
 #endif
 }
 

@@ -170,14 +170,14 @@ SB_DET row_logs logs_of(const row_mantissa &m)
 /* Row warp w takes every SB_CUDA_ROW_WARPS-th of the team's rows. The trip warps wait for a row's
  * constants, so its results are made after these; but the derivative of a policy loss follows from
  * the logprob, so the logarithms come first there. policy is null if there is none. */
-template <loss_kind LOSS>
+template <rules_kind KIND>
 static __device__ __noinline__ void make_rows(const sb_cuda_one_read_args &a,
                                               const sb_cuda_policy_args *policy,
                                               one_read_memory *mine, int team, int rank, int rows,
                                               int w)
 {
     const sb_cuda_args &in = a.gradient.in;
-    constexpr bool POLICY = LOSS != LOSS_NONE;
+    constexpr bool POLICY = KIND != RULES_NONE;
     const int lane = threadIdx.x % WARP;
     const mailbox box = { (char *)a.exchange + (int64_t)team * SB_CUDA_TEAM_BYTES(a.team) +
                               w * SB_CUDA_MAILBOX(a.team),
@@ -211,7 +211,7 @@ static __device__ __noinline__ void make_rows(const sb_cuda_one_read_args &a,
             if (POLICY && !nan) {
                 const bool absent = sb_is_absent(message.x);
                 logs = logs_of(m);
-                up = derivative_of<LOSS>(*policy, loss,
+                up = derivative_of<KIND>(*policy, loss,
                                          absent ? sb_float(SB_ABSENT_BITS)
                                                 : sb_logprob_of(logs.target, logs.sum, &in.row));
             }

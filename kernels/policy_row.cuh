@@ -69,26 +69,27 @@ SB_DET policy_row policy_row_of(const policy_args &a, int64_t row)
 }
 
 /* The losses that have code of their own, with fewer steps between a logprob and its derivative. */
-enum loss_kind { LOSS_NONE, LOSS_ANY, LOSS_CLIP, LOSS_CLIP_K3 };
+enum rules_kind { RULES_NONE, RULES_ANY, RULES_CLIP, RULES_CLIP_K3 };
 
 /* A call's rules, with what is known of a kind as constants. old is there, or is the logprob. */
-template <loss_kind KIND> SB_DET sb_policy_rules rules_of_kind(const policy_args &a)
+template <rules_kind KIND> SB_DET sb_policy_rules rules_of(const policy_args &a)
 {
     sb_policy_rules r = a.rules;
-    if (KIND == LOSS_ANY) return r;
+    if (KIND == RULES_ANY) return r;
     r.loss = SB_LOSS_CLIP;
     r.kl = SB_KL_3;
     r.weight = SB_WEIGHT_OFF;
-    r.has = KIND == LOSS_CLIP_K3 ? SB_HAS_OLD | SB_HAS_REF : SB_HAS_OLD;
-    r.adds_kl = KIND == LOSS_CLIP_K3;
+    r.has = KIND == RULES_CLIP_K3 ? SB_HAS_OLD | SB_HAS_REF : SB_HAS_OLD;
+    r.adds_kl = KIND == RULES_CLIP_K3;
     r.adds_entropy = 0;
     return r;
 }
 
 /* The derivative by the row's logprob, which is `now`. */
-template <loss_kind KIND> SB_DET float derivative_of(const policy_args &a, policy_row &p, float now)
+template <rules_kind KIND>
+SB_DET float derivative_of(const policy_args &a, policy_row &p, float now)
 {
-    const sb_policy_rules rules = rules_of_kind<KIND>(a);
+    const sb_policy_rules rules = rules_of<KIND>(a);
     if (p.refused) return sb_float(SB_NAN_BITS);
     if (!p.active) return 0.0f;
     p.t.now = now;

@@ -60,25 +60,6 @@ template <int LOWEST> SB_DET void add_far(const spans<LOWEST> &, sb_digits *far,
     if (!sb_span_fits(x, LOWEST)) sb_digits_add(far, x);
 }
 
-/* ---- rules -------------------------------------------------------------------------------- */
-
-/* Which rules a kernel is compiled for. */
-enum rules_kind { RULES_ANY, RULES_CLIP, RULES_CLIP_K3 };
-
-/* A call's rules, with what the kernel is compiled for as constants. */
-template <rules_kind KIND> SB_DET sb_policy_rules rules_of(const policy_args &a)
-{
-    sb_policy_rules r = a.rules;
-    if (KIND == RULES_ANY) return r;
-    r.loss = SB_LOSS_CLIP;
-    r.kl = SB_KL_3;
-    r.weight = SB_WEIGHT_OFF;
-    r.has = KIND == RULES_CLIP_K3 ? SB_HAS_OLD | SB_HAS_REF : SB_HAS_OLD;
-    r.adds_kl = KIND == RULES_CLIP_K3;
-    r.adds_entropy = 0;
-    return r;
-}
-
 /* What metrics add up: a thread's values of all its tokens. */
 struct token_tally {
     spans<2> pg, kl, entropy, k1, k3;
