@@ -9,7 +9,13 @@ local tensor = require "samebits.tensor"
 local vectors = require "samebits.vectors"
 
 local FORMATS = { "h24w16", "h24w24" }
-local cases
+local read
+
+-- The golden vectors of heads.
+local function cases()
+  read = read or assert(vectors.read "spec/vectors/heads.txt")
+  return read
+end
 
 -- A case as tensors in memory: hidden, weights, and what a head and a batch take besides.
 local function read_case(case)
@@ -33,9 +39,8 @@ heads.each(function(at)
     end
 
     it("gives the golden logits and logprobs", function()
-      cases = cases or assert(vectors.read "spec/vectors/heads.txt")
-      assert.is_true(#cases > 100)
-      for _, case in ipairs(cases) do
+      assert.is_true(#cases() > 100)
+      for _, case in ipairs(cases()) do
         local its = read_case(case)
         local spec = batch_of(case, its, heads.head(at, its.weights, its.head))
         assert.same(case.expected, hex.of(here(assert(ctx:logits(spec)))), case.name)
@@ -49,7 +54,7 @@ heads.each(function(at)
     end)
 
     it("gives them if ranks hold columns of D", function()
-      for n, case in ipairs(cases) do
+      for n, case in ipairs(cases()) do
         local its, D = read_case(case), case.depth
         local cut = n % 3 == 0 and 1 or math.floor(D / 2)
         if D > 1 and not its.kept then
