@@ -59,6 +59,17 @@ local function key_of(handle) return handle and tonumber(ffi.cast("uintptr_t", h
 -- unasked.
 local MANY = 10000
 
+-- Counted anew each time: a finalizer may let go of a set in the middle of `hold`, after which a
+-- running total would be too high by the thing that `hold` was adding.
+local function count_held(box)
+  local n = 0
+  for i = 1, #box.keys do
+    local set = box.held[box.keys[i]]
+    if set then n = n + set.count end
+  end
+  return n
+end
+
 local function set_of(box, key)
   local set = box.held[key]
   if not set then
@@ -73,7 +84,6 @@ local function let_go(box, key)
   local set, keys = box.held[key], box.keys
   if not set then return end
   box.held[key] = nil
-  box.holds = box.holds - set.count
   for i = 1, #keys do
     if keys[i] == key then
       keys[i] = keys[#keys]
@@ -174,15 +184,19 @@ function Device:wait(stream)
 end
 
 --- Holds a value that work in a stream uses until the stream has been waited for. The value is not
--- nil.
+-- nil. Call it once the work is queued: a finalizer may wait for the stream and let go of what it
+-- holds at any time, even in the middle of this function.
 function Device:hold(stream, value)
   local box, key = self.box, key_of(stream and stream.handle)
   if box.held[key] and box.held[key].things[value] then return end
-  if box.holds >= MANY then settle(box) end
+  if count_held(box) >= MANY then settle(box) end
   local set = set_of(box, key)
   set.things[value] = true
-  set.count, box.holds = set.count + 1, box.holds + 1
+  set.count = set.count + 1
 end
+
+--- The number of things that are held.
+function Device:count_held() return count_held(self.box) end
 
 --- Waits for the streams of a device that hold something. Call it before memory that they use is
 -- given back by other means. A device that was never opened has no streams.
@@ -267,7 +281,7 @@ function M.of(name)
   local status = C.sb_open(handle, constants.SB_ABI, M.backend(name), options, why, 512)
   if status ~= 0 then return status_of.failure(status, ffi.string(why)) end
 
-  local box = { raw = handle[0], users = 0, held = {}, keys = {}, holds = 0 }
+  local box = { raw = handle[0], users = 0, held = {}, keys = {} }
   local self = setmetatable({ name = name, box = box }, Device)
   self.anchor = owned(box, ffi.new "uint8_t[1]", function() end)
   opened[name] = self

@@ -84,7 +84,7 @@ describe("while a GPU's stream is captured,", function()
         devices.of(device):hold(nil, logits)
         samebits.empty({ 1000 }, "float32", device) -- luacheck: ignore
         for _ = 1, 2 do collectgarbage() end
-        assert.is_true(devices.of(device).box.holds > 0)
+        assert.is_true(devices.of(device):count_held() > 0)
       end, handle)
       assert(devices.of(device):wait())
       graphs.destroy(device, handle)

@@ -123,56 +123,56 @@ describe("what calls without a check use on a GPU", function()
     end)
 
     it("is let go of by any wait for the stream, and no other one", function()
-      local box = devices.of(device).box
+      local dev = devices.of(device)
       local stream, other = assert(ctx:stream()), assert(ctx:stream())
       local there = assert(example(1).logits:to(device))
       local function run(at_stream)
         assert(ctx:logprob({ logits = there, ids = { 1, 2, 3, 4, 5, 6 } },
                            { check = false, stream = at_stream }))
       end
-      assert(devices.of(device):wait())
-      assert.equal(0, box.holds)
+      assert(dev:wait())
+      assert.equal(0, dev:count_held())
       for _, wait in ipairs {
         function(s) assert(s:wait()) end,
         function(s) assert.is_true(ctx:check(s)) end,
         function(s) assert(assert(ctx:stream(s.handle)):wait()) end,
       } do
         run(stream)
-        local held = box.holds
+        local held = dev:count_held()
         assert.is_true(held > 0)
         assert(other:wait())
         assert.is_true(ctx:check())
-        assert.equal(held, box.holds)
+        assert.equal(held, dev:count_held())
         wait(stream)
-        assert.equal(0, box.holds)
+        assert.equal(0, dev:count_held())
       end
       run()
-      assert.is_true(box.holds > 0)
+      assert.is_true(dev:count_held() > 0)
       assert(there:to "cpu") -- waits for the default stream
-      assert.equal(0, box.holds)
+      assert.equal(0, dev:count_held())
     end)
 
     it("stays when a wait fails", function()
-      local box, stream = devices.of(device).box, assert(ctx:stream())
+      local dev, stream = devices.of(device), assert(ctx:stream())
       local there = assert(example(1).logits:to(device))
       assert(ctx:logprob({ logits = there, ids = { 1, 2, 3, 4, 5, V } },
                          { check = false, stream = stream }))
-      assert.is_true(box.holds > 0)
+      assert.is_true(dev:count_held() > 0)
       assert.is_false((pcall(ctx.check, ctx, stream))) -- a bad id: it has waited
-      assert.equal(0, box.holds)
+      assert.equal(0, dev:count_held())
     end)
 
     -- Imitates the end of a state: LuaJIT turns its compiler off before all finalizers run.
     it("outlives a framework's memory that goes at the end of a Lua state", function()
-      local box = devices.of(device).box
+      local dev = devices.of(device)
       local there = assert(example(1).logits:to(device))
       for _, at_end in ipairs { false, true } do
         assert(ctx:logprob({ logits = there, ids = { 1, 2, 3, 4, 5, 6 } }, { check = false }))
-        assert.is_true(box.holds > 0)
+        assert.is_true(dev:count_held() > 0)
         local given_back = 0
         local deleter = ffi.cast("void (*)(samebits_dl_managed *)", function()
           given_back = given_back + 1
-          assert.equal(at_end, box.holds == 0)
+          assert.equal(at_end, dev:count_held() == 0)
         end)
         local managed = ffi.new "samebits_dl_managed"
         managed.tensor.data, managed.tensor.device_type = there.ptr, 2
@@ -185,26 +185,26 @@ describe("what calls without a check use on a GPU", function()
         jit.on()
         assert.equal(1, given_back)
         deleter:free()
-        assert(devices.of(device):wait())
+        assert(dev:wait())
       end
     end)
 
     it("is not held twice, and not without end", function()
-      local box = devices.of(device).box
+      local dev = devices.of(device)
       local there = assert(samebits.batch(example(1)):to(device))
       local opts = { check = false, out = assert(ctx:logprob(there)) }
       assert(ctx:logprob(there, opts))
-      local held = box.holds
+      local held = dev:count_held()
       for _ = 1, 100 do assert(ctx:logprob(there, opts)) end
-      assert.equal(held, box.holds)
-      local most, dev = 0, devices.of(device)
+      assert.equal(held, dev:count_held())
+      local most = 0
       for _ = 1, 25000 do
         dev:hold(nil, {})
-        most = math.max(most, box.holds)
+        most = math.max(most, dev:count_held())
       end
       assert.equal(10000, most)
       assert(dev:wait())
-      assert.equal(0, box.holds)
+      assert.equal(0, dev:count_held())
     end)
   end)
 end)
