@@ -143,7 +143,7 @@ sb_status sb_cuda_check_call_arrays(sb_context *ctx, const sb_logprob_out *out, 
         { "outside", out->outside, 8, sb_cuda_bytes(batch, 8) },
         { "entropy", out->entropy, 4, sb_cuda_bytes(rows, 4) },
         { "saved", out->saved, 8, sb_cuda_bytes(rows, sizeof(sb_saved_row)) },
-        { "workspace", call->launch.workspace, 256, call->launch.workspace_size },
+        { "workspace", call->launch.workspace, SB_CUDA_BOUNDARY, call->launch.workspace_size },
     };
     return sb_cuda_check_arrays(ctx, arrays, sizeof arrays / sizeof *arrays);
 }

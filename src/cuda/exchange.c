@@ -182,7 +182,7 @@ static sb_status do_all(sb_context *ctx, const world *w, const collective *list,
 /* Bytes of the workspace for headers, which are first there. They keep what follows aligned. */
 static uint64_t headers_size(const world *w)
 {
-    return ((uint64_t)w->ranks * sizeof(header) + 255) / 256 * 256;
+    return sb_cuda_padded((uint64_t)w->ranks * sizeof(header));
 }
 
 /* what: the name of the elements in messages. */
@@ -232,7 +232,8 @@ static sb_status check_headers(sb_context *ctx, const world *w, int64_t count, s
 static sb_status take_scratch(sb_context *ctx, const sb_launch *launch, uint64_t size,
                               CUdeviceptr *scratch)
 {
-    const sb_cuda_array workspace = { "workspace", launch->workspace, 256, launch->workspace_size };
+    const sb_cuda_array workspace = { "workspace", launch->workspace, SB_CUDA_BOUNDARY,
+                                      launch->workspace_size };
     sb_status status = sb_cuda_check_arrays(ctx, &workspace, 1);
     return status == SB_OK ? sb_cuda_scratch(ctx, launch, size, scratch) : status;
 }

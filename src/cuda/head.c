@@ -9,11 +9,8 @@
 #include "cuda/lists.h"
 #include "det/moments.h"
 
-#define LAYOUT 3 /* sb_heads.layout */
-#define BOUNDARY 256
+#define LAYOUT 3                         /* sb_heads.layout */
 #define CHUNK_BYTES ((uint64_t)25 << 20) /* of digits of hidden states at once: they stay in L2 */
-
-static uint64_t padded(uint64_t bytes) { return (bytes + BOUNDARY - 1) / BOUNDARY * BOUNDARY; }
 
 /* ---- memory ------------------------------------------------------------------------------- */
 
@@ -26,11 +23,12 @@ sb_cuda_head_parts sb_cuda_head_parts_of(const sb_head_form *form)
     p.planes = form->format == SB_H24W16 ? 2 : 3;
     ids = (uint64_t)p.tiles * SB_CUDA_HEAD_TILE;
     p.exponents = SB_HEAD_FORM;
-    p.bytes = p.exponents + padded(ids);
+    p.bytes = p.exponents + sb_cuda_padded(ids);
     p.bias = form->biased ? p.bytes : 0;
-    if (form->biased) p.bytes += padded(ids * sizeof(float));
+    if (form->biased) p.bytes += sb_cuda_padded(ids * sizeof(float));
     p.parts = form->norms ? p.bytes : 0;
-    if (form->norms) p.bytes += padded(ids / SB_CUDA_HEAD_NORMS_ROWS * sizeof(sb_linear_norms));
+    if (form->norms)
+        p.bytes += sb_cuda_padded(ids / SB_CUDA_HEAD_NORMS_ROWS * sizeof(sb_linear_norms));
     p.digits = p.bytes;
     p.bytes += ids * (uint64_t)p.blocks * SB_CUDA_HEAD_DEPTH * (uint64_t)p.planes;
     return p;
@@ -265,12 +263,13 @@ static layout layout_of(const sb_cuda *c, const sb_cuda_hidden *h)
     if (chunks < 1) chunks = 1;
     l.chunk = ((l.work + chunks - 1) / chunks + tile - 1) / tile * tile;
     l.stride = l.work < tile ? (int32_t)((l.work + 15) / 16 * 16) : (int32_t)tile;
-    l.rows = padded((uint64_t)l.work * sizeof(sb_cuda_head_row));
-    l.items = padded((uint64_t)l.work * sizeof(int64_t));
-    l.count = BOUNDARY;
-    l.states = padded((uint64_t)(c->gpu.multiprocessors + l.chunk / tile) * (uint64_t)l.stride *
-                      (wants_moments(h) ? sizeof(sb_moments) : sizeof(sb_state)));
-    l.digits = padded((uint64_t)l.chunk * row);
+    l.rows = sb_cuda_padded((uint64_t)l.work * sizeof(sb_cuda_head_row));
+    l.items = sb_cuda_padded((uint64_t)l.work * sizeof(int64_t));
+    l.count = SB_CUDA_BOUNDARY;
+    l.states = sb_cuda_padded((uint64_t)(c->gpu.multiprocessors + l.chunk / tile) *
+                              (uint64_t)l.stride *
+                              (wants_moments(h) ? sizeof(sb_moments) : sizeof(sb_state)));
+    l.digits = sb_cuda_padded((uint64_t)l.chunk * row);
     l.bytes = l.rows + l.items + l.count + l.states + l.digits;
     return l;
 }

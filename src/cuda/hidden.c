@@ -5,15 +5,11 @@
 #include "cuda/head.h"
 #include "cuda/lists.h"
 
-#define BOUNDARY 256
-
 /* Logits at once: as many as this, and those of a tile of rows at least, since a product of fewer
  * rows takes hardly less time. */
 #define LOGITS_BYTES ((uint64_t)24 << 20)
 
 static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
-
-static uint64_t padded(uint64_t bytes) { return (bytes + BOUNDARY - 1) / BOUNDARY * BOUNDARY; }
 
 /* ---- some rows at a time ------------------------------------------------------------------ */
 
@@ -41,8 +37,9 @@ static int is_flat(const sb_batch *in)
 
 static uint64_t logits_bytes(const sb_call *call, int64_t rows)
 {
-    return call && call->in.head ? padded((uint64_t)rows * (uint64_t)call->held * sizeof(float))
-                                 : 0;
+    return call && call->in.head
+               ? sb_cuda_padded((uint64_t)rows * (uint64_t)call->held * sizeof(float))
+               : 0;
 }
 
 /* The logits of a batch that has some, from row `first` on. */
@@ -162,7 +159,7 @@ static sb_status plan_rows(sb_context *ctx, const rows_op *o, rows_plan *p)
     if (p->most < SB_CUDA_HEAD_TILE) p->most = SB_CUDA_HEAD_TILE;
     if (p->most > call->rows) p->most = call->rows;
     if (p->most == 0) return SB_OK;
-    p->mask = has_mask(call) ? padded((uint64_t)call->rows) : 0;
+    p->mask = has_mask(call) ? sb_cuda_padded((uint64_t)call->rows) : 0;
     for (int i = 0; i < 2 && o->calls[i]; i++) {
         p->logits += logits_bytes(o->calls[i], p->most);
         if (o->calls[i]->in.head) {
@@ -181,7 +178,7 @@ static sb_status plan_rows(sb_context *ctx, const rows_op *o, rows_plan *p)
         if (status != SB_OK) return status;
         if (bytes > p->op) p->op = bytes;
     }
-    p->op = padded(p->op + p->op / 4);
+    p->op = sb_cuda_padded(p->op + p->op / 4);
     p->bytes = p->mask + p->logits + p->hidden + p->op;
     return SB_OK;
 }
@@ -266,7 +263,7 @@ typedef struct logprob_plan {
 static void plan_logprob(sb_context *ctx, const sb_logprob_call *call, logprob_plan *p)
 {
     memset(p, 0, sizeof *p);
-    p->tokens = padded(sb_cuda_token_bytes(&call->out, call->call.rows));
+    p->tokens = sb_cuda_padded(sb_cuda_token_bytes(&call->out, call->call.rows));
     p->hidden = (sb_cuda_hidden){ .call = &call->call, .out = &call->out };
     p->lists = sb_cuda_lists_of(&call->call);
     if (p->lists.bytes) p->hidden.lists = &p->lists;
@@ -616,7 +613,8 @@ static rows_op rows_of_kl(const sb_kl_call *call)
 static uint64_t kl_tokens(const sb_kl_call *call)
 {
     const int64_t rows = call->p.rows;
-    return call->out.sequence && !call->out.token ? padded((uint64_t)rows * sizeof(float)) : 0;
+    return call->out.sequence && !call->out.token ? sb_cuda_padded((uint64_t)rows * sizeof(float))
+                                                  : 0;
 }
 
 sb_status sb_cuda_hidden_kl(sb_context *ctx, const sb_kl_call *asked)
@@ -765,7 +763,7 @@ sb_status sb_cuda_hidden_both(sb_context *ctx, const sb_logprob_call *asked)
 {
     const sb_cuda *c = ctx->state;
     const sb_call *call = &asked->call;
-    const uint64_t tokens = padded(sb_cuda_token_bytes(&asked->out, call->rows));
+    const uint64_t tokens = sb_cuda_padded(sb_cuda_token_bytes(&asked->out, call->rows));
     sb_cuda_lists lists = sb_cuda_list_bytes_of(call); /* of targets outside their lists */
     sb_logprob_call both = *asked;
     const rows_op o = rows_of_both(&both);
@@ -797,7 +795,7 @@ sb_status sb_cuda_hidden_both_workspace(sb_context *ctx, const sb_logprob_call *
 {
     const rows_op o = rows_of_both(call);
     const sb_status status = bytes_by_rows(ctx, &o, bytes);
-    *bytes += padded(sb_cuda_token_bytes(&call->out, call->call.rows));
+    *bytes += sb_cuda_padded(sb_cuda_token_bytes(&call->out, call->call.rows));
     *bytes += sb_cuda_list_bytes_of(&call->call).bytes;
     return status;
 }

@@ -3,8 +3,6 @@
 
 #include "cuda/lists_args.h"
 
-#define BOUNDARY 256 /* of what follows in a workspace */
-
 static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
 
 static sb_cuda_lists sized(const sb_call *call, int64_t stride)
@@ -14,7 +12,7 @@ static sb_cuda_lists sized(const sb_call *call, int64_t stride)
     lists.stride = stride;
     lists.rows = (uint64_t)call->rows;
     lists.words = lists.rows * (uint64_t)stride * 4;
-    lists.bytes = (lists.words + 2 * lists.rows + BOUNDARY - 1) / BOUNDARY * BOUNDARY;
+    lists.bytes = sb_cuda_padded(lists.words + 2 * lists.rows);
     return lists;
 }
 
@@ -29,7 +27,7 @@ sb_call sb_cuda_words_call(const sb_call *call)
 {
     sb_call words = *call;
     if (!call->in.kept_offsets) return words;
-    words.in.kept = (const uint32_t *)(uintptr_t)BOUNDARY;
+    words.in.kept = (const uint32_t *)(uintptr_t)SB_CUDA_BOUNDARY;
     words.in.kept_stride = sb_kept_width(call->in.vocab);
     return words;
 }

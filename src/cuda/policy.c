@@ -149,7 +149,7 @@ sb_status sb_cuda_check_policy_arrays(sb_context *ctx, const sb_policy_call *cal
         { "out.entropy", call->out.entropy, 4, rows },
         { "out.record", call->out.record, 8, sizeof(sb_policy_record) },
         { "out.metrics", call->out.metrics, 4, sizeof(sb_policy_metrics) },
-        { "workspace", call->launch.workspace, 256, call->launch.workspace_size },
+        { "workspace", call->launch.workspace, SB_CUDA_BOUNDARY, call->launch.workspace_size },
     };
     return sb_cuda_check_arrays(ctx, arrays, sizeof arrays / sizeof *arrays);
 }
@@ -376,7 +376,7 @@ static sb_status check_group_arrays(sb_context *ctx, const sb_groups_call *call)
         { "out.records", call->out.records, 8, records },
         { "out.mean", call->out.mean, 8, sb_cuda_bytes(in->groups, 8) },
         { "out.std", call->out.std, 8, sb_cuda_bytes(in->groups, 8) },
-        { "workspace", call->launch.workspace, 256, call->launch.workspace_size },
+        { "workspace", call->launch.workspace, SB_CUDA_BOUNDARY, call->launch.workspace_size },
     };
     return sb_cuda_check_arrays(ctx, arrays, sizeof arrays / sizeof *arrays);
 }

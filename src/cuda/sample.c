@@ -8,8 +8,6 @@
 #include "cuda/sample.h"
 #include "det/leaf.h"
 
-#define BOUNDARY 256 /* of the two parts of the scratch memory */
-
 static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
 
 /* The ways of kernels/sample.cu. */
@@ -110,7 +108,7 @@ static sample_plan plan_sample(sb_context *ctx, const sb_sample_call *s)
     sb_cuda_set_sampling(&p.a, &s->out, &s->how);
     p.sums_grid = sb_cuda_plan_order(ctx, &call, p.k, &p.sums, &p.sums_size);
     if (p.way != LIST) plan_parts(ctx->state, &call, &p);
-    p.sums_size = (p.sums_size + BOUNDARY - 1) / BOUNDARY * BOUNDARY;
+    p.sums_size = sb_cuda_padded(p.sums_size);
     if (call.in.kept && s->out.logprob) {
         call.in.kept = NULL;
         call.in.kept_ids = call.in.kept_offsets = NULL;
