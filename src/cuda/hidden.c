@@ -17,9 +17,10 @@ static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
 typedef struct rows_op {
     const sb_call *calls[2]; /* the second one may be null */
     const void *op;          /* of SB_OP_* */
-    /* Both take the batches of some rows, from row `first` on, with logits. */
-    sb_status (*run)(sb_context *ctx, const void *op, const sb_call part[2], int64_t first);
-    sb_status (*workspace)(sb_context *ctx, const void *op, const sb_call part[2], uint64_t *bytes);
+    /* Runs the operation on the batches of some rows, from row `first` on, which have logits. If
+     * bytes is not null, only tells how much scratch memory that takes. */
+    sb_status (*part)(sb_context *ctx, const void *op, const sb_call part[2], int64_t first,
+                      uint64_t *bytes);
     const sb_gradient *gradient; /* that it writes, or null */
 } rows_op;
 
@@ -174,7 +175,7 @@ static sb_status plan_rows(sb_context *ctx, const rows_op *o, rows_plan *p)
         last = n >= p->most;
         for (int i = 0; i < 2 && o->calls[i]; i++)
             part[i] = part_of(o->calls[i], 0, last ? p->most : n, 0, 0, 0, 0);
-        const sb_status status = o->workspace(ctx, o->op, part, &bytes);
+        const sb_status status = o->part(ctx, o->op, part, 0, &bytes);
         if (status != SB_OK) return status;
         if (bytes > p->op) p->op = bytes;
     }
@@ -217,7 +218,7 @@ static sb_status run_part(sb_context *ctx, const rows_op *o, const rows_plan *p,
     c->before = first; /* in reports, and in lists */
     c->after = o->calls[0]->rows - first - n;
     c->inside = 1;
-    status = o->run(ctx, o->op, part, first);
+    status = o->part(ctx, o->op, part, first, NULL);
     c->inside = 0;
     c->before = c->after = 0;
     return status;
@@ -405,40 +406,21 @@ sb_status sb_cuda_hidden_partial_workspace(sb_context *ctx, const sb_partial_cal
 
 /* ---- several ids, first ids --------------------------------------------------------------- */
 
-static sb_ids_call ids_from(const void *op, const sb_call *part, int64_t first)
+static sb_status ids_part(sb_context *ctx, const void *op, const sb_call part[2], int64_t first,
+                          uint64_t *bytes)
 {
     sb_ids_call call = *(const sb_ids_call *)op;
     const int64_t entries = first * call.call.width;
     if (call.out.logprob) call.out.logprob += entries;
     if (call.out.rank) call.out.rank += entries;
     if (call.out.lse) call.out.lse += first;
-    call.call = *part;
-    return call;
-}
-
-static sb_status ids_part(sb_context *ctx, const void *op, const sb_call part[2], int64_t first)
-{
-    const sb_ids_call call = ids_from(op, part, first);
-    return sb_cuda_ids(ctx, &call);
-}
-
-static sb_status ids_part_workspace(sb_context *ctx, const void *op, const sb_call part[2],
-                                    uint64_t *bytes)
-{
-    const sb_ids_call call = ids_from(op, part, 0);
-    return sb_cuda_ids_workspace(ctx, &call, bytes);
-}
-
-static rows_op rows_of_ids(const sb_ids_call *call)
-{
-    return (rows_op){
-        .calls = { &call->call }, .op = call, .run = ids_part, .workspace = ids_part_workspace
-    };
+    call.call = part[0];
+    return bytes ? sb_cuda_ids_workspace(ctx, &call, bytes) : sb_cuda_ids(ctx, &call);
 }
 
 sb_status sb_cuda_hidden_ids(sb_context *ctx, const sb_ids_call *call)
 {
-    const rows_op o = rows_of_ids(call);
+    const rows_op o = { .calls = { &call->call }, .op = call, .part = ids_part };
     const uint64_t row = sb_cuda_bytes(call->call.width, 4);
     const sb_cuda_array outputs[] = {
         { "rank", call->out.rank, 4, sb_cuda_bytes(call->call.rows, row) },
@@ -450,43 +432,24 @@ sb_status sb_cuda_hidden_ids(sb_context *ctx, const sb_ids_call *call)
 
 sb_status sb_cuda_hidden_ids_workspace(sb_context *ctx, const sb_ids_call *call, uint64_t *bytes)
 {
-    const rows_op o = rows_of_ids(call);
+    const rows_op o = { .calls = { &call->call }, .op = call, .part = ids_part };
     return bytes_by_rows(ctx, &o, bytes);
 }
 
-static sb_topk_call topk_from(const void *op, const sb_call *part, int64_t first)
+static sb_status topk_part(sb_context *ctx, const void *op, const sb_call part[2], int64_t first,
+                           uint64_t *bytes)
 {
     sb_topk_call call = *(const sb_topk_call *)op;
     if (call.out.logprob) call.out.logprob += first * call.k;
     if (call.out.ids) call.out.ids += first * call.k;
     if (call.out.lse) call.out.lse += first;
-    call.call = *part;
-    return call;
-}
-
-static sb_status topk_part(sb_context *ctx, const void *op, const sb_call part[2], int64_t first)
-{
-    const sb_topk_call call = topk_from(op, part, first);
-    return sb_cuda_topk(ctx, &call);
-}
-
-static sb_status topk_part_workspace(sb_context *ctx, const void *op, const sb_call part[2],
-                                     uint64_t *bytes)
-{
-    const sb_topk_call call = topk_from(op, part, 0);
-    return sb_cuda_topk_workspace(ctx, &call, bytes);
-}
-
-static rows_op rows_of_topk(const sb_topk_call *call)
-{
-    return (rows_op){
-        .calls = { &call->call }, .op = call, .run = topk_part, .workspace = topk_part_workspace
-    };
+    call.call = part[0];
+    return bytes ? sb_cuda_topk_workspace(ctx, &call, bytes) : sb_cuda_topk(ctx, &call);
 }
 
 sb_status sb_cuda_hidden_topk(sb_context *ctx, const sb_topk_call *call)
 {
-    const rows_op o = rows_of_topk(call);
+    const rows_op o = { .calls = { &call->call }, .op = call, .part = topk_part };
     const uint64_t row = sb_cuda_bytes(call->k, 4);
     const sb_cuda_array outputs[] = {
         { "ids", call->out.ids, 4, sb_cuda_bytes(call->call.rows, row) },
@@ -498,7 +461,7 @@ sb_status sb_cuda_hidden_topk(sb_context *ctx, const sb_topk_call *call)
 
 sb_status sb_cuda_hidden_topk_workspace(sb_context *ctx, const sb_topk_call *call, uint64_t *bytes)
 {
-    const rows_op o = rows_of_topk(call);
+    const rows_op o = { .calls = { &call->call }, .op = call, .part = topk_part };
     return bytes_by_rows(ctx, &o, bytes);
 }
 
@@ -506,7 +469,8 @@ sb_status sb_cuda_hidden_topk_workspace(sb_context *ctx, const sb_topk_call *cal
 
 /* The model's logprob needs the logits outside the batch's kept sets as well. So the logits are
  * computed without these, and the draws have them. */
-static sb_sample_call sample_from(const void *op, const sb_call *part, int64_t first)
+static sb_status sample_part(sb_context *ctx, const void *op, const sb_call part[2], int64_t first,
+                             uint64_t *bytes)
 {
     sb_sample_call call = *(const sb_sample_call *)op;
     const sb_batch *in = &call.call.in;
@@ -516,7 +480,7 @@ static sb_sample_call sample_from(const void *op, const sb_call *part, int64_t f
     const int64_t count = in->kept_count, words = sb_kept_width(in->vocab);
     sb_sampling *how = &call.how;
     sb_sample_out *out = &call.out;
-    call.call = *part;
+    call.call = part[0];
     call.call.in.kept = kept;
     call.call.in.kept_ids = ids;
     call.call.in.kept_offsets = offsets;
@@ -534,20 +498,7 @@ static sb_sample_call sample_from(const void *op, const sb_call *part, int64_t f
     if (out->kept_logprob) out->kept_logprob += first;
     if (out->count) out->count += first;
     if (out->kept) out->kept += first * words;
-    return call;
-}
-
-static sb_status sample_part(sb_context *ctx, const void *op, const sb_call part[2], int64_t first)
-{
-    const sb_sample_call call = sample_from(op, part, first);
-    return sb_cuda_sample(ctx, &call);
-}
-
-static sb_status sample_part_workspace(sb_context *ctx, const void *op, const sb_call part[2],
-                                       uint64_t *bytes)
-{
-    const sb_sample_call call = sample_from(op, part, 0);
-    return sb_cuda_sample_workspace(ctx, &call, bytes);
+    return bytes ? sb_cuda_sample_workspace(ctx, &call, bytes) : sb_cuda_sample(ctx, &call);
 }
 
 /* bare: the call without its kept sets. */
@@ -557,9 +508,7 @@ static rows_op rows_of_sample(const sb_sample_call *call, sb_call *bare)
     bare->in.kept = NULL;
     bare->in.kept_ids = bare->in.kept_offsets = NULL;
     bare->in.kept_count = 0;
-    return (rows_op){
-        .calls = { bare }, .op = call, .run = sample_part, .workspace = sample_part_workspace
-    };
+    return (rows_op){ .calls = { bare }, .op = call, .part = sample_part };
 }
 
 sb_status sb_cuda_hidden_sample(sb_context *ctx, const sb_sample_call *call)
@@ -579,34 +528,15 @@ sb_status sb_cuda_hidden_sample_workspace(sb_context *ctx, const sb_sample_call 
 
 /* ---- divergences -------------------------------------------------------------------------- */
 
-static sb_kl_call kl_from(const void *op, const sb_call part[2], int64_t first)
+static sb_status kl_part(sb_context *ctx, const void *op, const sb_call part[2], int64_t first,
+                         uint64_t *bytes)
 {
     sb_kl_call call = *(const sb_kl_call *)op;
     if (call.out.token) call.out.token += first;
     call.out.sequence = NULL;
     call.p = part[0];
     call.q = part[1];
-    return call;
-}
-
-static sb_status kl_part(sb_context *ctx, const void *op, const sb_call part[2], int64_t first)
-{
-    const sb_kl_call call = kl_from(op, part, first);
-    return sb_cuda_kl(ctx, &call);
-}
-
-static sb_status kl_part_workspace(sb_context *ctx, const void *op, const sb_call part[2],
-                                   uint64_t *bytes)
-{
-    const sb_kl_call call = kl_from(op, part, 0);
-    return sb_cuda_kl_workspace(ctx, &call, bytes);
-}
-
-static rows_op rows_of_kl(const sb_kl_call *call)
-{
-    return (rows_op){
-        .calls = { &call->p, &call->q }, .op = call, .run = kl_part, .workspace = kl_part_workspace
-    };
+    return bytes ? sb_cuda_kl_workspace(ctx, &call, bytes) : sb_cuda_kl(ctx, &call);
 }
 
 /* Scratch memory: tokens, if only their sums are requested; then that of the rows. */
@@ -622,7 +552,7 @@ sb_status sb_cuda_hidden_kl(sb_context *ctx, const sb_kl_call *asked)
     const sb_launch *launch = &asked->p.launch;
     const uint64_t tokens = kl_tokens(asked);
     sb_kl_call call = *asked;
-    rows_op o = rows_of_kl(&call);
+    const rows_op o = { .calls = { &call.p, &call.q }, .op = &call, .part = kl_part };
     rows_plan p;
     CUdeviceptr scratch;
     sb_status status = plan_rows(ctx, &o, &p);
@@ -640,7 +570,7 @@ sb_status sb_cuda_hidden_kl(sb_context *ctx, const sb_kl_call *asked)
 
 sb_status sb_cuda_hidden_kl_workspace(sb_context *ctx, const sb_kl_call *call, uint64_t *bytes)
 {
-    const rows_op o = rows_of_kl(call);
+    const rows_op o = { .calls = { &call->p, &call->q }, .op = call, .part = kl_part };
     const sb_status status = bytes_by_rows(ctx, &o, bytes);
     *bytes += kl_tokens(call);
     return status;
@@ -663,36 +593,22 @@ static sb_gradient gradient_from(const sb_gradient *all, const sb_call *call, co
 }
 
 static sb_status backward_part(sb_context *ctx, const void *op, const sb_call part[2],
-                               int64_t first)
+                               int64_t first, uint64_t *bytes)
 {
     const sb_backward_call *all = op;
-    sb_backward_call call;
-    if (first < all->call.in.shift) return SB_OK;
+    sb_backward_call call = { all->to, part[0] };
+    if (bytes) return sb_cuda_backward_workspace(ctx, &call, bytes);
+    if (first < all->call.in.shift) return SB_OK; /* no row of the gradient is before it */
     call.to = gradient_from(&all->to, &all->call, &part[0], first);
-    call.call = part[0];
     return sb_cuda_backward(ctx, &call);
-}
-
-static sb_status backward_part_workspace(sb_context *ctx, const void *op, const sb_call part[2],
-                                         uint64_t *bytes)
-{
-    const sb_backward_call call = { ((const sb_backward_call *)op)->to, part[0] };
-    return sb_cuda_backward_workspace(ctx, &call, bytes);
-}
-
-static rows_op rows_of_backward(const sb_backward_call *call)
-{
-    return (rows_op){ .calls = { &call->call },
-                      .op = call,
-                      .run = backward_part,
-                      .workspace = backward_part_workspace,
-                      .gradient = &call->to };
 }
 
 sb_status sb_cuda_hidden_backward(sb_context *ctx, const sb_backward_call *backward)
 {
     const sb_call *call = &backward->call;
-    const rows_op o = rows_of_backward(backward);
+    const rows_op o = {
+        .calls = { call }, .op = backward, .part = backward_part, .gradient = &backward->to
+    };
     sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
     if (status == SB_OK) status = sb_cuda_check_gradient_arrays(ctx, &backward->to, call, "");
     if (status == SB_OK) status = run_by_rows(ctx, &o);
@@ -704,7 +620,9 @@ sb_status sb_cuda_hidden_backward(sb_context *ctx, const sb_backward_call *backw
 sb_status sb_cuda_hidden_backward_workspace(sb_context *ctx, const sb_backward_call *call,
                                             uint64_t *bytes)
 {
-    const rows_op o = rows_of_backward(call);
+    const rows_op o = {
+        .calls = { &call->call }, .op = call, .part = backward_part, .gradient = &call->to
+    };
     return bytes_by_rows(ctx, &o, bytes);
 }
 
@@ -724,39 +642,25 @@ static sb_logprob_call both_from(const void *op, const sb_call *part, int64_t fi
     out->count = out->outside = NULL;
     if (first < all->call.in.shift) out->gradient = NULL;
     else call.gradient = gradient_from(&all->gradient, &all->call, part, first);
-    call.call = *part;
+    call.call = part[0];
     return call;
 }
 
-static sb_status both_part(sb_context *ctx, const void *op, const sb_call part[2], int64_t first)
-{
-    const sb_logprob_call call = both_from(op, part, first);
-    return sb_cuda_logprob(ctx, &call);
-}
-
-/* The first row of all may have no gradient, and other kernels for it. */
-static sb_status both_part_workspace(sb_context *ctx, const void *op, const sb_call part[2],
-                                     uint64_t *bytes)
+static sb_status both_part(sb_context *ctx, const void *op, const sb_call part[2], int64_t first,
+                           uint64_t *bytes)
 {
     const int32_t shift = ((const sb_logprob_call *)op)->call.in.shift;
+    sb_logprob_call call = both_from(op, part, first);
     uint64_t most = 0;
-    for (int32_t first = 0; first <= shift; first++) {
-        const sb_logprob_call call = both_from(op, part, first);
+    if (!bytes) return sb_cuda_logprob(ctx, &call);
+    for (first = 0; first <= shift; first++) { /* the first row of all may have no gradient */
+        call = both_from(op, part, first);
         const sb_status status = sb_cuda_logprob_workspace(ctx, &call, bytes);
         if (status != SB_OK) return status;
         most = *bytes > most ? *bytes : most;
     }
     *bytes = most;
     return SB_OK;
-}
-
-static rows_op rows_of_both(const sb_logprob_call *call)
-{
-    return (rows_op){ .calls = { &call->call },
-                      .op = call,
-                      .run = both_part,
-                      .workspace = both_part_workspace,
-                      .gradient = &call->gradient };
 }
 
 sb_status sb_cuda_hidden_both(sb_context *ctx, const sb_logprob_call *asked)
@@ -766,7 +670,9 @@ sb_status sb_cuda_hidden_both(sb_context *ctx, const sb_logprob_call *asked)
     const uint64_t tokens = sb_cuda_padded(sb_cuda_token_bytes(&asked->out, call->rows));
     sb_cuda_lists lists = sb_cuda_list_bytes_of(call); /* of targets outside their lists */
     sb_logprob_call both = *asked;
-    const rows_op o = rows_of_both(&both);
+    const rows_op o = {
+        .calls = { &both.call }, .op = &both, .part = both_part, .gradient = &both.gradient
+    };
     sb_cuda_plan none;
     sb_cuda_args a;
     rows_plan p;
@@ -793,7 +699,9 @@ sb_status sb_cuda_hidden_both(sb_context *ctx, const sb_logprob_call *asked)
 sb_status sb_cuda_hidden_both_workspace(sb_context *ctx, const sb_logprob_call *call,
                                         uint64_t *bytes)
 {
-    const rows_op o = rows_of_both(call);
+    const rows_op o = {
+        .calls = { &call->call }, .op = call, .part = both_part, .gradient = &call->gradient
+    };
     const sb_status status = bytes_by_rows(ctx, &o, bytes);
     *bytes += sb_cuda_padded(sb_cuda_token_bytes(&call->out, call->call.rows));
     *bytes += sb_cuda_list_bytes_of(&call->call).bytes;
