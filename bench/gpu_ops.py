@@ -146,10 +146,14 @@ class Gradients:
             backward(timing.stream())
         return both, size + self.saved.numel()
 
+    def ways(self):
+        """samebits' ways to the gradient: name and the method that makes one."""
+        return (tables.OURS, self.one_call), (TWO, self.two_calls)
+
     def samebits(self, line):
         """name: what to time; and the comparison of bits."""
-        timed, x, ids = {}, *self.shape.first()
-        for name, make in ((tables.OURS, self.one_call), (TWO, self.two_calls)):
+        timed = {}
+        for name, make in self.ways():
             try:
                 made = [make(a, b, self.grad) for a, b in zip(self.shape.logits, self.shape.ids)]
                 self.grad.fill_(7)
@@ -158,29 +162,37 @@ class Gradients:
                 line.setdefault("plan", self.run.ctx.plan())
                 self.compare(line, name)
                 timed[name] = self.shape.timed([call for call, _ in made], at_least=16)
-                if self.scratch is not None and IN_PLACE not in timed:
-                    call, line["memory"][IN_PLACE] = make(self.scratch, ids, self.scratch)
-                    self.restore()
-                    call()
-                    self.run.compare(line, [(self.scratch, self.grad)])
-                    timed[IN_PLACE] = timing.Events([call], self.restore)
-                elif self.scratch is not None: # two calls; scratch has the gradient of one
-                    self.run.compare(line, [(self.grad, self.scratch)])
+                self.in_place(line, timed, make)
             except Exception as why:
                 self.run.note(f"{line['call']}, N = {line['rows']}: {name}", why)
         return timed
 
+    def in_place(self, line, timed, make):
+        """The first way in place as well, where that is measured."""
+        if self.scratch is not None and IN_PLACE not in timed:
+            call, line["memory"][IN_PLACE] = make(self.scratch, self.shape.ids[0], self.scratch)
+            self.restore()
+            call()
+            self.run.compare(line, [(self.scratch, self.grad)])
+            timed[IN_PLACE] = timing.Events([call], self.restore)
+        elif self.scratch is not None: # two calls; scratch has the gradient of one
+            self.run.compare(line, [(self.grad, self.scratch)])
+
     def compare(self, line, name):
         """Compares some rows of self.grad and self.token with the cpu backend's."""
         x, ids = self.shape.first()
-        few, few_ids = x[self.some].cpu(), ids[self.some].cpu()
-        token, saved = outputs(len(few), device="cpu"), saved_rows(len(few), "cpu")
+        few, token = x[self.some].cpu(), outputs(len(self.some), device="cpu")
         expected = torch.empty_like(few)
-        call = self.run.cpu.prepare(few, few_ids, token=token, saved=saved)
-        call()
-        call.backward(expected, saved, token=self.upstream[self.some].cpu())()
+        self.on_cpu(few, ids[self.some].cpu(), token, expected)
         self.run.compare(line, [(self.grad[self.some], expected), (self.token[self.some], token)])
         line["errors"][name] = self.error(self.grad)
+
+    def on_cpu(self, x, ids, token, grad):
+        """The logprobs and the gradient of the rows `some`, by the cpu backend."""
+        saved = saved_rows(len(x), "cpu")
+        call = self.run.cpu.prepare(x, ids, token=token, saved=saved)
+        call()
+        call.backward(grad, saved, token=self.upstream[self.some].cpu())()
 
     def both(self):
         """forward + gradient."""
@@ -311,33 +323,15 @@ class PolicyGradients(Gradients):
             backward(timing.stream())
         return all_three, size + self.saved.numel() + derivatives.numel() * 4
 
-    def samebits(self, line):
-        timed = {}
-        for name, make in ((tables.OURS, self.one_call),
-                           (tables.OURS + ", two reads", self.two_launches),
-                           (tables.OURS + ", three calls", self.two_calls)):
-            try:
-                made = [make(a, b, self.grad) for a, b in zip(self.shape.logits, self.shape.ids)]
-                self.grad.fill_(7)
-                made[0][0]()
-                line["memory"][name] = made[0][1]
-                line.setdefault("plan", self.run.ctx.plan())
-                self.compare(line, name)
-                timed[name] = self.shape.timed([call for call, _ in made], at_least=16)
-            except Exception as why:
-                self.run.note(f"{line['call']}, N = {line['rows']}: {name}", why)
-        return timed
+    def ways(self):
+        return ((tables.OURS, self.one_call), (tables.OURS + ", two reads", self.two_launches),
+                (tables.OURS + ", three calls", self.two_calls))
 
-    def compare(self, line, name):
-        x, ids = self.shape.first()
-        few, few_ids = x[self.some].cpu(), ids[self.some].cpu()
-        token, expected = outputs(len(few), device="cpu"), torch.empty_like(few)
-        call = self.run.cpu.prepare(few, few_ids, token=token)
+    def on_cpu(self, x, ids, token, grad):
         loss = outputs(1, device="cpu")
-        call.use_gradient(expected, policy=self.policy(self.run.cpu, None, self.some, loss=loss))
+        call = self.run.cpu.prepare(x, ids, token=token)
+        call.use_gradient(grad, policy=self.policy(self.run.cpu, None, self.some, loss=loss))
         call()
-        self.run.compare(line, [(self.grad[self.some], expected), (self.token[self.some], token)])
-        line["errors"][name] = self.error(self.grad)
 
     def all(self):
         line = self.run.line("forward + policy gradient", self.shape)
