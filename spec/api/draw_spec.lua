@@ -7,11 +7,12 @@ local c_calls = require "spec.support.c_calls"
 local draws = require "spec.support.draws"
 local hex = require "spec.support.hex"
 local refusal = require "spec.support.refusal"
+local sampling = require "spec.support.sampling"
 local C = require("samebits.lib").C
 
 local filled, sized, untouched = c_calls.filled, c_calls.sized, c_calls.untouched
 local misuse, says = refusal.misuse, refusal.says
-local R, V, N = 3, 40, 16 -- the ids of two shards: 16 and 24
+local R, V, N = sampling.ROWS, sampling.VOCAB, 16 -- the ids of two shards: 16 and 24
 
 local ctx = assert(c_calls.open())
 local function last_error() return c_calls.last_error(ctx) end
@@ -20,21 +21,10 @@ local OUTPUTS = { "token", "logprob", "kept_logprob", "count" }
 
 -- One shard of a draw. change(a): before it is planned.
 local function shard_of(number, change)
-  local a = { values = hex.tensor(hex.values(R * V, 4), { R, V }),
-              numbers = ffi.new("uint64_t[?]", R, { 1, 2, 3 }),
-              mask = ffi.new("uint8_t[?]", R, { 1, 1, 1 }),
-              progress = ffi.new("uint64_t[?]", R * 16),
-              batch = sized "sb_batch", out = sized "sb_sample_out", how = sized "sb_sampling",
-              draw = sized "sb_draw" }
-  local b = a.batch
-  b.logits_dtype, b.ids_dtype, b.mask = C.SB_F32, C.SB_I32, a.mask
-  b.batch, b.time, b.vocab, b.temperature, b.ignore_index, b.row_stride = 1, R, V, 1, -100, V
-  b.logits = ffi.cast("float *", a.values.ptr) + number * N
-  for _, name in ipairs(OUTPUTS) do
-    a[name] = filled(name:find "log" and "float" or "int32_t", R)
-    a.out[name] = a[name]
-  end
-  a.how.top_p, a.how.positions, a.how.min_p = 1, a.numbers, 0.01
+  local a = sampling.arrays(OUTPUTS)
+  a.progress, a.draw = ffi.new("uint64_t[?]", R * 16), sized "sb_draw"
+  a.batch.row_stride, a.batch.logits = V, ffi.cast("float *", a.values.ptr) + number * N
+  a.how.min_p = 0.01
   a.draw.shard, a.draw.shards, a.draw.progress = number, 2, a.progress
   a.draw.first, a.draw.n = number * N, number == 0 and N or V - N
   if change then change(a) end
@@ -49,10 +39,7 @@ local function finish(a, all)
   return C.sb_draw_finish(ctx, a.out, all, a.draw, a.batch, a.how, nil)
 end
 
-local function fails(status, words, got)
-  assert.equal(status, ffi.string(C.sb_status_name(got)), last_error())
-  assert.truthy(last_error():find(words, 1, true), last_error())
-end
+local function fails(...) c_calls.fails(ctx, ...) end
 
 -- Both shards, planned, and what they have sent up to a round.
 local function both(rounds, change)
@@ -193,11 +180,7 @@ end)
 
 describe("ctx:draw", function()
   local lua, logits
-  setup(function()
-    lua = assert(samebits.open "cpu")
-    logits = hex.tensor(hex.values(R * V, 4), { R, V })
-  end)
-  teardown(function() lua:close() end)
+  sampling.with_context(function(...) lua, logits = ... end)
 
   it("has rounds that are made in order", function()
     local how, opts = { position = { 1, 2, 3 } }, { shard = 0, shards = 1 }

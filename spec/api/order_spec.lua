@@ -37,9 +37,7 @@ for _, entry in ipairs(CALLS) do
       local a = arrays(entry.out)
       a.out[entry.field] = a.integers
       if change then change(a) end
-      local got = call(a, k or K)
-      assert.equal(status, ffi.string(C.sb_status_name(got)), last_error())
-      assert.truthy(last_error():find(words, 1, true), last_error())
+      c_calls.fails(ctx, status, words, call(a, k or K))
       for _, name in ipairs { "integers", "logprob", "lse" } do
         assert.is_true(untouched(a[name]), name)
       end

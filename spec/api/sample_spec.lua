@@ -4,35 +4,24 @@
 local ffi = require "ffi"
 local samebits = require "samebits"
 local c_calls = require "spec.support.c_calls"
-local hex = require "spec.support.hex"
 local refusal = require "spec.support.refusal"
+local sampling = require "spec.support.sampling"
 local C = require("samebits.lib").C
 
-local filled, sized, untouched = c_calls.filled, c_calls.sized, c_calls.untouched
+local untouched = c_calls.untouched
 local misuse, says = refusal.misuse, refusal.says
-local R, V = 3, 40
+local R, V = sampling.ROWS, sampling.VOCAB
 local OUTPUTS = { "token", "logprob", "kept_logprob", "count", "kept" }
 
 local ctx = assert(c_calls.open())
 local function last_error() return c_calls.last_error(ctx) end
 
 local function arrays()
-  local a = { values = hex.tensor(hex.values(R * V, 4), { R, V }),
-              numbers = ffi.new("uint64_t[?]", R, { 1, 2, 3 }),
-              top_ks = ffi.new("int32_t[?]", R, { 1, 0, 5 }),
-              top_ps = ffi.new("float[?]", R, { 1, 0.5, 0.25 }),
-              min_ps = ffi.new("float[?]", R, { 0, 1, 0.5 }),
-              us = ffi.new("double[?]", R, { 0, 0.5, 0.75 }),
-              mask = ffi.new("uint8_t[?]", R, { 1, 1, 1 }),
-              token = filled("int32_t", R), logprob = filled("float", R),
-              kept_logprob = filled("float", R), count = filled("int32_t", R),
-              kept = filled("uint32_t", R * 2),
-              batch = sized "sb_batch", out = sized "sb_sample_out", how = sized "sb_sampling" }
-  local b = a.batch
-  b.logits_dtype, b.ids_dtype, b.logits, b.mask = C.SB_F32, C.SB_I32, a.values.ptr, a.mask
-  b.batch, b.time, b.vocab, b.temperature, b.ignore_index = 1, R, V, 1, -100
-  for _, name in ipairs(OUTPUTS) do a.out[name] = a[name] end
-  a.how.top_p, a.how.positions = 1, a.numbers
+  local a = sampling.arrays(OUTPUTS)
+  a.top_ks = ffi.new("int32_t[?]", R, { 1, 0, 5 })
+  a.top_ps = ffi.new("float[?]", R, { 1, 0.5, 0.25 })
+  a.min_ps = ffi.new("float[?]", R, { 0, 1, 0.5 })
+  a.us = ffi.new("double[?]", R, { 0, 0.5, 0.75 })
   return a
 end
 
@@ -41,9 +30,7 @@ local function call(a) return C.sb_sample(ctx, a.out, a.batch, a.how, nil) end
 local function refused(status, words, change)
   local a = arrays()
   change(a)
-  local got = call(a)
-  assert.equal(status, ffi.string(C.sb_status_name(got)), last_error())
-  assert.truthy(last_error():find(words, 1, true), last_error())
+  c_calls.fails(ctx, status, words, call(a))
   for _, name in ipairs(OUTPUTS) do assert.is_true(untouched(a[name]), name) end
 end
 
@@ -128,11 +115,7 @@ end)
 
 describe("ctx:sample", function()
   local lua, logits
-  setup(function()
-    lua = assert(samebits.open "cpu")
-    logits = hex.tensor(hex.values(R * V, 4), { R, V })
-  end)
-  teardown(function() lua:close() end)
+  sampling.with_context(function(...) lua, logits = ... end)
 
   it("takes one value for all rows, or a table or tensor of one per row", function()
     local position = samebits.tensor({ 5, 6, 7 }, { dtype = "int64" })

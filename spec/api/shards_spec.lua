@@ -63,10 +63,7 @@ local function finish(a)
   return C.sb_finish(ctx, a.out, a.batch, own(a), a.launch)
 end
 
-local function refused(status, words, got)
-  assert.equal(status, name_of(got), last_error())
-  assert.truthy(last_error():find(words, 1, true), last_error())
-end
+local function refused(...) c_calls.fails(ctx, ...) end
 
 describe("the calls of samebits.h for shards", function()
   local whole = arrays()

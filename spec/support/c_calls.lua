@@ -6,6 +6,7 @@
 --     assert.equal("SB_ERR_NULL", c_calls.name_of(C.sb_logprob(ctx, out, nil, nil)))
 --     assert.is_true(c_calls.untouched(token))
 
+local assert = require "luassert"
 local ffi = require "ffi"
 local samebits = require "samebits"
 local C = require("samebits.lib").C
@@ -26,6 +27,13 @@ end
 
 function M.name_of(status) return ffi.string(C.sb_status_name(status)) end
 function M.last_error(ctx) return ffi.string(C.sb_last_error(ctx)) end
+
+--- Asserts that a call has returned a status of this name, and that its message has these words.
+function M.fails(ctx, name, words, status)
+  local message = M.last_error(ctx)
+  assert.equal(name, M.name_of(status), message)
+  assert.truthy(message:find(words, 1, true), message)
+end
 
 --- An array of n elements, none of them written to.
 function M.filled(kind, n)
