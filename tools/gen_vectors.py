@@ -236,6 +236,19 @@ class File:
         for first in range(0, len(bits), per_line):
             self.add(key, *(hex_of(b, dtype) for b in bits[first:first + per_line]))
 
+    def row(self, name, dtype, tau, row, recipe=None, kept=None):
+        """Begins a case about a row of encodings, which may follow a recipe or have a kept set."""
+        self.add("case", name)
+        self.add("dtype", dtype)
+        self.add("tau", hex_of(tau, "f32"))
+        self.add("vocab", len(row))
+        if recipe:
+            self.lines += recipe.lines(dtype)
+        else:
+            self.values("x", row, dtype)
+        if kept is not None:
+            self.values("kept", kept, "f32")
+
     def text(self):
         return "\n".join(self.lines) + "\n"
 
@@ -582,14 +595,7 @@ def row_lines(case):
     truth = None
     if lse == lse:
         truth = Truth(values, ref.Constants(ref.from_bits32(tau)))
-    out.add("case", name)
-    out.add("dtype", dtype)
-    out.add("tau", hex_of(tau, "f32"))
-    out.add("vocab", len(values))
-    if recipe:
-        out.lines += recipe.lines(dtype)
-    else:
-        out.values("x", encodings, dtype)
+    out.row(name, dtype, tau, encodings, recipe)
     known = truth is not None and truth.known
     for i, logprob in zip(ids, logprobs):
         true = truth.logprob(values[i]) if known and values[i] != -INF else None
@@ -955,13 +961,7 @@ def draws_file():
              outputs=("token", "logprob", "kept_logprob")):
         tau, vocab = tau or draws.pick(TAUS), len(row)
         U = draws.next() if U is None else U
-        out.add("case", name)
-        out.add("dtype", dtype)
-        out.add("tau", hex_of(tau, "f32"))
-        out.add("vocab", vocab)
-        out.values("x", row, dtype)
-        if kept is not None:
-            out.values("kept", kept, "f32")
+        out.row(name, dtype, tau, row, kept=kept)
         out.add("cuts", *cuts)
         out.add("asked", top_k, hex_of(top_p, "f32"), hex_of(min_p, "f32"), "%016x" % U, *outputs)
         xs = [ref.decode(b, dtype) for b in row]
@@ -1036,11 +1036,7 @@ def shards_file():
     def case(name, dtype, tau, row, cuts, targets):
         k, vocab = ref.Constants(ref.from_bits32(tau)), len(row)
         bounds = [0] + cuts + [vocab]
-        out.add("case", name)
-        out.add("dtype", dtype)
-        out.add("tau", hex_of(tau, "f32"))
-        out.add("vocab", vocab)
-        out.values("x", row, dtype)
+        out.row(name, dtype, tau, row)
         whole, finished = set(), set()
         for number, i in enumerate(targets):
             records = []
@@ -1137,13 +1133,7 @@ def order_file():
 
     def case(name, dtype, row, kept, ids, k):
         tau, vocab = draws.pick(TAUS), len(row)
-        out.add("case", name)
-        out.add("dtype", dtype)
-        out.add("tau", hex_of(tau, "f32"))
-        out.add("vocab", vocab)
-        out.values("x", row, dtype)
-        if kept is not None:
-            out.values("kept", kept, "f32")
+        out.row(name, dtype, tau, row, kept=kept)
         logprobs, ranks, first, theirs, lse = ref.order_row(
             [ref.decode(b, dtype) for b in row], kept, ids, k, ref.from_bits32(tau))
         for i, logprob, rank in zip(ids, logprobs, ranks):
@@ -1208,13 +1198,7 @@ def sample_file():
     def case(name, dtype, row, kept=None, filters=((0, 0x3F800000, 0),), tau=None, us=(),
              triples=()):
         tau, vocab = tau or draws.pick(TAUS), len(row)
-        out.add("case", name)
-        out.add("dtype", dtype)
-        out.add("tau", hex_of(tau, "f32"))
-        out.add("vocab", vocab)
-        out.values("x", row, dtype)
-        if kept is not None:
-            out.values("kept", kept, "f32")
+        out.row(name, dtype, tau, row, kept=kept)
         for triple in triples:
             out.add("seeded", *("%016x" % n for n in triple), "%016x" % ref.random_bits(*triple))
         xs = [ref.decode(b, dtype) for b in row]
@@ -1478,14 +1462,7 @@ def entropy_file():
             if beyond > entropy_bound(truth):
                 sys.exit("gen_vectors.py: %s: the entropy is off by %g" % (name, beyond))
             largest[:] = max(largest, [beyond, name])
-        out.add("case", name)
-        out.add("dtype", dtype)
-        out.add("tau", hex_of(tau, "f32"))
-        out.add("vocab", len(values))
-        if recipe:
-            out.lines += recipe.lines(dtype)
-        else:
-            out.values("x", encoded, dtype)
+        out.row(name, dtype, tau, encoded, recipe)
         out.add("moments", state.record().hex())
         out.add("entropy_bits", hex_of(ref.bits32(entropy), "f32"))
         out.add("entropy", true_text(true))
@@ -1543,11 +1520,7 @@ def gradient_file():
         saved = ref.saved_row(values, k, entropy is not None)
         grad = ref.gradient_row(values, target, k, saved, *(
             None if b is None else ref.from_bits32(b) for b in (token, entropy)))
-        out.add("case", name)
-        out.add("dtype", dtype)
-        out.add("tau", hex_of(tau, "f32"))
-        out.add("vocab", len(values))
-        out.values("x", row, dtype)
+        out.row(name, dtype, tau, row)
         out.add("id", target)
         for key, b in (("up_token", token), ("up_entropy", entropy)):
             if b is not None:
