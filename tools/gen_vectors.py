@@ -1968,6 +1968,147 @@ def heads_file():
     return out
 
 
+ROUNDINGS = ((0x3F507C1F, 0x41EFFFFA), (0x3F3032F6, 0x41EFFFFB), (0x3F5577A1, 0x41B27194),
+             (0x3F28BC34, 0x41EFD2DF), (0x3F5DFFC3, 0x4156B41C), (0x3F4D72E0, 0x41693E11),
+             (0x3F3E833F, 0x419DF648), (0x3F4CC4B3, 0x413904A6))
+
+
+def head_backward_file():
+    out = File("head_backward", "derivatives through the head: what is added to sums in fp64")
+    draws = SplitMix64(182)
+
+    def scatter(q, span):
+        return Recipe("scatter", draws.next(), q, span)
+
+    def words(count, pick):
+        return [pick() for _ in range(count)]
+
+    def plain():
+        """A double of magnitude 2^-24 .. 2^8, of any sign."""
+        return draws.next() & 0x800FFFFFFFFFFFFF | (999 + draws.below(32)) << 52
+
+    def case(name, shape, hidden, weights, grad, dtype="f32", grad_dtype="f32", scale=None,
+             cap=None, logits=None, mask=None, before=None):
+        R, V, D = shape
+        h, w, g = ([ref.decode(b, of) for b in recipe.row(count, of)] for recipe, count, of in (
+            (hidden, R * D, dtype), (weights, V * D, dtype), (grad, R * V, grad_dtype)))
+
+        def rows_of(flat, width):
+            return [flat[i:i + width] for i in range(0, len(flat), width)]
+
+        flat = {key: words(count, before or (lambda: 0))
+                for key, count in (("hidden", R * D), ("weights", V * D), ("bias", V))}
+        sums = {"hidden": rows_of(flat["hidden"], D), "weights": rows_of(flat["weights"], D),
+                "bias": flat["bias"]}
+        value = [None if b is None else ref.from_bits32(b) for b in (scale, cap)]
+        got = ref.linear_backward(
+            [r for r in range(R) if not mask or mask[r]], rows_of(g, V), rows_of(h, D),
+            rows_of(w, D), sums, *value,
+            rows_of([ref.from_bits32(b) for b in logits], V) if logits else None)
+        out.add("case", name)
+        out.add("dtype", dtype)
+        out.add("grad_dtype", grad_dtype)
+        out.add("rows", R)
+        out.add("depth", D)
+        out.add("vocab", V)
+        for key, recipe, of in (("h_", hidden, dtype), ("w_", weights, dtype),
+                                ("g_", grad, grad_dtype)):
+            for line in recipe.lines(of):
+                out.add(key + line)
+        for key, b in (("scale", scale), ("cap", cap)):
+            if b is not None:
+                out.add(key, "%08x" % b)
+        if cap is not None:
+            out.values("logits", logits, "f32")
+        if mask:
+            out.add("mask", *mask)
+
+        def doubles(key, encodings):
+            for first in range(0, len(encodings), 8):
+                out.add(key, *("%016x" % b for b in encodings[first:first + 8]))
+
+        for key in ("hidden", "weights", "bias"):
+            if before:
+                doubles("before_" + key, flat[key])
+            doubles("by_" + key, got[key] if key == "bias" else sum(got[key], []))
+        out.add("end")
+
+    # The exponents of terms are far apart, so that another order gives other sums.
+    def scattered(shape, dtype, grad_dtype, **more):
+        grad = Recipe("scatter", draws.next(), -30, 8).holes(draws.next(), 256, 0, 0)
+        case("R %d, V %d, D %d" % shape, shape, scatter(-24, 12), scatter(-28, 20), grad,
+             dtype, grad_dtype, **more)
+
+    SHAPES = ((1, 1, 1), (3, 5, 17), (2, 17, 3), (3, 5, 65), (2, 70, 3), (35, 3, 4), (67, 2, 3))
+    for number, dtype in enumerate(DTYPES):
+        for i, shape in enumerate(SHAPES):
+            scattered(shape, dtype, DTYPES[(i + number) % 3],
+                      mask=[1 - (r % 3 == 1) for r in range(shape[0])] if i % 2 else None,
+                      before=plain if i % 3 == number else None)
+
+    def near(cap):
+        """A logit of a head with a cap."""
+        return float_bits(ref.to32(cap * (draws.below(2 ** 21) - 2 ** 20) * 2.0 ** -20))
+
+    for scale, cap in ((0x3E99999A, None), (None, 0x40200000), (0x40490FDB, 0x41F00000),
+                       (0x2F800000, 0x3A800000), (0x4F800000, 0x49800000)):
+        for shape in ((4, 9, 5), (2, 37, 3)):
+            logits = None
+            if cap is not None:
+                logits = words(shape[0] * shape[1], lambda: near(ref.from_bits32(cap)))
+                logits[:6] = [cap, cap | 0x80000000, 0, 0x80000000, cap - 1, 1]
+            scattered(shape, "f32", "f32", scale=scale, cap=cap, logits=logits)
+
+    # Where the order of the roundings, a reciprocal of the cap or a fused 1 - t * t shows: found by
+    # a search, for cap 30 and scale 0.3.
+    for grad, x in ROUNDINGS:
+        case("roundings of a derivative", (1, 1, 1), scatter(-24, 1), scatter(-24, 1),
+             Recipe("const", 0, 0, 0, 0).put(0, grad), scale=0x3E99999A, cap=0x41F00000,
+             logits=[x])
+
+    # What is there before: zeros of both signs, infinities, NaN, numbers beyond fp32; in an ignored
+    # row they stay. And ids without a term.
+    odd = (1 << 63, 0, 0x7FF0 << 48, 0xFFF0 << 48, 0x7FF0 << 48 | 1, 0xFFF8123456789ABC, 1,
+           0x7FEFFFFFFFFFFFFF, 0x3FF0 << 48, 0x8000000000000001)
+    for mask in (None, [0, 1, 0, 1], [0] * 4):
+        scattered((4, 6, 5), "f32", "f32", mask=mask, before=lambda: draws.pick(odd))
+    nothing = Recipe("const", 0, 0, 0, 0)
+    case("no term", (2, 3, 4), scatter(-24, 12).put(1, 0x7FC00000), scatter(-24, 12), nothing,
+         before=lambda: draws.pick(odd))
+
+    # Operands that are not finite, with factors that are 0 and that are not; 0 beside an infinity.
+    for bad in (0x7FC00000, 0xFFC12345, 0x7F800001, 0x7F800000, 0xFF800000):
+        for factor in (0, 0x80000000, 1, 0x3F800000):
+            case("a weight %08x by %08x" % (bad, factor), (2, 3, 3), scatter(-24, 4),
+                 scatter(-24, 4).put(4, bad), scatter(-24, 4).put(1, factor).put(4, factor))
+            case("a hidden state %08x by %08x" % (bad, factor), (3, 2, 3),
+                 scatter(-24, 4).put(4, bad), scatter(-24, 4),
+                 scatter(-24, 4).put(2, factor).put(3, factor))
+        case("a derivative %08x" % bad, (2, 3, 3), scatter(-24, 4).put(1, 0),
+             scatter(-24, 4).put(3, 0x80000000), scatter(-24, 4).put(1, bad))
+    both = scatter(-24, 4).put(0, 0x7F800000).put(2, 0x7F800000)
+    case("infinities of both signs", (1, 3, 2), scatter(-24, 1).put(0, 0x3F800000),
+         scatter(-24, 1).put(0, 0x3F800000).put(4, 0xBF800000), both)
+
+    # Derivatives at the ends of fp32: subnormal, infinite, rounded to 0 (which leaves out NaN).
+    ends = (1, 0x007FFFFF, 0x80800000, 0x7F7FFFFF, 0xFF7FFFFF, 0x33000000, 0)
+    for scale in (0x2F800000, 0x3F7FFFFF, 0x3F000000, 0x4F800000):
+        grad = Recipe("const", 0, 0, 0, 0)
+        for i, b in enumerate(ends + ends[::-1]):
+            grad.put(i, b)
+        case("the ends of fp32 under %08x" % scale, (2, 7, 2), scatter(-24, 4),
+             scatter(-24, 4).put(1, 0x7FC00000), grad, scale=scale)
+
+    # Logits that no head with a cap gives to a present id, where the derivative is 0 and elsewhere.
+    for x in (0xFF800000, 0x7F800000, 0x7FC00000, 0x42C80000, 0x7F7FFFFF):
+        for factor in (0, 0x3F800000, 0xBE000000):
+            logits = words(6, lambda: near(30.0))
+            logits[1] = logits[5] = x
+            case("a logit %08x by %08x" % (x, factor), (2, 3, 2), scatter(-24, 4), scatter(-24, 4),
+                 scatter(-24, 4).put(1, factor).put(5, factor), cap=0x41F00000, logits=logits)
+    return out
+
+
 def check_logits(name, form, h, w, depth, logits, own, largest):
     """Checks logits against the bounds of The linear head: Error, and the row's own. Products of
     two fp32 numbers are exact in fp64, and fsum rounds once."""
@@ -2248,7 +2389,7 @@ def main(arguments):
     for make in (constants_file, exp2_file, lg_file, leaf_file, merge_file, sums_file, edge_rows,
                  generated_rows, batches_file, shards_file, draws_file, order_file, sample_file,
                  compare_file, means_file, entropy_file, gradient_file, kl_file, linear_file,
-                 heads_file, policy_file):
+                 heads_file, head_backward_file, policy_file):
         if make.__name__.split("_")[0] in left_out:
             continue
         out = make(accuracy) if make in (edge_rows, generated_rows) else make()

@@ -53,6 +53,7 @@ NUMERICS = 1        # of the arithmetic
 
 INF = math.inf
 NAN_BITS = 0x7FC00000
+NAN64_BITS = 0x7FF8000000000000
 
 
 # --- Numbers ------------------------------------------------------------------------------------
@@ -97,6 +98,15 @@ def fma64(a, b, c):
 def bits32(x):
     """The encoding of an fp32 value; any NaN is 7fc00000 (Edges)."""
     return NAN_BITS if x != x else struct.unpack("<I", struct.pack("<f", x))[0]
+
+
+def bits64(u):
+    """The encoding of a double; any NaN is 7ff8000000000000."""
+    return NAN64_BITS if u != u else struct.unpack("<Q", struct.pack("<d", u))[0]
+
+
+def from_bits64(b):
+    return struct.unpack("<d", struct.pack("<Q", b))[0]
 
 
 def from_bits32(b):
@@ -886,6 +896,45 @@ def linear_bound(hidden, weights, form):
     of_size, of_loss, of_last = map(max, zip(*heads))
     third = last * of_last if form == "h24w16" else 2.0 ** (E_h + most - 31)
     return to32((1.0 + 2.0 ** -20) * ((size + loss) * of_loss + loss * of_size + third))
+
+
+def linear_derivative(g, x, scale=None, cap=None):
+    """Derivatives, d, an fp32 value, from g, that by the logit x."""
+    if g == 0:
+        return 0.0
+    t = x / cap if cap is not None else 0.0
+    return to32(g * (1.0 - t * t) * (1.0 if scale is None else scale))
+
+
+def linear_backward(active, grad, hidden, weights, sums, scale=None, cap=None, logits=None):
+    """Derivatives: what is in `sums` once the terms of a batch are added. active has the numbers of
+    its rows, in ascending order; grad [R][V], hidden [R][D], weights [V][D] and logits [R][V],
+    which count with a cap alone, are fp32 values. sums, a dict of "hidden" [R][D], "weights" [V][D]
+    and "bias" [V], and the dict of the same names that is returned are encodings of doubles."""
+    V, D = len(weights), len(weights[0])
+
+    def begun(row):
+        return [from_bits64(b) + 0.0 for b in row]          # -0 becomes +0
+
+    def encoded(row):
+        return [bits64(u) for u in row]
+
+    def add(to, d, factor):
+        return to if d == 0 else to + d * factor            # the product is exact
+
+    by_weights, by_bias = [begun(row) for row in sums["weights"]], begun(sums["bias"])
+    by_hidden = list(sums["hidden"])                        # those of ignored rows stay as they are
+    for r in active:
+        of_row = begun(by_hidden[r])
+        for v in range(V):
+            d = linear_derivative(grad[r][v], logits[r][v] if logits else 0.0, scale, cap)
+            by_bias[v] = add(by_bias[v], d, 1.0)
+            for k in range(D):
+                of_row[k] = add(of_row[k], d, weights[v][k])
+                by_weights[v][k] = add(by_weights[v][k], d, hidden[r][k])
+        by_hidden[r] = encoded(of_row)
+    return {"hidden": by_hidden, "weights": [encoded(row) for row in by_weights],
+            "bias": encoded(by_bias)}
 
 
 # --- Sampling -----------------------------------------------------------------------------------

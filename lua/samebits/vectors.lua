@@ -1,8 +1,8 @@
 --- Reads golden vectors: the files that spec/vectors/README.md defines.
 --
 -- It reads only the parts that the public API can be checked with: rows, generated rows, batches,
--- shards, merges, the order of ids, draws, also from shards, entropies, gradients, heads, and
--- refused temperatures.
+-- shards, merges, the order of ids, draws, also from shards, entropies, gradients, heads, their
+-- derivatives, and refused temperatures.
 -- The other files hold steps inside the arithmetic, which the C tests check.
 
 local ffi = require "ffi"
@@ -229,19 +229,31 @@ for _, key in ipairs { "dtype", "tau", "x", "gen" } do
   end
 end
 
--- A head: hidden, in keys that begin with "h_", and weights, in one row of V * D elements.
-for prefix, name in pairs { h_ = "hidden", w_ = "weights" } do
-  for _, key in ipairs { "x", "gen", "put" } do
+-- A head: hidden, in keys that begin with "h_", weights, in one row of V * D elements, and
+-- derivatives by logits.
+local MATRICES = {
+  h_ = { name = "hidden", dtype = "dtype", rows = "rows", columns = "depth" },
+  w_ = { name = "weights", dtype = "dtype", rows = "vocab", columns = "depth" },
+  g_ = { name = "by_logits", dtype = "grad_dtype", rows = "rows", columns = "vocab" },
+}
+for prefix, of in pairs(MATRICES) do
+  for _, key in ipairs { "x", "gen", "holes", "put" } do
     KEYS[prefix .. key] = function(case, text)
-      case[name] = case[name] or {
-        dtype = case.dtype, vocab = name == "hidden" and case.depth or case.vocab * case.depth,
+      case[of.name] = case[of.name] or {
+        dtype = case[of.dtype], vocab = (case[of.rows] or 1) * case[of.columns],
       }
-      return KEYS[key](case[name], text)
+      return KEYS[key](case[of.name], text)
     end
   end
 end
 
+function KEYS.grad_dtype(case, text)
+  if not DTYPES[text] then return "unknown dtype" end
+  case.grad_dtype = text
+end
+
 function KEYS.format(case, text) case.format = text end
+function KEYS.rows(case, text) case.rows = tonumber(text) end
 function KEYS.depth(case, text) case.depth = tonumber(text) end
 function KEYS.bias(case, text) case.bias = case.bias or {}; append(case.bias, split(text)) end
 function KEYS.scale(case, text) case.scale = fp32(text) end
@@ -252,6 +264,16 @@ function KEYS.bound(case, text) case.bound = text end
 function KEYS.logits(case, text)
   case.expected = case.expected or {}
   append(case.expected, split(text))
+end
+
+-- Sums in fp64 before and after the derivatives of a head are added.
+for _, name in ipairs { "hidden", "weights", "bias" } do
+  for _, key in ipairs { "before_" .. name, "by_" .. name } do
+    KEYS[key] = function(case, text)
+      case[key] = case[key] or {}
+      append(case[key], split(text))
+    end
+  end
 end
 
 function KEYS.shard(case, text)
@@ -414,7 +436,7 @@ end
 -- Files whose cases are blocks.
 local BLOCKS = { rows = true, generated = true, batches = true, shards = true, merge = true,
                  order = true, sample = true, draws = true, entropy = true, gradient = true,
-                 kl = true, heads = true }
+                 kl = true, heads = true, head_backward = true }
 
 --- Returns the cases of a file. True values (`exact` of a target, `exact_lse` and `entropy` of a
 -- row) are numbers if the file has them.

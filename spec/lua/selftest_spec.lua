@@ -50,6 +50,25 @@ describe("the selftest", function()
     end
   end)
 
+  -- A word of the first case, or a message, is another: the check says where.
+  it("tells what differs in derivatives through a head", function()
+    for _, of in ipairs {
+      { "head_backward.txt", "(\nby_hidden )%x+", "%1123456789abcdef0",
+        "1 micro%-batches, chunks of 1 ids: by hidden, element 0: " ..
+        "expected 123456789abcdef0, got %x+" },
+      { "head_backward.txt", "\nby_bias [^\n]+", "%0 0000000000000000", "by bias, element 1: .*" },
+    } do
+      local first = read(selftest.directory .. "/" .. of[1]):match "^.-\nend\n"
+      local text, count = first:gsub(of[2], of[3], 1)
+      assert.equal(1, count, of[2])
+      folder:write(of[1], text)
+      local report = assert(selftest.run { directory = folder.name, files = { of[1] },
+                                           variants = { scalar } })
+      assert.equal(1, report.failed, of[2])
+      assert.matches(of[4] .. "$", report.failures[1])
+    end
+  end)
+
   it("shows 20 failures, and how many more there are", function()
     local failures = {}
     for i = 1, 22 do failures[i] = "case " .. i end
@@ -57,7 +76,7 @@ describe("the selftest", function()
       counts = { { file = "a.txt", variant = "cpu scalar", cases = 30, failed = 22 } },
       missing = { { name = "cuda", why = "no driver" } }, failures = failures, failed = 22,
     }
-    refusal.says(text, "a.txt           cpu scalar                           30      22\n",
+    refusal.says(text, "a.txt             cpu scalar                           30      22\n",
                  "not here: cuda: no driver\n", "FAILED case 20\nand 2 more\n22 mismatches\n")
   end)
 

@@ -7,12 +7,14 @@ local backends = require "spec.support.backends"
 describe("golden vectors", function()
   backends.each(function(at)
     for _, file in ipairs(selftest.FILES) do
-      it(("%s on %s"):format(file, at.name), function()
-        local report = assert(selftest.run { variants = { at }, files = { file } })
-        assert.equal(0, report.failed, table.concat(report.failures, "\n", 1,
-                                                    math.min(5, #report.failures)))
-        assert.is_true(report.counts[1].cases > 5)
-      end)
+      if selftest.has(at, file) then
+        it(("%s on %s"):format(file, at.name), function()
+          local report = assert(selftest.run { variants = { at }, files = { file } })
+          assert.equal(0, report.failed, table.concat(report.failures, "\n", 1,
+                                                      math.min(5, #report.failures)))
+          assert.is_true(report.counts[1].cases > 5)
+        end)
+      end
     end
   end)
 
