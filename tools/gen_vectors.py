@@ -1026,6 +1026,11 @@ def draws_file():
         case("NaN, top-p", dtype, spoilt, [48], top_p=fp32(.5), outputs=everything)
         case("nothing present", dtype, [ABSENT[dtype]] * 40, [16], min_p=fp32(.5))
         case("NaN, not kept", dtype, spoilt, [48], kept=[0xFFFFFFFF, 0xFFFFFFFF, 7, 0])
+    # Sums that reach top-p's goal exactly: half of the equal logits are left.
+    equal = [fp32(1)] * 4 + [ABSENT["f32"]] * 14 + [fp32(1)] * 4
+    for top_k in (0, 8, 100):
+        case("half of ties", "f32", equal, [16], top_k=top_k, top_p=fp32(.5), tau=one,
+             U=1 << 63, outputs=everything)
     return out
 
 

@@ -9,6 +9,7 @@ local batches = require "samebits.batch"
 local kept_sets = require "samebits.batch.kept"
 local vectors = require "samebits.vectors"
 local variants = require "samebits.variants"
+local shard_draws = require "samebits.selftest.draw"
 local head_backward = require "samebits.selftest.head_backward"
 
 local M = {}
@@ -16,10 +17,10 @@ local M = {}
 --- The files that the public API can be checked with.
 M.FILES = { "rows.txt", "generated.txt", "batches.txt", "shards.txt", "order.txt",
             "sample.txt", "constants.txt", "entropy.txt", "gradient.txt", "kl.txt", "heads.txt",
-            head_backward.file }
+            shard_draws.file, head_backward.file }
 
 -- Files whose checks are in modules of their own.
-local OWN = { [head_backward.file] = head_backward }
+local OWN = { [shard_draws.file] = shard_draws, [head_backward.file] = head_backward }
 
 --- Whether a file is checked on a variant of the library.
 function M.has(at, file) return not OWN[file] or OWN[file].has(at) end
@@ -497,6 +498,7 @@ local function check(ctx, case)
   if case.shards then return check_shards(ctx, case) end
   if case.entries then return check_order(ctx, case) end
   if case.draws then return check_draws(ctx, case) end
+  if case.asked then return shard_draws.check(ctx, case) end
   return check_batch(ctx, case)
 end
 

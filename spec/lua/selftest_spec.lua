@@ -51,8 +51,16 @@ describe("the selftest", function()
   end)
 
   -- A word of the first case, or a message, is another: the check says where.
-  it("tells what differs in derivatives through a head", function()
+  it("tells what differs in draws from shards and in derivatives through a head", function()
     for _, of in ipairs {
+      { "draws.txt", "(\nmessage 0 1 )10000000", "%120000000",
+        "round 0, shard 1, from byte 0 on: expected 2000000001000000, got 1000000001000000" },
+      { "draws.txt", "(\nmessage 1 0 )00", "%101",
+        "round 1, shard 0, from byte 0 on: expected %x+, got %x+" },
+      { "draws.txt", "(\ndrawn )%d+", "%177", "token of shard 0: expected 77, got %d+" },
+      { "draws.txt", "(\ndrawn %d+ )%x+", "%112345678",
+        "logprob of shard 0: expected 12345678, got %x+" },
+      { "draws.txt", "\nmessage 1 1 [^\n]+", "", "error: .*" },
       { "head_backward.txt", "(\nby_hidden )%x+", "%1123456789abcdef0",
         "1 micro%-batches, chunks of 1 ids: by hidden, element 0: " ..
         "expected 123456789abcdef0, got %x+" },

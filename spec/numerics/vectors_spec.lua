@@ -28,6 +28,14 @@ describe("golden vectors", function()
     end
     assert.is_true(kinds > 500)
   end)
+
+  it("have draws from shards of each number of rounds", function()
+    local rounds = {}
+    for _, case in ipairs(assert(vectors.read(selftest.directory .. "/draws.txt"))) do
+      rounds[#case.messages] = (rounds[#case.messages] or 0) + 1
+    end
+    for _, n in ipairs { 1, 2, 3, 7, 11 } do assert.is_true((rounds[n] or 0) > 2, tostring(n)) end
+  end)
 end)
 
 describe("a file of vectors is refused", function()
