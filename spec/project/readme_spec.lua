@@ -47,6 +47,10 @@ describe("README:", function()
     assert.equal(1, #own)
   end)
 
+  it("can be read in one go", function()
+    assert.is_true(select(2, readme:gsub("\n", "")) <= 200)
+  end)
+
   it("the defect is there, and removed", function()
     local said = run_lua(lua[1])
     local drift = tonumber(said:match "^conventional\t(%d+) of 48 tokens differ\n")
