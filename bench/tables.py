@@ -9,6 +9,15 @@ of bench/results/RECORD.md that are of a call, dtype and V (* is any).
     <!-- bench: RECORD.md, logprob, bf16, 151936 -->
     <!-- bench: end -->
 
+and the ratios of the programs that stand in the page's table: their times in columns of a section
+of a record, by those of one program. A column "error" is copied.
+
+    <!-- ratios: RECORD.md; SECTION; samebits; COLUMN; COLUMN -->
+    | any heads | 4096 rows | 64 rows |
+    | --- | --- | --- |
+    | a program as the record names it | | |
+    <!-- ratios: end -->
+
 A line of measurements is a dict:
 
     call, dtype, vocab, rows    what was measured
@@ -194,7 +203,7 @@ def notes(lines):
 # ---- from records to pages ----------------------------------------------------------------------
 
 def cells_of(text, column):
-    """The rows of the record's table that has such a column, as dicts."""
+    """The rows of the record's tables that have such a column, as dicts."""
     rows, head_of = [], None
     for line in text.splitlines():
         cells = [c.strip() for c in line.strip("|").split("|")] if line.startswith("|") else None
@@ -224,6 +233,41 @@ def filled(text, records):
                   flags=re.DOTALL)
 
 
+def ratio(cell, base):
+    """The text of a cell's time by that of another cell."""
+    if "NaN" in cell or "nan" in cell:
+        return "NaN"
+    if not cell:
+        return ""
+    x = float(cell.split()[0]) / float(base.split()[0])
+    return f"{x:.2f}" if x < 10 else f"{x:.1f}"
+
+
+def with_ratios(text, records):
+    """A page with its tables of ratios made anew. records: as for `filled`."""
+    def block(found):
+        record, section, base, *columns = [" ".join(w.split())
+                                          for w in found.group(2).split(";")]
+        _, _, after = records(record).partition(f"# {section}\n")
+        rows = {}
+        for row in cells_of(after.partition("\n#")[0], columns[0]):
+            name = next(iter(row.values()))
+            rows[name.removesuffix(" (n)")] = name, row
+
+        def cells(name):
+            shown, row = rows[name.removesuffix(" (n)")]
+            return [shown] + [row[c] if c == "error" else ratio(row[c], rows[base][1][c])
+                              for c in columns]
+
+        lines = [line for line in found.group(3).splitlines() if line.startswith("|")]
+        names = [line.strip("|").split("|")[0].strip() for line in lines[2:]]
+        head_of = [cell.strip() for cell in lines[0].strip("|").split("|")]
+        return "\n".join([found.group(1), ""] + table(head_of, [cells(name) for name in names])
+                         + ["<!-- ratios: end -->"])
+    return re.sub(r"(<!-- ratios: ([^<>]*\.md;[^<>]*) -->)\n(.*?)<!-- ratios: end -->", block, text,
+                  flags=re.DOTALL)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing, fail if it would")
@@ -237,7 +281,7 @@ def main():
     for page in args.pages:
         with open(page) as f:
             text = f.read()
-        new = filled(text, record)
+        new = with_ratios(filled(text, record), record)
         if args.check and new != text:
             sys.exit(f"{page} is not what its records say: python3 bench/tables.py {page}")
         if new != text:

@@ -23,12 +23,12 @@ describe("bench:", function()
   end)
 
   describe("a record", function()
-    local text, page
+    local text, page, ratios
 
     setup(function()
       local said, status = shell.run("%s spec/support/bench_tables.py", python)
       assert.equal(0, status, said)
-      text, page = said:match "^(.*)PAGE\n(.*)$"
+      text, page, ratios = said:match "^(.*)PAGE\n(.*)RATIOS\n(.*)$"
     end)
 
     local function has(line) assert.is_true(lines_of(text)[line] or false, line) end
@@ -95,6 +95,28 @@ between
 <!-- bench: end -->
 after
 ]], page)
+    end)
+
+    it("fills the ratios of the programs that a page has", function()
+      assert.equal([[
+<!-- ratios: a.md; bf16, V = 151936; samebits; N = 7; N = 4096 -->
+
+| a | b |
+| --- | --- |
+| masked (n) | 115.6 | 1.38 |
+| samebits | 1.00 | 1.00 |
+
+<!-- ratios: end -->
+<!-- ratios: a.md; logprob: bf16, V = 151936, N = 4096; slow; us; error -->
+
+| a | b |
+| --- | --- |
+| broken | 0.00 | **NaN** |
+| samebits | 0.06 | 1.0e-07 |
+
+<!-- ratios: end -->
+
+]], ratios)
     end)
   end)
 

@@ -40,3 +40,15 @@ page = "before\n" + MARK.format("logprob, bf16, *") + "between\n" + MARK.format(
 filled = tables.filled(page, {"a.md": "\n".join(record)}.get)
 assert filled == tables.filled(filled, {"a.md": "\n".join(record)}.get)
 print(filled)
+RATIOS = """<!-- ratios: a.md; {}; {}; {} -->
+| a | b |
+| --- | --- |
+| {} | old |
+| samebits | |
+<!-- ratios: end -->
+"""
+page = RATIOS.format("bf16, V = 151936", "samebits", "N = 7; N = 4096", "masked")
+page += RATIOS.format("logprob: bf16, V = 151936, N = 4096", "slow", "us; error", "broken")
+filled = tables.with_ratios(page, {"a.md": "\n".join(record)}.get)
+assert filled == tables.with_ratios(filled, {"a.md": "\n".join(record)}.get)
+print("RATIOS\n" + filled)
