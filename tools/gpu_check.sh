@@ -1,10 +1,12 @@
 #!/bin/sh
-# gpu_check.sh [--luaenv DIR] [--results DIR] [--peers DIR] [--budget SECONDS] [STEP ...] - runs
-# every check that needs a GPU, from a clean tree, and writes a dated record of the results to
-# bench/results/.
+# gpu_check.sh [--luaenv DIR] [--results DIR] [--peers DIR] [--budget SECONDS] [--commit NAME]
+# [STEP ...] - runs every check that needs a GPU, from a clean tree, and writes a dated record of
+# the results to bench/results/.
 #
 #   build       make -C build CUDA=yes
 #   suite       every spec, with SB_REQUIRE=cuda
+#   counts      bench/counts.lua: draws, loss terms and logits of heads beside the cpu's; the record
+#               has its table
 #   memcheck, racecheck, initcheck      compute-sanitizer on bench/gpu_short.py
 #   exact       memcheck on specs whose allocations end with the logits (PyTorch rounds sizes up)
 #   repeats     1000 repeats, which must give the same bits
@@ -15,24 +17,26 @@
 # Without STEP, runs all of them. Needs nvcc, make, a C compiler, Python 3 (PYTHON names another
 # interpreter) with PyTorch for the last three, and LuaJIT with busted for the suite. --luaenv names
 # a folder that contains LuaJIT with busted and a program luaenv that runs a command with them;
-# --peers one with peers that are not installed (bench/peers.py, bench/step_peers.py). The exit
-# status is 0 if all steps passed.
+# --peers one with peers that are not installed (bench/peers.py, bench/step_peers.py); --commit what
+# the record says was checked, where there is no git. The exit status is 0 if all steps passed.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
 luaenv='' results=bench/results peers='' budget=300 steps=''
+commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
 while [ $# -gt 0 ]; do
   case $1 in
     --luaenv) luaenv=$2; shift 2 ;;
     --results) results=$2; shift 2 ;;
     --peers) peers=$2; shift 2 ;;
     --budget) budget=$2; shift 2 ;;
+    --commit) commit=$2; shift 2 ;;
     -*) echo "gpu_check: unknown option $1" >&2; exit 2 ;;
     *) steps="$steps $1"; shift ;;
   esac
 done
 [ -n "$steps" ] ||
-  steps='build suite memcheck exact racecheck initcheck repeats streams bench ops step'
+  steps='build suite counts memcheck exact racecheck initcheck repeats streams bench ops step'
 
 gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1)
 if [ -z "$gpu" ]; then
@@ -74,6 +78,10 @@ busted=${luaenv:+$luaenv/usr/bin/busted}
 
 suite() { SB_REQUIRE=cuda ${luaenv:+"$luaenv/luaenv"} luajit "$busted"; }
 
+counts() {
+  LUA_PATH="$PWD/lua/?.lua;;" ${luaenv:+"$luaenv/luaenv"} luajit bench/counts.lua
+}
+
 exact() {
   SB_REQUIRE=cuda "$sanitizer" --tool memcheck --error-exitcode 9 --target-processes all \
     ${luaenv:+"$luaenv/luaenv"} luajit "$busted" spec/numerics/entropy_spec.lua \
@@ -90,6 +98,7 @@ step() {
   case $1 in
     build) make --no-print-directory -C build -j"$(nproc)" CUDA=yes ;;
     suite) suite ;;
+    counts) counts ;;
     exact) exact ;;
     memcheck | initcheck) sanitize "$1" ;;
     racecheck) racecheck ;;
@@ -106,7 +115,7 @@ step() {
   echo "# Checks on a GPU: $gpu, $today"
   echo
   echo "Driver $driver; $("${NVCC:-nvcc}" --version 2>/dev/null | grep release | sed 's/^ *//');"
-  echo "commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown). \`tools/gpu_check.sh\`,"
+  echo "commit $commit. \`tools/gpu_check.sh\`,"
   echo "which says what each step is."
   echo
   echo '| step | result | seconds | last line |'
@@ -134,6 +143,10 @@ digest=$(cat "$logs"/* | sed -n 's/^digest //p' | head -n 1)
 if [ -n "$digest" ]; then
   printf '\nDigest of what bench/gpu_short.py computes, the same on any GPU:\n%s\n' "$digest" \
     >> "$record.tmp"
+fi
+if [ -e "$logs/counts" ]; then
+  printf '\nResults whose bits differ (bench/counts.lua): ' >> "$record.tmp"
+  grep -v '^==' "$logs/counts" >> "$record.tmp"
 fi
 mv "$record.tmp" "$record"
 echo "== record: $record; $failed failed"
