@@ -3,8 +3,10 @@
 -- call on the logits that sb_logits gives.
 
 local samebits = require "samebits"
+local backends = require "spec.support.backends"
 local heads = require "spec.support.heads"
 local hex = require "spec.support.hex"
+local kept_sets = require "spec.support.kept"
 local tensor = require "samebits.tensor"
 local vectors = require "samebits.vectors"
 
@@ -104,14 +106,15 @@ heads.each(function(at)
             for v = 1, V do kept[b][t][v] = (v * t + b) % 5 ~= 0 and 1 or 0 end
           end
         end
-        local function both(change)
-          local spec = { hidden = hidden, head = head, ids = ids, mask = mask,
-                         temperature = tensor.tensor(temperature, { dtype = "float32" }) }
+        -- on_logits: what differs if there are logits; the same as `change` if not given.
+        local function both(change, on_logits)
+          local common = { ids = ids, mask = mask,
+                           temperature = tensor.tensor(temperature, { dtype = "float32" }) }
+          local spec, other = { hidden = hidden, head = head }, {}
+          other.logits = assert(ctx:logits(spec))
+          for key, value in pairs(common) do spec[key], other[key] = value, value end
           for key, value in pairs(change) do spec[key] = value end
-          local other = {}
-          for key, value in pairs(spec) do other[key] = value end
-          other.hidden, other.head = nil, nil
-          other.logits = assert(ctx:logits({ hidden = hidden, head = head }))
+          for key, value in pairs(on_logits or change) do other[key] = value end
           return spec, other
         end
         local function same(name, got, expected)
@@ -119,9 +122,13 @@ heads.each(function(at)
             assert.is_true(samebits.same_bits(here(got[key]), here(t)), name .. " " .. key)
           end
         end
-        for _, change in ipairs { {}, { shift = 1 }, { kept = kept },
-                                  { rows = { 0, 5, 20, 38 } } } do
-          local a, b = both(change)
+        local list = {}
+        list.kept_ids, list.kept_offsets = kept_sets.lists(
+          tensor.tensor(kept, { dtype = "bool" }), i == 2 and "int64" or "int32",
+          i == 3 and "int32" or "int64")
+        for _, change in ipairs { { {} }, { { shift = 1 } }, { { kept = kept } },
+                                  { list, { kept = kept } }, { { rows = { 0, 5, 20, 38 } } } } do
+          local a, b = both(change[1], change[2])
           local outputs = { outputs = { "token", "lse", "sequence", "count", "entropy",
                                         "saved" } }
           same("logprob", ctx:logprob(a, outputs), ctx:logprob(b, outputs))
@@ -283,4 +290,49 @@ heads.each(function(at)
       assert.equal(hex.of(here(clean.token))[3], bits[3])
     end)
   end)
+end)
+
+-- More logits than a backend has in memory at once: each row has its own list and values.
+describe("samples of many rows of hidden states with lists of kept ids", function()
+  local R, V = 131, 49168
+
+  local function rows_of(first, past)
+    local ids, offsets, how = {}, { 0 }, { seed = {}, position = {}, top_k = {}, top_p = {} }
+    for r = first, past - 1 do
+      for i = 0, 3 + r % 16 do ids[#ids + 1] = r + i * 2399 end
+      offsets[#offsets + 1] = #ids
+      for name, value in pairs { seed = r % 7, position = r * 3, top_k = r % 5 * 2,
+                                 top_p = 1 - r % 3 / 4 } do
+        how[name][r - first + 1] = value
+      end
+    end
+    return ids, offsets, how
+  end
+
+  for _, backend in ipairs { "cpu", "cuda" } do
+    backends.with(backend, function(at)
+      it("are those of the rows alone, on " .. at.name, function()
+        local ctx = at.context()
+        local head = heads.head(at, heads.values({ V, 2 }, "bfloat16", 51))
+        local hidden = heads.values({ R, 2 }, "bfloat16", 52)
+        local function sample(first, past)
+          local ids, offsets, how = rows_of(first, past)
+          local out = assert(ctx:sample({
+            hidden = heads.placed(at, hidden:slice(0, first, past):clone()), head = head,
+            kept_ids = heads.placed(at, tensor.tensor(ids, { dtype = "int32" })),
+            kept_offsets = heads.placed(at, tensor.tensor(offsets, { dtype = "int32" })),
+          }, how, { outputs = { "token", "logprob", "kept_logprob", "count", "kept" } }))
+          local results = {}
+          for name, t in pairs(out) do results[name] = assert(t:to "cpu") end
+          return results
+        end
+        local all = sample(0, R)
+        for _, r in ipairs { 0, 1, 84, 85, 86, 127, 128, 129, 130 } do
+          for name, t in pairs(sample(r, r + 1)) do
+            assert.same_bits(t, all[name]:slice(0, r, r + 1):clone(), name .. " of row " .. r)
+          end
+        end
+      end)
+    end)
+  end
 end)
