@@ -842,8 +842,8 @@ function Batch:to(device, opts) end
 --- `+ - * /` and unary minus work element by element, on tensors of one shape (or whose sizes agree
 --- from the last dimension on, or are 1) and numbers. Results are float32, or float64 if an operand
 --- is float64, int32 or int64; numbers are rounded to that dtype, and each operation once more.
---- `#t` and ipairs work only in a LuaJIT with the metamethods of Lua 5.2; others give 0 and nothing:
---- `t:len()` and `t:each()` always work. Arithmetic on devices is made in memory and copied back.
+--- `#t` is `t:len()`. `ipairs(t)` works in a LuaJIT with the metamethods of Lua 5.2 and is an error
+--- in others; `t:each()` always works. Arithmetic on devices is made in memory and copied back.
 ---
 --- On a device, views work as they do in memory. `get`, `t[i]`, `totable`, `bits` and tostring copy
 --- the elements that they show. A conversion to another dtype, and a contiguous copy of a tensor
@@ -960,7 +960,7 @@ function Tensor:is_contiguous() end
 ---@return samebits.Tensor # bool
 function Tensor:le(other) end
 
---- The size of the first dimension. (`#t` is 0 where LuaJIT lacks the metamethods of Lua 5.2.)
+--- The size of the first dimension, which is also `#t`.
 ---@return number
 function Tensor:len() end
 

@@ -108,11 +108,11 @@ local OPEN_OPTIONS = { threads = true, isa = true, split = true, block = true, c
 local function open(backend, opts)
   if backend == nil then backend = "auto" end
   if type(backend) ~= "string" then
-    raise("open: expected a backend's name, got %s", type(backend))
+    raise("open: expected a backend's name, got %s", misuse.kind(backend))
   end
   opts = misuse.options("open", opts, OPEN_OPTIONS)
   if opts.isa ~= nil and type(opts.isa) ~= "string" then
-    raise("isa: expected a name, got %s", type(opts.isa))
+    raise("isa: expected a name, got %s", misuse.kind(opts.isa))
   end
 
   local c = ffi.new "sb_open_options"

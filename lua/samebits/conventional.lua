@@ -45,7 +45,7 @@ local M = {}
 -- @treturn table as `ctx:logprob`; or nil, a message and the status' name
 M.logprob = misuse.guard(function(ctx, batch, opts)
   if not context.is_context(ctx) then
-    misuse.raise("conventional.logprob: expected a context, got %s", type(ctx))
+    misuse.raise("conventional.logprob: expected a context, got %s", misuse.kind(ctx))
   end
   return call.run(OP, OP.name, ctx, opts, batch)
 end)

@@ -300,7 +300,7 @@ function M.opened(name) return opened[name] end
 function M.check_stream(what, stream, device)
   if not M.is_stream(stream) then
     raise("%s: expected a stream, got %s (ctx:stream makes one, also from a framework's)", what,
-          type(stream))
+          misuse.kind(stream))
   elseif stream.device ~= device then
     raise("%s: the stream is on %s, not on %s", what, stream.device, device)
   end

@@ -153,7 +153,7 @@ end
 
 local function pointer(what, ctype, value)
   if type(value) ~= "cdata" and type(value) ~= "userdata" then
-    raise("%s: expected a pointer to a managed tensor, got %s", what, type(value))
+    raise("%s: expected a pointer to a managed tensor, got %s", what, misuse.kind(value))
   end
   if type(value) == "cdata" then
     local kind = tostring(ffi.typeof(value))
@@ -209,7 +209,9 @@ end
 -- @tparam tensor t on "cpu" or "cuda:N", of any strides
 -- @return a DLManagedTensor *
 M.export = misuse.guard(function(t)
-  if not tensor.is_tensor(t) then raise("dlpack.export: expected a tensor, got %s", type(t)) end
+  if not tensor.is_tensor(t) then
+    raise("dlpack.export: expected a tensor, got %s", misuse.kind(t))
+  end
   local device_type, device_id = device_code(t)
   deleter = deleter or ffi.cast("void (*)(samebits_dl_managed *)", function(managed)
     held[key(managed)] = nil

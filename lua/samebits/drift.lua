@@ -66,7 +66,7 @@ end
 local function options(meta)
   if meta == nil then meta = {} end
   if type(meta) ~= "table" or tensor.is_tensor(meta) then
-    raise("drift: expected a table of options, got %s", type(meta))
+    raise("drift: expected a table of options, got %s", misuse.kind(meta))
   end
   for key in pairs(meta) do
     if not OPTIONS[key] then raise("drift: unknown option '%s'", tostring(key)) end
@@ -76,14 +76,14 @@ local function options(meta)
     raise "drift: names: expected two strings"
   end
   if meta.progress ~= nil and type(meta.progress) ~= "function" then
-    raise("drift: progress: expected a function, got %s", type(meta.progress))
+    raise("drift: progress: expected a function, got %s", misuse.kind(meta.progress))
   end
   if meta.align ~= nil and type(meta.align) ~= "boolean" then
-    raise("drift: align: expected a boolean, got %s", type(meta.align))
+    raise("drift: align: expected a boolean, got %s", misuse.kind(meta.align))
   end
   for _, name in ipairs { "tokenizer", "command" } do
     if meta[name] ~= nil and type(meta[name]) ~= "string" then
-      raise("drift: %s: expected a string, got %s", name, type(meta[name]))
+      raise("drift: %s: expected a string, got %s", name, misuse.kind(meta[name]))
     end
   end
   return {

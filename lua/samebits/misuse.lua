@@ -22,11 +22,17 @@ function M.raise(format, ...)
         0)
 end
 
+--- What a message calls a value of the wrong kind: "tensor", or the value's type.
+function M.kind(value)
+  local metatable = type(value) == "userdata" and getmetatable(value)
+  return type(metatable) == "table" and metatable.kind or type(value)
+end
+
 --- Checks the options of a public function, or of another thing called `name`. Returns the table,
 -- or an empty one if none is given. Raises misuse for keys other than the known ones.
 function M.options(name, opts, known)
   if opts == nil then return {} end
-  if type(opts) ~= "table" then M.raise("%s: expected a table, got %s", name, type(opts)) end
+  if type(opts) ~= "table" then M.raise("%s: expected a table, got %s", name, M.kind(opts)) end
   for key in pairs(opts) do
     if not known[key] then M.raise("%s: unknown option '%s'", name, tostring(key)) end
   end

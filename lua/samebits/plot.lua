@@ -70,7 +70,7 @@ local function report_of(what, spec)
   check_fields(what, spec, REPORT_FIELDS)
   local report = spec.report
   if type(report) ~= "table" or not report.positions or not report.ulps or not report.sample then
-    raise("%s: report: expected what samebits.drift gives, got %s", what, type(report))
+    raise("%s: report: expected what samebits.drift gives, got %s", what, misuse.kind(report))
   end
   return report, ("%s against %s"):format(report.b.name or "B", report.a.name or "A")
 end

@@ -161,14 +161,6 @@ local function compile(self, text, name)
   local lines = text:match "^\n*"
   local f, keeps, unfinished = chunk.compile(rest and lines .. rest or text, name)
   if not f then return nil, keeps, unfinished end
-  local wrong = magic.wrong_length(rest or text, function(chain)
-    local ok, value = complete.follow(chain, self.scope.get)
-    return ok and tensor.is_tensor(value)
-  end)
-  if wrong then
-    return nil, ("%s: Lua cannot count the rows of a tensor: t:len() does, and t:each() goes " ..
-                 "through them"):format(wrong)
-  end
   return f, keeps, nil, rest ~= nil
 end
 

@@ -12,8 +12,8 @@
 -- `+ - * /` and unary minus work element by element, on tensors of one shape (or whose sizes agree
 -- from the last dimension on, or are 1) and numbers. Results are float32, or float64 if an operand
 -- is float64, int32 or int64; numbers are rounded to that dtype, and each operation once more.
--- `#t` and ipairs work only in a LuaJIT with the metamethods of Lua 5.2; others give 0 and nothing:
--- `t:len()` and `t:each()` always work. Arithmetic on devices is made in memory and copied back.
+-- `#t` is `t:len()`. `ipairs(t)` works in a LuaJIT with the metamethods of Lua 5.2 and is an error
+-- in others; `t:each()` always works. Arithmetic on devices is made in memory and copied back.
 --
 -- On a device, views work as they do in memory. `get`, `t[i]`, `totable`, `bits` and tostring copy
 -- the elements that they show. A conversion to another dtype, and a contiguous copy of a tensor
@@ -48,7 +48,16 @@ local M = {
 }
 
 local Tensor = {}  -- methods
-local metatable = { methods = Tensor }
+
+-- A tensor is a userdata, not a table, because LuaJIT without the metamethods of Lua 5.2 asks only
+-- userdata for their length: `#t` of a table would be 0. The userdata's environment keeps its table
+-- of fields alive; `fields_of` finds it, also in compiled code, and keeps nothing.
+local newproxy, setfenv = newproxy, debug.setfenv
+local prototype = newproxy(true)
+local metatable = getmetatable(prototype)
+metatable.methods, metatable.kind = Tensor, "tensor"
+local fields_of = setmetatable({}, { __mode = "kv" })
+local FIELDS = { __index = Tensor } -- of the tables of fields
 
 --- How many times a tensor has been freed; 0 means that none needs to be looked for.
 M.freed = 0
@@ -58,10 +67,13 @@ local sharers = setmetatable({}, { __mode = "k" })
 local WEAK = { __mode = "k" }
 
 local function new(ptr, name, shape, strides, owner, device)
-  local t = setmetatable({
+  local t = newproxy(prototype)
+  local fields = setmetatable({
     ptr = ptr, dtype = name, shape = shape, strides = strides, owner = owner, device = device,
     ndim = #shape, itemsize = dtype.of[name].size,
-  }, metatable)
+  }, FIELDS)
+  setfenv(t, fields)
+  fields_of[t] = fields
   local set = sharers[owner]
   if set then set[t] = true end
   return t
@@ -83,6 +95,9 @@ end
 -- @param value
 -- @treturn boolean
 function M.is_tensor(value) return getmetatable(value) == metatable end
+
+--- The table of a tensor's fields, for code that looks at values without calling any code.
+function M.fields(t) return fields_of[t] end
 
 --- Describes a value for messages: "float32 [2, 3]" for a tensor, otherwise its type.
 function M.describe(value)
@@ -361,7 +376,7 @@ end)
 -- @treturn number
 function Tensor:numel() return layout.numel(self.shape) end
 
---- The size of the first dimension. (`#t` is 0 where LuaJIT lacks the metamethods of Lua 5.2.)
+--- The size of the first dimension, which is also `#t`.
 -- @treturn number
 function Tensor:len()
   if self.ndim == 0 then error("len: a tensor of shape [] has no dimension", 2) end
@@ -749,23 +764,24 @@ local index_number = misuse.guard(function(self, i)
 end)
 
 local function refuse_freed(self)
-  if rawget(self, "freed") then raise("tensor: %s has been freed", M.describe(self)) end
+  if fields_of[self].freed then raise("tensor: %s has been freed", M.describe(self)) end
 end
 
 -- Makes the memory of a deferred tensor: its pointer or its owner.
 local function made(self, key)
   refuse_freed(self)
-  local make = rawget(self, "make")
-  if not make then return nil end
-  local ptr, owner = make()
-  self.ptr, self.owner, self.make = ptr, owner, nil
-  return rawget(self, key)
+  local fields = fields_of[self]
+  if not fields.make then return nil end
+  fields.ptr, fields.owner = fields.make()
+  fields.make = nil
+  return fields[key]
 end
 
 function metatable.__index(self, key)
   if type(key) == "number" then return index_number(self, key) end
-  if key == "ptr" or key == "owner" then return made(self, key) end
-  return Tensor[key]
+  local value = fields_of[self][key]
+  if type(value) == "nil" and (key == "ptr" or key == "owner") then return made(self, key) end
+  return value
 end
 
 local set_number = misuse.guard(function(self, i, value)
@@ -781,7 +797,7 @@ end)
 
 function metatable.__newindex(self, key, value)
   if type(key) == "number" then return set_number(self, key, value) end
-  rawset(self, key, value)
+  fields_of[self][key] = value
 end
 
 function metatable.__tostring(self) return self:text() end
@@ -790,7 +806,7 @@ function metatable.__tostring(self) return self:text() end
 -- @tparam[opt] number width
 -- @treturn string
 function Tensor:text(width)
-  if rawget(self, "freed") then return tensor_text.head(self) .. ", freed" end
+  if fields_of[self].freed then return tensor_text.head(self) .. ", freed" end
   return tensor_text.describe(self, transfer.read, width)
 end
 
@@ -808,8 +824,8 @@ Tensor.each = misuse.guard(function(self)
   return following, self, -1
 end)
 
--- LuaJIT calls these if it was built with the metamethods of Lua 5.2.
 metatable.__len = Tensor.len
+-- LuaJIT calls this if it was built with the metamethods of Lua 5.2; others refuse ipairs(t).
 metatable.__ipairs = Tensor.each
 
 --- Gives the memory back now, where it would otherwise wait for the collector: that of a tensor on
@@ -817,10 +833,14 @@ metatable.__ipairs = Tensor.each
 -- memory all its views and batches of them, cannot be used any more. Memory that the library did
 -- not allocate, or that `samebits.dlpack` has lent out, stays as it is.
 Tensor.free = misuse.guard(function(self)
-  local owner = not rawget(self, "freed") and rawget(self, "owner")
+  local own = fields_of[self]
+  local owner = not own.freed and own.owner
   local set = owner and sharers[owner] or { [self] = true }
   M.freed = M.freed + 1
-  for t in pairs(set) do t.freed, t.ptr, t.owner, t.make = true, nil, nil, nil end
+  for t in pairs(set) do
+    local fields = fields_of[t]
+    fields.freed, fields.ptr, fields.owner, fields.make = true, nil, nil, nil
+  end
   if owner and sharers[owner] then
     sharers[owner] = nil
     devices.settle_all()

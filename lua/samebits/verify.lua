@@ -324,7 +324,7 @@ end
 local function wanted(names)
   if names == nil then return transforms.list end
   if type(names) ~= "table" then
-    raise("verify: transforms: expected a list of names, got %s", type(names))
+    raise("verify: transforms: expected a list of names, got %s", misuse.kind(names))
   end
   local list = {}
   for i, name in ipairs(names) do
@@ -373,7 +373,7 @@ end
 local function verify(value, options)
   options = misuse.options("verify", options, OPTIONS)
   if options.fn ~= nil and not is_callable(options.fn) then
-    raise("verify: fn: expected a function of a batch, got %s", type(options.fn))
+    raise("verify: fn: expected a function of a batch, got %s", misuse.kind(options.fn))
   end
   local opts = {
     fn = options.fn, backend = options.backend, threads = options.threads, isa = options.isa,

@@ -53,7 +53,7 @@ function M.safetensors(path, size)
       assert(why == unsupported.why(rawget(copy, name)) and not why:find "%c")
     else
       -- One that is deferred takes one byte per element in the file.
-      total = total + (rawget(t, "make") and t:numel() or bytes_of(t))
+      total = total + (tensor.fields(t).make and t:numel() or bytes_of(t))
       use(t)
       check_same(t, rawget(copy, name))
     end

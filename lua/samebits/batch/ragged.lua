@@ -13,7 +13,9 @@ local function is_list(value) return type(value) == "table" and not tensor.is_te
 
 local function options(name, opts, known)
   if opts == nil then return {} end
-  if not is_list(opts) then raise("%s: expected a table of options, got %s", name, type(opts)) end
+  if not is_list(opts) then
+    raise("%s: expected a table of options, got %s", name, misuse.kind(opts))
+  end
   for key in pairs(opts) do
     if not known[key] then raise("%s: unknown option '%s'", name, tostring(key)) end
   end
@@ -44,7 +46,7 @@ local function lengths_of(name, value)
     value = value:totable()
   end
   if type(value) ~= "table" then
-    raise("%s: expected a list or a tensor [B], got %s", name, type(value))
+    raise("%s: expected a list or a tensor [B], got %s", name, misuse.kind(value))
   end
   local list = {}
   for b = 1, #value do
@@ -56,7 +58,9 @@ end
 
 -- The sequences as contiguous tensors of one dtype, whose shapes differ only in their lengths.
 local function sequences_of(name, list, dtype)
-  if not is_list(list) then raise("%s: expected a list of sequences, got %s", name, type(list)) end
+  if not is_list(list) then
+    raise("%s: expected a list of sequences, got %s", name, misuse.kind(list))
+  end
   for b = 1, #list do
     if not dtype and tensor.is_tensor(list[b]) then dtype = list[b].dtype end
   end
@@ -74,7 +78,7 @@ local function sequences_of(name, list, dtype)
         value = made
       end
     elseif not tensor.is_tensor(value) then
-      raise("%s: expected a table or a tensor, got %s", where, type(value))
+      raise("%s: expected a table or a tensor, got %s", where, misuse.kind(value))
     end
     if value.ndim < 1 then raise("%s: a tensor without dimensions is no sequence", where) end
     if value.device ~= "cpu" then raise("%s: the tensor is on device %s", where, value.device) end
@@ -250,7 +254,7 @@ local function sequence_mask(where, entry, length, shift)
 end
 
 local function from_sequences(spec)
-  if not is_list(spec) then raise("from_sequences: expected a table, got %s", type(spec)) end
+  if not is_list(spec) then raise("from_sequences: expected a table, got %s", misuse.kind(spec)) end
   for key in pairs(spec) do
     if not FROM_FIELDS[key] then raise("from_sequences: unknown field '%s'", tostring(key)) end
   end
@@ -260,7 +264,8 @@ local function from_sequences(spec)
   end
   if layout == "packed" and spec.length ~= nil then raise("length: given with a packed layout") end
   if not is_list(spec.sequences) then
-    raise("sequences: expected a list of { logits = ..., ids = ... }, got %s", type(spec.sequences))
+    raise("sequences: expected a list of { logits = ..., ids = ... }, got %s",
+          misuse.kind(spec.sequences))
   end
   if #spec.sequences == 0 then
     raise("sequences: the list is empty, so the vocabulary is not known")
@@ -270,7 +275,7 @@ local function from_sequences(spec)
   local logits, ids, masks = {}, {}, {}
   for b, entry in ipairs(spec.sequences) do
     local where = ("sequences[%d]"):format(b - 1)
-    if not is_list(entry) then raise("%s: expected a table, got %s", where, type(entry)) end
+    if not is_list(entry) then raise("%s: expected a table, got %s", where, misuse.kind(entry)) end
     for key in pairs(entry) do
       if not SEQUENCE_FIELDS[key] then raise("%s: unknown field '%s'", where, tostring(key)) end
     end

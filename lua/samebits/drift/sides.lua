@@ -73,7 +73,8 @@ local function as_tensor(label, role, value, opened)
     if not ok then raise("%s: %s: %s", label, role, tostring(made)) end
     return made
   end
-  raise("%s: %s: expected a tensor, a list or a file's path, got %s", label, role, type(value))
+  raise("%s: %s: expected a tensor, a list or a file's path, got %s", label, role,
+        misuse.kind(value))
 end
 
 -- Reads a file as a side. Returns its fields; the requested tensor if no name tells its role; and
@@ -120,7 +121,7 @@ local function given(label, value, extra, opened)
     end
   else
     raise("%s: expected logprobs or logits (a tensor, a list, a table of them, a file's path), " ..
-          "got %s", label, value == nil and "nothing" or type(value))
+          "got %s", label, value == nil and "nothing" or misuse.kind(value))
   end
   for key, field in pairs(extra or {}) do
     if not OWN[key] then raise("%s: unknown field '%s'", label, tostring(key)) end
@@ -391,7 +392,7 @@ local function finish(side, fields, others, layout, opened)
       kept_of(label, fields.kept, layout, logits and logits.shape[logits.ndim])
   end
   if fields.name ~= nil and type(fields.name) ~= "string" then
-    raise("%s: name: expected a string, got %s", label, type(fields.name))
+    raise("%s: name: expected a string, got %s", label, misuse.kind(fields.name))
   end
   side.name = fields.name
   side.shape = layout.shape
@@ -478,7 +479,7 @@ local function read(a, b, meta, wanted)
     if i == 2 then label, value = "B", b end
     local extra = meta[label:lower()]
     if extra ~= nil and type(extra) ~= "table" then
-      raise("%s: expected a table, got %s", label:lower(), type(extra))
+      raise("%s: expected a table, got %s", label:lower(), misuse.kind(extra))
     end
     local fields, bare, held = given(label, value, extra, opened)
     local from_file = type(value) == "string" or safetensors.is_loaded(value)

@@ -121,7 +121,7 @@ end
 function M.check_path(what, path)
   local misuse = require "samebits.misuse"
   if type(path) ~= "string" then
-    misuse.raise("%s: the path is %s, not a string", what, type(path))
+    misuse.raise("%s: the path is %s, not a string", what, misuse.kind(path))
   end
   if path == "" then misuse.raise("%s: the path is empty", what) end
   if path:find("%z") then misuse.raise("%s: the path holds a NUL character", what) end

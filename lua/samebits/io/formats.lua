@@ -38,10 +38,10 @@ local function read(from, name)
 end
 
 local function load(path, name, opts)
-  if type(path) ~= "string" then raise("load: expected a path, got %s", type(path)) end
+  if type(path) ~= "string" then raise("load: expected a path, got %s", misuse.kind(path)) end
   if type(name) == "table" and opts == nil then name, opts = nil, name end
   if name ~= nil and type(name) ~= "string" then
-    raise("load: expected a tensor's name, got %s", type(name))
+    raise("load: expected a tensor's name, got %s", misuse.kind(name))
   end
   return source.read(path, source.options("load", opts), read, name)
 end
@@ -65,18 +65,18 @@ local function load_named(path, name, opened)
 end
 
 local function save(path, value, metadata)
-  if type(path) ~= "string" then raise("save: expected a path, got %s", type(path)) end
+  if type(path) ~= "string" then raise("save: expected a path, got %s", misuse.kind(path)) end
   local ending = extension(path)
   if ending == "npy" then
     if not tensor.is_tensor(value) then
-      raise("save: a .npy file holds one tensor, got %s", type(value))
+      raise("save: a .npy file holds one tensor, got %s", misuse.kind(value))
     end
     return npy.save(path, value)
   end
   if ending == "safetensors" then
     if type(value) ~= "table" or tensor.is_tensor(value) then
       raise("save: a .safetensors file holds named tensors, { name = tensor }, got %s",
-            tensor.is_tensor(value) and "a tensor" or type(value))
+            tensor.is_tensor(value) and "a tensor" or misuse.kind(value))
     end
     return safetensors.save(path, value, metadata)
   end

@@ -155,7 +155,8 @@ local function place(tensors)
     local why = tensor.unsupported.why(t)
     if why then misuse.raise("safetensors.save: %s", why) end
     if not tensor.is_tensor(t) then
-      misuse.raise("safetensors.save: %s is not a tensor but %s", refusal.quote(name), type(t))
+      misuse.raise("safetensors.save: %s is not a tensor but %s", refusal.quote(name),
+                   misuse.kind(t))
     end
     if t.device ~= "cpu" then
       misuse.raise("safetensors.save: the elements of %s are on %s, not in memory",
@@ -191,10 +192,10 @@ M.save = misuse.guard(function(path, tensors, metadata)
   file.check_path("safetensors.save", path)
   if type(tensors) ~= "table" or tensor.is_tensor(tensors) then
     misuse.raise("safetensors.save: expected a table of tensors by name, got %s",
-                 tensor.is_tensor(tensors) and "a tensor" or type(tensors))
+                 tensor.is_tensor(tensors) and "a tensor" or misuse.kind(tensors))
   end
   if metadata ~= nil and type(metadata) ~= "table" then
-    misuse.raise("safetensors.save: the metadata is %s, not a table", type(metadata))
+    misuse.raise("safetensors.save: the metadata is %s, not a table", misuse.kind(metadata))
   end
   for key, value in pairs(metadata or {}) do
     check_text("the metadata's key", key)

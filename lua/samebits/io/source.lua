@@ -128,12 +128,12 @@ end
 function M.options(what, opts)
   if opts == nil then return {} end
   if type(opts) ~= "table" then
-    misuse.raise("%s: options are %s, not a table", what, type(opts))
+    misuse.raise("%s: options are %s, not a table", what, misuse.kind(opts))
   end
   for key, value in pairs(opts) do
     if key ~= "copy" then misuse.raise("%s: unknown option '%s'", what, tostring(key)) end
     if type(value) ~= "boolean" then
-      misuse.raise("%s: copy: expected a boolean, got %s", what, type(value))
+      misuse.raise("%s: copy: expected a boolean, got %s", what, misuse.kind(value))
     end
   end
   return opts

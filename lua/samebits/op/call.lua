@@ -102,7 +102,7 @@ end
 -- Checks the workspace: device memory of the caller's that the library computes in.
 local function check_workspace(workspace, device)
   if not tensor.is_tensor(workspace) then
-    raise("workspace: expected a tensor, got %s", type(workspace))
+    raise("workspace: expected a tensor, got %s", misuse.kind(workspace))
   end
   if workspace.device ~= device or not workspace:is_contiguous() then
     raise("workspace: expected a contiguous tensor on %s", device)
@@ -253,7 +253,7 @@ end
 local function output(name, given, shape, device, dtype)
   if given == nil then return try(tensor.empty(shape, dtype, device)) end
   if not tensor.is_tensor(given) then
-    raise("out.%s: expected a tensor, got %s", name, type(given))
+    raise("out.%s: expected a tensor, got %s", name, misuse.kind(given))
   end
   if given.dtype ~= dtype or not layout.same(given.shape, shape) then
     raise("out.%s: %s, expected %s %s", name, describe(given), dtype, layout.text(shape))
@@ -269,7 +269,7 @@ local function wanted(self)
   local op, names = self.op, self.opts.outputs
   if names == nil then return op.default and op.default(self) or op.names end
   if type(names) ~= "table" then
-    raise("outputs: expected a list of names, got %s", type(names))
+    raise("outputs: expected a list of names, got %s", misuse.kind(names))
   end
   for _, name in ipairs(names) do
     if not op.output[name] then
@@ -292,7 +292,9 @@ end
 -- or a new one, which is returned under its name.
 function Call:output(name, dtype, shape)
   local given = self.opts.out or {}
-  if type(given) ~= "table" then raise("out: expected a table of tensors, got %s", type(given)) end
+  if type(given) ~= "table" then
+    raise("out: expected a table of tensors, got %s", misuse.kind(given))
+  end
   local t = output(name, given[name], shape, self.device, dtype)
   self.made[name] = t
   return ffi.cast(void_p, t.ptr)

@@ -70,7 +70,7 @@ local function wanted(at)
   local out, names = ffi.new "sb_sample_out", at.opts.outputs or sample.default()
   out.size = ffi.sizeof "sb_sample_out"
   if type(names) ~= "table" then
-    raise("draw: outputs: expected a list of names, got %s", type(names))
+    raise("draw: outputs: expected a list of names, got %s", misuse.kind(names))
   end
   for _, name in ipairs(names) do
     if not at.op.output[name] then raise("draw: outputs: unknown output '%s'", tostring(name)) end

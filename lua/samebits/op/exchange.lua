@@ -79,7 +79,7 @@ local function communicator(ctx, given)
     self = { handle = ffi.cast("void *", given) }
   else
     raise("communicator: expected { id =, ranks =, rank = } or a pointer (an ncclComm_t), got %s",
-          type(given))
+          misuse.kind(given))
   end
   self.context, self.device = ctx, ctx.device
   return setmetatable(self, Communicator)
@@ -87,7 +87,7 @@ end
 
 local function handle_of(at, comm)
   if getmetatable(comm) ~= Communicator then
-    raise("%s: expected a communicator (see ctx:communicator), got %s", at.what, type(comm))
+    raise("%s: expected a communicator (see ctx:communicator), got %s", at.what, misuse.kind(comm))
   end
   if not comm.handle then raise("%s: the communicator is closed", at.what) end
   if comm.device ~= at.device then

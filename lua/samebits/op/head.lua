@@ -47,7 +47,9 @@ end
 
 local function number(what, value, default)
   if value == nil then return default end
-  if type(value) ~= "number" then raise("%s: expected a number, got %s", what, type(value)) end
+  if type(value) ~= "number" then
+    raise("%s: expected a number, got %s", what, misuse.kind(value))
+  end
   return value
 end
 

@@ -60,7 +60,7 @@ function M.how_of(at, given)
   c.size, c.top_p = ffi.sizeof "sb_sampling", 1
   for key, value in pairs(misuse.options(at.what, given, KEYS)) do
     local dtype, array, single = unpack(KEYS[key])
-    if type(value) == "table" or not single then
+    if type(value) == "table" or tensor.is_tensor(value) or not single then
       c[array] = ffi.cast("void *", per_row(at, key, value, dtype).ptr)
     else
       c[single] = common(at, key, value)

@@ -26,7 +26,7 @@ local COLUMNS, LINES = 78, 24   -- of a plot in characters
 
 local function check_fields(what, value, known)
   if type(value) ~= "table" or tensor.is_tensor(value) then
-    raise("%s: expected a table, got %s", what, type(value))
+    raise("%s: expected a table, got %s", what, misuse.kind(value))
   end
   for key in pairs(value) do
     if not known[key] then raise("%s: unknown field '%s'", what, tostring(key)) end
@@ -35,7 +35,7 @@ end
 
 local function check_text(what, value)
   if value ~= nil and type(value) ~= "string" then
-    raise("%s: expected a string, got %s", what, type(value))
+    raise("%s: expected a string, got %s", what, misuse.kind(value))
   end
 end
 
@@ -54,10 +54,10 @@ local function numbers(what, value)
     value = value:totable()
   end
   if type(value) ~= "table" then
-    raise("%s: expected a list of numbers or a tensor, got %s", what, type(value))
+    raise("%s: expected a list of numbers or a tensor, got %s", what, misuse.kind(value))
   end
   for i, v in ipairs(value) do
-    if type(v) ~= "number" then raise("%s[%d] is %s, not a number", what, i - 1, type(v)) end
+    if type(v) ~= "number" then raise("%s[%d] is %s, not a number", what, i - 1, misuse.kind(v)) end
   end
   return value
 end
@@ -205,7 +205,9 @@ local function bar_labels(spec)
   local first, labels = spec.series[1].x, {}
   for s, series in ipairs(spec.series) do
     local x, where = series.x, ("draw: series[%d]"):format(s - 1)
-    if type(x) ~= "table" then raise("%s.x: a histogram needs a list, got %s", where, type(x)) end
+    if type(x) ~= "table" then
+      raise("%s.x: a histogram needs a list, got %s", where, misuse.kind(x))
+    end
     if #x ~= #series.y then
       raise("%s: %d values of x, but %d of y", where, #x, #series.y)
     end
@@ -226,7 +228,9 @@ end
 local function grid_of(spec)
   local z = spec.z
   if not tensor.is_tensor(z) then
-    if type(z) ~= "table" then raise("draw: z: expected a tensor or lists, got %s", type(z)) end
+    if type(z) ~= "table" then
+      raise("draw: z: expected a tensor or lists, got %s", misuse.kind(z))
+    end
     z = tensor.tensor(z, { dtype = "float64" })
   end
   if z.ndim ~= 2 then raise("draw: z: a tensor of %d dimensions, not 2", z.ndim) end

@@ -59,7 +59,9 @@ return function(what, spec)
   local out = {}
   for s, series in ipairs(spec.series) do
     local where = ("%s: series[%d]"):format(what, s - 1)
-    if type(series) ~= "table" then raise("%s: expected a table, got %s", where, type(series)) end
+    if type(series) ~= "table" then
+      raise("%s: expected a table, got %s", where, misuse.kind(series))
+    end
     check_logprobs(where .. ".logprobs", series.logprobs, shape)
     local values, tokens = flat(series.logprobs), {}
     for i = 1, #values do

@@ -1,9 +1,8 @@
 --- Completes a word at the prompt: to names, and to the fields and methods of the value before a
 -- dot or a colon.
 --
--- Completion calls no code of the user's. It follows fields only through tables, the views of
--- tensors and the structs of the library.
--- tensors and the structs of the library, and that is all.
+-- Completion calls no code of the user's. It follows fields only through tables, the fields and
+-- views of tensors, and the structs of the library.
 
 local declared = require "samebits.repl.declared"
 local lib = require "samebits.lib"
@@ -27,8 +26,9 @@ local function each(value, visit)
       for _, name in ipairs(declared.members(value) or {}) do visit(name, false) end
       return
     end
-    if type(value) ~= "table" then return end
-    for key, inside in next, value do
+    local is_tensor = tensor.is_tensor(value)
+    if type(value) ~= "table" and not is_tensor then return end
+    for key, inside in next, is_tensor and tensor.fields(value) or value do
       if type(key) == "string" then visit(key, inside) end
     end
     local metatable = debug.getmetatable(value)

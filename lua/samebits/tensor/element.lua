@@ -14,6 +14,7 @@ local ffi = require "ffi"
 local bit = require "bit"
 local dtype = require "samebits.tensor.dtype"
 local half = require "samebits.tensor.half"
+local misuse = require "samebits.misuse"
 local printable = require "samebits.text.printable"
 local band, tohex = bit.band, bit.tohex
 
@@ -109,8 +110,8 @@ function M.text(v)
     return (tostring(v):gsub("U?LL$", ""))
   elseif type(v) == "string" then
     return "the string '" .. printable.text(v:sub(1, 32)) .. "'"
-  elseif type(v) == "table" then
-    return "a table"
+  elseif type(v) == "table" or type(v) == "userdata" then
+    return "a " .. misuse.kind(v)
   end
   return tostring(v)
 end

@@ -37,7 +37,7 @@ local function length(list, what, path, depth)
 end
 
 -- Any table but a tensor.
-local function is_list(v) return type(v) == "table" and rawget(v, "dtype") == nil end
+local function is_list(v) return type(v) == "table" end
 
 --- Returns the shape of nested lists, judged by their first elements; fill checks the others.
 function M.shape(data, what)

@@ -211,7 +211,7 @@ describe("plots of a drift report", function()
     says(misuse(function() plot.ratio_scatter { report = report, series = {} } end),
          "unknown field 'series'")
     says(misuse(function() plot.ratio_scatter { report = a } end),
-         "report: expected what samebits.drift gives, got table")
+         "report: expected what samebits.drift gives, got tensor")
   end)
 end)
 

@@ -277,10 +277,34 @@ describe("indices", function()
     assert.equal(1, #rows)
     for i, v in tensor({ 5, 6 }):each() do assert.equal(5 + i, v) end
     says(misuse(function() tensor(1):each() end), "no dimension")
-    -- Where LuaJIT knows these, they agree.
-    local metatable = getmetatable(t)
-    assert.equal(2, metatable.__len(t))
-    assert.equal(metatable.__ipairs, t.each)
+    -- LuaJIT knows ipairs of anything but tables only with the metamethods of Lua 5.2.
+    assert.equal(getmetatable(t).__ipairs, t.each)
+    local compatible = #setmetatable({}, { __len = function() return 7 end }) == 7
+    assert.equal(compatible, (pcall(ipairs, t)))
+  end)
+
+  it("have a length", function()
+    assert.equal(2, #t)
+    assert.equal(3, #t[0])
+    assert.equal(0, #samebits.zeros { 0, 3 })
+    says(misuse(function() return #tensor(1) end), "len: a tensor of shape [] has no dimension")
+    local sum = 0
+    for _ = 1, 300 do sum = sum + #t end -- in compiled code, too
+    assert.equal(600, sum)
+  end)
+
+  it("go with what refers to them, also from their own fields", function()
+    local live = setmetatable({}, { __mode = "k" })
+    for _ = 1, 100 do
+      local own = tensor { 1, 2 }
+      own.itself, live[own], live[own:slice(0, 1)] = own, true, true
+    end
+    collectgarbage()
+    collectgarbage()
+    assert.is_nil(next(live))
+    local kept = tensor({ 1, 2 }):slice(0, 1)
+    collectgarbage()
+    assert.equal(2, kept[0])
   end)
 
   it("store with set and t[i] = v", function()
