@@ -530,8 +530,9 @@ distinct[3] = repeated(options.logits, function(_, call)
 end)
 distinct[4] = count_reference(math.ceil(options.logits / 1024))
 
-print(("%d draws, %d loss terms, %d logits of heads, %d beside the Python reference; beside the " ..
-       "cpu's scalar path:"):format(unpack(distinct)))
+print(("%d draws, %d loss terms, %d logits of heads,"):format(unpack(distinct)))
+print(("beside the cpu's scalar path, and %d logits beside the Python reference:")
+      :format(distinct[4]))
 print ""
 print "| results | way | compared | differ |"
 print "| --- | --- | --- | --- |"

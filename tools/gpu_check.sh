@@ -145,7 +145,7 @@ if [ -n "$digest" ]; then
     >> "$record.tmp"
 fi
 if [ -e "$logs/counts" ]; then
-  printf '\nResults whose bits differ (bench/counts.lua): ' >> "$record.tmp"
+  printf '\nResults whose bits differ, by bench/counts.lua, of\n' >> "$record.tmp"
   grep -v '^==' "$logs/counts" >> "$record.tmp"
 fi
 mv "$record.tmp" "$record"
