@@ -19,7 +19,7 @@
 #include "draw.cuh"
 #include "kept.cuh"
 
-#define WARPS_PER_ROW (SB_CUDA_DRAW / WARP)
+#define WARPS_PER_ROW (SB_CUDA_DRAW / 32) /* whatever their width */
 
 /* What a block knows of its row, in shared memory. */
 struct shard_row {

@@ -18,7 +18,8 @@
 #include "row.cuh"
 
 #define COMPARE_BLOCK 256
-#define REDUCE_BLOCK 512
+#define REDUCE_WARPS (512 / 32) /* whatever their width */
+#define REDUCE_BLOCK (REDUCE_WARPS * WARP)
 
 SB_DET void put(uint64_t to, int64_t i, float x)
 {
@@ -54,9 +55,8 @@ SB_DET void warp_merge_digits(sb_digits *s, int64_t *count)
 extern "C" __global__ void __launch_bounds__(REDUCE_BLOCK)
     reduce_sequences(const __grid_constant__ sb_cuda_stats_args a)
 {
-    constexpr int WARPS = REDUCE_BLOCK / WARP;
-    __shared__ sb_digits shared[WARPS];
-    __shared__ int64_t counts[WARPS];
+    __shared__ sb_digits shared[REDUCE_WARPS];
+    __shared__ int64_t counts[REDUCE_WARPS];
     const int64_t b = blockIdx.x;
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const uint8_t *mask = (const uint8_t *)a.in.mask;
@@ -79,7 +79,7 @@ extern "C" __global__ void __launch_bounds__(REDUCE_BLOCK)
     }
     __syncthreads(); /* every warp's digits are in shared */
     if (threadIdx.x != 0) return;
-    for (int w = 1; w < WARPS; w++) {
+    for (int w = 1; w < REDUCE_WARPS; w++) {
         sb_digits_merge(&sum, &shared[w]);
         count += counts[w];
     }
