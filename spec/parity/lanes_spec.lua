@@ -15,10 +15,9 @@ describe('the kernels as HIP on the CPU', function()
     for _, each in ipairs {
       { 32, 'spec/cuda/calls_spec.lua spec/cuda/shards_spec.lua spec/cuda/devices_spec.lua ' ..
       'spec/cuda/reports_spec.lua spec/cuda/arrays_spec.lua spec/cuda/capture_spec.lua ' ..
-      'spec/cuda/groups_spec.lua spec/api/empty_spec.lua ' ..
+      'spec/cuda/groups_spec.lua spec/cuda/hold_spec.lua spec/api/empty_spec.lua ' ..
       'spec/lua/op/shard_moments_spec.lua spec/cuda/policy_spec.lua spec/cuda/head_spec.lua' },
       { 32, 'spec/cuda/table_spec.lua' },
-      { 32, 'spec/cuda/hold_spec.lua' }, -- counts what is held: nothing runs before it
       { 64, '--filter-out "policy loss" spec/cuda/calls_spec.lua' },
     } do
       -- each says what it has to say at once, at its end
