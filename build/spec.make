@@ -113,6 +113,7 @@ GENERATED += $(OBJDIR)/cancel.o
 GENERATED += $(OBJDIR)/conventional.o
 GENERATED += $(OBJDIR)/convert.o
 GENERATED += $(OBJDIR)/corpus.o
+GENERATED += $(OBJDIR)/draws.o
 GENERATED += $(OBJDIR)/exp2.o
 GENERATED += $(OBJDIR)/exp2_avx2.o
 GENERATED += $(OBJDIR)/exp2_avx512.o
@@ -152,6 +153,7 @@ OBJECTS += $(OBJDIR)/cancel.o
 OBJECTS += $(OBJDIR)/conventional.o
 OBJECTS += $(OBJDIR)/convert.o
 OBJECTS += $(OBJDIR)/corpus.o
+OBJECTS += $(OBJDIR)/draws.o
 OBJECTS += $(OBJDIR)/exp2.o
 OBJECTS += $(OBJDIR)/exp2_avx2.o
 OBJECTS += $(OBJDIR)/exp2_avx512.o
@@ -317,6 +319,9 @@ $(OBJDIR)/call.o: ../spec/fuzz/call.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/conventional.o: ../spec/fuzz/conventional.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/draws.o: ../spec/fuzz/draws.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/heads.o: ../spec/fuzz/heads.c

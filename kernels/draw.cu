@@ -89,62 +89,84 @@ SB_DET const char *message_of(const sb_cuda_draw_args &a, int64_t shard, int64_t
     return (const char *)a.all + (shard * a.sample.in.rows + row) * a.bytes_before;
 }
 
-/* Merges the states of round 0. Called by one thread. */
-SB_DET sb_fault learn_begin(const sb_cuda_draw_args &a, shard_row *d, int32_t *shard)
+/* Merges the states of a message of round 0. Called by one thread. *end: as sb_draw_take_begin. */
+SB_DET sb_fault take_begin(const sb_cuda_draw_args &a, shard_row *d, const sb_draw_begin *m,
+                           int32_t shard, uint64_t *end)
+{
+    const sb_draw_begin its = *m;
+    const sb_state *model = a.has_model ? (const sb_state *)(m + 1) : nullptr;
+    if (shard == a.shard && (its.n != a.held || (its.n > 0 && its.first != a.first)))
+        return SB_FAULT_RANGES;
+    return sb_draw_take_begin(&d->known, &its, model, sb_bits32(d->row.row.c), end);
+}
+
+/* Merges the places behind a message into the first ones. Called by a whole warp; all lanes get the
+ * same fault. own: what the rank has sent as its first place, if this is its message. */
+SB_DET sb_fault take_places(const sb_cuda_draw_args &a, const sb_draw_begin *m, place_list *list,
+                            uint64_t *least, const uint64_t *own)
+{
+    const int lane = threadIdx.x % WARP;
+    const uint64_t *its = (const uint64_t *)((const char *)(m + 1) +
+                                             (a.has_model ? sizeof(sb_state) : 0));
+    uint64_t places[2] = { SB_NO_PLACE, SB_NO_PLACE };
+    bool bad = own && its[0] != *own;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const int i = lane + h * WARP;
+        if (i >= a.places) continue;
+        places[h] = its[i];
+        bad |= sb_draw_place_fault(places[h], m) != SB_RECORD_FINE;
+        bad |= i > 0 && places[h] != SB_NO_PLACE && places[h] >= its[i - 1];
+    }
+    if (__any_sync(FULL, bad)) return SB_FAULT_PLACES;
+    insert_places(list, least, places[0], a.places);
+    if (a.places > WARP) insert_places(list, least, places[1], a.places);
+    return SB_RECORD_FINE;
+}
+
+/* Checks what the messages of round 0 have told. Called by one thread. */
+SB_DET sb_fault check_begin(const sb_cuda_draw_args &a, shard_row *d, uint64_t end, uint64_t first)
 {
     sb_draw_row *p = &d->known;
-    const uint32_t c = sb_bits32(d->row.row.c);
-    uint64_t end = 0;
-    sb_state_init(&p->kept, d->row.row.c);
-    sb_state_init(&p->model, d->row.row.c);
-    for (int32_t s = 0; s < a.shards; s++) {
-        const sb_draw_begin *m = (const sb_draw_begin *)message_of(a, s, d->row.number);
-        const sb_draw_begin its = *m;
-        *shard = s;
-        if (s == a.shard && (its.n != a.held || (its.n > 0 && its.first != a.first)))
-            return SB_FAULT_RANGES;
-        const sb_fault fault = sb_draw_take_begin(
-            p, &its, a.has_model ? (const sb_state *)(m + 1) : nullptr, c, &end);
-        if (fault != SB_RECORD_FINE) return fault;
-    }
-    *shard = -1;
     if (end > (uint64_t)a.sample.in.vocab) return SB_FAULT_RANGES;
     if (!a.has_model) p->model = p->kept;
     const sb_fault fault = sb_draw_merged_fault(p);
-    p->none = fault == SB_RECORD_FINE && sb_state_is_nan(&p->kept);
-    return fault;
+    if (fault != SB_RECORD_FINE) return fault;
+    p->none = sb_state_is_nan(&p->kept);
+    if (p->none || !a.places) return SB_RECORD_FINE;
+    p->first = first;
+    return sb_draw_first_fault(p, &d->row.row);
 }
 
-/* Merges the first places of all ranks. Called by a whole warp; all lanes get the same fault. */
-SB_DET sb_fault learn_places(const sb_cuda_draw_args &a, shard_row *d, place_list *list,
-                             int32_t *shard)
+/* Merges the messages of round 0. Called by a whole warp; all lanes get the same fault. */
+SB_DET sb_fault learn_begin(const sb_cuda_draw_args &a, shard_row *d, place_list *list,
+                            int32_t *shard)
 {
     const int lane = threadIdx.x % WARP;
-    uint64_t least = SB_NO_PLACE;
+    const uint64_t own = ((const sb_draw_row *)a.progress)[d->row.number].own;
+    uint64_t end = 0, least = SB_NO_PLACE;
+    int fault = SB_RECORD_FINE;
     *list = empty_list();
+    if (lane == 0) {
+        sb_state_init(&d->known.kept, d->row.row.c);
+        sb_state_init(&d->known.model, d->row.row.c);
+        d->known.own = own;
+    }
     for (int32_t s = 0; s < a.shards; s++) {
         const sb_draw_begin *m = (const sb_draw_begin *)message_of(a, s, d->row.number);
-        const uint64_t *its = (const uint64_t *)((const char *)(m + 1) +
-                                                 (a.has_model ? sizeof(sb_state) : 0));
-        uint64_t places[2] = { SB_NO_PLACE, SB_NO_PLACE };
-        bool bad = false;
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            const int i = lane + h * WARP;
-            if (i >= a.places) continue;
-            places[h] = its[i];
-            bad |= sb_draw_place_fault(places[h], m) != SB_RECORD_FINE;
-            bad |= i > 0 && places[h] != SB_NO_PLACE && places[h] >= its[i - 1];
-        }
         *shard = s;
-        if (__any_sync(FULL, bad)) return SB_FAULT_PLACES;
-        insert_places(list, &least, places[0], a.places);
-        if (a.places > WARP) insert_places(list, &least, places[1], a.places);
+        if (lane == 0) fault = take_begin(a, d, m, s, &end);
+        fault = __shfl_sync(FULL, fault, 0);
+        if (fault == SB_RECORD_FINE && a.places)
+            fault = take_places(a, m, list, &least, s == a.shard ? &own : nullptr);
+        if (fault != SB_RECORD_FINE) return (sb_fault)fault;
     }
     if (lane >= a.places) list->low = SB_NO_PLACE; /* what others have pushed out */
     if (lane + WARP >= a.places) list->high = SB_NO_PLACE;
     *shard = -1;
-    return SB_RECORD_FINE;
+    const uint64_t first = a.places ? place_number(*list, 0) : SB_NO_PLACE;
+    if (lane == 0) fault = check_begin(a, d, end, first);
+    return (sb_fault)__shfl_sync(FULL, fault, 0);
 }
 
 /* Adds up the sums over keys and narrows the search. Called by a whole block. sums: shared. */
@@ -179,12 +201,9 @@ SB_DET sb_fault learn_kept(const sb_cuda_draw_args &a, shard_row *d, int32_t *sh
     p->count = 0;
     for (int32_t s = 0; s < a.shards; s++) {
         const sb_draw_kept its = *(const sb_draw_kept *)message_of(a, s, d->row.number);
-        const sb_fault fault = sb_state_fault(&its.kept);
+        const sb_fault fault = sb_draw_take_kept(p, &its, (uint32_t)a.sample.in.vocab);
         *shard = s;
         if (fault != SB_RECORD_FINE) return fault;
-        if (its.kept.c != p->kept.c) return SB_FAULT_C;
-        sb_state_merge(&p->kept, &its.kept);
-        p->count += its.count;
     }
     *shard = -1;
     return sb_state_is_nan(&p->kept) ? SB_FAULT_SUM : sb_draw_merged_fault(p);
@@ -214,24 +233,13 @@ SB_DET void learn(const sb_cuda_draw_args &a, shard_row *d, place_list *list, ui
     } else if (threadIdx.x < WARP) {
         int32_t shard = -1;
         sb_fault fault = SB_RECORD_FINE;
+        if (a.before.kind == SB_DRAW_BEGIN) fault = learn_begin(a, d, list, &shard);
+        else if (threadIdx.x == 0)
+            fault = a.before.kind == SB_DRAW_KEPT ? learn_kept(a, d, &shard)
+                                                  : learn_token(a, d, &shard);
         if (threadIdx.x == 0) {
-            fault = a.before.kind == SB_DRAW_BEGIN  ? learn_begin(a, d, &shard)
-                    : a.before.kind == SB_DRAW_KEPT ? learn_kept(a, d, &shard)
-                                                    : learn_token(a, d, &shard);
             d->fault = fault;
             d->known.shard = shard;
-        }
-        __syncwarp(); /* known is written */
-        if (a.before.kind == SB_DRAW_BEGIN && a.places && d->fault == SB_RECORD_FINE &&
-            !d->known.none) {
-            fault = learn_places(a, d, list, &shard);
-            const uint64_t first = place_number(*list, 0);
-            if (threadIdx.x == 0) {
-                d->known.first = first;
-                if (fault == SB_RECORD_FINE) fault = sb_draw_first_fault(&d->known, &d->row.row);
-                d->fault = fault;
-                d->known.shard = shard;
-            }
         }
     }
     __syncthreads(); /* known is complete */
@@ -294,12 +302,12 @@ SB_DET void send_places(uint64_t *to, const sb_cuda_draw_args &a, const shard_ro
 }
 
 template <int DTYPE>
-SB_DET void send_begin(const sb_cuda_draw_args &a, const shard_row &d, char *to, shard_room *room,
+SB_DET void send_begin(const sb_cuda_draw_args &a, shard_row *d, char *to, shard_room *room,
                        sb_state *shared)
 {
     sb_draw_begin *m = (sb_draw_begin *)to;
     sb_state s;
-    sum_shard<DTYPE>(&s, a, d, false, shared);
+    sum_shard<DTYPE>(&s, a, *d, false, shared);
     if (threadIdx.x == 0) {
         m->first = (uint32_t)a.first;
         m->n = (uint32_t)a.held;
@@ -308,11 +316,13 @@ SB_DET void send_begin(const sb_cuda_draw_args &a, const shard_row &d, char *to,
     to += sizeof *m;
     if (a.has_model) {
         __syncthreads(); /* shared has been read */
-        sum_shard<DTYPE>(&s, a, d, true, shared);
+        sum_shard<DTYPE>(&s, a, *d, true, shared);
         if (threadIdx.x == 0) *(sb_state *)to = s;
         to += sizeof s;
     }
-    if (a.places) send_places<DTYPE>((uint64_t *)to, a, d, room);
+    if (!a.places) return;
+    send_places<DTYPE>((uint64_t *)to, a, *d, room);
+    if (threadIdx.x == 0) d->known.own = room->lists.all[0];
 }
 
 /* Adds the values of a warp's lanes to the warp's bins; bin -1: none. */
@@ -539,15 +549,15 @@ template <int DTYPE> SB_DET void set_cut(const sb_cuda_draw_args &a, shard_row *
         for (int i = 0; i < SB_LEAF; i++) count += !sb_is_absent(y[i]) && sb_order_key(y[i]) == key;
         return (sb_u128)count;
     });
-    if (threadIdx.x == 0 && d->at.item >= 0) {
+    if (threadIdx.x == 0) {
         float y[SB_LEAF];
-        uint32_t left = (uint32_t)d->at.R, id = 0;
-        read_leaf<DTYPE>(y, a, *d, part, d->at.item, false);
+        uint32_t left = (uint32_t)d->at.R, id = SB_DRAW_NO_ID;
+        const bool has = d->at.item >= 0 && read_leaf<DTYPE>(y, a, *d, part, d->at.item, false);
 #pragma unroll
         for (int i = 0; i < SB_LEAF; i++)
-            if (!sb_is_absent(y[i]) && sb_order_key(y[i]) == key && left-- == 0)
+            if (has && !sb_is_absent(y[i]) && sb_order_key(y[i]) == key && left-- == 0)
                 id = (uint32_t)(a.first + (int64_t)d->at.item * SB_LEAF + i);
-        d->known.cut = (uint64_t)key << 32 | (0xffffffffu - id);
+        sb_draw_cut_at(&d->known, id);
     }
     __syncthreads(); /* the cut is written */
 }
@@ -616,7 +626,7 @@ template <int DTYPE> SB_DET void draw_round(const sb_cuda_draw_args &a)
     char *to = (char *)a.mine + row * a.bytes;
     if (a.now.kind == SB_CUDA_DRAW_FINISH) finish<DTYPE>(a, d, list, &room);
     else if (d.known.none) skip_row(a, row, ROW_NAN);
-    else if (a.now.kind == SB_DRAW_BEGIN) send_begin<DTYPE>(a, d, to, &room, shared);
+    else if (a.now.kind == SB_DRAW_BEGIN) send_begin<DTYPE>(a, &d, to, &room, shared);
     else if (a.now.kind == SB_DRAW_KEYS) send_keys<DTYPE>(a, d, (uint64_t *)to, &room);
     else if (a.now.kind == SB_DRAW_KEPT) send_kept<DTYPE>(a, d, (sb_draw_kept *)to, shared);
     else send_token<DTYPE>(a, &d, (sb_draw_token *)to);

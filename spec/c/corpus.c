@@ -46,6 +46,7 @@ static int replay(const char *name, target *try)
 int check_corpus(void)
 {
     return replay("call", fuzz_call) && replay("conventional", fuzz_conventional) &&
-           replay("heads", fuzz_heads) && replay("rows", fuzz_rows) &&
-           replay("shards", fuzz_shards) && replay("stats", fuzz_stats);
+           replay("draws", fuzz_draws) && replay("heads", fuzz_heads) &&
+           replay("rows", fuzz_rows) && replay("shards", fuzz_shards) &&
+           replay("stats", fuzz_stats);
 }

@@ -9,6 +9,7 @@
 
 int fuzz_call(const uint8_t *data, size_t size);
 int fuzz_conventional(const uint8_t *data, size_t size);
+int fuzz_draws(const uint8_t *data, size_t size);
 int fuzz_heads(const uint8_t *data, size_t size);
 int fuzz_rows(const uint8_t *data, size_t size);
 int fuzz_shards(const uint8_t *data, size_t size);

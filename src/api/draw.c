@@ -233,6 +233,14 @@ sb_status sb_draw_finish(sb_context *ctx, const sb_sample_out *out, const void *
 
 /* ---- what messages tell --------------------------------------------------------------------- */
 
+/* What the rank has sent as its first place. */
+static uint64_t own_place(const sb_draw_call *d, int64_t row)
+{
+    sb_draw_row known;
+    memcpy(&known, (const char *)d->draw.progress + row * SB_DRAW_PROGRESS, sizeof known);
+    return known.own;
+}
+
 /* Merges the places of a message into the first k of all so far. */
 static sb_fault take_places(const sb_draw_call *d, const sb_draw_begin *m, const uint64_t *places,
                             uint64_t *first)
@@ -257,6 +265,7 @@ static sb_fault learn_begin(const sb_draw_call *d, int64_t row, const sb_row *co
     sb_draw_row *p = &news->row;
     uint64_t end = 0;
     sb_fault fault;
+    p->own = own_place(d, row);
     sb_state_init(&p->kept, constants->c);
     sb_state_init(&p->model, constants->c);
     for (*shard = 0; *shard < d->draw.shards; ++*shard) {
@@ -274,6 +283,8 @@ static sb_fault learn_begin(const sb_draw_call *d, int64_t row, const sb_row *co
             return SB_FAULT_RANGES;
         fault = sb_draw_take_begin(p, &m, has_model ? &model : NULL, sb_bits32(constants->c), &end);
         if (fault == SB_RECORD_FINE && d->places) fault = take_places(d, &m, places, news->places);
+        if (fault == SB_RECORD_FINE && *shard == d->draw.shard && d->places && places[0] != p->own)
+            fault = SB_FAULT_PLACES;
         if (fault != SB_RECORD_FINE) return fault;
     }
     *shard = -1;
@@ -324,11 +335,8 @@ static sb_fault learn_kept(const sb_draw_call *d, int64_t row, const sb_row *con
         sb_draw_kept m;
         sb_fault fault;
         memcpy(&m, sb_draw_message(d, *shard, row), sizeof m);
-        fault = sb_state_fault(&m.kept);
+        fault = sb_draw_take_kept(p, &m, (uint32_t)d->call.in.vocab);
         if (fault != SB_RECORD_FINE) return fault;
-        if (m.kept.c != p->kept.c) return SB_FAULT_C;
-        sb_state_merge(&p->kept, &m.kept);
-        p->count += m.count;
     }
     *shard = -1;
     if (sb_state_is_nan(&p->kept)) return SB_FAULT_SUM;

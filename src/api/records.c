@@ -194,6 +194,7 @@ const char *sb_fault_text(int fault)
     case SB_FAULT_RANGES: return "the ids of the ranks do not rise, or are of another rank";
     case SB_FAULT_PLACES: return "no ids of this rank have these first places";
     case SB_FAULT_GOAL: return "the sums of the ranks do not reach what the filter keeps";
+    case SB_FAULT_COUNT: return "so many kept ids do not have these sums";
     case SB_FAULT_TOKEN: return "not exactly one rank has the token";
     case SB_RECORD_FINE: break;
     }

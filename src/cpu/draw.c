@@ -37,7 +37,7 @@ static void find_places(const sb_cpu_drawn *r, uint64_t *places, int32_t k)
     }
 }
 
-static void send_begin(const sb_draw_call *d, const sb_cpu_drawn *r)
+static void send_begin(const sb_draw_call *d, const sb_cpu_drawn *r, sb_draw_row *p)
 {
     sb_draw_begin m = { (uint32_t)d->call.first, (uint32_t)d->call.held, { 0, 0, { 0, 0, 0 } } };
     char *to = message_of(d, r->row);
@@ -57,6 +57,7 @@ static void send_begin(const sb_draw_call *d, const sb_cpu_drawn *r)
         to += sizeof model;
     }
     if (d->places) find_places(r, places, d->places);
+    p->own = places[0];
     memcpy(to, places, (size_t)d->places * sizeof *places);
 }
 
@@ -262,15 +263,15 @@ static void draw_row(void *shared, int64_t item)
     r.constants = sb_row_of(sb_temperature_at(&d->call, row));
     set_cut(d, &r, p, &f);
     if (news.nth) {
-        const uint32_t id = sb_cpu_nth_of_key(&r, p->prefix, news.nth);
-        p->cut = r.cut.place = (uint64_t)p->prefix << 32 | (0xffffffffu - id);
+        sb_draw_cut_at(p, sb_cpu_nth_of_key(&r, p->prefix, news.nth));
+        r.cut.place = p->cut;
     }
     if (d->round == d->draw.rounds) {
         finish_row(d, &r, &news);
         return;
     }
     if (!p->none) switch (d->steps[d->round].kind) {
-        case SB_DRAW_BEGIN: send_begin(d, &r); break;
+        case SB_DRAW_BEGIN: send_begin(d, &r, p); break;
         case SB_DRAW_KEYS: send_keys(d, &r, p, &f); break;
         case SB_DRAW_KEPT: send_kept(d, &r); break;
         default: send_token(d, &r, p); break;

@@ -60,7 +60,7 @@ uint32_t sb_cpu_nth_of_key(const sb_cpu_drawn *r, uint32_t key, uint64_t n)
     for (int64_t i = 0; i < count; i++)
         if (!sb_is_absent(x[i]) && sb_order_key(x[i]) == key && --n == 0)
             return (uint32_t)(r->call->first + first + i);
-    return 0; /* never: there are n, unless logits have changed between rounds */
+    return 0xffffffff; /* there are fewer: logits have changed, or a message is damaged */
 }
 
 /* The key bits that one pass tells apart, from the top: 11, 11 and 10. */

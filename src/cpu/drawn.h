@@ -47,7 +47,7 @@ static inline uint64_t sb_cpu_measure(const sb_cpu_drawn *r, float x, int weight
 void sb_cpu_sum_keys(const sb_cpu_drawn *r, int shift, int bits, uint32_t prefix, int weighted,
                      uint64_t *sums);
 
-/* The n-th id, from the lowest, of those with a key. Requires: there are n. */
+/* The n-th id, from the lowest, of those with a key; 0xffffffff if there are fewer. */
 uint32_t sb_cpu_nth_of_key(const sb_cpu_drawn *r, uint32_t key, uint64_t n);
 
 /* Sets the cut of a row whose ids are all here. Requires: the row is not poisoned, and not empty.

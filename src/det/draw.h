@@ -21,6 +21,7 @@ typedef enum sb_draw_kind {
 #define SB_DRAW_BITS 8 /* of keys in one round */
 #define SB_DRAW_BINS (1 << SB_DRAW_BITS)
 #define SB_DRAW_LEVELS (32 / SB_DRAW_BITS)
+#define SB_DRAW_NO_ID 0xffffffffu
 
 /* What a round is about. */
 typedef struct sb_draw_step {
@@ -61,7 +62,8 @@ typedef struct sb_draw_row {
     uint32_t count;
     uint32_t fault; /* on a device: an sb_fault, of the messages of this rank, or -1: of all */
     int32_t shard;
-    uint64_t reserved[2];
+    uint64_t own; /* the first place that the rank has sent: no logit of its own is larger */
+    uint64_t reserved;
 } sb_draw_row;
 
 /* Checks a place of a rank's ids. */
@@ -142,7 +144,7 @@ SB_DET sb_fault sb_draw_number(const sb_draw_row *p, const sb_draw_step *step,
                                const sb_weights *weights, uint64_t *each, uint64_t *n)
 {
     const float x = sb_place_logit((uint64_t)p->prefix << 32);
-    if (p->prefix < 0x00800000u || p->prefix > 0xff7fffffu) return SB_FAULT_GOAL;
+    if (p->prefix < 0x00800000u || p->prefix > p->first >> 32) return SB_FAULT_GOAL;
     *each = step->weighted ? sb_weight_units(sb_weight(x, weights)) : 1;
     if (*each == 0) return SB_FAULT_GOAL;
     *n = p->left / *each + 1;
@@ -159,6 +161,28 @@ SB_DET uint64_t sb_draw_cut(sb_draw_row *p, uint64_t n, uint64_t before, uint64_
     if (n > before && n - before < own) return n - before;
     if (cut > p->cut) p->cut = cut;
     return 0;
+}
+
+/* The last of the rank's own ids of the key that stays. SB_DRAW_NO_ID: it has fewer ids of the key
+ * than its message says, and all of them stay. */
+SB_DET void sb_draw_cut_at(sb_draw_row *p, uint32_t id)
+{
+    const uint64_t place = (uint64_t)p->prefix << 32 | (0xffffffffu - id);
+    if (place > p->cut) p->cut = place;
+}
+
+/* Merges what a rank says of its kept ids. */
+SB_DET sb_fault sb_draw_take_kept(sb_draw_row *p, const sb_draw_kept *m, uint32_t vocab)
+{
+    const sb_fault fault = sb_state_fault(&m->kept);
+    if (fault != SB_RECORD_FINE) return fault;
+    if (m->kept.c != p->kept.c) return SB_FAULT_C;
+    if (m->reserved != 0 || m->count > vocab - p->count ||
+        (m->count == 0) != (m->kept.J == SB_J_EMPTY))
+        return SB_FAULT_COUNT;
+    sb_state_merge(&p->kept, &m->kept);
+    p->count += m->count;
+    return SB_RECORD_FINE;
 }
 
 /* Where R lies: the number of the rank whose ids hold it, and R less the shares of those before it.

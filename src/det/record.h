@@ -27,6 +27,7 @@ typedef enum sb_fault {
     SB_FAULT_RANGES,  /* the ids of ranks do not rise, or are not those that the rank has sent */
     SB_FAULT_PLACES,  /* first places that are not of the rank's ids, or not of its sum */
     SB_FAULT_GOAL,    /* the sums over keys do not reach the goal of a filter */
+    SB_FAULT_COUNT,   /* a number of kept ids that cannot be that of its sums */
     SB_FAULT_TOKEN    /* no rank has the token of a row, or several have */
 } sb_fault;
 
