@@ -173,6 +173,31 @@ static __device__ __noinline__ void add_left(STATE *s, part_of_row part, float c
     }
 }
 
+/* Adds whole aligned leaves from number k at p on while k < hot, as it is at first. Each is copied
+ * to shared memory while the one before it is added. step: from leaf to leaf of a thread. */
+template <int DTYPE, class THREAD, class SEE, class STEP>
+SB_DET void add_staged(THREAD *t, int &k, const char *&p, int hot, STEP step, const leaf_row &row,
+                       bool *left, SEE &see)
+{
+    constexpr int BYTES = SB_LEAF * size_of<DTYPE>();
+    const shared_address first = staging_slot<BYTES>(), both = 2 * first + WARP * BYTES;
+    shared_address slot = first;
+    bool more = true;
+    leaf_words<DTYPE> x;
+    fetch_leaf<BYTES>(slot, p);
+    end_copies();
+    while (more) {
+        k += step, p += step * BYTES;
+        more = k < hot;
+        if (more) fetch_leaf<BYTES>(both - slot, p);
+        end_copies();
+        wait_for_copies<1>();
+        load_staged<DTYPE>(x, slot);
+        add_leaf<DTYPE>(t, x, row, left, see);
+        slot = both - slot;
+    }
+}
+
 /* The first loop, which visits a thread's leaves in order. Returns whether it left a leaf for the
  * second one. THREAD is a thread's sum, such as thread_state, with overloads of begin_sum, add_leaf
  * and end_sum. AHEAD: aligned leaves are not staged; the next one is loaded into registers as soon
@@ -206,23 +231,7 @@ SB_DET bool add_leaves(THREAD *t, const part_of_row &part, const leaf_row &row, 
         }
     }
     constexpr bool STAGED = !AHEAD && DTYPE != SB_CUDA_F32 && SHIFT == 0;
-    if (STAGED && k < hot) {
-        const shared_address first = staging_slot<BYTES>(), both = 2 * first + WARP * BYTES;
-        shared_address slot = first;
-        bool more = true;
-        fetch_leaf<BYTES>(slot, p);
-        end_copies();
-        while (more) {
-            k += blockDim.x, p += blockDim.x * BYTES;
-            more = k < hot;
-            if (more) fetch_leaf<BYTES>(both - slot, p);
-            end_copies();
-            wait_for_copies<1>();
-            load_staged<DTYPE>(x, slot);
-            add_leaf<DTYPE>(t, x, row, &left, see);
-            slot = both - slot;
-        }
-    }
+    if (STAGED && k < hot) add_staged<DTYPE>(t, k, p, hot, blockDim.x, row, &left, see);
     /* These loads are not staged, so the thread waits for them. Meanwhile the next trip's leaves
      * are prefetched to L2. This makes fp32 slower. */
     constexpr bool FAR = DTYPE != SB_CUDA_F32 && SHIFT != 0;

@@ -29,23 +29,7 @@ SB_DET bool add_lane_leaves(thread_state *t, const part_of_row &part, const leaf
     const char *p = part.logits + (int64_t)k * BYTES;
     bool left = false;
     leaf_words<DTYPE> x;
-    if (STAGED && k < hot) {
-        const shared_address first = staging_slot<BYTES>(), both = 2 * first + WARP * BYTES;
-        shared_address slot = first;
-        bool more = true;
-        fetch_leaf<BYTES>(slot, p);
-        end_copies();
-        while (more) {
-            k += WARP, p += WARP * BYTES;
-            more = k < hot;
-            if (more) fetch_leaf<BYTES>(both - slot, p);
-            end_copies();
-            wait_for_copies<1>();
-            load_staged<DTYPE>(x, slot);
-            add_leaf<DTYPE>(t, x, row, &left, see);
-            slot = both - slot;
-        }
-    }
+    if (STAGED && k < hot) add_staged<DTYPE>(t, k, p, hot, WARP, row, &left, see);
     for (; k < part.last; k += WARP, p += WARP * BYTES) {
         load_at<DTYPE, SHIFT>(x, p, part.vocab - (int64_t)k * SB_LEAF);
         add_leaf<DTYPE>(t, x, row, &left, see);
