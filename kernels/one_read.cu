@@ -92,8 +92,8 @@ SB_DET void fill_absent(shared_address to, int bytes)
 
 /* Copies the block's slices: copy warp w takes every SB_CUDA_COPY_WARPS-th chunk. A chunk may hold
  * the end of a row and the beginning of the next. */
-static __device__ __noinline__ void copy_slices(const sb_cuda_one_read_args &a,
-                                                one_read_memory *mine, slice_of_rows s, int w)
+SB_DET void copy_slices(const sb_cuda_one_read_args &a, one_read_memory *mine, slice_of_rows s,
+                        int w)
 {
     const bool leads = threadIdx.x % WARP == 0;
     const int last_bytes = min(s.last_bytes, TRIP_BYTES);

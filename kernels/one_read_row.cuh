@@ -93,43 +93,26 @@ SB_DET uint32_t least_by_table(int32_t e, float c)
     return __byte_perm(sb_bits32(far > range ? far : range), 0, 0x3232); /* towards 0 */
 }
 
-/* Two mantissas of a row, with the exponents that go with them: the sum's in lane 0, the target's
- * in lane 1. */
-struct row_mantissa {
-    sb_mantissa part; /* for the logarithm */
-    double g;         /* as sb_log2_parts begins: halved if above sqrt(2) */
-    int32_t e;
-};
-
-SB_DET row_mantissa mantissa_of(const sb_state &s, float x, bool nan, const sb_row &row)
+/* The lg of the term of a target whose logit is x; anything if x is not finite. */
+SB_DET sb_lg target_log(float x, const sb_row &row)
 {
-    const int lane = threadIdx.x % WARP;
-    row_mantissa m;
-    m.part.m = 0, m.part.e = 0;
-    if (!nan && lane == 0) m.part = sb_sum_mantissa(&s);
-    if (!nan && lane == 1 && !sb_is_absent(x)) m.part = sb_target_mantissa(x, &row);
-    m.g = sb_double(0x3ff0000000000000u | m.part.m);
-    m.e = m.part.e;
-    if (m.g > 0x1.6a09e667f3bcdp+0) {
-        m.g = m.g * 0.5;
-        m.e = m.e + 1;
-    }
-    return m;
+    sb_mantissa term = { 0, 0 };
+    if (sb_is_finite(x)) term = sb_target_mantissa(x, &row);
+    return sb_log2_parts(term.m, term.e);
 }
 
 /* The constants of a row that has a sum, in lane 0. Called by the whole warp. */
-SB_DET void set_constants(one_read_row *to, const sb_cuda_one_read_args &a, const row_mantissa &m,
-                          float x, float up, int64_t id)
+SB_DET void set_constants(one_read_row *to, const sb_cuda_one_read_args &a, const sb_lg &sum,
+                          const sb_lg &target, float x, float up, int64_t id)
 {
     const sb_row &row = a.gradient.in.row;
     const int lane = threadIdx.x % WARP;
-    const double g = __shfl_sync(FULL, m.g, 0);
-    const int32_t e = __shfl_sync(FULL, m.e, 0);
+    const int32_t e = sum.e;
     const float tau = a.gradient.in.temperature;
     const double token = tau == 1.0f ? (double)up : (double)up / (double)tau; /* a division less */
     /* lane 0: -w before its rounding; lane 1: the target's p, but for its exponent */
-    const double ratio = (lane == 1 ? m.g : token) / g;
-    int32_t d = m.e - e;
+    const double ratio = (lane == 1 ? target.g : token) / sum.g;
+    int32_t d = target.e - e;
     d = d < -1000 ? -1000 : d > 1000 ? 1000 : d;
     const double p = ratio * sb_double((uint64_t)((int64_t)d + 1023) << 52);
     const float own = sb_is_absent(x) ? 0.0f : sb_gradient_nan((float)(token * (1.0 - p) + 0.0));
@@ -150,31 +133,14 @@ SB_DET void set_constants(one_read_row *to, const sb_cuda_one_read_args &a, cons
         to->least = least_by_table(e, row.c);
 }
 
-/* The logarithms of a row's sum and of its target's term, the same in all lanes. */
-struct row_logs {
-    sb_lg sum, target;
-};
-
-SB_DET sb_lg lg_from_lane(const sb_lg &mine, int lane)
-{
-    return { __shfl_sync(FULL, mine.e, lane), __shfl_sync(FULL, mine.g, lane),
-             __shfl_sync(FULL, mine.f, lane) };
-}
-
-SB_DET row_logs logs_of(const row_mantissa &m)
-{
-    const sb_lg mine = sb_log2_parts(m.part.m, m.part.e);
-    return { lg_from_lane(mine, 0), lg_from_lane(mine, 1) };
-}
-
 /* Row warp w takes every SB_CUDA_ROW_WARPS-th of the team's rows. The trip warps wait for a row's
- * constants, so its results are made after these; but the derivative of a policy loss follows from
- * the logprob, so the logarithms come first there. policy is null if there is none. */
+ * constants, so what does not need its sum is made before it is there, and its results after the
+ * constants; but the derivative of a policy loss follows from the logprob. policy is null if there
+ * is none. Inlined, so that arguments come from constant memory: a reference to them is a load from
+ * global memory each time, which misses L1, because the stores of gradients sweep it. */
 template <rules_kind KIND>
-static __device__ __noinline__ void make_rows(const sb_cuda_one_read_args &a,
-                                              const sb_cuda_policy_args *policy,
-                                              one_read_memory *mine, int team, int rank, int rows,
-                                              int w)
+SB_DET void make_rows(const sb_cuda_one_read_args &a, const sb_cuda_policy_args *policy,
+                      one_read_memory *mine, int team, int rank, int rows, int w)
 {
     const sb_cuda_args &in = a.gradient.in;
     constexpr bool POLICY = KIND != RULES_NONE;
@@ -188,8 +154,7 @@ static __device__ __noinline__ void make_rows(const sb_cuda_one_read_args &a,
         const scored_row s = find_scored(in, source, rank == 0 && lane == 0);
         one_read_row *to = &mine->rows[k % IN_FLIGHT];
         team_message message;
-        row_mantissa m;
-        row_logs logs;
+        sb_lg sum, target;
         policy_row loss;
         bool nan = true;
         float up = 0.0f;
@@ -197,25 +162,26 @@ static __device__ __noinline__ void make_rows(const sb_cuda_one_read_args &a,
         if (s.kind == ONE_READ_FORMULA) {
             if (POLICY) loss = policy_row_of(*policy, s.row);
             else up = ((const float *)a.gradient.token)[s.row];
-            /* in place, the target's logit lasts until this block has sent its message */
-            if (rank == 0)
-                message.x = load_one<SB_CUDA_BF16>(
-                    (const char *)in.logits + source * in.row_stride * 2, s.id);
+            /* in place, the logit lasts until every block has sent it with its message */
+            message.x = load_one<SB_CUDA_BF16>((const char *)in.logits + source * in.row_stride * 2,
+                                               s.id);
+            target = target_log(message.x, in.row);
         }
         wait_for_phase(address_of(&mine->summed[k % IN_FLIGHT]), k / IN_FLIGHT & 1);
         if (s.kind == ONE_READ_FORMULA) {
             merge_shared(&message.s, mine->states[k % IN_FLIGHT], SB_CUDA_TRIP_WARPS);
             exchange_message(box, ++exchange, &message);
             nan = sb_state_is_nan(&message.s);
-            m = mantissa_of(message.s, message.x, nan, in.row);
-            if (POLICY && !nan) {
-                const bool absent = sb_is_absent(message.x);
-                logs = logs_of(m);
-                up = derivative_of<KIND>(*policy, loss,
-                                         absent ? sb_float(SB_ABSENT_BITS)
-                                                : sb_logprob_of(logs.target, logs.sum, &in.row));
+            if (!nan) {
+                const sb_mantissa m = sb_sum_mantissa(&message.s);
+                sum = sb_log2_parts(m.m, m.e);
+                if (POLICY)
+                    up = derivative_of<KIND>(*policy, loss,
+                                             sb_is_absent(message.x)
+                                                 ? sb_float(SB_ABSENT_BITS)
+                                                 : sb_logprob_of(target, sum, &in.row));
+                set_constants(to, a, sum, target, message.x, up, s.id);
             }
-            if (!nan) set_constants(to, a, m, message.x, up, s.id);
         }
         if (lane == 0 && nan) {
             to->kind = s.kind == ONE_READ_ZERO ? ONE_READ_ZERO : ONE_READ_NAN;
@@ -224,9 +190,7 @@ static __device__ __noinline__ void make_rows(const sb_cuda_one_read_args &a,
         }
         arrive_as_warp(address_of(&mine->ready[k % IN_FLIGHT]));
         if (rank != 0 || s.kind != ONE_READ_FORMULA) continue;
-        if (!POLICY || nan) logs = logs_of(m);
-        if (lane == 0)
-            write_finished(in, s.row, nan, sb_is_absent(message.x), logs.target, logs.sum, in.row);
+        if (lane == 0) write_finished(in, s.row, nan, sb_is_absent(message.x), target, sum, in.row);
     }
 }
 

@@ -2,7 +2,7 @@
  * policy.cu, and for one_read_row.cuh, where it follows from the row's own logprob. */
 #pragma once
 
-#include "../src/det/policy.h"
+#include "../src/det/policy_plain.h"
 #include "merge.cuh"
 #include "row.cuh"
 
@@ -85,7 +85,17 @@ template <rules_kind KIND> SB_DET sb_policy_rules rules_of(const policy_args &a)
     return r;
 }
 
-/* The derivative by the row's logprob, which is `now`. */
+/* The derivative of a token whose numbers are not all ordinary. A function of its own, so that the
+ * code of nearly all rows is short. */
+template <rules_kind KIND>
+static __device__ __noinline__ float rare_derivative_of(sb_policy_rules rules,
+                                                        sb_policy_sequence of, sb_policy_token t)
+{
+    return sb_policy_token_of(&rules, &of, &t, 0).by_now;
+}
+
+/* The derivative by the row's logprob, which is `now`. For the losses that have code of their own
+ * by the steps of det/policy_plain.h. */
 template <rules_kind KIND>
 SB_DET float derivative_of(const policy_args &a, policy_row &p, float now)
 {
@@ -94,5 +104,15 @@ SB_DET float derivative_of(const policy_args &a, policy_row &p, float now)
     if (!p.active) return 0.0f;
     p.t.now = now;
     if (!a.old) p.t.old = now;
-    return sb_policy_token_of(&rules, &p.of, &p.t, 0).by_now;
+    if (KIND == RULES_ANY) return sb_policy_token_of(&rules, &p.of, &p.t, 0).by_now;
+    int plain = sb_plain_sequence(&p.of);
+    sb_policy_penalty penalty;
+    float loss, by_now;
+    const sb_plain_bounds bounds = sb_plain_bounds_of(&rules, p.t.advantage);
+    const sb_policy_move move = sb_plain_move(now, p.t.old, &plain);
+    if (rules.adds_kl) penalty = sb_plain_penalty(rules.kl, now, p.t.ref, &plain);
+    const sb_policy_gain gain = sb_plain_gain(&rules, bounds, (float)move.g.e, now, p.t.advantage,
+                                              &plain);
+    sb_plain_total(&rules, &p.of, &gain, rules.adds_kl ? &penalty : nullptr, 0.0f, &loss, &by_now);
+    return __builtin_expect(plain, 1) ? by_now : rare_derivative_of<KIND>(rules, p.of, p.t);
 }

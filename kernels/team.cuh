@@ -29,14 +29,15 @@ SB_DET char *message_chunk(const mailbox &box, uint32_t exchange, int from, int 
 }
 
 /* What a block of a team sends about a row: the state of its slice, and the target's logit, which
- * block 0 knows. */
+ * every block knows. It is sent so that a block that has a message can rely on its sender having
+ * read the logit. */
 struct team_message {
     sb_state s; /* c is not sent */
     float x;
 };
 
-/* Merges the messages of a team's blocks. Called by the whole warp with the same message in all
- * lanes, which all get the result. */
+/* Merges the states that a team's blocks send. Called by the whole warp with the same message in
+ * all lanes, which all get the result. */
 SB_DET void exchange_message(const mailbox &box, uint32_t exchange, team_message *m)
 {
     const int lane = threadIdx.x % WARP;
@@ -58,7 +59,6 @@ SB_DET void exchange_message(const mailbox &box, uint32_t exchange, team_message
         m->s.l[i] = high << 32 | __shfl_sync(FULL, v.x, from + i);
     }
     m->s.J = __shfl_sync(FULL, v.z, from);
-    m->x = sb_float(__shfl_sync(FULL, v.z, 1));
     if (lane >= box.team) make_none(&m->s);
     warp_merge(&m->s);
 }
