@@ -13,6 +13,8 @@ M.summary = "Check the golden vectors on every backend of this machine."
 function M.define(command)
   command:option("--vectors", "Their folder; by default the one that came along.",
                  selftest.directory):argname "DIR":show_default(false)
+  command:option("--only", "A file of them, such as rows.txt; may be given again. All by default.")
+    :argname "FILE":count "*"
 end
 
 --- Runs the command with argparse's result. Returns the exit status.
@@ -24,7 +26,8 @@ function M.run(args)
       if done == total then io.stderr:write "\r\27[K" end
     end
   end
-  local report = tell.try(selftest.run, { directory = args.vectors, progress = progress })
+  local report = tell.try(selftest.run, { directory = args.vectors, progress = progress,
+                                          files = args.only[1] and args.only })
   tell.write(selftest.text(report))
   return report.failed == 0 and tell.WELL or tell.NO
 end
