@@ -1,5 +1,5 @@
--- The golden vectors on the cuda backend alone, whatever its driver. With SB_CASES=all they run in
--- every geometry.
+-- The golden vectors on the cuda backend alone, whatever its driver: each n-th case if a number is
+-- given. With SB_CASES=all each of them, in every geometry.
 package.path = './lua/?.lua;./lua/?/init.lua;' .. package.path
 
 local selftest = require 'samebits.selftest'
@@ -21,7 +21,8 @@ local all = os.getenv 'SB_CASES' == 'all'
 local failed = 0
 for _, file in ipairs(selftest.FILES) do
   local some = all and geometries or more[file] or { geometries[1] }
-  local report = assert(selftest.run { files = { file }, variants = some })
+  local report = assert(selftest.run { files = { file }, variants = some,
+                                       every = all and 1 or tonumber(arg[1]) })
   failed = failed + report.failed
   io.write(selftest.text(report))
 end
