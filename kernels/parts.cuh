@@ -68,6 +68,13 @@ static __device__ __noinline__ void add_left_of_part(sb_state *s, part_of_row pa
     }
 }
 
+/* The largest of the lanes' logits, in all lanes. */
+SB_DET float warp_most(float most)
+{
+    const uint32_t key = __reduce_max_sync(FULL, sb_is_absent(most) ? 0 : sb_order_key(most));
+    return key ? sb_place_logit((uint64_t)key << 32) : sb_float(SB_ABSENT_BITS);
+}
+
 /* Sums a warp's part. All lanes get its state; returns its largest logit, in all lanes. */
 template <int DTYPE>
 SB_DET float sum_warp_part(sb_state *s, const sb_cuda_args &in, const any_row &mine,
@@ -95,7 +102,5 @@ SB_DET float sum_warp_part(sb_state *s, const sb_cuda_args &in, const any_row &m
         }
     }
     warp_merge(s);
-    const uint32_t key = sb_is_absent(see.most) ? 0 : sb_order_key(see.most);
-    const uint32_t most = __reduce_max_sync(FULL, key);
-    return most ? sb_place_logit((uint64_t)most << 32) : sb_float(SB_ABSENT_BITS);
+    return warp_most(see.most);
 }

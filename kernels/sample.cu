@@ -10,8 +10,11 @@
  *
  *     sample_sum_<dtype>     in.split blocks per item, of up to SB_CUDA_SUM threads: sums the row
  *                            in short parts (parts.cuh), and writes its fate.
- *     sample_draw_<dtype>    one block of SB_CUDA_DRAW_ROW threads per item: finds the part of
- *                            the draw by prefix sums, reads it again, finds the leaf, and the id.
+ *     sample_sum_<dtype>_table   the same of many aligned rows at one temperature, by a table
+ *                            (table.cuh): one block per multiprocessor.
+ *     sample_draw_<dtype>    one block of up to SB_CUDA_DRAW_ROW threads per item: finds the part
+ *                            of the draw by prefix sums, reads it again, finds the leaf, and the
+ *                            id.
  *     sample_list            one warp per item, or one block if rows are cut into pieces: filters
  *                            the list of first ids and draws from it.
  *     sample_filter_<dtype>  a crew of blocks (crew.cuh) per item, of up to SB_CUDA_FILTER threads:
@@ -19,6 +22,7 @@
 #include "cut.cuh"
 #include "draw.cuh"
 #include "parts.cuh"
+#include "table.cuh"
 
 /* ---- sums, in parts ----------------------------------------------------------------------- */
 
@@ -56,6 +60,108 @@ template <int DTYPE> SB_DET void sum_block(const sb_cuda_sample_args &a)
         ((float *)a.mosts)[item * a.parts + p] = most;
     }
     begin_dependents();
+}
+
+/* ---- the same by a table ------------------------------------------------------------------ */
+
+/* A part as a warp takes it: the first leaf of the lane at p, trips of them whole. ragged: how many
+ * leaves behind the part's first one the row's last leaf lies, if it is in the part and not whole;
+ * else -1. number: of the part, counted through all rows. */
+struct table_part {
+    const char *p;
+    int64_t item, number;
+    int32_t trips, ragged, fate;
+    bool first;
+};
+
+/* Part p of a work item. Called by a whole warp. */
+SB_DET table_part table_part_of(const sb_cuda_sample_args &a, int64_t item, int32_t p)
+{
+    const sb_cuda_args &in = a.in;
+    const int lane = threadIdx.x % WARP;
+    table_part t = { nullptr, item, item * a.parts + p, 0, -1, ROW_UNKNOWN, p == 0 };
+    any_row row;
+    if (item >= in.work) return t;
+    set_any_row(in, &row, item, p == 0 && lane == 0);
+    t.fate = row.fate;
+    if (row.fate != ROW_ACTIVE) return t;
+    const part_of_row part = part_number(a, row.logits, p);
+    const int32_t whole = (int32_t)(in.vocab / SB_LEAF), end = min(part.last, whole);
+    t.p = row.logits + (int64_t)(part.first + lane) * LEAF_BYTES;
+    t.trips = max(end - part.first - lane + WARP - 1, 0) / WARP;
+    if (part.last > whole) t.ragged = whole - part.first;
+    return t;
+}
+
+/* Warps of blocks that stay, one on each multiprocessor, take parts in turns. A lane's next leaf is
+ * on its way to registers while it works on one. */
+template <int DTYPE> SB_DET void sum_by_table(const sb_cuda_sample_args &a)
+{
+    constexpr int STEP = WARP * LEAF_BYTES;
+    const sb_cuda_args &in = a.in;
+    const shared_address table = address_of(staging);
+    const int lane = threadIdx.x % WARP, block_warps = blockDim.x / WARP;
+    const int32_t warps = (int32_t)gridDim.x * block_warps;
+    const int32_t items = warps / a.parts, more = warps % a.parts; /* to a warp's next part */
+    volatile float *const constants = (volatile float *)((char *)staging + TABLE_GAP);
+    uint4 q[2];
+
+    begin_dependents();
+    fill_table<DTYPE>(table, in.row.c);
+    wait_for_primary();
+    if (threadIdx.x < WARP) constants[lane] = in.row.c;
+    int32_t p = (int32_t)blockIdx.x * block_warps + (int32_t)(threadIdx.x / WARP);
+    int64_t item = p / a.parts;
+    p %= a.parts;
+    table_part part = table_part_of(a, item, p);
+    if (part.trips > 0) q[0] = load16(part.p), q[1] = load16(part.p + 16);
+    __syncthreads();                 /* the table and the constants are written */
+    const float c = constants[lane]; /* each lane's own, so that ptxas keeps it in a register */
+
+    while (part.item < in.work) {
+        sees_most see = { sb_float(SB_ABSENT_BITS) };
+        table_state t;
+        item += items, p += more;
+        if (p >= a.parts) item++, p -= a.parts;
+        const table_part after = table_part_of(a, item, p);
+        if (part.first && lane == 0) write_target(in, part.item, 0.0f, part.fate);
+        t.low = NO_BASE;
+        sb_state_init(&t.s, c);
+        if (part.trips > 0) begin_window<DTYPE>(&t, q, c);
+        if (part.ragged >= 0 && lane == 0) {
+            const char *const last = part.p + part.ragged * LEAF_BYTES;
+            const int32_t n = (int32_t)(in.vocab % SB_LEAF);
+            leaf_words<DTYPE> x;
+            load_part<DTYPE>(x, last, n);
+            see(leaf_max<DTYPE>(x));
+            t = plain_leaf<DTYPE>(t, x, last, n, in.row);
+        }
+        const auto load = [&](const char *from) { q[0] = load16(from), q[1] = load16(from + 16); };
+        const auto load_after = [&] {
+            if (after.trips > 0) load(after.p);
+        };
+        if (part.trips == 0) {
+            load_after();
+        } else {
+            const char *at = part.p, *const end = at + (part.trips - 1) * STEP;
+            while (at != end) {
+                at += STEP;
+                hide(at); /* so that no copy of the old address is kept */
+                add_table_leaf<DTYPE>(
+                    &t, q, at - STEP, table, c, in.row, [&] { load(at); }, see);
+            }
+            add_table_leaf<DTYPE>(&t, q, at, table, c, in.row, load_after, see);
+        }
+        if (part.fate == ROW_ACTIVE) {
+            warp_merge(&t.s);
+            const float most = warp_most(see.most);
+            if (lane == 0) {
+                ((sb_state *)in.states)[part.number] = t.s;
+                ((float *)a.mosts)[part.number] = most;
+            }
+        }
+        part = after;
+    }
 }
 
 /* ---- the draw of a row without filters ---------------------------------------------------- */
@@ -416,6 +522,24 @@ extern "C" __global__ void __launch_bounds__(512)
     if (alone) draw_first(a, item, fate, list, &rooms[threadIdx.x / WARP]);
     else if (threadIdx.x < WARP) draw_first(a, item, fate, list, &rooms[0]);
 }
+
+/* Compute capability 9.0: earlier GPUs have too little shared memory. */
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define SAMPLE_TABLE(name, DTYPE)                                                                  \
+    extern "C" __global__ void __launch_bounds__(SB_CUDA_TABLE_BLOCK, 1)                           \
+        sample_sum_##name##_table(const __grid_constant__ sb_cuda_sample_args a)                   \
+    {                                                                                              \
+        sum_by_table<DTYPE>(a);                                                                    \
+    }
+#else
+#define SAMPLE_TABLE(name, DTYPE)                                                                  \
+    extern "C" __global__ void sample_sum_##name##_table(                                          \
+        const __grid_constant__ sb_cuda_sample_args)                                               \
+    {                                                                                              \
+    }
+#endif
+SAMPLE_TABLE(f16, SB_CUDA_F16)
+SAMPLE_TABLE(bf16, SB_CUDA_BF16)
 
 #define SAMPLE(name, DTYPE)                                                                        \
     extern "C" __global__ void __launch_bounds__(SB_CUDA_SUM, 6)                                   \

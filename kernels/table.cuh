@@ -185,15 +185,16 @@ SB_DET void add_to_window(table_state *t, float sum, uint32_t z)
 }
 
 /* Adds the leaf in q, which lies at p, to a thread's state. next() begins to load another leaf into
- * q, as soon as this one's words are taken. */
-template <int DTYPE, class NEXT>
+ * q, as soon as this one's words are taken. see is called with the leaf's largest logit. */
+template <int DTYPE, class NEXT, class SEE>
 SB_DET void add_table_leaf(table_state *t, const uint4 q[2], const char *p, shared_address table,
-                           float c, const sb_row &row, NEXT next)
+                           float c, const sb_row &row, NEXT next, SEE &see)
 {
     leaf_words<DTYPE> x;
     words_of_leaf<DTYPE>(x, q);
     const leaf_place at = place_of<DTYPE>(x, c);
     const uint32_t u = at.z - t->low;
+    see(at.m);
     raise_words<DTYPE>(x, at.m, row.k64);
     next();
     if (__builtin_expect(u < 2 * DIGIT, 1)) {
@@ -201,4 +202,12 @@ SB_DET void add_table_leaf(table_state *t, const uint4 q[2], const char *p, shar
     } else if (!sb_is_absent(at.m)) {
         *t = plain_leaf<DTYPE>(*t, x, p, SB_LEAF, row);
     }
+}
+
+template <int DTYPE, class NEXT>
+SB_DET void add_table_leaf(table_state *t, const uint4 q[2], const char *p, shared_address table,
+                           float c, const sb_row &row, NEXT next)
+{
+    sees_nothing nothing;
+    add_table_leaf<DTYPE>(t, q, p, table, c, row, next, nothing);
 }

@@ -51,6 +51,8 @@
     X(sample_sum_f32)                                                                              \
     X(sample_sum_f16)                                                                              \
     X(sample_sum_bf16)                                                                             \
+    X(sample_sum_f16_table)                                                                        \
+    X(sample_sum_bf16_table)                                                                       \
     X(sample_draw_f32)                                                                             \
     X(sample_draw_f16)                                                                             \
     X(sample_draw_bf16)                                                                            \

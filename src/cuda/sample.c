@@ -5,6 +5,7 @@
 #include "api/sample.h"
 #include "cuda/head.h"
 #include "cuda/lists.h"
+#include "cuda/plan.h"
 #include "cuda/sample.h"
 #include "det/leaf.h"
 
@@ -20,6 +21,7 @@ typedef struct sample_plan {
     int64_t k; /* of LIST; else 0 */
     sb_cuda_sample_args a;
     sb_cuda_order_args sums, models; /* models: of the rows without their kept sets */
+    int table;                       /* whether the sums take terms from a table */
     sb_cuda_grid sums_grid, models_grid;
     uint64_t sums_size, models_size; /* models_size: 0 if none are needed */
 } sample_plan;
@@ -89,10 +91,17 @@ static void plan_parts(const sb_cuda *c, const sb_call *call, sample_plan *p)
     p->a.part = (int32_t)(32 * ceil_of(of_warp, p->a.each));
     p->a.parts = (int32_t)ceil_of(leaves, p->a.part);
     p->sums.in.split = (int32_t)ceil_of(p->a.parts, warps * p->a.each);
-    p->sums_grid = (sb_cuda_grid){ .blocks = work * p->sums.in.split,
-                                   .threads = threads,
-                                   .shared = (uint32_t)threads * 64,
-                                   .early = 1 };
+    p->table = sb_cuda_takes_table(&c->gpu, call, 0);
+    if (p->table)
+        p->sums_grid = (sb_cuda_grid){ .blocks = work ? c->gpu.multiprocessors : 0,
+                                       .threads = SB_CUDA_TABLE_BLOCK,
+                                       .shared = sb_cuda_table_bytes(&call->in),
+                                       .early = 1 };
+    else
+        p->sums_grid = (sb_cuda_grid){ .blocks = work * p->sums.in.split,
+                                       .threads = threads,
+                                       .shared = (uint32_t)threads * 64,
+                                       .early = 1 };
     p->sums_size = (uint64_t)(work * p->a.parts) * (sizeof(sb_state) + sizeof(float)) +
                    (uint64_t)work * sizeof(sb_cuda_target);
 }
@@ -182,8 +191,8 @@ static uint32_t list_bytes(int32_t threads)
     return (uint32_t)(threads / 32) * SB_CUDA_SEGMENT * (uint32_t)sizeof(uint64_t);
 }
 
-/* The kernels with filters need more shared memory than a kernel gets unasked, and clusters of
- * 16. */
+/* The kernels with filters need more shared memory than a kernel gets unasked, and clusters of 16;
+ * those with a table nearly all that there is: see logprob.c. */
 sb_status sb_cuda_sample_prepare(const sb_cuda *c, sb_message *why)
 {
     const sb_cuda_sample_kernels *k = &c->sample;
@@ -196,6 +205,12 @@ sb_status sb_cuda_sample_prepare(const sb_cuda *c, sb_message *why)
             DRIVER(why, &c->driver, FuncSetAttribute, kernels[i],
                    CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1);
     }
+    DRIVER(why, &c->driver, FuncSetAttribute, k->sample_sum_f16_table,
+           CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, c->gpu.shared);
+    DRIVER(why, &c->driver, FuncSetAttribute, k->sample_sum_bf16_table,
+           CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, c->gpu.shared);
+    DRIVER(why, &c->driver, FuncSetAttribute, k->sample_sum_bf16_table,
+           CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, SB_CUDA_TABLE_CARVEOUT);
     return SB_OK;
 }
 
@@ -234,14 +249,19 @@ static sb_status launch_kernels(sb_context *ctx, const sb_sample_call *s, sample
     const sb_cuda *c = ctx->state;
     const sb_cuda_sample_kernels *k = &c->sample;
     const int32_t dtype = s->call.in.logits_dtype;
-    const CUfunction sum = sb_cuda_for_dtype(dtype, k->sample_sum_f32, k->sample_sum_f16,
-                                             k->sample_sum_bf16);
+    const CUfunction table = dtype == SB_F16 ? k->sample_sum_f16_table : k->sample_sum_bf16_table;
+    const CUfunction sum = p->table ? table
+                                    : sb_cuda_for_dtype(dtype, k->sample_sum_f32, k->sample_sum_f16,
+                                                        k->sample_sum_bf16);
     const CUfunction draw = sb_cuda_for_dtype(dtype, k->sample_draw_f32, k->sample_draw_f16,
                                               k->sample_draw_bf16);
     const CUfunction filter = sb_cuda_for_dtype(dtype, k->sample_filter_f32, k->sample_filter_f16,
                                                 k->sample_filter_bf16);
     const int64_t work = p->a.in.work;
-    sb_cuda_grid last = { .blocks = work, .threads = SB_CUDA_DRAW_ROW, .early = 1 };
+    const int many = work >= 8 * c->gpu.multiprocessors; /* rows: one after the other */
+    sb_cuda_grid last = { .blocks = work,
+                          .threads = many ? SB_CUDA_DRAW_ROW / 2 : SB_CUDA_DRAW_ROW,
+                          .early = 1 };
     CUstream stream = s->call.launch.stream;
     sb_status status = s->call.in.row_list ? sb_cuda_clear_draws(ctx, &s->call, &s->out) : SB_OK;
     if (p->way == LIST && p->a.in.split == 1) {

@@ -8,7 +8,7 @@
 
 #define SB_CUDA_LIST_ROWS 4  /* rows of one piece per block, of the kernel that reads lists */
 #define SB_CUDA_SUM 256      /* the most threads of a block that sums parts of a row */
-#define SB_CUDA_DRAW_ROW 128 /* threads of a block that draws from a row without filters */
+#define SB_CUDA_DRAW_ROW 128 /* the most threads of a block that draws without filters */
 #define SB_CUDA_FILTER 512   /* the most threads of a block that filters a row */
 /* Entries of the list of each of its warps; half as many if blocks share a row. */
 #define SB_CUDA_SEGMENT 768

@@ -1,0 +1,116 @@
+-- Draws of tokens on a GPU from rows that are long enough for every way of a launch: sums by a
+-- table, blocks that share a row, guessed brackets, leaves of which nothing is kept. All have the
+-- cpu's bits.
+
+local ffi = require "ffi"
+local samebits = require "samebits"
+local backends = require "spec.support.backends"
+local draws = require "spec.support.draws"
+local logits = require "spec.support.logits"
+
+local R = 2
+local FILTERS = {
+  {}, { top_p = 0.9 }, { top_p = 0.999 }, { min_p = 0.05 }, { min_p = 1 }, { top_k = 1000 },
+  { top_k = 3000, top_p = 0.95, min_p = 0.01 },
+}
+-- Aligned rows of whole leaves; aligned rows whose last leaf is half; rows of every alignment.
+local SIZES = { 9504, 9512, 9499 }
+local GEOMETRIES = { {}, { table = 1 }, { split = 5, cluster = 1 }, { split = 3, block = 96 } }
+
+local function how_of(filters)
+  local how = { seed = 11, position = { 1, 2 } }
+  for name, value in pairs(filters) do how[name] = value end
+  return how
+end
+
+-- Without filters, a call that returns no kept set is another launch.
+local function outputs_of(filters)
+  return next(filters) and draws.OUTPUTS or { "token", "logprob", "kept_logprob" }
+end
+
+describe("draws from long rows", function()
+  backends.with("cuda", function(at)
+    local cpu, contexts = nil, {}
+    setup(function()
+      cpu = assert(samebits.open "cpu")
+      for i, geometry in ipairs(GEOMETRIES) do
+        contexts[i] = assert(samebits.open(at.context().device, geometry))
+      end
+    end)
+    teardown(function()
+      cpu:close()
+      for _, ctx in ipairs(contexts) do ctx:close() end
+    end)
+
+    -- Draws by every geometry, from the same logits, and returns the plans.
+    local function check(x, temperature, filters, more)
+      local spec, plans = { logits = x, temperature = temperature }, {}
+      local opts = { outputs = outputs_of(filters) }
+      for key, value in pairs(more or {}) do spec[key] = value end
+      local want = assert(cpu:sample(spec, how_of(filters), opts))
+      for i, ctx in ipairs(contexts) do
+        local there = {}
+        for key, value in pairs(spec) do
+          there[key] = samebits.is_tensor(value) and assert(value:to(ctx.device)) or value
+        end
+        local got = assert(ctx:sample(samebits.batch(there, { ids = false }), how_of(filters),
+                                      opts))
+        plans[i] = ctx:plan()
+        for _, name in ipairs(opts.outputs) do
+          assert.same_bits(want[name], assert(got[name]:to "cpu"))
+        end
+      end
+      return plans
+    end
+
+    for d, distribution in ipairs(logits.distributions) do
+      it("have the cpu's bits, " .. distribution.name, function()
+        for i, V in ipairs(SIZES) do
+          local dtype = (d + i) % 4 == 0 and "float16" or (d + i) % 5 == 0 and "float32" or
+                        "bfloat16"
+          local x = logits.make(distribution, dtype, R, V, 100 * d + i)
+          for _, filters in ipairs(FILTERS) do
+            check(x, logits.temperature(distribution), filters)
+          end
+        end
+      end)
+    end
+
+    it("have them if all logits are equal, or rows are ignored, poisoned or empty", function()
+      for _, V in ipairs(SIZES) do
+        local x = samebits.zeros({ R, V }, "bfloat16")
+        local words = ffi.cast("uint16_t *", x.ptr)
+        local mask = samebits.tensor({ 1, 0 }, { dtype = "uint8" })
+        for _, filters in ipairs(FILTERS) do check(x, 1, filters) end
+        for i = 0, V - 1 do words[i], words[V + i] = 0x4000 + i % 5, 0xff80 end
+        for _, filters in ipairs(FILTERS) do check(x, 1, filters) end
+        words[7], words[2 * V - 1] = 0x7fc0, 0xbf80
+        for _, filters in ipairs(FILTERS) do check(x, 1, filters, { mask = mask }) end
+      end
+    end)
+
+    it("have them if weights are about the least that min-p keeps", function()
+      local V = SIZES[3]
+      local x = samebits.zeros({ R, V }, "float32") -- the first id of a row is the largest
+      local words, bound = ffi.cast("int32_t *", x.ptr), ffi.new("float[1]", math.log(0.05))
+      local middle = ffi.cast("int32_t *", bound)[0]
+      for i = 1, V - 1 do -- one ulp apart
+        local id = i * 7919 % V
+        words[id], words[V + id] = middle + i - 4750, middle + i % 40 - 20
+      end
+      check(x, 1, { min_p = 0.05 })
+      local out = cpu:sample({ logits = x }, how_of { min_p = 0.05 }, { outputs = { "count" } })
+      for r = 0, R - 1 do assert.is_true(out.count[r] > 1 and out.count[r] < V) end
+    end)
+
+    it("are launched in these ways", function()
+      local x = logits.make(logits.distributions[2], "bfloat16", R, SIZES[1], 1)
+      local plans, filtered = check(x, 1, {}), check(x, 1, { top_p = 0.9 })
+      assert.matches("^sample_sum_bf16_table ", plans[2])
+      assert.matches("^sample_sum_bf16_table .*; sample_filter_bf16 ", filtered[2])
+      for i, plan in ipairs(plans) do
+        assert.matches(i == 2 and "_table .*; sample_draw_bf16 " or "; sample_draw_bf16 ", plan)
+      end
+    end)
+  end)
+end)
