@@ -118,6 +118,7 @@ GENERATED += $(OBJDIR)/entry.o
 GENERATED += $(OBJDIR)/exchange.o
 GENERATED += $(OBJDIR)/exchange1.o
 GENERATED += $(OBJDIR)/forked.o
+GENERATED += $(OBJDIR)/gather.o
 GENERATED += $(OBJDIR)/gradient.o
 GENERATED += $(OBJDIR)/gradient1.o
 GENERATED += $(OBJDIR)/gradient2.o
@@ -206,6 +207,7 @@ OBJECTS += $(OBJDIR)/entry.o
 OBJECTS += $(OBJDIR)/exchange.o
 OBJECTS += $(OBJDIR)/exchange1.o
 OBJECTS += $(OBJDIR)/forked.o
+OBJECTS += $(OBJDIR)/gather.o
 OBJECTS += $(OBJDIR)/gradient.o
 OBJECTS += $(OBJDIR)/gradient1.o
 OBJECTS += $(OBJDIR)/gradient2.o
@@ -543,6 +545,9 @@ $(OBJDIR)/driver2.o: ../src/cuda/driver.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/exchange1.o: ../src/cuda/exchange.c
+	@echo "$(notdir $<)"
+	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
+$(OBJDIR)/gather.o: ../src/cuda/gather.c
 	@echo "$(notdir $<)"
 	$(SILENT) $(CC) $(ALL_CFLAGS) $(FORCE_INCLUDE) -o "$@" -MF "$(@:%.o=%.d)" -c "$<"
 $(OBJDIR)/gradient2.o: ../src/cuda/gradient.c

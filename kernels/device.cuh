@@ -96,6 +96,14 @@ SB_DET uint32_t dot_halves(uint32_t w, uint32_t factors, uint32_t base)
     return sum;
 }
 
+/* sum plus the products of the four bytes of a and of b, all signed. */
+SB_DET int32_t dot_bytes(uint32_t a, uint32_t b, int32_t sum)
+{
+    int32_t d;
+    asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(sum));
+    return d;
+}
+
 /* Hides from the compiler what x is, so that it computes nothing from x before this point, and
  * keeps no older copy of it. */
 SB_DET void hide(int64_t &x) { asm volatile("" : "+l"(x)); }

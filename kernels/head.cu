@@ -90,6 +90,29 @@ SB_DET int64_t place_of_logits(const sb_cuda_head_args &a, int64_t number)
     return source / a.in.time * a.logits_batch_stride + source % a.in.time * a.logits_stride;
 }
 
+/* Writes the results of a row with several ids that is not active, of which `fate` tells. */
+SB_DET void write_no_ids(const sb_cuda_head_args &a, int64_t row, int32_t fate)
+{
+    const float x = nan_or_nothing(fate);
+    if (fate == ROW_UNKNOWN) return;
+    if (a.in.lse) ((float *)a.in.lse)[row] = x;
+    for (int64_t i = row * a.in.width; a.logprobs && i < (row + 1) * a.in.width; i++)
+        ((float *)a.logprobs)[i] = int_at(a.in.ids, a.in.ids_dtype, i) == a.in.ignore_index ? 0.0f
+                                                                                            : x;
+}
+
+/* Finds a row of a call in which the products have no target. Returns whether it is active; what is
+ * to be written or reported otherwise, this function does if `writes`. */
+SB_DET bool find_any_row(const sb_cuda_head_args &a, any_row *any, int64_t item, bool writes)
+{
+    set_any_row(a.in, any, a.before + item, writes);
+    if (any->fate == ROW_ACTIVE) return true;
+    if (writes && a.of_ids) write_no_ids(a, any->number, any->fate);
+    return false;
+}
+
+SB_DET bool has_no_targets(const sb_cuda_head_args &a) { return a.logits || a.sums || a.of_ids; }
+
 /* Looks at a work item. If its row is not active, the result has no hidden state; what is to be
  * written or reported then, this function does if `writes`. Called by one thread. */
 SB_DET sb_cuda_head_row find_row(const sb_cuda_head_args &a, int64_t item, bool writes)
@@ -97,10 +120,10 @@ SB_DET sb_cuda_head_row find_row(const sb_cuda_head_args &a, int64_t item, bool 
     sb_cuda_head_row row;
     sb_row constants;
     memset(&row, 0, sizeof row);
-    if (a.logits || a.sums) {
+    if (has_no_targets(a)) {
         any_row any;
-        set_any_row(a.in, &any, a.before + item, writes);
-        if (any.fate != ROW_ACTIVE) return row;
+        if (!find_any_row(a, &any, item, writes)) return row;
+        row.id = -1;
         row.hidden = (uint64_t)any.logits;
         row.number = any.number;
         row.to = place_of_logits(a, any.number);
@@ -121,10 +144,9 @@ SB_DET sb_cuda_head_row find_row(const sb_cuda_head_args &a, int64_t item, bool 
 /* Whether a work item's row is active. writes: as for visit_row. */
 SB_DET bool is_active_item(const sb_cuda_head_args &a, int64_t item, bool writes)
 {
-    if (a.logits || a.sums) {
+    if (has_no_targets(a)) {
         any_row any;
-        set_any_row(a.in, &any, a.before + item, writes);
-        return any.fate == ROW_ACTIVE;
+        return find_any_row(a, &any, item, writes);
     }
     const visit v = visit_row(a.in, item, writes);
     if (v.done && writes) write_no_record(a, item, v.r.bad);
@@ -227,21 +249,6 @@ PRODUCTS(a_moments, 2, SB_CUDA_HEAD_RING(2), sb_moments)
 PRODUCTS(b_moments, 3, SB_CUDA_HEAD_RING(3), sb_moments)
 
 /* ---- the end of a row --------------------------------------------------------------------- */
-
-/* Merges the states of a row of the chunk. Called by one warp; every lane gets the result. */
-template <class STATE>
-SB_DET STATE sum_of_row(const sb_cuda_head_args &a, const head_share &share, int64_t i)
-{
-    const int64_t tile = i / SB_CUDA_HEAD_TILE;
-    const int row = (int)(i % SB_CUDA_HEAD_TILE);
-    STATE s;
-    make_none(&s);
-    for_blocks_of(a, share, tile, [&](int64_t block) {
-        merge_into(&s, *state_place<STATE>(a, share, block, tile, row));
-    });
-    warp_merge(&s);
-    return s;
-}
 
 template <class STATE> SB_DET void finish_rows(const sb_cuda_head_args &a)
 {

@@ -368,6 +368,21 @@ SB_DET void for_blocks_of(const sb_cuda_head_args &a, const head_share &share, i
     for (int64_t i = first + lane; i <= last; i += WARP) f(share.lanes * share.tiles + i);
 }
 
+/* Merges the states of a row of the chunk. Called by one warp; every lane gets the result. */
+template <class STATE>
+SB_DET STATE sum_of_row(const sb_cuda_head_args &a, const head_share &share, int64_t i)
+{
+    const int64_t tile = i / SB_CUDA_HEAD_TILE;
+    const int row = (int)(i % SB_CUDA_HEAD_TILE);
+    STATE s;
+    make_none(&s);
+    for_blocks_of(a, share, tile, [&](int64_t block) {
+        merge_into(&s, *state_place<STATE>(a, share, block, tile, row));
+    });
+    warp_merge(&s);
+    return s;
+}
+
 /* ---- sums and their states ---------------------------------------------------------------- */
 
 /* What the kernels sum is STATE: sb_state, or sb_moments if entropies are wanted. A lane keeps its

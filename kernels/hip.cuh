@@ -128,6 +128,12 @@ SB_DET uint64_t dot_halves(uint32_t w, uint32_t factors, uint64_t base)
            (uint64_t)(w >> 16) * (factors >> 8 & 0xff);
 }
 
+SB_DET int32_t dot_bytes(uint32_t a, uint32_t b, int32_t sum)
+{
+    for (int i = 0; i < 32; i += 8) sum += (int8_t)(a >> i) * (int8_t)(b >> i);
+    return sum;
+}
+
 template <class T> SB_DET void hide(T &) {}
 
 SB_DET float float_of_low_half(uint32_t w) { return sb_from_f16((uint16_t)w); }

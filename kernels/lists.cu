@@ -15,48 +15,20 @@
  *     logprob_<dtype>_lists, entropy_<dtype>_lists
  *                     grid work * split, blocks of a multiple of WARP threads up to 512. A row that
  *                     is not cut is finished here.
+ *     logprob_gathered_lists, entropy_gathered_lists
+ *                     the same of logits [kept_count], fp32, one for each entry, which
+ *                     head_gather.cu has computed.
  *     lists_words     one block per item: checks the lists and writes words, and a byte for each
  *                     row that is refused or whose target is not kept.
  *
  * Invariants: only the logits of kept ids are read, each at an id in [0, V); no entry outside
  * [0, kept_count) is read. A row whose list is bad is reported and poisoned. */
-#include "../src/cuda/lists_args.h"
 #include "finish.cuh"
+#include "lists.cuh"
 #include "moments.cuh"
 #include "piece.cuh"
 
 /* ---- lists -------------------------------------------------------------------------------- */
-
-/* A row's list. */
-struct id_list {
-    int64_t first; /* entry of kept_ids */
-    int32_t count; /* at most V + 1: more ids cannot all rise */
-    bool well;     /* its offsets are; if not, count is 0 */
-};
-
-/* A row's offsets, before they are looked at. */
-struct list_bounds {
-    int64_t first, last;
-};
-
-SB_DET list_bounds bounds_of(const sb_cuda_args &in, int64_t row)
-{
-    const list_bounds b = { int_at(in.kept_offsets, in.kept_offsets_dtype, row),
-                            int_at(in.kept_offsets, in.kept_offsets_dtype, row + 1) };
-    return b;
-}
-
-/* part: SB_LISTS_CONTINUE and SB_LISTS_UNFINISHED, if the call is about some of another's rows. */
-SB_DET id_list list_of(const sb_cuda_args &in, int64_t row, list_bounds b, int32_t part = 0)
-{
-    id_list list;
-    list.well = b.first >= 0 && b.first <= b.last && b.last <= in.kept_count &&
-                (row > 0 || (part & SB_LISTS_CONTINUE) || b.first == 0) &&
-                (row + 1 < in.rows || (part & SB_LISTS_UNFINISHED) || b.last == in.kept_count);
-    list.first = list.well ? b.first : 0;
-    list.count = list.well ? (int32_t)min(b.last - b.first, in.vocab + 1) : 0;
-    return list;
-}
 
 /* An entry with its neighbours: -1 before the first, and behind the last an id of no leaf. */
 template <class ID> struct entry {
@@ -84,6 +56,20 @@ template <class ID> SB_DET bool begins_leaf(const entry<ID> &e)
     return !share_leaf(e.before, e.id);
 }
 template <class ID> SB_DET bool ends_leaf(const entry<ID> &e) { return !share_leaf(e.id, e.after); }
+
+/* Where the logits of a row's list lie: at their ids, in a row of logits, or at their entries, with
+ * none between them. */
+struct by_id {
+    static constexpr bool ENTRIES = false;
+    template <class ID> static __device__ __forceinline__ int64_t of(ID id, int) { return id; }
+};
+struct by_entry {
+    static constexpr bool ENTRIES = true;
+    template <class ID> static __device__ __forceinline__ int64_t of(ID, int entry)
+    {
+        return entry;
+    }
+};
 
 /* ---- leaves ------------------------------------------------------------------------------- */
 
@@ -197,9 +183,15 @@ SB_DET uint32_t run_bits(const ID *ids, int count, int k, ID first, int64_t voca
     return bits;
 }
 
+/* The place of the logit of bit i of a run's bits, whose ids are first + i. */
+template <class AT, class ID> SB_DET int64_t place_in_run(uint32_t bits, int i, ID first, int k)
+{
+    return AT::of(first + i, k + __popc(bits & ((1u << i) - 1)));
+}
+
 /* The part of the leaf that begins at entry k. A function of its own, so that lone ids' code keeps
  * its registers. */
-template <int DTYPE, class PART, class ID>
+template <int DTYPE, class PART, class AT, class ID>
 static __device__ __noinline__ PART part_of_run(const ID *ids, int count, int k, const char *logits,
                                                 int64_t vocab, leaf_row row)
 {
@@ -211,7 +203,8 @@ static __device__ __noinline__ PART part_of_run(const ID *ids, int count, int k,
 #pragma unroll
     for (int i = 0; i < WORDS; i++) {
         if (DTYPE == SB_CUDA_F32) {
-            x.w[i] = bits >> i & 1 ? ((const uint32_t *)logits)[first + i] : absent_word<DTYPE>();
+            x.w[i] = bits >> i & 1 ? ((const uint32_t *)logits)[place_in_run<AT>(bits, i, first, k)]
+                                   : absent_word<DTYPE>();
             continue;
         }
         const uint16_t *half = (const uint16_t *)logits + first + 2 * i;
@@ -229,7 +222,7 @@ SB_DET void poison(sb_state *s) { sb_state_poison(s); }
 SB_DET void poison(sb_moments *m) { sb_moments_poison(m); }
 
 /* Adds the leaf that begins at entry k, of any kind, through det/leaf.h. */
-template <int DTYPE, class ID, class STATE>
+template <int DTYPE, class AT, class ID, class STATE>
 static __device__ __noinline__ void add_run(STATE *s, const ID *ids, int count, int k,
                                             const char *logits, int64_t vocab, sb_row row)
 {
@@ -238,7 +231,8 @@ static __device__ __noinline__ void add_run(STATE *s, const ID *ids, int count, 
     float y[SB_LEAF];
 #pragma unroll
     for (int i = 0; i < SB_LEAF; i++)
-        y[i] = bits >> i & 1 ? load_one<DTYPE>(logits, first + i) : sb_float(SB_ABSENT_BITS);
+        y[i] = bits >> i & 1 ? load_one<DTYPE>(logits, place_in_run<AT>(bits, i, first, k))
+                             : sb_float(SB_ABSENT_BITS);
     add_any(s, y, row);
 }
 
@@ -261,7 +255,7 @@ static_assert(sizeof(run_queue) == SB_CUDA_LIST_BYTES * WARP, "the launch's byte
 
 /* Gives each lane one of the queue's n entries from `from` on, n <= WARP, and adds their leaves: to
  * t, or to s if they are wide or poisoned. */
-template <int DTYPE, class THREAD, class STATE, class ID>
+template <int DTYPE, class THREAD, class AT, class STATE, class ID>
 SB_DET void take_runs(THREAD *t, STATE *s, const run_queue &q, int from, int n, const ID *ids,
                       const list_row &mine, int64_t vocab)
 {
@@ -271,12 +265,12 @@ SB_DET void take_runs(THREAD *t, STATE *s, const run_queue &q, int from, int n, 
     __syncwarp(); /* the entries are written */
     if (lane < n) {
         const int k = q.entries[from + lane], count = mine.list.count;
-        const part p = part_of_run<DTYPE, part>(ids, count, k, mine.of.logits, vocab, row);
+        const part p = part_of_run<DTYPE, part, AT>(ids, count, k, mine.of.logits, vocab, row);
         if (is_narrow(p.z)) {
             rise_to(t, p.z);
             add_part(t, p);
         } else if (!sb_is_absent(p.m)) {
-            add_run<DTYPE>(s, ids, count, k, mine.of.logits, vocab, mine.of.row);
+            add_run<DTYPE, AT>(s, ids, count, k, mine.of.logits, vocab, mine.of.row);
         }
     }
     __syncwarp(); /* and read */
@@ -284,7 +278,7 @@ SB_DET void take_runs(THREAD *t, STATE *s, const run_queue &q, int from, int n, 
 
 /* Sums the entries from .. to - 1 of a row's list. The block's threads stand side by side. Sets
  * mine.x and mine.kept if the target is among them. */
-template <int DTYPE, class THREAD, class STATE, class ID>
+template <int DTYPE, class THREAD, class AT, class STATE, class ID>
 SB_DET void sum_list(STATE *s, const sb_cuda_args &in, list_row &mine, run_queue &q, int from,
                      int to)
 {
@@ -320,9 +314,10 @@ SB_DET void sum_list(STATE *s, const sb_cuda_args &in, list_row &mine, run_queue
             bad |= k < to && !well;
             if (well && begins && ends_leaf(e[i])) lone |= 1u << i;
             else if (well && begins) runs |= 1u << i;
-            x[i] = lone >> i & 1 ? load_one<DTYPE>(logits, e[i].id) : sb_float(SB_ABSENT_BITS);
+            x[i] = lone >> i & 1 ? load_one<DTYPE>(logits, AT::of(e[i].id, k))
+                                 : sb_float(SB_ABSENT_BITS);
             if (well && e[i].id == target) {
-                mine.x = load_one<DTYPE>(logits, target);
+                mine.x = load_one<DTYPE>(logits, AT::of(target, k));
                 mine.kept = 1;
             }
         }
@@ -352,10 +347,10 @@ SB_DET void sum_list(STATE *s, const sb_cuda_args &in, list_row &mine, run_queue
             queued += __popcll(lanes);
             if (queued < WARP) continue;
             queued -= WARP;
-            take_runs<DTYPE>(&t, &others, q, queued, WARP, ids, mine, in.vocab);
+            take_runs<DTYPE, THREAD, AT>(&t, &others, q, queued, WARP, ids, mine, in.vocab);
         }
     }
-    if (queued) take_runs<DTYPE>(&t, &others, q, 0, queued, ids, mine, in.vocab);
+    if (queued) take_runs<DTYPE, THREAD, AT>(&t, &others, q, 0, queued, ids, mine, in.vocab);
     end_sum(&t);
     *s = t.s;
     merge_into(s, others);
@@ -364,9 +359,9 @@ SB_DET void sum_list(STATE *s, const sb_cuda_args &in, list_row &mine, run_queue
     poison(s);
 }
 
-/* Whether a list, whose ids rise, has an id. Called by a whole warp, all lanes of which get the
- * answer. Each step reads an id for each lane. */
-template <class ID> SB_DET bool has_id(const ID *ids, int count, int64_t id)
+/* The entry of an id in a list whose ids rise; -1 if it is not there. Called by a whole warp, all
+ * lanes of which get the answer. Each step reads an id for each lane. */
+template <class ID> SB_DET int entry_of(const ID *ids, int count, int64_t id)
 {
     int low = 0, high = count; /* if it is there, its entry is in [low, high) */
     const int lane = threadIdx.x % WARP;
@@ -374,18 +369,20 @@ template <class ID> SB_DET bool has_id(const ID *ids, int count, int64_t id)
         const int step = (high - low + WARP - 1) / WARP, k = low + lane * step;
         const uint64_t reached = __ballot_sync(FULL, k < high && ids[k] <= id);
         const int last = __popcll(reached) - 1; /* the last lane whose id is not above */
-        if (last < 0) return false;
+        if (last < 0) return -1;
         low += last * step;
         high = min(low + step, high);
     }
-    return __any_sync(FULL, lane < high - low && ids[low + lane] == id);
+    const uint64_t found = __ballot_sync(FULL, lane < high - low && ids[low + lane] == id);
+    return found ? low + __ffsll((long long)found) - 1 : -1;
 }
 
-SB_DET bool is_in_list(const sb_cuda_args &in, const list_row &mine)
+SB_DET int entry_of_target(const sb_cuda_args &in, const list_row &mine)
 {
     if (in.kept_ids_dtype == SB_CUDA_I64)
-        return has_id((const int64_t *)in.kept_ids + mine.list.first, mine.list.count, mine.of.id);
-    return has_id((const int32_t *)in.kept_ids + mine.list.first, mine.list.count, mine.of.id);
+        return entry_of((const int64_t *)in.kept_ids + mine.list.first, mine.list.count,
+                        mine.of.id);
+    return entry_of((const int32_t *)in.kept_ids + mine.list.first, mine.list.count, mine.of.id);
 }
 
 /* Sets a block's row and list. Called by one thread. The offsets are on their way before it is
@@ -407,7 +404,8 @@ SB_DET void set_list_row(const sb_cuda_args &in, list_row *mine, int64_t item, b
     if (writes && !mine->list.well) report(in, SB_BAD_KEPT_OFFSETS, row);
 }
 
-template <int DTYPE, class THREAD, class STATE> SB_DET void list_block(const sb_cuda_args &in)
+template <int DTYPE, class THREAD, class STATE, class AT = by_id>
+SB_DET void list_block(const sb_cuda_args &in)
 {
     __shared__ list_row mine;
     __shared__ STATE shared[PIECE_WARPS];
@@ -417,7 +415,11 @@ template <int DTYPE, class THREAD, class STATE> SB_DET void list_block(const sb_
     STATE s;
 
     wait_for_primary();
-    if (threadIdx.x == 0) set_list_row(in, &mine, item, piece == 0);
+    if (threadIdx.x == 0) {
+        set_list_row(in, &mine, item, piece == 0);
+        if (AT::ENTRIES)
+            mine.of.logits = (const char *)in.logits + mine.list.first * size_of<DTYPE>();
+    }
     __syncthreads(); /* mine is written */
     if (mine.of.done) {
         if (threadIdx.x != 0 || in.split == 1) return;
@@ -428,8 +430,8 @@ template <int DTYPE, class THREAD, class STATE> SB_DET void list_block(const sb_
     const int each = (mine.list.count + in.split - 1) / in.split;
     const int from = min(piece * each, mine.list.count), to = min(from + each, mine.list.count);
     if (in.kept_ids_dtype == SB_CUDA_I64)
-        sum_list<DTYPE, THREAD, STATE, int64_t>(&s, in, mine, q, from, to);
-    else sum_list<DTYPE, THREAD, STATE, int32_t>(&s, in, mine, q, from, to);
+        sum_list<DTYPE, THREAD, AT, STATE, int64_t>(&s, in, mine, q, from, to);
+    else sum_list<DTYPE, THREAD, AT, STATE, int32_t>(&s, in, mine, q, from, to);
     begin_dependents();
     if (!mine.list.well) poison(&s);
     if (blockDim.x == WARP) {
@@ -445,8 +447,10 @@ template <int DTYPE, class THREAD, class STATE> SB_DET void list_block(const sb_
     if (in.split > 1) {
         if (threadIdx.x == 0) ((STATE *)in.states)[blockIdx.x] = s;
         if (piece != 0) return;
-        kept = is_in_list(in, mine);
-        x = kept ? load_one<DTYPE>(mine.of.logits, mine.of.id) : sb_float(SB_ABSENT_BITS);
+        const int k = entry_of_target(in, mine);
+        kept = k >= 0;
+        x = kept ? load_one<DTYPE>(mine.of.logits, AT::of(mine.of.id, k))
+                 : sb_float(SB_ABSENT_BITS);
         if (threadIdx.x == 0) write_target(in, item, x, 1);
     } else {
         finish_row(in, mine.of.number, s, x, mine.of.row);
@@ -468,6 +472,18 @@ template <int DTYPE, class THREAD, class STATE> SB_DET void list_block(const sb_
 LISTS(f32, SB_CUDA_F32)
 LISTS(f16, SB_CUDA_F16)
 LISTS(bf16, SB_CUDA_BF16)
+
+extern "C" __global__ void __launch_bounds__(512, 2)
+    logprob_gathered_lists(const __grid_constant__ sb_cuda_args in)
+{
+    list_block<SB_CUDA_F32, thread_state, sb_state, by_entry>(in);
+}
+
+extern "C" __global__ void __launch_bounds__(512, 1)
+    entropy_gathered_lists(const __grid_constant__ sb_cuda_args in)
+{
+    list_block<SB_CUDA_F32, thread_moments, sb_moments, by_entry>(in);
+}
 
 /* ---- words -------------------------------------------------------------------------------- */
 

@@ -203,6 +203,210 @@ backends.with("cuda", function(at)
       says(misuse(ctx.head_error, ctx, at_host), "hidden (", "host memory")
     end)
 
+    -- Few ids of a row are multiplied by themselves, unless ranks are wanted; of many, all logits
+    -- are computed. Ids ignored, twice in a row, absent; rows without ids, and rows of NaN.
+    it("has the cpu's bits of several ids, few and many", function()
+      local V, D, rows = 1100, 100, 130
+      local weights = heads.values({ V, D }, "bfloat16", 51)
+      local hidden = heads.values({ rows, D }, "bfloat16", 52)
+      local bias = heads.values({ V }, "float32", 53)
+      bias:set(-math.huge, 7)
+      weights:set(0 / 0, 7, 5)
+      hidden:set(0 / 0, 1, 3)
+      local function ids_of(n, K)
+        local ids = {}
+        for r = 1, n do
+          ids[r] = {}
+          for k = 1, K do
+            local id = (r * 37 + k * 211) % V
+            ids[r][k] = (r % 5 == 3 or k % 4 == 0) and -100 or k == 2 and 7 or k == 5 and ids[r][1]
+                        or id
+          end
+        end
+        return ids
+      end
+      local mask, temperature, list, kept, offsets, words = {}, {}, {}, {}, { 0 }, {}
+      for r = 1, rows do
+        mask[r], temperature[r] = r % 4 == 0 and 0 or 1, 0.5 + r % 7 / 4
+        if r % 3 == 1 then list[#list + 1] = r - 1 end
+        words[r] = {}
+        for v = 1, V do words[r][v] = (v * r) % 3 ~= 0 and 1 or 0 end
+        for v = r % 9, V - 1, 9 do kept[#kept + 1] = v end
+        offsets[r + 1] = #kept
+      end
+      local function first(t, n) return { unpack(t, 1, n) } end
+      for _, format in ipairs { "h24w16", "h24w24" } do
+        local plain = format == "h24w24"
+        local opts = { format = format, bias = not plain and bias or nil, keep_bad = true,
+                       softcap = not plain and 30 or nil }
+        if plain then weights:set(1, 7, 5) end
+        local of_cpu = assert(here:head(weights, opts))
+        opts.bias = opts.bias and opts.bias:to(ctx.device)
+        local of_gpu = assert(ctx:head(weights:to(ctx.device), opts))
+        local function both(n, K, change, outputs, gathers)
+          local function spec(on, head)
+            local its = { hidden = hidden:slice(0, 0, n):to(on.device), head = head,
+                          ids = ids_of(n, K) }
+            for key, value in pairs(change) do
+              its[key] = samebits.is_tensor(value) and value:to(on.device) or value
+            end
+            return its
+          end
+          local want = assert(here:logprob_ids(spec(here, of_cpu), { outputs = outputs }))
+          local got = assert(ctx:logprob_ids(spec(ctx, of_gpu), { outputs = outputs }))
+          local plan = ctx:plan()
+          assert.equal(gathers, plan:find "head_ids_" ~= nil, plan)
+          for name, t in pairs(want) do
+            assert.is_true(samebits.same_bits(got[name]:to "cpu", t),
+                           ("%s of %d rows, %d ids, %s"):format(name, n, K, format))
+          end
+        end
+        local alone = { "logprob", "lse" }
+        for _, n in ipairs { 1, 8, 9, 65, rows } do both(n, 3, {}, alone, true) end
+        both(9, 40, {}, alone, true)
+        both(rows, 70, {}, alone, true)
+        both(9, 3, {}, { "logprob", "rank" }, false)
+        both(9, 3, {}, { "lse" }, true)
+        for _, n in ipairs { 20, rows } do
+          both(n, 5, { mask = first(mask, n), temperature = first(temperature, n) }, alone, true)
+        end
+        both(rows, 5, { rows = list }, alone, true)
+        both(rows, 5, { kept = words }, alone, true)
+        both(rows, 5, { kept_ids = samebits.tensor(kept, { dtype = "int32" }),
+                        kept_offsets = samebits.tensor(offsets, { dtype = "int64" }) }, alone, true)
+        local ids = ids_of(rows, 3)
+        ids[71][2] = V
+        local bad = { hidden = hidden:to(ctx.device), head = of_gpu, ids = ids }
+        local opts_of = { outputs = alone, check = true }
+        says(misuse(ctx.logprob_ids, ctx, bad, opts_of), "row 70", "1100")
+        bad.rows = { 1, 2, 70, 69 }
+        says(misuse(ctx.logprob_ids, ctx, bad, opts_of), "row_list[3] is 69")
+      end
+    end)
+
+    it("takes all logits for many ids of long rows", function()
+      local V, D, rows = 300, 2048, 70
+      local weights = heads.values({ V, D }, "bfloat16", 55)
+      local hidden = heads.values({ rows, D }, "bfloat16", 56)
+      local of_cpu, of_gpu = here:head(weights), ctx:head(weights:to(ctx.device))
+      for _, K in ipairs { 3, 8 } do
+        local ids = {}
+        for r = 1, rows do
+          ids[r] = {}
+          for k = 1, K do ids[r][k] = (r * 29 + k * 71) % V end
+        end
+        local outputs = { outputs = { "logprob", "lse" } }
+        local want = assert(here:logprob_ids({ hidden = hidden, head = of_cpu, ids = ids },
+                                             outputs))
+        local got = assert(ctx:logprob_ids({ hidden = hidden:to(ctx.device), head = of_gpu,
+                                             ids = ids }, outputs))
+        assert.equal(K == 3, ctx:plan():find "head_ids_" ~= nil)
+        for name, t in pairs(want) do
+          assert.is_true(samebits.same_bits(got[name]:to "cpu", t), name)
+        end
+      end
+    end)
+
+    it("multiplies single ids in several chunks of rows", function()
+      local V, D, rows = 32, 256, 34200
+      local weights = heads.values({ V, D }, "bfloat16", 61)
+      local hidden, ids = heads.values({ rows, D }, "bfloat16", 62), {}
+      for r = 1, rows do ids[r] = { r % V, r % 3 == 0 and -100 or r * 7 % V } end
+      local outputs = { outputs = { "logprob", "lse" } }
+      local want = assert(here:logprob_ids({ hidden = hidden, head = here:head(weights),
+                                             ids = ids }, outputs))
+      local got = assert(ctx:logprob_ids({ hidden = hidden:to(ctx.device), ids = ids,
+                                           head = ctx:head(weights:to(ctx.device)) }, outputs))
+      assert.equal(2, select(2, ctx:plan():gsub("head_ids_a", "")))
+      for name, t in pairs(want) do
+        assert.is_true(samebits.same_bits(got[name]:to "cpu", t), name)
+      end
+    end)
+
+    -- Short lists are multiplied by themselves, long ones by the words of all ids. Leaves with one
+    -- kept id and with more; an empty list, rows of NaN, logits of many thousands, absent ids.
+    it("has the cpu's bits of lists of kept ids, short and long", function()
+      local V, D, rows = 1100, 100, 130
+      local weights = heads.values({ V, D }, "float32", 71)
+      local hidden = heads.values({ 2, rows / 2, D }, "bfloat16", 72)
+      local bias = heads.values({ V }, "float32", 73)
+      bias:set(-math.huge, 30)
+      for v = 500, 520 do
+        for d = 0, D - 1 do weights:set(weights:get(v, d) * 2 ^ 16, v, d) end
+      end
+      hidden:set(0 / 0, 0, 11, 3)
+      local ids, mask, temperature, list = {}, {}, {}, {}
+      for r = 1, rows do
+        local b, t = r > rows / 2 and 2 or 1, (r - 1) % (rows / 2) + 1
+        for _, of in ipairs { ids, mask, temperature } do of[b] = of[b] or {} end
+        ids[b][t], mask[b][t] = r % 6 == 5 and -100 or r * 8 % V, r % 7 == 3 and 0 or 1
+        temperature[b][t] = r % 5 == 0 and 2 ^ -10 or 0.5 + r % 3
+        if r % 3 ~= 0 then list[#list + 1] = r - 1 end
+      end
+      local function lists_of(each, dtype)
+        local kept, offsets = {}, { 0 }
+        for r = 1, rows do
+          local own, n = {}, r % 8 == 0 and 0 or r % 11 == 0 and 4 * each or each
+          for i = 1, n do own[i % 3 == 0 and (r * 8 + i) % V or (r * 16 + i * 31) % V] = true end
+          for v = 0, V - 1 do
+            if own[v] or v == 30 and n > 0 then kept[#kept + 1] = v end
+          end
+          offsets[r + 1] = #kept
+        end
+        return { kept_ids = samebits.tensor(kept, { dtype = dtype }),
+                 kept_offsets = samebits.tensor(offsets, { dtype = dtype }) }
+      end
+      local short, long = lists_of(6, "int32"), lists_of(80, "int64")
+      for _, format in ipairs { "h24w16", "h24w24" } do
+        local opts = { format = format, bias = bias }
+        local of_cpu = assert(here:head(weights, opts))
+        local of_gpu = assert(ctx:head(weights:to(ctx.device), { format = format,
+                                                                 bias = bias:to(ctx.device) }))
+        local function spec_of(on, lists, change)
+          local its = { hidden = hidden, ids = ids, head = on == here and of_cpu or of_gpu }
+          for _, from in ipairs { lists, change } do
+            for key, value in pairs(from) do its[key] = value end
+          end
+          for key, value in pairs(its) do
+            if samebits.is_tensor(value) then its[key] = value:to(on.device) end
+          end
+          return its
+        end
+        local function both(lists, change, launch)
+          local all = { outputs = { "token", "lse", "sequence", "count", "outside", "saved",
+                                    launch.entropy and "entropy" or nil } }
+          local want = assert(here:logprob(spec_of(here, lists, change), all))
+          all.split = launch.split
+          local got = assert(ctx:logprob(spec_of(ctx, lists, change), all))
+          local plan = ctx:plan()
+          assert.equal(lists == short, plan:find "head_lists_" ~= nil, plan)
+          assert.equal(lists == short, plan:find "lists_words" == nil, plan)
+          for name, t in pairs(want) do
+            assert.is_true(samebits.same_bits(got[name]:to "cpu", t), name .. ", " .. format)
+          end
+        end
+        for _, launch in ipairs { {}, { entropy = true }, { split = 3 },
+                                  { split = 3, entropy = true } } do
+          both(short, {}, launch)
+          both(short, { shift = 1, mask = mask, temperature = temperature }, launch)
+          both(short, { rows = list }, launch)
+        end
+        both(long, {}, {})
+        local few = { hidden = hidden:view(rows, D):slice(0, 0, 9), ids = { unpack(ids[1], 1, 9) } }
+        for name, t in pairs(long) do few[name] = t end
+        few.kept_offsets = few.kept_offsets:slice(0, 0, 10)
+        few.kept_ids = few.kept_ids:slice(0, 0, tonumber(few.kept_offsets:get(9)))
+        local want = assert(here:logprob(spec_of(here, few, {})))
+        local got = assert(ctx:logprob(spec_of(ctx, few, {})))
+        assert.truthy(ctx:plan():find "head_lists_")
+        assert.is_true(samebits.same_bits(got.token:to "cpu", want.token))
+        local bad = lists_of(6, "int32")
+        bad.kept_ids:set(V, bad.kept_offsets:get(72) + 2)
+        says(misuse(ctx.logprob, ctx, spec_of(ctx, bad, {}), { check = true }), "row 72",
+             "kept id 1100")
+      end
+    end)
+
     -- Rows of which a few are active, in several chunks of logits.
     it("takes lists of kept ids for every call, and names the bad ones", function()
       local V, D, rows = 65600, 3, 400

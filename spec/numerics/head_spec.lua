@@ -157,6 +157,8 @@ heads.each(function(at)
           end
           a.ids, b.ids = several, several
           same("logprob_ids", ctx:logprob_ids(a), ctx:logprob_ids(b))
+          local alone = { outputs = { "logprob", "lse" } }
+          same("logprob_ids without ranks", ctx:logprob_ids(a, alone), ctx:logprob_ids(b, alone))
         end
       end
     end)

@@ -59,11 +59,13 @@ local function entropy(prepare)
   end
 end
 
-local function several(ctx, spec)
-  local job = { batch = placed(ctx, spec) }
-  function job.run(opts) return ctx:logprob_ids(job.batch, opts) end
-  function job.bytes(split) return ctx:order_workspace_size(job.batch, { split = split }) end
-  return job
+local function several(prepare, outputs)
+  return function(ctx, spec)
+    local job = { batch = placed(ctx, prepare(ctx, spec)) }
+    function job.run(opts) return ctx:logprob_ids(job.batch, with(opts, { outputs = outputs })) end
+    function job.bytes(split) return ctx:order_workspace_size(job.batch, { split = split }) end
+    return job
+  end
 end
 
 local function first(prepare)
@@ -261,8 +263,12 @@ return {
   { name = "logprobs with entropy", make = entropy(as_it_is), rows = ROWS },
   { name = "logprobs of hidden states with entropy", states = "hidden", make = entropy(headed),
     rows = ROWS },
-  { name = "several ids", make = several, K = 3,
+  { name = "several ids", make = several(as_it_is), K = 3,
     rows = { logprob = NAN, rank = NONE, lse = NAN } },
+  { name = "several ids of hidden states", states = "hidden", K = 3,
+    make = several(headed, { "logprob", "lse" }), rows = { logprob = NAN, lse = NAN } },
+  { name = "several ids of hidden states and their ranks", states = "hidden", K = 3,
+    make = several(headed), rows = { logprob = NAN, rank = NONE, lse = NAN } },
   { name = "first ids", make = first(as_it_is), rows = { ids = NONE, logprob = NAN, lse = NAN } },
   { name = "first ids of hidden states", states = "hidden", make = first(headed),
     rows = { ids = NONE, logprob = NAN, lse = NAN } },

@@ -291,6 +291,11 @@ typedef struct sb_cuda_one_read_args {
 #define SB_CUDA_HEAD_HOPPER_THREADS 384
 #define SB_CUDA_HEAD_HOPPER_SHARED 232448
 
+/* kernels/head_gather.cu: threads, and the most ids of a row that a block takes; of a list it takes
+ * more, if the list is longer than most. */
+#define SB_CUDA_GATHER_THREADS 256
+#define SB_CUDA_GATHER_IDS 32
+
 /* The most rows whose items are not searched for active rows first. */
 #define SB_CUDA_HEAD_FEW 64
 
@@ -328,6 +333,8 @@ typedef struct sb_cuda_head_args {
     uint64_t to_states, to_targets; /* records of a shard, by row, instead of results; or 0 */
     uint64_t logits;                /* where logits go; 0: they are summed */
     uint64_t sums;                  /* int64: where exact products go, likewise */
+    uint64_t logprobs;              /* float [rows][in.width]: with of_ids, of each id; or 0 */
+    uint64_t gathered;              /* float [in.kept_count]: where the logits of lists go; or 0 */
     int64_t logits_stride, logits_batch_stride; /* in elements */
     int64_t before;                             /* of the first work item: its number */
     int64_t first, skip, held;
@@ -340,6 +347,8 @@ typedef struct sb_cuda_head_args {
     int32_t stride; /* rows of a tile that have states: SB_CUDA_HEAD_TILE or fewer */
     int32_t logits_dtype;
     int32_t by_item;      /* logits go to the row of the work item, not to that of hidden */
+    int32_t ids_each;     /* of a row's ids, for a block of head_ids */
+    int32_t of_ids;       /* rows have any number of ids, in.width, and no target in products */
     int32_t planes_count; /* digits per weight */
     int32_t plain; /* no bias, scale, cap or kept set: logits are as the product gives them */
 } sb_cuda_head_args;

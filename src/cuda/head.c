@@ -330,6 +330,9 @@ static sb_cuda_head_args head_args_of(const sb_cuda *c, const sb_cuda_hidden *h,
         a.to_states = sb_cuda_address(h->to->states);
         a.to_targets = sb_cuda_address(h->to->targets);
     }
+    a.of_ids = h->ids || h->gathered;
+    a.logprobs = h->ids ? sb_cuda_address(h->ids->out.logprob) : 0;
+    a.gathered = h->gathered;
     a.logits = h->logits;
     a.sums = h->sums;
     a.logits_stride = h->row_stride;
@@ -350,25 +353,54 @@ static sb_cuda_head_args head_args_of(const sb_cuda *c, const sb_cuda_hidden *h,
     return a;
 }
 
-static sb_status launch_chunk(sb_context *ctx, const sb_cuda_hidden *h, sb_cuda_head_args *a)
+/* How many ids of a row a block takes: many, unless the rows are few. Then all warps but the one
+ * that merges the row's states take one each. */
+static int32_t ids_of_block(const sb_cuda *c, const sb_cuda_head_args *a)
+{
+    const int32_t few = SB_CUDA_GATHER_THREADS / 32 - 1;
+    const int64_t blocks = a->most * ((a->in.width + few - 1) / few);
+    return blocks <= 8 * (int64_t)c->gpu.multiprocessors ? few : SB_CUDA_GATHER_IDS;
+}
+
+/* Launches what follows the product of a chunk of rows: the end of each, for each of its groups of
+ * ids, if it has several. Logits of lists have no product in front; a list's length is not known,
+ * but the mean is. */
+static sb_status launch_end(sb_context *ctx, const sb_cuda_hidden *h, const sb_cuda_head_args *of)
 {
     const sb_cuda *c = ctx->state;
     const sb_cuda_head_kernels *k = &c->head;
+    const sb_cuda_head_gather_kernels *gather = &c->head_gather;
+    sb_cuda_head_args a = *of;
+    sb_cuda_grid grid = sb_cuda_warps_for(a.most);
+    CUfunction kernel = wants_moments(h) ? k->head_finish_moments : k->head_finish;
+    if (h->ids) {
+        a.ids_each = ids_of_block(c, &a);
+        grid.blocks = a.most * ((a.in.width + a.ids_each - 1) / a.ids_each);
+        grid.threads = SB_CUDA_GATHER_THREADS;
+        kernel = a.planes_count == 2 ? gather->head_ids_a : gather->head_ids_b;
+    } else if (h->gathered) {
+        a.groups = 1 + (int32_t)(a.in.kept_count / a.in.rows / SB_CUDA_GATHER_IDS);
+        grid.blocks = a.most * a.groups;
+        grid.threads = SB_CUDA_GATHER_THREADS;
+        kernel = a.planes_count == 2 ? gather->head_lists_a : gather->head_lists_b;
+    }
+    grid.early = 1;
+    return sb_cuda_launch(ctx, kernel, grid, &a.in, h->call->launch.stream);
+}
+
+static sb_status launch_chunk(sb_context *ctx, const sb_cuda_hidden *h, sb_cuda_head_args *a)
+{
+    const sb_cuda *c = ctx->state;
     CUstream stream = h->call->launch.stream;
     const product p = product_of(c, h, a);
     const sb_cuda_grid prepares = { .blocks = (a->most + 1) / 2, .threads = 64, .early = 1 };
     const sb_cuda_grid multiplies = {
         .blocks = a->groups, .threads = p.threads, .shared = p.shared, .early = 1
     };
-    sb_cuda_grid finishes = sb_cuda_warps_for(a->most);
-    sb_status status = sb_cuda_launch(ctx, k->head_hidden, prepares, &a->in, stream);
-    if (status != SB_OK) return status;
-    status = sb_cuda_launch(ctx, p.kernel, multiplies, &a->in, stream);
-    finishes.early = 1;
-    if (status == SB_OK && !a->logits && !a->sums)
-        status = sb_cuda_launch(ctx, wants_moments(h) ? k->head_finish_moments : k->head_finish,
-                                finishes, &a->in, stream);
-    return status;
+    sb_status status = sb_cuda_launch(ctx, c->head.head_hidden, prepares, &a->in, stream);
+    if (status == SB_OK && !h->gathered)
+        status = sb_cuda_launch(ctx, p.kernel, multiplies, &a->in, stream);
+    return status == SB_OK && !a->logits && !a->sums ? launch_end(ctx, h, a) : status;
 }
 
 sb_status sb_cuda_run_hidden(sb_context *ctx, const sb_cuda_hidden *h, CUdeviceptr scratch)

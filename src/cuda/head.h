@@ -30,14 +30,16 @@ sb_status sb_cuda_head_prepare(const sb_cuda *c, sb_message *why);
  * head's exponents. */
 sb_status sb_cuda_launch_norms(sb_context *ctx, const sb_head_call *call);
 
-/* What a call about hidden states wants of its rows: results, the records of a shard, or logits or
- * exact products. */
+/* What a call about hidden states wants of its rows: results, also of several ids, the records of a
+ * shard, or logits or exact products. */
 typedef struct sb_cuda_hidden {
     const sb_call *call;
     const sb_logprob_out *out;         /* or null */
     const sb_records *to;              /* or null */
+    const sb_ids_call *ids;            /* of several ids per row, or null; out has its lse */
     uint64_t logits;                   /* where logits go, or 0 */
     uint64_t sums;                     /* where exact products go, or 0 */
+    uint64_t gathered;                 /* where the logits of lists go, without products; or 0 */
     uint64_t scales;                   /* the scales of whole rows, or 0 */
     const struct sb_cuda_lists *lists; /* as words, or null */
     uint64_t mask;                     /* instead of the call's mask and row list, or 0 */
@@ -52,6 +54,18 @@ uint64_t sb_cuda_hidden_bytes(const sb_cuda *c, const sb_cuda_hidden *h);
 
 /* Launches the kernels of a call. Sequences are not summed. */
 sb_status sb_cuda_run_hidden(sb_context *ctx, const sb_cuda_hidden *h, CUdeviceptr scratch);
+
+/* gather.c: several ids per row from the logits of these ids alone, beside the products of all, if
+ * that takes less time (sb_cuda_gathers_ids). The results have no ranks. */
+int sb_cuda_gathers_ids(const sb_ids_call *call);
+sb_status sb_cuda_gather_ids(sb_context *ctx, const sb_ids_call *call);
+sb_status sb_cuda_gather_ids_workspace(sb_context *ctx, const sb_ids_call *call, uint64_t *bytes);
+
+/* The same of logprobs of rows that keep lists, which are from the logits of the lists alone. */
+int sb_cuda_gathers_lists(const sb_logprob_call *call);
+sb_status sb_cuda_gather_lists(sb_context *ctx, const sb_logprob_call *call);
+sb_status sb_cuda_gather_lists_workspace(sb_context *ctx, const sb_logprob_call *call,
+                                         uint64_t *bytes);
 
 /* The operations on batches with heads; those of cuda.h pass such batches on. */
 sb_status sb_cuda_hidden_logprob(sb_context *ctx, const sb_logprob_call *call);

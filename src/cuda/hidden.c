@@ -298,7 +298,9 @@ sb_status sb_cuda_hidden_logprob(sb_context *ctx, const sb_logprob_call *call)
 {
     logprob_plan p;
     CUdeviceptr scratch;
-    sb_status status = sb_cuda_check_arguments(ctx, &call->out, &call->call);
+    sb_status status;
+    if (sb_cuda_gathers_lists(call)) return sb_cuda_gather_lists(ctx, call);
+    status = sb_cuda_check_arguments(ctx, &call->out, &call->call);
     if (status != SB_OK) return status;
     plan_logprob(ctx, call, &p);
     status = sb_cuda_scratch(ctx, &call->call.launch, p.bytes, &scratch);
@@ -314,6 +316,7 @@ sb_status sb_cuda_hidden_logprob_workspace(sb_context *ctx, const sb_logprob_cal
                                            uint64_t *bytes)
 {
     logprob_plan p;
+    if (sb_cuda_gathers_lists(call)) return sb_cuda_gather_lists_workspace(ctx, call, bytes);
     plan_logprob(ctx, call, &p);
     *bytes = p.bytes;
     return SB_OK;
@@ -427,12 +430,14 @@ sb_status sb_cuda_hidden_ids(sb_context *ctx, const sb_ids_call *call)
         { "logprob", call->out.logprob, 4, sb_cuda_bytes(call->call.rows, row) },
         { "lse", call->out.lse, 4, sb_cuda_bytes(call->call.rows, 4) },
     };
+    if (sb_cuda_gathers_ids(call)) return sb_cuda_gather_ids(ctx, call);
     return call_by_rows(ctx, &o, outputs, 3);
 }
 
 sb_status sb_cuda_hidden_ids_workspace(sb_context *ctx, const sb_ids_call *call, uint64_t *bytes)
 {
     const rows_op o = { .calls = { &call->call }, .op = call, .part = ids_part };
+    if (sb_cuda_gathers_ids(call)) return sb_cuda_gather_ids_workspace(ctx, call, bytes);
     return bytes_by_rows(ctx, &o, bytes);
 }
 

@@ -127,6 +127,8 @@
     X(entropy_f32_lists)                                                                           \
     X(entropy_f16_lists)                                                                           \
     X(entropy_bf16_lists)                                                                          \
+    X(logprob_gathered_lists)                                                                      \
+    X(entropy_gathered_lists)                                                                      \
     X(lists_words)
 
 #define SB_CUDA_STATS_KERNELS(X)                                                                   \
@@ -171,6 +173,12 @@
     X(head_some_a_moments)                                                                         \
     X(head_some_b_moments)
 
+#define SB_CUDA_HEAD_GATHER_KERNELS(X)                                                             \
+    X(head_ids_a)                                                                                  \
+    X(head_ids_b)                                                                                  \
+    X(head_lists_a)                                                                                \
+    X(head_lists_b)
+
 #define SB_CUDA_HEAD_ERROR_KERNELS(X)                                                              \
     X(head_norms)                                                                                  \
     X(head_norms_all)                                                                              \
@@ -210,6 +218,7 @@
     X(stats, SB_CUDA_STATS_KERNELS)                                                                \
     X(head, SB_CUDA_HEAD_KERNELS)                                                                  \
     X(head_hopper, SB_CUDA_HEAD_HOPPER_KERNELS)                                                    \
+    X(head_gather, SB_CUDA_HEAD_GATHER_KERNELS)                                                    \
     X(head_error, SB_CUDA_HEAD_ERROR_KERNELS)                                                      \
     X(policy, SB_CUDA_POLICY_KERNELS)
 

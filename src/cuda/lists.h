@@ -31,4 +31,10 @@ sb_status sb_cuda_launch_words(sb_context *ctx, const sb_call *call, sb_cuda_lis
 /* Sets the members of a kernel's arguments that depend on the words, if there are lists. */
 void sb_cuda_use_words(sb_cuda_args *a, const sb_cuda_lists *lists);
 
+/* logprob.c: the kernels for the logprobs of a call whose logits are those of its lists' entries,
+ * fp32, and the scratch memory that they need. */
+uint64_t sb_cuda_gathered_bytes(const sb_cuda *c, const sb_logprob_call *logprob);
+sb_status sb_cuda_launch_gathered(sb_context *ctx, const sb_logprob_call *logprob,
+                                  CUdeviceptr scratch);
+
 #endif

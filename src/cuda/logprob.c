@@ -83,8 +83,19 @@ static CUfunction entropy_kernel_for(const sb_cuda_logprob_kernels *k, int32_t d
     }
 }
 
+static CUfunction first_kernel(const sb_cuda *c, const sb_logprob_call *logprob,
+                               const sb_cuda_plan *p)
+{
+    const int32_t dtype = logprob->call.in.logits_dtype;
+    const int entropy = logprob->out.entropy != NULL;
+    if (p->kind == SB_CUDA_LISTS) return list_kernel_for(&c->lists, dtype, entropy);
+    return entropy ? entropy_kernel_for(&c->logprob, dtype, p->kind)
+                   : kernel_for(&c->logprob, dtype, p->kind);
+}
+
+/* kernel: the first one. */
 static sb_status launch_kernels(sb_context *ctx, const sb_logprob_call *logprob,
-                                const sb_cuda_plan *p, CUdeviceptr scratch)
+                                const sb_cuda_plan *p, CUfunction kernel, CUdeviceptr scratch)
 {
     const sb_cuda *c = ctx->state;
     const sb_logprob_out *out = &logprob->out;
@@ -99,10 +110,6 @@ static sb_status launch_kernels(sb_context *ctx, const sb_logprob_call *logprob,
                                          p->kind == SB_CUDA_LISTS || p->groups };
     sb_cuda_grid finish = sb_cuda_warps_for(p->work - p->whole);
     const sb_cuda_logprob_kernels *k = &c->logprob;
-    const CUfunction kernel = p->kind == SB_CUDA_LISTS
-                                  ? list_kernel_for(&c->lists, dtype, out->entropy != NULL)
-                              : out->entropy ? entropy_kernel_for(k, dtype, p->kind)
-                                             : kernel_for(k, dtype, p->kind);
     const CUfunction finishes = out->entropy ? k->entropy_finish : k->logprob_finish;
     CUstream stream = call->launch.stream;
     sb_cuda_args a = sb_cuda_args_of(c, out, call, p, scratch);
@@ -118,6 +125,30 @@ static sb_status launch_kernels(sb_context *ctx, const sb_logprob_call *logprob,
             status = sb_cuda_launch(ctx, finishes, finish, &a, stream);
     }
     return status == SB_OK ? sb_cuda_sum_sequences(ctx, call, &a) : status;
+}
+
+/* ---- logits of lists alone ---------------------------------------------------------------- */
+
+static sb_cuda_plan plan_gathered(const sb_cuda *c, const sb_logprob_call *logprob)
+{
+    return sb_cuda_plan_of(&c->gpu, &logprob->out, &logprob->call, logprob->out.entropy != NULL);
+}
+
+uint64_t sb_cuda_gathered_bytes(const sb_cuda *c, const sb_logprob_call *logprob)
+{
+    const sb_cuda_plan p = plan_gathered(c, logprob);
+    return p.states + p.targets + p.tokens + p.strays;
+}
+
+sb_status sb_cuda_launch_gathered(sb_context *ctx, const sb_logprob_call *logprob,
+                                  CUdeviceptr scratch)
+{
+    const sb_cuda *c = ctx->state;
+    const sb_cuda_plan p = plan_gathered(c, logprob);
+    return launch_kernels(ctx, logprob, &p,
+                          logprob->out.entropy ? c->lists.entropy_gathered_lists
+                                               : c->lists.logprob_gathered_lists,
+                          scratch);
 }
 
 /* ---- launches with a gradient, and with a policy loss ------------------------------------- */
@@ -186,7 +217,8 @@ static sb_status launch_twice(sb_context *ctx, const sb_logprob_call *logprob, l
     if (p->saved) call.out.saved = (sb_saved_row *)(uintptr_t)saved;
     if (p->entropies) call.out.entropy = (float *)(uintptr_t)(saved + p->saved);
     call.gradient.saved = call.out.saved;
-    status = launch_kernels(ctx, &call, &p->kernels, scratch + p->before);
+    status = launch_kernels(ctx, &call, &p->kernels, first_kernel(ctx->state, &call, &p->kernels),
+                            scratch + p->before);
     if (status == SB_OK && is_of_policy(logprob))
         status = sb_cuda_launch_policy(ctx, &p->policy, call.call.launch.stream);
     if (status == SB_OK && call.out.gradient)

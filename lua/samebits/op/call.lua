@@ -24,6 +24,7 @@
 --   below. If it sets `call.result`, that is returned instead of the outputs (and must be held:
 --   `call:hold`). `call.beside` receives fields of the struct of outputs that are no outputs of the
 --   op, and `call.made` further tensors to return;
+-- * `applies(given)`: whether the op counts for a workspace of several ops; nil: always;
 -- * `unchecked`: true if the library's function never waits, not even with a check.
 --
 -- `call.method` and `call.workspace` make methods from ops. samebits.context adopts the methods,
@@ -419,8 +420,10 @@ function M.workspace(name, ...)
   return method(function(self, ...)
     local most = 0
     for _, op in ipairs(ops) do
-      local call = M.begin(op, name, self, (select(op.takes + 1, ...)))
-      most = math.max(most, bytes(call, op.arguments(call, ...)))
+      if not op.applies or op.applies(...) then
+        local call = M.begin(op, name, self, (select(op.takes + 1, ...)))
+        most = math.max(most, bytes(call, op.arguments(call, ...)))
+      end
     end
     return most
   end)

@@ -60,16 +60,24 @@ local TOPK = call.op {
   end,
 }
 
--- The workspace that is enough for both: topk needs the most, whatever its k, and does not read
--- ids.
+-- The workspace that is enough for both. Topk needs the most, whatever its k, without reading ids;
+-- but several ids of hidden states without ranks have products of their own.
+local LAUNCH = { "split", "threads", "cluster" }
+local function has_several(given) return batches.is_batch(given) and given.width ~= nil end
+
 local SIZE = call.like(TOPK, {
-  launch = { "split", "threads", "cluster" },
+  launch = LAUNCH,
   takes = 1,
   default = function() return {} end,
   arguments = function(at, given)
-    local several = batches.is_batch(given) and given.width
-    return at:batch(given, nil, several and "several" or "any").c, 1
+    return at:batch(given, nil, has_several(given) and "several" or "any").c, 1
   end,
+})
+
+local SIZE_OF_IDS = call.like(IDS, {
+  launch = LAUNCH,
+  default = function() return { "logprob", "lse" } end,
+  applies = has_several,
 })
 
 --- Computes the logprobs of K ids per row and their ranks. A rank counts the present ids that come
@@ -97,6 +105,6 @@ M.topk = call.method(TOPK)
 -- they need none.
 -- @tparam batch batch as for `logprob_ids` or `topk`
 -- @tparam[opt] table opts `split`, and on a GPU `threads` and `cluster`, as for `logprob`
-M.order_workspace_size = call.workspace("order_workspace_size", SIZE)
+M.order_workspace_size = call.workspace("order_workspace_size", SIZE, SIZE_OF_IDS)
 
 return M
