@@ -9,13 +9,15 @@ of bench/results/RECORD.md that are of a call, dtype and V (* is any).
     <!-- bench: RECORD.md, logprob, bf16, 151936 -->
     <!-- bench: end -->
 
-and the ratios of the programs that stand in the page's table: their times in columns of a section
-of a record, by those of one program. A column "error" is copied.
+and, of the programs that stand in the page's table, columns of a section of a record; or ratios:
+their times by those of one program, here samebits, where a column "error" is copied.
 
-    <!-- ratios: RECORD.md; SECTION; samebits; COLUMN; COLUMN -->
+    <!-- cells: RECORD.md; SECTION; COLUMN; COLUMN -->
     | any heads | 4096 rows | 64 rows |
     | --- | --- | --- |
     | a program as the record names it | | |
+    <!-- cells: end -->
+    <!-- ratios: RECORD.md; SECTION; samebits; COLUMN; COLUMN -->
     <!-- ratios: end -->
 
 A line of measurements is a dict:
@@ -243,11 +245,12 @@ def ratio(cell, base):
     return f"{x:.2f}" if x < 10 else f"{x:.1f}"
 
 
-def with_ratios(text, records):
-    """A page with its tables of ratios made anew. records: as for `filled`."""
+def with_cells(text, records):
+    """A page with its tables of programs made anew. records: as for `filled`."""
     def block(found):
-        record, section, base, *columns = [" ".join(w.split())
-                                          for w in found.group(2).split(";")]
+        mark, kind, words, old = found.groups()
+        record, section, *columns = [" ".join(w.split()) for w in words.split(";")]
+        base = columns.pop(0) if kind == "ratios" else None
         _, _, after = records(record).partition(f"# {section}\n")
         rows = {}
         for row in cells_of(after.partition("\n#")[0], columns[0]):
@@ -256,16 +259,16 @@ def with_ratios(text, records):
 
         def cells(name):
             shown, row = rows[name.removesuffix(" (n)")]
-            return [shown] + [row[c] if c == "error" else ratio(row[c], rows[base][1][c])
-                              for c in columns]
+            return [shown] + [row[c] if c == "error" or not base else
+                              ratio(row[c], rows[base][1][c]) for c in columns]
 
-        lines = [line for line in found.group(3).splitlines() if line.startswith("|")]
+        lines = [line for line in old.splitlines() if line.startswith("|")]
         names = [line.strip("|").split("|")[0].strip() for line in lines[2:]]
         head_of = [cell.strip() for cell in lines[0].strip("|").split("|")]
-        return "\n".join([found.group(1), ""] + table(head_of, [cells(name) for name in names])
-                         + ["<!-- ratios: end -->"])
-    return re.sub(r"(<!-- ratios: ([^<>]*\.md;[^<>]*) -->)\n(.*?)<!-- ratios: end -->", block, text,
-                  flags=re.DOTALL)
+        return "\n".join([mark, ""] + table(head_of, [cells(name) for name in names])
+                         + [f"<!-- {kind}: end -->"])
+    return re.sub(r"(<!-- (cells|ratios): ([^<>]*\.md;[^<>]*) -->)\n(.*?)<!-- \2: end -->", block,
+                  text, flags=re.DOTALL)
 
 
 def main():
@@ -281,7 +284,7 @@ def main():
     for page in args.pages:
         with open(page) as f:
             text = f.read()
-        new = with_ratios(filled(text, record), record)
+        new = with_cells(filled(text, record), record)
         if args.check and new != text:
             sys.exit(f"{page} is not what its records say: python3 bench/tables.py {page}")
         if new != text:

@@ -97,9 +97,10 @@ after
 ]], page)
     end)
 
-    it("fills the ratios of the programs that a page has", function()
+    it("fills the cells and ratios of the programs that a page has", function()
       assert.equal([[
-<!-- ratios: a.md; bf16, V = 151936; samebits; N = 7; N = 4096 -->
+<!-- ratios: a.md; bf16, V = 151936; samebits;
+ N = 7; N = 4096 -->
 
 | a | b |
 | --- | --- |
@@ -115,6 +116,14 @@ after
 | samebits | 0.06 | 1.0e-07 |
 
 <!-- ratios: end -->
+<!-- cells: a.md; logprob: bf16, V = 151936, N = 4096; us; error; memory -->
+
+| a | b |
+| --- | --- |
+| masked (n) | 400.1 |  | 1.25 GB |
+| samebits | 290.0 | 1.0e-07 |  |
+
+<!-- cells: end -->
 
 ]], ratios)
     end)

@@ -40,15 +40,17 @@ page = "before\n" + MARK.format("logprob, bf16, *") + "between\n" + MARK.format(
 filled = tables.filled(page, {"a.md": "\n".join(record)}.get)
 assert filled == tables.filled(filled, {"a.md": "\n".join(record)}.get)
 print(filled)
-RATIOS = """<!-- ratios: a.md; {}; {}; {} -->
+ROWS = """<!-- {0}: a.md; {1}; {2} -->
 | a | b |
 | --- | --- |
-| {} | old |
+| {3} | old |
 | samebits | |
-<!-- ratios: end -->
+<!-- {0}: end -->
 """
-page = RATIOS.format("bf16, V = 151936", "samebits", "N = 7; N = 4096", "masked")
-page += RATIOS.format("logprob: bf16, V = 151936, N = 4096", "slow", "us; error", "broken")
-filled = tables.with_ratios(page, {"a.md": "\n".join(record)}.get)
-assert filled == tables.with_ratios(filled, {"a.md": "\n".join(record)}.get)
+ONE = "logprob: bf16, V = 151936, N = 4096"
+page = ROWS.format("ratios", "bf16, V = 151936", "samebits;\n N = 7; N = 4096", "masked")
+page += ROWS.format("ratios", ONE, "slow; us; error", "broken")
+page += ROWS.format("cells", ONE, "us; error; memory", "masked")
+filled = tables.with_cells(page, {"a.md": "\n".join(record)}.get)
+assert filled == tables.with_cells(filled, {"a.md": "\n".join(record)}.get)
 print("RATIOS\n" + filled)
