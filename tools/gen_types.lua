@@ -81,7 +81,8 @@ local OPERATORS = {
   Tensor = { "add(samebits.Tensor|number): samebits.Tensor",
              "sub(samebits.Tensor|number): samebits.Tensor",
              "mul(samebits.Tensor|number): samebits.Tensor",
-             "div(samebits.Tensor|number): samebits.Tensor", "unm: samebits.Tensor" },
+             "div(samebits.Tensor|number): samebits.Tensor", "unm: samebits.Tensor",
+             "len: integer" },
 }
 
 local function camel(name)

@@ -868,6 +868,7 @@ function Batch:to(device, opts) end
 ---@operator mul(samebits.Tensor|number): samebits.Tensor
 ---@operator div(samebits.Tensor|number): samebits.Tensor
 ---@operator unm: samebits.Tensor
+---@operator len: integer
 local Tensor = {}
 
 --- Returns the absolute values: float32, or float64 for float64, int32 and int64.
