@@ -11,8 +11,8 @@
  *
  *     policy_offsets     packed only: checks cu_seqlens; a bad entry makes the whole call NaN
  *     policy_count       a segment's active tokens; only if the constants of a sequence need them.
- *                        policy_count_joint: the sums of its differences, too, if ratios or weights
- *                        are of sequences
+ *                        policy_count_moved, _weight, _joint: some or all sums of its
+ *                        differences, too, if ratios or weights are of sequences
  *     policy_lengths     a sequence's tokens and constants, from its segments
  *     policy_totals      one block: tokens and sequences of the call; only if the step's are not
  *                        given
@@ -30,6 +30,7 @@
  *     group_*            rewards: one block per group, but group_total, which is one block */
 #include <stddef.h>
 
+#include "../src/cuda/policy_args.h"
 #include "../src/det/group.h"
 #include "../src/det/policy.h"
 #include "policy_tokens.cuh"
@@ -66,9 +67,12 @@ SB_DET uint32_t bytes_set(uint4 v)
     return count;
 }
 
-/* A thread's sums of differences. */
-struct joint_spans {
-    spans<2> moved, drifted, weight;
+/* A thread's sum of one kind of differences: digits in registers, and a whole sum for what they
+ * have no room for. */
+struct joint_sum {
+    spans<2> near;
+    sb_digits far;
+    bool used; /* whether far is */
 };
 
 /* A pair of logprobs whose difference is added: 0 and 0 where nothing is. */
@@ -82,50 +86,56 @@ SB_DET difference difference_of(float x, float y)
     return { same ? 0.0f : x, same ? 0.0f : y };
 }
 
-SB_DET void add(spans<2> *s, const difference &d, bool *room)
-{
-    add(s, d.x, room);
-    add(s, -d.y, room);
-}
-
-SB_DET void add_far(const spans<2> &s, sb_digits *far, const difference &d)
-{
-    add_far(s, far, d.x);
-    add_far(s, far, -d.y);
-}
-
-/* Adds what a lane's rows add. Of inactive rows, all are 0. */
+/* Adds the differences of a lane's rows, of which inactive ones are 0. */
 template <int EACH>
-SB_DET void add_joint(joint_spans *s, sb_policy_joint *whole, bool *used, const float now[EACH],
-                      const float old[EACH], const float rollout[EACH])
+SB_DET void add_differences(joint_sum *s, const float x[EACH], const float y[EACH])
 {
-    difference moved[EACH], drifted[EACH], weight[EACH];
+    difference d[EACH];
     bool room = true;
     for (int k = 0; k < EACH; k++) {
-        moved[k] = difference_of(now[k], old[k]);
-        drifted[k] = difference_of(now[k], rollout[k]);
-        weight[k] = difference_of(old[k], rollout[k]);
-        add(&s->moved, moved[k], &room);
-        add(&s->drifted, drifted[k], &room);
-        add(&s->weight, weight[k], &room);
+        d[k] = difference_of(x[k], y[k]);
+        add(&s->near, d[k].x, &room);
+        add(&s->near, -d[k].y, &room);
     }
     if (room) return;
-    if (!*used) {
-        sb_digits_init(&whole->moved);
-        sb_digits_init(&whole->drifted);
-        sb_digits_init(&whole->weight);
-    }
-    *used = true;
+    if (!s->used) sb_digits_init(&s->far);
+    s->used = true;
     for (int k = 0; k < EACH; k++) {
-        add_far(s->moved, &whole->moved, moved[k]);
-        add_far(s->drifted, &whole->drifted, drifted[k]);
-        add_far(s->weight, &whole->weight, weight[k]);
+        add_far(s->near, &s->far, d[k].x);
+        add_far(s->near, &s->far, -d[k].y);
     }
 }
 
-/* JOINT: the sums of differences, too; without a rollout, those of drifted and weight are not
- * used. */
-template <bool JOINT> SB_DET void count_tokens(const policy_args &a)
+/* A lane's rows of a slab, as far as SUMS needs them; what is not active is 0. */
+template <int SUMS, int EACH> struct counted_rows {
+    uint32_t count;
+    float now[EACH], old[EACH], rollout[EACH];
+};
+
+template <int SUMS, int EACH>
+SB_DET counted_rows<SUMS, EACH> counted_at(const policy_args &a, const segment &s, int64_t i)
+{
+    const bool vector = a.vector && i - threadIdx.x % WARP * EACH + EACH * WARP <= a.in.rows;
+    const uint32_t mask = vector ? load_mask<EACH>(a, i) : some_mask<EACH>(a, s, i);
+    const uint32_t active = active_rows<EACH>(s, i, mask);
+    const auto load = [&](uint64_t from, float to[EACH]) {
+        if (vector) load_floats<EACH>((const float *)from + i, to);
+        else load_rows<EACH>(from, i, mask, to);
+#pragma unroll
+        for (int k = 0; k < EACH; k++)
+            if (!(active >> k & 1)) to[k] = 0.0f;
+    };
+    counted_rows<SUMS, EACH> x;
+    x.count = __popc(active);
+    if (SUMS & (SB_CUDA_MOVED | SB_CUDA_DRIFTED)) load(a.now, x.now);
+    if (SUMS & (SB_CUDA_MOVED | SB_CUDA_WEIGHT)) load(a.old ? a.old : a.now, x.old);
+    if (SUMS & (SB_CUDA_DRIFTED | SB_CUDA_WEIGHT)) load(a.rollout, x.rollout);
+    return x;
+}
+
+/* The active tokens of each segment, and the sums of their differences: SUMS is of SB_CUDA_MOVED
+ * and so on. */
+template <int SUMS> SB_DET void count_tokens(const policy_args &a)
 {
     constexpr int EACH = 4, SLAB = EACH * WARP;
     const int lane = threadIdx.x % WARP;
@@ -134,51 +144,32 @@ template <bool JOINT> SB_DET void count_tokens(const policy_args &a)
     if (unit >= a.units || is_refused(a)) return;
     for (int64_t row = unit * a.unit, end = unit_end(a, unit); row < end;) {
         const segment s = segment_at(a, unit, row);
+        int64_t i = row / SLAB * SLAB + lane * EACH; /* the lane's first row in a slab */
         uint32_t count = 0;
-        joint_spans sums;
-        sb_policy_joint whole;
-        bool used = false;
-        if (JOINT) init(&sums.moved), init(&sums.drifted), init(&sums.weight);
-        for (int64_t first = row / SLAB * SLAB; first < s.last; first += SLAB) {
-            const int64_t i = first + lane * EACH;
-            const bool vector = a.vector && first + SLAB <= a.in.rows;
-            const uint64_t old_rows = a.old ? a.old : a.now;
-            const uint64_t rollout_rows = a.rollout ? a.rollout : a.now;
-            float now[EACH], old[EACH], rollout[EACH];
-            uint32_t mask;
-            if (vector) {
-                mask = load_mask<EACH>(a, i);
-                if (JOINT) {
-                    load_floats<EACH>((const float *)a.now + i, now);
-                    load_floats<EACH>((const float *)old_rows + i, old);
-                    load_floats<EACH>((const float *)rollout_rows + i, rollout);
-                }
-            } else {
-                mask = some_mask<EACH>(a, s, i);
-                if (JOINT) {
-                    load_rows<EACH>(a.now, i, mask, now);
-                    load_rows<EACH>(old_rows, i, mask, old);
-                    load_rows<EACH>(rollout_rows, i, mask, rollout);
-                }
-            }
-            const uint32_t active = active_rows<EACH>(s, i, mask);
-            count += __popc(active);
-            if (!JOINT) continue;
-            for (int k = 0; k < EACH; k++)
-                if (!(active >> k & 1)) now[k] = old[k] = rollout[k] = 0.0f;
-            add_joint<EACH>(&sums, &whole, &used, now, old, rollout);
+        joint_sum moved, drifted, weight;
+        moved.used = drifted.used = weight.used = false;
+        init(&moved.near), init(&drifted.near), init(&weight.near);
+        counted_rows<SUMS, EACH> x = counted_at<SUMS, EACH>(a, s, i);
+        for (; i - lane * EACH < s.last; i += SLAB) {
+            counted_rows<SUMS, EACH> next;
+            const bool more = i - lane * EACH + SLAB < s.last;
+            if (more) next = counted_at<SUMS, EACH>(a, s, i + SLAB);
+            count += x.count;
+            if (SUMS & SB_CUDA_MOVED) add_differences<EACH>(&moved, x.now, x.old);
+            if (SUMS & SB_CUDA_DRIFTED) add_differences<EACH>(&drifted, x.now, x.rollout);
+            if (SUMS & SB_CUDA_WEIGHT) add_differences<EACH>(&weight, x.old, x.rollout);
+            if (more) x = next;
         }
         count = __reduce_add_sync(FULL, count);
-        sb_policy_joint joint;
-        if (JOINT) {
-            joint.moved = warp_total(sums.moved, whole.moved, used);
-            joint.drifted = warp_total(sums.drifted, whole.drifted, used);
-            joint.weight = warp_total(sums.weight, whole.weight, used);
-        }
-        if (lane == 0) {
-            ((int64_t *)a.counts)[unit + s.b] = count;
-            if (JOINT) ((sb_policy_joint *)a.joints)[unit + s.b] = joint;
-        }
+        if (lane == 0) ((int64_t *)a.counts)[unit + s.b] = count;
+        sb_policy_joint *to = (sb_policy_joint *)a.joints + unit + s.b;
+        const auto write = [&](const joint_sum &sum, sb_digits *at) {
+            const sb_digits total = warp_total(sum.near, sum.far, sum.used);
+            if (lane == 0) *at = total;
+        };
+        if (SUMS & SB_CUDA_MOVED) write(moved, &to->moved);
+        if (SUMS & SB_CUDA_DRIFTED) write(drifted, &to->drifted);
+        if (SUMS & SB_CUDA_WEIGHT) write(weight, &to->weight);
         row = s.last;
     }
 }
@@ -186,13 +177,25 @@ template <bool JOINT> SB_DET void count_tokens(const policy_args &a)
 extern "C" __global__ void __launch_bounds__(BLOCK)
     policy_count(const __grid_constant__ policy_args a)
 {
-    count_tokens<false>(a);
+    count_tokens<0>(a);
+}
+
+extern "C" __global__ void __launch_bounds__(BLOCK)
+    policy_count_moved(const __grid_constant__ policy_args a)
+{
+    count_tokens<SB_CUDA_MOVED>(a);
+}
+
+extern "C" __global__ void __launch_bounds__(BLOCK)
+    policy_count_weight(const __grid_constant__ policy_args a)
+{
+    count_tokens<SB_CUDA_WEIGHT>(a);
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK)
     policy_count_joint(const __grid_constant__ policy_args a)
 {
-    count_tokens<true>(a);
+    count_tokens<SB_CUDA_ALL_SUMS>(a);
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK)
@@ -212,18 +215,15 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     sb_digits_init(&joint.weight);
     for (int64_t u = first / a.unit + lane; first < last && u <= (last - 1) / a.unit; u += WARP) {
         count += ((const int64_t *)a.counts)[u + b];
-        if (!a.joint) continue;
         const sb_policy_joint *part = (const sb_policy_joint *)a.joints + u + b;
-        sb_digits_merge(&joint.moved, &part->moved);
-        sb_digits_merge(&joint.drifted, &part->drifted);
-        sb_digits_merge(&joint.weight, &part->weight);
+        if (a.joint & SB_CUDA_MOVED) sb_digits_merge(&joint.moved, &part->moved);
+        if (a.joint & SB_CUDA_DRIFTED) sb_digits_merge(&joint.drifted, &part->drifted);
+        if (a.joint & SB_CUDA_WEIGHT) sb_digits_merge(&joint.weight, &part->weight);
     }
     count = warp_sum_signed(count);
-    if (a.joint) {
-        warp_merge(&joint.moved);
-        warp_merge(&joint.drifted);
-        warp_merge(&joint.weight);
-    }
+    if (a.joint & SB_CUDA_MOVED) warp_merge(&joint.moved);
+    if (a.joint & SB_CUDA_DRIFTED) warp_merge(&joint.drifted);
+    if (a.joint & SB_CUDA_WEIGHT) warp_merge(&joint.weight);
     if (lane != 0) return;
     length.count = count;
     /* the scale is made with the totals, later */

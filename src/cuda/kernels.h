@@ -187,6 +187,8 @@
 #define SB_CUDA_POLICY_KERNELS(X)                                                                  \
     X(policy_offsets)                                                                              \
     X(policy_count)                                                                                \
+    X(policy_count_moved)                                                                          \
+    X(policy_count_weight)                                                                         \
     X(policy_count_joint)                                                                          \
     X(policy_count_sequences)                                                                      \
     X(policy_lengths)                                                                              \

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "cuda/cuda.h"
+#include "cuda/policy_args.h"
 
 #define WARPS (SB_CUDA_POLICY_BLOCK / 32)
 #define TOKEN_BLOCKS 2    /* per multiprocessor: as many as run at once */
@@ -50,6 +51,25 @@ static int32_t unit_for(int64_t rows, int64_t warps)
     return (int32_t)(unit < slab ? slab : unit < MOST_UNIT ? unit : MOST_UNIT);
 }
 
+/* The sums of differences that a call needs. Where it needs two kinds, one kernel makes all. */
+static int32_t joint_sums(const sb_policy_call *call)
+{
+    const sb_policy_rules *r = &call->rules;
+    const int weight = r->weight != SB_WEIGHT_OFF && r->level != SB_LEVEL_TOKEN;
+    if (r->loss != SB_LOSS_GSPO) return weight ? SB_CUDA_WEIGHT : 0;
+    return weight || (call->out.metrics && call->in.rollout) ? SB_CUDA_ALL_SUMS : SB_CUDA_MOVED;
+}
+
+static CUfunction count_kernel(const sb_cuda_policy_kernels *k, int32_t sums)
+{
+    switch (sums) {
+    case 0: return k->policy_count;
+    case SB_CUDA_MOVED: return k->policy_count_moved;
+    case SB_CUDA_WEIGHT: return k->policy_count_weight;
+    default: return k->policy_count_joint;
+    }
+}
+
 sb_cuda_policy sb_cuda_plan_policy(const sb_context *ctx, const sb_policy_call *call, int early)
 {
     const sb_cuda *c = ctx->state;
@@ -65,7 +85,7 @@ sb_cuda_policy sb_cuda_plan_policy(const sb_context *ctx, const sb_policy_call *
     a->tokens = in->tokens;
     a->sequences = in->sequences;
     a->per_token = in->per_token;
-    a->joint = sb_policy_is_joint(&call->rules);
+    a->joint = joint_sums(call);
     a->unit = unit_for(call->rows, blocks * WARPS);
     a->units = (call->rows + a->unit - 1) / a->unit;
     a->token_blocks = (a->units + WARPS - 1) / WARPS;
@@ -89,7 +109,8 @@ sb_cuda_policy sb_cuda_plan_policy(const sb_context *ctx, const sb_policy_call *
         a->lengths = reserve(&p.bytes, in->batch, sizeof(sb_cuda_policy_length));
         if (!p.by_sequences) {
             a->counts = reserve(&p.bytes, segments, 8);
-            if (needs_totals) a->totals = reserve(&p.bytes, 2, 8);
+            if (needs_totals && (early || in->batch > MOST_LENGTHS))
+                a->totals = reserve(&p.bytes, 2, 8);
         }
         if (a->joint) a->joints = reserve(&p.bytes, segments, sizeof(sb_policy_joint));
     }
@@ -207,8 +228,7 @@ sb_status sb_cuda_launch_policy_constants(sb_context *ctx, sb_cuda_policy *p, CU
     if (p->by_sequences)
         return sb_cuda_launch(ctx, k->policy_count_sequences,
                               blocks_of(a->in.batch, SB_CUDA_POLICY_BLOCK), &a->in, stream);
-    status = sb_cuda_launch(ctx, a->joint ? k->policy_count_joint : k->policy_count,
-                            warps_for(a->units), &a->in, stream);
+    status = sb_cuda_launch(ctx, count_kernel(k, a->joint), warps_for(a->units), &a->in, stream);
     if (status == SB_OK)
         status = sb_cuda_launch(ctx, k->policy_lengths, early(warps_for(a->in.batch)), &a->in,
                                 stream);
