@@ -91,9 +91,16 @@ template <int EACH>
 SB_DET void add_differences(joint_sum *s, const float x[EACH], const float y[EACH])
 {
     difference d[EACH];
-    bool room = true;
+    bool room = true, near = true;
     for (int k = 0; k < EACH; k++) {
         d[k] = difference_of(x[k], y[k]);
+        near &= is_near(d[k].x) && is_near(d[k].y);
+    }
+    if (near) {
+        for (int k = 0; k < EACH; k++) add_near(&s->near, d[k].x), add_near(&s->near, -d[k].y);
+        return;
+    }
+    for (int k = 0; k < EACH; k++) {
         add(&s->near, d[k].x, &room);
         add(&s->near, -d[k].y, &room);
     }
@@ -318,7 +325,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     sb_cuda_policy_total total;
     wait_for_primary();
     begin_dependents();
-    const bool refused = is_refused(a);
+    const bool refused = is_refused(a), adds = sb_policy_adds_sequences(&a.rules);
     sb_digits_init(&total.sum);
     total.tokens = total.sequences = 0;
     for (int64_t b = warp_item(); b < a.in.batch; b += (int64_t)gridDim.x * WARPS) {
@@ -335,13 +342,14 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
         }
         warp_merge(&sum);
         count = warp_sum_signed(count);
-        const float loss = refused ? sb_float(SB_NAN_BITS)
-                                   : sb_policy_sequence_loss(&a.rules, &sum, count);
+        float loss = sb_float(SB_NAN_BITS);
+        if (!refused && (a.in.sequence || adds)) /* it takes long */
+            loss = sb_policy_sequence_loss(&a.rules, &sum, count);
         if (lane == 0) put(a.in.sequence, b, loss);
         if (count == 0) continue;
         total.tokens += count;
         total.sequences++;
-        if (sb_policy_adds_sequences(&a.rules)) sb_digits_add(&total.sum, loss);
+        if (adds) sb_digits_add(&total.sum, loss);
         else sb_digits_merge(&total.sum, &sum);
     }
     if (lane == 0) shared[warp] = total;
@@ -380,13 +388,11 @@ SB_DET void write_tally(const policy_args &a, const sb_tally &t, bool refused)
             const uint64_t x = ((const uint64_t *)&t)[word];
             ((uint64_t *)a.record)[word] = word == 0 && refused ? x & 0xffffffffu : x;
         }
-    if (threadIdx.x >= WARP) return;
-    const int i = threadIdx.x; /* one lane for each metric */
-    float x = nan;
-    if (!refused && i < SB_POLICY_METRICS)
-        x = sb_policy_metric_at(&a.rules, &t, a.tokens, a.sequences, i);
+    const int i = threadIdx.x; /* one lane for each metric, of which the first one is the loss */
+    if (i >= (a.metrics ? SB_POLICY_METRICS : 1)) return;
+    const float x = refused ? nan : sb_policy_metric_at(&a.rules, &t, a.tokens, a.sequences, i);
     if (i == 0 && a.loss) *(float *)a.loss = x;
-    if (i < SB_POLICY_METRICS) put(a.metrics, i, x);
+    put(a.metrics, i, x);
 }
 
 /* Whether the step's totals are below the call's own; reports: this thread says so. */

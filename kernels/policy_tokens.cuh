@@ -38,6 +38,16 @@ template <int LOWEST> SB_DET void add(spans<LOWEST> *s, float x, bool *room)
         s->d[k - LOWEST] += k == digit ? part.low : k == digit + 1 ? part.high : 0;
 }
 
+/* Whether the highest two digits have room for x; then add_near adds it, in fewer steps. */
+SB_DET bool is_near(float x) { return sb_span_fits(x, SB_SPAN_TOP); }
+
+template <int LOWEST> SB_DET void add_near(spans<LOWEST> *s, float x)
+{
+    const sb_span_part part = sb_span_part_of(x, SB_SPAN_TOP);
+    s->d[SB_SPAN_TOP - LOWEST] += part.low;
+    s->d[SB_SPAN_TOP + 1 - LOWEST] += part.high;
+}
+
 /* The sum of a warp's lanes, in all lanes. far: a whole sum, used in some lanes. */
 template <int LOWEST>
 SB_DET sb_digits warp_total(const spans<LOWEST> &s, const sb_digits &far, bool used)
@@ -76,17 +86,30 @@ SB_DET void init(token_tally *t)
     t->most = t->least = 0;
 }
 
-SB_DET void add(token_tally *t, const sb_policy_result &r, bool active, bool *room)
+/* What of a token is no sum. */
+SB_DET void add_counts(token_tally *t, const sb_policy_result &r, bool active)
 {
     const float ratio = r.value[SB_SUM_RATIO];
     const bool counts = active && !sb_is_nan(ratio);
-    add(&t->pg, r.value[SB_SUM_PG], room), add(&t->kl, r.value[SB_SUM_KL], room);
-    add(&t->entropy, r.value[SB_SUM_ENTROPY], room), add(&t->ratio, ratio, room);
-    add(&t->k1, r.value[SB_SUM_K1], room), add(&t->k3, r.value[SB_SUM_K3], room);
-    add(&t->weight, r.value[SB_SUM_WEIGHT], room);
     for (int i = 0; i < SB_MARKS; i++) t->marks[i] += r.marks >> i & 1;
     t->most = max(t->most, counts ? sb_order_key(ratio) : 0);
     t->least = max(t->least, counts ? ~sb_order_key(ratio) : 0);
+}
+
+SB_DET void add_values(token_tally *t, const float value[SB_POLICY_SUMS], bool *room)
+{
+    add(&t->pg, value[SB_SUM_PG], room), add(&t->kl, value[SB_SUM_KL], room);
+    add(&t->entropy, value[SB_SUM_ENTROPY], room), add(&t->ratio, value[SB_SUM_RATIO], room);
+    add(&t->k1, value[SB_SUM_K1], room), add(&t->k3, value[SB_SUM_K3], room);
+    add(&t->weight, value[SB_SUM_WEIGHT], room);
+}
+
+SB_DET void add_near_values(token_tally *t, const float value[SB_POLICY_SUMS])
+{
+    add_near(&t->pg, value[SB_SUM_PG]), add_near(&t->kl, value[SB_SUM_KL]);
+    add_near(&t->entropy, value[SB_SUM_ENTROPY]), add_near(&t->ratio, value[SB_SUM_RATIO]);
+    add_near(&t->k1, value[SB_SUM_K1]), add_near(&t->k3, value[SB_SUM_K3]);
+    add_near(&t->weight, value[SB_SUM_WEIGHT]);
 }
 
 /* A thread's whole sums, which exist once they are needed: of a segment the losses, and for metrics
@@ -339,11 +362,23 @@ SB_DET void run_segment(const policy_args &a, const int64_t *totals, int64_t uni
             any_tokens<METRICS, EACH>(a, &of, shared, i, active, single);
             for (int k = 0; k < EACH; k++) result[k] = single[k];
         }
-        bool room = true;
+        bool room = true, near = true;
         for (int k = 0; k < EACH; k++) {
             by_now[k] = result[k].by_now;
-            add(&sum, result[k].value[SB_SUM_LOSS], &room);
-            if (METRICS) add(tally, result[k], active >> k & 1, &room);
+            for (int i = 0; i < (METRICS ? SB_POLICY_SUMS : 1); i++)
+                near &= is_near(result[k].value[i]);
+            if (METRICS) add_counts(tally, result[k], active >> k & 1);
+        }
+        if (near) { /* nearly always in all lanes */
+            for (int k = 0; k < EACH; k++) {
+                add_near(&sum, result[k].value[SB_SUM_LOSS]);
+                if (METRICS) add_near_values(tally, result[k].value);
+            }
+        } else {
+            for (int k = 0; k < EACH; k++) {
+                add(&sum, result[k].value[SB_SUM_LOSS], &room);
+                if (METRICS) add_values(tally, result[k].value, &room);
+            }
         }
         if (!room) {
             sb_policy_result copies[EACH];
