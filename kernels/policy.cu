@@ -297,6 +297,12 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 2)
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK, 2)
+    policy_tokens_gspo(const __grid_constant__ policy_args a)
+{
+    run_tokens<RULES_GSPO, false, 4>(a);
+}
+
+extern "C" __global__ void __launch_bounds__(BLOCK, 2)
     policy_tokens_clip_k3(const __grid_constant__ policy_args a)
 {
     run_tokens<RULES_CLIP_K3, false, 4>(a);

@@ -69,14 +69,14 @@ SB_DET policy_row policy_row_of(const policy_args &a, int64_t row)
 }
 
 /* The losses that have code of their own, with fewer steps between a logprob and its derivative. */
-enum rules_kind { RULES_NONE, RULES_ANY, RULES_CLIP, RULES_CLIP_K3 };
+enum rules_kind { RULES_NONE, RULES_ANY, RULES_CLIP, RULES_CLIP_K3, RULES_GSPO };
 
 /* A call's rules, with what is known of a kind as constants. old is there, or is the logprob. */
 template <rules_kind KIND> SB_DET sb_policy_rules rules_of(const policy_args &a)
 {
     sb_policy_rules r = a.rules;
     if (KIND == RULES_ANY) return r;
-    r.loss = SB_LOSS_CLIP;
+    r.loss = KIND == RULES_GSPO ? SB_LOSS_GSPO : SB_LOSS_CLIP;
     r.kl = SB_KL_3;
     r.weight = SB_WEIGHT_OFF;
     r.has = KIND == RULES_CLIP_K3 ? SB_HAS_OLD | SB_HAS_REF : SB_HAS_OLD;

@@ -276,6 +276,15 @@ SB_DET token_rows<EACH> rows_at(const policy_args &a, const sb_policy_rules &r, 
     token_rows<EACH> x;
 #pragma unroll
     for (int k = 0; k < EACH; k++) x.ref[k] = x.rollout[k] = x.entropy[k] = 0.0f;
+    if (KIND == RULES_GSPO) { /* a ratio is the sequence's, so no token's numbers are needed */
+        x.mask = vector ? load_mask<EACH>(a, i) : some_mask<EACH>(a, s, i);
+#pragma unroll
+        for (int k = 0; k < EACH; k++) x.now[k] = x.old[k] = 0.0f;
+        if (!a.per_token) return x;
+        if (vector) load_floats<EACH>((const float *)a.advantages + i, x.advantages);
+        else load_rows<EACH>(a.advantages, i, x.mask, x.advantages);
+        return x;
+    }
     if (vector) {
         x.mask = load_mask<EACH>(a, i);
         load_floats<EACH>((const float *)a.now + i, x.now);
@@ -321,8 +330,9 @@ template <rules_kind KIND, bool METRICS, int EACH>
 SB_DET void run_segment(const policy_args &a, const int64_t *totals, int64_t unit, const segment &s,
                         token_tally *tally, whole_sums *sums)
 {
-    typedef spans<KIND == RULES_CLIP ? 3 : 2> losses; /* a KL beside an A of 0 is small */
-    constexpr int SLAB = EACH * WARP;                 /* rows that a warp visits at a time */
+    typedef spans<KIND == RULES_CLIP || KIND == RULES_GSPO ? 3 : 2>
+        losses;                       /* a KL beside an A of 0 is small */
+    constexpr int SLAB = EACH * WARP; /* rows that a warp visits at a time */
     static_assert(SB_CUDA_POLICY_SLAB % SLAB == 0, "units end where slabs do");
     const int lane = threadIdx.x % WARP;
     const sb_policy_rules rules = rules_of<KIND>(a);

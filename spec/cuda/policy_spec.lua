@@ -52,6 +52,7 @@ local OPTIONS = {
   { loss = "cispo", norm = "constant", constant = 99, weight = "truncate", w_high = 1.5 },
   { loss = "reinforce", norm = "sequence-sum", eta = 0.01, weight = "drop", w_high = 2,
     level = "sequence", kl = "k2" },
+  { loss = "gspo", norm = "sequence-mean", eps_low = 3e-4, eps_high = 4e-4 },
 }
 
 describe("policy losses on a GPU:", function()

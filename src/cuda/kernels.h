@@ -194,6 +194,7 @@
     X(policy_lengths)                                                                              \
     X(policy_totals)                                                                               \
     X(policy_tokens_clip)                                                                          \
+    X(policy_tokens_gspo)                                                                          \
     X(policy_tokens_clip_k3)                                                                       \
     X(policy_tokens_clip_k3_metrics)                                                               \
     X(policy_tokens_loss)                                                                          \

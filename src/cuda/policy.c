@@ -202,12 +202,13 @@ static sb_cuda_grid threads_for(int64_t items, int32_t threads)
 static CUfunction tokens_kernel(const sb_cuda_policy_kernels *k, const sb_cuda_policy_args *a)
 {
     const sb_policy_rules *r = &a->rules;
-    const int clip = r->loss == SB_LOSS_CLIP && r->weight == SB_WEIGHT_OFF && !r->adds_entropy &&
-                     !a->entropy && (r->has & SB_HAS_OLD);
+    const int bare = r->weight == SB_WEIGHT_OFF && !r->adds_entropy && !a->entropy;
+    const int clip = bare && r->loss == SB_LOSS_CLIP && (r->has & SB_HAS_OLD);
     const int k3 = clip && r->adds_kl && r->kl == SB_KL_3;
     if (a->metrics)
         return k3 && r->has == (SB_HAS_OLD | SB_HAS_REF) ? k->policy_tokens_clip_k3_metrics
                                                          : k->policy_tokens_metrics;
+    if (bare && r->loss == SB_LOSS_GSPO && !r->adds_kl) return k->policy_tokens_gspo;
     if (k3) return k->policy_tokens_clip_k3;
     return clip && !r->adds_kl ? k->policy_tokens_clip : k->policy_tokens_loss;
 }
