@@ -34,10 +34,10 @@ struct cut_sums {
 struct cut_room {
     cut_sums warps[CUT_WARPS], blocks[2]; /* blocks: published, in turns */
     uint32_t lengths[2][CUT_WARPS];       /* published likewise: of the warps' lists */
-    uint64_t upper[2][CUT_WARPS], some[CUT_WARPS], last[WARP]; /* of a search in the lists */
+    uint64_t upper[2][CUT_WARPS][2], some[CUT_WARPS], last[WARP]; /* of a search in the lists */
     uint32_t counts[2][CUT_WARPS];
     uint32_t bins[GUESS_BINS];
-    uint16_t queues[CUT_WARPS][2 * WARP];
+    uint16_t queues[CUT_WARPS][2 * WARP]; /* of leaves */
 };
 
 /* ---- a pass ------------------------------------------------------------------------------- */
@@ -48,21 +48,77 @@ SB_DET uint64_t warp_sum_any(uint64_t x)
     return x;
 }
 
-/* The units of the weights of some of a leaf's logits, bit i of mask for logit i. A function of its
- * own, for wide leaves, which are rare. */
+/* The sum of the units of the weights of some of a leaf's ids. Requires: their logits are within
+ * lim. */
 template <int DTYPE>
-static __device__ __noinline__ uint64_t units_of_wide(const leaf_words<DTYPE> *x, uint32_t mask,
-                                                      const sb_weights *w)
+SB_DET uint64_t units_of_ids(const leaf_words<DTYPE> &x, uint32_t bits, const sb_weights &w)
 {
     uint64_t sum = 0;
 #pragma unroll
-    for (int i = 0; i < SB_LEAF; i++)
-        if (mask >> i & 1) sum += sb_weight_units(sb_weight(unpack<DTYPE>(*x, i), w));
+    for (int i = 0; i < SB_LEAF; i++) {
+        const float v = sb_weight_within(unpack<DTYPE>(x, i), &w);
+        sum += sb_weight_units(bits >> bit_of_id<DTYPE>(i) & 1 ? v : 0.0f);
+    }
     return sum;
 }
 
+/* The same of any logits. A function of its own, as these are rare. */
+template <int DTYPE>
+static __device__ __noinline__ uint64_t units_of_any(const leaf_words<DTYPE> *x, uint32_t bits,
+                                                     const sb_weights *w)
+{
+    uint64_t sum = 0;
+#pragma unroll 1
+    for (int i = 0; i < SB_LEAF; i++)
+        if (bits >> bit_of_id<DTYPE>(i) & 1)
+            sum += sb_weight_units(sb_weight(unpack<DTYPE>(*x, i), w));
+    return sum;
+}
+
+/* Those ids of a cut's leaf that the cut leaves. A function of its own, for one leaf of a row. */
+template <int DTYPE>
+static __device__ __noinline__ uint32_t ids_left_in(const leaf_words<DTYPE> *x, uint64_t place)
+{
+    uint32_t bits = 0;
+    const uint32_t first = (uint32_t)sb_place_id(place) / SB_LEAF * SB_LEAF;
+#pragma unroll 1
+    for (int i = 0; i < SB_LEAF; i++) {
+        const float y = unpack<DTYPE>(*x, i);
+        if (!sb_is_absent(y) && sb_place_of(y, first + i) >= place)
+            bits |= 1u << bit_of_id<DTYPE>(i);
+    }
+    return bits;
+}
+
+#define AHEAD 3                /* trips of a warp for which leaves are fetched to L2 */
+#define IDS_AT_ONCE (3 * WARP) /* that a warp takes from its leaves to its queue, at most */
+
+/* The queue of the calling warp, behind the lists of all warps. */
+SB_DET uint32_t *queue_of_ids()
+{
+    uint32_t *all = (uint32_t *)((uint64_t *)staging + blockDim.x / WARP * SB_CUDA_SEGMENT);
+    return all + threadIdx.x / WARP * (4 * WARP);
+}
+
+/* A bit for each leaf of the block's share, behind the queues: whether an id of it may be kept. */
+SB_DET uint32_t *reached_leaves()
+{
+    return (uint32_t *)((uint64_t *)staging + blockDim.x / WARP * SB_CUDA_SEGMENT) + blockDim.x * 4;
+}
+
+/* Before the first pass, ids of all leaves may be kept. Called by a whole block. */
+SB_DET void reach_all_leaves(const part_of_row &part)
+{
+    uint32_t *reached = reached_leaves();
+    for (int i = threadIdx.x; i * 32 < part.last - part.first; i += blockDim.x) reached[i] = ~0u;
+}
+
 /* Sums up the ids of the crew's row inside a bracket and above it, those that `cut` leaves, and
- * lists those inside. All threads of the crew get the sums. Every warp's list is in staging. */
+ * lists those inside. Marks the leaves of which an id reaches the bracket. All threads of the crew
+ * get the sums. Every warp's list is in staging.
+ *
+ * Of most leaves few ids reach the bracket, or none. A warp queues these and takes one for each
+ * lane. If many ids of a warp's leaves are above the bracket, each lane adds up its leaf's. */
 template <int DTYPE, bool WEIGHTED>
 static __device__ __noinline__ cut_sums pass_over(const cut_row &row, const sb_cut &cut,
                                                   const bracket &b, int turn, cut_room *room)
@@ -70,62 +126,96 @@ static __device__ __noinline__ cut_sums pass_over(const cut_row &row, const sb_c
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
     const edge low = edge_of<DTYPE>(b.low), high = edge_of<DTYPE>(b.high),
                end = edge_of<DTYPE>(b.end);
+    const bool ends = b.end < edge_under<DTYPE>(row.best) + KEY; /* ids may lie behind the end */
     const int cut_leaf = cut.place ? sb_place_id(cut.place) / SB_LEAF : -1;
-    uint64_t *list = (uint64_t *)staging + warp * row.segment;
+    const int segment = row.segment;
+    uint64_t *list = (uint64_t *)staging + warp * segment;
+    uint32_t *queue = queue_of_ids(), *reached = reached_leaves();
     const part_of_row part = share_of_crew(row);
+    const row_leaves<DTYPE> leaves(row);
     const sb_weights w = cut.weights;
-    uint64_t all = 0, inside = 0;
-    int listed = 0;
+    const bool within = row.best <= w.lim && low.at >= -w.lim;
+    const uint64_t before_lane = ((uint64_t)1 << lane) - 1;
+    uint64_t above = 0, inside = 0;
+    int listed = 0, waiting = 0;
 
-    visit_leaves<DTYPE>(
-        row, part.first + warp * WARP, part.last, (int)blockDim.x, low, room->queues[warp],
-        [](float) { return true; }, [](int, bool) {},
-        [&](int k, bool has) {
-            const float from = least_of(low, k), to = least_of(high, k), until = least_of(end, k);
-            uint32_t in_list = 0, summed = 0;
-            leaf_words<DTYPE> x;
-            uint64_t sum = 0;
-            if (has) {
-                load_kept<DTYPE>(x, row, k);
-                const float m = leaf_max<DTYPE>(x);
-                const bool narrow = is_narrow(sb_bits32(sb_fma32(m, w.c, SB_EVEN_MAGIC)));
+    const auto take = [&](int n) { /* the last n ids of the queue, up to one for each lane */
+                                   const bool has = lane < n;
+                                   waiting -= n;
+                                   const uint32_t id = has ? queue[waiting + lane] : 0;
+                                   const float y = load_one<DTYPE>(part.logits, id);
+                                   const bool is_in = has &&
+                                                      y < least_of(high, (int)(id / SB_LEAF));
+                                   if (WEIGHTED && has) {
+                                       const uint64_t units = sb_weight_units(sb_weight(y, &w));
+                                       above += is_in ? 0 : units;
+                                       inside += is_in ? units : 0;
+                                   }
+                                   const uint64_t lanes = __ballot_sync(FULL, is_in);
+                                   const int at = listed + __popcll(lanes & before_lane);
+                                   if (is_in && at < segment) list[at] = entry_of<DTYPE>(y, id);
+                                   listed += __popcll(lanes);
+                                   __syncwarp(); /* the queue has been read */
+    };
+    for (int base = part.first + warp * WARP; base < part.last; base += (int)blockDim.x) {
+        const int k = base + lane, then = k + AHEAD * (int)blockDim.x;
+        const bool final = base + (int)blockDim.x >= part.last;
+        uint32_t bits = 0;
+        leaf_words<DTYPE> x;
+        if (k < part.last) leaves.load(x, k);
+        if (then < part.last) leaves.fetch(then);
+        if (k < part.last) bits = ids_from<DTYPE>(x, least_of(low, k));
+        const uint64_t lanes = __ballot_sync(FULL, bits);
+        if (lane % 32 == 0 && k < part.last)
+            reached[(k - part.first) / 32] = (uint32_t)(lanes >> lane);
+        if (lanes == 0 && !(final && waiting > 0)) continue;
+        if (bits) {
+            if (ends) bits &= ~ids_from<DTYPE>(x, least_of(end, k));
+            if (k == cut_leaf) {
+                const leaf_words<DTYPE> other = x; /* whose address may be taken */
+                bits &= ids_left_in<DTYPE>(&other, cut.place);
+            }
+        }
+        uint32_t total, before = warp_before((uint32_t)__popc(bits), &total);
+        if (!WEIGHTED || total > IDS_AT_ONCE) {
+            const uint32_t over = bits & ids_from<DTYPE>(x, least_of(high, k));
+            bits &= ~over;
+            if (!WEIGHTED) {
+                above += (uint32_t)__popc(over);
+            } else if (within) {
+                above += units_of_ids<DTYPE>(x, over, w);
+            } else if (over) {
+                const leaf_words<DTYPE> other = x; /* whose address may be taken */
+                above += units_of_any<DTYPE>(&other, over, &w);
+            }
+            before = warp_before((uint32_t)__popc(bits), &total);
+        }
+        for (;;) {
+            const bool all = total <= IDS_AT_ONCE;
+            uint32_t now = bits;
+            if (!all) { /* some of each leaf */
+                now = 0;
 #pragma unroll
-                for (int i = 0; i < SB_LEAF; i++) {
-                    float y = unpack<DTYPE>(x, i);
-                    if (k == cut_leaf && sb_place_of(y, (uint32_t)k * SB_LEAF + i) < cut.place)
-                        y = sb_float(SB_ABSENT_BITS);
-                    const bool counts = y >= from && y < until;
-                    if (WEIGHTED && narrow && counts)
-                        sum += sb_weight_units(sb_weight_within(y, &w));
-                    summed |= (uint32_t)counts << i;
-                    in_list |= (uint32_t)(counts && y < to) << i;
+                for (int i = 0; i < IDS_AT_ONCE / WARP; i++) {
+                    const uint32_t rest = bits & ~now;
+                    now |= rest & (0 - rest);
                 }
-                if (WEIGHTED && !narrow) {
-                    const leaf_words<DTYPE> wide = x; /* whose address may be taken */
-                    sum = units_of_wide<DTYPE>(&wide, summed, &w);
-                }
+                before = warp_before((uint32_t)__popc(now), &total);
             }
-            all += WEIGHTED ? sum : __popc(summed);
-            if (!__any_sync(FULL, in_list)) return;
-            const uint32_t mine = __popc(in_list);
-            uint64_t total;
-            int at = listed + (int)warp_before(mine, &total);
-            listed += (int)total;
-            if (!WEIGHTED) inside += mine;
-            while (in_list) {
-                const int i = __ffsll((long long)in_list) - 1;
-                const uint32_t id = (uint32_t)k * SB_LEAF + i;
-                const float y = load_one<DTYPE>(row.all.logits, id);
-                in_list &= in_list - 1;
-                if (WEIGHTED) inside += sb_weight_units(sb_weight(y, &w));
-                if (at < row.segment) list[at] = entry_of<DTYPE>(y, id);
-                at++;
-            }
-        });
-    all = warp_sum_any(all);
-    inside = warp_sum_any(inside);
+            bits &= ~now;
+            for (uint32_t *to = queue + waiting + before; now; now &= now - 1)
+                *to++ = (uint32_t)k * SB_LEAF + id_of_bit<DTYPE>(__ffsll((long long)now) - 1);
+            waiting += (int)total;
+            __syncwarp(); /* the queue is written */
+            while (waiting >= WARP || (final && all && waiting > 0)) take(min(waiting, WARP));
+            if (all) break;
+            before = warp_before((uint32_t)__popc(bits), &total);
+        }
+    }
+    above = warp_sum_any(above);
+    inside = WEIGHTED ? warp_sum_any(inside) : (uint64_t)listed;
     if (lane == 0) {
-        room->warps[warp] = { all - inside, inside, (uint32_t)listed, (uint32_t)listed };
+        room->warps[warp] = { above, inside, (uint32_t)listed, (uint32_t)listed };
         room->lengths[turn][warp] = (uint32_t)listed;
     }
     __syncthreads(); /* every warp's sums are written */
@@ -207,43 +297,63 @@ SB_DET uint64_t lane_of_goal(uint64_t mine, const sb_weights &w, uint64_t goal, 
 }
 
 /* The entry of the warps' lists at which the sum, from the largest entry on, reaches goal. The sum
- * up to it goes to *reached. Requires: the sum over all reaches goal. Called by a whole block. */
+ * up to it goes to *reached. whole: the sum over all, which reaches goal. Called by a whole block.
+ *
+ * The entries are cut by two numbers at a time, close on both sides of where the goal lies if the
+ * sum rises evenly; if it was not between the last two, a third of the way from each end. */
 template <int DTYPE, bool WEIGHTED>
 static __device__ __noinline__ uint64_t entry_of_goal(const uint64_t *list, int length,
                                                       const sb_weights &w, uint64_t goal,
-                                                      uint64_t *reached, cut_room *room)
+                                                      uint64_t whole, uint64_t *reached,
+                                                      cut_room *room)
 {
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
-    /* The sum over entries from high on is above, below goal; from low on, it reaches goal. */
+    /* The sum over entries from high on is above, below goal; that from low on to high is whole,
+     * and with it the sum reaches goal. */
     uint64_t low = ~(uint64_t)0, high = 0, above = 0;
+    bool even = true;
     for (int i = lane; i < length; i += WARP) {
         low = min(low, list[i]);
         high = max(high, list[i]);
     }
     low = ~warp_max_any(~low), high = warp_max_any(high);
-    if (lane == 0) room->some[warp] = low, room->upper[1][warp] = high;
+    if (lane == 0) room->some[warp] = low, room->upper[1][warp][0] = high;
     __syncthreads(); /* every warp's ends are written */
     low = ~warp_max_any(lane < warps ? ~room->some[lane] : 0);
-    high = warp_max_any(lane < warps ? room->upper[1][lane] : 0) + 1;
+    high = warp_max_any(lane < warps ? room->upper[1][lane][0] : 0) + 1;
     for (int turn = 0;; turn ^= 1) {
-        const uint64_t middle = low + (high - low) / 2;
-        uint64_t sum = 0;
+        const uint64_t width = high - low;
+        uint64_t first = low + width / 3, second = high - width / 3;
+        if (even) { /* any numbers would do */
+            const float part = (float)(goal - above) / (float)whole;
+            const uint64_t from_high = (uint64_t)(part * (float)width), margin = width / 16 + 1;
+            first = high - min(from_high + margin, width);
+            second = high - min(from_high > margin ? from_high - margin : 0, width);
+        }
+        uint64_t sums[2] = { 0, 0 };
         uint32_t count = 0;
         for (int i = lane; i < length; i += WARP) {
             const uint64_t e = list[i];
             if (e < low || e >= high) continue;
             count++;
-            if (e >= middle) sum += units_of<DTYPE, WEIGHTED>(e, w);
+            if (e < first) continue;
+            const uint64_t units = units_of<DTYPE, WEIGHTED>(e, w);
+            sums[0] += units;
+            if (e >= second) sums[1] += units;
         }
-        sum = warp_sum_any(sum);
+        sums[0] = warp_sum(sums[0]), sums[1] = warp_sum(sums[1]);
         count = __reduce_add_sync(FULL, count);
-        if (lane == 0) room->upper[turn][warp] = sum, room->counts[turn][warp] = count;
+        if (lane == 0) {
+            room->upper[turn][warp][0] = sums[0], room->upper[turn][warp][1] = sums[1];
+            room->counts[turn][warp] = count;
+        }
         __syncthreads(); /* the warps' sums are written; those of the last turn have been read */
-        sum = warp_sum_any(lane < warps ? room->upper[turn][lane] : 0);
-        uint64_t all;
-        const uint64_t before = warp_before(lane < warps ? room->counts[turn][lane] : 0, &all);
-        if (all <= WARP) {
-            int at = (int)__shfl_sync(FULL, before, warp);
+        sums[0] = warp_sum(lane < warps ? room->upper[turn][lane][0] : 0);
+        sums[1] = warp_sum(lane < warps ? room->upper[turn][lane][1] : 0);
+        count = lane < warps ? room->counts[turn][lane] : 0;
+        if (__reduce_add_sync(FULL, count) <= WARP) {
+            uint32_t all;
+            int at = (int)__shfl_sync(FULL, warp_before(count, &all), warp);
             for (int i = lane; i - lane < length; i += WARP) {
                 const uint64_t e = i < length ? list[i] : 0;
                 const bool is_in = i < length && e >= low && e < high;
@@ -256,11 +366,14 @@ static __device__ __noinline__ uint64_t entry_of_goal(const uint64_t *list, int 
             return lane_of_goal<DTYPE, WEIGHTED>(lane < (int)all ? room->last[lane] : 0, w, goal,
                                                  reached);
         }
-        if (above + sum >= goal) {
-            low = middle;
+        const bool in_second = above + sums[1] >= goal, in_first = above + sums[0] >= goal;
+        even = in_first && !in_second;
+        if (in_second) {
+            low = second, whole = sums[1];
+        } else if (in_first) {
+            low = first, high = second, above += sums[1], whole = sums[0] - sums[1];
         } else {
-            above += sum;
-            high = middle;
+            high = first, above += sums[0], whole -= sums[0];
         }
     }
 }
@@ -276,7 +389,12 @@ struct goal_range {
 template <int DTYPE>
 SB_DET uint64_t sum_of_weights(const cut_row &row, const sb_cut &cut, int turn, cut_room *room)
 {
-    const uint64_t bottom = cut.place ? entry_of_place<DTYPE>(cut.place) & ~(uint64_t)15 : 0;
+    uint64_t bottom = cut.place ? entry_of_place<DTYPE>(cut.place) & ~(uint64_t)15 : 0;
+    /* Weights below 2^-41 have no units, nor have those of smaller logits: an exp2 that is not
+     * monotone in its last bit does not make up for a half. */
+    const float low = row.best - 44.0f / cut.weights.c;
+    if (low > sb_float(SB_ABSENT_BITS) && sb_weight(low, &cut.weights) < 0x1p-41f)
+        bottom = max(bottom, edge_under<DTYPE>(low));
     const bracket all = { bottom, bottom, top_edge<DTYPE>() }; /* nothing is inside */
     return pass_over<DTYPE, true>(row, cut, all, turn, room).above;
 }
@@ -325,7 +443,7 @@ SB_DET uint64_t find_place(const cut_row &row, const sb_cut &cut, float best, in
             if (!straddles && fits && goal.least > above && goal.most <= all) {
                 uint64_t reached;
                 const uint64_t e = entry_of_goal<DTYPE, WEIGHTED>(
-                    list, length, cut.weights, goal.least - above, &reached, room);
+                    list, length, cut.weights, goal.least - above, s.inside, &reached, room);
                 if (above + reached >= goal.most) return place_of_entry<DTYPE>(e);
             } else if (!straddles) {
                 break;

@@ -79,6 +79,20 @@ SB_DET uint32_t equal_pair_bf16(uint32_t a, uint32_t b)
     return mask;
 }
 
+/* For each pair, all bits set if the first number is at least the second one, otherwise none. */
+SB_DET uint32_t at_least_pair_bf16(uint32_t a, uint32_t b)
+{
+#if __CUDA_ARCH__ >= 900
+    uint32_t mask;
+    asm("set.ge.u32.bf16x2 %0, %1, %2;" : "=r"(mask) : "r"(a), "r"(b));
+    return mask;
+#else
+    const bool low = sb_float(a << 16) >= sb_float(b << 16);
+    const bool high = sb_float(a & 0xffff0000u) >= sb_float(b & 0xffff0000u);
+    return (low ? 0xffffu : 0) | (high ? 0xffff0000u : 0);
+#endif
+}
+
 /* 0xffff if the highest bit is set, else 0. */
 SB_DET uint32_t half_of_sign(uint32_t b)
 {

@@ -10,6 +10,7 @@
 #include "../src/det/sample.h"
 #include "finish.cuh"
 #include "first.cuh"
+#include "leaf.cuh"
 
 #define DRAW_WARPS 16 /* the largest number of warps in a block */
 
@@ -179,31 +180,45 @@ SB_DET uint64_t warp_before(uint64_t x, uint64_t *all)
     return sum - x;
 }
 
-/* ---- leaves as the filters leave them ----------------------------------------------------- */
-
-/* Reads leaf k of a row; what is not kept is absent. Returns false if nothing is left. */
-template <int DTYPE>
-SB_DET bool read_cut(float y[SB_LEAF], const sb_cuda_args &in, int64_t row, const part_of_row &part,
-                     int k, const sb_cut &cut)
+/* The same of numbers whose sum fits 32 bits. */
+SB_DET uint32_t warp_before(uint32_t x, uint32_t *all)
 {
-    float m = sb_float(SB_ABSENT_BITS);
-    bool any = false;
-    if (!read_kept<DTYPE>(y, in, row, part, 0, k)) return false;
-#pragma unroll
-    for (int i = 0; i < SB_LEAF; i++) m = fmaxf(m, y[i]);
-    if (sb_is_cut_up_to(&cut, m)) return false;
-#pragma unroll
-    for (int i = 0; i < SB_LEAF; i++) {
-        if (sb_is_cut(&cut, y[i], (uint32_t)k * SB_LEAF + i)) y[i] = sb_float(SB_ABSENT_BITS);
-        else any = true;
+    uint32_t sum = x;
+    for (int step = 1; step < WARP; step *= 2) {
+        const uint32_t other = __shfl_up_sync(FULL, sum, step);
+        if ((int)threadIdx.x % WARP >= step) sum += other;
     }
-    return any;
+    *all = __shfl_sync(FULL, sum, WARP - 1);
+    return sum - x;
 }
 
-SB_DET sb_u128 share_of_leaf(const float y[SB_LEAF], const sb_row &row, uint32_t J)
+/* ---- leaves as the filters leave them ----------------------------------------------------- */
+
+/* The share of a leaf that is not ordinary: wide, or with nothing kept. A function of its own, as
+ * this is rare. */
+template <int DTYPE>
+static __device__ __noinline__ sb_u128 share_of_other(const leaf_words<DTYPE> *x, const sb_row *row,
+                                                      uint32_t J)
 {
+    float y[SB_LEAF];
     sb_leaf leaf;
-    if (sb_leaf_of(&leaf, y, &row) != SB_LEAF_PRESENT) return 0;
+#pragma unroll 1
+    for (int i = 0; i < SB_LEAF; i++) y[i] = unpack<DTYPE>(*x, i);
+    if (sb_leaf_of(&leaf, y, row) != SB_LEAF_PRESENT) return 0;
+    return sb_leaf_share(&leaf, J);
+}
+
+template <int DTYPE>
+SB_DET sb_u128 share_of_leaf(leaf_words<DTYPE> &x, const sb_row &row, uint32_t J)
+{
+    const float m = leaf_max<DTYPE>(x), z0 = sb_fma32(m, row.c, SB_EVEN_MAGIC);
+    if (!is_narrow(sb_bits32(z0))) {
+        const leaf_words<DTYPE> other = x; /* whose address may be taken */
+        return share_of_other<DTYPE>(&other, &row, J);
+    }
+    sb_leaf leaf;
+    leaf.A = (int32_t)(sb_bits32(z0) - Z_ZERO) * 2;
+    leaf.M = leaf_sum<DTYPE>(x, m, z0, { row.c, row.k64 });
     return sb_leaf_share(&leaf, J);
 }
 
@@ -225,18 +240,18 @@ SB_DET int warp_drawn_in(float y, const sb_row &row, sb_u128 share, sb_u128 R, f
     return found;
 }
 
-/* Finds the token of a part of a row, and writes it. Called by a whole block, after a barrier;
- * kept, model: as for finish_token, in warp 0. */
-template <int DTYPE>
+/* Finds the token of a part of a row, and writes it. load(x, k) loads leaf k as its filters leave
+ * it. Called by a whole block, after a barrier; kept, model: as for finish_token, in warp 0. */
+template <int DTYPE, class LOAD>
 SB_DET void draw_in_part(const sb_cuda_sample_args &a, int64_t row, const part_of_row &part,
                          const sb_cut &cut, search *at, uint32_t J, const sb_state &kept,
-                         const sb_state &model, const sb_row &constants)
+                         const sb_state &model, const sb_row &constants, LOAD load)
 {
     const sb_cuda_args &in = a.in;
     find_item(at, part.last - part.first, [&](int k) {
-        float y[SB_LEAF];
-        if (!read_cut<DTYPE>(y, in, row, part, part.first + k, cut)) return (sb_u128)0;
-        return share_of_leaf(y, constants, J);
+        leaf_words<DTYPE> x;
+        load(x, part.first + k);
+        return share_of_leaf<DTYPE>(x, constants, J);
     });
     if (threadIdx.x >= WARP) return;
     const int leaf = part.first + at->item, lane = threadIdx.x % WARP;

@@ -1,5 +1,5 @@
 /* entries.cuh - a row's ids in their order, by numbers that kernels can halve: entry numbers, edges
- * between leaves, brackets of entries; and how a warp visits the leaves that reach an edge.
+ * between leaves, brackets of entries; and the ids of a leaf that reach an edge, as bits.
  *
  * Entry numbers order (logit, id) as the places of det/order.h do, without the bits that all logits
  * of a dtype have alike. */
@@ -85,15 +85,27 @@ struct bracket {
 
 /* ---- a row, as a crew works on it --------------------------------------------------------- */
 
-/* segment: the room of each warp's list, in entries. The lists of a block lie in staging, those of
- * all blocks, merged, behind them, if there are several. */
+/* best: the largest logit. plain: so many leaves, from the first one on, are whole, aligned and
+ * without a kept set. segment: the room of each warp's list, in entries. The lists of a block lie
+ * in staging, those of all blocks, merged, behind them, if there are several. */
 struct cut_row {
     const sb_cuda_args *in;
     int64_t number;
     part_of_row all; /* the whole row */
     crew mates;
-    int segment;
+    float best;
+    int plain, segment;
 };
+
+/* Sets what does not depend on filters. */
+SB_DET void set_cut_row(cut_row *row, const sb_cuda_args &in, int64_t number)
+{
+    const char *logits = logits_of(in, number);
+    row->in = &in;
+    row->number = number;
+    row->all = { logits, in.vocab, 0, leaves_in(in.vocab) };
+    row->plain = ((uint64_t)logits & 15) == 0 && !in.kept ? (int)(in.vocab / SB_LEAF) : 0;
+}
 
 /* The words of leaf k of a row; ids that are not kept, and those behind the end, are absent. A
  * function of its own, so that its code for each alignment is in a kernel once. */
@@ -117,55 +129,81 @@ static __device__ __noinline__ void load_any_kept(leaf_words<DTYPE> *to, const c
     *to = x;
 }
 
-/* The same. Whole leaves of aligned rows without a kept set are loaded in place. */
-template <int DTYPE> SB_DET void load_kept(leaf_words<DTYPE> &x, const cut_row &row, int k)
-{
-    const char *p = row.all.logits + (int64_t)k * (SB_LEAF * size_of<DTYPE>());
-    if (((uint64_t)p & 15) == 0 && !row.in->kept && (int64_t)(k + 1) * SB_LEAF <= row.all.vocab) {
-        load_leaf<DTYPE, 0>(x, p);
-    } else {
-        leaf_words<DTYPE> other; /* whose address may be taken */
-        load_any_kept<DTYPE>(&other, &row, k);
-        x = other;
+/* A row's leaves, as a thread's registers have them. */
+template <int DTYPE> struct row_leaves {
+    const char *logits;
+    int plain;
+    const cut_row *row;
+
+    __device__ __forceinline__ explicit row_leaves(const cut_row &of)
+        : logits(of.all.logits), plain(of.plain), row(&of)
+    {
     }
+    __device__ __forceinline__ void fetch(int k) const
+    {
+        prefetch(logits + (int64_t)k * (SB_LEAF * size_of<DTYPE>()));
+    }
+    __device__ __forceinline__ void load(leaf_words<DTYPE> &x, int k) const
+    {
+        if (k < plain) {
+            load_leaf<DTYPE, 0>(x, logits + (int64_t)k * (SB_LEAF * size_of<DTYPE>()));
+        } else {
+            leaf_words<DTYPE> other; /* whose address may be taken */
+            load_any_kept<DTYPE>(&other, row, k);
+            x = other;
+        }
+    }
+};
+
+/* ---- the ids of a leaf, as bits ----------------------------------------------------------- */
+
+/* Some ids of a leaf are a number of 32 bits. Those of two logits in one word are 16 bits apart,
+ * as the word's halves are. */
+template <int DTYPE> SB_DET constexpr int bit_of_id(int i)
+{
+    return DTYPE == SB_CUDA_F32 ? i : i / 2 + i % 2 * 16;
 }
 
-/* Calls see(k, passes) for each of a warp's leaves first + lane, stepping by step, where passes
- * tells whether the leaf's largest logit reaches the edge and may_pass(largest) holds; and
- * look(k, has) for those that pass, one per lane. Called by a whole warp with the same arguments;
- * lanes with has = false only keep the warp whole. */
-template <int DTYPE, class PASS, class SEE, class LOOK>
-SB_DET void visit_leaves(const cut_row &row, int first, int last, int step, const edge &least,
-                         uint16_t *queue, PASS may_pass, SEE see, LOOK look)
+template <int DTYPE> SB_DET int id_of_bit(int b)
 {
-    const int lane = threadIdx.x % WARP;
-    int count = 0, base = first;
-    leaf_words<DTYPE> next;
-    if (first + lane < last) load_kept<DTYPE>(next, row, first + lane);
-    while (base < last || count > 0) {
-        if (base < last) {
-            const int k = base + lane;
-            bool passes = false;
-            if (k < last) {
-                const float m = leaf_max<DTYPE>(next);
-                if (k + step < last) load_kept<DTYPE>(next, row, k + step);
-                passes = m >= least_of(least, k) && may_pass(m);
-                see(k, passes);
-            }
-            base += step;
-            const uint64_t lanes = __ballot_sync(FULL, passes);
-            if (passes) queue[count + __popcll(lanes & (((uint64_t)1 << lane) - 1))] = (uint16_t)k;
-            count += __popcll(lanes);
-            if (count < WARP && base < last) continue;
-        }
-        __syncwarp(); /* the queue is written */
-        look(lane < count ? (int)queue[lane] : 0, lane < count);
-        const uint16_t rest = queue[WARP + lane];
-        __syncwarp(); /* the queue has been read */
-        queue[lane] = rest;
-        count = count > WARP ? count - WARP : 0;
-        __syncwarp(); /* the rest is in front */
+    return DTYPE == SB_CUDA_F32 ? b : b % 16 * 2 + b / 16;
+}
+
+/* These bits in the order of the ids. */
+template <int DTYPE> SB_DET uint32_t bits_in_order(uint32_t bits)
+{
+    if (DTYPE == SB_CUDA_F32) return bits;
+    uint32_t both = bits & 0x00ff00ffu; /* each bit moves to twice its place */
+    both = (both | both << 4) & 0x0f0f0f0fu;
+    both = (both | both << 2) & 0x33333333u;
+    both = (both | both << 1) & 0x55555555u;
+    return (both | both >> 15) & 0xffffu;
+}
+
+/* A logit which the same numbers of a container reach as x, and which is one of them if the
+ * container is bf16. Requires: x is not NaN. */
+template <int DTYPE> SB_DET float raised_to_container(float x)
+{
+    const uint32_t b = sb_bits32(x);
+    if (DTYPE != SB_CUDA_BF16) return x;
+    return sb_float((b >> 31 ? b : b + 0xffffu) & 0xffff0000u);
+}
+
+/* The ids whose logits reach `from`, for bf16 one of its numbers. NaN reaches nothing. */
+template <int DTYPE> SB_DET uint32_t ids_from(const leaf_words<DTYPE> &x, float from)
+{
+    uint32_t bits = 0;
+    if (DTYPE == SB_CUDA_BF16) {
+        const uint32_t pair = __byte_perm(sb_bits32(from), 0, 0x3232);
+#pragma unroll
+        for (int i = 0; i < words_of<DTYPE>(); i++)
+            bits |= at_least_pair_bf16(x.w[i], pair) & 0x10001u << i;
+    } else {
+#pragma unroll
+        for (int i = 0; i < SB_LEAF; i++)
+            bits |= (uint32_t)(unpack<DTYPE>(x, i) >= from) << bit_of_id<DTYPE>(i);
     }
+    return bits;
 }
 
 /* The leaves of a crew's block: first .. last - 1, whole trips of its warps. */

@@ -30,18 +30,20 @@ SB_DET float count_sample(const cut_row &row, const sb_cut &cut, const guess_ran
     const int threads = blockDim.x, leaves = row.all.last;
     const int sample = min(min(GUESS_LEAVES, 15 * threads), leaves), chunks = (sample + 3) / 4;
     const float scale = GUESS_BINS / g.width;
+    const uint64_t place = cut.place;
+    const row_leaves<DTYPE> source(row);
     uint8_t *columns = (uint8_t *)staging;
     for (int b = 0; b < GUESS_BINS; b++) columns[b * threads + threadIdx.x] = 0;
     for (int j = threadIdx.x; j < 4 * chunks; j += threads) {
         const int k = (int)((int64_t)(j / 4) * leaves / chunks) + j % 4;
         leaf_words<DTYPE> x;
         if (k >= leaves) continue;
-        load_kept<DTYPE>(x, row, k);
+        source.load(x, k);
 #pragma unroll
         for (int i = 0; i < SB_LEAF; i++) {
             const float y = unpack<DTYPE>(x, i);
             if (y > g.from || y < g.to || sb_is_absent(y)) continue;
-            if (sb_place_of(y, (uint32_t)k * SB_LEAF + i) < cut.place) continue;
+            if (place && sb_place_of(y, (uint32_t)k * SB_LEAF + i) < place) continue;
             const float bin = fminf((g.from - y) * scale, GUESS_BINS - 1);
             columns[(int)bin * threads + threadIdx.x]++;
         }

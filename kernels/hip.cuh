@@ -109,6 +109,13 @@ SB_DET uint32_t min_pair_bf16(uint32_t a, uint32_t b)
     return sb_bits32(high) | sb_bits32(low) >> 16;
 }
 
+SB_DET uint32_t at_least_pair_bf16(uint32_t a, uint32_t b)
+{
+    const bool low = sb_float(a << 16) >= sb_float(b << 16);
+    const bool high = sb_float(a & 0xffff0000u) >= sb_float(b & 0xffff0000u);
+    return (low ? 0xffffu : 0) | (high ? 0xffff0000u : 0);
+}
+
 SB_DET uint32_t min_f16(uint32_t a, uint32_t b)
 {
     float x = sb_from_f16((uint16_t)a), y = sb_from_f16((uint16_t)b);

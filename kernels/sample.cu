@@ -172,6 +172,7 @@ struct drawing {
     sb_cut cut;
     search at;
     sb_state whole; /* of the present ids */
+    uint64_t U;
     int32_t fate;
     int64_t number;
 };
@@ -234,19 +235,27 @@ template <int DTYPE> SB_DET void draw_block(const sb_cuda_sample_args &a)
 {
     const sb_cuda_args &in = a.in;
     __shared__ drawing d;
+    __shared__ cut_row row;
     __shared__ sb_state shared[DRAW_WARPS];
     const int64_t item = blockIdx.x;
     sb_state kept, model;
 
     wait_for_primary();
     if (!begin_row(a, item, &d, &kept, shared, true)) return;
+    if (threadIdx.x == blockDim.x - 1) {
+        d.U = draw_bits(a, d.number);
+        set_cut_row(&row, in, d.number);
+    }
     merge_model(a, item, d, &model, shared);
-    if (threadIdx.x == 0) d.at.R = sb_drawn(draw_bits(a, d.number), sb_total(&d.whole));
+    __syncthreads(); /* U and the row are written */
+    if (threadIdx.x == 0) d.at.R = sb_drawn(d.U, sb_total(&d.whole));
     __syncthreads(); /* R is written */
     const sb_state *parts = parts_of(a, item);
     find_item(&d.at, a.parts, [&](int p) { return sb_total_at(&parts[p], d.whole.J); });
-    const part_of_row part = part_number(a, logits_of(in, d.number), d.at.item);
-    draw_in_part<DTYPE>(a, d.number, part, d.cut, &d.at, d.whole.J, kept, model, d.row);
+    const part_of_row part = part_number(a, row.all.logits, d.at.item);
+    const row_leaves<DTYPE> leaves(row);
+    draw_in_part<DTYPE>(a, d.number, part, d.cut, &d.at, d.whole.J, kept, model, d.row,
+                        [&](leaf_words<DTYPE> &x, int k) { leaves.load(x, k); });
 }
 
 /* ---- filters ------------------------------------------------------------------------------ */
@@ -269,84 +278,178 @@ struct kept_parts {
     int32_t counts[KEPT_PARTS * DRAW_WARPS];
 };
 
-/* The logits of a leaf that a cut leaves; the others become absent. Functions of their own, as
- * this and the next one are rarely needed. */
-static __device__ __noinline__ void cut_each(leaf_words<SB_CUDA_F32> *y, const sb_cut *cut, int k)
+/* What a cut keeps, by logits, to save looking at places and weights: of leaf k, the ids that reach
+ * both the edge and `from`, and no others, but ids that do not reach `sure` have to be looked at,
+ * and so have those of the leaf of the cut's place. For bf16 all of these are bf16 numbers. */
+struct kept_logits {
+    edge least;
+    float from, sure;
+    int cut_leaf; /* -1: none */
+};
+
+/* Of the keys from low on, which are below high, the last one up to which test holds, if it holds
+ * for a key only if it does for all that are smaller: some key at which it holds, otherwise. For
+ * low it holds, for high it does not. Called by a whole warp. */
+template <class TEST> SB_DET uint32_t last_key(uint32_t low, uint32_t high, TEST test)
 {
+    const int lane = threadIdx.x % WARP;
+    while (high - low > 1) {
+        const uint32_t step = (high - low - 1) / (WARP + 1) + 1;
+        const uint64_t key = low + (uint64_t)step * (lane + 1);
+        const bool holds = key < high && test(sb_place_logit(key << 32));
+        const uint64_t fails = ~(uint64_t)__ballot_sync(FULL, holds);
+        const int n = fails ? min(__ffsll((long long)fails) - 1, WARP) : WARP;
+        high = (uint32_t)min((uint64_t)high, low + (uint64_t)step * (n + 1));
+        low += step * n;
+    }
+    return low;
+}
+
+/* Called by a whole warp. best: the row's largest logit. */
+template <int DTYPE> SB_DET kept_logits kept_logits_of(const sb_cut &cut, float best)
+{
+    const uint64_t place = cut.place ? entry_of_place<DTYPE>(cut.place) & ~(uint64_t)15 : 0;
+    kept_logits l = { edge_of<DTYPE>(place), sb_float(SB_ABSENT_BITS), sb_float(SB_ABSENT_BITS),
+                      cut.place ? sb_place_id(cut.place) / SB_LEAF : -1 };
+    if (!(cut.least > 0.0f)) return l;
+    /* exp2 is not monotone in its last bit: see sb_is_cut_up_to */
+    const sb_cut weights = { 0, cut.least, cut.weights };
+    const uint32_t none = 0x007fffffu, top = sb_order_key(best) + 1; /* none: the key of -inf */
+    const uint32_t cut_key = last_key(none, top,
+                                      [&](float x) { return sb_is_cut_up_to(&weights, x); });
+    const uint32_t unsure = last_key(cut_key, top, [&](float x) {
+        const float v = sb_weight(x, &cut.weights);
+        return !(sb_fma32(v, -0x1p-20f, v) >= cut.least);
+    });
+    l.from = raised_to_container<DTYPE>(sb_place_logit((uint64_t)(cut_key + 1) << 32));
+    l.sure = raised_to_container<DTYPE>(sb_place_logit((uint64_t)(unsure + 1) << 32));
+    return l;
+}
+
+/* Which ids of leaf k, of those given, a cut leaves, one by one. A function of its own, as it is
+ * rarely needed. */
+template <int DTYPE>
+static __device__ __noinline__ uint32_t ids_kept_in(const leaf_words<DTYPE> *x, int k,
+                                                    uint32_t bits, const sb_cut *cut)
+{
+#pragma unroll 1
     for (int i = 0; i < SB_LEAF; i++)
-        if (sb_is_cut(cut, sb_float(y->w[i]), (uint32_t)k * SB_LEAF + i)) y->w[i] = SB_ABSENT_BITS;
+        if (sb_is_cut(cut, unpack<DTYPE>(*x, i), (uint32_t)k * SB_LEAF + i))
+            bits &= ~(1u << bit_of_id<DTYPE>(i));
+    return bits;
+}
+
+/* Makes all ids of a leaf absent but those given. */
+template <int DTYPE> SB_DET void leave_ids(leaf_words<DTYPE> &x, uint32_t bits)
+{
+#pragma unroll
+    for (int i = 0; i < words_of<DTYPE>(); i++) {
+        if (DTYPE == SB_CUDA_F32) {
+            if (!(bits >> i & 1)) x.w[i] = absent_word<DTYPE>();
+        } else {
+            const uint32_t mask = (bits >> i & 0x10001u) * 0xffffu;
+            x.w[i] = (x.w[i] & mask) | (absent_word<DTYPE>() * 0x10001u & ~mask);
+        }
+    }
+}
+
+/* Loads leaf k of a row as a cut leaves it, and returns the ids that are kept. */
+template <int DTYPE>
+SB_DET uint32_t load_cut(leaf_words<DTYPE> &x, const row_leaves<DTYPE> &leaves, int k,
+                         const kept_logits &l, const sb_cut &cut)
+{
+    leaves.load(x, k);
+    uint32_t bits = ids_from<DTYPE>(x, fmaxf(least_of(l.least, k), l.from));
+    if (k == l.cut_leaf || (l.sure > l.from && bits & ~ids_from<DTYPE>(x, l.sure))) {
+        const leaf_words<DTYPE> other = x; /* whose address may be taken */
+        bits = ids_kept_in<DTYPE>(&other, k, bits, &cut);
+    }
+    leave_ids<DTYPE>(x, bits);
+    return bits;
 }
 
 /* Adds a leaf that is wide. */
-static __device__ __noinline__ void add_wide(sb_state *s, const leaf_words<SB_CUDA_F32> *y,
+template <int DTYPE>
+static __device__ __noinline__ void add_wide(sb_state *s, const leaf_words<DTYPE> *x,
                                              const sb_row *row)
 {
-    float x[SB_LEAF];
-    for (int i = 0; i < SB_LEAF; i++) x[i] = sb_float(y->w[i]);
-    add_any(s, x, *row);
+    float y[SB_LEAF];
+    for (int i = 0; i < SB_LEAF; i++) y[i] = unpack<DTYPE>(*x, i);
+    add_any(s, y, *row);
 }
 
-/* Sums up what is kept of a warp's part, writes its bits, and returns the number of ids. */
+/* Sums up what is kept of a warp's parts, from number p on, up to the one before `end`, of `each`
+ * of the block, and writes its bits. Most leaves keep nothing, or are not even read. A warp queues
+ * the others and takes one for each lane. */
 template <int DTYPE>
-static __device__ __noinline__ int32_t sum_cut(sb_state *s, const sb_cuda_sample_args *a,
-                                               const cut_row &row, const sb_cut &cut,
-                                               const sb_row &constants, part_of_row part,
-                                               uint16_t *queue)
+static __device__ __noinline__ void sum_cut(kept_parts *to, const sb_cuda_sample_args *a,
+                                            const cut_row &row, const sb_cut &cut,
+                                            const kept_logits &logits, const sb_row &constants,
+                                            int p, int end, int each, uint16_t *queue)
 {
+    const int lane = threadIdx.x % WARP;
     uint16_t *kept = a->kept ? (uint16_t *)((uint32_t *)a->kept + row.number * kept_words(*a))
                              : nullptr;
     const leaf_row c = { constants.c, constants.k64 };
-    const edge least = edge_of<DTYPE>(cut.place ? entry_of_place<DTYPE>(cut.place) & ~(uint64_t)15
-                                                : 0);
-    const int cut_leaf = cut.place ? sb_place_id(cut.place) / SB_LEAF : -1;
-    thread_state t;
-    int32_t count = 0;
-    t.base = NO_BASE;
-    begin_sum(&t, constants.c);
-    visit_leaves<DTYPE>(
-        row, part.first, part.last, WARP, least, queue,
-        [&](float m) { return !sb_is_cut_up_to(&cut, m); },
-        [&](int k, bool passes) {
-            if (kept && !passes) kept[k] = 0;
-        },
-        [&](int k, bool has) {
-            if (!has) return;
-            const float from = least_of(least, k);
-            const bool each = k == cut_leaf || cut.least > 0.0f; /* each id is looked at */
-            leaf_words<DTYPE> x;
-            leaf_words<SB_CUDA_F32> y;
-            uint32_t bits = 0;
-            load_kept<DTYPE>(x, row, k);
-#pragma unroll
-            for (int i = 0; i < SB_LEAF; i++) {
-                const float v = unpack<DTYPE>(x, i);
-                y.w[i] = sb_bits32(v >= from ? v : sb_float(SB_ABSENT_BITS));
+    const kept_logits l = logits;
+    const row_leaves<DTYPE> leaves(row);
+    const part_of_row mine = share_of_crew(row);
+    const uint32_t *reached = reached_leaves();
+    const auto may_keep = [&](int k) {
+        return reached[(k - mine.first) / 32] >> (k - mine.first) % 32 & 1;
+    };
+    const int last = part_of_block(mine, end - 1, each).last;
+    for (; p < end; p++) {
+        const part_of_row part = part_of_block(mine, p, each);
+        thread_state t;
+        uint32_t ids = 0;
+        int count = 0; /* of the queue */
+        t.base = NO_BASE;
+        begin_sum(&t, constants.c);
+        for (int base = part.first; base < part.last; base += WARP) {
+            const bool final = base + WARP >= part.last;
+            const int k = base + lane, then = k + AHEAD * WARP;
+            bool passes = false;
+            if (k < part.last && may_keep(k)) {
+                leaf_words<DTYPE> x;
+                leaves.load(x, k);
+                passes = leaf_max<DTYPE>(x) >= fmaxf(least_of(l.least, k), l.from);
             }
-            if (each) {
-                leaf_words<SB_CUDA_F32> other = y; /* whose address may be taken */
-                cut_each(&other, &cut, k);
-                y = other;
+            if (then < last && may_keep(then)) leaves.fetch(then);
+            if (kept && !passes && k < part.last) kept[k] = 0;
+            const uint64_t lanes = __ballot_sync(FULL, passes);
+            if (passes) queue[count + __popcll(lanes & (((uint64_t)1 << lane) - 1))] = (uint16_t)k;
+            count += __popcll(lanes);
+            while (count >= WARP || (final && count > 0)) {
+                __syncwarp(); /* the queue is written */
+                const int taken = min(count, WARP), first = count - taken;
+                if (lane < taken) {
+                    const int at = queue[first + lane];
+                    leaf_words<DTYPE> x;
+                    const uint32_t bits = load_cut<DTYPE>(x, leaves, at, l, cut);
+                    if (kept) kept[at] = (uint16_t)bits_in_order<DTYPE>(bits);
+                    ids += __popc(bits);
+                    if (!bits) {
+                    } else if (is_narrow(
+                                   sb_bits32(sb_fma32(leaf_max<DTYPE>(x), c.c, SB_EVEN_MAGIC)))) {
+                        bool left = false;
+                        add_leaf<DTYPE>(&t, x, c, &left);
+                    } else {
+                        sb_state state = t.s; /* whose address may be taken */
+                        const leaf_words<DTYPE> wide = x;
+                        add_wide<DTYPE>(&state, &wide, &constants);
+                        t.s = state;
+                        t.base = base_of(state.J);
+                    }
+                }
+                count = first;
+                __syncwarp(); /* the queue has been read */
             }
-#pragma unroll
-            for (int i = 0; i < SB_LEAF; i++) bits |= (uint32_t)(y.w[i] != SB_ABSENT_BITS) << i;
-            if (kept) kept[k] = (uint16_t)bits;
-            count += __popc(bits);
-            const float m = leaf_max<SB_CUDA_F32>(y);
-            if (!bits) return;
-            if (is_narrow(sb_bits32(sb_fma32(m, c.c, SB_EVEN_MAGIC)))) {
-                bool left = false;
-                add_leaf<SB_CUDA_F32>(&t, y, c, &left);
-            } else {
-                sb_state state = t.s; /* whose address may be taken */
-                const leaf_words<SB_CUDA_F32> wide = y;
-                add_wide(&state, &wide, &constants);
-                t.s = state;
-                t.base = base_of(state.J);
-            }
-        });
-    *s = t.s;
-    warp_merge(s);
-    return (int32_t)__reduce_add_sync(FULL, (uint32_t)count);
+        }
+        warp_merge(&t.s);
+        ids = __reduce_add_sync(FULL, ids);
+        if (lane == 0) to->states[p] = t.s, to->counts[p] = (int32_t)ids;
+    }
 }
 
 /* The largest logit of a row, from those of its parts. Called by a whole block; shared has an entry
@@ -368,15 +471,16 @@ SB_DET float best_of(const sb_cuda_sample_args &a, int64_t item, float *shared)
 /* Bounds of the sum of all weights, in units of 2^-40, from the row's total T. A leaf's M is the
  * sum of its terms, at most 2.4e-7 of it above or 3.6e-7 below: the tree rounds four times, and M
  * is rounded down to an integer of at least 2^23. Units of weights are terms, each rounded down by
- * less than one. What the window drops is below 2^-39 of T. 2^-21 is more than all these. */
+ * less than one. What the window drops is below 2^-39 of T. 2.5e-7 and 3.7e-7 are more than all
+ * these: 2^-22 is 2.38e-7, 2^-23 1.19e-7, 2^-26 1.5e-8. */
 SB_DET goal_range bounds_of_weights(const sb_state &whole, const sb_weights &w, int64_t vocab)
 {
     const int32_t N = (int32_t)(SB_INT_MAGIC - w.magic);
     const int32_t shift = 32 * ((int32_t)whole.J - 1) + 16 - SB_BIAS - N;
     const sb_u128 T = sb_total(&whole);
     const uint64_t sum = (uint64_t)(shift >= 0 ? T << shift : shift > -128 ? T >> -shift : 0);
-    const uint64_t slack = (sum >> 21) + (uint64_t)vocab + 2;
-    return { sum > slack ? sum - slack : 1, sum + slack };
+    const uint64_t slack = (sum >> 22) + (sum >> 26) + (uint64_t)vocab + 4;
+    return { sum > slack ? sum - slack : 1, sum + slack + (sum >> 23) };
 }
 
 /* Moves the row's cut to where its filters put it. Called by a whole block of a crew. */
@@ -416,6 +520,7 @@ template <int DTYPE> SB_DET void filter_block(const sb_cuda_sample_args &a)
     __shared__ sb_state shared[DRAW_WARPS];
     __shared__ kept_parts parts; /* published */
     __shared__ float largest[DRAW_WARPS];
+    __shared__ kept_logits logits;
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
     const crew mates = crew_of(a.crew);
     const int64_t item = blockIdx.x / (uint32_t)a.crew;
@@ -424,24 +529,27 @@ template <int DTYPE> SB_DET void filter_block(const sb_cuda_sample_args &a)
     wait_for_primary();
     if (!begin_row(a, item, &d, &s, shared, mates.rank == 0)) return;
     const float best = best_of(a, item, largest);
+    if (threadIdx.x == blockDim.x - 1) d.U = draw_bits(a, d.number);
     if (threadIdx.x == 0) {
-        row.in = &in;
-        row.number = d.number;
-        row.all = { logits_of(in, d.number), in.vocab, 0, leaves_in(in.vocab) };
+        set_cut_row(&row, in, d.number);
         row.mates = mates;
+        row.best = best;
         row.segment = a.segment;
         d.cut.weights = sb_weights_of(best, &d.row);
     }
     __syncthreads(); /* the row and the weights are written */
+    reach_all_leaves(share_of_crew(row));
+    __syncthreads(); /* all leaves are marked */
     cut_row_by<DTYPE>(filters_of(a, d.number), &d, row, best, &room);
-
-    const part_of_row mine = share_of_crew(row);
-    const int each = KEPT_PARTS * warps; /* parts of a block */
-    for (int p = KEPT_PARTS * warp; p < KEPT_PARTS * (warp + 1); p++) {
-        const int32_t count = sum_cut<DTYPE>(&s, &a, row, d.cut, d.row,
-                                             part_of_block(mine, p, each), room.queues[warp]);
-        if (lane == 0) parts.states[p] = s, parts.counts[p] = count;
+    if (warp == 0) {
+        const kept_logits l = kept_logits_of<DTYPE>(d.cut, best);
+        if (lane == 0) logits = l;
     }
+    __syncthreads(); /* what the cut keeps is written */
+
+    const int of_warp = mates.size > 1 ? 1 : KEPT_PARTS, each = of_warp * warps; /* parts */
+    sum_cut<DTYPE>(&parts, &a, row, d.cut, logits, d.row, of_warp * warp, of_warp * (warp + 1),
+                   each, room.queues[warp]);
     if (a.kept && mates.rank == 0 && threadIdx.x == 0 && row.all.last % 2) /* of the last word */
         ((uint16_t *)((uint32_t *)a.kept + d.number * kept_words(a)))[row.all.last] = 0;
     crew_barrier(mates); /* all parts are written */
@@ -457,7 +565,7 @@ template <int DTYPE> SB_DET void filter_block(const sb_cuda_sample_args &a)
                 count += (uint32_t)in_block(mates, &parts, p / each)->counts[p % each];
             count = __reduce_add_sync(FULL, count);
             if (lane == 0 && a.count) ((int32_t *)a.count)[d.number] = (int32_t)count;
-            if (lane == 0) d.at.R = sb_drawn(draw_bits(a, d.number), sb_total(&s));
+            if (lane == 0) d.at.R = sb_drawn(d.U, sb_total(&s));
         }
         merge_model(a, item, d, &model, shared);
         __syncthreads(); /* the whole state has been read */
@@ -471,7 +579,10 @@ template <int DTYPE> SB_DET void filter_block(const sb_cuda_sample_args &a)
         cut_row owner = row;
         owner.mates.rank = d.at.item / each;
         const part_of_row part = part_of_block(share_of_crew(owner), d.at.item % each, each);
-        draw_in_part<DTYPE>(a, d.number, part, d.cut, &d.at, J, s, model, d.row);
+        const row_leaves<DTYPE> leaves(row);
+        draw_in_part<DTYPE>(
+            a, d.number, part, d.cut, &d.at, J, s, model, d.row,
+            [&](leaf_words<DTYPE> &x, int k) { load_cut<DTYPE>(x, leaves, k, logits, d.cut); });
     }
     if (mates.size > 1) crew_barrier(mates); /* the parts have been read */
 }

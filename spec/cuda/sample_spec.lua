@@ -106,6 +106,11 @@ describe("draws from long rows", function()
     it("are launched in these ways", function()
       local x = logits.make(logits.distributions[2], "bfloat16", R, SIZES[1], 1)
       local plans, filtered = check(x, 1, {}), check(x, 1, { top_p = 0.9 })
+      local ctx = contexts[2]
+      assert(ctx:logprob(samebits.batch { logits = x:to(ctx.device),
+                                          ids = samebits.tensor({ 1, 2 }, { dtype = "int32" })
+                                                        :to(ctx.device) }))
+      if not ctx:plan():match "_table" then return pending "the GPU has no room for a table" end
       assert.matches("^sample_sum_bf16_table ", plans[2])
       assert.matches("^sample_sum_bf16_table .*; sample_filter_bf16 ", filtered[2])
       for i, plan in ipairs(plans) do

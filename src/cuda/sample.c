@@ -184,11 +184,13 @@ sb_status sb_cuda_clear_draws(sb_context *ctx, const sb_call *call, const sb_sam
     return status;
 }
 
-/* The bytes of the lists of a block's warps. If blocks share a row, a list has half as many
+/* The bytes of the lists of a block's warps; of their queues of ids, behind them, four for each
+ * lane; and of a bit for each of the block's leaves. If blocks share a row, a list has half as many
  * entries, and the lists of all of them, merged, lie behind the block's own. */
-static uint32_t list_bytes(int32_t threads)
+static uint32_t list_bytes(int32_t threads, int64_t leaves)
 {
-    return (uint32_t)(threads / 32) * SB_CUDA_SEGMENT * (uint32_t)sizeof(uint64_t);
+    return (uint32_t)(threads / 32) * SB_CUDA_SEGMENT * (uint32_t)sizeof(uint64_t) +
+           (uint32_t)threads * 4 * (uint32_t)sizeof(uint32_t) + (uint32_t)(leaves + 31) / 32 * 4;
 }
 
 /* The kernels with filters need more shared memory than a kernel gets unasked, and clusters of 16;
@@ -200,7 +202,8 @@ sb_status sb_cuda_sample_prepare(const sb_cuda *c, sb_message *why)
                                    k->sample_filter_bf16 };
     for (int i = 0; i < 3; i++) {
         DRIVER(why, &c->driver, FuncSetAttribute, kernels[i],
-               CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, (int)list_bytes(SB_CUDA_FILTER));
+               CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+               (int)list_bytes(SB_CUDA_FILTER, SB_MAX_VOCAB / SB_LEAF));
         if (c->gpu.clusters > 8)
             DRIVER(why, &c->driver, FuncSetAttribute, kernels[i],
                    CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1);
@@ -240,7 +243,7 @@ static sb_cuda_grid plan_filter(const sb_cuda *c, const sb_call *call, sb_cuda_s
     a->segment = SB_CUDA_SEGMENT / (crew > 1 ? 2 : 1);
     grid.blocks = a->in.work * crew;
     grid.cluster = crew > 1 ? crew : 0;
-    grid.shared = list_bytes(grid.threads);
+    grid.shared = list_bytes(grid.threads, ceil_of(leaves, crew) + 63); /* whole trips */
     return grid;
 }
 

@@ -11,7 +11,7 @@
 #define SB_CUDA_DRAW_ROW 128 /* the most threads of a block that draws without filters */
 #define SB_CUDA_FILTER 512   /* the most threads of a block that filters a row */
 /* Entries of the list of each of its warps; half as many if blocks share a row. */
-#define SB_CUDA_SEGMENT 768
+#define SB_CUDA_SEGMENT 512
 
 /* in.targets: the rows' fates. With lists, which kernels/order.cu has written, in.states are its
  * states, [work][split]. Without, they are those of the rows' parts, [work][parts], and in.split
