@@ -35,8 +35,11 @@
 #include "../src/det/policy.h"
 #include "policy_tokens.cuh"
 
-#define BLOCK SB_CUDA_POLICY_BLOCK
-#define WARPS (BLOCK / WARP)
+/* Warps of a block, whatever their width. */
+#define WARPS (SB_CUDA_POLICY_BLOCK / 32)
+#define LAST_WARPS (SB_CUDA_POLICY_LAST / 32)
+#define BLOCK (WARPS * WARP)
+#define LAST (LAST_WARPS * WARP)
 
 SB_DET void put(uint64_t to, int64_t i, float x)
 {
@@ -238,14 +241,14 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     ((sb_cuda_policy_length *)a.lengths)[b] = length;
 }
 
-extern "C" __global__ void __launch_bounds__(1024)
+extern "C" __global__ void __launch_bounds__(LAST)
     policy_totals(const __grid_constant__ policy_args a)
 {
-    __shared__ int64_t shared[2][1024 / WARP];
+    __shared__ int64_t shared[2][LAST_WARPS];
     wait_for_primary();
     begin_dependents();
     if (is_refused(a)) return;
-    const int64_t *totals = add_lengths<1024>(a, shared);
+    const int64_t *totals = add_lengths<LAST_WARPS>(a, shared);
     if (threadIdx.x < 2) ((int64_t *)a.totals)[threadIdx.x] = totals[threadIdx.x];
 }
 
@@ -410,7 +413,7 @@ SB_DET bool too_small(const policy_args &a, int64_t tokens, int64_t sequences, b
     return true;
 }
 
-extern "C" __global__ void __launch_bounds__(1024)
+extern "C" __global__ void __launch_bounds__(LAST)
     policy_finish(const __grid_constant__ policy_args a)
 {
     __shared__ sb_tally t;
@@ -418,17 +421,14 @@ extern "C" __global__ void __launch_bounds__(1024)
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     wait_for_primary();
     const bool bad = is_refused(a), first = blockIdx.x == 0;
-    for (int word = warp; word < TOTAL_WORDS; word += 1024 / WARP) {
+    for (int word = warp; word < TOTAL_WORDS; word += LAST_WARPS) {
         const uint64_t x = warp_total_word(a, word);
         if (lane == 0) ((uint64_t *)&total)[word] = x;
     }
     if (first && a.metrics)
-        for (int word = warp; word < TALLY_WORDS; word += 1024 / WARP) {
-            const uint64_t x = warp_merged_word((const uint64_t *)a.tallies, a.token_blocks, word);
-            if (lane == 0) ((uint64_t *)&t)[word] = x;
-        }
+        block_merge_words<LAST_WARPS>(&t, (const uint64_t *)a.tallies, a.token_blocks);
     else if (first)
-        for (int word = threadIdx.x; word < TALLY_WORDS; word += 1024) ((uint64_t *)&t)[word] = 0;
+        for (int word = threadIdx.x; word < TALLY_WORDS; word += LAST) ((uint64_t *)&t)[word] = 0;
     __syncthreads(); /* total is complete, and t but for what is the sequences' */
     if (first && threadIdx.x == 0) {
         t.adds_sequences = sb_policy_adds_sequences(&a.rules) ? 1 : 0;
@@ -442,15 +442,15 @@ extern "C" __global__ void __launch_bounds__(1024)
                          too_small(a, total.tokens, total.sequences, first && threadIdx.x == 0);
     if (first) write_tally(a, t, refused);
     if (!refused) return;
-    const int64_t step = (int64_t)gridDim.x * 1024;
-    for (int64_t i = blockIdx.x * (int64_t)1024 + threadIdx.x; i < a.in.rows; i += step) {
+    const int64_t step = (int64_t)gridDim.x * LAST;
+    for (int64_t i = blockIdx.x * (int64_t)LAST + threadIdx.x; i < a.in.rows; i += step) {
         put(a.token, i, sb_float(SB_NAN_BITS));
         put(a.entropy, i, sb_float(SB_NAN_BITS));
         if (i < a.in.batch) put(a.in.sequence, i, sb_float(SB_NAN_BITS));
     }
 }
 
-extern "C" __global__ void __launch_bounds__(1024)
+extern "C" __global__ void __launch_bounds__(LAST)
     policy_merge(const __grid_constant__ policy_args a)
 {
     __shared__ sb_tally t;
@@ -460,15 +460,12 @@ extern "C" __global__ void __launch_bounds__(1024)
     const uint32_t parts = a.metrics ? SB_TALLY_ALL : from[0].parts;
     if (threadIdx.x == 0) refused = 0;
     __syncthreads(); /* refused is 0 */
-    for (int64_t i = threadIdx.x; i < a.units; i += 1024) {
+    for (int64_t i = threadIdx.x; i < a.units; i += LAST) {
         if (sb_tally_fault_of(&from[i], adds, parts, 0) == SB_TALLY_WELL) continue;
         report(a.in, SB_BAD_TALLY, i);
         refused = 1;
     }
-    for (int word = threadIdx.x / WARP; word < TALLY_WORDS; word += 1024 / WARP) {
-        const uint64_t x = warp_merged_word((const uint64_t *)from, a.units, word);
-        if (threadIdx.x % WARP == 0) ((uint64_t *)&t)[word] = x;
-    }
+    block_merge_words<LAST_WARPS>(&t, (const uint64_t *)from, a.units);
     __syncthreads(); /* t is there, and from has been read: the record may lie in it */
     if (threadIdx.x == 0) {
         t.adds_sequences = adds;
@@ -486,8 +483,8 @@ extern "C" __global__ void __launch_bounds__(1024)
 
 /* ---- groups ------------------------------------------------------------------------------- */
 
-#define GROUP_BLOCK SB_CUDA_GROUP_BLOCK
-#define GROUP_WARPS (GROUP_BLOCK / WARP)
+#define GROUP_WARPS (SB_CUDA_GROUP_BLOCK / 32)
+#define GROUP_BLOCK (GROUP_WARPS * WARP)
 
 typedef sb_cuda_group_args group_args;
 

@@ -137,12 +137,12 @@ SB_DET bool needs_totals(const policy_args &a)
 
 /* The tokens and sequences of a call, from the lengths of its sequences. Called by a whole block;
  * all its threads get where they are, in shared memory. */
-template <int THREADS>
-SB_DET const int64_t *add_lengths(const policy_args &a, int64_t shared[2][THREADS / WARP])
+template <int WARPS_OF_BLOCK>
+SB_DET const int64_t *add_lengths(const policy_args &a, int64_t shared[2][WARPS_OF_BLOCK])
 {
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     int64_t sums[2] = { 0, 0 };
-    for (int64_t b = threadIdx.x; b < a.in.batch; b += THREADS) {
+    for (int64_t b = threadIdx.x; b < a.in.batch; b += WARPS_OF_BLOCK * WARP) {
         const int64_t count = ((const sb_cuda_policy_length *)a.lengths)[b].count;
         sums[0] += count;
         sums[1] += count > 0;
@@ -154,7 +154,7 @@ SB_DET const int64_t *add_lengths(const policy_args &a, int64_t shared[2][THREAD
     __syncthreads(); /* every warp's sums are in shared */
     for (int i = 0; i < 2; i++) {
         sums[i] = 0;
-        for (int w = 0; w < THREADS / WARP; w++) sums[i] += shared[i][w];
+        for (int w = 0; w < WARPS_OF_BLOCK; w++) sums[i] += shared[i][w];
     }
     __syncthreads(); /* and have been read */
     if (threadIdx.x < 2) (&shared[0][0])[threadIdx.x] = sums[threadIdx.x];

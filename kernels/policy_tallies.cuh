@@ -32,18 +32,33 @@ SB_DET uint64_t merged_words(uint64_t x, uint64_t y, int word)
 SB_DET uint64_t merged_word(const uint64_t *from, int64_t count, int word, int64_t first = 0,
                             int64_t step = 1)
 {
-    uint64_t x = 0;
-    for (int64_t i = first; i < count; i += step)
-        x = i == first ? from[i * TALLY_WORDS + word]
-                       : merged_words(x, from[i * TALLY_WORDS + word], word);
+    constexpr int AHEAD = 8; /* loads on their way together */
+    uint64_t x = first < count ? from[first * TALLY_WORDS + word] : 0;
+    for (int64_t i = first + step; i < count; i += AHEAD * step) {
+        uint64_t y[AHEAD];
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) {
+            const int64_t at = i + k * step;
+            y[k] = at < count ? from[at * TALLY_WORDS + word] : 0;
+        }
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) x = merged_words(x, y[k], word); /* 0 changes nothing */
+    }
     return x;
 }
 
-/* The same, by a warp; all lanes get it. The first word only if there are as many as lanes. */
-SB_DET uint64_t warp_merged_word(const uint64_t *from, int64_t count, int word)
+/* Merges the words of tallies into *to, in shared memory. Called by a whole block of WARPS_OF_BLOCK
+ * warps; *to is there behind the next barrier. Neighbouring threads load neighbouring words, each
+ * of some of the tallies. */
+template <int WARPS_OF_BLOCK>
+SB_DET void block_merge_words(sb_tally *to, const uint64_t *from, int64_t count)
 {
-    uint64_t x = merged_word(from, count, word, threadIdx.x % WARP, WARP);
-    for (int step = WARP / 2; step > 0; step /= 2)
-        x = merged_words(x, __shfl_xor_sync(FULL, x, step), word);
-    return x;
+    constexpr int SLICE = 128, SLICES = WARPS_OF_BLOCK * WARP / SLICE;
+    static_assert(TALLY_WORDS <= SLICE, "a slice has a thread for each word");
+    __shared__ uint64_t parts[SLICES][TALLY_WORDS];
+    const int slice = threadIdx.x / SLICE, word = threadIdx.x % SLICE;
+    if (word < TALLY_WORDS) parts[slice][word] = merged_word(from, count, word, slice, SLICES);
+    __syncthreads(); /* every slice's words are in parts */
+    if (threadIdx.x < TALLY_WORDS)
+        ((uint64_t *)to)[threadIdx.x] = merged_word(&parts[0][0], SLICES, threadIdx.x);
 }

@@ -436,20 +436,21 @@ SB_DET void write_warp_tally(const token_tally &t, const whole_sums &sums, sb_ta
 /* A warp's units, of any segments. */
 template <rules_kind KIND, bool METRICS, int EACH> SB_DET void run_tokens(const policy_args &a)
 {
-    __shared__ sb_tally shared[METRICS ? SB_CUDA_POLICY_BLOCK / WARP : 1];
-    __shared__ int64_t totals[2][SB_CUDA_POLICY_BLOCK / WARP];
+    constexpr int WARPS_OF_BLOCK = SB_CUDA_POLICY_BLOCK / 32; /* whatever their width */
+    __shared__ sb_tally shared[METRICS ? WARPS_OF_BLOCK : 1];
+    __shared__ int64_t totals[2][WARPS_OF_BLOCK];
     const int warp = threadIdx.x / WARP;
     wait_for_primary();
     begin_dependents();
     const bool refused = is_refused(a);
     const int64_t *known = (const int64_t *)a.totals;
-    if (!known && needs_totals(a)) known = add_lengths<SB_CUDA_POLICY_BLOCK>(a, totals);
+    if (!known && needs_totals(a)) known = add_lengths<WARPS_OF_BLOCK>(a, totals);
     token_tally tally;
     whole_sums sums;
     sums.has_rest = false;
     if (METRICS) init(&tally);
     for (int64_t unit = warp_item(); unit < a.units && !refused;
-         unit += (int64_t)gridDim.x * (SB_CUDA_POLICY_BLOCK / WARP)) {
+         unit += (int64_t)gridDim.x * WARPS_OF_BLOCK) {
         for (int64_t row = unit * a.unit, end = unit_end(a, unit); row < end;) {
             const segment s = segment_at(a, unit, row);
             run_segment<KIND, METRICS, EACH>(a, known, unit, s, &tally, &sums);
@@ -460,7 +461,6 @@ template <rules_kind KIND, bool METRICS, int EACH> SB_DET void run_tokens(const 
     write_warp_tally(tally, sums, &shared[warp]);
     __syncthreads(); /* every warp's tally is in shared */
     sb_tally *to = (sb_tally *)a.tallies + blockIdx.x;
-    for (int word = threadIdx.x; word < TALLY_WORDS; word += SB_CUDA_POLICY_BLOCK)
-        ((uint64_t *)to)[word] = merged_word((const uint64_t *)shared, SB_CUDA_POLICY_BLOCK / WARP,
-                                             word);
+    for (int word = threadIdx.x; word < TALLY_WORDS; word += WARPS_OF_BLOCK * WARP)
+        ((uint64_t *)to)[word] = merged_word((const uint64_t *)shared, WARPS_OF_BLOCK, word);
 }

@@ -12,8 +12,7 @@
 #define TOKEN_BLOCKS 2    /* per multiprocessor: as many as run at once */
 #define SEQUENCE_BLOCKS 2 /* per multiprocessor, at most */
 #define FINISH_BLOCKS 32  /* they write NaN, if the call is refused */
-#define FINISH_THREADS 1024
-#define MOST_UNIT 4096 /* rows */
+#define MOST_UNIT 4096    /* rows */
 /* The most sequences whose lengths each block of the tokens' kernel adds up. */
 #define MOST_LENGTHS 1024
 /* The longest, on average, that a block counts alone. */
@@ -234,7 +233,8 @@ sb_status sb_cuda_launch_policy_constants(sb_context *ctx, sb_cuda_policy *p, CU
         status = sb_cuda_launch(ctx, k->policy_lengths, early(warps_for(a->in.batch)), &a->in,
                                 stream);
     if (status == SB_OK && a->totals)
-        status = sb_cuda_launch(ctx, k->policy_totals, early(blocks_of(1, 1024)), &a->in, stream);
+        status = sb_cuda_launch(ctx, k->policy_totals, early(blocks_of(1, SB_CUDA_POLICY_LAST)),
+                                &a->in, stream);
     return status;
 }
 
@@ -245,12 +245,12 @@ sb_status sb_cuda_launch_policy(sb_context *ctx, sb_cuda_policy *p, CUstream str
     sb_cuda_policy_args *a = &p->a;
     sb_cuda_grid tokens = blocks_of(a->token_blocks, SB_CUDA_POLICY_BLOCK);
     sb_cuda_grid after = early(blocks_of(a->sequence_blocks, SB_CUDA_POLICY_BLOCK));
-    sb_cuda_grid finish = early(blocks_of(1, FINISH_THREADS));
+    sb_cuda_grid finish = early(blocks_of(1, SB_CUDA_POLICY_LAST));
     sb_status status;
     tokens.early = a->refused || p->counted; /* otherwise no kernel of this call is before it */
     /* What may be refused has rows to write over. */
     if (a->refused || a->tokens || a->sequences)
-        finish.blocks = a->in.rows > FINISH_THREADS ? FINISH_BLOCKS : 2;
+        finish.blocks = a->in.rows > SB_CUDA_POLICY_LAST ? FINISH_BLOCKS : 2;
     status = sb_cuda_launch(ctx, tokens_kernel(k, a), tokens, &a->in, stream);
     if (status == SB_OK) status = sb_cuda_launch(ctx, k->policy_sequences, after, &a->in, stream);
     if (status == SB_OK) status = sb_cuda_launch(ctx, k->policy_finish, finish, &a->in, stream);
@@ -358,7 +358,7 @@ sb_status sb_cuda_policy_merge(sb_context *ctx, const void *checked)
     a.loss = sb_cuda_address(call->out.loss);
     a.record = sb_cuda_address(call->out.record);
     a.metrics = sb_cuda_address(call->out.metrics);
-    status = sb_cuda_launch(ctx, c->policy.policy_merge, blocks_of(1, 1024), &a.in,
+    status = sb_cuda_launch(ctx, c->policy.policy_merge, blocks_of(1, SB_CUDA_POLICY_LAST), &a.in,
                             call->launch.stream);
     if (status == SB_OK && call->launch.check) status = check_merge(ctx, call);
     return status;

@@ -1,7 +1,10 @@
-/* policy_args.h - which sums of differences kernels/policy.cu makes for the constants of sequences:
- * as args.h, for one file of kernels. */
+/* policy_args.h - what kernels/policy.cu and its launches share beside the arguments in args.h. */
 #ifndef SB_CUDA_POLICY_ARGS_H
 #define SB_CUDA_POLICY_ARGS_H
+
+/* Threads per block of the kernels that come last, or have one block: at most half of what a block
+ * may have, so that there is room where warps have 64 lanes. */
+#define SB_CUDA_POLICY_LAST 512
 
 /* For sb_cuda_policy_args.joint: new - old, new - rollout, old - rollout. */
 #define SB_CUDA_MOVED 1
