@@ -170,7 +170,10 @@ local function compare(what, a, b, allowed)
       if w >= 0 and (worst < 0 or d > largest) then largest, worst = d, w end
     end
   end
-  if count == 0 then return true end
+  if count == 0 then
+    tensor.storage.keep(x, y)
+    return true
+  end
 
   local first = pair_at(a, p, q, at)
   local report = { count = count, total = total, nans = nans, first = first }
@@ -187,6 +190,7 @@ local function compare(what, a, b, allowed)
   if nans > 0 then
     report.message = report.message .. ("; %d with NaN"):format(nans)
   end
+  tensor.storage.keep(x, y)
   return false, setmetatable(report, Report)
 end
 

@@ -151,6 +151,7 @@ end
 local function dense_copy(t, what)
   local out = allocate(what, t.dtype, t.shape)
   transfer.dense(out.ptr, t.ptr, t.itemsize, t.shape, t.strides)
+  storage.keep(t)
   return out
 end
 
@@ -736,12 +737,18 @@ Tensor.copy_ = misuse.guard(function(self, source, opts)
   return self
 end)
 
+local function nested_of(t, read)
+  local list = nested.to(t.ptr, t.shape, t.strides, read)
+  storage.keep(t)
+  return list
+end
+
 --- Returns the elements as nested lists (for a tensor of shape [], the value), each as `get`
 -- returns it.
 -- @treturn table
 Tensor.totable = misuse.guard(function(self)
   local t = readable(self, "totable")
-  return nested.to(t.ptr, t.shape, t.strides, element.read[t.dtype])
+  return nested_of(t, element.read[t.dtype])
 end)
 
 --- Returns the encodings as nested lists of hex strings, two digits per byte, most significant
@@ -749,7 +756,7 @@ end)
 -- @treturn table
 Tensor.bits = misuse.guard(function(self)
   local t = readable(self, "bits")
-  return nested.to(t.ptr, t.shape, t.strides, element.hex[t.itemsize])
+  return nested_of(t, element.hex[t.itemsize])
 end)
 
 -- t[i]: the view of row i, or the element itself where there is one dimension.

@@ -46,6 +46,30 @@ backends.each_device(function(device)
       end
     end)
 
+    -- Their copies in memory are referred to by nothing but a running function, which allocates.
+    it("are read whole while the collector runs all the time", function()
+      local rows = {}
+      for i = 1, 40 do
+        rows[i] = {}
+        for j = 1, 40 do rows[i][j] = i * 64 + j end
+      end
+      local t = tensor(rows)
+      local there, across = assert(t:to(device)), t:transpose():clone()
+      local bits, columns = t:bits(), across:totable()
+      local pause, step = collectgarbage("setpause", 20), collectgarbage("setstepmul", 5000)
+      local ok, why = pcall(function()
+        for _ = 1, 20 do
+          assert.same(rows, there:totable())
+          assert.same(bits, there:bits())
+          assert.same(columns, there:transpose():totable())
+          assert.same_bits(across, there:transpose())
+        end
+      end)
+      collectgarbage("setpause", pause)
+      collectgarbage("setstepmul", step)
+      assert(ok, why)
+    end)
+
     it("may be empty, without dimensions, or large", function()
       assert.same({ {}, {} }, tensor({ {}, {} }, { device = device }):totable())
       assert.equal(2.5, tensor(2.5, { device = device }):get())

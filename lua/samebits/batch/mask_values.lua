@@ -2,10 +2,10 @@
 -- the mask by mistake would silently make nearly every token active. A mask has few different
 -- values, so a tensor that looks like ids is refused. Byte tensors are taken unchecked on any
 -- device, as the C library takes them, because ids are wider than a byte.
--- library takes them, because ids are wider.
 
 local ffi = require "ffi"
 local misuse = require "samebits.misuse"
+local keep = require("samebits.tensor.storage").keep
 
 local M = {}
 
@@ -38,6 +38,7 @@ local function is_copy(values, n, other)
     if values[i] ~= others[i] then return false end
     flags = flags and (values[i] == 0 or values[i] == 1)
   end
+  keep(dense)
   return not flags
 end
 
@@ -65,6 +66,7 @@ function M.check(name, t, ids)
       end
     end
   end
+  keep(dense)
 end
 
 return M

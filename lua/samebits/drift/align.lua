@@ -41,6 +41,7 @@ local function sequences_of(side, ignored)
     end
     out[b] = { index = b, rows = rows, ids = keys, n = n }
   end
+  tensor.storage.keep(ids)
   return out
 end
 

@@ -81,7 +81,8 @@ M.save = misuse.guard(function(path, t)
   end
   local dense = t:contiguous()
   return file.write(path, {
-    header.format(t.dtype, t.shape), { ptr = dense.ptr, size = t:numel() * t.itemsize },
+    header.format(t.dtype, t.shape),
+    { ptr = dense.ptr, size = t:numel() * t.itemsize, owner = dense },
   })
 end)
 

@@ -117,6 +117,7 @@ return function(tensor, Tensor)
     local out, n, p = try(tensor.empty({ m.shape[1] }, dtype)), m.shape[2], m.ptr
     local read = element.read[m.dtype]
     for r = 0, m.shape[1] - 1 do out:set(find(read, p, r * n, n), r) end
+    tensor.storage.keep(m)
     return try(out:to(t.device))
   end
 

@@ -43,6 +43,11 @@ function M.zeroed(size)
   return memory, memory
 end
 
+--- Does nothing. Pass a tensor or an owner behind the last use of a pointer into its memory: what
+-- no code refers to any more may be collected at any allocation, also a local variable or a
+-- parameter of a function that has not ended, and a pointer keeps nothing.
+function M.keep() end
+
 --- Whether memory can be given back before the collector does so, by its owner.
 function M.is_freeable(owner) return large[owner] == true end
 

@@ -4,6 +4,7 @@ local ffi = require "ffi"
 local devices = require "samebits.device"
 local element = require "samebits.tensor.element"
 local layout = require "samebits.tensor.layout"
+local storage = require "samebits.tensor.storage"
 
 local M = {}
 
@@ -53,6 +54,7 @@ local function fetch_extent(at, target, t, low, high)
   ok, message, code = at:copy(buffer, t.ptr + low * size, bytes)
   if not ok then return nil, message, code end
   M.dense(target, buffer - low * size, size, t.shape, t.strides)
+  storage.keep(buffer)
   return true
 end
 
