@@ -35,6 +35,7 @@ function Context:close()
   if not handle then return end
   self.handle, self.alive.open = nil, false
   devices.settle(self.device)
+  call.free_unused(self.alive, handle)
   C.sb_close(ffi.gc(handle, nil))
 end
 
@@ -131,10 +132,12 @@ local function open(backend, opts)
   local name = ffi.string(C.sb_context_backend(handle[0]))
   local device = devices.normal(backend == "auto" and name or backend)
   -- The closure keeps the library loaded as long as the context may still have to be freed.
-  local alive = { open = true } -- for heads, which may be finalised after the context
+  -- For heads, which may be finalised after the context. unused: handles that nothing refers to.
+  local alive = { open = true, unused = {} }
   local owned = ffi.gc(handle[0], function(p)
     alive.open = false
     devices.settle(device)
+    call.free_unused(alive, p)
     C.sb_close(p)
   end)
   return setmetatable({

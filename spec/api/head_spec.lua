@@ -315,6 +315,24 @@ describe("ctx:head", function()
     collectgarbage()
   end)
 
+  -- The collector may run at any time; here it does between a call and the question what was wrong.
+  it("does not take a failure's message along when it is collected", function()
+    local call = require "samebits.op.call"
+    for _ = 1, 3 do own:head(values) end
+    call.after = function()
+      collectgarbage()
+      collectgarbage()
+    end
+    local ok, why = pcall(own.logprob, own, { logits = states, ids = { 1, 2, 99 } })
+    call.after = nil
+    assert.is_false(ok)
+    assert.truthy(tostring(why):find("row 2 (", 1, true), tostring(why))
+    local unused = own.alive.unused -- of these heads, unless they were collected before the call
+    local count = #unused
+    assert(own:logprob { logits = states, ids = { 1, 2, 3 } })
+    assert.is_true(count == 0 or unused ~= own.alive.unused) -- the next call has freed them
+  end)
+
   it("is freed on request", function()
     local made = own:head(values)
     local batch = samebits.batch { hidden = states, head = made, ids = { 1, 2, 3 } }

@@ -158,10 +158,21 @@ end
 local Call = {}
 Call.__index = Call
 
+--- Frees the heads that the collector has found since. A finalizer must not do so: the collector
+-- may run between a call that fails and the question why, and every call of a context, also one
+-- that frees a head, forgets the line about the last failure.
+function M.free_unused(alive, handle)
+  local unused = alive.unused
+  if #unused == 0 then return end
+  alive.unused = {} -- for what is found meanwhile
+  for i = 1, #unused do C.sb_head_free(handle, unused[i]) end
+end
+
 --- Begins a call: checks the context and the options.
 function M.begin(op, what, context, opts)
   if not class.is_context(context) then raise("%s: call it as ctx:%s(batch)", what, what) end
   if not context.handle then raise("%s: the context is closed", what) end
+  M.free_unused(context.alive, context.handle)
   return setmetatable({
     op = op, what = what, context = context, device = context.device,
     opts = misuse.options(what, opts, op.known), made = {}, beside = {}, held = {},

@@ -123,7 +123,7 @@ local function make(self, weights, opts)
   at:hold_for_stream()
   local alive, context = self.alive, self.handle
   return describe_head(setmetatable({
-    handle = ffi.gc(handle[0], function(p) if alive.open then C.sb_head_free(context, p) end end),
+    handle = ffi.gc(handle[0], function(p) alive.unused[#alive.unused + 1] = p end),
     alive = alive, context = context, memory = memory,
     bytes = tonumber(size[0]), device = self.device, biased = c.bias ~= nil,
   }, Head), c, format)

@@ -17,11 +17,12 @@ setup(function()
 end)
 teardown(function() folder:remove() end)
 
--- What the command prints for a folder, and its exit status.
-local function run(vectors)
+-- What the command prints for a folder, and for some of its files if they are named; its status.
+local function run(vectors, ...)
   local write, text, status = tell.write, "", nil
   tell.write = function(more) text = text .. more end
-  local ok, err = pcall(function() status = command.run { vectors = vectors } end)
+  local args = { vectors = vectors, only = { ... } }
+  local ok, err = pcall(function() status = command.run(args) end)
   tell.write = write
   assert(ok, (tell.message(err)))
   return text, status
@@ -48,7 +49,7 @@ describe("selftest", function()
   end)
 
   it("is refused where there are no vectors", function()
-    local ok, err = pcall(command.run, { vectors = folder:path "none" })
+    local ok, err = pcall(command.run, { vectors = folder:path "none", only = {} })
     assert.is_false(ok)
     assert.matches("none/rows.txt: No such file or directory$", (tell.message(err)))
   end)
@@ -56,7 +57,16 @@ describe("selftest", function()
   it("takes the vectors that came along unless others are named", function()
     local parser = argparse("spec")
     command.define(parser)
-    assert.same({ vectors = selftest.directory }, parser:parse {})
-    assert.same({ vectors = "a b" }, parser:parse { "--vectors", "a b" })
+    assert.same({ vectors = selftest.directory, only = {} }, parser:parse {})
+    assert.same({ vectors = "a b", only = { "a", "b" } },
+                parser:parse { "--vectors", "a b", "--only", "a", "--only", "b" })
+  end)
+
+  it("checks the named files alone", function()
+    local text, status = run(folder.name, "order.txt", "kl.txt")
+    assert.equal(tell.WELL, status, text)
+    local files = {}
+    for name in text:gmatch "\n(%w+%.txt) +cpu scalar " do files[#files + 1] = name end
+    assert.same({ "order.txt", "kl.txt" }, files)
   end)
 end)
