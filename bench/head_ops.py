@@ -1,5 +1,5 @@
 """Times every operation on hidden states beside the logprobs of the same rows, which are the floor:
-each operation needs all logits. A part of gpu_head.py.
+each operation needs all logits, unless the rows keep few ids. A part of gpu_head.py.
 
 The bits of some rows are compared with those of the same operation on the logits that sb_logits
 makes of these rows, in fp32.
@@ -14,6 +14,7 @@ from shapes import unlike
 FEW = 64     # rows, up to which graphs are replayed
 COMPARED = 2 # rows whose bits are compared
 IDS = 8      # of each row
+KEPT = 64    # ids that each row keeps
 FLOORS = {"divergence": 2} # how many calls for logprobs are the floor of an operation, if not 1
 
 
@@ -32,7 +33,17 @@ class Op:
         return call, self.make(call, prepare, outputs) if self.make else call
 
 
-def operations(rows):
+def keeps(kept):
+    """Makes the calls of operations on rows that keep lists of ids, kept [rows, n]."""
+    def make(call, prepare, outputs):
+        lists = kept[:len(outputs[0])]
+        offsets = torch.arange(len(lists) + 1, device="cuda") * kept.shape[1]
+        call.keep_lists(lists.flatten(), offsets)
+        return call
+    return make
+
+
+def operations(rows, kept):
     def floats(*shape):
         return torch.zeros(rows, *shape, device="cuda")
 
@@ -47,6 +58,8 @@ def operations(rows):
         "partial": Op(records(32), (), lambda call, _, out: call.partial(*out, SUMS)),
         "partial with moments": Op(records(64), (), lambda call, _, out: call.partial(*out,
                                                                                       MOMENTS)),
+        f"{KEPT} ids kept": Op([floats()], ["token"], keeps(kept)),
+        f"{KEPT} ids kept + entropy": Op([floats(), floats()], ["token", "entropy"], keeps(kept)),
         f"{IDS} ids": Op([floats(IDS)], (), lambda call, _, out: call.ids(IDS, *out), IDS),
         f"{IDS} ids and ranks": Op([floats(IDS), ints(IDS)], (),
                                    lambda call, _, out: call.ids(IDS, *out), IDS),
@@ -66,6 +79,8 @@ def measure(bench, hidden, other, head, rows):
     heads = [h[:few].contiguous() for h in batches]
     logits = [torch.empty(few, vocab, device="cuda") for _ in batches]
     ids = torch.randint(0, vocab, (rows, IDS), device="cuda")
+    kept = torch.randint(0, vocab // KEPT, (rows, 1), device="cuda", dtype=torch.int32)
+    kept = kept + torch.arange(KEPT, device="cuda", dtype=torch.int32) * (vocab // KEPT)
     timed, memory = {}, {}
 
     def add(name, call, run):
@@ -86,7 +101,7 @@ def measure(bench, hidden, other, head, rows):
 
     for of, to in zip(heads, logits):
         ctx.prepare_hidden(of, head, None).logits(to)(timing.stream())
-    for name, op in operations(rows).items():
+    for name, op in operations(rows, kept).items():
         add(name, *op.of(lambda i, ids, **o: ctx.prepare_hidden(batches[i], head, ids, **o), ids,
                          op.outputs))
         expected = [torch.zeros_like(t[:few]) for t in op.outputs]

@@ -19,8 +19,6 @@
 #include "head_leaves.cuh"
 #include "lists.cuh"
 
-#define AHEAD 4 /* blocks of an id's digits whose loads a lane begins together */
-
 /* ---- one logit ---------------------------------------------------------------------------- */
 
 SB_DET int32_t dot_of_16(uint4 a, uint4 b, int32_t sum)
@@ -44,31 +42,20 @@ SB_DET float gathered_product(const sb_cuda_head_args &a, int64_t i, float scale
     int32_t L[LEVELS] = { 0 };
     h += chunk_place((uint32_t)(i % SB_CUDA_HEAD_TILE), lane % HEAD_CHUNKS);
     w += chunk_place((uint32_t)(id % SB_CUDA_HEAD_TILE), lane % HEAD_CHUNKS);
-    for (int block = first; block < a.blocks; block += AHEAD * STEP) {
-        uint4 of_w[AHEAD][PLANES];
+#pragma unroll 4
+    for (int block = first; block < a.blocks; block += STEP) {
+        uint4 of_w[PLANES];
 #pragma unroll
-        for (int k = 0; k < AHEAD; k++) /* all are on their way before the first is used */
+        for (int j = 0; j < PLANES; j++) of_w[j] = load16(w + j * SB_CUDA_HEAD_BLOCK);
 #pragma unroll
-            for (int j = 0; j < PLANES; j++) {
-                of_w[k][j] = { 0, 0, 0, 0 };
-                if (block + k * STEP < a.blocks)
-                    of_w[k][j] = load16(w + block_place<PLANES>(0, 0, k * STEP) +
-                                        j * SB_CUDA_HEAD_BLOCK);
-            }
+        for (int n = 0; n < 3; n++) {
+            const uint4 of_h = load16(h + n * SB_CUDA_HEAD_BLOCK);
 #pragma unroll
-        for (int k = 0; k < AHEAD; k++) {
-            if (block + k * STEP >= a.blocks) continue;
-#pragma unroll
-            for (int n = 0; n < 3; n++) {
-                const uint4 of_h = load16(h + block_place<3>(0, 0, k * STEP) +
-                                          n * SB_CUDA_HEAD_BLOCK);
-#pragma unroll
-                for (int j = 0; j < PLANES; j++)
-                    if (n + j < LEVELS) L[n + j] = dot_of_16(of_h, of_w[k][j], L[n + j]);
-            }
+            for (int j = 0; j < PLANES; j++)
+                if (n + j < LEVELS) L[n + j] = dot_of_16(of_h, of_w[j], L[n + j]);
         }
-        h += block_place<3>(0, 0, AHEAD * STEP);
-        w += block_place<PLANES>(0, 0, AHEAD * STEP);
+        h += block_place<3>(0, 0, STEP);
+        w += block_place<PLANES>(0, 0, STEP);
     }
 #pragma unroll
     for (int n = 0; n < LEVELS; n++) L[n] = (int32_t)__reduce_add_sync(FULL, (uint32_t)L[n]);
