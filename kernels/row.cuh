@@ -266,18 +266,30 @@ struct any_row {
     int32_t fate;
 };
 
-/* Whether any of the row's ids is not ignored. Sets *bad if one of these is out of range. */
+/* Whether any of some ids is not ignored. Sets *bad if one of these is out of range. One thread
+ * looks at all of them, so their loads must not wait for each other. */
+template <class ID> SB_DET bool look_at_ids(const sb_cuda_args &in, const ID *ids, bool *bad)
+{
+    bool any = false, out = false;
+#pragma unroll 8
+    for (int64_t i = 0; i < in.width; i++) {
+        const int64_t id = ids[i];
+        const bool counts = id != in.ignore_index;
+        any |= counts;
+        out |= counts & ((uint64_t)id >= (uint64_t)in.vocab);
+    }
+    *bad = out;
+    return any;
+}
+
+/* The same of a row's ids. A row without ids counts as one that has some. */
 SB_DET bool has_ids(const sb_cuda_args &in, int64_t row, bool *bad)
 {
-    bool any = in.width == 0;
+    const int64_t first = row * in.width;
     *bad = false;
-    for (int64_t i = 0; i < in.width; i++) {
-        const int64_t id = int_at(in.ids, in.ids_dtype, row * in.width + i);
-        if (id == in.ignore_index) continue;
-        any = true;
-        *bad |= id < 0 || id >= in.vocab;
-    }
-    return any;
+    if (in.width == 0) return true;
+    if (in.ids_dtype == SB_CUDA_I64) return look_at_ids(in, (const int64_t *)in.ids + first, bad);
+    return look_at_ids(in, (const int32_t *)in.ids + first, bad);
 }
 
 /* Sets a block's row. Called by one thread. writes: this thread also reports a bad row. */

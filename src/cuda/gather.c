@@ -9,7 +9,7 @@ static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
  * and reading it again; of the logprob of an id among such logits; and the part of the bytes of all
  * digits that is left if rows are multiplied together. */
 #define OF_LOGIT 9.0
-#define OF_LOGPROB 3600.0
+#define OF_LOGPROB 2000.0
 #define OF_PRODUCT (1.0 / 128)
 
 /* The bytes of an id's digits. */
