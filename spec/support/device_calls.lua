@@ -93,10 +93,11 @@ local function draws(filters)
   end
 end
 
--- Draws from one shard, of all ids, whose messages go back to it.
+-- Draws from one shard, of all ids, whose messages go back to it. used: what the runs allocated; a
+-- graph uses it for as long as it is launched.
 local function shard_draws(filters)
   return function(ctx, spec)
-    local job = { batch = placed(ctx, spec), inputs = {} }
+    local job = { batch = placed(ctx, spec), inputs = {}, used = {} }
     local position = {}
     for row = 1, job.batch.shape[1] do position[row] = row * 7 end
     job.inputs.positions = assert(samebits.tensor(position, { dtype = "int64" }):to(ctx.device))
@@ -105,11 +106,13 @@ local function shard_draws(filters)
     job.run = misuse.guard(function(opts)
       local how = with(filters, { seed = 3, position = job.inputs.positions })
       local draw, all = start(ctx, job.batch, how, { shard = 0, shards = 1 }), nil
+      local used = { draw }
+      job.used[#job.used + 1] = used
       local own = with(opts, {})
       own.out, own.outputs, own.split, own.threads = nil, nil, nil, nil
       while draw.round < draw.rounds do
         local mine = step(ctx, draw, all, own)
-        all = mine:view(1, unpack(mine.shape))
+        all, used[#used + 1] = mine:view(1, unpack(mine.shape)), mine
       end
       return finish(ctx, draw, all, with(own, { out = opts and opts.out }))
     end)
