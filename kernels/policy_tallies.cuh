@@ -32,7 +32,7 @@ SB_DET uint64_t merged_words(uint64_t x, uint64_t y, int word)
 SB_DET uint64_t merged_word(const uint64_t *from, int64_t count, int word, int64_t first = 0,
                             int64_t step = 1)
 {
-    constexpr int AHEAD = 8; /* loads on their way together */
+    constexpr int AHEAD = 16; /* loads on their way together */
     uint64_t x = first < count ? from[first * TALLY_WORDS + word] : 0;
     for (int64_t i = first + step; i < count; i += AHEAD * step) {
         uint64_t y[AHEAD];
