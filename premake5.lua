@@ -56,6 +56,13 @@ workspace 'samebits'
 -- and Lua loads, a symbolic link to it.
 local ABI = io.readfile('src/samebits.h'):match('\n#define SB_ABI (%d+)\n')
 
+-- The files of a pattern in one order, whatever the order of the folder's entries.
+local function sorted(pattern)
+  local files = os.matchfiles(pattern)
+  table.sort(files)
+  return files
+end
+
 project 'samebits'
   kind 'SharedLib'
   targetextension('.so.' .. ABI)
@@ -77,7 +84,7 @@ project 'samebits'
     buildmessage 'kernel %{file.name}'
     buildinputs {
       'tools/kernel.sh', 'tools/embed.S', 'build/%{prj.name}.make',
-      os.matchfiles('kernels/**.cuh'), os.matchfiles('src/det/*.h'), 'src/cuda/args.h',
+      sorted('kernels/**.cuh'), sorted('src/det/*.h'), 'src/cuda/args.h',
     }
     buildcommands {
       'sh ../tools/kernel.sh %{file.relpath} %{cfg.objdir}/%{file.basename}.cu.o --cuda='
