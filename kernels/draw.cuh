@@ -133,6 +133,35 @@ SB_DET sb_u128 warp_prefix(sb_u128 x)
     return x;
 }
 
+/* A step of find_item: over the block's threads, of which this one has item k and its share, and
+ * the first `left` have items. Returns whether it was the last. A function of its own, so that the
+ * second search of a block finds its code in the cache. */
+static __device__ __noinline__ bool find_among(search *at, int k, sb_u128 share, int left)
+{
+    __shared__ sb_u128 sums[DRAW_WARPS];
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    const sb_u128 own = warp_prefix(share);
+    sb_u128 before = 0, all = 0;
+    if (lane == WARP - 1) sums[warp] = own;
+    __syncthreads(); /* every warp's sum is in sums */
+    const sb_u128 R = at->R;
+    for (int w = 0; w < warps; w++) {
+        if (w == warp) before = all;
+        all += sums[w];
+    }
+    __syncthreads(); /* sums and R have been read */
+    const sb_u128 end = before + own;
+    if (R < end && R >= end - share) { /* one thread */
+        at->item = k;
+        at->share = share;
+        at->R = R - (end - share);
+    }
+    if (R < all || (int)blockDim.x >= left) return true;
+    if (threadIdx.x == 0) at->R = R - all;
+    __syncthreads(); /* R is written */
+    return false;
+}
+
 /* Finds the first of `count` items at which the sum of shares exceeds at->R. Called by a whole
  * block, after a barrier behind the write of at->R; share_of(k) is called for items in order, the
  * block's threads side by side. Behind it, at may be read, and a next search may begin at once:
@@ -140,30 +169,9 @@ SB_DET sb_u128 warp_prefix(sb_u128 x)
  * all. */
 template <class SHARE> SB_DET void find_item(search *at, int count, SHARE share_of)
 {
-    __shared__ sb_u128 sums[DRAW_WARPS];
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
     for (int base = 0;; base += blockDim.x) {
         const int k = base + threadIdx.x;
-        const sb_u128 share = k < count ? share_of(k) : 0;
-        const sb_u128 own = warp_prefix(share);
-        sb_u128 before = 0, all = 0;
-        if (lane == WARP - 1) sums[warp] = own;
-        __syncthreads(); /* every warp's sum is in sums */
-        const sb_u128 R = at->R;
-        for (int w = 0; w < warps; w++) {
-            if (w == warp) before = all;
-            all += sums[w];
-        }
-        __syncthreads(); /* sums and R have been read */
-        const sb_u128 end = before + own;
-        if (R < end && R >= end - share) { /* one thread */
-            at->item = k;
-            at->share = share;
-            at->R = R - (end - share);
-        }
-        if (R < all || base + (int)blockDim.x >= count) break;
-        if (threadIdx.x == 0) at->R = R - all;
-        __syncthreads(); /* R is written */
+        if (find_among(at, k, k < count ? share_of(k) : 0, count - base)) break;
     }
     __syncthreads(); /* the result is written */
 }

@@ -10,6 +10,7 @@
 
 #define GUESS_BINS 64
 #define GUESS_LEAVES 512 /* of a row, that are looked at, about */
+#define SURE 9.0f        /* variances: what is three standard deviations away is sure */
 
 /* Bins of equal width, from the logit `from` down, that count ids down to `to`; what is beyond the
  * last bin counts there. beyond, variance: of the ids under `to`, the estimated sum of weights, or,
@@ -75,10 +76,10 @@ struct guessed_bins {
 };
 
 /* goal: of top-k, the ids that are wanted; of top-p, the weight that is left out.
- * spread: how many standard deviations are sure, squared. Called by whole warps. */
+ * Called by whole warps. */
 template <bool WEIGHTED>
-SB_DET guessed_bins guess_bins(const guess_range &g, float goal, float f, float spread,
-                               const sb_weights &w, const uint32_t *shared)
+SB_DET guessed_bins guess_bins(const guess_range &g, float goal, float f, const sb_weights &w,
+                               const uint32_t *shared)
 {
     constexpr int EACH = GUESS_BINS / WARP;
     const int lane = threadIdx.x % WARP;
@@ -121,7 +122,7 @@ SB_DET guessed_bins guess_bins(const guess_range &g, float goal, float f, float 
         ids[i] = before[0];
         before[0] += n[i];
         const float s = WEIGHTED ? goal - under[i] : under[i] - goal;
-        const bool sure = s * s >= spread * variance[i];
+        const bool sure = s * s >= SURE * variance[i];
         const uint64_t low = __ballot_sync(FULL, sure && s >= 0.0f);
         const uint64_t high = __ballot_sync(FULL, sure && s < 0.0f);
         if (low) found.low = min(found.low, (__ffsll((long long)low) - 1) * EACH + i);
@@ -171,7 +172,7 @@ static __device__ __noinline__ bracket guess_bracket(const cut_row &row, const s
     }
     guess_range g = { best, (float)octaves / w.c, sb_float(SB_ABSENT_BITS), 0.0f, 0.0f };
     const float f = count_sample<DTYPE>(row, cut, g, shared);
-    guessed_bins bins = guess_bins<WEIGHTED>(g, goal, f, 16.0f, w, shared);
+    guessed_bins bins = guess_bins<WEIGHTED>(g, goal, f, w, shared);
     if (bins.low < GUESS_BINS) b.low = max(bottom, edge_under<DTYPE>(top_of_bin(g, bins.low)));
     if (bins.above + bins.inside <= capacity / 2) return b; /* all that is kept fits the lists */
     if (bins.high > 0) b.high = edge_under<DTYPE>(top_of_bin(g, bins.high));
@@ -181,7 +182,7 @@ static __device__ __noinline__ bracket guess_bracket(const cut_row &row, const s
           top_of_bin(g, bins.low), bins.beyond, bins.variance };
     __syncthreads(); /* the bins have been read */
     count_sample<DTYPE>(row, cut, g, shared);
-    bins = guess_bins<WEIGHTED>(g, goal, f, 9.0f, w, shared);
+    bins = guess_bins<WEIGHTED>(g, goal, f, w, shared);
     if (bins.low < GUESS_BINS) b.low = max(b.low, edge_under<DTYPE>(top_of_bin(g, bins.low)));
     if (bins.high > 0) b.high = edge_under<DTYPE>(top_of_bin(g, bins.high));
     b.high = max(b.high, b.low + KEY);
