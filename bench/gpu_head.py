@@ -6,9 +6,9 @@ in one run on one GPU.
                               [--shapes 4096:151936,576:49152] [--rows 4096,1024,64,8,1]
                               [--phases heads,ops] [--op-rows 4096,64,1]
 
-Needs PyTorch and build/release/libsamebits.so. The peers are PyTorch (head_baselines.py) and, if
-DIR holds head_peers.py, what its function load() gives. The other operations on hidden states are
-timed beside samebits' own logprobs (head_ops.py).
+Needs PyTorch and build/release/libsamebits.so. The peers are PyTorch (head_baselines.py) and those
+that are installed or in DIR (head_peers.py). The other operations on hidden states are timed beside
+samebits' own logprobs (head_ops.py).
 
 Method (bench/timing.py). hidden and weights are bf16, of normal distribution. Up to 64 rows, a CUDA
 graph of 16 calls is replayed and its time divided by their number, if the program can be captured;
@@ -18,7 +18,6 @@ with those of the rows alone; each program's logprobs are compared with fp64.
 """
 import argparse
 import datetime
-import importlib
 import statistics
 import sys
 import time
@@ -31,6 +30,7 @@ import head_ops
 import tables
 import timing
 from gpu import commit, driver
+from head_peers import HeadPeers
 from samebits_ctypes import Context, Head, lib
 from shapes import unlike
 
@@ -43,7 +43,7 @@ ON_CPU = 1e8   # elements of weights, at most, for a head on the cpu
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", help="a Markdown file to write")
-    parser.add_argument("--peers", metavar="DIR", help="a folder with head_peers.py")
+    parser.add_argument("--peers", metavar="DIR", help="a folder with peers: see head_peers.py")
     parser.add_argument("--shapes", default="4096:151936,576:49152", help="D:V, D:V ...")
     parser.add_argument("--rows", default="4096,1024,64,8,1")
     parser.add_argument("--phases", default="heads,ops", help="heads: beside peers; ops: the other "
@@ -59,13 +59,9 @@ class Bench:
     def __init__(self, args):
         self.args, self.began = args, time.perf_counter()
         self.ctx, self.cpu = Context("cuda"), Context("cpu")
-        self.peers, self.missing = head_baselines.peers(), {}
-        versions = {"PyTorch": torch.__version__}
-        if args.peers:
-            sys.path.insert(0, args.peers)
-            others, self.missing, more = importlib.import_module("head_peers").load(args.peers)
-            self.peers.update(others)
-            versions.update(more)
+        others = HeadPeers(args.peers)
+        self.peers, self.missing = head_baselines.peers() | others.peers, others.missing
+        versions = {"PyTorch": torch.__version__} | others.versions
         properties = torch.cuda.get_device_properties(0)
         self.meta = {
             "gpu": properties.name, "date": str(datetime.date.today()), "commit": args.commit,
