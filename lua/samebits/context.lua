@@ -28,15 +28,16 @@ function Context:__tostring()
   return ("samebits context: %s, %s"):format(self.device, self:describe())
 end
 
---- Frees the backend's threads and memory, after its calls are done. Closing again does nothing;
--- any other use of a closed context is an error.
+--- Frees the backend's threads and memory, after its calls are done; if heads of the context are
+-- left, when the last of them is freed. Closing again does nothing; any other use of a closed
+-- context is an error.
 function Context:close()
   local handle = self.handle
   if not handle then return end
-  self.handle, self.alive.open = nil, false
+  self.handle = nil
+  ffi.gc(handle, nil)
   devices.settle(self.device)
-  call.free_unused(self.alive, handle)
-  C.sb_close(ffi.gc(handle, nil))
+  call.close(self.alive)
 end
 
 --- One line about how the context's last operation was divided: the kernels that it launched or, on
@@ -132,13 +133,12 @@ local function open(backend, opts)
   local name = ffi.string(C.sb_context_backend(handle[0]))
   local device = devices.normal(backend == "auto" and name or backend)
   -- The closure keeps the library loaded as long as the context may still have to be freed.
-  -- For heads, which may be finalised after the context. unused: handles that nothing refers to.
-  local alive = { open = true, unused = {} }
-  local owned = ffi.gc(handle[0], function(p)
-    alive.open = false
+  -- For heads, which may be finalised after the context. raw: the context, but not the pointer with
+  -- the finalizer; heads: how many are not freed; unused: those that nothing refers to.
+  local alive = { open = true, raw = handle[0], heads = 0, unused = {} }
+  local owned = ffi.gc(handle[0], function()
     devices.settle(device)
-    call.free_unused(alive, p)
-    C.sb_close(p)
+    call.close(alive)
   end)
   return setmetatable({
     handle = owned,

@@ -158,21 +158,49 @@ end
 local Call = {}
 Call.__index = Call
 
---- Frees the heads that the collector has found since. A finalizer must not do so: the collector
--- may run between a call that fails and the question why, and every call of a context, also one
--- that frees a head, forgets the line about the last failure.
-function M.free_unused(alive, handle)
+-- Closes a context that is not open any longer, once, when none of its heads is left: a head may be
+-- used by other contexts, and is freed by its own.
+local function close_if_done(alive)
+  local raw = alive.raw
+  if alive.open or alive.heads > 0 or not raw then return end
+  alive.raw = nil
+  C.sb_close(raw)
+end
+
+--- Frees a head of a context, open or not.
+function M.free_head(alive, head)
+  C.sb_head_free(alive.raw, head)
+  alive.heads = alive.heads - 1
+  close_if_done(alive)
+end
+
+--- What the collector does with a head. As long as the context is open, it only notes the head: the
+-- collector may run between a call that fails and the question why, and every call of a context,
+-- also one that frees a head, forgets the line about the last failure.
+function M.finalize_head(alive, head)
+  if alive.open then alive.unused[#alive.unused + 1] = head else M.free_head(alive, head) end
+end
+
+--- Frees the heads that the collector has noted since.
+function M.free_unused(alive)
   local unused = alive.unused
   if #unused == 0 then return end
   alive.unused = {} -- for what is found meanwhile
-  for i = 1, #unused do C.sb_head_free(handle, unused[i]) end
+  for i = 1, #unused do M.free_head(alive, unused[i]) end
+end
+
+--- Closes a context, at once or when the last of its heads has been freed.
+function M.close(alive)
+  alive.open = false
+  M.free_unused(alive)
+  close_if_done(alive)
 end
 
 --- Begins a call: checks the context and the options.
 function M.begin(op, what, context, opts)
   if not class.is_context(context) then raise("%s: call it as ctx:%s(batch)", what, what) end
   if not context.handle then raise("%s: the context is closed", what) end
-  M.free_unused(context.alive, context.handle)
+  M.free_unused(context.alive)
   return setmetatable({
     op = op, what = what, context = context, device = context.device,
     opts = misuse.options(what, opts, op.known), made = {}, beside = {}, held = {},

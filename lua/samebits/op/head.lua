@@ -28,7 +28,7 @@ end
 --- Frees the head now, rather than when nothing refers to it. All calls that use it must be done.
 function Head:free()
   if not self.handle then return end
-  if self.alive.open then C.sb_head_free(self.context, ffi.gc(self.handle, nil)) end
+  call.free_head(self.alive, ffi.gc(self.handle, nil))
   self.handle, self.memory = nil, nil
 end
 
@@ -122,8 +122,9 @@ local function make(self, weights, opts)
                          call.launch("head", self, at.opts)), self)
   at:hold_for_stream()
   local alive, context = self.alive, self.handle
+  alive.heads = alive.heads + 1
   return describe_head(setmetatable({
-    handle = ffi.gc(handle[0], function(p) alive.unused[#alive.unused + 1] = p end),
+    handle = ffi.gc(handle[0], function(p) call.finalize_head(alive, p) end),
     alive = alive, context = context, memory = memory,
     bytes = tonumber(size[0]), device = self.device, biased = c.bias ~= nil,
   }, Head), c, format)
