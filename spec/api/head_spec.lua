@@ -33,6 +33,7 @@ local function head_of(weights)
 end
 
 local head = head_of()
+teardown(function() C.sb_head_free(ctx, head) end)
 
 local function batch_of()
   local b = sized "sb_batch"
