@@ -94,8 +94,9 @@ function Context:backward_workspace_size(batch, opts) end
 ---@return string? code
 function Context:check(stream) end
 
---- Frees the backend's threads and memory, after its calls are done. Closing again does nothing;
---- any other use of a closed context is an error.
+--- Frees the backend's threads and memory, after its calls are done; if heads of the context are
+--- left, when the last of them is freed. Closing again does nothing; any other use of a closed
+--- context is an error.
 function Context:close() end
 
 ---@class samebits.CombineOptions
