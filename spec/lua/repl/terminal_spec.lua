@@ -74,6 +74,7 @@ describe("a terminal with readline in colours", function()
     with("SAMEBITS_LINES=readline bin/samebits repl", nil, function(at)
       at.shows "\n> ?\n$"
       at.enter "first = 20 + 1"
+      at.shows "\n> first = 20 %+ 1\n>\n$" -- before more is typed, which would be echoed here
       at.type "fir"
       at.shows "\n> first = 20 %+ 1\n$"
       at.key "Enter"
