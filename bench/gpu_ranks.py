@@ -157,7 +157,7 @@ def local_lse(x, ids, first):
 
 
 def of_local(part, x, ids, first):
-    """Each rank's own lse and target, 8 bytes a row, gathered."""
+    """Each rank's own lse and target, 8 bytes per row, gathered."""
     mine = part(x, ids, first)
     every = torch.empty((dist.get_world_size(), *mine.shape), device=x.device)
     dist.all_gather_into_tensor(every, mine)

@@ -11,6 +11,11 @@ local refusal = require "spec.support.refusal"
 local misuse, says = refusal.misuse, refusal.says
 local here = samebits.open "cpu"
 
+-- Weights and hidden states, bf16.
+local function random(V, D, rows, seed)
+  return heads.values({ V, D }, "bfloat16", seed), heads.values({ rows, D }, "bfloat16", seed + 1)
+end
+
 backends.with("cuda", function(at)
   describe("a head on cuda", function()
     local ctx
@@ -101,8 +106,7 @@ backends.with("cuda", function(at)
 
     it("has the bits of a whole call if V or D is cut over ranks", function()
       local V, D, rows = 420, 210, 130
-      local weights = heads.values({ V, D }, "bfloat16", 21)
-      local hidden = heads.values({ rows, D }, "bfloat16", 22)
+      local weights, hidden = random(V, D, rows, 21)
       local ids = {}
       for r = 1, rows do ids[r] = r * 53 % V end
       for _, format in ipairs { "h24w16", "h24w24" } do
@@ -207,8 +211,7 @@ backends.with("cuda", function(at)
     -- are computed. Ids ignored, twice in a row, absent; rows without ids, and rows of NaN.
     it("has the cpu's bits of several ids, few and many", function()
       local V, D, rows = 1100, 100, 130
-      local weights = heads.values({ V, D }, "bfloat16", 51)
-      local hidden = heads.values({ rows, D }, "bfloat16", 52)
+      local weights, hidden = random(V, D, rows, 51)
       local bias = heads.values({ V }, "float32", 53)
       bias:set(-math.huge, 7)
       weights:set(0 / 0, 7, 5)
@@ -286,8 +289,7 @@ backends.with("cuda", function(at)
 
     it("takes all logits for many ids of long rows", function()
       local V, D, rows = 1000, 2048, 70
-      local weights = heads.values({ V, D }, "bfloat16", 55)
-      local hidden = heads.values({ rows, D }, "bfloat16", 56)
+      local weights, hidden = random(V, D, rows, 55)
       local of_cpu, of_gpu = here:head(weights), ctx:head(weights:to(ctx.device))
       for _, K in ipairs { 3, 8 } do
         local ids = {}
@@ -309,8 +311,8 @@ backends.with("cuda", function(at)
 
     it("multiplies single ids in several chunks of rows", function()
       local V, D, rows = 32, 256, 34200
-      local weights = heads.values({ V, D }, "bfloat16", 61)
-      local hidden, ids = heads.values({ rows, D }, "bfloat16", 62), {}
+      local weights, hidden = random(V, D, rows, 61)
+      local ids = {}
       for r = 1, rows do ids[r] = { r % V, r % 3 == 0 and -100 or r * 7 % V } end
       local outputs = { outputs = { "logprob", "lse" } }
       local want = assert(here:logprob_ids({ hidden = hidden, head = here:head(weights),
@@ -410,8 +412,7 @@ backends.with("cuda", function(at)
     -- Rows of which a few are active, in several chunks of logits.
     it("takes lists of kept ids for every call, and names the bad ones", function()
       local V, D, rows = 65600, 3, 400
-      local weights = heads.values({ V, D }, "bfloat16", 15)
-      local hidden = heads.values({ rows, D }, "bfloat16", 16)
+      local weights, hidden = random(V, D, rows, 15)
       local of_cpu, of_gpu = here:head(weights), ctx:head(weights:to(ctx.device))
       local mask, ids, several, kept, offsets = {}, {}, {}, {}, { 0 }
       for r = 1, rows do

@@ -439,7 +439,7 @@ local function words_of_lists(label, fields, logits)
       return
     end
   end
-  raise("%s: kept_offsets: %d kept sets, expected one a token, %s", label, rows,
+  raise("%s: kept_offsets: %d kept sets, expected one per token, %s", label, rows,
         shape_text(dims_of(fields)))
 end
 

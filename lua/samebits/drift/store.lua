@@ -1,5 +1,5 @@
 --- The tokens one by one: both encodings, whether they count, and what explains them. The heatmap
--- and the exports are made from it. It takes 11 bytes a token.
+-- and the exports are made from it. It takes 11 bytes per token.
 
 local ffi = require "ffi"
 

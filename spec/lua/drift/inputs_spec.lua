@@ -221,7 +221,7 @@ describe("drift, inputs that differ:", function()
     end
     refused("A: row 0 .*kept id 0 %(entry 1%) is not above", changed(list, 0, 1), offsets)
     refused("A: kept_offsets: missing beside kept_ids", list)
-    refused("A: kept_offsets: 23 kept sets, expected one a token, %[3, 8%]",
+    refused("A: kept_offsets: 23 kept sets, expected one per token, %[3, 8%]",
             list:slice(0, 0, tonumber(offsets:get(B * T - 1))),
             offsets:slice(0, 0, B * T):contiguous())
   end)
