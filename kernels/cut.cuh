@@ -139,23 +139,23 @@ static __device__ __noinline__ cut_sums pass_over(const cut_row &row, const sb_c
     uint64_t above = 0, inside = 0;
     int listed = 0, waiting = 0;
 
-    const auto take = [&](int n) { /* the last n ids of the queue, up to one for each lane */
-                                   const bool has = lane < n;
-                                   waiting -= n;
-                                   const uint32_t id = has ? queue[waiting + lane] : 0;
-                                   const float y = load_one<DTYPE>(part.logits, id);
-                                   const bool is_in = has &&
-                                                      y < least_of(high, (int)(id / SB_LEAF));
-                                   if (WEIGHTED && has) {
-                                       const uint64_t units = sb_weight_units(sb_weight(y, &w));
-                                       above += is_in ? 0 : units;
-                                       inside += is_in ? units : 0;
-                                   }
-                                   const uint64_t lanes = __ballot_sync(FULL, is_in);
-                                   const int at = listed + __popcll(lanes & before_lane);
-                                   if (is_in && at < segment) list[at] = entry_of<DTYPE>(y, id);
-                                   listed += __popcll(lanes);
-                                   __syncwarp(); /* the queue has been read */
+    /* Takes the last n ids of the queue, at most one for each lane. */
+    const auto take = [&](int n) {
+        const bool has = lane < n;
+        waiting -= n;
+        const uint32_t id = has ? queue[waiting + lane] : 0;
+        const float y = load_one<DTYPE>(part.logits, id);
+        const bool is_in = has && y < least_of(high, (int)(id / SB_LEAF));
+        if (WEIGHTED && has) {
+            const uint64_t units = sb_weight_units(sb_weight(y, &w));
+            above += is_in ? 0 : units;
+            inside += is_in ? units : 0;
+        }
+        const uint64_t lanes = __ballot_sync(FULL, is_in);
+        const int at = listed + __popcll(lanes & before_lane);
+        if (is_in && at < segment) list[at] = entry_of<DTYPE>(y, id);
+        listed += __popcll(lanes);
+        __syncwarp(); /* the queue has been read */
     };
     for (int base = part.first + warp * WARP; base < part.last; base += (int)blockDim.x) {
         const int k = base + lane, then = k + AHEAD * (int)blockDim.x;

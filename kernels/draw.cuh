@@ -176,24 +176,12 @@ template <class SHARE> SB_DET void find_item(search *at, int count, SHARE share_
     __syncthreads(); /* the result is written */
 }
 
-/* The sum over a warp's lanes before this one; *all: over all lanes. */
-SB_DET uint64_t warp_before(uint64_t x, uint64_t *all)
+/* The sum over a warp's lanes before this one; *all: over all lanes. Requires: it fits T. */
+template <class T> SB_DET T warp_before(T x, T *all)
 {
-    uint64_t sum = x;
+    T sum = x;
     for (int step = 1; step < WARP; step *= 2) {
-        const uint64_t other = __shfl_up_sync(FULL, sum, step);
-        if ((int)threadIdx.x % WARP >= step) sum += other;
-    }
-    *all = __shfl_sync(FULL, sum, WARP - 1);
-    return sum - x;
-}
-
-/* The same of numbers whose sum fits 32 bits. */
-SB_DET uint32_t warp_before(uint32_t x, uint32_t *all)
-{
-    uint32_t sum = x;
-    for (int step = 1; step < WARP; step *= 2) {
-        const uint32_t other = __shfl_up_sync(FULL, sum, step);
+        const T other = __shfl_up_sync(FULL, sum, step);
         if ((int)threadIdx.x % WARP >= step) sum += other;
     }
     *all = __shfl_sync(FULL, sum, WARP - 1);
