@@ -137,8 +137,10 @@ local function open(backend, opts)
   -- the finalizer; heads: how many are not freed; unused: those that nothing refers to.
   local alive = { open = true, raw = handle[0], heads = 0, unused = {} }
   local owned = ffi.gc(handle[0], function()
-    devices.settle(device)
-    call.close(alive)
+    devices.finish(device, function()
+      devices.settle(device)
+      call.close(alive)
+    end)
   end)
   return setmetatable({
     handle = owned,

@@ -112,13 +112,29 @@ local function release(box)
   end
 end
 
+-- Runs a finalizer's work, or puts it off while the context is asked: see `ask`.
+local function finish(box, work)
+  if box.asked then box.put_off[#box.put_off + 1] = work else work() end
+end
+
+-- Ends the asking, and does what was put off meanwhile.
+local function catch_up(box)
+  local put_off = box.put_off
+  box.asked = false
+  if #put_off == 0 then return end
+  box.put_off = {}
+  for i = 1, #put_off do put_off[i]() end
+end
+
 local finalizers = setmetatable({}, { __mode = "k" }) -- by pointer
 
 local function owned(box, pointer, free)
   box.users = box.users + 1
   local function finalize(p)
-    free(box, p)
-    release(box)
+    finish(box, function()
+      free(box, p)
+      release(box)
+    end)
   end
   finalizers[pointer] = finalize
   return ffi.gc(pointer, finalize)
@@ -131,7 +147,18 @@ function M.free(pointer)
   finalize(ffi.gc(pointer, nil))
 end
 
-local function check(self, status) return status_of.check(status, self.box.raw) end
+-- Calls the library with the device's context. Returns true; or nil, a message and a code. The
+-- collector may run between a call that fails and the question why, and every call of a context
+-- forgets the line about the last failure: no finalizer calls the context before the line is read.
+local function ask(self, entry, ...)
+  local box = self.box
+  box.asked = true
+  local status = C[entry](box.raw, ...)
+  local message = status ~= 0 and ffi.string(C.sb_last_error(box.raw))
+  catch_up(box)
+  if message then return status_of.failure(status, message) end
+  return true
+end
 
 -- Lua's collector does not see how large memory on a device is. It is told to run each time this
 -- many more bytes have been handed out, and whenever the device has no memory left.
@@ -160,11 +187,10 @@ function Device:alloc(bytes, kind)
     since = 0
   end
   local data = ffi.new "void *[1]"
-  local status = C.sb_memory_alloc(self.box.raw, data, bytes, kind)
-  if status ~= 0 then
+  if not ask(self, "sb_memory_alloc", data, bytes, kind) then
     collect(self.box)
-    status = C.sb_memory_alloc(self.box.raw, data, bytes, kind)
-    if status ~= 0 then return check(self, status) end
+    local ok, message, code = ask(self, "sb_memory_alloc", data, bytes, kind)
+    if not ok then return nil, message, code end
   end
   return owned(self.box, ffi.cast(bytes_p, data[0]), FREE[kind])
 end
@@ -172,12 +198,12 @@ end
 --- Queues a copy in a stream, or in the default stream if none is given. The copy is between any
 -- two of this device's memory, page-locked memory and ordinary memory.
 function Device:queue(to, from, bytes, stream)
-  return check(self, C.sb_memory_copy(self.box.raw, to, from, bytes, stream and stream.handle))
+  return ask(self, "sb_memory_copy", to, from, bytes, stream and stream.handle)
 end
 
 --- Waits for a stream, or for the default stream if none is given, and releases everything it held.
 function Device:wait(stream)
-  local ok, message, code = check(self, C.sb_stream_wait(self.box.raw, stream and stream.handle))
+  local ok, message, code = ask(self, "sb_stream_wait", stream and stream.handle)
   if not ok then return nil, message, code end
   let_go(self.box, key_of(stream and stream.handle))
   return true
@@ -209,7 +235,15 @@ end
 -- wait. Held memory is finalized only at the end of the Lua state, before which LuaJIT turns its
 -- compiler off.
 function M.settle_at_end(name)
-  if not jit.status() then M.settle(name) end
+  local device = M.opened(name)
+  if device and not device.box.asked and not jit.status() then settle(device.box) end
+end
+
+--- Does a finalizer's work that settles a device: at once, or when no call of the device is under
+-- way.
+function M.finish(name, work)
+  local device = M.opened(name)
+  if device then finish(device.box, work) else work() end
 end
 
 --- Copies and waits. If a stream is given, copies in that stream without waiting.
@@ -254,7 +288,7 @@ function Device:stream(pointer)
     handle = ffi.cast(void_p, pointer)
   else
     local made = ffi.new "void *[1]"
-    local ok, message, code = check(self, C.sb_stream_create(self.box.raw, made))
+    local ok, message, code = ask(self, "sb_stream_create", made)
     if not ok then return nil, message, code end
     handle = owned(self.box, made[0], end_stream)
   end
@@ -281,9 +315,14 @@ function M.of(name)
   local status = C.sb_open(handle, constants.SB_ABI, M.backend(name), options, why, 512)
   if status ~= 0 then return status_of.failure(status, ffi.string(why)) end
 
-  local box = { raw = handle[0], users = 0, held = {}, keys = {} }
+  -- asked: a call is under way; put_off: functions that finalizers have left to do after it
+  local box = { raw = handle[0], users = 1, held = {}, keys = {}, asked = false, put_off = {} }
   local self = setmetatable({ name = name, box = box }, Device)
-  self.anchor = owned(box, ffi.new "uint8_t[1]", function() end)
+  -- Finalized at the end of the Lua state, when a call that was interrupted may still be noted.
+  self.anchor = ffi.gc(ffi.new "uint8_t[1]", function()
+    catch_up(box)
+    release(box)
+  end)
   opened[name] = self
   return self
 end

@@ -18,6 +18,26 @@ local DTYPES = { "float32", "float16", "bfloat16", "float64", "int8", "uint8", "
 local OTHER = "otherside:0"
 devices.alias(OTHER, "cpu")
 
+-- Calls f while functions of the library are replaced, for devices, by those of replace(library).
+local function library(replace, f)
+  local function set(value)
+    for i = 1, math.huge do
+      local name, old = debug.getupvalue(devices.of, i)
+      assert(name, "samebits.device keeps the library in C")
+      if name == "C" then
+        debug.setupvalue(devices.of, i, value)
+        return old
+      end
+    end
+  end
+  local real = set(nil)
+  set(setmetatable(replace(real), { __index = function(_, name) return real[name] end }))
+  local results = { pcall(f) }
+  set(real)
+  if not results[1] then error(results[2], 0) end
+  return unpack(results, 2)
+end
+
 local function range(shape, dtype)
   local list = {}
   local n = 1
@@ -211,6 +231,48 @@ backends.each_device(function(device)
       collectgarbage()
       collectgarbage()
       assert.equal(before, box.users)
+    end)
+
+    -- The collector may run at any time; here it does between a call and the question what was
+    -- wrong.
+    it("say what was wrong, whatever is collected just then", function()
+      local at, ctx = devices.of(device), assert(samebits.open(device))
+      local box = at.box
+      local function with_collector(f)
+        return library(function(real)
+          return { sb_memory_copy = function(...)
+            local status = real.sb_memory_copy(...)
+            collectgarbage()
+            collectgarbage()
+            return status
+          end }
+        end, f)
+      end
+      local function end_of_state() -- how finalizers of others' memory see it
+        ffi.gc(ffi.new "int[1]", function() devices.settle_at_end(device) end)
+      end
+      collectgarbage()
+      collectgarbage()
+      local before = box.users
+      for name, leave in pairs {
+        tensor = function() samebits.zeros({ 4 }, "int32", device) end,
+        stream = function() ctx:stream() end,
+        context = function() samebits.open(device) end,
+        ["others' memory"] = end_of_state,
+      } do
+        at:hold(nil, {}) -- something to settle
+        jit.off()
+        leave()
+        local ok, why = pcall(with_collector, function() at:queue(nil, ffi.new "int[1]", 4) end)
+        jit.on()
+        assert.is_false(ok, name)
+        says(tostring(why), "to is null")
+        assert.equal(before, box.users, name)
+        assert.same({}, box.put_off)
+        assert.is_false(box.asked)
+        assert(at:wait())
+      end
+      ctx:close()
     end)
 
     it("are compared wherever they are", function()
