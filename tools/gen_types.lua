@@ -83,6 +83,7 @@ local OPERATORS = {
              "mul(samebits.Tensor|number): samebits.Tensor",
              "div(samebits.Tensor|number): samebits.Tensor", "unm: samebits.Tensor",
              "len: integer" },
+  Batch = { "len: integer" },
 }
 
 local function camel(name)

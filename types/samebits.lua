@@ -780,6 +780,8 @@ function Context:workspace_size(batch, opts) end
 ---
 --- Instead of logits, a batch may have hidden states [.., D] and a head: see `ctx:head`.
 ---
+--- `#batch` is `batch:len()`, the number of rows.
+---
 --- A batch refers to the tensors it was made from and keeps them alive. It copies only tensors that
 --- the library cannot read in place: logits whose vocabulary dimension is not contiguous or whose
 --- rows overlap, strided per-row tensors, and integers of another width.
@@ -800,6 +802,7 @@ function Context:workspace_size(batch, opts) end
 ---@field shape integer[]
 ---@field sequences integer
 ---@field vocab integer
+---@operator len: integer
 local Batch = {}
 
 --- Returns the active rows: a uint8 tensor of the per-row shape in memory, 1 where a row is scored.
@@ -819,6 +822,10 @@ function Batch:has_kept() end
 --- Returns the rows' kept sets as words in memory, [.., W]; nil if the rows have none.
 ---@return samebits.Tensor # int32
 function Batch:kept_words() end
+
+--- The number of rows, active or not, which is also `#batch`: B * T or N.
+---@return number
+function Batch:len() end
 
 --- The batch on another device, with `opts` as for a tensor's `to`; the batch itself if it
 --- is already there. Returns nil, a message and a code if a device is not available or fails.

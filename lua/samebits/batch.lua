@@ -10,6 +10,8 @@
 --
 -- Instead of logits, a batch may have hidden states [.., D] and a head: see `ctx:head`.
 --
+-- `#batch` is `batch:len()`, the number of rows.
+--
 -- A batch refers to the tensors it was made from and keeps them alive. It copies only tensors that
 -- the library cannot read in place: logits whose vocabulary dimension is not contiguous or whose
 -- rows overlap, strided per-row tensors, and integers of another width.
@@ -29,6 +31,7 @@ local values = require "samebits.batch.values"
 local printable = require "samebits.text.printable"
 local tensor = require "samebits.tensor"
 local misuse = require "samebits.misuse"
+local objects = require "samebits.object"
 local constants = require "samebits.cdef"
 
 local raise, describe = misuse.raise, tensor.describe
@@ -112,8 +115,16 @@ local function readable(logits, name)
   return logits:contiguous(), 0, 0
 end
 
-local Batch = {}
-Batch.__index = Batch
+local Batch = {} -- methods
+local prototype, metatable = objects.class("batch", Batch)
+local fields_of = objects.fields_of
+local OWN = { __index = Batch } -- the metatable of the tables of fields
+
+local function new(own) return objects.new(prototype, setmetatable(own, OWN)) end
+
+function metatable.__index(self, key) return fields_of[self][key] end
+
+function metatable.__newindex(self, key, value) fields_of[self][key] = value end
 
 -- The first row of sequence b, and the row after its last.
 local function bounds_of(self)
@@ -277,7 +288,7 @@ local function build(spec, without_ids)
 
   local logits = has_hidden and check_hidden(spec.hidden, spec.head, spec.logits) or
                  check_logits(spec.logits, spec.vocab ~= nil)
-  local self = setmetatable({ device = logits.device, unused = unused, head = spec.head }, Batch)
+  local self = new { device = logits.device, unused = unused, head = spec.head }
   set_ids_held(self, spec, has_hidden and spec.head.ids or logits.shape[logits.ndim])
   set_layout(self, logits, spec.cu_seqlens)
 
@@ -328,7 +339,7 @@ local function to(self, device, opts)
     raise("to: the batch's head is on %s: make one there, and a batch of it", self.head.device)
   end
   local made = {}
-  for key, value in pairs(self) do made[key] = value end
+  for key, value in pairs(fields_of[self]) do made[key] = value end
   for _, field in ipairs(MOVED) do
     if tensor.is_tensor(self[field]) then
       local copy, message, code = self[field]:to(name, opts)
@@ -338,7 +349,7 @@ local function to(self, device, opts)
   end
   made.device = name
   describe_rows(made, made.logits)
-  return setmetatable(made, Batch)
+  return new(made)
 end
 
 --- The batch on another device, with `opts` as for a tensor's `to`; the batch itself if it
@@ -402,7 +413,13 @@ function Batch:active()
   return out
 end
 
-function Batch:__tostring()
+--- The number of rows, active or not, which is also `#batch`: B * T or N.
+-- @treturn number
+function Batch:len() return self.rows_total end
+
+metatable.__len = Batch.len
+
+function metatable.__tostring(self)
   local active, flags = 0, self:active()
   local bytes = ffi.cast("const uint8_t *", flags.ptr)
   for row = 0, self.rows_total - 1 do active = active + bytes[row] end
@@ -482,7 +499,7 @@ M.build = build
 -- Methods by class, for samebits.repl.sources.
 M.classes = { Batch = Batch }
 
-function M.is_batch(value) return getmetatable(value) == Batch end
+function M.is_batch(value) return getmetatable(value) == metatable end
 
 M.indices, M.index_list, M.mask_bytes = values.indices, values.index_list, values.mask_bytes
 

@@ -280,7 +280,7 @@ end
 function Device:stream(pointer)
   local handle
   if pointer ~= nil then
-    local kind = type(pointer)
+    local kind = misuse.kind(pointer)
     if kind ~= "userdata" and
        not (kind == "cdata" and tostring(ffi.typeof(pointer)):find("*", 1, true)) then
       raise("stream: expected a pointer (a CUstream or cudaStream_t), got %s", kind)

@@ -152,11 +152,12 @@ local function tensor_of(managed)
 end
 
 local function pointer(what, ctype, value)
-  if type(value) ~= "cdata" and type(value) ~= "userdata" then
-    raise("%s: expected a pointer to a managed tensor, got %s", what, misuse.kind(value))
+  local kind = misuse.kind(value) -- a tensor's is not "userdata", whatever its type
+  if kind ~= "cdata" and kind ~= "userdata" then
+    raise("%s: expected a pointer to a managed tensor, got %s", what, kind)
   end
-  if type(value) == "cdata" then
-    local kind = tostring(ffi.typeof(value))
+  if kind == "cdata" then
+    kind = tostring(ffi.typeof(value))
     if not (kind:find("*", 1, true) or kind:find("samebits_dl_", 1, true)) then
       raise("%s: expected a pointer to a managed tensor, got %s", what, kind)
     end

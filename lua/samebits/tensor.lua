@@ -33,6 +33,7 @@ local half = require "samebits.tensor.half"
 local layout = require "samebits.tensor.layout"
 local misuse = require "samebits.misuse"
 local nested = require "samebits.tensor.nested"
+local objects = require "samebits.object"
 local storage = require "samebits.tensor.storage"
 local tensor_text = require "samebits.tensor.text"
 local transfer = require "samebits.tensor.transfer"
@@ -49,14 +50,8 @@ local M = {
 
 local Tensor = {}  -- methods
 
--- A tensor is a userdata, not a table, because LuaJIT without the metamethods of Lua 5.2 asks only
--- userdata for their length: `#t` of a table would be 0. The userdata's environment keeps its table
--- of fields alive; `fields_of` finds it, also in compiled code, and keeps nothing.
-local newproxy, setfenv = newproxy, debug.setfenv
-local prototype = newproxy(true)
-local metatable = getmetatable(prototype)
-metatable.methods, metatable.kind = Tensor, "tensor"
-local fields_of = setmetatable({}, { __mode = "kv" })
+local prototype, metatable = objects.class("tensor", Tensor)
+local fields_of = objects.fields_of
 local FIELDS = { __index = Tensor } -- of the tables of fields
 
 --- How many times a tensor has been freed; 0 means that none needs to be looked for.
@@ -67,13 +62,10 @@ local sharers = setmetatable({}, { __mode = "k" })
 local WEAK = { __mode = "k" }
 
 local function new(ptr, name, shape, strides, owner, device)
-  local t = newproxy(prototype)
-  local fields = setmetatable({
+  local t = objects.new(prototype, setmetatable({
     ptr = ptr, dtype = name, shape = shape, strides = strides, owner = owner, device = device,
     ndim = #shape, itemsize = dtype.of[name].size,
-  }, FIELDS)
-  setfenv(t, fields)
-  fields_of[t] = fields
+  }, FIELDS))
   local set = sharers[owner]
   if set then set[t] = true end
   return t
@@ -96,13 +88,10 @@ end
 -- @treturn boolean
 function M.is_tensor(value) return getmetatable(value) == metatable end
 
---- The table of a tensor's fields, for code that looks at values without calling any code.
-function M.fields(t) return fields_of[t] end
-
---- Describes a value for messages: "float32 [2, 3]" for a tensor, otherwise its type.
+--- Describes a value for messages: "float32 [2, 3]" for a tensor, otherwise its kind.
 function M.describe(value)
   if M.is_tensor(value) then return ("%s %s"):format(value.dtype, text(value.shape)) end
-  return type(value)
+  return misuse.kind(value)
 end
 
 -- Passes on the result of a check, which may be nil and a message.

@@ -191,6 +191,7 @@ describe("an exchange", function()
     says(misuse(function() ctx:exchange(records(2), comm, { split = 2 }) end),
          "unknown option 'split'")
     says(misuse(function() ctx:communicator() end), "communicator: expected", "got nil")
+    says(misuse(function() ctx:communicator(samebits.tensor { 1 }) end), "got tensor")
     says(misuse(function() ctx:communicator { id = "abc", ranks = 1, rank = 0 } end),
          "a string of 128 bytes", "one of 3")
     says(misuse(function() ctx:communicator { id = ("x"):rep(128), ranks = 1.5, rank = 0 } end),

@@ -5,6 +5,7 @@
 local bits = require "samebits.bits"
 local npy = require "samebits.io.npy"
 local safetensors = require "samebits.io.safetensors"
+local objects = require "samebits.object"
 local tensor = require "samebits.tensor"
 local unsupported = require("samebits.tensor").unsupported
 
@@ -53,7 +54,7 @@ function M.safetensors(path, size)
       assert(why == unsupported.why(rawget(copy, name)) and not why:find "%c")
     else
       -- One that is deferred takes one byte per element in the file.
-      total = total + (tensor.fields(t).make and t:numel() or bytes_of(t))
+      total = total + (objects.fields_of[t].make and t:numel() or bytes_of(t))
       use(t)
       check_same(t, rawget(copy, name))
     end

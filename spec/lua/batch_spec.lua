@@ -51,6 +51,20 @@ describe("a batch", function()
     assert.same({ 0, 4 }, { one:bounds(0) })
   end)
 
+  it("has the length of its rows, in every layout and in compiled code", function()
+    local padded = samebits.batch { logits = zeros(2, 3, 5), ids = samebits.zeros({ 2, 3 }, "int8"),
+                                    rows = { 1, 4 } }
+    assert.same({ 6, 6 }, { #padded, padded:len() })
+    assert.equal(4, #samebits.batch { logits = zeros(4, 5), ids = { 1, 2, 3, 4 } })
+    assert.equal(4, #samebits.batch { logits = zeros(4, 5), ids = { 1, 2, 3, 4 },
+                                      cu_seqlens = { 0, 1, 4 } })
+    assert.equal(0, #samebits.batch({ logits = zeros(0, 3, 5) }, { ids = false }))
+    assert.equal(6, #padded:to "cpu")
+    local sum = 0
+    for _ = 1, 300 do sum = sum + #padded end
+    assert.equal(1800, sum)
+  end)
+
   it("counts rows that are listed, not masked, not ignored and not first where shifted", function()
     local batch = samebits.batch {
       logits = zeros(2, 4, 5),
@@ -170,6 +184,7 @@ describe("a batch refuses", function()
   local ids = { { 1, 2, 3 }, { 1, 2, 3 } }
 
   it("what is no specification", function()
+    refuses(samebits.batch { logits = zeros(1, 5), ids = { 1 } }, "ids = ... }, got batch")
     refuses(nil, "expected a table")
     refuses(logits, "float32 [2, 3, 5]")
     refuses({ logits = logits, ids = ids, temprature = 1 }, "unknown field 'temprature'")

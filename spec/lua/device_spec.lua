@@ -336,6 +336,7 @@ backends.each_device(function(device)
       assert.same({ 0, 1, 2, 3, 4 }, there:totable())
       says(misuse(function() ctx:stream(17) end), "stream: expected a pointer", "number")
       says(misuse(function() ctx:stream(ffi.new "int[1]") end), "stream: expected a pointer")
+      says(misuse(function() ctx:stream(tensor { 1 }) end), "stream: expected a pointer", "tensor")
     end)
 
     it("refuse what cannot be one copy, and other devices", function()

@@ -40,7 +40,10 @@ local function load_field(role, spec, opened)
   return loaded, from
 end
 
-local function is_pointer(value) return type(value) == "cdata" or type(value) == "userdata" end
+local function is_pointer(value)
+  local kind = misuse.kind(value) -- a tensor's is not "userdata", whatever its type
+  return kind == "cdata" or kind == "userdata"
+end
 
 -- Copies a tensor to memory, where rows are examined.
 local function in_memory(label, role, t)

@@ -36,6 +36,7 @@ local class = require "samebits.op.class"
 local devices = require "samebits.device"
 local lib = require "samebits.lib"
 local misuse = require "samebits.misuse"
+local objects = require "samebits.object"
 local status_of = require "samebits.status"
 local tensor = require "samebits.tensor"
 
@@ -240,7 +241,7 @@ function Call:batch(given, name, ids)
           batch.device, self.device, self.device)
   end
   if tensor.freed > 0 then
-    for _, value in pairs(batch) do
+    for _, value in pairs(objects.fields_of[batch]) do
       if tensor.is_tensor(value) then local _ = value.ptr end -- refused if freed
     end
   end

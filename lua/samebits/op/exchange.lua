@@ -74,7 +74,7 @@ local function communicator(ctx, given)
   local self
   if type(given) == "table" then
     self = created(ctx, given)
-  elseif type(given) == "userdata" or
+  elseif misuse.kind(given) == "userdata" or
          type(given) == "cdata" and tostring(ffi.typeof(given)):find("*", 1, true) then
     self = { handle = ffi.cast("void *", given) }
   else

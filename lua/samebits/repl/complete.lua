@@ -1,11 +1,12 @@
 --- Completes a word at the prompt: to names, and to the fields and methods of the value before a
 -- dot or a colon.
 --
--- Completion calls no code of the user's. It follows fields only through tables, the fields and
--- views of tensors, and the structs of the library.
+-- Completion calls no code of the user's. It follows fields only through tables, the fields of
+-- tensors and batches, views of tensors, and the structs of the library.
 
 local declared = require "samebits.repl.declared"
 local lib = require "samebits.lib"
+local objects = require "samebits.object"
 local pretty = require "samebits.repl.pretty"
 local tensor = require "samebits.tensor"
 
@@ -26,9 +27,9 @@ local function each(value, visit)
       for _, name in ipairs(declared.members(value) or {}) do visit(name, false) end
       return
     end
-    local is_tensor = tensor.is_tensor(value)
-    if type(value) ~= "table" and not is_tensor then return end
-    for key, inside in next, is_tensor and tensor.fields(value) or value do
+    local fields = type(value) == "table" and value or objects.fields_of[value]
+    if not fields then return end
+    for key, inside in next, fields do
       if type(key) == "string" then visit(key, inside) end
     end
     local metatable = debug.getmetatable(value)

@@ -1,6 +1,7 @@
 --- Batches of hidden states and a head. They are laid out like logits of D ids, because the layouts
 -- of a verification only move rows; the library then scores them as hidden states.
 
+local batches = require "samebits.batch"
 local class = require "samebits.op.class"
 local misuse = require "samebits.misuse"
 local tensor = require "samebits.tensor"
@@ -32,7 +33,9 @@ end
 -- the table of one, and a function that scores such a batch; nil if it has no hidden states. Its
 -- head is one that `ctx:head` made, or weights [V, D].
 function M.take(value)
-  if type(value) ~= "table" or tensor.is_tensor(value) or value.hidden == nil then return nil end
+  if not (type(value) == "table" or batches.is_batch(value)) or value.hidden == nil then
+    return nil
+  end
   if value.kept ~= nil or value.kept_ids ~= nil then
     raise "verify: kept sets cannot be verified with hidden states"
   end
@@ -41,7 +44,9 @@ function M.take(value)
   if not class.is_head(head) and not (tensor.is_tensor(head) and head.ndim == 2) then
     raise("verify: head: expected a head or weights [V, D], got %s", tensor.describe(head))
   end
-  for _, name in ipairs(SETTINGS) do settings[name] = rawget(value, name) end
+  if not batches.is_batch(value) then
+    for _, name in ipairs(SETTINGS) do settings[name] = rawget(value, name) end
+  end
   local spec = { logits = value.hidden }
   for _, name in ipairs(FIELDS) do spec[name] = value[name] end
   local head_on = maker(head, settings)

@@ -75,6 +75,8 @@ describe("drift's sides", function()
   it("are refused where they do not fit together", function()
     says(refused(values, { -1, -2 }, {}), "[2, 3]", "[2]")
     says(refused(nil, values, {}), "A: expected logprobs or logits", "got nothing")
+    local batch = samebits.batch { logits = samebits.zeros { 2, 3 }, ids = { 1, 2 } }
+    says(refused(batch, values, {}), "A: expected logprobs or logits", "got batch")
     says(refused(values, { logprobs = values, colour = 1 }, {}), "B: unknown field 'colour'")
     says(refused(logits, values, {}), "A: logits are given, but no ids")
     says(refused(values, values, { a = { temperature = 2000 } }),
