@@ -487,6 +487,16 @@ CUresult cuStreamDestroy_v2(CUstream stream)
     return CUDA_SUCCESS;
 }
 
+/* The queues of streams stay when these are destroyed, so that a later use is noticed. */
+static __attribute__((destructor)) void free_queues(void)
+{
+    while (queues) {
+        queue *next = queues->next;
+        free(queues);
+        queues = next;
+    }
+}
+
 CUresult cuStreamSynchronize(CUstream stream)
 {
     check_stream(stream);

@@ -84,6 +84,7 @@ sb_status sb_cuda_launch_gradient(sb_context *ctx, const sb_gradient *to, const 
     const sb_call words = sb_cuda_words_call(call);
     sb_cuda_gradient_args a = sb_cuda_gradient_args_of(ctx, &NO_OUT, to, &words);
     const sb_cuda_grid grid = plan_gradient(c, &a, call);
+    if (grid.blocks == 0) return SB_OK; /* without rows, no upstream gradient chooses a kernel */
     a.reported = reported;
     sb_cuda_use_words(&a.in, lists);
     return sb_cuda_launch(ctx, kernel_for(&c->gradient, call->in.logits_dtype, to->dtype, a.of),
