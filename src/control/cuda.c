@@ -105,7 +105,5 @@ sb_status sb_conventional_cuda(sb_context *ctx, const void *checked)
         status = sb_cuda_scratch(ctx, &call->launch, p.states + p.targets + p.tokens, &scratch);
     if (status != SB_OK) return status;
     status = launch_kernels(ctx, logprob, &p, scratch);
-    sb_cuda_scratch_done(ctx, &call->launch, scratch);
-    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
-    return status;
+    return sb_cuda_end_call(ctx, call, scratch, status);
 }

@@ -173,3 +173,11 @@ sb_status sb_cuda_check_call(sb_context *ctx, const sb_call *call, const sb_reco
     status = sb_cuda_find_first_bad(ctx, call, records, gradient);
     return status == SB_OK ? sb_cuda_name_report(&ctx->error, report) : status;
 }
+
+sb_status sb_cuda_end_call(sb_context *ctx, const sb_call *call, CUdeviceptr scratch,
+                           sb_status status)
+{
+    sb_cuda_scratch_done(ctx, &call->launch, scratch);
+    if (status != SB_OK || !call->launch.check) return status;
+    return sb_cuda_check_call(ctx, call, NULL, NULL);
+}

@@ -152,6 +152,11 @@ sb_status sb_cuda_find_first_bad(sb_context *ctx, const sb_call *call, const sb_
 sb_status sb_cuda_check_call(sb_context *ctx, const sb_call *call, const sb_records *records,
                              const sb_gradient *gradient);
 
+/* Ends a call, whose launches had the given status: gives its scratch memory back and, if they went
+ * well and the launch has a check, does that. */
+sb_status sb_cuda_end_call(sb_context *ctx, const sb_call *call, CUdeviceptr scratch,
+                           sb_status status);
+
 /* ---- memory.c: functions of sb_device ----------------------------------------------------- */
 
 sb_status sb_cuda_memory_alloc(sb_context *ctx, void **data, uint64_t bytes, sb_memory kind);

@@ -77,9 +77,7 @@ sb_status sb_cuda_gather_ids(sb_context *ctx, const sb_ids_call *ids)
     status = clear_unlisted(ctx, ids);
     if (status == SB_OK) status = sb_cuda_launch_words(ctx, call, &p.lists, scratch, 0);
     if (status == SB_OK) status = sb_cuda_run_hidden(ctx, &p.hidden, scratch + p.lists.bytes);
-    sb_cuda_scratch_done(ctx, &call->launch, scratch);
-    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
-    return status;
+    return sb_cuda_end_call(ctx, call, scratch, status);
 }
 
 sb_status sb_cuda_gather_ids_workspace(sb_context *ctx, const sb_ids_call *call, uint64_t *bytes)
@@ -142,9 +140,7 @@ sb_status sb_cuda_gather_lists(sb_context *ctx, const sb_logprob_call *logprob)
     status = sb_cuda_run_hidden(ctx, &p.hidden, scratch + p.logits);
     if (status == SB_OK)
         status = sb_cuda_launch_gathered(ctx, &p.listed, scratch + p.logits + p.digits);
-    sb_cuda_scratch_done(ctx, &call->launch, scratch);
-    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
-    return status;
+    return sb_cuda_end_call(ctx, call, scratch, status);
 }
 
 sb_status sb_cuda_gather_lists_workspace(sb_context *ctx, const sb_logprob_call *call,

@@ -462,9 +462,7 @@ static sb_status logits_call(sb_context *ctx, sb_cuda_hidden *h, const sb_cuda_a
     status = sb_cuda_launch_words(ctx, call, &lists, scratch, 0);
     if (lists.bytes) h->lists = &lists;
     if (status == SB_OK) status = run_logits(ctx, h, scratch + lists.bytes);
-    sb_cuda_scratch_done(ctx, &call->launch, scratch);
-    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
-    return status;
+    return sb_cuda_end_call(ctx, call, scratch, status);
 }
 
 static sb_cuda_hidden hidden_of_logits(const sb_logits_call *call)

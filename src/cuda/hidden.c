@@ -306,10 +306,7 @@ sb_status sb_cuda_hidden_logprob(sb_context *ctx, const sb_logprob_call *call)
     status = sb_cuda_scratch(ctx, &call->call.launch, p.bytes, &scratch);
     if (status != SB_OK) return status;
     status = run_logprob(ctx, call, &p, scratch);
-    sb_cuda_scratch_done(ctx, &call->call.launch, scratch);
-    if (status == SB_OK && call->call.launch.check)
-        status = sb_cuda_check_call(ctx, &call->call, NULL, NULL);
-    return status;
+    return sb_cuda_end_call(ctx, &call->call, scratch, status);
 }
 
 sb_status sb_cuda_hidden_logprob_workspace(sb_context *ctx, const sb_logprob_call *call,
@@ -395,9 +392,7 @@ sb_status sb_cuda_hidden_partial(sb_context *ctx, const sb_partial_call *p)
         status = sb_cuda_scratch(ctx, &call->launch, partial_bytes(ctx, p), &scratch);
     if (status != SB_OK) return status;
     status = run_partial(ctx, p, scratch);
-    sb_cuda_scratch_done(ctx, &call->launch, scratch);
-    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
-    return status;
+    return sb_cuda_end_call(ctx, call, scratch, status);
 }
 
 sb_status sb_cuda_hidden_partial_workspace(sb_context *ctx, const sb_partial_call *p,
@@ -696,9 +691,7 @@ sb_status sb_cuda_hidden_both(sb_context *ctx, const sb_logprob_call *asked)
     a = sb_cuda_args_of(c, &both.out, call, &none, 0);
     sb_cuda_use_words(&a, &lists);
     if (status == SB_OK) status = sb_cuda_sum_sequences(ctx, call, &a);
-    sb_cuda_scratch_done(ctx, &call->launch, scratch);
-    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
-    return status;
+    return sb_cuda_end_call(ctx, call, scratch, status);
 }
 
 sb_status sb_cuda_hidden_both_workspace(sb_context *ctx, const sb_logprob_call *call,

@@ -89,9 +89,7 @@ sb_status sb_cuda_partial(sb_context *ctx, const void *checked)
     status = sb_cuda_launch_words(ctx, call, &lists, scratch, 0);
     sb_cuda_use_words(&a.in, &lists);
     if (status == SB_OK) status = run_partial(ctx, &planned, grid, &a);
-    sb_cuda_scratch_done(ctx, &call->launch, scratch);
-    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
-    return status;
+    return sb_cuda_end_call(ctx, call, scratch, status);
 }
 
 sb_status sb_cuda_partial_workspace(sb_context *ctx, const void *checked, uint64_t *bytes)
