@@ -1069,7 +1069,9 @@ SB_API sb_status sb_kl(sb_context *ctx, const sb_kl_out *out, const sb_batch *p,
  *     batch.hidden_width = D;
  *     sb_logprob(ctx, &out, &batch, NULL);
  *
- * The logits [N, V] exist nowhere: they are computed a tile at a time, and summed there.
+ * The logits [N, V] exist nowhere: they are computed a tile at a time, and summed there. All ids
+ * are multiplied, even if rows keep few of them; only sb_logprob without a gradient, on cuda,
+ * multiplies nothing but the kept ids of lists that are short beside V.
  *
  * docs/numerics.md, section "The linear head", defines the logit of an id: the product, then, each
  * if there is one, bias, scale and softcap, cap * tanh(x / cap), in this order. Every step is
