@@ -5,6 +5,7 @@
 local ffi = require "ffi"
 local samebits = require "samebits"
 local budget = require "spec.support.budget"
+local damage = require "spec.support.damage"
 local draws = require "spec.support.draws"
 local hex = require "spec.support.hex"
 local prng = require "spec.support.prng"
@@ -39,9 +40,9 @@ local function played(ctx, spec, how)
   return history, results
 end
 
--- What ranks make of the messages of a draw if damage(messages) changes those of a round: the
+-- What ranks make of the messages of a draw if change(messages) changes those of a round: the
 -- refusal of each rank that refuses, and, if none does, the results.
-local function outcome(at, spec, how, round, damage, opts)
+local function outcome(at, spec, how, round, change, opts)
   local ctx, ranks, all, refused = at.context(), {}, nil, {}
   for s = 1, SHARDS do
     ranks[s] = assert(ctx:draw(draws.shard(ctx.device, spec, CUTS[s], CUTS[s + 1]), how,
@@ -60,7 +61,7 @@ local function outcome(at, spec, how, round, damage, opts)
     if not now then return refused end
     if ranks[1].round - 1 == round then
       for s, t in ipairs(now) do now[s] = assert(t:to "cpu"):clone() end
-      damage(now)
+      change(now)
       for s, t in ipairs(now) do now[s] = assert(t:to(ctx.device)) end
     end
     all = now
@@ -83,30 +84,11 @@ local function damages(random, history, other)
       ffi.copy(to, source, math.min(size, length))
     end
   end
-  return { shard = shard, row = row,
-    function()
-      local place, b = random:uniform(), random:integer(0, 7)
-      return "a flipped bit", function(all)
-        local to, size = message(all, shard, row)
-        local k = math.floor(place * size)
-        to[k] = bit.bxor(to[k], bit.lshift(1, b))
-      end
-    end,
-    function()
-      local place = random:uniform()
-      return "a lost tail", function(all)
-        local to, size = message(all, shard, row)
-        local k = math.floor(place * size)
-        ffi.fill(to + k, size - k)
-      end
-    end,
-    function()
-      local place, value = random:uniform(), random:bits()
-      return "a forged number", function(all)
-        local to, size = message(all, shard, row)
-        ffi.cast("uint32_t *", to)[math.floor(place * size / 4)] = value
-      end
-    end,
+  local function spoilt(kind)
+    local what, spoil = damage.of(random, kind)
+    return what, function(all) spoil(message(all, shard, row)) end
+  end
+  local kinds = { shard = shard, row = row,
     function(round)
       return copied(history, random:integer(1, SHARDS), row, round, "another rank's")
     end,
@@ -119,6 +101,10 @@ local function damages(random, history, other)
     end,
     function(round) return copied(other, shard, row, round, "another draw's") end,
   }
+  for kind = 1, damage.KINDS do
+    kinds[#kinds + 1] = function() return spoilt(kind) end
+  end
+  return kinds
 end
 
 describe("a damaged message of a draw", function()
@@ -168,11 +154,11 @@ describe("a damaged message of a draw", function()
           for kind = 1, 7 do
             local round = random:integer(0, #history)
             local its = damages(random, history, other)
-            local name, damage = its[kind](round)
+            local name, change = its[kind](round)
             local what = ("filters %d, round %d, shard %d, row %d, %s"):format(
               f, round, its.shard - 1, its.row, name)
-            local want, want_results = outcome(same_device, spec, how, round, damage)
-            local got, got_results = outcome(at, spec, how, round, damage)
+            local want, want_results = outcome(same_device, spec, how, round, change)
+            local got, got_results = outcome(at, spec, how, round, change)
             assert.same(want, got, what)
             if want_results then
               for s, out in ipairs(want_results) do

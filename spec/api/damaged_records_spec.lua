@@ -4,6 +4,7 @@
 local ffi = require "ffi"
 local samebits = require "samebits"
 local budget = require "spec.support.budget"
+local damage = require "spec.support.damage"
 local draws = require "spec.support.draws"
 local hex = require "spec.support.hex"
 local prng = require "spec.support.prng"
@@ -120,23 +121,14 @@ local function damaged(random, records)
   local n = t:numel() / size
   local which = random:integer(0, n - 1)
   local at = ffi.cast("uint8_t *", t.ptr) + which * size
-  local kind = random:integer(1, 4)
-  if kind == 1 then
-    local place, b = random:integer(0, size - 1), random:integer(0, 7)
-    at[place] = bit.bxor(at[place], bit.lshift(1, b))
-    return copy, ("%s %d, bit %d of byte %d"):format(name, which, b, place)
-  elseif kind == 2 then
-    local place, word = random:integer(0, size / 4 - 1) * 4, random:bits()
-    ffi.cast("uint32_t *", at + place)[0] = word
-    return copy, ("%s %d, %08x at byte %d"):format(name, which, word, place)
-  elseif kind == 3 then
+  local kind = random:integer(0, damage.KINDS)
+  if kind == 0 then
     local from = random:integer(0, n - 1)
     ffi.copy(at, ffi.cast("uint8_t *", records[name].ptr) + from * size, size)
     return copy, ("%s %d is that of %d"):format(name, which, from)
   end
-  local place = random:integer(0, size - 1)
-  ffi.fill(at + place, size - place)
-  return copy, ("%s %d ends at byte %d"):format(name, which, place)
+  local what, spoil = damage.of(random, kind)
+  return copy, ("%s %d, %s at byte %d"):format(name, which, what, spoil(at, size))
 end
 
 -- The results in memory, or nil and the words of the refusal.
