@@ -189,6 +189,9 @@ static void make_lists(source *s, arrays *a, sb_batch *b)
             put_int(a->kept_ids, b->kept_ids_dtype, at, byte(s) == 255 ? extent(s, 70) : id);
             id += byte(s) % 24 + (byte(s) != 255);
         }
+    /* the rows' lists may end before, but offsets may lead to the rest */
+    for (; a->kept_ids && at < b->kept_count; at++)
+        put_int(a->kept_ids, b->kept_ids_dtype, at, id++);
 }
 
 /* Words of 32 flags, mostly set; or lists. */
