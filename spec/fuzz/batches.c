@@ -173,7 +173,8 @@ static void make_lists(source *s, arrays *a, sb_batch *b)
     int64_t count = 0, id = 0, at = 0;
     b->kept_ids_dtype = dtype(s, SB_I32, SB_I64);
     b->kept_offsets_dtype = dtype(s, SB_I32, SB_I64);
-    b->kept_offsets = a->kept_offsets = array(rows + 1, b->kept_offsets_dtype == SB_I64 ? 8 : 4);
+    b->kept_offsets = a->kept_offsets = array(a->rows < 0 ? -1 : rows + 1,
+                                              b->kept_offsets_dtype == SB_I64 ? 8 : 4);
     if (!a->kept_offsets) return;
     put_int(a->kept_offsets, b->kept_offsets_dtype, 0, byte(s) == 255 ? extent(s, 2) : 0);
     for (int64_t row = 0; row < rows; row++) {
@@ -367,8 +368,7 @@ void guard_logits(const sb_batch *b, const arrays *a, part held)
 
 static int is_temperature(float x) { return x >= 0x1p-10f && x <= 0x1p10f; }
 
-/* a * b * c, all >= 0, as far as it matters. */
-static int fits_int64(int64_t a, int64_t b, int64_t c)
+int fits_int64(int64_t a, int64_t b, int64_t c)
 {
     long double product = (long double)a * (long double)b * (long double)c;
     return product < 0x1p63L;

@@ -29,6 +29,9 @@ typedef struct part {
 /* a * b, or -1 where that is negative or more than a test's worth. */
 int64_t times(int64_t a, int64_t b);
 
+/* Whether a * b * c, all >= 0, is an int64_t. */
+int fits_int64(int64_t a, int64_t b, int64_t c);
+
 /* count elements. Of 0 bytes, too: nothing may be read there. Null where times() is -1. */
 void *array(int64_t count, int64_t size);
 

@@ -32,8 +32,9 @@ static int is_right_shape(const sb_head_weights *w)
 {
     return w->size == sizeof *w && is_float(w->dtype) && is_float(w->bias_dtype) && w->ids >= 1 &&
            w->ids <= SB_MAX_VOCAB && w->width >= 1 && w->width <= SB_MAX_WIDTH &&
-           (w->row_stride == 0 || w->row_stride >= w->width) && w->first >= 0 &&
-           w->first % 16 == 0 && w->first <= SB_MAX_VOCAB - w->ids &&
+           (w->row_stride == 0 || w->row_stride >= w->width) &&
+           fits_int64(w->ids, w->row_stride, 4) && w->first >= 0 && w->first % 16 == 0 &&
+           w->first <= SB_MAX_VOCAB - w->ids &&
            (w->format == SB_H24W16 || w->format == SB_H24W24) && w->scale >= 0x1p-32f &&
            w->scale <= 0x1p+32f &&
            (w->softcap == 0.0f || (w->softcap >= 0x1p-10f && w->softcap <= 0x1p+20f)) &&

@@ -271,7 +271,7 @@ static void try_shards(source *s, const sb_batch *batch, const sb_sampling *how,
 static void try_sample(source *s, const options *o, sb_batch *batch, arrays *a)
 {
     const part all = { 0, batch->vocab };
-    const int64_t words = batch->vocab > 0 ? (batch->vocab + 31) / 32 : 0;
+    const int64_t words = batch->vocab > 0 ? (batch->vocab - 1) / 32 + 1 : 0;
     const int64_t counts[OUTPUTS] = { a->rows, a->rows, times(a->rows, words) };
     const size_t room = a->rows > 0 && a->rows < 1 << 20 ? (size_t)a->rows : 1;
     uint64_t *numbers = calloc(room, sizeof *numbers);
