@@ -10,6 +10,7 @@
  *     head_weights_a, head_weights_b
  *                             a warp per row of weights, also of those that fill the last tile.
  *                             a: h24w16, two planes; b: h24w24, three planes
+ *     head_count              counts the active rows of each block of head_list, if it has many
  *     head_list               finds the active rows, in order; a thread per work item
  *     head_hidden             a warp per row of a chunk, of which there may be fewer. Without
  *                             head_list, rows are work items, and it also looks at them
@@ -153,8 +154,25 @@ SB_DET bool is_active_item(const sb_cuda_head_args &a, int64_t item, bool writes
     return !v.done;
 }
 
-/* A thread of a block lists a work item, behind those of the blocks before it, which it counts
- * itself. */
+extern "C" __global__ void __launch_bounds__(1024)
+    head_count(const __grid_constant__ sb_cuda_head_args a)
+{
+    __shared__ int32_t of_warp[32];
+    const int64_t item = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
+    wait_for_primary();
+    begin_dependents();
+    const bool active = item < a.in.work && is_active_item(a, item, false);
+    const int32_t of_lanes = __popcll(__ballot_sync(FULL, active));
+    int32_t sum = 0;
+    if (threadIdx.x % WARP == 0) of_warp[threadIdx.x / WARP] = of_lanes;
+    __syncthreads(); /* of_warp has the block's items */
+    if (threadIdx.x != 0) return;
+    for (int i = 0; i < (int)blockDim.x / WARP; i++) sum += of_warp[i];
+    ((int32_t *)a.counts)[blockIdx.x] = sum;
+}
+
+/* A thread of a block lists a work item, behind those of the blocks before it. A block counts these
+ * itself if there is no head_count. */
 extern "C" __global__ void __launch_bounds__(1024)
     head_list(const __grid_constant__ sb_cuda_head_args a)
 {
@@ -165,8 +183,11 @@ extern "C" __global__ void __launch_bounds__(1024)
     wait_for_primary();
     begin_dependents();
     bool active = false;
+    if (a.counts)
+        for (int i = threadIdx.x; i < (int)blockIdx.x; i += blockDim.x)
+            before += ((const int32_t *)a.counts)[i];
 #pragma unroll 1
-    for (int64_t i = threadIdx.x; i <= item; i += blockDim.x) {
+    for (int64_t i = a.counts ? item : threadIdx.x; i <= item; i += blockDim.x) {
         before += active;
         active = i < a.in.work && is_active_item(a, i, i == item);
     }

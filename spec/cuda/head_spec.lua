@@ -171,6 +171,27 @@ backends.with("cuda", function(at)
       end
     end)
 
+    -- Of rows that fill no block of threads, few are active, in some blocks all and in some none.
+    it("finds the active rows of many, counted by each block or before", function()
+      local V, D = 32, 8
+      local weights, all = random(V, D, 3100, 71)
+      local of_cpu, of_gpu = here:head(weights), ctx:head(weights:to(ctx.device))
+      for _, n in ipairs { 2048, 2049, 3100 } do
+        local ids = {}
+        for r = 1, n do
+          local active = r > 512 and r <= 1024 or r % 37 == 5 and r > 1536
+          ids[r] = active and r % V or -100
+        end
+        local hidden = all:slice(0, 0, n)
+        local want = assert(here:logprob { hidden = hidden, head = of_cpu, ids = ids })
+        local got = assert(ctx:logprob { hidden = hidden:to(ctx.device), head = of_gpu, ids = ids })
+        assert.equal(n > 2048, ctx:plan():find "head_count" ~= nil, ctx:plan())
+        for name, t in pairs(want) do
+          assert.is_true(samebits.same_bits(got[name]:to "cpu", t), ("%s of %d"):format(name, n))
+        end
+      end
+    end)
+
     it("bounds errors in streams and graphs, and names bad rows and host memory", function()
       local weights = { heads.values({ 40, 20 }, "bfloat16", 17),
                         heads.values({ 40, 20 }, "bfloat16", 18) }

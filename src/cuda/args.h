@@ -327,6 +327,7 @@ typedef struct sb_cuda_head_args {
     uint64_t rows;   /* sb_cuda_head_row [work]: the active rows, one behind the other */
     uint64_t items;  /* int64 [work]: their work items */
     uint64_t count;  /* int64: how many these are; 0: rows has an entry for each work item */
+    uint64_t counts; /* int32 [blocks of head_list]: how many of them each has, or 0 */
     uint64_t digits; /* of the hidden states of a chunk of rows */
     uint64_t states; /* sb_state [groups + row tiles][stride] */
     uint64_t scales; /* uint32: those of whole rows, by the row of hidden; 0: the rows' own */

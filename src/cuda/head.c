@@ -241,12 +241,18 @@ static product product_of(const sb_cuda *c, const sb_cuda_hidden *h, const sb_cu
                       SB_CUDA_HEAD_TILES_SHARED(a->planes_count, 64) };
 }
 
-/* The sizes of a call's scratch memory, whose parts are in this order: rows, items, count,
+/* A block of head_list has LISTED work items. If there are more than COUNTED blocks, another kernel
+ * counts the active rows of each; fewer blocks count those before them faster (measured). */
+enum { LISTED = 512, COUNTED = 4 };
+
+static int64_t listing_blocks(int64_t work) { return (work + LISTED - 1) / LISTED; }
+
+/* The sizes of a call's scratch memory, whose parts are in this order: rows, items, count, counts,
  * states, digits. */
 typedef struct layout {
     int64_t work, chunk; /* rows: to visit; multiplied at once */
     int32_t stride;
-    uint64_t rows, items, count, states, digits, bytes;
+    uint64_t rows, items, count, counts, states, digits, bytes;
 } layout;
 
 static layout layout_of(const sb_cuda *c, const sb_cuda_hidden *h)
@@ -257,6 +263,7 @@ static layout layout_of(const sb_cuda *c, const sb_cuda_hidden *h)
     const int64_t tile = SB_CUDA_HEAD_TILE;
     int64_t most = (int64_t)(CHUNK_BYTES / row) / tile * tile, chunks;
     layout l;
+    memset(&l, 0, sizeof l);
     if (most < tile) most = tile;
     l.work = h->work ? h->work : in->row_list ? in->row_count : h->call->rows;
     chunks = (l.work + most - 1) / most;
@@ -266,11 +273,13 @@ static layout layout_of(const sb_cuda *c, const sb_cuda_hidden *h)
     l.rows = sb_cuda_padded((uint64_t)l.work * sizeof(sb_cuda_head_row));
     l.items = sb_cuda_padded((uint64_t)l.work * sizeof(int64_t));
     l.count = SB_CUDA_BOUNDARY;
+    if (listing_blocks(l.work) > COUNTED)
+        l.counts = sb_cuda_padded((uint64_t)listing_blocks(l.work) * sizeof(int32_t));
     l.states = sb_cuda_padded((uint64_t)(c->gpu.multiprocessors + l.chunk / tile) *
                               (uint64_t)l.stride *
                               (wants_moments(h) ? sizeof(sb_moments) : sizeof(sb_state)));
     l.digits = sb_cuda_padded((uint64_t)l.chunk * row);
-    l.bytes = l.rows + l.items + l.count + l.states + l.digits;
+    l.bytes = l.rows + l.items + l.count + l.counts + l.states + l.digits;
     return l;
 }
 
@@ -321,7 +330,8 @@ static sb_cuda_head_args head_args_of(const sb_cuda *c, const sb_cuda_hidden *h,
     a.rows = scratch;
     a.items = scratch + l->rows;
     a.count = l->work > SB_CUDA_HEAD_FEW ? a.items + l->items : 0;
-    a.states = a.items + l->items + l->count;
+    a.counts = l->counts ? a.items + l->items + l->count : 0;
+    a.states = a.items + l->items + l->count + l->counts;
     a.digits = a.states + l->states;
     a.scales = h->scales;
     a.logits_dtype = h->logits_dtype;
@@ -407,12 +417,14 @@ sb_status sb_cuda_run_hidden(sb_context *ctx, const sb_cuda_hidden *h, CUdevicep
 {
     const sb_cuda *c = ctx->state;
     const layout l = layout_of(c, h);
-    const sb_cuda_grid lists = { .blocks = (l.work + 511) / 512, .threads = 512, .early = 1 };
+    const sb_cuda_grid lists = { .blocks = listing_blocks(l.work), .threads = LISTED, .early = 1 };
+    CUstream stream = h->call->launch.stream;
     sb_cuda_head_args a = head_args_of(c, h, &l, scratch);
     sb_status status = SB_OK;
     if (l.work == 0) return SB_OK;
-    if (a.count)
-        status = sb_cuda_launch(ctx, c->head.head_list, lists, &a.in, h->call->launch.stream);
+    if (a.counts) status = sb_cuda_launch(ctx, c->head.head_count, lists, &a.in, stream);
+    if (a.count && status == SB_OK)
+        status = sb_cuda_launch(ctx, c->head.head_list, lists, &a.in, stream);
     for (a.chunk = 0; a.chunk < l.work && status == SB_OK; a.chunk += l.chunk) {
         a.most = l.work - a.chunk < l.chunk ? l.work - a.chunk : l.chunk;
         status = launch_chunk(ctx, h, &a);

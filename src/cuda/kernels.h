@@ -139,6 +139,7 @@
     X(head_weights_a)                                                                              \
     X(head_weights_b)                                                                              \
     X(head_hidden)                                                                                 \
+    X(head_count)                                                                                  \
     X(head_list)                                                                                   \
     X(head_few_a)                                                                                  \
     X(head_few_b)                                                                                  \
