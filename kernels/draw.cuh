@@ -11,6 +11,7 @@
 #include "finish.cuh"
 #include "first.cuh"
 #include "leaf.cuh"
+#include "parts.cuh"
 
 #define DRAW_WARPS 16 /* the largest number of warps in a block */
 
@@ -113,6 +114,8 @@ SB_DET void finish_token(const sb_cuda_sample_args &a, int64_t row, int32_t toke
 /* Where a search stands, in shared memory: R, less the shares of all items before `item`. */
 struct search {
     sb_u128 R, share; /* share: that of the item */
+    sb_u128 total;    /* of all items, where the search draws R itself */
+    uint64_t U;       /* the bits from which it does so */
     int item;
 };
 
@@ -134,27 +137,32 @@ SB_DET sb_u128 warp_prefix(sb_u128 x)
 }
 
 /* A step of find_item: over the block's threads, of which this one has item k and its share, and
- * the first `left` have items. Returns whether it was the last. A function of its own, so that the
- * second search of a block finds its code in the cache. */
-static __device__ __noinline__ bool find_among(search *at, int k, sb_u128 share, int left)
+ * the first `left` have items. draws: these are all items, and R is drawn from their total. Returns
+ * whether it was the last. A function of its own, so that a kernel has its code once. */
+static __device__ __noinline__ bool find_among(search *at, int k, sb_u128 share, int left,
+                                               bool draws)
 {
     __shared__ sb_u128 sums[DRAW_WARPS];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    const bool alone = left <= WARP && !draws; /* only the first warp has items */
     const sb_u128 own = warp_prefix(share);
     sb_u128 before = 0, all = 0;
-    if (lane == WARP - 1) sums[warp] = own;
-    __syncthreads(); /* every warp's sum is in sums */
-    const sb_u128 R = at->R;
-    for (int w = 0; w < warps; w++) {
+    if (!alone && lane == WARP - 1) sums[warp] = own;
+    __syncthreads(); /* at has been read, and every warp's sum is in sums */
+    if (alone && warp > 0) return true;
+    for (int w = 0; w < warps && !alone; w++) {
         if (w == warp) before = all;
         all += sums[w];
     }
-    __syncthreads(); /* sums and R have been read */
+    const sb_u128 R = draws ? sb_drawn(at->U, all) : at->R;
+    if (alone) __syncwarp(); /* R has been read */
+    else __syncthreads();    /* likewise, and sums */
     const sb_u128 end = before + own;
     if (R < end && R >= end - share) { /* one thread */
         at->item = k;
         at->share = share;
         at->R = R - (end - share);
+        if (draws) at->total = all;
     }
     if (R < all || (int)blockDim.x >= left) return true;
     if (threadIdx.x == 0) at->R = R - all;
@@ -171,7 +179,7 @@ template <class SHARE> SB_DET void find_item(search *at, int count, SHARE share_
 {
     for (int base = 0;; base += blockDim.x) {
         const int k = base + threadIdx.x;
-        if (find_among(at, k, k < count ? share_of(k) : 0, count - base)) break;
+        if (find_among(at, k, k < count ? share_of(k) : 0, count - base, false)) break;
     }
     __syncthreads(); /* the result is written */
 }
@@ -224,9 +232,7 @@ SB_DET int warp_drawn_in(float y, const sb_row &row, sb_u128 share, sb_u128 R, f
 {
     const int lane = threadIdx.x % WARP;
     if (lane >= SB_LEAF) y = sb_float(SB_ABSENT_BITS);
-    float m = y;
-    for (int step = WARP / 2; step > 0; step /= 2) m = fmaxf(m, __shfl_xor_sync(FULL, m, step));
-    const sb_leaf_scale scale = sb_leaf_scale_of(m, &row);
+    const sb_leaf_scale scale = sb_leaf_scale_of(warp_most(y), &row);
     const uint64_t q = sb_leaf_unit(y, &scale, &row);
     uint64_t all;
     const uint64_t sum = q + warp_before(q, &all);
@@ -236,27 +242,66 @@ SB_DET int warp_drawn_in(float y, const sb_row &row, sb_u128 share, sb_u128 R, f
     return found;
 }
 
+/* The logprobs of an id, before it is known which id of its leaf it is. */
+struct id_logprobs {
+    float model, kept;
+};
+
+/* Those of the ids of a leaf, of which lane i < SB_LEAF has the logit y of the i-th, and gets its
+ * logprobs. kept, model: as for finish_token. Called by a whole warp. */
+SB_DET id_logprobs logprobs_of_leaf(float y, const sb_state &kept, const sb_state &model,
+                                    const sb_row &constants)
+{
+    const int lane = threadIdx.x % WARP;
+    const bool nan = sb_state_is_nan(&model); /* a NaN outside the batch's kept set */
+    sb_mantissa part = sb_target_mantissa(y, &constants);
+    if (lane >= SB_LEAF) {
+        const sb_state s = lane == SB_LEAF || nan ? kept : model;
+        part = sb_sum_mantissa(&s);
+    }
+    const sb_lg mine = sb_log2_parts(part.m, part.e);
+    sb_lg all, whole;
+    all.e = __shfl_sync(FULL, mine.e, SB_LEAF);
+    all.f = __shfl_sync(FULL, mine.f, SB_LEAF);
+    whole.e = __shfl_sync(FULL, mine.e, SB_LEAF + 1);
+    whole.f = __shfl_sync(FULL, mine.f, SB_LEAF + 1);
+    return { nan ? sb_float(SB_NAN_BITS) : sb_logprob_of(mine, whole, &constants),
+             sb_logprob_of(mine, all, &constants) };
+}
+
 /* Finds the token of a part of a row, and writes it. load(x, k) loads leaf k as its filters leave
- * it. Called by a whole block, after a barrier; kept, model: as for finish_token, in warp 0. */
+ * it. Called by a whole block, after a barrier; kept, model: as for finish_token. While one warp
+ * finds the id in its leaf, another one takes the logprobs of all ids of the leaf. */
 template <int DTYPE, class LOAD>
 SB_DET void draw_in_part(const sb_cuda_sample_args &a, int64_t row, const part_of_row &part,
                          const sb_cut &cut, search *at, uint32_t J, const sb_state &kept,
                          const sb_state &model, const sb_row &constants, LOAD load)
 {
+    __shared__ int drawn; /* the token's place in its leaf */
     const sb_cuda_args &in = a.in;
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const int finisher = blockDim.x > WARP ? 1 : 0;
     find_item(at, part.last - part.first, [&](int k) {
         leaf_words<DTYPE> x;
         load(x, part.first + k);
         return share_of_leaf<DTYPE>(x, constants, J);
     });
-    if (threadIdx.x >= WARP) return;
-    const int leaf = part.first + at->item, lane = threadIdx.x % WARP;
-    const int64_t id = (int64_t)leaf * SB_LEAF + lane;
-    float y = sb_float(SB_ABSENT_BITS), x;
-    if (lane < SB_LEAF && id < in.vocab) y = kept_logit<DTYPE>(in, row, part.logits, id);
-    if (sb_is_cut(&cut, y, (uint32_t)id)) y = sb_float(SB_ABSENT_BITS);
-    const int i = warp_drawn_in(y, constants, at->share, at->R, &x);
-    finish_token(a, row, leaf * SB_LEAF + i, x, kept, model, constants);
+    const int leaf = part.first + at->item;
+    id_logprobs of = { 0.0f, 0.0f };
+    if (warp <= finisher) {
+        const int64_t id = (int64_t)leaf * SB_LEAF + lane;
+        float y = sb_float(SB_ABSENT_BITS), x;
+        if (lane < SB_LEAF && id < in.vocab) y = kept_logit<DTYPE>(in, row, part.logits, id);
+        if (sb_is_cut(&cut, y, (uint32_t)id)) y = sb_float(SB_ABSENT_BITS);
+        if (warp == 0) {
+            const int i = warp_drawn_in(y, constants, at->share, at->R, &x);
+            if (lane == 0) drawn = i;
+        }
+        if (warp == finisher) of = logprobs_of_leaf(y, kept, model, constants);
+    }
+    __syncthreads(); /* the token's place is written */
+    if (warp == finisher && lane == drawn)
+        write_token(a, row, leaf * SB_LEAF + lane, of.model, of.kept);
 }
 
 /* ---- a warp draws from a list ------------------------------------------------------------- */

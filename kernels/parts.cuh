@@ -91,9 +91,12 @@ SB_DET float sum_warp_part(sb_state *s, const sb_cuda_args &in, const any_row &m
         thread_state t;
         t.base = NO_BASE;
         begin_sum(&t, mine.row.c);
-        const bool left = at_alignment<DTYPE>((uint32_t)(uint64_t)part.logits & 15, [&](auto at) {
+        const auto add = [&](auto at) {
             return add_lane_leaves<DTYPE, decltype(at)::value>(&t, part, constants, see);
-        });
+        };
+        const uint32_t shift = (uint32_t)(uint64_t)part.logits & 15;
+        /* aligned rows do not wait for the code that tells all alignments apart */
+        const bool left = shift == 0 ? add(constant<0>()) : at_alignment<DTYPE>(shift, add);
         *s = t.s;
         if (left) {
             sb_state into = t.s; /* whose address may be taken */

@@ -12,9 +12,9 @@
  *                            in short parts (parts.cuh), and writes its fate.
  *     sample_sum_<dtype>_table   the same of many aligned rows at one temperature, by a table
  *                            (table.cuh): one block per multiprocessor.
- *     sample_draw_<dtype>    one block of up to SB_CUDA_DRAW_ROW threads per item: finds the part
- *                            of the draw by prefix sums, reads it again, finds the leaf, and the
- *                            id.
+ *     sample_draw_<dtype>    one block per item, of a thread for each part: finds the part of the
+ *                            draw by prefix sums, reads it again, finds the leaf, and the id. If
+ *                            rows are few, blocks prepare this while sample_sum runs.
  *     sample_list            one warp per item, or one block if rows are cut into pieces: filters
  *                            the list of first ids and draws from it.
  *     sample_filter_<dtype>  a crew of blocks (crew.cuh) per item, of up to SB_CUDA_FILTER threads:
@@ -40,17 +40,25 @@ SB_DET part_of_row part_number(const sb_cuda_sample_args &a, const char *logits,
 template <int DTYPE> SB_DET void sum_block(const sb_cuda_sample_args &a)
 {
     const sb_cuda_args &in = a.in;
-    __shared__ any_row mine;
+    __shared__ any_row found;
     const int64_t item = blockIdx.x / (uint32_t)in.split;
     const int block = (int)(blockIdx.x % (uint32_t)in.split), warps = blockDim.x / WARP;
     const int first = (block * warps + (int)(threadIdx.x / WARP)) * a.each;
+    any_row mine;
 
     wait_for_primary();
-    if (threadIdx.x == 0) {
-        set_any_row(in, &mine, item, block == 0);
-        if (block == 0) write_target(in, item, 0.0f, mine.fate);
+    if (a.early) begin_dependents();  /* all that came before the call is complete */
+    if (in.simple && in.width == 0) { /* a short way: the row is active */
+        mine.number = row_at(in, item);
+        mine.fate = ROW_ACTIVE;
+        mine.row = in.row;
+        mine.logits = (const char *)in.logits + mine.number * in.row_stride * in.itemsize;
+    } else {
+        if (threadIdx.x == 0) set_any_row(in, &found, item, block == 0);
+        __syncthreads(); /* the row is written */
+        mine = found;
     }
-    __syncthreads(); /* mine is written */
+    if (block == 0 && threadIdx.x == 0) write_target(in, item, 0.0f, mine.fate);
     if (mine.fate != ROW_ACTIVE) return;
     for (int p = first; p < min(first + a.each, a.parts); p++) {
         sb_state s;
@@ -164,14 +172,15 @@ template <int DTYPE> SB_DET void sum_by_table(const sb_cuda_sample_args &a)
     }
 }
 
-/* ---- the draw of a row without filters ---------------------------------------------------- */
+/* ---- a row and its parts ------------------------------------------------------------------ */
 
-/* What a block knows about its row, in shared memory. */
+/* What a block that filters knows about its row, in shared memory. */
 struct drawing {
     sb_row row;
     sb_cut cut;
     search at;
-    sb_state whole; /* of the present ids */
+    sb_state whole; /* of the present ids; later of those that the filters keep */
+    sb_state model;
     uint64_t U;
     int32_t fate;
     int64_t number;
@@ -231,30 +240,105 @@ SB_DET void merge_model(const sb_cuda_sample_args &a, int64_t item, const drawin
     merge_parts(s, (const sb_state *)a.models + item * a.model_split, a.model_split, shared);
 }
 
+/* ---- the draw of a row without filters ---------------------------------------------------- */
+
+/* What a block that draws knows of its row, in shared memory. */
+struct drawn_row {
+    sb_row row;
+    cut_row logits;
+    search at;
+    int64_t number;
+    int32_t fate;              /* as the values of the draw have it: active or refused */
+    uint32_t most[DRAW_WARPS]; /* the largest J of each warp's parts */
+};
+
+/* Sets what the call tells of a row, unless the row list is bad here. Two warps do so side by side,
+ * if there are two. Called by a whole block. */
+SB_DET void begin_draw(const sb_cuda_sample_args &a, int64_t item, drawn_row *d)
+{
+    const sb_cuda_args &in = a.in;
+    if (threadIdx.x % WARP != 0 || threadIdx.x > WARP || !listed_well(in, item)) return;
+    const int64_t row = row_at(in, item);
+    if (threadIdx.x == 0) {
+        d->number = row;
+        d->row = constants_of(in, temperature_of(in, row));
+        set_cut_row(&d->logits, in, row);
+    }
+    if (threadIdx.x == WARP || blockDim.x == WARP) {
+        d->fate = samples_well(a, row) ? ROW_ACTIVE : ROW_REFUSED;
+        d->at.U = draw_bits(a, row);
+    }
+}
+
+SB_DET sb_state load_state(const sb_state *p)
+{
+    const uint4 low = load16_mutable((const char *)p), high = load16_mutable((const char *)p + 16);
+    return { low.x,
+             low.y,
+             { (uint64_t)low.w << 32 | low.z, (uint64_t)high.y << 32 | high.x,
+               (uint64_t)high.w << 32 | high.z } };
+}
+
+/* The share of a part, as sb_total_at computes it, without branches. */
+SB_DET sb_u128 share_of_part(const sb_state &s, uint32_t J)
+{
+    const uint32_t rise = J - s.J;
+    const uint64_t a = s.l[0], b = s.l[1], c = s.l[2];
+    const sb_state up = { J,
+                          0,
+                          { rise == 0   ? a
+                            : rise == 1 ? b
+                            : rise == 2 ? c
+                                        : 0,
+                            rise == 0   ? b
+                            : rise == 1 ? c
+                                        : 0,
+                            rise == 0 ? c : 0 } };
+    return sb_total(&up);
+}
+
+/* A thread has one part of the row, or none. What an early block reads before it waits is the
+ * call's: it was there before the sums began. */
 template <int DTYPE> SB_DET void draw_block(const sb_cuda_sample_args &a)
 {
     const sb_cuda_args &in = a.in;
-    __shared__ drawing d;
-    __shared__ cut_row row;
-    __shared__ sb_state shared[DRAW_WARPS];
+    __shared__ drawn_row d;
     const int64_t item = blockIdx.x;
-    sb_state kept, model;
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    const sb_cut none = { 0, 0.0f, { 0.0f, 0.0f, 0.0f } };
+    sb_state s, model;
 
+    if (!a.early) wait_for_primary();
+    begin_draw(a, item, &d);
     wait_for_primary();
-    if (!begin_row(a, item, &d, &kept, shared, true)) return;
-    if (threadIdx.x == blockDim.x - 1) {
-        d.U = draw_bits(a, d.number);
-        set_cut_row(&row, in, d.number);
+    if (a.early > 1) begin_dependents();
+    int32_t fate = ((const sb_cuda_target *)in.targets)[item].active;
+    make_none(&s);
+    if ((int)threadIdx.x < a.parts) s = load_state(parts_of(a, item) + threadIdx.x);
+    uint32_t J = __reduce_max_sync(FULL, s.J);
+    if (lane == 0) d.most[warp] = J;
+    __syncthreads(); /* the row is written, and every warp's J */
+    J = __reduce_max_sync(FULL, lane < warps ? d.most[lane] : SB_J_EMPTY);
+    if (fate == ROW_UNKNOWN) return;
+    if (fate == ROW_ACTIVE && d.fate == ROW_REFUSED) {
+        fate = ROW_REFUSED;
+        if (threadIdx.x == 0) report(in, SB_BAD_SAMPLING, d.number);
     }
-    merge_model(a, item, d, &model, shared);
-    __syncthreads(); /* U and the row are written */
-    if (threadIdx.x == 0) d.at.R = sb_drawn(d.U, sb_total(&d.whole));
-    __syncthreads(); /* R is written */
-    const sb_state *parts = parts_of(a, item);
-    find_item(&d.at, a.parts, [&](int p) { return sb_total_at(&parts[p], d.whole.J); });
-    const part_of_row part = part_number(a, row.all.logits, d.at.item);
-    const row_leaves<DTYPE> leaves(row);
-    draw_in_part<DTYPE>(a, d.number, part, d.cut, &d.at, d.whole.J, kept, model, d.row,
+    if (fate == ROW_ACTIVE && (J == SB_J_EMPTY || J == SB_J_POISON)) fate = ROW_NAN;
+    if (fate != ROW_ACTIVE) {
+        write_none(a, d.number, fate, threadIdx.x, blockDim.x);
+        return;
+    }
+    find_among(&d.at, threadIdx.x, share_of_part(s, J), 0, true);
+    __syncthreads(); /* the part is written */
+    const sb_u128 total = d.at.total;
+    const sb_state kept = { J, 0, { (uint64_t)total, 0, (uint64_t)(total >> 64) } };
+    if (a.models && warp <= 1) /* one of these finishes the row */
+        merge_pieces(&model, (const sb_state *)a.models + item * a.model_split, a.model_split);
+    else model = kept;
+    const part_of_row part = part_number(a, d.logits.all.logits, d.at.item);
+    const row_leaves<DTYPE> leaves(d.logits);
+    draw_in_part<DTYPE>(a, d.number, part, none, &d.at, J, kept, model, d.row,
                         [&](leaf_words<DTYPE> &x, int k) { leaves.load(x, k); });
 }
 
@@ -569,8 +653,8 @@ template <int DTYPE> SB_DET void filter_block(const sb_cuda_sample_args &a)
         }
         merge_model(a, item, d, &model, shared);
         __syncthreads(); /* the whole state has been read */
-        if (threadIdx.x == 0) d.whole = s;
-        __syncthreads(); /* R is written, and the kept state */
+        if (threadIdx.x == 0) d.whole = s, d.model = model;
+        __syncthreads(); /* R is written, and the sums */
         const uint32_t J = d.whole.J;
         find_item(&d.at, all, [&](int p) {
             const sb_state part = crew_state(mates, &parts, p, each);
@@ -581,7 +665,7 @@ template <int DTYPE> SB_DET void filter_block(const sb_cuda_sample_args &a)
         const part_of_row part = part_of_block(share_of_crew(owner), d.at.item % each, each);
         const row_leaves<DTYPE> leaves(row);
         draw_in_part<DTYPE>(
-            a, d.number, part, d.cut, &d.at, J, s, model, d.row,
+            a, d.number, part, d.cut, &d.at, J, d.whole, d.model, d.row,
             [&](leaf_words<DTYPE> &x, int k) { load_cut<DTYPE>(x, leaves, k, logits, d.cut); });
     }
     if (mates.size > 1) crew_barrier(mates); /* the parts have been read */
@@ -658,7 +742,7 @@ SAMPLE_TABLE(bf16, SB_CUDA_BF16)
     {                                                                                              \
         sum_block<DTYPE>(a);                                                                       \
     }                                                                                              \
-    extern "C" __global__ void __launch_bounds__(SB_CUDA_DRAW_ROW)                                 \
+    extern "C" __global__ void __launch_bounds__(SB_CUDA_PARTS)                                    \
         sample_draw_##name(const __grid_constant__ sb_cuda_sample_args a)                          \
     {                                                                                              \
         draw_block<DTYPE>(a);                                                                      \

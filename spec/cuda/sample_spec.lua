@@ -103,6 +103,20 @@ describe("draws from long rows", function()
       for r = 0, R - 1 do assert.is_true(out.count[r] > 1 and out.count[r] < V) end
     end)
 
+    it("have them from a row of as many parts as there may be, one for each thread", function()
+      local x = logits.make(logits.distributions[2], "bfloat16", 1, 2^20 - 8, 5)
+      local how, opts = { seed = 11, position = 3 }, { outputs = outputs_of {} }
+      local ctx = assert(samebits.open(at.context().device, { split = 1000 }))
+      finally(function() ctx:close() end)
+      local want = assert(cpu:sample({ logits = x }, how, opts))
+      local batch = samebits.batch({ logits = assert(x:to(ctx.device)) }, { ids = false })
+      local got = assert(ctx:sample(batch, how, opts))
+      assert.matches("^sample_sum_bf16 64 x 256, .*; sample_draw_bf16 1 x 512$", ctx:plan())
+      for _, name in ipairs(opts.outputs) do
+        assert.same_bits(want[name], assert(got[name]:to "cpu"))
+      end
+    end)
+
     it("are launched in these ways", function()
       local x = logits.make(logits.distributions[2], "bfloat16", R, SIZES[1], 1)
       local plans, filtered = check(x, 1, {}), check(x, 1, { top_p = 0.9 })

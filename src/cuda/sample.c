@@ -59,15 +59,16 @@ void sb_cuda_set_sampling(sb_cuda_sample_args *a, const sb_sample_out *out, cons
 static int64_t ceil_of(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 #define RESIDENT 6    /* blocks of sample_sum that a multiprocessor holds */
+#define BESIDE 5      /* the same, if there is to be room for a block of sample_draw */
 #define BLOCK_TRIPS 2 /* what a block takes beside its sums, in trips of a warp */
 #define PART_TRIPS 10 /* of a part, at most: it is read again for the draw */
 
-/* How many blocks sum each row: as many as end soonest. trips: of a row. */
-static int64_t blocks_of_row(const sb_cuda_gpu *gpu, int64_t work, int64_t trips, int64_t warps)
+/* How many blocks of `warps` warps sum each row: as many as end soonest. trips: of a row. resident:
+ * so many blocks run at once. */
+static int64_t blocks_of_row(int64_t work, int64_t trips, int64_t warps, int64_t resident)
 {
-    const int64_t resident = (int64_t)gpu->multiprocessors * RESIDENT;
     int64_t best = 1, least = INT64_MAX;
-    for (int64_t n = 1; n <= ceil_of(trips, warps) && n <= 64; n++) {
+    for (int64_t n = 1; n <= ceil_of(trips, warps) && n <= SB_CUDA_PARTS / warps; n++) {
         const int64_t time = ceil_of(work * n, resident) *
                              (ceil_of(trips, warps * n) + BLOCK_TRIPS);
         if (time < least) least = time, best = n;
@@ -81,17 +82,23 @@ static void plan_parts(const sb_cuda *c, const sb_call *call, sample_plan *p)
     const sb_launch *launch = &call->launch;
     const int64_t leaves = ceil_of(call->in.vocab > 0 ? call->in.vocab : 1, SB_LEAF);
     const int64_t work = p->sums.in.work, trips = ceil_of(leaves, 32);
+    const int64_t processors = c->gpu.multiprocessors;
     const int32_t threads = launch->threads && launch->threads < SB_CUDA_SUM ? launch->threads
                                                                              : SB_CUDA_SUM;
-    const int64_t warps = threads / 32;
-    const int64_t blocks = launch->split ? launch->split
-                                         : blocks_of_row(&c->gpu, work, trips, warps);
+    const int64_t warps = threads / 32, most = SB_CUDA_PARTS / warps;
+    int64_t blocks = launch->split < most ? launch->split : most;
+    p->table = sb_cuda_takes_table(&c->gpu, call, 0);
+    /* Each multiprocessor holds at most one block that draws. If there are few, the next call's
+     * sums may begin beside them; otherwise it would get more of some multiprocessors than of
+     * others. */
+    if (p->way == DRAW && !p->table) p->a.early = work <= processors / 4 ? 2 : work <= processors;
+    if (!launch->split)
+        blocks = blocks_of_row(work, trips, warps, processors * (p->a.early ? BESIDE : RESIDENT));
     const int64_t of_warp = ceil_of(trips, blocks * warps);
     p->a.each = (int32_t)ceil_of(of_warp, PART_TRIPS);
     p->a.part = (int32_t)(32 * ceil_of(of_warp, p->a.each));
     p->a.parts = (int32_t)ceil_of(leaves, p->a.part);
     p->sums.in.split = (int32_t)ceil_of(p->a.parts, warps * p->a.each);
-    p->table = sb_cuda_takes_table(&c->gpu, call, 0);
     if (p->table)
         p->sums_grid = (sb_cuda_grid){ .blocks = work ? c->gpu.multiprocessors : 0,
                                        .threads = SB_CUDA_TABLE_BLOCK,
@@ -102,6 +109,9 @@ static void plan_parts(const sb_cuda *c, const sb_call *call, sample_plan *p)
                                        .threads = threads,
                                        .shared = (uint32_t)threads * 64,
                                        .early = 1 };
+    /* A multiprocessor that took RESIDENT blocks would end last. */
+    if (p->a.early == 1 && p->sums_grid.shared < (uint32_t)c->gpu.shared / RESIDENT)
+        p->sums_grid.shared = (uint32_t)c->gpu.shared / RESIDENT;
     p->sums_size = (uint64_t)(work * p->a.parts) * (sizeof(sb_state) + sizeof(float)) +
                    (uint64_t)work * sizeof(sb_cuda_target);
 }
@@ -263,7 +273,7 @@ static sb_status launch_kernels(sb_context *ctx, const sb_sample_call *s, sample
     const int64_t work = p->a.in.work;
     const int many = work >= 8 * c->gpu.multiprocessors; /* rows: one after the other */
     sb_cuda_grid last = { .blocks = work,
-                          .threads = many ? SB_CUDA_DRAW_ROW / 2 : SB_CUDA_DRAW_ROW,
+                          .threads = many ? 64 : 128, /* and at least one for each part */
                           .early = 1 };
     CUstream stream = s->call.launch.stream;
     sb_status status = s->call.in.row_list ? sb_cuda_clear_draws(ctx, &s->call, &s->out) : SB_OK;
@@ -274,6 +284,8 @@ static sb_status launch_kernels(sb_context *ctx, const sb_sample_call *s, sample
         last.threads = 512;
     } else if (p->way == FILTER) {
         last = plan_filter(c, &s->call, &p->a);
+    } else if (last.threads < p->a.parts) {
+        last.threads = (p->a.parts + 63) / 64 * 64;
     }
     if (status == SB_OK && p->models_size)
         status = sb_cuda_launch(ctx, sb_cuda_order_kernel(c, dtype, 0), p->models_grid,

@@ -6,10 +6,12 @@
 
 #define SB_BAD_SAMPLING 17 /* continues the list of args.h */
 
-#define SB_CUDA_LIST_ROWS 4  /* rows of one piece per block, of the kernel that reads lists */
-#define SB_CUDA_SUM 256      /* the most threads of a block that sums parts of a row */
-#define SB_CUDA_DRAW_ROW 128 /* the most threads of a block that draws without filters */
-#define SB_CUDA_FILTER 512   /* the most threads of a block that filters a row */
+#define SB_CUDA_LIST_ROWS 4 /* rows of one piece per block, of the kernel that reads lists */
+#define SB_CUDA_SUM 256     /* the most threads of a block that sums parts of a row */
+#define SB_CUDA_PARTS                                                                              \
+    512                    /* the most parts of a row; and the most threads of a block that draws
+                                without filters, as each has one part */
+#define SB_CUDA_FILTER 512 /* the most threads of a block that filters a row */
 /* Entries of the list of each of its warps; half as many if blocks share a row. */
 #define SB_CUDA_SEGMENT 512
 
@@ -29,6 +31,8 @@ typedef struct sb_cuda_sample_args {
     int32_t parts, part, each; /* of a row; leaves of a part; parts of a warp that sums */
     int32_t crew;              /* blocks that share a row, of kernels with filters */
     int32_t segment;           /* entries of the list of each of their warps */
+    int32_t early;             /* 1: blocks that draw begin while rows are summed; 2: and those of
+                                  the next kernel while tokens are drawn */
     int32_t top_k;
     float top_p, min_p;
 } sb_cuda_sample_args;
