@@ -13,7 +13,7 @@ static void try_call(const options *o, const arrays *a, const sb_batch *batch)
     const part all = { 0, batch->vocab };
     const sb_launch *launch = &o->launch;
     int right = is_right_out_size(o->out_size) && is_right_launch(launch) && !launch->cluster &&
-                !batch->kept && is_right_batch(batch, a->rows, all);
+                !batch->kept && !batch->kept_offsets && is_right_batch(batch, a->rows, all);
     for (int i = 0; i < 2; i++) {
         results first = results_of(o->wanted, batch, a->rows, 0xa5);
         results again = results_of(o->wanted, batch, a->rows, 0x5a);

@@ -206,7 +206,7 @@ static sb_batch shard_batch(const sb_batch *batch, part held)
     const int64_t size = batch->logits_dtype == SB_F32 ? 4 : 2;
     if (shard.row_stride == 0) shard.row_stride = batch->vocab;
     if (shard.batch_stride == 0) shard.batch_stride = batch->time * shard.row_stride;
-    shard.logits = (const char *)batch->logits + held.first * size;
+    if (batch->logits) shard.logits = (const char *)batch->logits + held.first * size;
     return shard;
 }
 
