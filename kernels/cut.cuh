@@ -36,9 +36,81 @@ struct cut_room {
     uint32_t lengths[2][CUT_WARPS];       /* published likewise: of the warps' lists */
     uint64_t upper[2][CUT_WARPS][2], some[CUT_WARPS], last[WARP]; /* of a search in the lists */
     uint32_t counts[2][CUT_WARPS];
+    uint32_t totals[2][KEY_BINS]; /* published in turns, too: ids by keys */
+    uint64_t sums[KEY_BINS];      /* over the crew, up to each key */
     uint32_t bins[GUESS_BINS];
     uint16_t queues[CUT_WARPS][2 * WARP]; /* of leaves */
 };
+
+/* ---- counts by keys ----------------------------------------------------------------------- */
+
+/* The highest key of a bracket, which is bin 0. */
+SB_DET uint32_t first_key(const bracket &b) { return (uint32_t)(b.high >> ID_BITS) - 1; }
+
+/* The counts of a warp by keys, in its part of staging. While it counts, they are two of 16 bits in
+ * a word, in a column for each lane; then one for each key. A lane counts at most 2^20 / WARP
+ * ids. */
+SB_DET uint32_t *key_counts(int warp)
+{
+    return (uint32_t *)((uint64_t *)staging + warp * SB_CUDA_SEGMENT);
+}
+
+/* Adds up a warp's columns. */
+SB_DET void add_columns(uint32_t *columns)
+{
+    const int lane = threadIdx.x % WARP;
+    uint32_t low = 0, high = 0;
+    __syncwarp(); /* the columns are complete */
+    if (lane < KEY_BINS / 2) {
+#pragma unroll 8
+        for (int i = 0; i < WARP; i++) { /* in an order in which no two lanes meet in a bank */
+            const uint32_t two = columns[lane * WARP + (i + lane) % WARP];
+            low += two & 0xffffu, high += two >> 16;
+        }
+    }
+    __syncwarp(); /* the columns have been read */
+    if (lane < KEY_BINS / 2) columns[2 * lane] = low, columns[2 * lane + 1] = high;
+}
+
+/* What an id of a key adds to the sum that a filter counts. */
+template <int DTYPE, bool WEIGHTED> SB_DET uint64_t units_of_key(uint32_t key, const sb_weights &w)
+{
+    if (!WEIGHTED) return 1;
+    return sb_weight_units(sb_weight(sb_place_logit((uint64_t)key_of<DTYPE>(key) << 32), &w));
+}
+
+/* The sums over the crew's ids up to each key, from the highest one on. Called by one warp. */
+template <int DTYPE, bool WEIGHTED>
+static __device__ __noinline__ void add_keys(const crew &mates, const sb_weights &w, uint32_t first,
+                                             const uint32_t *totals, uint64_t *sums)
+{
+    const int lane = threadIdx.x % WARP;
+    uint32_t n[2] = { 0, 0 };
+    uint64_t all, mine[2] = { 0, 0 };
+    if (lane < KEY_BINS / 2) {
+#pragma unroll 8
+        for (int r = 0; r < mates.size; r++) {
+            const uint2 of = *(const uint2 *)in_block(mates, totals + 2 * lane, r);
+            n[0] += of.x, n[1] += of.y;
+        }
+#pragma unroll 1
+        for (int i = 0; i < 2; i++)
+            mine[i] = n[i] * units_of_key<DTYPE, WEIGHTED>(first - (uint32_t)(2 * lane + i), w);
+    }
+    const uint64_t before = warp_before(mine[0] + mine[1], &all);
+    if (lane < KEY_BINS / 2)
+        sums[2 * lane] = before + mine[0], sums[2 * lane + 1] = before + mine[0] + mine[1];
+}
+
+/* The part of a warp, if a part is cut into even ones of whole trips. */
+SB_DET part_of_row part_of_warp(part_of_row part, int warp, int warps)
+{
+    const int trips = (part.last - part.first + WARP - 1) / WARP;
+    const int each = (trips + warps - 1) / warps * WARP;
+    part.first = min(part.first + warp * each, part.last);
+    part.last = min(part.first + each, part.last);
+    return part;
+}
 
 /* ---- a pass ------------------------------------------------------------------------------- */
 
@@ -114,12 +186,13 @@ SB_DET void reach_all_leaves(const part_of_row &part)
 }
 
 /* Sums up the ids of the crew's row inside a bracket and above it, those that `cut` leaves, and
- * lists those inside. Marks the leaves of which an id reaches the bracket. All threads of the crew
- * get the sums. Every warp's list is in staging.
+ * lists those inside, or, with KEYS, counts them by keys. Marks the leaves of which an id reaches
+ * the bracket. All threads of the crew get the sums. Every warp's list, or its counts, are in
+ * staging.
  *
  * Of most leaves few ids reach the bracket, or none. A warp queues these and takes one for each
  * lane. If many ids of a warp's leaves are above the bracket, each lane adds up its leaf's. */
-template <int DTYPE, bool WEIGHTED>
+template <int DTYPE, bool WEIGHTED, bool KEYS>
 static __device__ __noinline__ cut_sums pass_over(const cut_row &row, const sb_cut &cut,
                                                   const bracket &b, int turn, cut_room *room)
 {
@@ -130,8 +203,13 @@ static __device__ __noinline__ cut_sums pass_over(const cut_row &row, const sb_c
     const int cut_leaf = cut.place ? sb_place_id(cut.place) / SB_LEAF : -1;
     const int segment = row.segment;
     uint64_t *list = (uint64_t *)staging + warp * segment;
-    uint32_t *queue = queue_of_ids(), *reached = reached_leaves();
-    const part_of_row part = share_of_crew(row);
+    uint32_t *queue = queue_of_ids(), *reached = reached_leaves(), *columns = key_counts(warp);
+    const part_of_row share = share_of_crew(row);
+    /* Warps count in turns of trips, so that lists are of like length, but each its own part if the
+     * part is looked for. */
+    const part_of_row part = KEYS ? part_of_warp(share, warp, warps) : share;
+    const int step = KEYS ? WARP : (int)blockDim.x;
+    const uint32_t top_key = first_key(b);
     const row_leaves<DTYPE> leaves(row);
     const sb_weights w = cut.weights;
     const bool within = row.best <= w.lim && low.at >= -w.lim;
@@ -139,6 +217,10 @@ static __device__ __noinline__ cut_sums pass_over(const cut_row &row, const sb_c
     uint64_t above = 0, inside = 0;
     int listed = 0, waiting = 0;
 
+    if (KEYS) {
+#pragma unroll 8
+        for (int i = 0; i < KEY_BINS / 2; i++) columns[i * WARP + lane] = 0;
+    }
     /* Takes the last n ids of the queue, at most one for each lane. */
     const auto take = [&](int n) {
         const bool has = lane < n;
@@ -146,20 +228,25 @@ static __device__ __noinline__ cut_sums pass_over(const cut_row &row, const sb_c
         const uint32_t id = has ? queue[waiting + lane] : 0;
         const float y = load_one<DTYPE>(part.logits, id);
         const bool is_in = has && y < least_of(high, (int)(id / SB_LEAF));
-        if (WEIGHTED && has) {
+        if (KEYS && is_in) {
+            const uint32_t bin = top_key - (sb_order_key(y) >> spare_bits<DTYPE>());
+            columns[bin / 2 * WARP + lane] += 1u << bin % 2 * 16;
+        } else if (WEIGHTED && has) {
             const uint64_t units = sb_weight_units(sb_weight(y, &w));
             above += is_in ? 0 : units;
             inside += is_in ? units : 0;
         }
-        const uint64_t lanes = __ballot_sync(FULL, is_in);
-        const int at = listed + __popcll(lanes & before_lane);
-        if (is_in && at < segment) list[at] = entry_of<DTYPE>(y, id);
-        listed += __popcll(lanes);
+        if (!KEYS) {
+            const uint64_t lanes = __ballot_sync(FULL, is_in);
+            const int at = listed + __popcll(lanes & before_lane);
+            if (is_in && at < segment) list[at] = entry_of<DTYPE>(y, id);
+            listed += __popcll(lanes);
+        }
         __syncwarp(); /* the queue has been read */
     };
-    for (int base = part.first + warp * WARP; base < part.last; base += (int)blockDim.x) {
-        const int k = base + lane, then = k + AHEAD * (int)blockDim.x;
-        const bool final = base + (int)blockDim.x >= part.last;
+    for (int base = part.first + (KEYS ? 0 : warp * WARP); base < part.last; base += step) {
+        const int k = base + lane, then = k + AHEAD * step;
+        const bool final = base + step >= part.last;
         uint32_t bits = 0;
         leaf_words<DTYPE> x;
         if (k < part.last) leaves.load(x, k);
@@ -167,7 +254,7 @@ static __device__ __noinline__ cut_sums pass_over(const cut_row &row, const sb_c
         if (k < part.last) bits = ids_from<DTYPE>(x, least_of(low, k));
         const uint64_t lanes = __ballot_sync(FULL, bits);
         if (lane % 32 == 0 && k < part.last)
-            reached[(k - part.first) / 32] = (uint32_t)(lanes >> lane);
+            reached[(k - share.first) / 32] = (uint32_t)(lanes >> lane);
         if (lanes == 0 && !(final && waiting > 0)) continue;
         if (bits) {
             if (ends) bits &= ~ids_from<DTYPE>(x, least_of(end, k));
@@ -212,6 +299,7 @@ static __device__ __noinline__ cut_sums pass_over(const cut_row &row, const sb_c
             before = warp_before((uint32_t)__popc(bits), &total);
         }
     }
+    if (KEYS) add_columns(columns);
     above = warp_sum_any(above);
     inside = WEIGHTED ? warp_sum_any(inside) : (uint64_t)listed;
     if (lane == 0) {
@@ -227,6 +315,13 @@ static __device__ __noinline__ cut_sums pass_over(const cut_row &row, const sb_c
         mine.most = __reduce_max_sync(FULL, mine.most);
         if (lane == 0) room->blocks[turn] = mine;
     }
+    if (KEYS) {
+        for (int bin = (int)threadIdx.x; bin < KEY_BINS; bin += (int)blockDim.x) {
+            uint32_t n = 0;
+            for (int i = 0; i < warps; i++) n += key_counts(i)[bin];
+            room->totals[turn][bin] = n;
+        }
+    }
     crew_barrier(row.mates); /* every block's sums, and lists, are written */
     cut_sums s = { 0, 0, 0, 0 };
     if (lane < row.mates.size) s = *in_block(row.mates, &room->blocks[turn], lane);
@@ -234,7 +329,22 @@ static __device__ __noinline__ cut_sums pass_over(const cut_row &row, const sb_c
     s.inside = warp_sum_any(s.inside);
     s.count = __reduce_add_sync(FULL, s.count);
     s.most = __reduce_add_sync(FULL, s.most); /* of the merged lists, at most */
+    if (KEYS) {
+        if (warp == 0)
+            add_keys<DTYPE, WEIGHTED>(row.mates, w, top_key, room->totals[turn], room->sums);
+        __syncthreads(); /* the sums by keys are written */
+        s.inside = room->sums[KEY_BINS - 1];
+    }
     return s;
+}
+
+template <int DTYPE, bool WEIGHTED>
+SB_DET cut_sums pass_by_keys(const cut_row &row, const sb_cut &cut, const bracket &b, int turn,
+                             cut_room *room)
+{
+    if constexpr (DTYPE == SB_CUDA_BF16)
+        return pass_over<DTYPE, WEIGHTED, true>(row, cut, b, turn, room);
+    return {};
 }
 
 /* ---- in the list -------------------------------------------------------------------------- */
@@ -378,6 +488,95 @@ static __device__ __noinline__ uint64_t entry_of_goal(const uint64_t *list, int 
     }
 }
 
+/* ---- among the counts --------------------------------------------------------------------- */
+
+/* Which lane's count, of those from lane 0 on, has number *n of what they count; *n: its number
+ * among the lane's own. */
+SB_DET int lane_that_has(uint32_t count, uint32_t *n)
+{
+    uint32_t all;
+    const uint32_t before = warp_before(count, &all);
+    const bool has = *n >= before && *n - before < count; /* one lane */
+    const int lane = __ffsll((long long)__ballot_sync(FULL, has)) - 1;
+    *n -= __shfl_sync(FULL, before, lane);
+    return lane;
+}
+
+/* Counts the ids of a part of a row whose logits are between two edges of one key, and which `cut`
+ * leaves. The entry number of number n of them goes to *to, if it is there. */
+template <int DTYPE>
+static __device__ __noinline__ uint32_t ids_of_key(const cut_row &row, const sb_cut &cut,
+                                                   const edge &low, uint32_t key, part_of_row part,
+                                                   uint32_t n, uint64_t *to)
+{
+    const int lane = threadIdx.x % WARP;
+    const edge its = edge_of<DTYPE>((uint64_t)key << ID_BITS);
+    const int cut_leaf = cut.place ? sb_place_id(cut.place) / SB_LEAF : -1;
+    const row_leaves<DTYPE> leaves(row);
+    uint32_t count = 0, all;
+    for (int base = part.first; base < part.last; base += WARP) {
+        const int k = base + lane;
+        uint32_t bits = 0;
+        if (k < part.last) {
+            leaf_words<DTYPE> x;
+            leaves.load(x, k);
+            bits = ids_from<DTYPE>(x, fmaxf(its.at, least_of(low, k))) &
+                   ~ids_from<DTYPE>(x, its.above);
+            if (k == cut_leaf) {
+                const leaf_words<DTYPE> other = x; /* whose address may be taken */
+                bits &= ids_left_in<DTYPE>(&other, cut.place);
+            }
+        }
+        const uint32_t ids = (uint32_t)__popc(bits);
+        const uint32_t before = count + warp_before(ids, &all);
+        if (n >= before && n - before < ids) {
+            uint32_t rest = bits_in_order<DTYPE>(bits);
+            for (uint32_t i = before; i < n; i++) rest &= rest - 1;
+            const uint32_t id = (uint32_t)(k * SB_LEAF + __ffsll((long long)rest) - 1);
+            *to = (uint64_t)key << ID_BITS | (LAST_ID - id);
+        }
+        count += all;
+    }
+    return count;
+}
+
+/* As entry_of_goal, of a bracket whose ids have been counted by keys: the key, the ids of this key
+ * that are wanted, the block and the warp that have counted the last one of these, and this one in
+ * the warp's part, which all warps of each block look through. */
+template <int DTYPE, bool WEIGHTED>
+static __device__ __noinline__ uint64_t counted_goal(const cut_row &row, const sb_cut &cut,
+                                                     const bracket &b, int turn, uint64_t goal,
+                                                     uint64_t *reached, cut_room *room)
+{
+    if constexpr (DTYPE != SB_CUDA_BF16) return 0;
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    const edge low = edge_of<DTYPE>(b.low);
+    const bool passes = lane < KEY_BINS / 2 && room->sums[2 * lane + 1] >= goal;
+    int bin = 2 * (__ffsll((long long)__ballot_sync(FULL, passes)) - 1);
+    if (room->sums[bin] < goal) bin++;
+    const uint64_t before = bin ? room->sums[bin - 1] : 0;
+    const uint32_t key = first_key(b) - (uint32_t)bin;
+    const uint64_t units = units_of_key<DTYPE, WEIGHTED>(key, cut.weights);
+    uint32_t n = (uint32_t)((goal - before - 1) / units); /* ids of the key before the last one */
+    *reached = before + (n + 1) * units;
+
+    cut_row owner = row;
+    uint32_t count = 0;
+    if (lane < row.mates.size) count = in_block(row.mates, room->totals[turn], lane)[bin];
+    owner.mates.rank = lane_that_has(count, &n);
+    count = lane < warps ? in_block(row.mates, key_counts(lane), owner.mates.rank)[bin] : 0;
+    part_of_row part = part_of_warp(share_of_crew(owner), lane_that_has(count, &n), warps);
+
+    count = ids_of_key<DTYPE>(row, cut, low, key, part_of_warp(part, warp, warps), ~0u, nullptr);
+    if (lane == 0) room->counts[0][warp] = count;
+    __syncthreads(); /* every warp's count is written */
+    count = lane < warps ? room->counts[0][lane] : 0;
+    if (lane_that_has(count, &n) == warp)
+        ids_of_key<DTYPE>(row, cut, low, key, part_of_warp(part, warp, warps), n, room->last);
+    __syncthreads(); /* the entry is written, and the counts have been read */
+    return room->last[0];
+}
+
 /* ---- the cut ------------------------------------------------------------------------------ */
 
 /* A goal that is known within bounds. */
@@ -396,7 +595,7 @@ SB_DET uint64_t sum_of_weights(const cut_row &row, const sb_cut &cut, int turn, 
     if (low > sb_float(SB_ABSENT_BITS) && sb_weight(low, &cut.weights) < 0x1p-41f)
         bottom = max(bottom, edge_under<DTYPE>(low));
     const bracket all = { bottom, bottom, top_edge<DTYPE>() }; /* nothing is inside */
-    return pass_over<DTYPE, true>(row, cut, all, turn, room).above;
+    return pass_over<DTYPE, true, false>(row, cut, all, turn, room).above;
 }
 
 /* The next bracket to look at in [low, end): its lower half is listed. */
@@ -426,13 +625,19 @@ SB_DET uint64_t find_place(const cut_row &row, const sb_cut &cut, float best, in
     bracket b = guess_bracket<DTYPE, WEIGHTED>(
         row, cut, best, WEIGHTED ? (1.0f - top_p) * ((float)sum.least * 0x1p-40f) : (float)k, few,
         room->bins);
+    if (counts_keys<DTYPE>(b)) /* up to as many keys as there is room for */
+        b.high = min(b.end, ((b.low >> ID_BITS) + KEY_BINS) * KEY);
+    bool first = true;
     for (uint64_t end = b.end;; turn ^= 1) {
-        const cut_sums s = pass_over<DTYPE, WEIGHTED>(row, cut, b, turn, room);
+        const bool keys = counts_keys<DTYPE>(b);
+        const cut_sums s = keys ? pass_by_keys<DTYPE, WEIGHTED>(row, cut, b, turn, room)
+                                : pass_over<DTYPE, WEIGHTED, false>(row, cut, b, turn, room);
         const uint64_t above = above_end + s.above, all = above + s.inside;
         uint64_t *list;
         int length = 0;
-        const bool fits = s.most <= (uint32_t)row.segment;
-        if (fits) { /* before another pass */
+        const int counted = turn;
+        const bool fits = keys || s.most <= (uint32_t)row.segment;
+        if (fits && !keys) { /* before another pass */
             length = merge_crew_lists(row, turn, room, &list);
             if (row.mates.size > 1) crew_barrier(row.mates); /* the lists have been read */
         }
@@ -442,8 +647,12 @@ SB_DET uint64_t find_place(const cut_row &row, const sb_cut &cut, float best, in
                                    (goal.least <= all && all < goal.most);
             if (!straddles && fits && goal.least > above && goal.most <= all) {
                 uint64_t reached;
-                const uint64_t e = entry_of_goal<DTYPE, WEIGHTED>(
-                    list, length, cut.weights, goal.least - above, s.inside, &reached, room);
+                const uint64_t e = keys ? counted_goal<DTYPE, WEIGHTED>(row, cut, b, counted,
+                                                                        goal.least - above,
+                                                                        &reached, room)
+                                        : entry_of_goal<DTYPE, WEIGHTED>(list, length, cut.weights,
+                                                                         goal.least - above,
+                                                                         s.inside, &reached, room);
                 if (above + reached >= goal.most) return place_of_entry<DTYPE>(e);
             } else if (!straddles) {
                 break;
@@ -452,7 +661,8 @@ SB_DET uint64_t find_place(const cut_row &row, const sb_cut &cut, float best, in
             goal.least = goal.most = sb_top_p_goal(top_p,
                                                    sum_of_weights<DTYPE>(row, cut, turn, room));
         }
-        const uint64_t width = 8 * (b.high - b.low);
+        const uint64_t width = (keys && first ? 1 : 8) * (b.high - b.low);
+        first = false;
         if (goal.least > all) { /* further down */
             if (b.low == bottom) return cut.place;
             low = bottom, end = b.low, above_end = all;

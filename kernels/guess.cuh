@@ -6,6 +6,7 @@
 #pragma once
 
 #include "../src/det/sample.h"
+#include "../src/cuda/sample_args.h"
 #include "entries.cuh"
 
 #define GUESS_BINS 64
@@ -61,6 +62,17 @@ SB_DET float count_sample(const cut_row &row, const sb_cut &cut, const guess_ran
     }
     __syncthreads(); /* the bins are written */
     return (float)leaves / (float)sample;
+}
+
+/* Keys whose ids a pass can count one by one, in the memory of its lists. */
+#define KEY_BINS (SB_CUDA_SEGMENT * 4 / WARP)
+
+/* Whether a bracket has so few keys that ids can be counted by keys instead of listed. Then no list
+ * has to be searched, nor weights be added up one by one: ids of one key have one weight. */
+template <int DTYPE> SB_DET bool counts_keys(const bracket &b)
+{
+    return DTYPE == SB_CUDA_BF16 && b.high % KEY == 0 &&
+           (b.high >> ID_BITS) - (b.low >> ID_BITS) <= KEY_BINS;
 }
 
 /* The edge under the logit x. */
@@ -174,9 +186,12 @@ static __device__ __noinline__ bracket guess_bracket(const cut_row &row, const s
     const float f = count_sample<DTYPE>(row, cut, g, shared);
     guessed_bins bins = guess_bins<WEIGHTED>(g, goal, f, w, shared);
     if (bins.low < GUESS_BINS) b.low = max(bottom, edge_under<DTYPE>(top_of_bin(g, bins.low)));
+    bracket narrow = b;
+    if (bins.high > 0) narrow.high = edge_under<DTYPE>(top_of_bin(g, bins.high));
+    narrow.high = max(narrow.high, b.low + KEY);
+    if (counts_keys<DTYPE>(narrow)) return narrow;
     if (bins.above + bins.inside <= capacity / 2) return b; /* all that is kept fits the lists */
-    if (bins.high > 0) b.high = edge_under<DTYPE>(top_of_bin(g, bins.high));
-    b.high = max(b.high, b.low + KEY);
+    b = narrow;
     if (bins.inside <= capacity / 2 || bins.low >= GUESS_BINS) return b;
     g = { top_of_bin(g, bins.high), (float)(bins.low - bins.high) * (g.width / GUESS_BINS),
           top_of_bin(g, bins.low), bins.beyond, bins.variance };
