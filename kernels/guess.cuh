@@ -23,7 +23,10 @@ struct guess_range {
 
 /* Counts the ids of a sample of the row's leaves by bins. Called by a whole block, after a barrier;
  * all blocks of a crew count the same. Returns how many ids of the row one of the sample stands
- * for. */
+ * for.
+ *
+ * Each thread counts in a column of words, of four bins each: in a bank of its own. No sum of a bin
+ * exceeds 16 bits. */
 template <int DTYPE>
 SB_DET float count_sample(const cut_row &row, const sb_cut &cut, const guess_range &g,
                           uint32_t *shared)
@@ -32,33 +35,39 @@ SB_DET float count_sample(const cut_row &row, const sb_cut &cut, const guess_ran
     const int threads = blockDim.x, leaves = row.all.last;
     const int sample = min(min(GUESS_LEAVES, 15 * threads), leaves), chunks = (sample + 3) / 4;
     const float scale = GUESS_BINS / g.width;
-    const uint64_t place = cut.place;
+    /* Absent ids do not count, nor do those that an earlier cut has taken, but for its own logit. */
+    const float to = fmaxf(g.to, cut.place ? sb_place_logit(cut.place) : sb_float(0xff7fffffu));
     const row_leaves<DTYPE> source(row);
-    uint8_t *columns = (uint8_t *)staging;
-    for (int b = 0; b < GUESS_BINS; b++) columns[b * threads + threadIdx.x] = 0;
+    uint32_t *columns = (uint32_t *)staging + threadIdx.x;
+#pragma unroll
+    for (int i = 0; i < GUESS_BINS / 4; i++) columns[i * threads] = 0;
+#pragma unroll 1
     for (int j = threadIdx.x; j < 4 * chunks; j += threads) {
-        const int k = (int)((int64_t)(j / 4) * leaves / chunks) + j % 4;
+        const int k = j / 4 * leaves / chunks + j % 4; /* chunks and leaves are few enough */
         leaf_words<DTYPE> x;
         if (k >= leaves) continue;
         source.load(x, k);
 #pragma unroll
         for (int i = 0; i < SB_LEAF; i++) {
             const float y = unpack<DTYPE>(x, i);
-            if (y > g.from || y < g.to || sb_is_absent(y)) continue;
-            if (place && sb_place_of(y, (uint32_t)k * SB_LEAF + i) < place) continue;
-            const float bin = fminf((g.from - y) * scale, GUESS_BINS - 1);
-            columns[(int)bin * threads + threadIdx.x]++;
+            const uint32_t bin = (uint32_t)fminf((g.from - y) * scale, GUESS_BINS - 1);
+            if (y > g.from || !(y >= to)) continue;
+            columns[bin / 4 * threads] += 1u << bin % 4 * 8;
         }
     }
     __syncthreads(); /* the columns are complete */
-    for (int b = warp; b < GUESS_BINS; b += warps) {
-        uint32_t sum = 0;
-        for (int t = lane * 4; t < threads; t += WARP * 4) {
-            const uint32_t four = *(const uint32_t *)(columns + b * threads + t);
-            sum += (four & 0xff) + (four >> 8 & 0xff) + (four >> 16 & 0xff) + (four >> 24);
+#pragma unroll 1
+    for (int i = warp; i < GUESS_BINS / 4; i += warps) {
+        const uint32_t *words = (const uint32_t *)staging + i * threads;
+        uint32_t even = 0, odd = 0;
+#pragma unroll 4
+        for (int t = lane; t < threads; t += WARP) {
+            even += words[t] & 0x00ff00ffu;
+            odd += words[t] >> 8 & 0x00ff00ffu;
         }
-        sum = __reduce_add_sync(FULL, sum);
-        if (lane == 0) shared[b] = sum;
+        even = __reduce_add_sync(FULL, even);
+        odd = __reduce_add_sync(FULL, odd);
+        if (lane < 4) shared[4 * i + lane] = (lane % 2 ? odd : even) >> lane / 2 * 16 & 0xffffu;
     }
     __syncthreads(); /* the bins are written */
     return (float)leaves / (float)sample;
