@@ -8,6 +8,9 @@
  *
  *     sample of leaves -> guessed bracket -> pass -> list -> place
  *
+ * If the logits of the bracket have few values, as those of bf16 do, the pass counts ids by their
+ * keys instead, and the counts tell the place's key, and where the place is looked for.
+ *
  * The guess alone is statistics, and only time depends on it. A row of top-p need not be summed up
  * for its goal, which follows, within narrow bounds, from the row's total; only if the place
  * differs between the bounds is the sum of all weights taken.

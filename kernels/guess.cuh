@@ -35,7 +35,7 @@ SB_DET float count_sample(const cut_row &row, const sb_cut &cut, const guess_ran
     const int threads = blockDim.x, leaves = row.all.last;
     const int sample = min(min(GUESS_LEAVES, 15 * threads), leaves), chunks = (sample + 3) / 4;
     const float scale = GUESS_BINS / g.width;
-    /* Absent ids do not count, nor do those that an earlier cut has taken, but for its own logit. */
+    /* Absent ids do not count, nor those that an earlier cut has taken, but for its own logit. */
     const float to = fmaxf(g.to, cut.place ? sb_place_logit(cut.place) : sb_float(0xff7fffffu));
     const row_leaves<DTYPE> source(row);
     uint32_t *columns = (uint32_t *)staging + threadIdx.x;

@@ -179,8 +179,7 @@ struct drawing {
     sb_row row;
     sb_cut cut;
     search at;
-    sb_state whole; /* of the present ids; later of those that the filters keep */
-    sb_state model;
+    sb_state whole, kept, model; /* sums: of the present ids; of those that the filters keep */
     uint64_t U;
     int32_t fate;
     int64_t number;
@@ -198,35 +197,6 @@ SB_DET void merge_parts(sb_state *s, const sb_state *parts, int count, sb_state 
 SB_DET const sb_state *parts_of(const sb_cuda_sample_args &a, int64_t item)
 {
     return (const sb_state *)a.in.states + item * a.parts;
-}
-
-/* Begins with a row: sets d, with its whole state, which is s in warp 0. Returns whether there is
- * anything to draw from; otherwise the row is written. writes: this block writes, and reports a bad
- * row. Called by a whole block. */
-SB_DET bool begin_row(const sb_cuda_sample_args &a, int64_t item, drawing *d, sb_state *s,
-                      sb_state *shared, bool writes)
-{
-    const sb_cuda_args &in = a.in;
-    if (threadIdx.x == 0) {
-        d->fate = fate_of(a, item, writes);
-        if (d->fate != ROW_UNKNOWN) d->number = row_at(in, item);
-        if (d->fate == ROW_ACTIVE) d->row = constants_of(in, temperature_of(in, d->number));
-        d->cut.place = 0;
-        d->cut.least = 0.0f;
-    }
-    __syncthreads(); /* d is written */
-    if (d->fate == ROW_UNKNOWN) return false;
-    if (d->fate == ROW_ACTIVE) {
-        merge_parts(s, parts_of(a, item), a.parts, shared);
-        if (threadIdx.x == 0) {
-            d->whole = *s;
-            if (sb_state_is_nan(s)) d->fate = ROW_NAN;
-        }
-        __syncthreads(); /* the whole state is written */
-    }
-    if (d->fate == ROW_ACTIVE) return true;
-    if (writes) write_none(a, d->number, d->fate, threadIdx.x, blockDim.x);
-    return false;
 }
 
 /* The model's state, in warp 0: that of the row, or, if it has a kept set, that of the row without
@@ -358,8 +328,8 @@ SB_DET part_of_row part_of_block(part_of_row row, int p, int parts)
  * one that holds the draw is read again. */
 #define KEPT_PARTS 4
 struct kept_parts {
-    sb_state states[KEPT_PARTS * DRAW_WARPS];
-    int32_t counts[KEPT_PARTS * DRAW_WARPS];
+    sb_state states[KEPT_PARTS * DRAW_WARPS], all;
+    uint32_t counts[KEPT_PARTS * DRAW_WARPS], count;
 };
 
 /* What a cut keeps, by logits, to save looking at places and weights: of leaf k, the ids that reach
@@ -532,24 +502,70 @@ static __device__ __noinline__ void sum_cut(kept_parts *to, const sb_cuda_sample
         }
         warp_merge(&t.s);
         ids = __reduce_add_sync(FULL, ids);
-        if (lane == 0) to->states[p] = t.s, to->counts[p] = (int32_t)ids;
+        if (lane == 0) to->states[p] = t.s, to->counts[p] = ids;
     }
 }
 
-/* The largest logit of a row, from those of its parts. Called by a whole block; shared has an entry
- * for each warp. */
-SB_DET float best_of(const sb_cuda_sample_args &a, int64_t item, float *shared)
+/* Begins with a row: sets d and row, with the sum of all, the largest logit, the scale of weights
+ * and the random bits. Returns whether there is anything to draw from; else the row is written.
+ * The sums and the largest logits of parts are on their way before the row's fate is known. Called
+ * by a whole block. */
+SB_DET bool begin_filters(const sb_cuda_sample_args &a, int64_t item, const crew &mates, drawing *d,
+                          cut_row *row, sb_state *shared, float *largest)
 {
+    const sb_cuda_args &in = a.in;
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    const sb_state *parts = parts_of(a, item);
     const float *mosts = (const float *)a.mosts + item * a.parts;
-    float best = sb_float(SB_ABSENT_BITS);
-    for (int p = threadIdx.x; p < a.parts; p += blockDim.x) best = fmaxf(best, mosts[p]);
-    for (int step = WARP / 2; step > 0; step /= 2)
-        best = fmaxf(best, __shfl_xor_sync(FULL, best, step));
-    if (lane == 0) shared[warp] = best;
-    __syncthreads(); /* the largest logits are written */
-    for (int w = 0; w < warps; w++) best = fmaxf(best, shared[w]);
-    return best;
+    const bool writes = mates.rank == 0;
+    float best = sb_float(SB_ABSENT_BITS), most = best;
+    sb_state s, first;
+    make_none(&first);
+    if ((int)threadIdx.x < a.parts)
+        first = load_state(parts + threadIdx.x), most = mosts[threadIdx.x];
+    if (threadIdx.x == 0) {
+        d->fate = fate_of(a, item, writes);
+        if (d->fate != ROW_UNKNOWN) d->number = row_at(in, item);
+        if (d->fate == ROW_ACTIVE) {
+            d->row = constants_of(in, temperature_of(in, d->number));
+            set_cut_row(row, in, d->number);
+        }
+        row->mates = mates;
+        row->segment = a.segment;
+        d->cut.place = 0;
+        d->cut.least = 0.0f;
+    }
+    if (((const sb_cuda_target *)in.targets)[item].active == ROW_ACTIVE) {
+        s = first, best = most;
+        for (int p = threadIdx.x + blockDim.x; p < a.parts; p += blockDim.x) {
+            merge_into(&s, parts[p]);
+            best = fmaxf(best, mosts[p]);
+        }
+        warp_merge(&s);
+        best = warp_most(best);
+        if (lane == 0) shared[warp] = s, largest[warp] = best;
+    }
+    __syncthreads(); /* d, the row, and the warps' sums and largest logits are written */
+    if (d->fate == ROW_UNKNOWN) return false;
+    if (d->fate == ROW_ACTIVE) {
+        if (warp == 0) {
+            merge_shared(&s, shared, warps);
+            if (lane == 0) d->whole = s;
+        }
+        if (warp == warps - 1) {
+            best = warp_most(lane < warps ? largest[lane] : sb_float(SB_ABSENT_BITS));
+            if (lane == 0) {
+                row->best = best;
+                d->cut.weights = sb_weights_of(best, &d->row);
+            }
+        }
+        if (threadIdx.x == blockDim.x / 2) d->U = draw_bits(a, d->number);
+        __syncthreads(); /* the whole state is written, and what depends on the largest logit */
+    }
+    const int32_t fate = d->fate == ROW_ACTIVE && sb_state_is_nan(&d->whole) ? ROW_NAN : d->fate;
+    if (fate == ROW_ACTIVE) return true;
+    if (writes) write_none(a, d->number, fate, threadIdx.x, blockDim.x);
+    return false;
 }
 
 /* Bounds of the sum of all weights, in units of 2^-40, from the row's total T. A leaf's M is the
@@ -567,37 +583,90 @@ SB_DET goal_range bounds_of_weights(const sb_state &whole, const sb_weights &w, 
     return { sum > slack ? sum - slack : 1, sum + slack + (sum >> 23) };
 }
 
-/* Moves the row's cut to where its filters put it. Called by a whole block of a crew. */
+/* Moves the row's cut to where its filters put it. Called by a whole block of a crew, after a
+ * barrier. */
 template <int DTYPE>
-SB_DET void cut_row_by(const row_filters &f, drawing *d, const cut_row &row, float best,
-                       cut_room *room)
+SB_DET void cut_row_by(const row_filters &f, drawing *d, const cut_row &row, cut_room *room)
 {
-    if (f.top_k > 0 && f.top_k < row.all.vocab) {
-        const uint64_t place = find_place<DTYPE, false>(row, d->cut, best, f.top_k, 1.0f, {}, room);
-        crew_barrier(row.mates); /* the old cut, and the lists, have been read */
+    const bool by_k = f.top_k > 0 && f.top_k < row.all.vocab, by_p = f.top_p < 1.0f;
+    uint64_t place = 0;
+    if (by_k) {
+        place = find_place<DTYPE, false>(row, d->cut, row.best, f.top_k, 1.0f, {}, room);
+        if (by_p) crew_barrier(row.mates); /* the old cut, and what is in staging, have been read */
+        else __syncthreads();              /* the old cut has been read */
         if (threadIdx.x == 0) d->cut.place = place;
-        __syncthreads(); /* the cut is written */
+        if (by_p) __syncthreads(); /* the cut is written */
     }
-    if (f.top_p < 1.0f) {
+    if (by_p) {
         const goal_range sum = bounds_of_weights(d->whole, d->cut.weights, row.all.vocab);
-        const uint64_t place = find_place<DTYPE, true>(row, d->cut, best, f.top_k, f.top_p, sum,
-                                                       room);
-        crew_barrier(row.mates); /* the old cut has been read */
-        if (threadIdx.x == 0) d->cut.place = place;
+        place = find_place<DTYPE, true>(row, d->cut, row.best, f.top_k, f.top_p, sum, room);
+        __syncthreads(); /* the old cut has been read */
     }
-    if (threadIdx.x == 0) d->cut.least = sb_least_weight(f.min_p, sb_weight(best, &d->cut.weights));
+    if (!by_k && !by_p) reach_all_leaves(share_of_crew(row)); /* no pass has looked at them */
+    if (threadIdx.x == 0) {
+        d->cut.place = place;
+        d->cut.least = sb_least_weight(f.min_p, sb_weight(row.best, &d->cut.weights));
+    }
     __syncthreads(); /* the cut is complete */
 }
 
-/* The state of part p, counted through all of a crew's blocks, which have `each` parts. */
-SB_DET sb_state crew_state(const crew &mates, kept_parts *parts, int p, int each)
+/* Adds up what a block keeps of its leaves. Called by one warp. */
+SB_DET void add_parts(kept_parts *parts, int count)
 {
-    return in_block(mates, parts, p / each)->states[p % each];
+    const int lane = threadIdx.x % WARP;
+    uint32_t ids = 0;
+    sb_state s;
+    merge_shared(&s, parts->states, count);
+    for (int p = lane; p < count; p += WARP) ids += parts->counts[p];
+    ids = __reduce_add_sync(FULL, ids);
+    if (lane == 0) parts->all = s, parts->count = ids;
+}
+
+/* Finds the lane at which the sum of the lanes' shares exceeds *R, less those of all lanes before
+ * it, and takes these from *R. Returns -1 if no lane does, and takes all. */
+SB_DET int lane_of_draw(sb_u128 share, sb_u128 *R)
+{
+    const sb_u128 end = warp_prefix(share);
+    const uint64_t past = __ballot_sync(FULL, *R < end);
+    const int found = past ? __ffsll((long long)past) - 1 : -1, from = past ? found : WARP - 1;
+    const sb_u128 before = past ? end - share : end;
+    *R -= (sb_u128)__shfl_sync(FULL, (uint64_t)(before >> 64), from) << 64 |
+          __shfl_sync(FULL, (uint64_t)before, from);
+    return found;
+}
+
+/* Merges what the blocks of a crew keep, and draws one of their parts, of which each block has
+ * `each`: d->at.item is the part's number, counted through all blocks. Called by one warp, which
+ * gets the whole sum of what is kept; *count: the ids. */
+SB_DET sb_state draw_part(drawing *d, const crew &mates, kept_parts *parts, int each,
+                          uint32_t *count)
+{
+    const int lane = threadIdx.x % WARP;
+    sb_state mine, s;
+    make_none(&mine);
+    *count = 0;
+    if (lane < mates.size) {
+        const kept_parts *there = in_block(mates, parts, lane);
+        mine = there->all, *count = there->count;
+    }
+    s = mine;
+    warp_merge(&s);
+    *count = __reduce_add_sync(FULL, *count);
+    sb_u128 R = sb_drawn(d->U, sb_total(&s));
+    const int rank = lane_of_draw(sb_total_at(&mine, s.J), &R);
+    const sb_state *states = in_block(mates, parts, rank)->states;
+    for (int base = 0;; base += WARP) {
+        if (base + lane < each) mine = states[base + lane];
+        else make_none(&mine);
+        const int found = lane_of_draw(sb_total_at(&mine, s.J), &R);
+        if (found < 0) continue;
+        if (lane == 0) d->at.item = rank * each + base + found, d->at.R = R;
+        return s;
+    }
 }
 
 template <int DTYPE> SB_DET void filter_block(const sb_cuda_sample_args &a)
 {
-    const sb_cuda_args &in = a.in;
     __shared__ drawing d;
     __shared__ cut_room room;
     __shared__ cut_row row;
@@ -608,25 +677,13 @@ template <int DTYPE> SB_DET void filter_block(const sb_cuda_sample_args &a)
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
     const crew mates = crew_of(a.crew);
     const int64_t item = blockIdx.x / (uint32_t)a.crew;
-    sb_state s, model;
+    sb_state model;
 
     wait_for_primary();
-    if (!begin_row(a, item, &d, &s, shared, mates.rank == 0)) return;
-    const float best = best_of(a, item, largest);
-    if (threadIdx.x == blockDim.x - 1) d.U = draw_bits(a, d.number);
-    if (threadIdx.x == 0) {
-        set_cut_row(&row, in, d.number);
-        row.mates = mates;
-        row.best = best;
-        row.segment = a.segment;
-        d.cut.weights = sb_weights_of(best, &d.row);
-    }
-    __syncthreads(); /* the row and the weights are written */
-    reach_all_leaves(share_of_crew(row));
-    __syncthreads(); /* all leaves are marked */
-    cut_row_by<DTYPE>(filters_of(a, d.number), &d, row, best, &room);
+    if (!begin_filters(a, item, mates, &d, &row, shared, largest)) return;
+    cut_row_by<DTYPE>(filters_of(a, d.number), &d, row, &room);
     if (warp == 0) {
-        const kept_logits l = kept_logits_of<DTYPE>(d.cut, best);
+        const kept_logits l = kept_logits_of<DTYPE>(d.cut, row.best);
         if (lane == 0) logits = l;
     }
     __syncthreads(); /* what the cut keeps is written */
@@ -636,36 +693,24 @@ template <int DTYPE> SB_DET void filter_block(const sb_cuda_sample_args &a)
                    each, room.queues[warp]);
     if (a.kept && mates.rank == 0 && threadIdx.x == 0 && row.all.last % 2) /* of the last word */
         ((uint16_t *)((uint32_t *)a.kept + d.number * kept_words(a)))[row.all.last] = 0;
-    crew_barrier(mates); /* all parts are written */
+    __syncthreads(); /* the block's parts are written */
+    if (warp == 0) add_parts(&parts, each);
+    crew_barrier(mates); /* what all blocks keep is written */
     if (mates.rank == 0) {
-        const int all = each * mates.size;
-        make_none(&s);
-        for (int p = threadIdx.x; p < all; p += blockDim.x)
-            merge_into(&s, crew_state(mates, &parts, p, each));
-        block_merge(&s, shared);
-        if (warp == 0) {
-            uint32_t count = 0;
-            for (int p = lane; p < all; p += WARP)
-                count += (uint32_t)in_block(mates, &parts, p / each)->counts[p % each];
-            count = __reduce_add_sync(FULL, count);
-            if (lane == 0 && a.count) ((int32_t *)a.count)[d.number] = (int32_t)count;
-            if (lane == 0) d.at.R = sb_drawn(d.U, sb_total(&s));
-        }
         merge_model(a, item, d, &model, shared);
-        __syncthreads(); /* the whole state has been read */
-        if (threadIdx.x == 0) d.whole = s, d.model = model;
-        __syncthreads(); /* R is written, and the sums */
-        const uint32_t J = d.whole.J;
-        find_item(&d.at, all, [&](int p) {
-            const sb_state part = crew_state(mates, &parts, p, each);
-            return sb_total_at(&part, J);
-        });
+        if (warp == 0) {
+            uint32_t count;
+            const sb_state s = draw_part(&d, mates, &parts, each, &count);
+            if (lane == 0 && a.count) ((int32_t *)a.count)[d.number] = (int32_t)count;
+            if (lane == 0) d.kept = s, d.model = model;
+        }
+        __syncthreads(); /* the sums are written, and the part of the draw */
         cut_row owner = row;
         owner.mates.rank = d.at.item / each;
         const part_of_row part = part_of_block(share_of_crew(owner), d.at.item % each, each);
         const row_leaves<DTYPE> leaves(row);
         draw_in_part<DTYPE>(
-            a, d.number, part, d.cut, &d.at, J, d.whole, d.model, d.row,
+            a, d.number, part, d.cut, &d.at, d.kept.J, d.kept, d.model, d.row,
             [&](leaf_words<DTYPE> &x, int k) { load_cut<DTYPE>(x, leaves, k, logits, d.cut); });
     }
     if (mates.size > 1) crew_barrier(mates); /* the parts have been read */
