@@ -426,7 +426,8 @@ extern "C" __global__ void __launch_bounds__(LAST)
         if (lane == 0) ((uint64_t *)&total)[word] = x;
     }
     if (first && a.metrics)
-        block_merge_words<LAST_WARPS>(&t, (const uint64_t *)a.tallies, a.token_blocks);
+        block_merge_words<LAST_WARPS>(&t, (const uint64_t *)a.tallies, a.token_blocks,
+                                      [](int64_t, uint64_t) {});
     else if (first)
         for (int word = threadIdx.x; word < TALLY_WORDS; word += LAST) ((uint64_t *)&t)[word] = 0;
     __syncthreads(); /* total is complete, and t but for what is the sequences' */
@@ -458,14 +459,20 @@ extern "C" __global__ void __launch_bounds__(LAST)
     const uint32_t adds = (uint32_t)sb_policy_adds_sequences(&a.rules);
     const sb_tally *from = (const sb_tally *)a.tallies;
     const uint32_t parts = a.metrics ? SB_TALLY_ALL : from[0].parts;
+    const word_rule rule = rule_of(word_of_thread(), (uint64_t)parts << 32 | adds);
+    int64_t bad = parts == 1 || parts == SB_TALLY_ALL ? -1 : 0;
     if (threadIdx.x == 0) refused = 0;
     __syncthreads(); /* refused is 0 */
-    for (int64_t i = threadIdx.x; i < a.units; i += LAST) {
-        if (sb_tally_fault_of(&from[i], adds, parts, 0) == SB_TALLY_WELL) continue;
-        report(a.in, SB_BAD_TALLY, i);
+    const auto see = [&](int64_t i, uint64_t x) {
+        const bool there = i < a.units;
+        const uint32_t n = (uint32_t)from[there ? i : 0].counts[SB_TALLY_TOKENS]; /* no branch */
+        bad = there & !is_well(rule, x, n) ? i : bad;
+    };
+    block_merge_words<LAST_WARPS>(&t, (const uint64_t *)from, a.units, see);
+    if (bad >= 0) {
+        report(a.in, SB_BAD_TALLY, bad);
         refused = 1;
     }
-    block_merge_words<LAST_WARPS>(&t, (const uint64_t *)from, a.units);
     __syncthreads(); /* t is there, and from has been read: the record may lie in it */
     if (threadIdx.x == 0) {
         t.adds_sequences = adds;

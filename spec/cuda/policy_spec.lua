@@ -169,6 +169,45 @@ describe("policy losses on a GPU:", function()
       assert.is_true(out.loss:to "cpu"[0] ~= out.loss:to "cpu"[0])
     end)
 
+    it("merge records of which a word is at a bound or beyond as the cpu does", function()
+      local N = 5
+      local given = tokens_of(prng.new(11), N, 0, 0)
+      given.mask, given.advantages = nil, advantages_of(prng.new(12), N)
+      local digits = 2LL ^ 32 * N
+      local values = { 0LL, 1LL, -1LL, 7LL, 8LL, N + 0LL, N + 1LL, -N - 0LL, digits, digits + 1,
+                       digits + 2LL ^ 32, -digits, -digits - 1, 2LL ^ 30, 2LL ^ 30 + 1, 2LL ^ 32,
+                       2LL ^ 33, 2LL ^ 32 + 2, 0xffLL * 2LL ^ 32, 2LL ^ 62, -2LL ^ 62 }
+      local accepted, refused = 0, 0
+      for _, outputs in ipairs { { "loss", "record" }, { "loss", "record", "metrics" } } do
+        local well = assert(cpu:policy_loss(given, { outputs = outputs })).record
+        local words = well:numel() / 8 -- of its bytes
+        for which = 1, 3 do -- 3: both
+          for word = 0, words - 1 do
+            for _, value in ipairs(values) do
+              local spoilt = well:clone()
+              ffi.cast("int64_t *", spoilt.ptr)[word] = value
+              local here = { which == 2 and well or spoilt, which == 1 and well or spoilt }
+              local moved = { backends.placed(here[1], device), backends.placed(here[2], device) }
+              local want, why = pcall(cpu.policy_merge, cpu, here, { outputs = outputs })
+              local got, said = pcall(ctx.policy_merge, ctx, moved, { outputs = outputs })
+              local what = ("word %d of records %d: %s"):format(word, which, tostring(value))
+              assert.equal(want, got, what)
+              if want then
+                for name, t in pairs(why) do
+                  assert.same_bits(t, assert(said[name]:to "cpu"), what .. ": " .. name)
+                end
+                accepted = accepted + 1
+              else
+                assert.equal(tostring(why), tostring(said), what)
+                refused = refused + 1
+              end
+            end
+          end
+        end
+      end
+      assert.is_true(accepted > 1000 and refused > 1000, ("%d and %d"):format(accepted, refused))
+    end)
+
     it("group advantages have the cpu's bits, and refuse as the cpu does", function()
       local random = prng.new(10)
       for _, N in ipairs { 1, 5, 300, 1000 } do

@@ -63,7 +63,7 @@ SB_DET int sb_policy_adds_sequences(const sb_policy_rules *r)
 typedef struct sb_policy_sequence {
     double scale;  /* s = upstream / Z */
     float ratio;   /* of gspo: exp_mean of new - old */
-    float drifted; /* of gspo: exp_mean of new - rollout */
+    float drifted; /* of gspo: exp_mean of new - rollout; 1 without a rollout */
     float weight;  /* before it is cut */
 } sb_policy_sequence;
 
@@ -305,7 +305,8 @@ SB_DET sb_policy_sequence sb_policy_sequence_of(const sb_policy_rules *r,
     if (!joint) return of;
     if (r->loss == SB_LOSS_GSPO) {
         of.ratio = sb_ratio_of(sb_digits_mean(&joint->moved, count));
-        of.drifted = sb_ratio_of(sb_digits_mean(&joint->drifted, count));
+        if (r->has & SB_HAS_ROLLOUT)
+            of.drifted = sb_ratio_of(sb_digits_mean(&joint->drifted, count));
     }
     if (r->weight != SB_WEIGHT_OFF && r->level == SB_LEVEL_PRODUCT)
         of.weight = sb_ratio_of(sb_digits_sum64(&joint->weight));
