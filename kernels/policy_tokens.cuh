@@ -3,7 +3,9 @@
  *
  * A lane computes EACH tokens side by side by the steps of det/policy_plain.h. If a number of one
  * of them is not ordinary, it computes them one by one instead (any_tokens). It adds their values
- * to digits in registers, and those for which these have no room to whole sums in local memory. */
+ * to digits in registers, and those for which these have no room to whole sums in local memory. For
+ * metrics, which have up to 8 sums, the digits in registers are those of 16 tokens, which take less
+ * room and fewer steps, and are added to local memory then. */
 #pragma once
 
 #include "../src/det/policy_plain.h"
@@ -70,76 +72,139 @@ template <int LOWEST> SB_DET void add_far(const spans<LOWEST> &, sb_digits *far,
     if (!sb_span_fits(x, LOWEST)) sb_digits_add(far, x);
 }
 
-/* What metrics add up: a thread's values of all its tokens. */
-struct token_tally {
-    spans<2> pg, kl, entropy, k1, k3;
-    spans<3> ratio, weight;
-    uint32_t marks[SB_MARKS]; /* of at most 2^30 tokens */
-    uint32_t most, least;
+/* ---- a thread's tally --------------------------------------------------------------------- */
+
+/* Whether metrics of a kind have a sum; otherwise nothing is ever added to it. */
+template <rules_kind KIND> SB_DET constexpr bool has_sum(int i)
+{
+    return KIND == RULES_ANY || (i != SB_SUM_ENTROPY && i != SB_SUM_WEIGHT);
+}
+
+/* What metrics add up of ordinary tokens, in registers. */
+struct close_tally {
+    sb_close_sum sums[SB_POLICY_SUMS]; /* of values that are close, until they are added up */
+    uint32_t marks[SB_MARKS];          /* of at most 2^30 tokens */
+    uint32_t most, least;              /* encodings of ratios, which are not negative */
 };
 
-SB_DET void init(token_tally *t)
-{
-    init(&t->pg), init(&t->kl), init(&t->entropy), init(&t->ratio);
-    init(&t->k1), init(&t->k3), init(&t->weight);
-    for (int i = 0; i < SB_MARKS; i++) t->marks[i] = 0;
-    t->most = t->least = 0;
-}
-
-/* What of a token is no sum. */
-SB_DET void add_counts(token_tally *t, const sb_policy_result &r, bool active)
-{
-    const float ratio = r.value[SB_SUM_RATIO];
-    const bool counts = active && !sb_is_nan(ratio);
-    for (int i = 0; i < SB_MARKS; i++) t->marks[i] += r.marks >> i & 1;
-    t->most = max(t->most, counts ? sb_order_key(ratio) : 0);
-    t->least = max(t->least, counts ? ~sb_order_key(ratio) : 0);
-}
-
-SB_DET void add_values(token_tally *t, const float value[SB_POLICY_SUMS], bool *room)
-{
-    add(&t->pg, value[SB_SUM_PG], room), add(&t->kl, value[SB_SUM_KL], room);
-    add(&t->entropy, value[SB_SUM_ENTROPY], room), add(&t->ratio, value[SB_SUM_RATIO], room);
-    add(&t->k1, value[SB_SUM_K1], room), add(&t->k3, value[SB_SUM_K3], room);
-    add(&t->weight, value[SB_SUM_WEIGHT], room);
-}
-
-SB_DET void add_near_values(token_tally *t, const float value[SB_POLICY_SUMS])
-{
-    add_near(&t->pg, value[SB_SUM_PG]), add_near(&t->kl, value[SB_SUM_KL]);
-    add_near(&t->entropy, value[SB_SUM_ENTROPY]), add_near(&t->ratio, value[SB_SUM_RATIO]);
-    add_near(&t->k1, value[SB_SUM_K1]), add_near(&t->k3, value[SB_SUM_K3]);
-    add_near(&t->weight, value[SB_SUM_WEIGHT]);
-}
-
-/* A thread's whole sums, which exist once they are needed: of a segment the losses, and for metrics
- * the rest. */
+/* A thread's whole sums, in local memory: of a segment the losses, and for metrics the rest. */
 struct whole_sums {
-    sb_digits of[SB_POLICY_SUMS];
-    bool has_loss, has_rest;
+    spans<2> close[SB_POLICY_SUMS];        /* of values that are close, or smaller */
+    sb_digits of[SB_POLICY_SUMS];          /* of other values; as far as used */
+    uint32_t used;                         /* bit i: of[i] is */
+    uint32_t marks[SB_MARKS], most, least; /* of tokens that are not ordinary, as in a tally */
 };
 
-/* Adds the values of EACH tokens for which there was no room. */
-template <bool METRICS, int EACH, class LOSSES>
-static __device__ __noinline__ void add_whole(whole_sums *sums, const sb_policy_result r[EACH])
+SB_DET bool is_used(const whole_sums &s, int i) { return s.used >> i & 1; }
+
+/* Adds a value that is not close, or for which spans have no room. */
+SB_DET void add_to_whole(whole_sums *s, int i, float x)
 {
-    const LOSSES losses = {};
-    const token_tally t = {};
-    if (!sums->has_loss) sb_digits_init(&sums->of[SB_SUM_LOSS]);
-    sums->has_loss = true;
-    for (int k = 0; k < EACH; k++) add_far(losses, &sums->of[SB_SUM_LOSS], r[k].value[SB_SUM_LOSS]);
-    if (METRICS) {
-        for (int i = 1; i < SB_POLICY_SUMS && !sums->has_rest; i++) sb_digits_init(&sums->of[i]);
-        sums->has_rest = true;
+    if (!is_used(*s, i)) sb_digits_init(&s->of[i]);
+    s->used |= 1u << i;
+    sb_digits_add(&s->of[i], x);
+}
+
+SB_DET void init(close_tally *t)
+{
+    for (int i = 0; i < SB_POLICY_SUMS; i++) t->sums[i] = { 0, 0 };
+    for (int i = 0; i < SB_MARKS; i++) t->marks[i] = 0;
+    t->most = 0;
+    t->least = UINT32_MAX;
+}
+
+/* Adds a token, whose values are close; of what is not active, all are 0. ratio: the encoding of
+ * its ratio, close or not. */
+template <rules_kind KIND>
+SB_DET void add_close(close_tally *t, const sb_policy_result &r, uint32_t ratio, bool active)
+{
+#pragma unroll
+    for (int i = 0; i < SB_POLICY_SUMS; i++)
+        if (has_sum<KIND>(i)) sb_close_add(&t->sums[i], r.value[i]);
+#pragma unroll
+    for (int i = 0; i < SB_MARKS; i++)
+        if (KIND == RULES_ANY || (SB_MARK_CLIPPED >> i & 1)) t->marks[i] += r.marks >> i & 1;
+    t->most = max(t->most, ratio);
+    t->least = min(t->least, active ? ratio : UINT32_MAX);
+}
+
+/* Adds the sums of a close tally to whole ones, and empties them. */
+template <rules_kind KIND> SB_DET void add_up(whole_sums *sums, close_tally *t)
+{
+#pragma unroll
+    for (int i = 0; i < SB_POLICY_SUMS; i++) {
+        if (!has_sum<KIND>(i)) continue;
+        const sb_span_part part = sb_close_part(&t->sums[i]);
+        sums->close[i].d[SB_SPAN_TOP - 2] += part.low;
+        sums->close[i].d[SB_SPAN_TOP - 1] += part.high;
+        t->sums[i] = { 0, 0 };
+    }
+}
+
+/* Adds those of n losses for which spans have no room. */
+template <int LOWEST>
+static __device__ __noinline__ void add_losses(whole_sums *sums, int n, const float *x)
+{
+#pragma unroll 1
+    for (int k = 0; k < n; k++)
+        if (!sb_span_fits(x[k], LOWEST)) add_to_whole(sums, SB_SUM_LOSS, x[k]);
+}
+
+/* Adds those of n values that are not close; sum i's are values i, i + SB_POLICY_SUMS, .. */
+static __device__ __noinline__ void add_not_close(whole_sums *sums, int n, const float *x)
+{
+#pragma unroll 1
+    for (int k = 0; k < n; k++) {
+        if (sb_is_close(x[k])) continue;
+        bool room = true;
+        add(&sums->close[k % SB_POLICY_SUMS], x[k], &room);
+        if (!room) add_to_whole(sums, k % SB_POLICY_SUMS, x[k]);
+    }
+}
+
+/* Adds EACH ordinary tokens; of what is not active, all values are 0. */
+template <rules_kind KIND, int EACH>
+SB_DET void add_plain(whole_sums *sums, close_tally *t, sb_policy_result r[EACH], uint32_t active)
+{
+    sb_close_range range = { 0, UINT32_MAX };
+    uint32_t ratio[EACH];
+#pragma unroll
+    for (int k = 0; k < EACH; k++) {
+        ratio[k] = sb_bits32(r[k].value[SB_SUM_RATIO]);
+#pragma unroll
+        for (int i = 0; i < SB_POLICY_SUMS; i++)
+            if (has_sum<KIND>(i)) sb_close_see(&range, r[k].value[i]);
+    }
+    if (!sb_are_close(range)) { /* in few lanes */
+        float copies[EACH * SB_POLICY_SUMS];
+#pragma unroll
         for (int k = 0; k < EACH; k++) {
-            add_far(t.pg, &sums->of[SB_SUM_PG], r[k].value[SB_SUM_PG]);
-            add_far(t.kl, &sums->of[SB_SUM_KL], r[k].value[SB_SUM_KL]);
-            add_far(t.entropy, &sums->of[SB_SUM_ENTROPY], r[k].value[SB_SUM_ENTROPY]);
-            add_far(t.ratio, &sums->of[SB_SUM_RATIO], r[k].value[SB_SUM_RATIO]);
-            add_far(t.k1, &sums->of[SB_SUM_K1], r[k].value[SB_SUM_K1]);
-            add_far(t.k3, &sums->of[SB_SUM_K3], r[k].value[SB_SUM_K3]);
-            add_far(t.weight, &sums->of[SB_SUM_WEIGHT], r[k].value[SB_SUM_WEIGHT]);
+#pragma unroll
+            for (int i = 0; i < SB_POLICY_SUMS; i++) {
+                float *x = &r[k].value[i];
+                copies[k * SB_POLICY_SUMS + i] = has_sum<KIND>(i) ? *x : 0.0f;
+                if (!sb_is_close(*x)) *x = 0.0f;
+            }
         }
+        add_not_close(sums, EACH * SB_POLICY_SUMS, copies);
+    }
+#pragma unroll
+    for (int k = 0; k < EACH; k++) add_close<KIND>(t, r[k], ratio[k], active >> k & 1);
+}
+
+/* Adds EACH tokens that are not ordinary. */
+template <int EACH>
+static __device__ __noinline__ void add_any(whole_sums *sums, const sb_policy_result r[EACH],
+                                            uint32_t active)
+{
+#pragma unroll 1
+    for (int k = 0; k < EACH; k++) {
+        const float ratio = r[k].value[SB_SUM_RATIO];
+        for (int i = 0; i < SB_POLICY_SUMS; i++) add_to_whole(sums, i, r[k].value[i]);
+        for (int i = 0; i < SB_MARKS; i++) sums->marks[i] += r[k].marks >> i & 1;
+        if (!(active >> k & 1) || sb_is_nan(ratio)) continue;
+        sums->most = max(sums->most, sb_order_key(ratio));
+        sums->least = max(sums->least, ~sb_order_key(ratio));
     }
 }
 
@@ -328,10 +393,10 @@ SB_DET void tokens_of(const policy_args &a, const token_rows<EACH> &x, float adv
  * constants_of. */
 template <rules_kind KIND, bool METRICS, int EACH>
 SB_DET void run_segment(const policy_args &a, const int64_t *totals, int64_t unit, const segment &s,
-                        token_tally *tally, whole_sums *sums)
+                        close_tally *tally, whole_sums *sums)
 {
-    typedef spans<KIND == RULES_CLIP || KIND == RULES_GSPO ? 3 : 2>
-        losses;                       /* a KL beside an A of 0 is small */
+    /* a KL beside an A of 0 is small */
+    constexpr int LOWEST = KIND == RULES_CLIP || KIND == RULES_GSPO ? 3 : 2;
     constexpr int SLAB = EACH * WARP; /* rows that a warp visits at a time */
     static_assert(SB_CUDA_POLICY_SLAB % SLAB == 0, "units end where slabs do");
     const int lane = threadIdx.x % WARP;
@@ -342,9 +407,11 @@ SB_DET void run_segment(const policy_args &a, const int64_t *totals, int64_t uni
     const float by_entropy = sb_plain_by_entropy(&rules, &of);
     const bool plain_sequence = sb_plain_sequence(&of);
     uint32_t count = 0;
-    losses sum;
+    int room_for = SB_CLOSE_VALUES / EACH; /* the times that tally can be added to */
+    spans<LOWEST> sum;
     init(&sum);
-    sums->has_loss = false;
+    sums->used &= ~(1u << SB_SUM_LOSS);
+    if (METRICS) init(&sums->close[SB_SUM_LOSS]);
     int64_t i = s.first / SLAB * SLAB + lane * EACH; /* the lane's first row in a slab */
     const auto load =
         [&](int64_t at) { /* a slab that begins in the segment */
@@ -367,33 +434,41 @@ SB_DET void run_segment(const policy_args &a, const int64_t *totals, int64_t uni
             bounds[k] = a.per_token ? sb_plain_bounds_of(&rules, t[k].advantage) : shared_bounds;
         bool plain = plain_tokens<KIND, METRICS, EACH>(rules, of, bounds, t, active, result);
         plain &= plain_sequence;
-        if (!plain) {
-            sb_policy_result single[EACH];
-            any_tokens<METRICS, EACH>(a, &of, shared, i, active, single);
-            for (int k = 0; k < EACH; k++) result[k] = single[k];
-        }
-        bool room = true, near = true;
-        for (int k = 0; k < EACH; k++) {
-            by_now[k] = result[k].by_now;
-            for (int i = 0; i < (METRICS ? SB_POLICY_SUMS : 1); i++)
-                near &= is_near(result[k].value[i]);
-            if (METRICS) add_counts(tally, result[k], active >> k & 1);
-        }
-        if (near) { /* nearly always in all lanes */
-            for (int k = 0; k < EACH; k++) {
-                add_near(&sum, result[k].value[SB_SUM_LOSS]);
-                if (METRICS) add_near_values(tally, result[k].value);
+        if (METRICS) {
+            sb_policy_result copies[EACH];
+            for (int k = 0; k < EACH; k++) by_now[k] = result[k].by_now;
+            if (plain) { /* nearly always in all lanes */
+                add_plain<KIND, EACH>(sums, tally, result, active);
+            } else {
+                any_tokens<METRICS, EACH>(a, &of, shared, i, active, copies);
+                for (int k = 0; k < EACH; k++) by_now[k] = copies[k].by_now;
+                add_any<EACH>(sums, copies, active);
+            }
+            if (--room_for == 0) {
+                add_up<KIND>(sums, tally);
+                room_for = SB_CLOSE_VALUES / EACH;
             }
         } else {
-            for (int k = 0; k < EACH; k++) {
-                add(&sum, result[k].value[SB_SUM_LOSS], &room);
-                if (METRICS) add_values(tally, result[k].value, &room);
+            if (!plain) {
+                sb_policy_result single[EACH];
+                any_tokens<METRICS, EACH>(a, &of, shared, i, active, single);
+                for (int k = 0; k < EACH; k++) result[k] = single[k];
             }
-        }
-        if (!room) {
-            sb_policy_result copies[EACH];
-            for (int k = 0; k < EACH; k++) copies[k] = result[k];
-            add_whole<METRICS, EACH, losses>(sums, copies);
+            bool room = true, near = true;
+            for (int k = 0; k < EACH; k++) {
+                by_now[k] = result[k].by_now;
+                near &= is_near(result[k].value[SB_SUM_LOSS]);
+            }
+            if (near) { /* nearly always in all lanes */
+                for (int k = 0; k < EACH; k++) add_near(&sum, result[k].value[SB_SUM_LOSS]);
+            } else {
+                for (int k = 0; k < EACH; k++) add(&sum, result[k].value[SB_SUM_LOSS], &room);
+            }
+            if (!room) {
+                float copies[EACH];
+                for (int k = 0; k < EACH; k++) copies[k] = result[k].value[SB_SUM_LOSS];
+                add_losses<LOWEST>(sums, EACH, copies);
+            }
         }
         store_rows<EACH>(a.token, s, i, a.vector, by_now);
         if (KIND == RULES_ANY) {
@@ -403,28 +478,40 @@ SB_DET void run_segment(const policy_args &a, const int64_t *totals, int64_t uni
         if (more) rows = next;
     }
     sb_cuda_policy_part part;
-    part.sum = warp_total(sum, sums->of[SB_SUM_LOSS], sums->has_loss);
+    if (METRICS) {
+        add_up<KIND>(sums, tally);
+        part.sum = warp_total(sums->close[SB_SUM_LOSS], sums->of[SB_SUM_LOSS],
+                              is_used(*sums, SB_SUM_LOSS));
+    } else {
+        part.sum = warp_total(sum, sums->of[SB_SUM_LOSS], is_used(*sums, SB_SUM_LOSS));
+    }
     part.count = __reduce_add_sync(FULL, count);
     if (lane == 0) ((sb_cuda_policy_part *)a.parts)[unit + s.b] = part;
 }
 
 /* Writes a warp's tally, without the loss, tokens and sequences. */
-SB_DET void write_warp_tally(const token_tally &t, const whole_sums &sums, sb_tally *to)
+template <rules_kind KIND>
+SB_DET void write_warp_tally(const close_tally &t, const whole_sums &sums, sb_tally *to)
 {
+    /* one sum after the other takes 6 us more with k3, and 2 us less with any rules */
+    constexpr int TOGETHER = KIND == RULES_ANY ? 1 : SB_POLICY_SUMS;
     const int lane = threadIdx.x % WARP;
-    const auto write = [&](int i, const auto &own) {
-        const sb_digits sum = warp_total(own, sums.of[i], sums.has_rest);
+#pragma unroll TOGETHER
+    for (int i = 1; i < SB_POLICY_SUMS; i++) {
+        sb_digits sum;
+        sb_digits_init(&sum);
+        if (has_sum<KIND>(i)) sum = warp_total(sums.close[i], sums.of[i], is_used(sums, i));
         if (lane == 0) to->sums[i] = sum;
-    };
-    write(SB_SUM_PG, t.pg), write(SB_SUM_KL, t.kl), write(SB_SUM_ENTROPY, t.entropy);
-    write(SB_SUM_RATIO, t.ratio), write(SB_SUM_K1, t.k1), write(SB_SUM_K3, t.k3);
-    write(SB_SUM_WEIGHT, t.weight);
+    }
     for (int i = 0; i < SB_MARKS; i++) {
-        const int64_t count = warp_sum_signed(t.marks[i]);
+        const int64_t count = warp_sum_signed(t.marks[i] + sums.marks[i]);
         if (lane == 0) to->counts[SB_TALLY_MARKS + i] = count;
     }
-    const uint32_t most = __reduce_max_sync(FULL, t.most);
-    const uint32_t least = __reduce_max_sync(FULL, t.least);
+    const bool none = t.least == UINT32_MAX;
+    const uint32_t sign = sb_order_key(0.0f); /* a key is an encoding with this bit */
+    const uint32_t own_most = none ? 0 : t.most | sign, own_least = none ? 0 : ~(t.least | sign);
+    const uint32_t most = __reduce_max_sync(FULL, max(own_most, sums.most));
+    const uint32_t least = __reduce_max_sync(FULL, max(own_least, sums.least));
     if (lane != 0) return;
     to->adds_sequences = to->parts = 0;
     to->counts[SB_TALLY_TOKENS] = to->counts[SB_TALLY_SEQUENCES] = 0;
@@ -445,10 +532,15 @@ template <rules_kind KIND, bool METRICS, int EACH> SB_DET void run_tokens(const 
     const bool refused = is_refused(a);
     const int64_t *known = (const int64_t *)a.totals;
     if (!known && needs_totals(a)) known = add_lengths<WARPS_OF_BLOCK>(a, totals);
-    token_tally tally;
+    close_tally tally;
     whole_sums sums;
-    sums.has_rest = false;
-    if (METRICS) init(&tally);
+    sums.used = 0;
+    if (METRICS) {
+        init(&tally);
+        for (int i = 0; i < SB_MARKS; i++) sums.marks[i] = 0;
+        sums.most = sums.least = 0;
+        for (int i = 0; i < SB_POLICY_SUMS; i++) init(&sums.close[i]);
+    }
     for (int64_t unit = warp_item(); unit < a.units && !refused;
          unit += (int64_t)gridDim.x * WARPS_OF_BLOCK) {
         for (int64_t row = unit * a.unit, end = unit_end(a, unit); row < end;) {
@@ -458,7 +550,7 @@ template <rules_kind KIND, bool METRICS, int EACH> SB_DET void run_tokens(const 
         }
     }
     if (!METRICS) return;
-    write_warp_tally(tally, sums, &shared[warp]);
+    write_warp_tally<KIND>(tally, sums, &shared[warp]);
     __syncthreads(); /* every warp's tally is in shared */
     sb_tally *to = (sb_tally *)a.tallies + blockIdx.x;
     for (int word = threadIdx.x; word < TALLY_WORDS; word += WARPS_OF_BLOCK * WARP)

@@ -96,6 +96,22 @@ describe("policy losses on a GPU:", function()
       end
     end)
 
+    it("the cpu's bits if values are as large and small as digits in registers take", function()
+      local T = 2 ^ 20 -- a lane has more rows than such digits have room for
+      local mask = samebits.zeros({ 2, T }, "uint8")
+      for i = 0, 2 * T - 1 do ffi.cast("uint8_t *", mask.ptr)[i] = i % 7 < 6 and 1 or 0 end
+      local now, entropy = samebits.zeros({ 2, T }, "float32"), samebits.zeros({ 2, T }, "float32")
+      local below = 1 - 2 ^ -24
+      for _, value in ipairs { 64, 64 * below, 2 ^ -30, 2 ^ -30 * below, 2 ^ -62, 2 ^ -63 } do
+        for i = 0, 2 * T - 1 do ffi.cast("float *", entropy.ptr)[i] = value end
+        local given = { now = now, old = now, ref = now, mask = mask }
+        given.advantages = samebits.tensor({ value, -value }, { dtype = "float32" })
+        same(given, with({ beta = 0.1 }, ALL), "advantages of " .. value)
+        given.entropy = entropy
+        same(given, with({ beta = 0.1 }, ALL), "entropies of " .. value)
+      end
+    end)
+
     it("run in a workspace, in a stream and in a graph", function()
       local given = tokens_of(prng.new(3), 900, 0, 0)
       given.advantages = advantages_of(prng.new(4), 900)

@@ -31,6 +31,12 @@ SB_DET int sb_span_fits(float x, int lowest)
            x > -SB_SPAN_END;
 }
 
+/* t / 2^32, rounded towards 0: what of t steps of digit k belongs to the next digit. */
+SB_DET int32_t sb_span_high(int64_t t)
+{
+    return (int32_t)((t + (int64_t)(uint32_t)(t >> 63)) >> 32);
+}
+
 /* What sb_digits_add adds to digit k (low) and to the next one (high). */
 typedef struct sb_span_part {
     int64_t low;
@@ -44,9 +50,56 @@ SB_DET sb_span_part sb_span_part_of(float x, int k)
     const float scale = k == 3 ? 0x1p+53f : k == 2 ? 0x1p+85f : 0x1p+117f;
     const int64_t t = (int64_t)(x * scale); /* exact, and below 2^63 */
     sb_span_part part;
-    part.high = (int32_t)((t + (int64_t)(uint32_t)(t >> 63)) >> 32); /* rounded towards 0 */
+    part.high = sb_span_high(t);
     part.low = t - (int64_t)((uint64_t)part.high << 32);
     return part;
+}
+
+/* A sum of at most SB_CLOSE_VALUES values that are close: 0, or from sb_span_least(SB_SPAN_TOP) to
+ * below 2^6 in magnitude. Neither number overflows. */
+#define SB_CLOSE_END 0x1p+6f
+#define SB_CLOSE_VALUES 16
+typedef struct sb_close_sum {
+    int64_t steps; /* of digit SB_SPAN_TOP, each value's in both digits */
+    int32_t high;  /* what the next digit has of them */
+} sb_close_sum;
+
+SB_DET int sb_is_close(float x)
+{
+    return sb_span_fits(x, SB_SPAN_TOP) && x < SB_CLOSE_END && x > -SB_CLOSE_END;
+}
+
+SB_DET void sb_close_add(sb_close_sum *s, float x)
+{
+    const int64_t t = (int64_t)(x * 0x1p+53f); /* exact, and below 2^59 */
+    s->steps += t;
+    s->high += sb_span_high(t);
+}
+
+SB_DET sb_span_part sb_close_part(const sb_close_sum *s)
+{
+    sb_span_part part;
+    part.high = s->high;
+    part.low = s->steps - (int64_t)((uint64_t)s->high << 32);
+    return part;
+}
+
+/* Whether several values are close, by their encodings without the sign. */
+typedef struct sb_close_range {
+    uint32_t most, least; /* encodings times 2; the least minus 1, which makes 0 the largest */
+} sb_close_range;
+
+SB_DET void sb_close_see(sb_close_range *r, float x)
+{
+    const uint32_t b = 2 * sb_bits32(x);
+    r->most = b > r->most ? b : r->most;
+    r->least = b - 1 < r->least ? b - 1 : r->least;
+}
+
+SB_DET int sb_are_close(sb_close_range r)
+{
+    return r.most < 2 * sb_bits32(SB_CLOSE_END) &&
+           r.least >= 2 * sb_bits32(sb_span_least(SB_SPAN_TOP)) - 1;
 }
 
 /* ---- a sequence --------------------------------------------------------------------------- */
