@@ -119,6 +119,13 @@ struct search {
     int item;
 };
 
+SB_DET sb_u128 shuffle(sb_u128 x, int lane)
+{
+    const uint64_t low = __shfl_sync(FULL, (uint64_t)x, lane);
+    const uint64_t high = __shfl_sync(FULL, (uint64_t)(x >> 64), lane);
+    return (sb_u128)high << 64 | low;
+}
+
 SB_DET sb_u128 shuffle_up(sb_u128 x, int step)
 {
     const uint64_t low = __shfl_up_sync(FULL, (uint64_t)x, step);
@@ -136,6 +143,8 @@ SB_DET sb_u128 warp_prefix(sb_u128 x)
     return x;
 }
 
+#define FEW_WARPS 4 /* whose sums a thread adds up sooner than the lanes of its warp do together */
+
 /* A step of find_item: over the block's threads, of which this one has item k and its share, and
  * the first `left` have items. draws: these are all items, and R is drawn from their total. Returns
  * whether it was the last. A function of its own, so that a kernel has its code once. */
@@ -143,16 +152,23 @@ static __device__ __noinline__ bool find_among(search *at, int k, sb_u128 share,
                                                bool draws)
 {
     __shared__ sb_u128 sums[DRAW_WARPS];
-    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
-    const bool alone = left <= WARP && !draws; /* only the first warp has items */
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const int warps = min((int)blockDim.x, left + WARP - 1) / WARP; /* that have items */
+    const bool alone = warps == 1 && !draws;
     const sb_u128 own = warp_prefix(share);
     sb_u128 before = 0, all = 0;
     if (!alone && lane == WARP - 1) sums[warp] = own;
     __syncthreads(); /* at has been read, and every warp's sum is in sums */
     if (alone && warp > 0) return true;
-    for (int w = 0; w < warps && !alone; w++) {
-        if (w == warp) before = all;
-        all += sums[w];
+    if (warps > FEW_WARPS) {
+        const sb_u128 sum = warp_prefix(lane < warps ? sums[lane] : 0);
+        all = shuffle(sum, warps - 1);
+        before = warp > 0 ? shuffle(sum, warp - 1) : 0;
+    } else {
+        for (int w = 0; w < warps && !alone; w++) {
+            if (w == warp) before = all;
+            all += sums[w];
+        }
     }
     const sb_u128 R = draws ? sb_drawn(at->U, all) : at->R;
     if (alone) __syncwarp(); /* R has been read */

@@ -53,6 +53,9 @@ template <int DTYPE> SB_DET void sum_block(const sb_cuda_sample_args &a)
         mine.fate = ROW_ACTIVE;
         mine.row = in.row;
         mine.logits = (const char *)in.logits + mine.number * in.row_stride * in.itemsize;
+        const int k = first * a.part + (int)threadIdx.x % WARP; /* the first leaf, on its way now */
+        if (k < leaves_in(in.vocab))
+            prefetch(mine.logits + (int64_t)k * (SB_LEAF * size_of<DTYPE>()));
     } else {
         if (threadIdx.x == 0) set_any_row(in, &found, item, block == 0);
         __syncthreads(); /* the row is written */
@@ -299,7 +302,7 @@ template <int DTYPE> SB_DET void draw_block(const sb_cuda_sample_args &a)
         write_none(a, d.number, fate, threadIdx.x, blockDim.x);
         return;
     }
-    find_among(&d.at, threadIdx.x, share_of_part(s, J), 0, true);
+    find_among(&d.at, threadIdx.x, share_of_part(s, J), a.parts, true);
     __syncthreads(); /* the part is written */
     const sb_u128 total = d.at.total;
     const sb_state kept = { J, 0, { (uint64_t)total, 0, (uint64_t)(total >> 64) } };
