@@ -58,7 +58,7 @@ static sb_head_weights make_weights(source *s)
     w.keep_bad = byte(s) < 250 ? byte(s) % 2 : byte(s);
     w.norms = byte(s) < 250 ? byte(s) % 2 : byte(s);
     /* behind the last element no other is read */
-    elements = times(w.ids - 1, w.row_stride ? w.row_stride : w.width);
+    elements = times(w.ids > 0 ? w.ids - 1 : -1, w.row_stride ? w.row_stride : w.width);
     if (elements >= 0 && times(w.width, 1) >= 0) elements += w.width;
     if (byte(s) < 250) w.weights = make_numbers(s, elements, w.dtype);
     if (byte(s) % 2) w.bias = make_numbers(s, times(w.ids, 1), w.bias_dtype);
