@@ -113,27 +113,6 @@ SB_DET void merge_lists(uint64_t *to, const uint64_t *lists, int k)
     }
 }
 
-/* Merges the lists of a row's pieces. Called by a whole block; warp 0 gets the result. lists: in
- * device memory, one per piece. */
-SB_DET place_list merge_piece_lists(const uint64_t *lists, int split, int k)
-{
-    __shared__ uint64_t shared[(LIST_WARPS + 1) * LIST_STRIDE];
-    const int warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
-    uint64_t *all = shared + LIST_WARPS * LIST_STRIDE;
-    place_list best = warp < split ? load_list(lists + warp * SB_CUDA_LIST) : empty_list();
-    uint64_t least = place_number(best, k - 1);
-    for (int p = warp + warps; p < split; p += warps) {
-        const place_list other = load_list(lists + (int64_t)p * SB_CUDA_LIST);
-        insert_places(&best, &least, other.low, k);
-        if (k > WARP) insert_places(&best, &least, other.high, k);
-    }
-    store_list(shared + warp * LIST_STRIDE, best);
-    __syncthreads(); /* every warp's list is in shared */
-    merge_lists(all, shared, k);
-    __syncthreads(); /* the merged list is written */
-    return load_list(all);
-}
-
 /* ---- the largest logits of leaves --------------------------------------------------------- */
 
 /* A leaf's largest logit as it is kept in shared memory: in the logits' own container. */

@@ -3,13 +3,13 @@
  *   det/order.h gives each (logit, id) a place. The first k ids are those with the k largest
  *   places; the rank of an id is the number of larger places.
  *
- * Shapes: ids [rows][width]; lists [work][split][SB_CUDA_LIST]; everything else in src/cuda/args.h.
+ * Shapes: ids [rows][width]; lists [work][SB_CUDA_LIST]; everything else in src/cuda/args.h.
  *
  * The sum is reduced as in logprob_<dtype>_kept. Besides, each warp keeps the largest places that
  * it has met, in order, two per lane. It goes through a leaf a second time if the leaf's largest
  * logit may be among them:
  *
- *     leaves -> warp's list -> block's (shared) -> [pieces] -> topk_finish
+ *     leaves -> warp's list -> block's -> topk_finish
  *
  *     ids_<dtype>        grid work * split, blocks of a multiple of 32 threads up to 512: writes
  *                        the states, and the fate of each row (ROW_* in row.cuh).
@@ -17,12 +17,17 @@
  *                        rank.
  *     ids_ranks_<dtype>  after ids_finish; one block for SB_CUDA_RANKS ids of an item: counts
  *                        their ranks in one read of the row.
- *     topk_<dtype>       like ids_<dtype>; also writes the lists.
- *     topk_finish        one warp per item or, if rows are cut into pieces, one block of up to 512
- *                        threads: merges states and lists, and writes the outputs. */
+ *     topk_<dtype>       one block per item, which also writes the list.
+ *     topk_finish        one warp per item: writes the outputs.
+ *
+ * If rows are few, kernels/sample.cu sums them in parts instead:
+ *
+ *     topk_pick_<dtype>  one block of SB_CUDA_PICK threads per item: picks the first k ids from
+ *                        the parts (pick.cuh), and writes the outputs. */
 #include "finish.cuh"
 #include "first.cuh"
 #include "leaf.cuh"
+#include "pick.cuh"
 #include "piece.cuh"
 
 /* ---- sums, and lists beside them ---------------------------------------------------------- */
@@ -259,18 +264,17 @@ extern "C" __global__ void __launch_bounds__(256)
 
 /* ---- the first k -------------------------------------------------------------------------- */
 
-/* Writes the outputs of a row, of which every lane of the calling warp has the list. */
-SB_DET void write_topk(const sb_cuda_order_args &a, int64_t item, int32_t fate,
+/* Writes the outputs of a row, of which every lane of the calling warp has the sum and the list, if
+ * it is active. */
+SB_DET void write_topk(const sb_cuda_order_args &a, int64_t item, int32_t fate, const sb_state &s,
                        const place_list &best)
 {
     const sb_cuda_args &in = a.in;
     const int lane = threadIdx.x % WARP;
     const int64_t row = row_at(in, item);
     sb_row constants;
-    sb_state s;
     sb_lg sum;
     if (fate == ROW_ACTIVE) {
-        merge_pieces(&s, pieces_of<sb_state>(in, item), in.split);
         constants = constants_of(in,
                                  in.temperatures ? ((const float *)in.temperatures)[row] : 1.0f);
         if (sb_state_is_nan(&s)) fate = ROW_NAN;
@@ -291,22 +295,54 @@ SB_DET void write_topk(const sb_cuda_order_args &a, int64_t item, int32_t fate,
     }
 }
 
-extern "C" __global__ void __launch_bounds__(512)
+extern "C" __global__ void __launch_bounds__(256)
     topk_finish(const __grid_constant__ sb_cuda_order_args a)
 {
     const sb_cuda_args &in = a.in;
-    const bool alone = in.split == 1; /* one warp per item, else one block */
-    const int64_t item = alone ? warp_item() : blockIdx.x;
+    const int64_t item = warp_item();
     place_list best = empty_list();
+    sb_state s;
     wait_for_primary();
     if (item >= in.work) return;
     const int32_t fate = ((const sb_cuda_target *)in.targets)[item].active;
     if (fate == ROW_UNKNOWN) return;
     if (fate == ROW_ACTIVE) {
-        const uint64_t *lists = (const uint64_t *)a.lists + item * in.split * SB_CUDA_LIST;
-        best = alone ? load_list(lists) : merge_piece_lists(lists, in.split, a.k);
+        s = ((const sb_state *)in.states)[item];
+        best = load_list((const uint64_t *)a.lists + item * SB_CUDA_LIST);
     }
-    if (alone || threadIdx.x < WARP) write_topk(a, item, fate, best);
+    write_topk(a, item, fate, s, best);
+}
+
+template <int DTYPE> SB_DET void pick_block(const sb_cuda_order_args &a)
+{
+    const sb_cuda_args &in = a.in;
+    __shared__ pick_room room;
+    __shared__ uint64_t places[SB_CUDA_LIST];
+    __shared__ sb_state states[PICK_WARPS];
+    const int64_t item = blockIdx.x;
+    place_list best = empty_list();
+    sb_state s;
+    wait_for_primary();
+    const int32_t fate = ((const sb_cuda_target *)in.targets)[item].active;
+    if (fate == ROW_UNKNOWN) return;
+    if (fate == ROW_ACTIVE) {
+        const int64_t number = row_at(in, item), first = item * a.parts;
+        const pick_row row = { logits_of(in, number),
+                               number,
+                               a.parts,
+                               a.part,
+                               (const float *)a.mosts + first,
+                               (const sb_state *)in.states + first };
+        write_keys(row.mosts, row.parts, &room);
+        __syncthreads(); /* the keys are written */
+        pick_first<DTYPE>(places, states, in, row, a.k, &room);
+    }
+    if (threadIdx.x >= WARP) return;
+    if (fate == ROW_ACTIVE) {
+        s = merged_by_warp(states, blockDim.x / WARP - 1);
+        best = load_list(places);
+    }
+    write_topk(a, item, fate, s, best);
 }
 
 #define ORDER(name, DTYPE)                                                                         \
@@ -324,6 +360,11 @@ extern "C" __global__ void __launch_bounds__(512)
         topk_##name(const __grid_constant__ sb_cuda_order_args a)                                  \
     {                                                                                              \
         order_block<DTYPE, true>(a);                                                               \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(SB_CUDA_PICK)                                     \
+        topk_pick_##name(const __grid_constant__ sb_cuda_order_args a)                             \
+    {                                                                                              \
+        pick_block<DTYPE>(a);                                                                      \
     }
 ORDER(f32, SB_CUDA_F32)
 ORDER(f16, SB_CUDA_F16)

@@ -5,7 +5,8 @@
  * Shapes: everything in src/cuda/sample_args.h.
  *
  *     no filters      sample_sum_<dtype> -> sample_draw_<dtype>
- *     k <= 64         topk_<dtype> of order.cu -> sample_list
+ *     k <= 64         topk_<dtype> of order.cu -> sample_list; if the rows are few and long,
+ *                     sample_sum_<dtype> -> sample_pick_<dtype>
  *     other filters   sample_sum_<dtype> -> sample_filter_<dtype>
  *
  *     sample_sum_<dtype>     in.split blocks per item, of up to SB_CUDA_SUM threads: sums the row
@@ -15,13 +16,16 @@
  *     sample_draw_<dtype>    one block per item, of a thread for each part: finds the part of the
  *                            draw by prefix sums, reads it again, finds the leaf, and the id. If
  *                            rows are few, blocks prepare this while sample_sum runs.
- *     sample_list            one warp per item, or one block if rows are cut into pieces: filters
- *                            the list of first ids and draws from it.
+ *     sample_list            one warp per item: filters the list of first ids and draws from it.
+ *     sample_pick_<dtype>    one block of SB_CUDA_PICK threads per item: picks the first ids from
+ *                            the parts (pick.cuh), and likewise (list_draw.cuh).
  *     sample_filter_<dtype>  a crew of blocks (crew.cuh) per item, of up to SB_CUDA_FILTER threads:
  *                            finds the cut (cut.cuh), sums what is kept, and draws from it. */
 #include "cut.cuh"
 #include "draw.cuh"
+#include "list_draw.cuh"
 #include "parts.cuh"
+#include "pick.cuh"
 #include "table.cuh"
 
 /* ---- sums, in parts ----------------------------------------------------------------------- */
@@ -721,49 +725,84 @@ template <int DTYPE> SB_DET void filter_block(const sb_cuda_sample_args &a)
 
 /* ---- the first k -------------------------------------------------------------------------- */
 
-/* Draws from a row's list, of which every lane of the calling warp has its part. */
-SB_DET void draw_first(const sb_cuda_sample_args &a, int64_t item, int32_t fate, place_list list,
+/* Draws from an active row's list, of which every lane of the calling warp has its part, as it has
+ * the row's sum s. */
+SB_DET void draw_first(const sb_cuda_sample_args &a, int64_t item, sb_state s, place_list list,
                        list_room *room)
 {
     const sb_cuda_args &in = a.in;
     const int64_t row = row_at(in, item);
-    const int lane = threadIdx.x % WARP;
-    sb_state s;
-    if (fate == ROW_ACTIVE) {
-        merge_pieces(&s, (const sb_state *)in.states + item * in.split, in.split);
-        if (sb_state_is_nan(&s)) fate = ROW_NAN;
-    }
-    if (fate != ROW_ACTIVE) {
-        write_none(a, row, fate, lane, WARP);
+    if (sb_state_is_nan(&s)) {
+        write_none(a, row, ROW_NAN, threadIdx.x % WARP, WARP);
         return;
     }
     if (a.models)
         merge_pieces(&s, (const sb_state *)a.models + item * a.model_split, a.model_split);
     const sb_row constants = constants_of(in, temperature_of(in, row));
     filter_list(&list, filters_of(a, row), constants);
-    empty_kept(a, row, lane, WARP);
-    __syncwarp(); /* the words are zero */
     draw_from_list(a, row, list, room, s, constants);
 }
 
-extern "C" __global__ void __launch_bounds__(512)
+/* One warp per item. */
+extern "C" __global__ void __launch_bounds__(32 * SB_CUDA_LIST_ROWS)
     sample_list(const __grid_constant__ sb_cuda_sample_args a)
 {
     __shared__ list_room rooms[SB_CUDA_LIST_ROWS];
     const sb_cuda_args &in = a.in;
-    const bool alone = in.split == 1; /* one warp per item, else one block */
-    const int64_t item = alone ? warp_item() : blockIdx.x;
-    place_list list = empty_list();
+    const int64_t item = warp_item();
+    const int lane = threadIdx.x % WARP;
     wait_for_primary();
     if (item >= in.work) return;
-    const int32_t fate = fate_of(a, item, threadIdx.x % WARP == 0);
+    const int32_t fate = fate_of(a, item, lane == 0);
     if (fate == ROW_UNKNOWN) return;
-    if (fate == ROW_ACTIVE) {
-        const uint64_t *lists = (const uint64_t *)a.lists + item * in.split * SB_CUDA_LIST;
-        list = alone ? load_list(lists) : merge_piece_lists(lists, in.split, a.top_k);
+    const int64_t row = row_at(in, item);
+    if (fate != ROW_ACTIVE) {
+        write_none(a, row, fate, lane, WARP);
+        return;
     }
-    if (alone) draw_first(a, item, fate, list, &rooms[threadIdx.x / WARP]);
-    else if (threadIdx.x < WARP) draw_first(a, item, fate, list, &rooms[0]);
+    empty_kept(a, row, lane, WARP);
+    __syncwarp(); /* the words are zero */
+    draw_first(a, item, ((const sb_state *)in.states)[item],
+               load_list((const uint64_t *)a.lists + item * SB_CUDA_LIST),
+               &rooms[threadIdx.x / WARP]);
+}
+
+/* One block per item, which also finds the list. What an early block reads before it waits is the
+ * call's, as in draw_block. */
+template <int DTYPE> SB_DET void pick_block(const sb_cuda_sample_args &a)
+{
+    const sb_cuda_args &in = a.in;
+    __shared__ pick_room room;
+    __shared__ list_draw d;
+    __shared__ sb_state states[PICK_WARPS];
+    __shared__ pick_row row;
+    __shared__ bool samples; /* the values of the draw are in range */
+    const int64_t item = blockIdx.x;
+    const float *mosts = (const float *)a.mosts + item * a.parts;
+    if (!a.early) wait_for_primary();
+    if (threadIdx.x == blockDim.x - 1 && listed_well(in, item)) {
+        const int64_t number = row_at(in, item);
+        row = { logits_of(in, number), number, a.parts, a.part, mosts, parts_of(a, item) };
+        samples = samples_well(a, number);
+        d.row = constants_of(in, temperature_of(in, number));
+        if (samples) d.U = draw_bits(a, number);
+    }
+    wait_for_primary();
+    int32_t fate = ((const sb_cuda_target *)in.targets)[item].active;
+    write_keys(mosts, a.parts, &room);
+    __syncthreads(); /* the row and the keys are written */
+    if (fate == ROW_UNKNOWN) return;
+    if (fate == ROW_ACTIVE && !samples) {
+        fate = ROW_REFUSED;
+        if (threadIdx.x == 0) report(in, SB_BAD_SAMPLING, row.number);
+    }
+    if (fate != ROW_ACTIVE) {
+        write_no_token(&a, row.number, fate);
+        return;
+    }
+    if (a.kept) empty_kept(a, row.number, threadIdx.x, blockDim.x);
+    pick_first<DTYPE>(d.places, states, in, row, a.top_k, &room);
+    draw_by_block(a, item, row.number, &d, states);
 }
 
 /* Compute capability 9.0: earlier GPUs have too little shared memory. */
@@ -799,6 +838,11 @@ SAMPLE_TABLE(bf16, SB_CUDA_BF16)
         sample_filter_##name(const __grid_constant__ sb_cuda_sample_args a)                        \
     {                                                                                              \
         filter_block<DTYPE>(a);                                                                    \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(SB_CUDA_PICK)                                     \
+        sample_pick_##name(const __grid_constant__ sb_cuda_sample_args a)                          \
+    {                                                                                              \
+        pick_block<DTYPE>(a);                                                                      \
     }
 SAMPLE(f32, SB_CUDA_F32)
 SAMPLE(f16, SB_CUDA_F16)

@@ -7,18 +7,21 @@ local samebits = require "samebits"
 local backends = require "spec.support.backends"
 local draws = require "spec.support.draws"
 local logits = require "spec.support.logits"
+local prng = require "spec.support.prng"
 
 local R = 2
 local FILTERS = {
   {}, { top_p = 0.9 }, { top_p = 0.999 }, { min_p = 0.05 }, { min_p = 1 }, { top_k = 1000 },
-  { top_k = 3000, top_p = 0.95, min_p = 0.01 },
+  { top_k = 3000, top_p = 0.95, min_p = 0.01 }, { top_k = 50, top_p = 0.9 }, { top_k = 1 },
+  { top_k = 64, min_p = 0.01 },
 }
 -- Aligned rows of whole leaves; aligned rows whose last leaf is half; rows of every alignment.
 local SIZES = { 9504, 9512, 9499 }
 local GEOMETRIES = { {}, { table = 1 }, { split = 5, cluster = 1 }, { split = 3, block = 96 } }
 
-local function how_of(filters)
-  local how = { seed = 11, position = { 1, 2 } }
+local function how_of(filters, rows)
+  local how = { seed = 11, position = {} }
+  for row = 1, rows or R do how.position[row] = row end
   for name, value in pairs(filters) do how[name] = value end
   return how
 end
@@ -45,22 +48,34 @@ describe("draws from long rows", function()
     -- Draws by every geometry, from the same logits, and returns the plans.
     local function check(x, temperature, filters, more)
       local spec, plans = { logits = x, temperature = temperature }, {}
-      local opts = { outputs = outputs_of(filters) }
+      local opts, how = { outputs = outputs_of(filters) }, how_of(filters, x.shape[1])
       for key, value in pairs(more or {}) do spec[key] = value end
-      local want = assert(cpu:sample(spec, how_of(filters), opts))
+      local want = assert(cpu:sample(spec, how, opts))
       for i, ctx in ipairs(contexts) do
         local there = {}
         for key, value in pairs(spec) do
           there[key] = samebits.is_tensor(value) and assert(value:to(ctx.device)) or value
         end
-        local got = assert(ctx:sample(samebits.batch(there, { ids = false }), how_of(filters),
-                                      opts))
+        local got = assert(ctx:sample(samebits.batch(there, { ids = false }), how, opts))
         plans[i] = ctx:plan()
         for _, name in ipairs(opts.outputs) do
           assert.same_bits(want[name], assert(got[name]:to "cpu"))
         end
       end
       return plans
+    end
+
+    -- The first k ids by every geometry.
+    local function check_first(x, k, more)
+      local spec = { logits = x, kept = more and more.kept }
+      local want = assert(cpu:topk(samebits.batch(spec, { ids = false }), k))
+      for _, ctx in ipairs(contexts) do
+        local there = { logits = x:to(ctx.device), kept = more and more.kept:to(ctx.device) }
+        local got = assert(ctx:topk(samebits.batch(there, { ids = false }), k))
+        for name, values in pairs(want) do
+          assert.same_bits(values, assert(got[name]:to "cpu"))
+        end
+      end
     end
 
     for d, distribution in ipairs(logits.distributions) do
@@ -114,6 +129,39 @@ describe("draws from long rows", function()
       assert.matches("^sample_sum_bf16 64 x 256, .*; sample_draw_bf16 1 x 512$", ctx:plan())
       for _, name in ipairs(opts.outputs) do
         assert.same_bits(want[name], assert(got[name]:to "cpu"))
+      end
+    end)
+
+    -- Rows whose first ids are hard to pick by the largest logits of parts, and some without any.
+    it("have them wherever the first ids lie", function()
+      local V, rows = 70001, 9
+      local x = samebits.zeros({ rows, V }, "float32")
+      local values, kept = ffi.cast("float *", x.ptr), samebits.zeros({ rows, V }, "uint8")
+      local flags, random = ffi.cast("uint8_t *", kept.ptr), prng.new(5)
+      for id = 0, V - 1 do
+        local noise, few = random:integer(0, 2 ^ 20) * 2 ^ -20, id % 1999 == 7
+        local values_of_rows = {
+          id * 2 ^ -13, -id * 2 ^ -13,                          -- rising, falling
+          id >= 5000 and id < 5600 and 9 + noise or noise,      -- large in few parts
+          few and noise or -math.huge, few and 5 or noise,      -- few ids, few ties
+          1, noise, -math.huge, id == V - 1 and 0 or -math.huge -- all equal; poisoned, none, one
+        }
+        for row = 1, rows do values[(row - 1) * V + id] = values_of_rows[row] end
+        -- in these rows, small logits alone are kept
+        for row = 1, rows do
+          flags[(row - 1) * V + id] = values_of_rows[row] < 0.9 and id % 3 == 0 and 1 or 0
+        end
+      end
+      values[6 * V + V / 2 - 0.5] = 0 / 0
+      for _, filters in ipairs { { top_k = 1 }, { top_k = 64 }, { top_k = 50, top_p = 0.9 } } do
+        for _, dtype in ipairs { "float32", "bfloat16" } do
+          local y = x:to(dtype)
+          local plans = check(y, 1, filters)
+          assert.matches("; sample_pick_", plans[1])
+          check(y, 1, filters, { kept = kept })
+          check_first(y, filters.top_k)
+          check_first(y, filters.top_k, { kept = kept })
+        end
       end
     end)
 

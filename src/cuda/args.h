@@ -140,12 +140,17 @@ typedef struct sb_cuda_shard_args {
 /* Shared memory per thread for logits of `size` bytes, of the kernels that find the first k: 16-bit
  * logits are staged (load.cuh), and later each warp has a list. */
 #define SB_CUDA_TOPK_BYTES(size) ((size) == 2 ? 64 : 20)
-#define SB_CUDA_RANKS 4 /* ids of a row whose ranks one block counts */
+#define SB_CUDA_TOPK_LEAVES 16384 /* the most that such a kernel sees of a row */
+#define SB_CUDA_PICK 1024         /* threads of a block that picks them from parts of a row */
+#define SB_CUDA_PICK_PARTS 2048   /* the most such parts: each has 32 leaves or more */
+#define SB_CUDA_RANKS 4           /* ids of a row whose ranks one block counts */
 
 typedef struct sb_cuda_order_args {
     sb_cuda_args in;
-    uint64_t lists;              /* uint64 [work][split][SB_CUDA_LIST] */
+    uint64_t lists;              /* uint64 [work][SB_CUDA_LIST] */
     uint64_t integers, logprobs; /* int32 and float [rows][width] or [rows][k], or 0 */
+    uint64_t mosts;              /* as in sample_args.h, if the first k are picked; or 0 */
+    int32_t parts, part;         /* likewise; in.states are then [work][parts] */
     int32_t k;
 } sb_cuda_order_args;
 /* For kernels/stats.cu. The fields of in that are used: batch, time, rows, cu_seqlens and its

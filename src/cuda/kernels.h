@@ -45,7 +45,10 @@
     X(topk_f32)                                                                                    \
     X(topk_f16)                                                                                    \
     X(topk_bf16)                                                                                   \
-    X(topk_finish)
+    X(topk_finish)                                                                                 \
+    X(topk_pick_f32)                                                                               \
+    X(topk_pick_f16)                                                                               \
+    X(topk_pick_bf16)
 
 #define SB_CUDA_SAMPLE_KERNELS(X)                                                                  \
     X(sample_sum_f32)                                                                              \
@@ -59,6 +62,9 @@
     X(sample_filter_f32)                                                                           \
     X(sample_filter_f16)                                                                           \
     X(sample_filter_bf16)                                                                          \
+    X(sample_pick_f32)                                                                             \
+    X(sample_pick_f16)                                                                             \
+    X(sample_pick_bf16)                                                                            \
     X(sample_list)
 
 #define SB_CUDA_DRAW_KERNELS(X)                                                                    \

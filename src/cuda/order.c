@@ -4,6 +4,7 @@
 
 #include "cuda/head.h"
 #include "cuda/lists.h"
+#include "cuda/sample.h"
 #include "det/accumulator.h"
 
 /* The common form of both operations. integers: ranks or ids. integers and logprobs have `columns`
@@ -15,6 +16,17 @@ typedef struct order_call {
     int64_t columns;
     int topk; /* find the first k = columns ids; otherwise the batch gives the ids */
 } order_call;
+
+/* How it is launched. */
+typedef struct order_plan {
+    sb_cuda_order_args a;
+    sb_cuda_grid grid; /* of the kernel that sums rows in pieces, or whole ones for the first k */
+    int topk;          /* as of the call */
+    int picks;         /* sums are those of sample.c instead, from which the first k are picked */
+    sb_cuda_sample_args sums;
+    sb_cuda_part_sums parts;
+    uint64_t bytes; /* of scratch memory */
+} order_plan;
 
 static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
 
@@ -29,75 +41,89 @@ sb_status sb_cuda_order_prepare(const sb_cuda *c, sb_message *why)
     return SB_OK;
 }
 
-/* Plans the blocks that find the first k: each keeps the largest logit of every leaf of its piece
- * in shared memory, so pieces are no longer than LEAVES. If there are enough rows, they are not cut
- * otherwise, since each piece has its own candidates. Many small blocks hide each other's ends. */
-#define LEAVES 16384
-#define LISTS 16 /* the most pieces of a row: as many lists as a block that finishes it has warps */
+/* Plans the blocks that find the first k, one for each row: it keeps the largest logit of every
+ * leaf in shared memory. Many small blocks hide each other's ends. */
 static void plan_topk(const sb_cuda *c, const sb_call *call, sb_cuda_args *a, sb_cuda_grid *grid)
 {
     const int64_t leaves = (a->vocab + SB_LEAF - 1) / SB_LEAF;
     const int32_t size = call->in.logits_dtype == SB_F32 ? 4 : 2;
-    if (!call->launch.split && a->work >= 2 * c->gpu.multiprocessors) {
-        a->piece = leaves;
-        if (!call->launch.threads && size == 2 && grid->threads > 256) grid->threads = 256;
-    } else if (!call->launch.split && a->split > LISTS) {
-        a->piece = (leaves + LISTS - 1) / LISTS;
-    }
-    if (a->piece > LEAVES) a->piece = LEAVES;
-    if (a->piece < 1) a->piece = 1;
-    a->split = (int32_t)((leaves + a->piece - 1) / a->piece);
-    a->piece = (leaves + a->split - 1) / a->split;
-    grid->blocks = a->work * a->split;
+    if (!call->launch.threads && a->split > 1) /* the plan was for pieces */
+        grid->threads = leaves < 512 ? (int32_t)(leaves + 31) / 32 * 32 : 512;
+    else if (!call->launch.threads && size == 2 && grid->threads > 256 &&
+             a->work >= 2 * c->gpu.multiprocessors)
+        grid->threads = 256;
+    a->split = 1;
+    a->piece = leaves ? leaves : 1;
+    grid->blocks = a->work;
     grid->shared = (uint32_t)(grid->threads * SB_CUDA_TOPK_BYTES(size) + a->piece * size);
 }
 
-/* Fills in a, except for the scratch memory, whose size goes to *needed. */
-static sb_cuda_grid plan_order(sb_context *ctx, const order_call *o, sb_cuda_order_args *a,
-                               uint64_t *needed)
+/* Plans all but what lies in the scratch memory. k: 0, or how many first ids are found in whole
+ * rows. */
+static order_plan plan_pieces(sb_context *ctx, const sb_call *call, int64_t k)
 {
-    sb_cuda_grid grid;
+    order_plan p;
     uint64_t blocks;
-    memset(a, 0, sizeof *a);
-    grid = sb_cuda_plan_shard(ctx, &NO_OUT, o->call, &a->in);
-    if (o->topk) plan_topk(ctx->state, o->call, &a->in, &grid);
-    blocks = (uint64_t)a->in.work * (uint64_t)a->in.split;
-    a->integers = sb_cuda_address(o->integers);
-    a->logprobs = sb_cuda_address(o->logprobs);
-    a->in.lse = sb_cuda_address(o->lse);
-    a->k = (int32_t)o->columns;
-    *needed = (o->topk ? blocks * SB_CUDA_LIST * sizeof(uint64_t) : 0) + blocks * sizeof(sb_state) +
-              (uint64_t)a->in.work * sizeof(sb_cuda_target);
-    return grid;
+    memset(&p, 0, sizeof p);
+    p.grid = sb_cuda_plan_shard(ctx, &NO_OUT, call, &p.a.in);
+    if (k) plan_topk(ctx->state, call, &p.a.in, &p.grid);
+    blocks = (uint64_t)p.a.in.work * (uint64_t)p.a.in.split;
+    p.a.k = (int32_t)k;
+    p.bytes = (k ? blocks * SB_CUDA_LIST * sizeof(uint64_t) : 0) + blocks * sizeof(sb_state) +
+              (uint64_t)p.a.in.work * sizeof(sb_cuda_target);
+    return p;
 }
 
-static void set_scratch(sb_cuda_order_args *a, const order_call *o, CUdeviceptr scratch)
+static order_plan plan_order(sb_context *ctx, const order_call *o)
 {
-    uint64_t blocks = (uint64_t)a->in.work * (uint64_t)a->in.split;
-    a->lists = scratch;
-    a->in.states = scratch + (o->topk ? blocks * SB_CUDA_LIST * sizeof(uint64_t) : 0);
-    a->in.targets = a->in.states + blocks * sizeof(sb_state);
+    const int picks = o->topk && sb_cuda_picks_first(ctx->state, o->call);
+    order_plan p = plan_pieces(ctx, o->call, o->topk && !picks ? o->columns : 0);
+    p.topk = o->topk;
+    p.picks = picks;
+    p.a.integers = sb_cuda_address(o->integers);
+    p.a.logprobs = sb_cuda_address(o->logprobs);
+    p.a.in.lse = sb_cuda_address(o->lse);
+    p.a.k = (int32_t)o->columns;
+    if (!picks) return p;
+    p.sums.in = p.a.in;
+    p.parts = sb_cuda_plan_parts(ctx->state, o->call, SB_CUDA_PICK_FROM, &p.sums);
+    p.a.parts = p.sums.parts;
+    p.a.part = p.sums.part;
+    p.bytes = p.parts.bytes;
+    return p;
+}
+
+static void set_scratch(order_plan *p, const sb_cuda_lists *lists, CUdeviceptr scratch)
+{
+    sb_cuda_use_words(&p->a.in, lists);
+    if (!p->picks) {
+        sb_cuda_set_order_scratch(&p->a, p->topk ? p->a.k : 0, scratch);
+        return;
+    }
+    sb_cuda_use_words(&p->sums.in, lists);
+    sb_cuda_set_parts_scratch(&p->sums, scratch);
+    p->a.in.states = p->sums.in.states;
+    p->a.in.targets = p->sums.in.targets;
+    p->a.mosts = p->sums.mosts;
 }
 
 /* ---- for sample.c -------------------------------------------------------------------------- */
 
-static order_call order_for(const sb_call *call, int64_t k)
-{
-    const order_call o = { call, NULL, NULL, NULL, k, k > 0 };
-    return o;
-}
-
 sb_cuda_grid sb_cuda_plan_order(sb_context *ctx, const sb_call *call, int64_t k,
                                 sb_cuda_order_args *a, uint64_t *needed)
 {
-    const order_call o = order_for(call, k);
-    return plan_order(ctx, &o, a, needed);
+    const order_plan p = plan_pieces(ctx, call, k);
+    *a = p.a;
+    *needed = p.bytes;
+    return p.grid;
 }
 
 void sb_cuda_set_order_scratch(sb_cuda_order_args *a, int64_t k, CUdeviceptr scratch)
 {
-    const order_call o = order_for(NULL, k);
-    set_scratch(a, &o, scratch);
+    uint64_t blocks = (uint64_t)a->in.work * (uint64_t)a->in.split;
+    a->lists = scratch;
+    a->in.states = scratch + (k ? blocks * SB_CUDA_LIST * sizeof(uint64_t) : 0);
+    a->in.targets = a->in.states + blocks * sizeof(sb_state);
 }
 
 CUfunction sb_cuda_order_kernel(const sb_cuda *c, int32_t dtype, int64_t k)
@@ -137,26 +163,32 @@ static sb_status clear_unlisted(sb_context *ctx, const order_call *o, const sb_c
     return status;
 }
 
-static sb_status launch_kernels(sb_context *ctx, const order_call *o, sb_cuda_grid grid,
-                                sb_cuda_order_args *a)
+static sb_status launch_kernels(sb_context *ctx, const order_call *o, order_plan *p)
 {
     const sb_cuda_order_kernels *k = &((const sb_cuda *)ctx->state)->order;
     const int32_t dtype = o->call->in.logits_dtype;
     const CUfunction pieces = sb_cuda_order_kernel(ctx->state, dtype, o->topk ? o->columns : 0);
+    const CUfunction pick = sb_cuda_for_dtype(dtype, k->topk_pick_f32, k->topk_pick_f16,
+                                              k->topk_pick_bf16);
     const CUfunction rank = sb_cuda_for_dtype(dtype, k->ids_ranks_f32, k->ids_ranks_f16,
                                               k->ids_ranks_bf16);
+    sb_cuda_order_args *a = &p->a;
     CUstream stream = o->call->launch.stream;
     const int64_t groups = (o->columns + SB_CUDA_RANKS - 1) / SB_CUDA_RANKS;
     const sb_cuda_grid ranks = { .blocks = a->in.work * groups, .threads = 256 };
-    const sb_cuda_grid by_blocks = { .blocks = a->in.work, .threads = 512 };
-    const int in_blocks = o->topk && a->in.split > 1;
-    sb_cuda_grid finish = in_blocks ? by_blocks : sb_cuda_warps_for(a->in.work);
+    const sb_cuda_grid by_blocks = { .blocks = a->in.work, .threads = SB_CUDA_PICK };
+    sb_cuda_grid finish = p->picks ? by_blocks : sb_cuda_warps_for(a->in.work);
     sb_status status = clear_unlisted(ctx, o, a);
     finish.early = 1;
-    if (status == SB_OK) status = sb_cuda_launch(ctx, pieces, grid, &a->in, stream);
     if (status == SB_OK)
-        status = sb_cuda_launch(ctx, o->topk ? k->topk_finish : k->ids_finish, finish, &a->in,
-                                stream);
+        status = p->picks ? sb_cuda_launch_parts(ctx, o->call, &p->parts, &p->sums)
+                          : sb_cuda_launch(ctx, pieces, p->grid, &a->in, stream);
+    if (status == SB_OK)
+        status = sb_cuda_launch(ctx,
+                                p->picks  ? pick
+                                : o->topk ? k->topk_finish
+                                          : k->ids_finish,
+                                finish, &a->in, stream);
     if (status == SB_OK && !o->topk && o->integers)
         status = sb_cuda_launch(ctx, rank, ranks, &a->in, stream);
     return status;
@@ -177,19 +209,16 @@ static sb_status run_order(sb_context *ctx, const order_call *o)
     sb_call planned;
     const order_call words = with_words(o, &planned);
     sb_cuda_lists lists = sb_cuda_lists_of(call);
-    sb_cuda_order_args a;
-    uint64_t needed;
-    const sb_cuda_grid grid = plan_order(ctx, &words, &a, &needed);
+    order_plan p = plan_order(ctx, &words);
     CUdeviceptr scratch;
     sb_status status = sb_cuda_check_arguments(ctx, &NO_OUT, call);
     if (status == SB_OK) status = check_outputs(ctx, o);
     if (status == SB_OK)
-        status = sb_cuda_scratch(ctx, &call->launch, lists.bytes + needed, &scratch);
+        status = sb_cuda_scratch(ctx, &call->launch, lists.bytes + p.bytes, &scratch);
     if (status != SB_OK) return status;
-    set_scratch(&a, o, scratch + lists.bytes);
     status = sb_cuda_launch_words(ctx, call, &lists, scratch, 0);
-    sb_cuda_use_words(&a.in, &lists);
-    if (status == SB_OK) status = launch_kernels(ctx, o, grid, &a);
+    set_scratch(&p, &lists, scratch + lists.bytes);
+    if (status == SB_OK) status = launch_kernels(ctx, o, &p);
     sb_cuda_scratch_done(ctx, &call->launch, scratch);
     if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
     return status;
@@ -199,9 +228,7 @@ static sb_status order_workspace(sb_context *ctx, const order_call *o, uint64_t 
 {
     sb_call planned;
     const order_call words = with_words(o, &planned);
-    sb_cuda_order_args a;
-    plan_order(ctx, &words, &a, bytes);
-    *bytes += sb_cuda_lists_of(o->call).bytes;
+    *bytes = plan_order(ctx, &words).bytes + sb_cuda_lists_of(o->call).bytes;
     return SB_OK;
 }
 

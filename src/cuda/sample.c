@@ -12,7 +12,7 @@
 static const sb_logprob_out NO_OUT = SB_LOGPROB_OUT_INIT;
 
 /* The ways of kernels/sample.cu. */
-typedef enum sample_way { DRAW, LIST, FILTER } sample_way;
+typedef enum sample_way { DRAW, LIST, PICK, FILTER } sample_way;
 
 /* Rows are summed in parts; those of LIST by kernels/order.cu, which finds the first k ids.
  * Scratch: that of sums, then that of models. */
@@ -21,7 +21,7 @@ typedef struct sample_plan {
     int64_t k; /* of LIST; else 0 */
     sb_cuda_sample_args a;
     sb_cuda_order_args sums, models; /* models: of the rows without their kept sets */
-    int table;                       /* whether the sums take terms from a table */
+    sb_cuda_part_sums parts;         /* but of LIST */
     sb_cuda_grid sums_grid, models_grid;
     uint64_t sums_size, models_size; /* models_size: 0 if none are needed */
 } sample_plan;
@@ -62,6 +62,9 @@ static int64_t ceil_of(int64_t a, int64_t b) { return (a + b - 1) / b; }
 #define BESIDE 5      /* the same, if there is to be room for a block of sample_draw */
 #define BLOCK_TRIPS 2 /* what a block takes beside its sums, in trips of a warp */
 #define PART_TRIPS 10 /* of a part, at most: it is read again for the draw */
+/* Parts of one trip that a row has at least if its first k ids are picked from them: too many ids
+ * would reach what k of fewer parts do. */
+#define FIRST_PARTS 128
 
 /* How many blocks of `warps` warps sum each row: as many as end soonest. trips: of a row. resident:
  * so many blocks run at once. */
@@ -76,44 +79,77 @@ static int64_t blocks_of_row(int64_t work, int64_t trips, int64_t warps, int64_t
     return best;
 }
 
-/* Plans the kernel that sums rows in parts. */
-static void plan_parts(const sb_cuda *c, const sb_call *call, sample_plan *p)
+sb_cuda_part_sums sb_cuda_plan_parts(const sb_cuda *c, const sb_call *call, sb_cuda_parts_use use,
+                                     sb_cuda_sample_args *a)
 {
+    sb_cuda_part_sums p;
     const sb_launch *launch = &call->launch;
     const int64_t leaves = ceil_of(call->in.vocab > 0 ? call->in.vocab : 1, SB_LEAF);
-    const int64_t work = p->sums.in.work, trips = ceil_of(leaves, 32);
+    const int64_t work = a->in.work, trips = ceil_of(leaves, 32);
     const int64_t processors = c->gpu.multiprocessors;
     const int32_t threads = launch->threads && launch->threads < SB_CUDA_SUM ? launch->threads
                                                                              : SB_CUDA_SUM;
     const int64_t warps = threads / 32, most = SB_CUDA_PARTS / warps;
     int64_t blocks = launch->split < most ? launch->split : most;
-    p->table = sb_cuda_takes_table(&c->gpu, call, 0);
+    p.table = sb_cuda_takes_table(&c->gpu, call, 0);
     /* Each multiprocessor holds at most one block that draws. If there are few, the next call's
      * sums may begin beside them; otherwise it would get more of some multiprocessors than of
-     * others. */
-    if (p->way == DRAW && !p->table) p->a.early = work <= processors / 4 ? 2 : work <= processors;
+     * others. Blocks that pick leave no room for others. */
+    if (use == SB_CUDA_DRAW_FROM && !p.table)
+        a->early = work <= processors / 4 ? 2 : work <= processors;
+    if (use == SB_CUDA_PICK_FROM && !p.table) a->early = work <= processors;
+    const int beside = a->early && use == SB_CUDA_DRAW_FROM;
     if (!launch->split)
-        blocks = blocks_of_row(work, trips, warps, processors * (p->a.early ? BESIDE : RESIDENT));
+        blocks = blocks_of_row(work, trips, warps, processors * (beside ? BESIDE : RESIDENT));
     const int64_t of_warp = ceil_of(trips, blocks * warps);
-    p->a.each = (int32_t)ceil_of(of_warp, PART_TRIPS);
-    p->a.part = (int32_t)(32 * ceil_of(of_warp, p->a.each));
-    p->a.parts = (int32_t)ceil_of(leaves, p->a.part);
-    p->sums.in.split = (int32_t)ceil_of(p->a.parts, warps * p->a.each);
-    if (p->table)
-        p->sums_grid = (sb_cuda_grid){ .blocks = work ? c->gpu.multiprocessors : 0,
-                                       .threads = SB_CUDA_TABLE_BLOCK,
-                                       .shared = sb_cuda_table_bytes(&call->in),
-                                       .early = 1 };
+    a->each = (int32_t)(use == SB_CUDA_PICK_FROM ? of_warp : ceil_of(of_warp, PART_TRIPS));
+    a->part = (int32_t)(32 * ceil_of(of_warp, a->each));
+    a->parts = (int32_t)ceil_of(leaves, a->part);
+    a->in.split = (int32_t)ceil_of(a->parts, warps * a->each);
+    if (p.table)
+        p.grid = (sb_cuda_grid){ .blocks = work ? c->gpu.multiprocessors : 0,
+                                 .threads = SB_CUDA_TABLE_BLOCK,
+                                 .shared = sb_cuda_table_bytes(&call->in),
+                                 .early = 1 };
     else
-        p->sums_grid = (sb_cuda_grid){ .blocks = work * p->sums.in.split,
-                                       .threads = threads,
-                                       .shared = (uint32_t)threads * 64,
-                                       .early = 1 };
+        p.grid = (sb_cuda_grid){ .blocks = work * a->in.split,
+                                 .threads = threads,
+                                 .shared = (uint32_t)threads * 64,
+                                 .early = 1 };
     /* A multiprocessor that took RESIDENT blocks would end last. */
-    if (p->a.early == 1 && p->sums_grid.shared < (uint32_t)c->gpu.shared / RESIDENT)
-        p->sums_grid.shared = (uint32_t)c->gpu.shared / RESIDENT;
-    p->sums_size = (uint64_t)(work * p->a.parts) * (sizeof(sb_state) + sizeof(float)) +
-                   (uint64_t)work * sizeof(sb_cuda_target);
+    if (beside && a->early == 1 && p.grid.shared < (uint32_t)c->gpu.shared / RESIDENT)
+        p.grid.shared = (uint32_t)c->gpu.shared / RESIDENT;
+    p.bytes = (uint64_t)(work * a->parts) * (sizeof(sb_state) + sizeof(float)) +
+              (uint64_t)work * sizeof(sb_cuda_target);
+    return p;
+}
+
+void sb_cuda_set_parts_scratch(sb_cuda_sample_args *a, CUdeviceptr scratch)
+{
+    a->in.states = scratch;
+    a->in.targets = scratch + (uint64_t)(a->in.work * a->parts) * sizeof(sb_state);
+    a->mosts = a->in.targets + (uint64_t)a->in.work * sizeof(sb_cuda_target);
+}
+
+sb_status sb_cuda_launch_parts(sb_context *ctx, const sb_call *call, const sb_cuda_part_sums *p,
+                               sb_cuda_sample_args *a)
+{
+    const sb_cuda_sample_kernels *k = &((const sb_cuda *)ctx->state)->sample;
+    const int32_t dtype = call->in.logits_dtype;
+    const CUfunction table = dtype == SB_F16 ? k->sample_sum_f16_table : k->sample_sum_bf16_table;
+    const CUfunction sum = p->table ? table
+                                    : sb_cuda_for_dtype(dtype, k->sample_sum_f32, k->sample_sum_f16,
+                                                        k->sample_sum_bf16);
+    return sb_cuda_launch(ctx, sum, p->grid, &a->in, call->launch.stream);
+}
+
+int sb_cuda_picks_first(const sb_cuda *c, const sb_call *call)
+{
+    const int64_t leaves = ceil_of(call->in.vocab, SB_LEAF);
+    const int64_t work = call->in.row_list ? call->in.row_count : call->rows;
+    if (leaves > SB_CUDA_TOPK_LEAVES) return 1;
+    if (call->launch.split) return call->launch.split > 1;
+    return work < 2 * c->gpu.multiprocessors && leaves >= 32 * FIRST_PARTS;
 }
 
 /* Lists count as words here. */
@@ -123,10 +159,19 @@ static sample_plan plan_sample(sb_context *ctx, const sb_sample_call *s)
     sample_plan p;
     memset(&p, 0, sizeof p);
     p.way = way_of(s);
+    if (p.way == LIST && sb_cuda_picks_first(ctx->state, &call)) p.way = PICK;
     p.k = p.way == LIST ? s->how.top_k : 0;
     sb_cuda_set_sampling(&p.a, &s->out, &s->how);
     p.sums_grid = sb_cuda_plan_order(ctx, &call, p.k, &p.sums, &p.sums_size);
-    if (p.way != LIST) plan_parts(ctx->state, &call, &p);
+    if (p.way != LIST) {
+        p.a.in = p.sums.in;
+        p.parts = sb_cuda_plan_parts(ctx->state, &call,
+                                     p.way == PICK   ? SB_CUDA_PICK_FROM
+                                     : p.way == DRAW ? SB_CUDA_DRAW_FROM
+                                                     : SB_CUDA_FILTER_FROM,
+                                     &p.a);
+        p.sums_size = p.parts.bytes;
+    }
     p.sums_size = sb_cuda_padded(p.sums_size);
     if (call.in.kept && s->out.logprob) {
         call.in.kept = NULL;
@@ -138,17 +183,15 @@ static sample_plan plan_sample(sb_context *ctx, const sb_sample_call *s)
 
 static void set_scratch(sample_plan *p, const sb_cuda_lists *lists, CUdeviceptr scratch)
 {
-    const uint64_t parts = (uint64_t)p->sums.in.work * (uint64_t)p->a.parts;
-    sb_cuda_use_words(&p->sums.in, lists);
     if (p->way == LIST) {
+        sb_cuda_use_words(&p->sums.in, lists);
         sb_cuda_set_order_scratch(&p->sums, p->k, scratch);
         p->a.lists = p->sums.lists;
+        p->a.in = p->sums.in;
     } else {
-        p->sums.in.states = scratch;
-        p->sums.in.targets = scratch + parts * sizeof(sb_state);
-        p->a.mosts = p->sums.in.targets + (uint64_t)p->sums.in.work * sizeof(sb_cuda_target);
+        sb_cuda_use_words(&p->a.in, lists);
+        sb_cuda_set_parts_scratch(&p->a, scratch);
     }
-    p->a.in = p->sums.in;
     if (!p->models_size) return;
     sb_cuda_set_order_scratch(&p->models, 0, scratch + p->sums_size);
     p->a.models = p->models.in.states;
@@ -262,12 +305,10 @@ static sb_status launch_kernels(sb_context *ctx, const sb_sample_call *s, sample
     const sb_cuda *c = ctx->state;
     const sb_cuda_sample_kernels *k = &c->sample;
     const int32_t dtype = s->call.in.logits_dtype;
-    const CUfunction table = dtype == SB_F16 ? k->sample_sum_f16_table : k->sample_sum_bf16_table;
-    const CUfunction sum = p->table ? table
-                                    : sb_cuda_for_dtype(dtype, k->sample_sum_f32, k->sample_sum_f16,
-                                                        k->sample_sum_bf16);
     const CUfunction draw = sb_cuda_for_dtype(dtype, k->sample_draw_f32, k->sample_draw_f16,
                                               k->sample_draw_bf16);
+    const CUfunction pick = sb_cuda_for_dtype(dtype, k->sample_pick_f32, k->sample_pick_f16,
+                                              k->sample_pick_bf16);
     const CUfunction filter = sb_cuda_for_dtype(dtype, k->sample_filter_f32, k->sample_filter_f16,
                                                 k->sample_filter_bf16);
     const int64_t work = p->a.in.work;
@@ -277,11 +318,11 @@ static sb_status launch_kernels(sb_context *ctx, const sb_sample_call *s, sample
                           .early = 1 };
     CUstream stream = s->call.launch.stream;
     sb_status status = s->call.in.row_list ? sb_cuda_clear_draws(ctx, &s->call, &s->out) : SB_OK;
-    if (p->way == LIST && p->a.in.split == 1) {
+    if (p->way == LIST) {
         last.blocks = (work + SB_CUDA_LIST_ROWS - 1) / SB_CUDA_LIST_ROWS;
         last.threads = 32 * SB_CUDA_LIST_ROWS;
-    } else if (p->way == LIST) {
-        last.threads = 512;
+    } else if (p->way == PICK) {
+        last.threads = SB_CUDA_PICK;
     } else if (p->way == FILTER) {
         last = plan_filter(c, &s->call, &p->a);
     } else if (last.threads < p->a.parts) {
@@ -293,10 +334,11 @@ static sb_status launch_kernels(sb_context *ctx, const sb_sample_call *s, sample
     if (status == SB_OK && p->way == LIST)
         status = sb_cuda_launch(ctx, sb_cuda_order_kernel(c, dtype, p->k), p->sums_grid,
                                 &p->sums.in, stream);
-    else if (status == SB_OK) status = sb_cuda_launch(ctx, sum, p->sums_grid, &p->a.in, stream);
+    else if (status == SB_OK) status = sb_cuda_launch_parts(ctx, &s->call, &p->parts, &p->a);
     if (status == SB_OK)
         status = sb_cuda_launch(ctx,
                                 p->way == LIST   ? k->sample_list
+                                : p->way == PICK ? pick
                                 : p->way == DRAW ? draw
                                                  : filter,
                                 last, &p->a.in, stream);

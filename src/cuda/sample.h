@@ -1,9 +1,37 @@
-/* sample.h - what sample.c shares with draw.c, which draws from shards. */
+/* sample.h - what sample.c shares with draw.c, which draws from shards, and with order.c, which
+ * finds the first ids of few rows as it does. */
 #ifndef SB_CUDA_SAMPLE_H
 #define SB_CUDA_SAMPLE_H
 
 #include "cuda/cuda.h"
 #include "cuda/sample_args.h"
+
+/* What the parts of rows are for. */
+typedef enum sb_cuda_parts_use {
+    SB_CUDA_FILTER_FROM,
+    SB_CUDA_DRAW_FROM,
+    SB_CUDA_PICK_FROM /* the first ids of a row */
+} sb_cuda_parts_use;
+
+/* The launch of a kernel that sums rows in parts. table: it takes terms from a table. bytes: of
+ * scratch memory. */
+typedef struct sb_cuda_part_sums {
+    sb_cuda_grid grid;
+    int table;
+    uint64_t bytes;
+} sb_cuda_part_sums;
+
+/* Plans it for a->in, whose work is set: sets a's parts, early and in.split.
+ * sb_cuda_set_parts_scratch sets what lies in the scratch memory. */
+sb_cuda_part_sums sb_cuda_plan_parts(const sb_cuda *c, const sb_call *call, sb_cuda_parts_use use,
+                                     sb_cuda_sample_args *a);
+void sb_cuda_set_parts_scratch(sb_cuda_sample_args *a, CUdeviceptr scratch);
+sb_status sb_cuda_launch_parts(sb_context *ctx, const sb_call *call, const sb_cuda_part_sums *p,
+                               sb_cuda_sample_args *a);
+
+/* Whether the first k <= SB_MAX_TOPK ids of rows are picked so: if rows are few, or too long for
+ * one block. */
+int sb_cuda_picks_first(const sb_cuda *c, const sb_call *call);
 
 /* Sets the outputs and the rows' values. */
 void sb_cuda_set_sampling(sb_cuda_sample_args *a, const sb_sample_out *out, const sb_sampling *how);

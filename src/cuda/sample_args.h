@@ -16,11 +16,11 @@
 #define SB_CUDA_SEGMENT 512
 
 /* in.targets: the rows' fates. With lists, which kernels/order.cu has written, in.states are its
- * states, [work][split]. Without, they are those of the rows' parts, [work][parts], and in.split
+ * states, [work]. Without, they are those of the rows' parts, [work][parts], and in.split
  * blocks sum a row. */
 typedef struct sb_cuda_sample_args {
     sb_cuda_args in;
-    uint64_t lists;  /* uint64 [work][split][SB_CUDA_LIST]; or 0 */
+    uint64_t lists;  /* uint64 [work][SB_CUDA_LIST]; or 0 */
     uint64_t mosts;  /* float [work][parts]: the parts' largest logits; or 0 */
     uint64_t models; /* sb_state [work][model_split], of rows without their kept sets; or 0:
                         in.states are the model's */
