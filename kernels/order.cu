@@ -22,8 +22,8 @@
  *
  * If rows are few, kernels/sample.cu sums them in parts instead:
  *
- *     topk_pick_<dtype>  one block of SB_CUDA_PICK threads per item: picks the first k ids from
- *                        the parts (pick.cuh), and writes the outputs. */
+ *     topk_pick_<dtype>  one block of up to SB_CUDA_PICK threads per item: picks the first k ids
+ *                        from the parts (pick.cuh), and writes the outputs. */
 #include "finish.cuh"
 #include "first.cuh"
 #include "leaf.cuh"

@@ -17,8 +17,8 @@
  *                            draw by prefix sums, reads it again, finds the leaf, and the id. If
  *                            rows are few, blocks prepare this while sample_sum runs.
  *     sample_list            one warp per item: filters the list of first ids and draws from it.
- *     sample_pick_<dtype>    one block of SB_CUDA_PICK threads per item: picks the first ids from
- *                            the parts (pick.cuh), and likewise (list_draw.cuh).
+ *     sample_pick_<dtype>    one block of up to SB_CUDA_PICK threads per item: picks the first ids
+ *                            from the parts (pick.cuh), filters them, and draws (list_draw.cuh).
  *     sample_filter_<dtype>  a crew of blocks (crew.cuh) per item, of up to SB_CUDA_FILTER threads:
  *                            finds the cut (cut.cuh), sums what is kept, and draws from it. */
 #include "cut.cuh"

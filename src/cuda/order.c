@@ -176,8 +176,8 @@ static sb_status launch_kernels(sb_context *ctx, const order_call *o, order_plan
     CUstream stream = o->call->launch.stream;
     const int64_t groups = (o->columns + SB_CUDA_RANKS - 1) / SB_CUDA_RANKS;
     const sb_cuda_grid ranks = { .blocks = a->in.work * groups, .threads = 256 };
-    const sb_cuda_grid by_blocks = { .blocks = a->in.work, .threads = SB_CUDA_PICK };
-    sb_cuda_grid finish = p->picks ? by_blocks : sb_cuda_warps_for(a->in.work);
+    sb_cuda_grid finish = p->picks ? sb_cuda_pick_grid(ctx->state, a->in.work)
+                                   : sb_cuda_warps_for(a->in.work);
     sb_status status = clear_unlisted(ctx, o, a);
     finish.early = 1;
     if (status == SB_OK)

@@ -152,6 +152,14 @@ int sb_cuda_picks_first(const sb_cuda *c, const sb_call *call)
     return work < 2 * c->gpu.multiprocessors && leaves >= 32 * FIRST_PARTS;
 }
 
+/* A block of more than 512 threads would not fit where a warp has 64 lanes. */
+sb_cuda_grid sb_cuda_pick_grid(const sb_cuda *c, int64_t work)
+{
+    return (sb_cuda_grid){ .blocks = work,
+                           .threads = c->hopper ? SB_CUDA_PICK : SB_CUDA_PICK / 2,
+                           .early = 1 };
+}
+
 /* Lists count as words here. */
 static sample_plan plan_sample(sb_context *ctx, const sb_sample_call *s)
 {
@@ -322,7 +330,7 @@ static sb_status launch_kernels(sb_context *ctx, const sb_sample_call *s, sample
         last.blocks = (work + SB_CUDA_LIST_ROWS - 1) / SB_CUDA_LIST_ROWS;
         last.threads = 32 * SB_CUDA_LIST_ROWS;
     } else if (p->way == PICK) {
-        last.threads = SB_CUDA_PICK;
+        last = sb_cuda_pick_grid(c, work);
     } else if (p->way == FILTER) {
         last = plan_filter(c, &s->call, &p->a);
     } else if (last.threads < p->a.parts) {

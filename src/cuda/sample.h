@@ -33,6 +33,9 @@ sb_status sb_cuda_launch_parts(sb_context *ctx, const sb_call *call, const sb_cu
  * one block. */
 int sb_cuda_picks_first(const sb_cuda *c, const sb_call *call);
 
+/* The blocks that pick: one for each of so many rows. */
+sb_cuda_grid sb_cuda_pick_grid(const sb_cuda *c, int64_t work);
+
 /* Sets the outputs and the rows' values. */
 void sb_cuda_set_sampling(sb_cuda_sample_args *a, const sb_sample_out *out, const sb_sampling *how);
 
