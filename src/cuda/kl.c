@@ -76,8 +76,8 @@ static kl_plan plan_kl(sb_context *ctx, const sb_kl_call *call)
                         ? (uint32_t)p.grid.threads * STAGED
                         : 0;
     p.table = call->p.in.logits_dtype == SB_BF16 && call->q.in.logits_dtype == SB_BF16 &&
-              sb_cuda_takes_table(&c->gpu, &call->p, 0) &&
-              sb_cuda_takes_table(&c->gpu, &call->q, 0) && p.a.in.row.c == p.a.q.row.c;
+              sb_cuda_takes_table(&c->gpu, &call->p, 3) &&
+              sb_cuda_takes_table(&c->gpu, &call->q, 3) && p.a.in.row.c == p.a.q.row.c;
     if (p.table) plan_table(c, &call->p, &p);
     p.finishes = p.table || p.a.in.split > 1;
     if (p.finishes)

@@ -172,12 +172,12 @@ static int table_pays(const sb_cuda_gpu *gpu, const sb_call *call)
            call->in.vocab > 1023 * SB_LEAF;
 }
 
-int sb_cuda_takes_table(const sb_cuda_gpu *gpu, const sb_call *call, int sums)
+int sb_cuda_takes_table(const sb_cuda_gpu *gpu, const sb_call *call, int64_t each)
 {
     const int64_t leaves = ceil_of(call->in.vocab, SB_LEAF);
     const int64_t work = call->in.row_list ? call->in.row_count : call->rows;
-    const int enough = sums ? has_rows_for_table(gpu, work, leaves, call->in.logits_dtype)
-                            : work >= 3 * gpu->multiprocessors;
+    const int enough = each ? work >= each * gpu->multiprocessors
+                            : has_rows_for_table(gpu, work, leaves, call->in.logits_dtype);
     return call->launch.table >= 0 && is_aligned(&call->in) && table_serves(gpu, call) &&
            (call->launch.table > 0 || (enough && table_pays(gpu, call)));
 }
@@ -364,7 +364,7 @@ sb_cuda_plan sb_cuda_plan_of(const sb_cuda_gpu *gpu, const sb_logprob_out *out, 
         plan_lists(&p, gpu, call);
         return with_scratch(p, out, call, moments);
     }
-    if (sb_cuda_takes_table(gpu, call, !moments) &&
+    if (sb_cuda_takes_table(gpu, call, moments ? 3 : 0) &&
         (!moments || call->in.logits_dtype == SB_BF16)) {
         if (moments) share_moments(&p, multiprocessors, leaves, &call->in);
         else share(&p, multiprocessors, leaves, &call->in);

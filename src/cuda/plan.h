@@ -61,9 +61,9 @@ sb_cuda_plan sb_cuda_plan_of(const sb_cuda_gpu *gpu, const sb_logprob_out *out, 
 uint64_t sb_cuda_token_bytes(const sb_logprob_out *out, int64_t rows);
 
 /* Whether a call is to look terms up in a table, which the caller's kernels have for 16-bit logits;
- * and the table's bytes of shared memory per block. sums: nothing but logits is summed, which pays
- * with fewer rows than moments and divergences do. */
-int sb_cuda_takes_table(const sb_cuda_gpu *gpu, const sb_call *call, int sums);
+ * and the table's bytes of shared memory per block. each: the rows per multiprocessor from which
+ * that pays; 0: those from which it pays for logprobs of one id. */
+int sb_cuda_takes_table(const sb_cuda_gpu *gpu, const sb_call *call, int64_t each);
 uint32_t sb_cuda_table_bytes(const sb_batch *in);
 
 /* How groups of threads share whole rows and pieces: each takes the same number of the first

@@ -62,6 +62,7 @@ static int64_t ceil_of(int64_t a, int64_t b) { return (a + b - 1) / b; }
 #define BESIDE 5      /* the same, if there is to be room for a block of sample_draw */
 #define BLOCK_TRIPS 2 /* what a block takes beside its sums, in trips of a warp */
 #define PART_TRIPS 10 /* of a part, at most: it is read again for the draw */
+#define SOME_TRIPS 4 /* of a warp, if rows are some per multiprocessor: small blocks end together */
 /* Parts of one trip that a row has at least if its first k ids are picked from them: too many ids
  * would reach what k of fewer parts do. */
 #define FIRST_PARTS 128
@@ -90,8 +91,8 @@ sb_cuda_part_sums sb_cuda_plan_parts(const sb_cuda *c, const sb_call *call, sb_c
     const int32_t threads = launch->threads && launch->threads < SB_CUDA_SUM ? launch->threads
                                                                              : SB_CUDA_SUM;
     const int64_t warps = threads / 32, most = SB_CUDA_PARTS / warps;
-    int64_t blocks = launch->split < most ? launch->split : most;
-    p.table = sb_cuda_takes_table(&c->gpu, call, 0);
+    int64_t blocks;
+    p.table = sb_cuda_takes_table(&c->gpu, call, use == SB_CUDA_DRAW_FROM ? 2 : 3);
     /* Each multiprocessor holds at most one block that draws. If there are few, the next call's
      * sums may begin beside them; otherwise it would get more of some multiprocessors than of
      * others. Blocks that pick leave no room for others. */
@@ -99,8 +100,10 @@ sb_cuda_part_sums sb_cuda_plan_parts(const sb_cuda *c, const sb_call *call, sb_c
         a->early = work <= processors / 4 ? 2 : work <= processors;
     if (use == SB_CUDA_PICK_FROM && !p.table) a->early = work <= processors;
     const int beside = a->early && use == SB_CUDA_DRAW_FROM;
-    if (!launch->split)
-        blocks = blocks_of_row(work, trips, warps, processors * (beside ? BESIDE : RESIDENT));
+    if (launch->split) blocks = launch->split < most ? launch->split : most;
+    else if (use == SB_CUDA_DRAW_FROM && work > processors / 2 && work < 3 * processors)
+        blocks = ceil_of(trips, warps * SOME_TRIPS);
+    else blocks = blocks_of_row(work, trips, warps, processors * (beside ? BESIDE : RESIDENT));
     const int64_t of_warp = ceil_of(trips, blocks * warps);
     a->each = (int32_t)(use == SB_CUDA_PICK_FROM ? of_warp : ceil_of(of_warp, PART_TRIPS));
     a->part = (int32_t)(32 * ceil_of(of_warp, a->each));
@@ -116,9 +119,12 @@ sb_cuda_part_sums sb_cuda_plan_parts(const sb_cuda *c, const sb_call *call, sb_c
                                  .threads = threads,
                                  .shared = (uint32_t)threads * 64,
                                  .early = 1 };
-    /* A multiprocessor that took RESIDENT blocks would end last. */
-    if (beside && a->early == 1 && p.grid.shared < (uint32_t)c->gpu.shared / RESIDENT)
-        p.grid.shared = (uint32_t)c->gpu.shared / RESIDENT;
+    /* A multiprocessor that took RESIDENT blocks would end last. Of BESIDE blocks that ask for as
+     * much shared memory as this, one that draws still has room beside them. */
+    if (beside && a->early == 1) {
+        const uint32_t shared = (uint32_t)c->gpu.shared * 2 / (BESIDE + RESIDENT);
+        if (p.grid.shared < shared) p.grid.shared = shared;
+    }
     p.bytes = (uint64_t)(work * a->parts) * (sizeof(sb_state) + sizeof(float)) +
               (uint64_t)work * sizeof(sb_cuda_target);
     return p;
