@@ -628,8 +628,6 @@ SB_DET uint64_t find_place(const cut_row &row, const sb_cut &cut, float best, in
     bracket b = guess_bracket<DTYPE, WEIGHTED>(
         row, cut, best, WEIGHTED ? (1.0f - top_p) * ((float)sum.least * 0x1p-40f) : (float)k, few,
         room->bins);
-    if (counts_keys<DTYPE>(b)) /* up to as many keys as there is room for */
-        b.high = min(b.end, ((b.low >> ID_BITS) + KEY_BINS) * KEY);
     bool first = true;
     for (uint64_t end = b.end;; turn ^= 1) {
         const bool keys = counts_keys<DTYPE>(b);
