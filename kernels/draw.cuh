@@ -133,10 +133,10 @@ SB_DET sb_u128 shuffle_up(sb_u128 x, int step)
     return (sb_u128)high << 64 | low;
 }
 
-/* The sum over a warp's lanes up to this one. */
-SB_DET sb_u128 warp_prefix(sb_u128 x)
+/* The sum over a warp's lanes up to this one, for the first LANES of them. */
+template <int LANES = WARP> SB_DET sb_u128 warp_prefix(sb_u128 x)
 {
-    for (int step = 1; step < WARP; step *= 2) {
+    for (int step = 1; step < LANES; step *= 2) {
         const sb_u128 other = shuffle_up(x, step);
         if ((int)threadIdx.x % WARP >= step) x += other;
     }
@@ -161,7 +161,7 @@ static __device__ __noinline__ bool find_among(search *at, int k, sb_u128 share,
     __syncthreads(); /* at has been read, and every warp's sum is in sums */
     if (alone && warp > 0) return true;
     if (warps > FEW_WARPS) {
-        const sb_u128 sum = warp_prefix(lane < warps ? sums[lane] : 0);
+        const sb_u128 sum = warp_prefix<DRAW_WARPS>(lane < warps ? sums[lane] : 0);
         all = shuffle(sum, warps - 1);
         before = warp > 0 ? shuffle(sum, warp - 1) : 0;
     } else {
