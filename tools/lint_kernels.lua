@@ -156,7 +156,7 @@ local function lint_sass(name, text, control)
   local number, where, routine = 0, 'no function', false
   -- Counts the seeds of divisions and the divisions themselves, which must agree. The signs of a
   -- division: FCHK, which tests whether an fp32 division needs its routine; the call of the routine
-  -- for fp64; and, for integers, the conversion that rounds the divisor up.
+  -- for fp64; and, for integers with and without signs, the conversion that rounds the divisor up.
   local seeds, divisions, seeds64, divisions64, start
   local function finish()
     if seeds and not routine then
@@ -193,7 +193,9 @@ local function lint_sass(name, text, control)
       if reason then add(number, reason, code, where) end
       if code:find('^MUFU%.RCP ') then seeds = seeds + 1 end
       if code:find('^MUFU%.RCP64H ') then seeds64 = seeds64 + 1 end
-      if code:find('^FCHK ') or code:find('^I2F%.U%d+%.RP ') then divisions = divisions + 1 end
+      if code:find('^FCHK ') or code:find('^I2F%.RP ') or code:find('^I2F%.U%d+%.RP ') then
+        divisions = divisions + 1
+      end
       if target and (target:find('_div_rn_f64') or target:find('_dblrcp_rn')) then
         divisions64 = divisions64 + 1
       end

@@ -61,6 +61,7 @@ local planted = {
     ' d[0] = d[1] / d[2]; d[3] = 1.0 / d[4]; d[5] = d[6] * d[7]; x[8] = (float)d[7];' ..
     ' u[0] = u[1] / u[2] + u[3] % u[4]; ((long long *)d)[8] /= ((long long *)d)[9];' ..
     ' u[5] = (unsigned)x[9]; x[10] = (float)u[6]; x[11] = rintf(x[12]);', false, false },
+  { 'signed_quotient', '((int *)u)[0] = ((int *)u)[1] / ((int *)u)[2];', false, false },
   { 'integers_of_a_warp', '\n#if __CUDA_ARCH__ >= 800\nu[0] = __reduce_add_sync(~0u, u[1]) +' ..
     ' __reduce_max_sync(~0u, u[2]) + __shfl_xor_sync(~0u, u[3], 1);\n#endif\n', false, false },
   { 'converted_halves', 'float f; asm("cvt.f32.f16 %0, %1;" : "=f"(f) :' ..
@@ -84,6 +85,12 @@ local function of(found, name)
     if line:find('(in ' .. name .. ')', 1, true) then list[#list + 1] = line end
   end
   return list
+end
+
+-- Whether a file of machine code holds no FMA: head_error.cu only adds, multiplies and compares,
+-- and the kernels of head_hopper.cu are empty but for 90.
+local function has_no_fma(name)
+  return (name:find '^head_error%.' or name:find '^head_hopper%.sm_80%.') ~= nil
 end
 
 -- Asserts that one of the lines holds reason; with false, that there is none.
@@ -273,7 +280,9 @@ describe('lint_kernels', function()
 
   it('passes the kernels as machine code', function()
     for _, kernel in ipairs(kernels) do
-      assert.is_true(select(2, kernel.sass:gsub('[FD]FMA', '')) > 0, kernel.name_sass)
+      assert.is_truthy(kernel.sass:find 'EXIT', kernel.name_sass)
+      assert.equal(not has_no_fma(kernel.name_sass), kernel.sass:find '[FD]FMA' ~= nil,
+                   kernel.name_sass)
       assert.same({}, lint.lint_sass(kernel.name_sass, kernel.sass, kernel.control))
     end
   end)
