@@ -60,8 +60,9 @@ local TOPK = call.op {
   end,
 }
 
--- The workspace that is enough for both. Topk needs the most, whatever its k, without reading ids;
--- but several ids of hidden states without ranks have products of their own.
+-- The workspace that is enough for both. What topk needs does not depend on its k. Several ids need
+-- another amount with ranks than without them, because without ranks those of hidden states have
+-- products of their own.
 local LAUNCH = { "split", "threads", "cluster" }
 local function has_several(given) return batches.is_batch(given) and given.width ~= nil end
 
@@ -74,10 +75,10 @@ local SIZE = call.like(TOPK, {
   end,
 })
 
-local SIZE_OF_IDS = call.like(IDS, {
-  launch = LAUNCH,
+local SIZE_OF_RANKS = call.like(IDS, { launch = LAUNCH, applies = has_several })
+
+local SIZE_OF_IDS = call.like(SIZE_OF_RANKS, {
   default = function() return { "logprob", "lse" } end,
-  applies = has_several,
 })
 
 --- Computes the logprobs of K ids per row and their ranks. A rank counts the present ids that come
@@ -105,6 +106,6 @@ M.topk = call.method(TOPK)
 -- they need none.
 -- @tparam batch batch as for `logprob_ids` or `topk`
 -- @tparam[opt] table opts `split`, and on a GPU `threads` and `cluster`, as for `logprob`
-M.order_workspace_size = call.workspace("order_workspace_size", SIZE, SIZE_OF_IDS)
+M.order_workspace_size = call.workspace("order_workspace_size", SIZE, SIZE_OF_RANKS, SIZE_OF_IDS)
 
 return M
