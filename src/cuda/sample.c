@@ -63,9 +63,10 @@ static int64_t ceil_of(int64_t a, int64_t b) { return (a + b - 1) / b; }
 #define BLOCK_TRIPS 2 /* what a block takes beside its sums, in trips of a warp */
 #define PART_TRIPS 10 /* of a part, at most: it is read again for the draw */
 #define SOME_TRIPS 4 /* of a warp, if rows are some per multiprocessor: small blocks end together */
-/* Parts of one trip that a row has at least if its first k ids are picked from them: too many ids
- * would reach what k of fewer parts do. */
-#define FIRST_PARTS 128
+/* Parts of one trip that a row has at least if its first k ids are picked from them. About
+ * P log(P / (P - k)) ids reach what k of P parts do: 129 of 80 parts for k = 64, and too many of
+ * fewer. */
+#define FIRST_PARTS 80
 
 /* How many blocks of `warps` warps sum each row: as many as end soonest. trips: of a row. resident:
  * so many blocks run at once. */
