@@ -14,7 +14,7 @@ local REFUSED = {
   { '!fpmath', 'an inexact division' },
   { '@llvm%.fmuladd', 'an fma or a product and a sum' },
   { '@llvm%.amdgcn%.rcp', 'an approximate instruction' },
-  { '@llvm%.exp', 'exp of a library' }, { '@llvm%.log', 'log of a library' },
+  { '@llvm%.exp%d*%.', 'exp of a library' }, { '@llvm%.log', 'log of a library' },
   { '@__ocml_%l*_?exp', 'exp of a library' }, { '@__ocml_%l*_?log', 'log of a library' },
   { '%f[%w]atomicrmw ', 'an atomic' }, { '%f[%w]cmpxchg ', 'an atomic' },
   { '"denormal%-fp%-math[%w-]*"="[^"]*preserve%-sign', 'flush to zero' },
