@@ -219,9 +219,7 @@ static sb_status run_order(sb_context *ctx, const order_call *o)
     status = sb_cuda_launch_words(ctx, call, &lists, scratch, 0);
     set_scratch(&p, &lists, scratch + lists.bytes);
     if (status == SB_OK) status = launch_kernels(ctx, o, &p);
-    sb_cuda_scratch_done(ctx, &call->launch, scratch);
-    if (status == SB_OK && call->launch.check) status = sb_cuda_check_call(ctx, call, NULL, NULL);
-    return status;
+    return sb_cuda_end_call(ctx, call, scratch, status);
 }
 
 static sb_status order_workspace(sb_context *ctx, const order_call *o, uint64_t *bytes)
