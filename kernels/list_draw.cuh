@@ -1,6 +1,6 @@
 /* list_draw.cuh - the draw of a token from a row's list of first ids, by a whole block. The warps
- * share what a warp alone does in draw_from_list (draw.cuh), so that the code is short: for few
- * rows it is cold, and the time to fetch it counts.
+ * share what a warp alone does in draw_from_list (draw.cuh): a row alone waits for its longest
+ * chain of steps.
  *
  * In the order of ids, the entries of a leaf are neighbours, and the leaf belongs to the first of
  * them, its head. SB_LEAF lanes sum a leaf. */

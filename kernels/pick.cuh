@@ -11,7 +11,7 @@
  * parts), a larger place is searched that still k ids reach, by halving. The result depends on
  * places alone (det/order.h), never on an order of visits.
  *
- * For few rows the code of a block is cold, so it is short, and loops are not unrolled. */
+ * A block goes through this once, in one row, so the code is short: loops are not unrolled. */
 #pragma once
 
 #include "../src/det/order.h"
@@ -46,7 +46,7 @@ struct pick_room {
 
 /* ---- sums --------------------------------------------------------------------------------- */
 
-/* A function of its own, so that its code is fetched once. */
+/* As merge_pieces, in a function of its own, which a kernel holds once. */
 static __device__ __noinline__ sb_state merged_lanes(sb_state s)
 {
     warp_merge(&s);
@@ -171,7 +171,7 @@ SB_DET void find_threshold(int k, pick_room *room)
 #define PICK_TEAM 16 /* lanes that count together */
 
 /* How many of `count` values in shared memory are larger than the i-th, by the bits of mask. All
- * lanes of a team get it. Called by whole warps. A function of its own, so that its code is fetched
+ * lanes of a team get it. Called by whole warps. A function of its own, which a kernel holds
  * once. */
 static __device__ __noinline__ int count_larger_by_team(const uint64_t *values, int count, int i,
                                                         uint64_t mask)
