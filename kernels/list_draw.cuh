@@ -142,10 +142,11 @@ SB_DET void draw_by_block(const sb_cuda_sample_args &a, int64_t item, int64_t ro
             if (a.count) ((int32_t *)a.count)[row] = __popcll(d->kept);
         }
     } else if (warp == 1) {
-        sb_state s = merged_by_warp(states, blockDim.x / WARP - 1);
+        sb_state s;
+        merge_pieces(&s, states, blockDim.x / WARP - 1);
         if (lane == 0) d->whole = s;
         if (a.models)
-            s = merged_by_warp((const sb_state *)a.models + item * a.model_split, a.model_split);
+            merge_pieces(&s, (const sb_state *)a.models + item * a.model_split, a.model_split);
         if (lane == 0) d->model = s;
     } else {
         const int teams = (blockDim.x - 2 * WARP) / PICK_TEAM;

@@ -319,6 +319,7 @@ template <int DTYPE> SB_DET void pick_block(const sb_cuda_order_args &a)
     __shared__ pick_room room;
     __shared__ uint64_t places[SB_CUDA_LIST];
     __shared__ sb_state states[PICK_WARPS];
+    __shared__ pick_row row;
     const int64_t item = blockIdx.x;
     place_list best = empty_list();
     sb_state s;
@@ -326,20 +327,23 @@ template <int DTYPE> SB_DET void pick_block(const sb_cuda_order_args &a)
     const int32_t fate = ((const sb_cuda_target *)in.targets)[item].active;
     if (fate == ROW_UNKNOWN) return;
     if (fate == ROW_ACTIVE) {
-        const int64_t number = row_at(in, item), first = item * a.parts;
-        const pick_row row = { logits_of(in, number),
-                               number,
-                               a.parts,
-                               a.part,
-                               (const float *)a.mosts + first,
-                               (const sb_state *)in.states + first };
-        write_keys(row.mosts, row.parts, &room);
-        __syncthreads(); /* the keys are written */
+        const float *mosts = (const float *)a.mosts + item * a.parts;
+        if (threadIdx.x == blockDim.x - 1) {
+            const int64_t number = row_at(in, item);
+            row = { logits_of(in, number),
+                    number,
+                    a.parts,
+                    a.part,
+                    mosts,
+                    (const sb_state *)in.states + item * a.parts };
+        }
+        write_keys(mosts, a.parts, &room);
+        __syncthreads(); /* the row and the keys are written */
         pick_first<DTYPE>(places, states, in, row, a.k, &room);
     }
     if (threadIdx.x >= WARP) return;
     if (fate == ROW_ACTIVE) {
-        s = merged_by_warp(states, blockDim.x / WARP - 1);
+        merge_pieces(&s, states, blockDim.x / WARP - 1);
         best = load_list(places);
     }
     write_topk(a, item, fate, s, best);

@@ -7,9 +7,9 @@
  *
  *     largest logits of parts -> threshold -> ids of warps -> ids of the block -> the first k
  *
- * Where more ids reach the threshold than the lists hold (all logits equal, the large ones in few
- * parts), a larger place is searched that still k ids reach, by halving. The result depends on
- * places alone (det/order.h), never on an order of visits.
+ * Where many ids reach the threshold (all logits equal, the large ones in few parts), a warp whose
+ * list has no room for all keeps its first k, which only larger places may follow. The result
+ * depends on places alone (det/order.h), never on an order of visits.
  *
  * A block goes through this once, in one row, so the code is short: loops are not unrolled. */
 #pragma once
@@ -40,33 +40,25 @@ struct pick_room {
         int32_t reached[SB_CUDA_PICK_PARTS]; /* parts that reach the bound */
         uint32_t keys[PICK_GROUPS];          /* the largest of each group's parts */
     };
+    /* The k-th place of a list, if it once had no room for all that reached the bound. */
+    uint64_t least[PICK_WARPS];
     int32_t counts[PICK_WARPS];
-    uint32_t threshold, most;
+    uint32_t threshold;
 };
 
 /* ---- sums --------------------------------------------------------------------------------- */
 
-/* As merge_pieces, in a function of its own, which a kernel holds once. */
-static __device__ __noinline__ sb_state merged_lanes(sb_state s)
-{
-    warp_merge(&s);
-    return s;
-}
-
-/* Merges states by the threads of a block, or of a warp: by `threads` threads, of which this is
- * number t. All lanes of a warp get what its threads have merged. */
-SB_DET sb_state merged_states(const sb_state *states, int count, int t, int threads)
+/* Merges a row's states by the block's warps but the first. Every lane of a warp gets what the warp
+ * has merged. */
+SB_DET sb_state merged_by_others(const pick_row &row)
 {
     sb_state s;
     make_none(&s);
 #pragma unroll 1
-    for (; t < count; t += threads) merge_into(&s, states[t]);
-    return merged_lanes(s);
-}
-
-SB_DET sb_state merged_by_warp(const sb_state *states, int count)
-{
-    return merged_states(states, count, threadIdx.x % WARP, WARP);
+    for (int p = (int)threadIdx.x - WARP; p < row.parts; p += (int)blockDim.x - WARP)
+        merge_into(&s, row.states[p]);
+    warp_merge(&s);
+    return s;
 }
 
 /* ---- places ------------------------------------------------------------------------------- */
@@ -74,13 +66,94 @@ SB_DET sb_state merged_by_warp(const sb_state *states, int count)
 /* The key of the least logit that is present. */
 #define LEAST_KEY 0x00800000u
 
-/* Lists the places of a warp's next ids, `first` and those behind it that are below `end`, that
- * reach bound, behind `count` others. Returns how many there are then. */
+/* The place of a row's id; SB_NO_PLACE if it is not kept. */
 template <int DTYPE>
-SB_DET int list_ids(uint64_t *list, int count, const sb_cuda_args &in, const pick_row &row,
-                    int32_t first, int32_t end, uint64_t bound)
+SB_DET uint64_t place_in(const sb_cuda_args &in, const pick_row &row, int32_t id)
 {
-    const float least = sb_place_logit(bound);
+    if (!is_kept(in, row.number, id)) return SB_NO_PLACE;
+    return sb_place_of(load_one<DTYPE>(row.logits, id), (uint32_t)id);
+}
+
+#define MERGED 4 /* places of each lane that are merged at once */
+
+/* The k-th largest of the places of a warp's lanes, by halving; SB_NO_PLACE if there are fewer. */
+SB_DET uint64_t kth_place(const uint64_t own[MERGED], int k)
+{
+    uint32_t present = 0, least = ~0u, most = 0;
+#pragma unroll
+    for (int i = 0; i < MERGED; i++) {
+        if (own[i] == SB_NO_PLACE) continue;
+        present++;
+        least = min(least, (uint32_t)(own[i] >> 32));
+        most = max(most, (uint32_t)(own[i] >> 32));
+    }
+    if ((int)__reduce_add_sync(FULL, present) < k) return SB_NO_PLACE;
+    uint64_t low = (uint64_t)~__reduce_max_sync(FULL, ~least) << 32;
+    uint64_t high = (uint64_t)(__reduce_max_sync(FULL, most) + 1) << 32;
+#pragma unroll 1
+    while (high - low > 1) {
+        const uint64_t middle = low + (high - low) / 2;
+        uint32_t n = 0;
+#pragma unroll
+        for (int i = 0; i < MERGED; i++) n += own[i] >= middle;
+        n = __reduce_add_sync(FULL, n);
+        if ((int)n < k) high = middle;
+        else low = middle;
+        if ((int)n == k) break;
+    }
+    return low;
+}
+
+/* Leaves the first k of the `count` places of a warp's list and of some ids: bit i of hits stands
+ * for id mine + i * WARP. *least: the k-th, if there are as many. Returns how many there are. Each
+ * step merges the two largest places of every lane. A function of its own, as this is rare. */
+template <int DTYPE>
+static __device__ __noinline__ int merge_ids(uint64_t *places, int count, uint64_t *least,
+                                             const sb_cuda_args *in, const pick_row *row,
+                                             int32_t mine, uint32_t hits, int k)
+{
+    const int lane = threadIdx.x % WARP;
+    do {
+        uint64_t own[MERGED], third = SB_NO_PLACE;
+        __syncwarp(); /* the list is written */
+        own[0] = lane < count ? places[lane] : SB_NO_PLACE;
+        own[1] = lane + WARP < count ? places[lane + WARP] : SB_NO_PLACE;
+        own[2] = own[3] = SB_NO_PLACE;
+#pragma unroll 1
+        for (uint32_t bits = hits; bits; bits &= bits - 1) {
+            const int32_t id = mine + (__ffsll((long long)bits) - 1) * WARP;
+            const uint64_t place = place_in<DTYPE>(*in, *row, id);
+            third = max(third, min(own[3], place));
+            own[3] = max(own[3], min(own[2], place));
+            own[2] = max(own[2], place);
+        }
+        const uint64_t bound = kth_place(own, k);
+        count = 0;
+#pragma unroll
+        for (int i = 0; i < MERGED; i++) {
+            const bool stays = own[i] != SB_NO_PLACE && own[i] >= bound;
+            const uint64_t lanes = __ballot_sync(FULL, stays);
+            if (stays) places[count + __popcll(lanes & (((uint64_t)1 << lane) - 1))] = own[i];
+            count += __popcll(lanes);
+        }
+        if (lane == 0 && bound != SB_NO_PLACE) *least = bound;
+        if (third != SB_NO_PLACE && third >= bound)
+            for (int i = 2; i < 4; i++) hits &= ~(1u << (sb_place_id(own[i]) - mine) / WARP);
+        else hits = 0;
+    } while (__any_sync(FULL, hits));
+    __syncwarp(); /* the list is written, and its k-th place */
+    return count;
+}
+
+/* Lists the places of a warp's next ids, `first` and those behind it that are below `end`, behind
+ * `count` others. Returns how many there are then. The ids must be larger than all before, and
+ * reach *bound, which may rise. */
+template <int DTYPE>
+SB_DET int list_ids(pick_room *room, int count, uint64_t *bound, const sb_cuda_args &in,
+                    const pick_row &row, int32_t first, int32_t end, int k)
+{
+    uint64_t *const places = room->of_warps[threadIdx.x / WARP];
+    const float least = sb_place_logit(*bound);
     const int32_t mine = first + (int32_t)threadIdx.x % WARP;
     uint32_t hits = 0;
 #pragma unroll
@@ -88,18 +161,46 @@ SB_DET int list_ids(uint64_t *list, int count, const sb_cuda_args &in, const pic
         const int32_t id = mine + i * WARP;
         if (id < end) hits |= (uint32_t)(load_one<DTYPE>(row.logits, id) >= least) << i;
     }
+    if (count + (int)__reduce_add_sync(FULL, (uint32_t)__popc(hits)) > PICK_LIST) {
+        uint64_t *const kth = &room->least[threadIdx.x / WARP];
+        count = merge_ids<DTYPE>(places, count, kth, &in, &row, mine, hits, k);
+        /* an id that follows is larger, so with the logit of the k-th place it comes behind it */
+        if (*kth != SB_NO_PLACE) *bound = ((*kth >> 32) + 1) << 32;
+        return count;
+    }
     while (__any_sync(FULL, hits)) {
         const int32_t id = mine + (__ffsll((long long)hits) - 1) * WARP;
-        uint64_t place = SB_NO_PLACE;
-        if (hits && is_kept(in, row.number, id))
-            place = sb_place_of(load_one<DTYPE>(row.logits, id), (uint32_t)id);
-        const uint64_t lanes = __ballot_sync(FULL, place >= bound);
-        const int at = count + __popcll(lanes & (((uint64_t)1 << (threadIdx.x % WARP)) - 1));
-        if (place >= bound && at < PICK_LIST) list[at] = place;
+        const uint64_t place = hits ? place_in<DTYPE>(in, row, id) : SB_NO_PLACE;
+        const uint64_t lanes = __ballot_sync(FULL, place >= *bound);
+        const uint64_t before = lanes & (((uint64_t)1 << (threadIdx.x % WARP)) - 1);
+        if (place >= *bound) places[count + __popcll(before)] = place;
         count += __popcll(lanes);
         hits &= hits - 1;
     }
     return count;
+}
+
+/* Drops the places of a warp's list that come behind the k-th of any list, and writes what is left
+ * of count. Called by a whole block, behind a barrier; the counts may be read behind it. A function
+ * of its own, as this is rare. */
+static __device__ __noinline__ int drop_places(int count, pick_room *room)
+{
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    uint64_t *const places = room->of_warps[warp];
+    uint64_t least = SB_NO_PLACE;
+    int left = 0;
+#pragma unroll 1
+    for (int w = 0; w < warps; w++) least = max(least, room->least[w]);
+#pragma unroll 1
+    for (int i = lane; i - lane < count; i += WARP) {
+        const uint64_t place = i < count ? places[i] : SB_NO_PLACE;
+        const uint64_t lanes = __ballot_sync(FULL, place >= least);
+        if (place >= least) places[left + __popcll(lanes & (((uint64_t)1 << lane) - 1))] = place;
+        left += __popcll(lanes);
+    }
+    if (lane == 0) room->counts[warp] = left;
+    __syncthreads(); /* the counts are written */
+    return left;
 }
 
 /* Lists the numbers of the parts whose largest logit reaches bound. Returns how many there are. */
@@ -140,7 +241,7 @@ SB_DET void write_keys(const float *mosts, int parts, pick_room *room)
 }
 
 /* Sets room->threshold to a key that k groups of parts reach, but few more; LEAST_KEY, if not as
- * many are present. room->most: at least the largest key. Called by one warp, behind a barrier. */
+ * many are present. Called by one warp, behind a barrier. */
 SB_DET void find_threshold(int k, pick_room *room)
 {
     const int lane = threadIdx.x % WARP;
@@ -165,7 +266,7 @@ SB_DET void find_threshold(int k, pick_room *room)
         else low = middle;
         if ((int)n >= k && (int)n <= k + k / 8) break;
     }
-    if (lane == 0) room->threshold = low, room->most = most;
+    if (lane == 0) room->threshold = low;
 }
 
 #define PICK_TEAM 16 /* lanes that count together */
@@ -194,44 +295,35 @@ SB_DET void pick_first(uint64_t *to, sb_state *states, const sb_cuda_args &in, c
                        int k, pick_room *room)
 {
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    if (lane == 0) room->least[warp] = SB_NO_PLACE;
     if (warp == 0) {
         find_threshold(k, room);
     } else {
-        const sb_state s = merged_states(row.states, row.parts, threadIdx.x - WARP,
-                                         blockDim.x - WARP);
+        const sb_state s = merged_by_others(row);
         if (lane == 0) states[warp - 1] = s;
     }
     __syncthreads(); /* the threshold is written */
 
     const int32_t ids = row.part * SB_LEAF; /* of a part */
-    /* from the place of the last id with the threshold's logit on, below that of the next logit */
-    uint64_t low = (uint64_t)room->threshold << 32 | (0xffffffffu - (uint32_t)in.vocab);
-    uint64_t high = (uint64_t)(room->most + 1) << 32, bound = low;
-    int total, before, mine;
+    /* from the place of the last id with the threshold's logit on */
+    uint64_t bound = (uint64_t)room->threshold << 32 | (0xffffffffu - (uint32_t)in.vocab);
+    const int reached = list_parts(row, bound, room);
+    int mine = 0;
 #pragma unroll 1
-    for (;;) {
-        const int reached = list_parts(row, bound, room);
-        mine = 0;
+    for (int i = warp; i < reached; i += warps) {
+        int32_t first = room->reached[i] * ids;
+        const int32_t end = min(first + ids, (int32_t)in.vocab);
 #pragma unroll 1
-        for (int i = warp; i < reached; i += warps) {
-            int32_t first = room->reached[i] * ids;
-            const int32_t end = min(first + ids, (int32_t)in.vocab);
-#pragma unroll 1
-            for (; first < end; first += WARP * PICK_LANE_IDS)
-                mine = list_ids<DTYPE>(room->of_warps[warp], mine, in, row, first, end, bound);
-        }
-        if (lane == 0) room->counts[warp] = mine;
-        __syncthreads(); /* the lists and their counts are written; reached has been read */
-        const uint32_t n = lane < warps ? room->counts[lane] : 0;
-        total = (int)__reduce_add_sync(FULL, n);
-        before = (int)__reduce_add_sync(FULL, lane < warp ? n : 0);
-        /* k ids reach low, if there are as many; fewer reach high */
-        if (__all_sync(FULL, n <= PICK_LIST) && (total >= k || bound == low)) break;
-        if (total >= k) low = bound;
-        else high = bound;
-        bound = low + (high - low) / 2;
-        __syncthreads(); /* the counts have been read */
+        for (; first < end; first += WARP * PICK_LANE_IDS)
+            mine = list_ids<DTYPE>(room, mine, &bound, in, row, first, end, k);
     }
+    if (lane == 0) room->counts[warp] = mine;
+    __syncthreads(); /* the lists and their counts are written; reached has been read */
+    if (__any_sync(FULL, lane < warps && room->least[lane] != SB_NO_PLACE))
+        mine = drop_places(mine, room);
+    const uint32_t n = lane < warps ? room->counts[lane] : 0;
+    const int total = (int)__reduce_add_sync(FULL, n);
+    const int before = (int)__reduce_add_sync(FULL, lane < warp ? n : 0);
 #pragma unroll 1
     for (int i = lane; i < mine; i += WARP) room->all[before + i] = room->of_warps[warp][i];
     if (threadIdx.x < SB_CUDA_LIST && (int)threadIdx.x >= min(total, k))

@@ -134,7 +134,7 @@ describe("draws from long rows", function()
 
     -- Rows whose first ids are hard to pick by the largest logits of parts, and some without any.
     it("have them wherever the first ids lie", function()
-      local V, rows = 70001, 9
+      local V, rows = 70001, 10
       local x = samebits.zeros({ rows, V }, "float32")
       local values, kept = ffi.cast("float *", x.ptr), samebits.zeros({ rows, V }, "uint8")
       local flags, random = ffi.cast("uint8_t *", kept.ptr), prng.new(5)
@@ -144,7 +144,8 @@ describe("draws from long rows", function()
           id * 2 ^ -13, -id * 2 ^ -13,                          -- rising, falling
           id >= 5000 and id < 5600 and 9 + noise or noise,      -- large in few parts
           few and noise or -math.huge, few and 5 or noise,      -- few ids, few ties
-          1, noise, -math.huge, id == V - 1 and 0 or -math.huge -- all equal; poisoned, none, one
+          1, noise, -math.huge, id == V - 1 and 0 or -math.huge, -- all equal; poisoned, none, one
+          id == V - 2 and 1 + 2 ^ -23 or 1                      -- the next number behind many ties
         }
         for row = 1, rows do values[(row - 1) * V + id] = values_of_rows[row] end
         -- in these rows, small logits alone are kept

@@ -159,11 +159,13 @@ int sb_cuda_picks_first(const sb_cuda *c, const sb_call *call)
     return work < 2 * c->gpu.multiprocessors && leaves >= 32 * FIRST_PARTS;
 }
 
-/* A block of more than 512 threads would not fit where a warp has 64 lanes. */
+/* A multiprocessor holds one block of more than 512 threads. Where a warp has 64 lanes, it would
+ * hold none. */
 sb_cuda_grid sb_cuda_pick_grid(const sb_cuda *c, int64_t work)
 {
+    const int alone = c->hopper && work <= c->gpu.multiprocessors;
     return (sb_cuda_grid){ .blocks = work,
-                           .threads = c->hopper ? SB_CUDA_PICK : SB_CUDA_PICK / 2,
+                           .threads = alone ? SB_CUDA_PICK : SB_CUDA_PICK / 2,
                            .early = 1 };
 }
 
