@@ -166,6 +166,26 @@ describe("draws from long rows", function()
       end
     end)
 
+    -- 20 parts tell the first 16 ids from the others, and are too few for 17; 4 are for 4. The ways
+    -- take different workspaces.
+    it("have them, as the first k ids of rows that need more parts for more ids", function()
+      local ctx = contexts[1]
+      for V, most in pairs { [10240] = 16, [2048] = 3 } do
+        local x = logits.make(logits.distributions[2], "bfloat16", R, V, 3)
+        local batch = samebits.batch({ logits = x:to(ctx.device) }, { ids = false })
+        local size = assert(ctx:order_workspace_size(batch))
+        for _, k in ipairs { 1, most, most + 1, 64 } do
+          local want = assert(cpu:topk(samebits.batch({ logits = x }, { ids = false }), k))
+          local workspace = samebits.empty({ size }, "uint8", ctx.device)
+          local got = assert(ctx:topk(batch, k, { workspace = workspace }))
+          assert.matches(k <= most and "; topk_pick_bf16 " or "; topk_finish ", ctx:plan())
+          for name, values in pairs(want) do
+            assert.same_bits(values, assert(got[name]:to "cpu"))
+          end
+        end
+      end
+    end)
+
     it("are launched in these ways", function()
       local x = logits.make(logits.distributions[2], "bfloat16", R, SIZES[1], 1)
       local plans, filtered = check(x, 1, {}), check(x, 1, { top_p = 0.9 })

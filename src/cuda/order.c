@@ -76,7 +76,7 @@ static order_plan plan_pieces(sb_context *ctx, const sb_call *call, int64_t k)
 
 static order_plan plan_order(sb_context *ctx, const order_call *o)
 {
-    const int picks = o->topk && sb_cuda_picks_first(ctx->state, o->call);
+    const int picks = o->topk && sb_cuda_picks_first(ctx->state, o->call, o->columns);
     order_plan p = plan_pieces(ctx, o->call, o->topk && !picks ? o->columns : 0);
     p.topk = o->topk;
     p.picks = picks;
@@ -222,11 +222,18 @@ static sb_status run_order(sb_context *ctx, const order_call *o)
     return sb_cuda_end_call(ctx, call, scratch, status);
 }
 
+/* What the first k ids need does not depend on k: enough for any. */
 static sb_status order_workspace(sb_context *ctx, const order_call *o, uint64_t *bytes)
 {
     sb_call planned;
-    const order_call words = with_words(o, &planned);
-    *bytes = plan_order(ctx, &words).bytes + sb_cuda_lists_of(o->call).bytes;
+    order_call words = with_words(o, &planned);
+    uint64_t most;
+    if (o->topk) words.columns = SB_MAX_TOPK;
+    most = plan_order(ctx, &words).bytes;
+    if (o->topk) words.columns = 1;
+    *bytes = plan_order(ctx, &words).bytes;
+    if (*bytes < most) *bytes = most;
+    *bytes += sb_cuda_lists_of(o->call).bytes;
     return SB_OK;
 }
 

@@ -63,10 +63,6 @@ static int64_t ceil_of(int64_t a, int64_t b) { return (a + b - 1) / b; }
 #define BLOCK_TRIPS 2 /* what a block takes beside its sums, in trips of a warp */
 #define PART_TRIPS 10 /* of a part, at most: it is read again for the draw */
 #define SOME_TRIPS 4 /* of a warp, if rows are some per multiprocessor: small blocks end together */
-/* Parts of one trip that a row has at least if its first k ids are picked from them. About
- * P log(P / (P - k)) ids reach what k of P parts do: 129 of 80 parts for k = 64, and too many of
- * fewer. */
-#define FIRST_PARTS 80
 
 /* How many blocks of `warps` warps sum each row: as many as end soonest. trips: of a row. resident:
  * so many blocks run at once. */
@@ -150,13 +146,15 @@ sb_status sb_cuda_launch_parts(sb_context *ctx, const sb_call *call, const sb_cu
     return sb_cuda_launch(ctx, sum, p->grid, &a->in, call->launch.stream);
 }
 
-int sb_cuda_picks_first(const sb_cuda *c, const sb_call *call)
+/* About P log(P / (P - k)) ids reach what k of P parts do: 2 k, if P is 5 / 4 of k. Of fewer parts,
+ * too many do. */
+int sb_cuda_picks_first(const sb_cuda *c, const sb_call *call, int64_t k)
 {
     const int64_t leaves = ceil_of(call->in.vocab, SB_LEAF);
     const int64_t work = call->in.row_list ? call->in.row_count : call->rows;
     if (leaves > SB_CUDA_TOPK_LEAVES) return 1;
     if (call->launch.split) return call->launch.split > 1;
-    return work < 2 * c->gpu.multiprocessors && leaves >= 32 * FIRST_PARTS;
+    return work <= 2 * c->gpu.multiprocessors && leaves >= 32 * (k + k / 4);
 }
 
 /* A multiprocessor holds one block of more than 512 threads. Where a warp has 64 lanes, it would
@@ -176,7 +174,7 @@ static sample_plan plan_sample(sb_context *ctx, const sb_sample_call *s)
     sample_plan p;
     memset(&p, 0, sizeof p);
     p.way = way_of(s);
-    if (p.way == LIST && sb_cuda_picks_first(ctx->state, &call)) p.way = PICK;
+    if (p.way == LIST && sb_cuda_picks_first(ctx->state, &call, s->how.top_k)) p.way = PICK;
     p.k = p.way == LIST ? s->how.top_k : 0;
     sb_cuda_set_sampling(&p.a, &s->out, &s->how);
     p.sums_grid = sb_cuda_plan_order(ctx, &call, p.k, &p.sums, &p.sums_size);

@@ -29,9 +29,9 @@ void sb_cuda_set_parts_scratch(sb_cuda_sample_args *a, CUdeviceptr scratch);
 sb_status sb_cuda_launch_parts(sb_context *ctx, const sb_call *call, const sb_cuda_part_sums *p,
                                sb_cuda_sample_args *a);
 
-/* Whether the first k <= SB_MAX_TOPK ids of rows are picked so: if rows are few, or too long for
- * one block. */
-int sb_cuda_picks_first(const sb_cuda *c, const sb_call *call);
+/* Whether the first k <= SB_MAX_TOPK ids of rows are picked so: if rows are few and not too short,
+ * or too long for one block. */
+int sb_cuda_picks_first(const sb_cuda *c, const sb_call *call, int64_t k);
 
 /* The blocks that pick: one for each of so many rows. */
 sb_cuda_grid sb_cuda_pick_grid(const sb_cuda *c, int64_t work);
