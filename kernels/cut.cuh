@@ -4,7 +4,8 @@
  * No id is sorted. Each (logit, id) has an entry number, which orders ids as places do. A pass over
  * the row sums up exactly what lies above a bracket of entry numbers and inside it, and lists the
  * ids inside. If the goal is inside and the list has room, the cut is found in the list by
- * bisection; else the bracket moves, and another pass (pass.cuh) follows:
+ * bisection; else the bracket moves, and another pass (pass.cuh) follows. If the list has no room,
+ * what it holds tells where to look:
  *
  *     sample of leaves -> guessed bracket -> pass -> list -> place
  *
@@ -63,6 +64,19 @@ SB_DET uint64_t warp_max_any(uint64_t x)
     return x;
 }
 
+/* The ends of the lists of a block's warps; ~0 and 0, if all are empty. Called by a whole block. */
+SB_DET entry_ends ends_of_lists(const uint64_t *list, int length, cut_room *room)
+{
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    entry_ends e = { ~(uint64_t)0, 0 };
+    for (int i = lane; i < length; i += WARP) e = { min(e.least, list[i]), max(e.most, list[i]) };
+    e = { ~warp_max_any(~e.least), warp_max_any(e.most) };
+    if (lane == 0) room->some[warp] = e.least, room->upper[1][warp][0] = e.most;
+    __syncthreads(); /* every warp's ends are written */
+    return { ~warp_max_any(lane < warps ? ~room->some[lane] : 0),
+             warp_max_any(lane < warps ? room->upper[1][lane][0] : 0) };
+}
+
 /* Which entry, of at most one for each lane of a warp and 0 for the others, reaches the goal;
  * *above: the sum before these, and then the sum up to the result. */
 template <int DTYPE, bool WEIGHTED>
@@ -94,17 +108,9 @@ static __device__ __noinline__ uint64_t entry_of_goal(const uint64_t *list, int 
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
     /* The sum over entries from high on is above, below goal; that from low on to high is whole,
      * and with it the sum reaches goal. */
-    uint64_t low = ~(uint64_t)0, high = 0, above = 0;
+    const entry_ends all = ends_of_lists(list, length, room);
+    uint64_t low = all.least, high = all.most + 1, above = 0;
     bool even = true;
-    for (int i = lane; i < length; i += WARP) {
-        low = min(low, list[i]);
-        high = max(high, list[i]);
-    }
-    low = ~warp_max_any(~low), high = warp_max_any(high);
-    if (lane == 0) room->some[warp] = low, room->upper[1][warp][0] = high;
-    __syncthreads(); /* every warp's ends are written */
-    low = ~warp_max_any(lane < warps ? ~room->some[lane] : 0);
-    high = warp_max_any(lane < warps ? room->upper[1][lane][0] : 0) + 1;
     for (int turn = 0;; turn ^= 1) {
         const uint64_t width = high - low;
         uint64_t first = low + width / 3, second = high - width / 3;
@@ -272,11 +278,33 @@ SB_DET uint64_t sum_of_weights(const cut_row &row, const sb_cut &cut, int turn, 
     return pass_to_lists<DTYPE, true>(row, cut, all, turn, room).above;
 }
 
-/* The next bracket to look at in [low, end): its lower half is listed. */
+/* The next bracket to look at in [low, end), which holds too many ids: its lower half. */
 SB_DET bracket halved(uint64_t low, uint64_t end)
 {
     const uint64_t middle = low + ((end - low) / 2 & ~(uint64_t)15);
     return { low, middle > low ? middle : end, end };
+}
+
+/* The same by a guess: what lies about the goal, if ids are spread evenly between the ends of those
+ * that a pass has listed before the lists were full; a guess that is bad takes time. part: of what
+ * is inside, up to the goal. fits: so much of it would fit the lists, and half of that is taken. A
+ * function of its own, as this is rare. */
+static __device__ __noinline__ bracket around(const cut_row &row, uint64_t low, uint64_t end,
+                                              int turn, float part, float fits, cut_room *room)
+{
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const int length = min((int)room->lengths[turn][warp], row.segment);
+    entry_ends e = ends_of_lists((uint64_t *)staging + warp * row.segment, length, room);
+    if (threadIdx.x == 0) room->ends = e;
+    crew_barrier(row.mates); /* the ends of all blocks are written */
+    e = *in_block(row.mates, &room->ends, min(lane, row.mates.size - 1));
+    uint64_t least = ~warp_max_any(~e.least) / KEY * KEY, most = warp_max_any(e.most) / KEY * KEY;
+    if (least == most) least += LAST_ID - (uint32_t)(row.all.vocab - 1); /* no id is larger */
+    least = max(low, least / 16 * 16), most = min(end, most + KEY);
+    const float width = (float)(most - least), margin = width * fits / 4;
+    const uint64_t below = (uint64_t)fmaxf(width - part * width - margin, 0.0f),
+                   above = (uint64_t)fmaxf(part * width - margin, 0.0f);
+    return { least + below / 16 * 16, most - above / 16 * 16, end };
 }
 
 /* The place of a cut; that of `cut` if it leaves all. k: ids that are wanted, and, for top-p, those
@@ -299,7 +327,7 @@ SB_DET uint64_t find_place(const cut_row &row, const sb_cut &cut, float best, in
     bracket b = guess_bracket<DTYPE, WEIGHTED>(
         row, cut, best, WEIGHTED ? (1.0f - top_p) * ((float)sum.least * 0x1p-40f) : (float)k, few,
         room->bins);
-    bool first = true;
+    bool first = true, guesses = true;
     for (uint64_t end = b.end;; turn ^= 1) {
         const bool keys = counts_keys<DTYPE>(b);
         const cut_sums s = keys ? pass_by_keys<DTYPE, WEIGHTED>(row, cut, b, turn, room)
@@ -344,7 +372,11 @@ SB_DET uint64_t find_place(const cut_row &row, const sb_cut &cut, float best, in
             b = { low, end - low > width ? low + width : end, end };
         } else {
             low = b.low, end = b.high, above_end = above;
-            b = halved(low, end);
+            if (!fits && guesses)
+                b = around(row, low, end, counted, (float)(goal.least - above) / (float)s.inside,
+                           (float)row.segment / (float)s.most, room);
+            else b = halved(low, end);
+            guesses = !guesses; /* halves each other time, in case guesses are bad */
         }
     }
 }

@@ -19,12 +19,18 @@ struct cut_sums {
     uint32_t most;
 };
 
+/* The least and the largest of some entries. */
+struct entry_ends {
+    uint64_t least, most;
+};
+
 /* What a block has in shared memory, beside its lists. */
 struct cut_room {
     cut_sums warps[CUT_WARPS], blocks[2]; /* blocks: published, in turns */
     uint32_t lengths[2][CUT_WARPS];       /* published likewise: of the warps' lists */
     uint64_t upper[2][CUT_WARPS][2], some[CUT_WARPS], last[WARP]; /* of a search in the lists */
     uint32_t counts[2][CUT_WARPS];
+    entry_ends ends;              /* published: of the block's lists */
     uint32_t totals[2][KEY_BINS]; /* published in turns, too: ids by keys */
     uint64_t sums[KEY_BINS];      /* over the crew, up to each key */
     uint32_t bins[GUESS_BINS];
@@ -175,16 +181,16 @@ SB_DET void reach_all_leaves(const part_of_row &part)
 }
 
 /* Takes the ids of a part of the crew's row that reach a bracket, those that `cut` leaves, but for
- * ids above the bracket that it adds up itself: returns the lane's sum of these. take(has, id, y,
- * is_in) is called by whole warps: for lanes that have an id, with its logit, and whether it is
- * inside. The part's trips of WARP leaves, from `from` on, are `step` leaves apart.
+ * ids above the bracket that it adds to *above itself. take(has, id, y, is_in) is called by whole
+ * warps: for lanes that have an id, with its logit, and whether it is inside. The part's trips of
+ * WARP leaves, from `from` on, are `step` leaves apart.
  *
  * Marks the leaves of which an id reaches the bracket. Of most leaves few ids do, or none. A warp
  * queues these and takes one for each lane. If many ids of a warp's leaves are above the bracket,
  * each lane adds up its leaf's. */
 template <int DTYPE, bool WEIGHTED, class TAKE>
-SB_DET uint64_t take_ids(const cut_row &row, const sb_cut &cut, const bracket &b,
-                         const part_of_row &part, int from, int step, TAKE take)
+SB_DET void take_ids(uint64_t *above, const cut_row &row, const sb_cut &cut, const bracket &b,
+                     const part_of_row &part, int from, int step, TAKE take)
 {
     const int lane = threadIdx.x % WARP;
     const edge low = edge_of<DTYPE>(b.low), high = edge_of<DTYPE>(b.high),
@@ -196,7 +202,6 @@ SB_DET uint64_t take_ids(const cut_row &row, const sb_cut &cut, const bracket &b
     const row_leaves<DTYPE> leaves(row);
     const sb_weights w = cut.weights;
     const bool within = row.best <= w.lim && low.at >= -w.lim;
-    uint64_t above = 0;
     int waiting = 0;
 
     /* Takes the last n ids of the queue, at most one for each lane. */
@@ -231,12 +236,12 @@ SB_DET uint64_t take_ids(const cut_row &row, const sb_cut &cut, const bracket &b
             const uint32_t over = bits & ids_from<DTYPE>(x, least_of(high, k));
             bits &= ~over;
             if (!WEIGHTED) {
-                above += (uint32_t)__popc(over);
+                *above += (uint32_t)__popc(over);
             } else if (within) {
-                above += units_of_ids<DTYPE>(x, over, w);
+                *above += units_of_ids<DTYPE>(x, over, w);
             } else if (over) {
                 const leaf_words<DTYPE> other = x; /* whose address may be taken */
-                above += units_of_any<DTYPE>(&other, over, &w);
+                *above += units_of_any<DTYPE>(&other, over, &w);
             }
             before = warp_before((uint32_t)__popc(bits), &total);
         }
@@ -262,7 +267,6 @@ SB_DET uint64_t take_ids(const cut_row &row, const sb_cut &cut, const bracket &b
             before = warp_before((uint32_t)__popc(bits), &total);
         }
     }
-    return above;
 }
 
 /* Adds up a block's sums, of whose lanes each has its own, but `listed` is the warp's. Called by a
@@ -313,22 +317,22 @@ static __device__ __noinline__ cut_sums pass_to_lists(const cut_row &row, const 
     const uint64_t before_lane = ((uint64_t)1 << lane) - 1;
     uint64_t above = 0, inside = 0;
     int listed = 0;
+    const auto take = [&](bool has, uint32_t id, float y, bool is_in) {
+        if (WEIGHTED && has) {
+            const uint64_t units = sb_weight_units(sb_weight(y, &w));
+            above += is_in ? 0 : units;
+            inside += is_in ? units : 0;
+        }
+        const uint64_t lanes = __ballot_sync(FULL, is_in);
+        const int at = listed + __popcll(lanes & before_lane);
+        if (is_in && at < segment) list[at] = entry_of<DTYPE>(y, id);
+        listed += __popcll(lanes);
+    };
     /* Warps take trips in turns, so that their lists are of like length. */
-    const uint64_t others = take_ids<DTYPE, WEIGHTED>(
-        row, cut, b, share, share.first + warp * WARP, (int)blockDim.x,
-        [&](bool has, uint32_t id, float y, bool is_in) {
-            if (WEIGHTED && has) {
-                const uint64_t units = sb_weight_units(sb_weight(y, &w));
-                above += is_in ? 0 : units;
-                inside += is_in ? units : 0;
-            }
-            const uint64_t lanes = __ballot_sync(FULL, is_in);
-            const int at = listed + __popcll(lanes & before_lane);
-            if (is_in && at < segment) list[at] = entry_of<DTYPE>(y, id);
-            if (!WEIGHTED) inside += is_in;
-            listed += __popcll(lanes);
-        });
-    write_sums(others + above, inside, listed, turn, room);
+    take_ids<DTYPE, WEIGHTED>(&above, row, cut, b, share, share.first + warp * WARP,
+                              (int)blockDim.x, take);
+    if (!WEIGHTED) inside = lane == 0 ? listed : 0;
+    write_sums(above, inside, listed, turn, room);
     return crew_sums(row.mates, turn, room);
 }
 
@@ -348,17 +352,17 @@ static __device__ __noinline__ cut_sums pass_by_keys(const cut_row &row, const s
     uint64_t above = 0;
 #pragma unroll 8
     for (int i = 0; i < KEY_BINS / 2; i++) columns[i * WARP + lane] = 0;
-    const uint64_t others = take_ids<DTYPE, WEIGHTED>(
-        row, cut, b, part, part.first, WARP, [&](bool has, uint32_t, float y, bool is_in) {
-            if (is_in) {
-                const uint32_t bin = first - (sb_order_key(y) >> spare_bits<DTYPE>());
-                columns[bin / 2 * WARP + lane] += 1u << bin % 2 * 16;
-            } else if (WEIGHTED && has) {
-                above += sb_weight_units(sb_weight(y, &w));
-            }
-        });
+    const auto take = [&](bool has, uint32_t, float y, bool is_in) {
+        if (is_in) {
+            const uint32_t bin = first - (sb_order_key(y) >> spare_bits<DTYPE>());
+            columns[bin / 2 * WARP + lane] += 1u << bin % 2 * 16;
+        } else if (WEIGHTED && has) {
+            above += sb_weight_units(sb_weight(y, &w));
+        }
+    };
+    take_ids<DTYPE, WEIGHTED>(&above, row, cut, b, part, part.first, WARP, take);
     add_columns(columns);
-    write_sums(others + above, 0, 0, turn, room);
+    write_sums(above, 0, 0, turn, room);
     for (int bin = (int)threadIdx.x; bin < KEY_BINS; bin += (int)blockDim.x) {
         uint32_t n = 0;
         for (int i = 0; i < warps; i++) n += key_counts(i)[bin];

@@ -104,6 +104,24 @@ describe("draws from long rows", function()
       end
     end)
 
+    -- More ids around the cut than can be listed: of one logit, of two, of neighbouring numbers.
+    it("have them if many logits are equal, or nearly", function()
+      local V, random = 40013, prng.new(6)
+      local x = samebits.zeros({ 3, V }, "float32")
+      local words = ffi.cast("int32_t *", x.ptr)
+      for id = 0, V - 1 do
+        words[id] = 0x3f800000 -- 1
+        words[V + id] = random:integer(0, 1) * 0x3f800000
+        words[2 * V + id] = 0x3f800000 + random:integer(0, 99)
+      end
+      for _, dtype in ipairs { "float32", "float16" } do
+        for _, filters in ipairs { { top_p = 0.9 }, { top_p = 0.02 }, { top_k = 30000 },
+                                   { top_k = 9000, top_p = 0.5 } } do
+          check(x:to(dtype), 1, filters)
+        end
+      end
+    end)
+
     it("have them if weights are about the least that min-p keeps", function()
       local V = SIZES[3]
       local x = samebits.zeros({ R, V }, "float32") -- the first id of a row is the largest
