@@ -17,6 +17,7 @@ describe('the kernels as HIP on the CPU', function()
       'spec/cuda/groups_spec.lua spec/cuda/hold_spec.lua spec/api/empty_spec.lua ' ..
       'spec/lua/op/shard_moments_spec.lua spec/cuda/policy_spec.lua spec/cuda/head_spec.lua' },
       { 32, 'spec/cuda/table_spec.lua' },
+      { 32, 'spec/cuda/sample_spec.lua --filter="more parts" --filter="or nearly"' },
       { 64, 'spec/cuda/calls_spec.lua spec/cuda/policy_spec.lua spec/numerics/sample_spec.lua' },
     } do
       -- each says what it has to say at once, at its end

@@ -222,18 +222,21 @@ static sb_status run_order(sb_context *ctx, const order_call *o)
     return sb_cuda_end_call(ctx, call, scratch, status);
 }
 
-/* What the first k ids need does not depend on k: enough for any. */
+static uint64_t bytes_for(sb_context *ctx, order_call o, int64_t columns)
+{
+    o.columns = columns;
+    return plan_order(ctx, &o).bytes;
+}
+
+/* Enough for the first k ids, whatever k is: the largest k may not be picked as the least one is,
+ * and what either way needs does not depend on k. */
 static sb_status order_workspace(sb_context *ctx, const order_call *o, uint64_t *bytes)
 {
     sb_call planned;
-    order_call words = with_words(o, &planned);
-    uint64_t most;
-    if (o->topk) words.columns = SB_MAX_TOPK;
-    most = plan_order(ctx, &words).bytes;
-    if (o->topk) words.columns = 1;
-    *bytes = plan_order(ctx, &words).bytes;
-    if (*bytes < most) *bytes = most;
-    *bytes += sb_cuda_lists_of(o->call).bytes;
+    const order_call words = with_words(o, &planned);
+    const uint64_t few = bytes_for(ctx, words, o->topk ? 1 : o->columns);
+    const uint64_t many = bytes_for(ctx, words, o->topk ? SB_MAX_TOPK : o->columns);
+    *bytes = (few > many ? few : many) + sb_cuda_lists_of(o->call).bytes;
     return SB_OK;
 }
 

@@ -157,8 +157,8 @@ int sb_cuda_picks_first(const sb_cuda *c, const sb_call *call, int64_t k)
     return work <= 2 * c->gpu.multiprocessors && leaves >= 32 * (k + k / 4);
 }
 
-/* A multiprocessor holds one block of more than 512 threads. Where a warp has 64 lanes, it would
- * hold none. */
+/* 1024 threads take all registers of a multiprocessor, so with more rows than these two smaller
+ * blocks end sooner. Where a warp has 64 lanes, a block of 1024 would not fit. */
 sb_cuda_grid sb_cuda_pick_grid(const sb_cuda *c, int64_t work)
 {
     const int alone = c->hopper && work <= c->gpu.multiprocessors;
