@@ -2,12 +2,13 @@
  * row's order whose sum of 1 (top-k) or of weights (top-p) reaches a goal.
  *
  * No id is sorted. Each (logit, id) has an entry number, which orders ids as places do. A pass over
- * the row sums up exactly what lies above a bracket of entry numbers and inside it, and lists the
- * ids inside. If the goal is inside and the list has room, the cut is found in the list by
- * bisection; else the bracket moves, and another pass (pass.cuh) follows. If the list has no room,
- * what it holds tells where to look:
+ * the row (pass.cuh) sums up exactly what lies above a bracket of entry numbers and inside it, and
+ * lists the ids inside. If the goal is inside and the list has room, the cut is found in the list
+ * by bisection; else the bracket moves, and another pass follows:
  *
  *     sample of leaves -> guessed bracket -> pass -> list -> place
+ *
+ * If the list has no room, what it holds tells where to look next.
  *
  * If the logits of the bracket have few values, as those of bf16 do, the pass counts ids by their
  * keys instead, and the counts tell the place's key, and where the place is looked for.
@@ -148,7 +149,7 @@ static __device__ __noinline__ uint64_t entry_of_goal(const uint64_t *list, int 
                 const uint64_t e = i < length ? list[i] : 0;
                 const bool is_in = i < length && e >= low && e < high;
                 const uint64_t lanes = __ballot_sync(FULL, is_in);
-                if (is_in) room->last[at + __popcll(lanes & (((uint64_t)1 << lane) - 1))] = e;
+                if (is_in) room->last[at + lanes_before(lanes, lane)] = e;
                 at += __popcll(lanes);
             }
             __syncthreads(); /* the last entries are written */

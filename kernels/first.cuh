@@ -204,7 +204,7 @@ SB_DET int list_candidates(NUMBER *mine, int leaves, uint32_t key)
         }
         const uint64_t lanes = __ballot_sync(FULL, reaches);
         if (reaches) {
-            const int i = count + __popcll(lanes & (((uint64_t)1 << lane) - 1));
+            const int i = count + lanes_before(lanes, lane);
             mine[i / WARP * step + i % WARP] = (NUMBER)(at + lane);
         }
         count += __popcll(lanes);

@@ -33,9 +33,9 @@ static __device__ __noinline__ sb_linear_norms norms_of(const char *row, int32_t
     sb_linear_sums sums = { 0, 0, 0 };
     for (int64_t k = lane; k < depth; k += WARP)
         sb_linear_sums_add(&sums, number_at(row, dtype, k), factor);
-    sums.size = (uint64_t)warp_sum_signed((int64_t)sums.size);
-    sums.loss = (uint64_t)warp_sum_signed((int64_t)sums.loss);
-    sums.last = (uint64_t)warp_sum_signed((int64_t)sums.last);
+    sums.size = warp_sum_any(sums.size);
+    sums.loss = warp_sum_any(sums.loss);
+    sums.last = warp_sum_any(sums.last);
     const int32_t unit = E - bits + 1;
     const uint64_t mine = lane == 0 ? sums.size : lane == 1 ? sums.loss : sums.last;
     const double norm = sb_linear_norm(mine, lane == 1 ? unit - 16 : unit);

@@ -30,7 +30,7 @@ SB_DET void warp_merge(sb_divergence *s)
     sb_kl_rise(s, __reduce_max_sync(FULL, s->p.J));
     warp_merge(&s->p);
     warp_merge(&s->q);
-    for (int k = 0; k < SB_KL_DIGITS; k++) s->x[k] = warp_sum_signed(s->x[k]);
+    for (int k = 0; k < SB_KL_DIGITS; k++) s->x[k] = warp_sum_any(s->x[k]);
     s->outside = __reduce_max_sync(FULL, s->outside);
 }
 

@@ -31,10 +31,18 @@ SB_DET uint64_t warp_sum(uint64_t x)
     return low + (high << BITS);
 }
 
-SB_DET int64_t warp_sum_signed(int64_t x)
+/* The sum of any 64-bit integers over a warp, modulo 2^64. All lanes get it. */
+template <class T> SB_DET T warp_sum_any(T x)
 {
+    static_assert(sizeof(T) == 8, "a sum of fewer bits may overflow");
     for (int step = WARP / 2; step > 0; step /= 2) x += __shfl_xor_sync(FULL, x, step);
     return x;
+}
+
+/* How many of some lanes of a warp, given as bits, come before a lane. */
+SB_DET int lanes_before(uint64_t lanes, int lane)
+{
+    return __popcll(lanes & (((uint64_t)1 << lane) - 1));
 }
 
 /* ---- sums --------------------------------------------------------------------------------- */
@@ -62,7 +70,7 @@ SB_DET void warp_merge(sb_moments *m)
     sb_moments_rise(m, __reduce_max_sync(FULL, m->sum.J));
     for (int i = 0; i < 3; i++) {
         m->sum.l[i] = warp_sum(m->sum.l[i]);
-        m->g[i] = warp_sum_signed(m->g[i]);
+        m->g[i] = warp_sum_any(m->g[i]);
     }
     m->best = __reduce_max_sync(FULL, m->best);
     if (m->sum.J == SB_J_POISON) m->best = 0;

@@ -109,12 +109,6 @@ SB_DET part_of_row part_of_warp(part_of_row part, int warp, int warps)
 
 /* ---- a pass ------------------------------------------------------------------------------- */
 
-SB_DET uint64_t warp_sum_any(uint64_t x)
-{
-    for (int step = WARP / 2; step > 0; step /= 2) x += __shfl_xor_sync(FULL, x, step);
-    return x;
-}
-
 /* The sum of the units of the weights of some of a leaf's ids. Requires: their logits are within
  * lim. */
 template <int DTYPE>
@@ -269,22 +263,25 @@ SB_DET void take_ids(uint64_t *above, const cut_row &row, const sb_cut &cut, con
     }
 }
 
+/* Adds up the sums of a warp's lanes. All of them get the result, with their own `most`. */
+SB_DET void add_lanes(cut_sums *s)
+{
+    s->above = warp_sum_any(s->above);
+    s->inside = warp_sum_any(s->inside);
+}
+
 /* Adds up a block's sums, of whose lanes each has its own, but `listed` is the warp's. Called by a
  * whole block; crew_sums tells the crew's. */
 SB_DET void write_sums(uint64_t above, uint64_t inside, int listed, int turn, cut_room *room)
 {
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
-    above = warp_sum_any(above);
-    inside = warp_sum_any(inside);
-    if (lane == 0) {
-        room->warps[warp] = { above, inside, (uint32_t)listed };
-        room->lengths[turn][warp] = (uint32_t)listed;
-    }
+    cut_sums mine = { above, inside, (uint32_t)listed };
+    add_lanes(&mine);
+    if (lane == 0) room->warps[warp] = mine, room->lengths[turn][warp] = mine.most;
     __syncthreads(); /* every warp's sums are written */
     if (warp > 0) return;
-    cut_sums mine = lane < warps ? room->warps[lane] : cut_sums{ 0, 0, 0 };
-    mine.above = warp_sum_any(mine.above);
-    mine.inside = warp_sum_any(mine.inside);
+    mine = lane < warps ? room->warps[lane] : cut_sums{ 0, 0, 0 };
+    add_lanes(&mine);
     mine.most = __reduce_max_sync(FULL, mine.most);
     if (lane == 0) room->blocks[turn] = mine;
 }
@@ -297,8 +294,7 @@ SB_DET cut_sums crew_sums(const crew &mates, int turn, cut_room *room)
     crew_barrier(mates);
     cut_sums s = { 0, 0, 0 };
     if (lane < mates.size) s = *in_block(mates, &room->blocks[turn], lane);
-    s.above = warp_sum_any(s.above);
-    s.inside = warp_sum_any(s.inside);
+    add_lanes(&s);
     s.most = __reduce_add_sync(FULL, s.most); /* of the merged lists, at most */
     return s;
 }
@@ -314,7 +310,6 @@ static __device__ __noinline__ cut_sums pass_to_lists(const cut_row &row, const 
     uint64_t *list = (uint64_t *)staging + warp * segment;
     const part_of_row share = share_of_crew(row);
     const sb_weights w = cut.weights;
-    const uint64_t before_lane = ((uint64_t)1 << lane) - 1;
     uint64_t above = 0, inside = 0;
     int listed = 0;
     const auto take = [&](bool has, uint32_t id, float y, bool is_in) {
@@ -324,7 +319,7 @@ static __device__ __noinline__ cut_sums pass_to_lists(const cut_row &row, const 
             inside += is_in ? units : 0;
         }
         const uint64_t lanes = __ballot_sync(FULL, is_in);
-        const int at = listed + __popcll(lanes & before_lane);
+        const int at = listed + lanes_before(lanes, lane);
         if (is_in && at < segment) list[at] = entry_of<DTYPE>(y, id);
         listed += __popcll(lanes);
     };

@@ -133,7 +133,7 @@ static __device__ __noinline__ int merge_ids(uint64_t *places, int count, uint64
         for (int i = 0; i < MERGED; i++) {
             const bool stays = own[i] != SB_NO_PLACE && own[i] >= bound;
             const uint64_t lanes = __ballot_sync(FULL, stays);
-            if (stays) places[count + __popcll(lanes & (((uint64_t)1 << lane) - 1))] = own[i];
+            if (stays) places[count + lanes_before(lanes, lane)] = own[i];
             count += __popcll(lanes);
         }
         if (lane == 0 && bound != SB_NO_PLACE) *least = bound;
@@ -172,8 +172,7 @@ SB_DET int list_ids(pick_room *room, int count, uint64_t *bound, const sb_cuda_a
         const int32_t id = mine + (__ffsll((long long)hits) - 1) * WARP;
         const uint64_t place = hits ? place_in<DTYPE>(in, row, id) : SB_NO_PLACE;
         const uint64_t lanes = __ballot_sync(FULL, place >= *bound);
-        const uint64_t before = lanes & (((uint64_t)1 << (threadIdx.x % WARP)) - 1);
-        if (place >= *bound) places[count + __popcll(before)] = place;
+        if (place >= *bound) places[count + lanes_before(lanes, threadIdx.x % WARP)] = place;
         count += __popcll(lanes);
         hits &= hits - 1;
     }
@@ -195,7 +194,7 @@ static __device__ __noinline__ int drop_places(int count, pick_room *room)
     for (int i = lane; i - lane < count; i += WARP) {
         const uint64_t place = i < count ? places[i] : SB_NO_PLACE;
         const uint64_t lanes = __ballot_sync(FULL, place >= least);
-        if (place >= least) places[left + __popcll(lanes & (((uint64_t)1 << lane) - 1))] = place;
+        if (place >= least) places[left + lanes_before(lanes, lane)] = place;
         left += __popcll(lanes);
     }
     if (lane == 0) room->counts[warp] = left;
@@ -219,7 +218,7 @@ SB_DET int list_parts(const pick_row &row, uint64_t bound, pick_room *room)
         const uint32_t n = lane < warps ? room->counts[lane] : 0;
         const int before = count + (int)__reduce_add_sync(FULL, lane < warp ? n : 0);
         count += (int)__reduce_add_sync(FULL, n);
-        if (reaches) room->reached[before + __popcll(lanes & (((uint64_t)1 << lane) - 1))] = p;
+        if (reaches) room->reached[before + lanes_before(lanes, lane)] = p;
         __syncthreads(); /* the list is written, and counts have been read */
     }
     return count;

@@ -230,7 +230,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
         if (a.joint & SB_CUDA_DRIFTED) sb_digits_merge(&joint.drifted, &part->drifted);
         if (a.joint & SB_CUDA_WEIGHT) sb_digits_merge(&joint.weight, &part->weight);
     }
-    count = warp_sum_signed(count);
+    count = warp_sum_any(count);
     if (a.joint & SB_CUDA_MOVED) warp_merge(&joint.moved);
     if (a.joint & SB_CUDA_DRIFTED) warp_merge(&joint.drifted);
     if (a.joint & SB_CUDA_WEIGHT) warp_merge(&joint.weight);
@@ -350,7 +350,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
             count += part->count;
         }
         warp_merge(&sum);
-        count = warp_sum_signed(count);
+        count = warp_sum_any(count);
         float loss = sb_float(SB_NAN_BITS);
         if (!refused && (a.in.sequence || adds)) /* it takes long */
             loss = sb_policy_sequence_loss(&a.rules, &sum, count);
@@ -524,10 +524,9 @@ extern "C" __global__ void __launch_bounds__(GROUP_BLOCK)
 /* The sum of a block's groups, in thread 0. */
 SB_DET void block_merge(sb_group *g, sb_group shared[GROUP_WARPS])
 {
-    g->n = (uint64_t)warp_sum_signed((int64_t)g->n);
+    g->n = warp_sum_any(g->n);
     warp_merge(&g->sum);
-    for (int k = 0; k < SB_SQUARES; k++)
-        g->squares[k] = (uint64_t)warp_sum_signed((int64_t)g->squares[k]);
+    for (int k = 0; k < SB_SQUARES; k++) g->squares[k] = warp_sum_any(g->squares[k]);
     if (threadIdx.x % WARP == 0) shared[threadIdx.x / WARP] = *g;
     __syncthreads(); /* every warp's group is in shared */
     if (threadIdx.x != 0) return;

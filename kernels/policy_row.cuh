@@ -38,8 +38,8 @@ SB_DET bool are_totals_short(const policy_args &a)
         tokens += total->tokens;
         sequences += total->sequences;
     }
-    tokens = warp_sum_signed(tokens);
-    sequences = warp_sum_signed(sequences);
+    tokens = warp_sum_any(tokens);
+    sequences = warp_sum_any(sequences);
     return (a.tokens && a.tokens < tokens) || (a.sequences && a.sequences < sequences);
 }
 

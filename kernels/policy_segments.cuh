@@ -18,7 +18,7 @@ SB_DET uint32_t warp_or(uint32_t flags)
 
 SB_DET void warp_merge(sb_digits *s)
 {
-    for (int k = 0; k < SB_DIGITS; k++) s->d[k] = warp_sum_signed(s->d[k]);
+    for (int k = 0; k < SB_DIGITS; k++) s->d[k] = warp_sum_any(s->d[k]);
     s->seen = warp_or(s->seen);
 }
 
@@ -148,7 +148,7 @@ SB_DET const int64_t *add_lengths(const policy_args &a, int64_t shared[2][WARPS_
         sums[1] += count > 0;
     }
     for (int i = 0; i < 2; i++) {
-        const int64_t sum = warp_sum_signed(sums[i]);
+        const int64_t sum = warp_sum_any(sums[i]);
         if (lane == 0) shared[i][warp] = sum;
     }
     __syncthreads(); /* every warp's sums are in shared */

@@ -61,7 +61,7 @@ SB_DET sb_digits warp_total(const spans<LOWEST> &s, const sb_digits &far, bool u
         if (used) sb_digits_merge(&sum, &far);
         warp_merge(&sum);
     } else {
-        for (int k = LOWEST; k <= SB_SPAN_TOP + 1; k++) sum.d[k] = warp_sum_signed(sum.d[k]);
+        for (int k = LOWEST; k <= SB_SPAN_TOP + 1; k++) sum.d[k] = warp_sum_any(sum.d[k]);
     }
     return sum;
 }
@@ -504,7 +504,7 @@ SB_DET void write_warp_tally(const close_tally &t, const whole_sums &sums, sb_ta
         if (lane == 0) to->sums[i] = sum;
     }
     for (int i = 0; i < SB_MARKS; i++) {
-        const int64_t count = warp_sum_signed(t.marks[i] + sums.marks[i]);
+        const int64_t count = warp_sum_any((int64_t)(t.marks[i] + sums.marks[i]));
         if (lane == 0) to->counts[SB_TALLY_MARKS + i] = count;
     }
     const bool none = t.least == UINT32_MAX;

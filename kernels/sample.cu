@@ -479,7 +479,7 @@ static __device__ __noinline__ void sum_cut(kept_parts *to, const sb_cuda_sample
             if (then < last && may_keep(then)) leaves.fetch(then);
             if (kept && !passes && k < part.last) kept[k] = 0;
             const uint64_t lanes = __ballot_sync(FULL, passes);
-            if (passes) queue[count + __popcll(lanes & (((uint64_t)1 << lane) - 1))] = (uint16_t)k;
+            if (passes) queue[count + lanes_before(lanes, lane)] = (uint16_t)k;
             count += __popcll(lanes);
             while (count >= WARP || (final && count > 0)) {
                 __syncwarp(); /* the queue is written */
